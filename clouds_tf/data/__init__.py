@@ -1,0 +1,1 @@
+"""train.csv and JPEG files -> batches of images and masks."""

@@ -1,0 +1,159 @@
+"""Shards -> batches of images and masks, as tf.data."""
+
+import math
+import os
+
+import tensorflow as tf
+
+from clouds_tf import rle
+from clouds_tf.data import augmentation
+from clouds_tf.data.examples import parse_example, read_info
+from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.schema import SUBMISSION_SIZE
+
+# Bounds what the shuffle holds: serialized records, about 0.7 MB each at 1400x2100.
+_SHUFFLE_BUFFER = 1024
+
+
+def count_examples(records_dir, folds):
+    """Counts the images of some folds of a folder of shards."""
+    shards = read_info(records_dir)["shards"]
+    return sum(shard["folds"].get(str(fold), 0) for shard in shards for fold in folds)
+
+
+def split_folds(records_dir, fold):
+    """The folds to train on and to hold out: ([every fold but `fold`], [fold]).
+
+    Raises:
+        ValueError: the records have no such fold.
+    """
+    num_folds = read_info(records_dir)["num_folds"]
+    if not 0 <= fold < num_folds:
+        raise ValueError(f"fold: got {fold}, expected 0 to {num_folds - 1}, as {records_dir} has")
+    return [f for f in range(num_folds) if f != fold], [fold]
+
+
+def steps_per_epoch(records_dir, folds, batch_size):
+    """Number of batches that show every image once; the last one may be smaller."""
+    return math.ceil(count_examples(records_dir, folds) / batch_size)
+
+
+def load_example(record, image_size, mask_size):
+    """Decodes a parsed record: image and masks, each at the size asked for.
+
+    Args:
+        record: a dict as `parse_example` gives it.
+        image_size: (height, width) of the image.
+        mask_size: (height, width) of the masks.
+
+    Returns:
+        A dict: image uint8 [h, w, 3], mask uint8 [h', w', 4] of {0, 1}.
+    """
+    mask = rle.decode(record["rle"], record["mask_size"], mask_size)
+    return {
+        "image": decode_image(record["encoded"], image_size),
+        "mask": tf.transpose(mask, [1, 2, 0]),
+    }
+
+
+def _shuffle(records, seed):
+    """Shuffles serialized records by a seed int64 [2] that may be a tensor.
+
+    `tf.data.Dataset.shuffle` mixes the global seed into its own, and takes no tensor; this is the
+    same op, but its order follows from `seed` alone.
+    """
+    spec = records.element_spec
+    shuffled = tf.raw_ops.ShuffleDataset(
+        input_dataset=tf.data.experimental.to_variant(records),
+        buffer_size=_SHUFFLE_BUFFER,
+        seed=seed[0] + 1,  # two zeros would mean an order that nobody can repeat
+        seed2=seed[1],
+        reshuffle_each_iteration=False,
+        output_types=[spec.dtype],
+        output_shapes=[spec.shape],
+    )
+    return tf.data.experimental.from_variant(shuffled, spec)
+
+
+def _records(records_dir, folds, shuffle_seed=None):
+    """Parsed records of some folds; in the order of the shards, or shuffled by a seed int64 [2]."""
+    names = {str(fold) for fold in folds}
+    shards = [s["file"] for s in read_info(records_dir)["shards"] if names & set(s["folds"])]
+    paths = tf.constant([os.path.join(records_dir, shard) for shard in shards])
+    if shuffle_seed is None:
+        records = tf.data.TFRecordDataset(paths)
+    else:
+        paths = tf.random.experimental.stateless_shuffle(paths, shuffle_seed)
+        records = tf.data.Dataset.from_tensor_slices(paths).interleave(
+            tf.data.TFRecordDataset, cycle_length=len(shards), num_parallel_calls=2
+        )
+        records = _shuffle(records, shuffle_seed)
+    wanted = tf.constant(folds, tf.int64)
+    records = records.map(parse_example)
+    return records.filter(lambda record: tf.reduce_any(record["fold"] == wanted))
+
+
+def _pair(example):
+    return example["image"], example["mask"]
+
+
+def training_batches(
+    records_dir, folds, image_size, batch_size, epochs, seed=0, initial_epoch=0, augment=True
+):
+    """Batches of every epoch to come, one after the other.
+
+    An epoch shows every image exactly once, in an order and with flips of its own: what an
+    image looks like depends on (seed, epoch, file name) alone, so a run that goes on at epoch k
+    sees what an undisturbed one would have seen.
+
+    Args:
+        records_dir: a folder of shards.
+        folds: the folds to train on.
+        image_size: (height, width) of images and masks.
+        batch_size: images in a batch, over all replicas; an epoch's last batch may be smaller.
+        epochs: number of epochs in the whole run.
+        seed: of the order and of the flips.
+        initial_epoch: the first epoch to show, counted from 0.
+        augment: whether to flip.
+
+    Returns:
+        A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, 4] of {0, 1}).
+    """
+
+    def one_epoch(epoch):
+        def load(record):
+            example = load_example(record, image_size, image_size)
+            if augment:
+                number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
+                fresh = tf.random.experimental.stateless_fold_in([seed, 0], epoch)
+                fresh = tf.random.experimental.stateless_fold_in(fresh, number)
+                example = augmentation.flips(example, fresh)
+            return _pair(example)
+
+        records = _records(records_dir, folds, tf.stack([tf.cast(seed, tf.int64), epoch]))
+        return records.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+
+    epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
+    return epochs_to_come.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+
+
+def validation_batches(records_dir, folds, image_size, batch_size, mask_size=SUBMISSION_SIZE):
+    """Batches of held-out images, once, in the order of the shards, masks as the metric has them.
+
+    Args:
+        records_dir: a folder of shards.
+        folds: the folds that are held out.
+        image_size: (height, width) of the images.
+        batch_size: images in a batch; the last one may be smaller.
+        mask_size: (height, width) of the masks, decoded at that size straight from the RLE.
+
+    Returns:
+        A tf.data.Dataset of (image uint8 [B, h, w, 3], mask uint8 [B, *mask_size, 4]).
+    """
+
+    def load(record):
+        return _pair(load_example(record, image_size, mask_size))
+
+    records = _records(records_dir, folds)
+    batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+    return batches.prefetch(tf.data.AUTOTUNE)

@@ -1,0 +1,31 @@
+"""JPEG bytes -> image: the one step that training and serving share."""
+
+import tensorflow as tf
+
+_REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequency domain
+
+
+def decode_image(encoded, size):
+    """Decodes a JPEG at the size asked for.
+
+    The JPEG is decoded at the smallest of libjpeg's scales that is not below `size`, which skips
+    most of the work, and the rest of the way is an antialiased bilinear resize.
+
+    Args:
+        encoded: the bytes of a JPEG, string []; grey and CMYK become RGB.
+        size: (height, width) of the result.
+
+    Returns:
+        RGB uint8 [height, width, 3].
+
+    Raises:
+        tf.errors.InvalidArgumentError: the bytes are not a whole JPEG.
+    """
+    source_size = tf.io.extract_jpeg_shape(encoded)[:2]
+    enough = [tf.reduce_all(-(-source_size // r) >= size) for r in _REDUCTIONS[1:]]
+    image = tf.switch_case(
+        tf.reduce_sum(tf.cast(enough, tf.int32)),
+        [lambda r=r: tf.io.decode_jpeg(encoded, channels=3, ratio=r) for r in _REDUCTIONS],
+    )
+    image = tf.image.resize(image, size, antialias=True)
+    return tf.cast(tf.clip_by_value(tf.round(image), 0, 255), tf.uint8)

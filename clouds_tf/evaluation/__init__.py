@@ -1,0 +1,1 @@
+"""Held-out predictions -> post-processing and honest scores."""

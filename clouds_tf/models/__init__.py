@@ -1,0 +1,1 @@
+"""Batches -> logits, losses and metrics."""

@@ -1,0 +1,1 @@
+"""A trained model -> a SavedModel, and a SavedModel -> submission.csv."""

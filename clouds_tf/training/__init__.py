@@ -1,0 +1,1 @@
+"""Batches and a model -> a trained model in a workdir."""

@@ -1,0 +1,37 @@
+"""Writes one SavedModel, from JPEG bytes to RLE, of one or several trained models.
+
+python tools/export.py --workdirs=W0,W1 --export_dir=E --postprocessing=postprocessing.json
+"""
+
+from absl import flags
+
+import cli
+from clouds_tf.serving import ensemble, postprocessing
+from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.training import workdir
+
+FLAGS = flags.FLAGS
+flags.DEFINE_list("workdirs", None, "Workdirs of train; several are averaged.", required=True)
+flags.DEFINE_string("export_dir", None, "Folder of all versions of the SavedModel.", required=True)
+flags.DEFINE_string("postprocessing", None, "JSON of evaluate; without it, a cut at 1/2.")
+flags.DEFINE_enum(
+    "test_time_augmentation", "none", sorted(ensemble.FLIPS), "Mirror images to average over."
+)
+
+
+def main():
+    settings = postprocessing.PLAIN
+    if FLAGS.postprocessing:
+        settings = postprocessing.read_settings(FLAGS.postprocessing)
+    module = CloudModel(
+        [workdir.load_model(folder) for folder in FLAGS.workdirs],
+        [workdir.read_settings(folder)["image_size"] for folder in FLAGS.workdirs],
+        settings,
+        FLAGS.test_time_augmentation,
+    )
+    path = export(module, FLAGS.export_dir)
+    print(f"Exported {len(FLAGS.workdirs)} model(s) with {settings} to {path}")
+
+
+if __name__ == "__main__":
+    cli.run(main)

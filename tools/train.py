@@ -1,0 +1,84 @@
+"""Trains a U-Net on all folds but one; the same command goes on with a run that was interrupted.
+
+python tools/train.py --records_dir=R --workdir=W --fold=0
+"""
+
+import functools
+import os
+
+from absl import flags
+
+import cli
+from clouds_tf import files, schema
+from clouds_tf.data import examples, input_pipeline
+from clouds_tf.models import losses
+from clouds_tf.models.unet import unet
+from clouds_tf.training import distribution, workdir
+from clouds_tf.training.fit import SCORE, compile_model, fit
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
+flags.DEFINE_string("workdir", None, "Folder for checkpoints, history, curves.", required=True)
+flags.DEFINE_integer("fold", 0, "The fold to hold out.", lower_bound=0)
+flags.DEFINE_integer("epochs", 25, "Times that every image is shown.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices.", lower_bound=1)
+cli.DEFINE_size("image_size", (320, 480), "Size of the images that the network sees.")
+flags.DEFINE_enum("loss", "bce_dice", sorted(losses.LOSSES), "The loss.")
+flags.DEFINE_float("learning_rate", 2e-4, "Learning rate of Nadam.", lower_bound=0)
+flags.DEFINE_float("width", 1.0, "Multiplies the channels of the network.", lower_bound=0.05)
+flags.DEFINE_boolean("augment", True, "Whether to flip images at random.")
+flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
+flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "Devices to train on.")
+flags.DEFINE_integer("num_devices", None, "How many, under mirrored.", lower_bound=1)
+flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", lower_bound=0)
+
+
+def main():
+    strategy = distribution.strategy(FLAGS.distribute, FLAGS.num_devices)
+    folds, held_out = input_pipeline.split_folds(FLAGS.records_dir, FLAGS.fold)
+    settings = {
+        "model": {"num_classes": schema.NUM_CLASSES, "width": FLAGS.width},
+        "records": examples.fingerprint(FLAGS.records_dir),
+        "image_size": list(FLAGS.image_size),
+        **{
+            name: FLAGS[name].value
+            for name in ("fold", "epochs", "batch_size", "loss", "learning_rate")
+            + ("augment", "precision", "seed")
+        },
+    }
+    workdir.start(FLAGS.workdir, settings)
+    files.write_text(os.path.join(FLAGS.workdir, "flags.txt"), FLAGS.flags_into_string())
+
+    distribution.set_precision(FLAGS.precision)
+    distribution.set_seed(FLAGS.seed)
+    with strategy.scope():
+        model = unet(**settings["model"])
+        compile_model(model, FLAGS.loss, FLAGS.learning_rate)
+    history = fit(
+        model,
+        functools.partial(
+            input_pipeline.training_batches,
+            FLAGS.records_dir,
+            folds,
+            FLAGS.image_size,
+            FLAGS.batch_size,
+            FLAGS.epochs,
+            FLAGS.seed,
+            augment=FLAGS.augment,
+        ),
+        input_pipeline.validation_batches(
+            FLAGS.records_dir, held_out, FLAGS.image_size, FLAGS.batch_size
+        ),
+        FLAGS.workdir,
+        FLAGS.epochs,
+        input_pipeline.steps_per_epoch(FLAGS.records_dir, folds, FLAGS.batch_size),
+    )
+    best = max(history, key=lambda row: row[SCORE])
+    print(
+        f"Trained {len(history)} epochs; best held-out Dice {best[SCORE]:.4f} "
+        f"in epoch {best['epoch']:.0f}; workdir {FLAGS.workdir}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
