@@ -19,6 +19,7 @@ def written_whole(path):
     Yields:
         The path to write to. It is removed when the block raises.
     """
+    path = path.rstrip("/")
     folder, name = os.path.split(path)
     temporary = os.path.join(folder, f".{os.getpid()}.{name}")
     if folder:

@@ -80,6 +80,6 @@ def run(main):
                 raise
             _fail(_first_line(error) if isinstance(error, tf.errors.OpError) else error)
         except KeyboardInterrupt:
-            _fail("interrupted; the same command again goes on")
+            _fail("interrupted")
 
     app.run(guarded, flags_parser=_parse_flags)

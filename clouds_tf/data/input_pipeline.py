@@ -33,9 +33,23 @@ def split_folds(records_dir, fold):
     return [f for f in range(num_folds) if f != fold], [fold]
 
 
+def batch_sizes(num_examples, batch_size):
+    """Divides examples into the fewest batches of at most batch_size, as even as can be.
+
+    Of 33 images and a batch size of 32 come batches of 16 and 17: a last batch of one would be a
+    whole step on one image, and would leave all replicas but one without any.
+
+    Returns:
+        A list of whole numbers that differ by at most 1, and add up to num_examples.
+    """
+    steps = math.ceil(num_examples / batch_size)
+    ends = [num_examples * i // steps for i in range(steps + 1)]
+    return [end - start for start, end in zip(ends, ends[1:])]
+
+
 def steps_per_epoch(records_dir, folds, batch_size):
-    """Number of batches that show every image once; the last one may be smaller."""
-    return math.ceil(count_examples(records_dir, folds) / batch_size)
+    """Number of batches in which an epoch shows every image once."""
+    return len(batch_sizes(count_examples(records_dir, folds), batch_size))
 
 
 def load_example(record, image_size, mask_size):
@@ -93,8 +107,11 @@ def _records(records_dir, folds, shuffle_seed=None):
     return records.filter(lambda record: tf.reduce_any(record["fold"] == wanted))
 
 
-def _pair(example):
-    return example["image"], example["mask"]
+def _batches(examples, records_dir, folds, batch_size):
+    """Batches of (image, mask), as even as can be."""
+    pairs = examples.map(lambda example: (example["image"], example["mask"]))
+    sizes = batch_sizes(count_examples(records_dir, folds), batch_size)
+    return pairs.batch(batch_size).rebatch(sizes)
 
 
 def training_batches(
@@ -110,7 +127,7 @@ def training_batches(
         records_dir: a folder of shards.
         folds: the folds to train on.
         image_size: (height, width) of images and masks.
-        batch_size: images in a batch, over all replicas; an epoch's last batch may be smaller.
+        batch_size: the most images in a batch, over all replicas; see `batch_sizes`.
         epochs: number of epochs in the whole run.
         seed: of the order and of the flips.
         initial_epoch: the first epoch to show, counted from 0.
@@ -128,10 +145,11 @@ def training_batches(
                 fresh = tf.random.experimental.stateless_fold_in([seed, 0], epoch)
                 fresh = tf.random.experimental.stateless_fold_in(fresh, number)
                 example = augmentation.flips(example, fresh)
-            return _pair(example)
+            return example
 
         records = _records(records_dir, folds, tf.stack([tf.cast(seed, tf.int64), epoch]))
-        return records.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
+        examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        return _batches(examples, records_dir, folds, batch_size)
 
     epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
     return epochs_to_come.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
@@ -144,7 +162,7 @@ def validation_batches(records_dir, folds, image_size, batch_size, mask_size=SUB
         records_dir: a folder of shards.
         folds: the folds that are held out.
         image_size: (height, width) of the images.
-        batch_size: images in a batch; the last one may be smaller.
+        batch_size: the most images in a batch; see `batch_sizes`.
         mask_size: (height, width) of the masks, decoded at that size straight from the RLE.
 
     Returns:
@@ -152,8 +170,7 @@ def validation_batches(records_dir, folds, image_size, batch_size, mask_size=SUB
     """
 
     def load(record):
-        return _pair(load_example(record, image_size, mask_size))
+        return load_example(record, image_size, mask_size)
 
-    records = _records(records_dir, folds)
-    batches = records.map(load, num_parallel_calls=tf.data.AUTOTUNE).batch(batch_size)
-    return batches.prefetch(tf.data.AUTOTUNE)
+    examples = _records(records_dir, folds).map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return _batches(examples, records_dir, folds, batch_size).prefetch(tf.data.AUTOTUNE)

@@ -2,7 +2,7 @@
 
 import tensorflow as tf
 
-from clouds_tf.models.resnet import resnet34
+from clouds_tf.models.resnet import resnet34, scale_channels
 
 layers = tf.keras.layers
 
@@ -99,7 +99,7 @@ def unet(num_classes=4, width=1.0):
         if skips:
             x = layers.Concatenate(name=f"decoder{step}_skip")([x, skips.pop()])
         for conv in (1, 2):
-            x = _conv_bn_relu(x, int(channels * width), f"decoder{step}_conv{conv}")
+            x = _conv_bn_relu(x, scale_channels(channels, width), f"decoder{step}_conv{conv}")
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)
     logits = CropLike(name="logits", dtype="float32")([x, image])
     return tf.keras.Model(image, logits, name="unet_resnet34")

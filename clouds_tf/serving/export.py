@@ -15,7 +15,7 @@ class CloudModel(tf.Module):
     """JPEG bytes -> probabilities -> masks -> RLE, in one graph.
 
     Args:
-        models: tf.keras.Models from images to logits; several are averaged.
+        models: Keras models from images to logits; several are averaged.
         image_sizes: for each model, the (height, width) that it was trained with.
         postprocessing: the arguments of `postprocess`: a dict of thresholds and min_areas.
         test_time_augmentation: "none" or "flips".

@@ -1,0 +1,70 @@
+"""Small data for all tests: a synthetic folder, its records, a workdir that was not trained."""
+
+import os
+import pathlib
+
+os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
+
+import pytest  # noqa: E402
+import tensorflow as tf  # noqa: E402
+
+from clouds_tf.data import examples, sample_data  # noqa: E402
+from clouds_tf.models.unet import unet  # noqa: E402
+from clouds_tf.training import workdir as workdirs  # noqa: E402
+
+REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
+IMAGE_SIZE = (48, 72)
+NUM_DEVICES = 4
+
+# The replicas of the tests; must be said before TensorFlow is first used.
+tf.config.set_logical_device_configuration(
+    tf.config.list_physical_devices("CPU")[0],
+    [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES,
+)
+
+
+def real_data(folder):
+    """A folder of real data beside the repository; the test is skipped where there is none."""
+    path = REPOSITORY.parent / "shared" / "data" / folder
+    if not path.is_dir():
+        pytest.skip(f"no real data at {path}")
+    return path
+
+
+@pytest.fixture(scope="session")
+def data_dir(tmp_path_factory):
+    """12 training and 3 test images of 140x210, in the layout of the competition."""
+    folder = tmp_path_factory.mktemp("sample") / "data"
+    sample_data.write_sample_data(
+        str(folder), num_train=12, num_test=3, image_size=(140, 210), seed=1
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def records_dir(data_dir, tmp_path_factory):
+    """The training images in 4 shards and 3 folds."""
+    folder = str(tmp_path_factory.mktemp("records"))
+    examples.write_records(str(data_dir), folder, num_shards=4, num_folds=3, num_workers=1)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def make_workdir(records_dir, tmp_path_factory):
+    """A function that makes the workdir of a narrow model with random weights."""
+
+    def make(fold=0, image_size=IMAGE_SIZE, seed=0):
+        tf.keras.utils.set_random_seed(seed)
+        folder = str(tmp_path_factory.mktemp("workdir"))
+        settings = {
+            "model": {"num_classes": 4, "width": 0.125},
+            "records": examples.fingerprint(records_dir),
+            "image_size": list(image_size),
+            "fold": fold,
+        }
+        workdirs.start(folder, settings)
+        best, _ = workdirs.checkpoint_managers(folder, unet(**settings["model"]))
+        best.save()
+        return folder
+
+    return make

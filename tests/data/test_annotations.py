@@ -1,0 +1,121 @@
+import numpy as np
+import pytest
+from conftest import real_data
+
+from clouds_tf.data import annotations
+from clouds_tf.schema import CLASS_NAMES
+
+HEADER = "Image_Label,EncodedPixels"
+
+
+def _write(tmp_path, *lines, header=HEADER):
+    path = tmp_path / "train.csv"
+    path.write_text("\n".join([header, *lines]) + "\n")
+    return str(path)
+
+
+def _four(filename, *rles):
+    return [f"{filename}_{name},{rle}" for name, rle in zip(CLASS_NAMES, rles)]
+
+
+def test_reads_one_row_per_image_in_the_order_of_the_classes(tmp_path):
+    lines = _four("b.jpg", "1 2", "", "", "5 1 7 1") + _four("a_1.jpg", "", "3 3", "", "")
+    path = _write(tmp_path, *lines[:4], *lines[:3:-1])
+    table = annotations.read_csv(path, (4, 5))
+    assert table.columns.tolist() == ["filename", *CLASS_NAMES]
+    assert table.values.tolist() == [
+        ["b.jpg", "1 2", "", "", "5 1 7 1"],
+        ["a_1.jpg", "", "3 3", "", ""],
+    ]
+    assert annotations.presence(table).tolist() == [
+        [True, False, False, True],
+        [False, True, False, False],
+    ]
+
+
+@pytest.mark.parametrize(
+    "lines, message",
+    [
+        (_four("a.jpg", "1 2", "", "", "")[:3], "a.jpg has no row for Sugar"),
+        (["a.jpg_Fish,", "a.jpg_Fish,"], "line 3: a.jpg has a second row for Fish"),
+        (["a.jpg_Cirrus,"], "line 2: got the label 'a.jpg_Cirrus', expected .*Fish, Flower"),
+        (["_Fish,"], "line 2: got the label '_Fish'"),
+        (["nonsense,"], "line 2: got the label 'nonsense'"),
+        (_four("a.jpg", "", "1 2 3", "", ""), "line 3: a.jpg, Flower: .*3 numbers"),
+        (_four("a.jpg", "", "", "", "0 2"), "line 5: a.jpg, Sugar: pair 1 .*start 0"),
+        (_four("a.jpg", "19 3", "", "", ""), "line 2: a.jpg, Fish: .*last pixel 21.* at most 20"),
+        (_four("a.jpg", "5 3 6 1", "", "", ""), "line 2: a.jpg, Fish: pair 2"),
+        (_four("a.jpg", "one 2", "", "", ""), "line 2: a.jpg, Fish: .*one"),
+        ([], "no rows below the header"),
+    ],
+)
+def test_faults_are_named(tmp_path, lines, message):
+    with pytest.raises(ValueError, match=f"train.csv.*{message}"):
+        annotations.read_csv(_write(tmp_path, *lines), (4, 5))
+
+
+def test_a_fault_far_down_is_named_by_its_line(tmp_path):
+    lines = [line for i in range(700) for line in _four(f"{i}.jpg", "1 1", "", "", "")]
+    lines[2500] = "625.jpg_Fish,1"
+    with pytest.raises(ValueError, match="line 2502: 625.jpg, Fish"):
+        annotations.read_csv(_write(tmp_path, *lines), (4, 5))
+
+
+def test_a_missing_column_is_named(tmp_path):
+    path = _write(tmp_path, "a.jpg_Fish,", header="Image_Label,Pixels")
+    with pytest.raises(ValueError, match="no column 'EncodedPixels', got 'Image_Label', 'Pixels'"):
+        annotations.read_csv(path)
+
+
+def test_an_empty_or_missing_file_is_named(tmp_path):
+    (tmp_path / "train.csv").write_text("")
+    with pytest.raises(ValueError, match="train.csv: not a CSV file"):
+        annotations.read_csv(str(tmp_path / "train.csv"))
+    with pytest.raises(FileNotFoundError, match="other.csv: no such file"):
+        annotations.read_csv(str(tmp_path / "other.csv"))
+
+
+def test_writing_and_reading_agree(tmp_path):
+    path = str(tmp_path / "out.csv")
+    rles = [["1 2", "", "3 4", ""], ["", "", "", "20 1"]]
+    annotations.write_csv(path, ["x.jpg", "y.jpg"], rles)
+    table = annotations.read_csv(path, (4, 5))
+    assert table["filename"].tolist() == ["x.jpg", "y.jpg"]
+    assert table[list(CLASS_NAMES)].values.tolist() == rles
+    with open(path) as file:
+        assert file.read().startswith(f"{HEADER}\nx.jpg_Fish,1 2\nx.jpg_Flower,\n")
+
+
+def test_rows_that_fail_leave_no_file(tmp_path):
+    def rows():
+        yield "a.jpg", "Fish", ""
+        raise RuntimeError("stopped")
+
+    with pytest.raises(RuntimeError, match="stopped"):
+        annotations.write_rows(str(tmp_path / "out.csv"), rows())
+    assert not list(tmp_path.iterdir())
+
+
+def test_folds_are_even_in_every_class_and_repeatable():
+    labels = np.random.default_rng(0).random((500, 4)) < [0.5, 0.43, 0.53, 0.68]
+    folds = annotations.split_into_folds(labels, 5, seed=3)
+    assert set(folds) == set(range(5))
+    for fold in range(5):
+        members = labels[folds == fold]
+        assert 90 <= len(members) <= 110
+        np.testing.assert_allclose(members.mean(axis=0), labels.mean(axis=0), atol=0.06)
+    assert (folds == annotations.split_into_folds(labels, 5, seed=3)).all()
+    assert (folds != annotations.split_into_folds(labels, 5, seed=4)).any()
+
+
+@pytest.mark.parametrize("num_folds", [1, 11])
+def test_an_impossible_number_of_folds_is_refused(num_folds):
+    with pytest.raises(ValueError, match=f"num_folds: got {num_folds}, expected 2 to 10"):
+        annotations.split_into_folds(np.ones((10, 4), bool), num_folds, seed=0)
+
+
+def test_real_rows_pass():
+    table = annotations.read_csv(str(real_data("clouds_small") / "train.csv"))
+    assert len(table) == 1000
+    assert table["filename"][0] == "0011165.jpg"
+    assert table["Fish"][0].startswith("264918 937 266318 937 267718 937")

@@ -1,0 +1,160 @@
+import json
+import os
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clouds_tf.data import annotations, examples, sample_data
+from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RLE_KEY
+
+
+def test_parse_reads_what_make_made():
+    rles = ["1 2", "", "3 4 9 1", ""]
+    example = examples.make_example("a.jpg", b"\xff\xd8", (420, 630), rles, (1400, 2100), 3)
+    parsed = examples.parse_example(example.SerializeToString())
+    assert parsed["filename"] == b"a.jpg" and parsed["encoded"] == b"\xff\xd8"
+    assert parsed["rle"].numpy().tolist() == [b"1 2", b"", b"3 4 9 1", b""]
+    assert parsed["size"].numpy().tolist() == [420, 630]
+    assert parsed["mask_size"].numpy().tolist() == [1400, 2100]
+    assert parsed["fold"].numpy() == 3
+
+
+def test_the_keys_are_those_of_the_design():
+    example = examples.make_example("a.jpg", b"", (1, 2), ["", "", "", ""], (3, 4), 5)
+    assert set(example.features.feature) == {
+        "image/filename",
+        "image/encoded",
+        "image/height",
+        "image/width",
+        "mask/rle",
+        "mask/height",
+        "mask/width",
+        "fold",
+    }
+
+
+def _read(records_dir):
+    """All examples of a folder, by file name, read with nothing of ours."""
+    found = {}
+    for name in sorted(os.listdir(records_dir)):
+        if name.endswith(".tfrecord"):
+            for record in tf.data.TFRecordDataset(os.path.join(records_dir, name)):
+                feature = tf.train.Example.FromString(record.numpy()).features.feature
+                found[feature[FILENAME_KEY].bytes_list.value[0].decode()] = name, feature
+    return found
+
+
+def test_records_hold_every_image_untouched(data_dir, records_dir):
+    table = annotations.read_csv(str(data_dir / "train.csv"))
+    found = _read(records_dir)
+    assert set(found) == set(table["filename"])
+    for row in table.to_dict("records"):
+        _, feature = found[row["filename"]]
+        image = (data_dir / "train_images" / row["filename"]).read_bytes()
+        assert feature[ENCODED_KEY].bytes_list.value[0] == image
+        rles = [value.decode() for value in feature[RLE_KEY].bytes_list.value]
+        assert rles == [row[name] for name in CLASS_NAMES]
+
+
+def test_info_counts_what_the_shards_hold(records_dir):
+    info = examples.read_info(records_dir)
+    found = _read(records_dir).values()
+    assert info["num_examples"] == 12 and info["num_folds"] == 3 and len(info["shards"]) == 4
+    for shard in info["shards"]:
+        folds = [f[FOLD_KEY].int64_list.value[0] for name, f in found if name == shard["file"]]
+        assert shard["num_examples"] == len(folds)
+        assert shard["folds"] == {str(fold): folds.count(fold) for fold in set(folds)}
+    # Ordered by fold, so that most of them are of one fold.
+    assert sum(len(shard["folds"]) for shard in info["shards"]) <= 4 + 3 - 1
+
+
+def test_the_same_bytes_whatever_the_number_of_processes(data_dir, records_dir, tmp_path):
+    examples.write_records(str(data_dir), str(tmp_path), num_shards=4, num_folds=3, num_workers=2)
+    for name in os.listdir(records_dir):
+        with open(os.path.join(records_dir, name), "rb") as one:
+            assert one.read() == (tmp_path / name).read_bytes(), name
+    assert set(os.listdir(tmp_path)) == set(os.listdir(records_dir))
+    assert examples.fingerprint(records_dir) == examples.fingerprint(str(tmp_path))
+
+
+def test_images_can_be_reduced(data_dir, tmp_path):
+    examples.write_records(
+        str(data_dir), str(tmp_path), 1, num_folds=2, image_size=(70, 105), num_workers=1
+    )
+    for name, (_, feature) in _read(tmp_path).items():
+        parsed = examples.parse_example(
+            tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
+        )
+        small = tf.io.decode_jpeg(parsed["encoded"]).numpy()
+        full = tf.io.decode_jpeg((data_dir / "train_images" / name).read_bytes()).numpy()
+        assert small.shape == (70, 105, 3) and parsed["size"].numpy().tolist() == [70, 105]
+        assert parsed["mask_size"].numpy().tolist() == [1400, 2100]
+        halves = full.reshape(70, 2, 105, 2, 3).mean(axis=(1, 3))
+        assert np.abs(small - halves).mean() < 6
+
+
+@pytest.fixture
+def broken(tmp_path):
+    """A folder of data to break, and where its records would go."""
+    folder = tmp_path / "data"
+    sample_data.write_sample_data(str(folder), num_train=3, num_test=1, image_size=(28, 42))
+    return folder, str(tmp_path / "records")
+
+
+def _write(folder, output_dir, **arguments):
+    arguments = {"num_shards": 2, "num_folds": 2, "num_workers": 1, **arguments}
+    return examples.write_records(str(folder), output_dir, **arguments)
+
+
+def _an_image(folder):
+    return sorted((folder / "train_images").iterdir())[1]
+
+
+def test_a_missing_image_is_named(broken):
+    image = _an_image(broken[0])
+    image.unlink()
+    with pytest.raises(FileNotFoundError, match=f"{image.name}: no such image"):
+        _write(*broken)
+    assert not os.path.exists(os.path.join(broken[1], examples.INFO_FILE))
+    assert not [name for name in os.listdir(broken[1]) if name.startswith(".")]
+
+
+@pytest.mark.parametrize("image_size", [None, (14, 21)])
+@pytest.mark.parametrize("num_workers", [1, 2])
+def test_a_truncated_image_is_named(broken, image_size, num_workers):
+    image = _an_image(broken[0])
+    image.write_bytes(image.read_bytes()[:-200])
+    with pytest.raises(ValueError, match=f"{image.name}: not a whole, readable JPEG"):
+        _write(*broken, image_size=image_size, num_workers=num_workers)
+
+
+def test_no_records_without_annotations(broken):
+    (broken[0] / "train.csv").unlink()
+    with pytest.raises(FileNotFoundError, match="train.csv: no such file"):
+        _write(*broken)
+    assert not os.path.exists(broken[1])
+
+
+def test_more_shards_than_images_are_refused(broken):
+    with pytest.raises(ValueError, match="num_shards: got 4, expected 1 to 3"):
+        _write(*broken, num_shards=4)
+
+
+def test_info_of_another_version_is_refused(broken):
+    _write(*broken)
+    path = os.path.join(broken[1], examples.INFO_FILE)
+    with open(path) as file:
+        info = json.load(file)
+    for key, value in (("schema_version", 99), ("class_names", ["Cirrus"])):
+        with open(path, "w") as file:
+            json.dump({**info, key: value}, file)
+        with pytest.raises(ValueError, match=f"dataset_info.json: {key}: got .*, expected"):
+            examples.read_info(broken[1])
+
+
+def test_a_missing_shard_is_named(broken):
+    info = _write(*broken)
+    os.remove(os.path.join(broken[1], info["shards"][1]["file"]))
+    with pytest.raises(FileNotFoundError, match="clouds-00001-of-00002.tfrecord: no such shard"):
+        examples.read_info(broken[1])

@@ -1,0 +1,155 @@
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import real_data
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clouds_tf.data import annotations, examples, input_pipeline
+from clouds_tf.schema import CLASS_NAMES
+
+SIZE = (28, 42)
+
+
+def _full_decode(rle, height=1400, width=2100):
+    """The usual numpy way, at full size."""
+    mask = np.zeros(height * width, np.uint8)
+    numbers = np.array(rle.split(), dtype=int)
+    for start, length in zip(numbers[::2] - 1, numbers[1::2]):
+        mask[start : start + length] = 1
+    return mask.reshape(width, height).T
+
+
+def _nearest(mask, size):
+    rows = ((np.arange(size[0]) + 0.5) * mask.shape[0] / size[0]).astype(int)
+    columns = ((np.arange(size[1]) + 0.5) * mask.shape[1] / size[1]).astype(int)
+    return mask[np.ix_(rows, columns)]
+
+
+def _keys(dataset):
+    """One number per image, the same for all its mirror images."""
+    return [int(image.sum()) for images, _ in dataset.as_numpy_iterator() for image in images]
+
+
+def _training(records_dir, folds=(0, 1, 2), batch_size=5, epochs=1, **arguments):
+    return input_pipeline.training_batches(
+        records_dir, list(folds), SIZE, batch_size, epochs, **arguments
+    )
+
+
+def test_folds_are_split(records_dir):
+    assert input_pipeline.split_folds(records_dir, 1) == ([0, 2], [1])
+    for fold in (-1, 3):
+        with pytest.raises(ValueError, match=f"fold: got {fold}, expected 0 to 2"):
+            input_pipeline.split_folds(records_dir, fold)
+
+
+@given(num_examples=st.integers(1, 500), batch_size=st.integers(1, 100))
+def test_batches_are_few_and_even(num_examples, batch_size):
+    sizes = input_pipeline.batch_sizes(num_examples, batch_size)
+    assert sum(sizes) == num_examples and len(sizes) == -(-num_examples // batch_size)
+    assert 1 <= min(sizes) and max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+
+
+def test_training_and_held_out_images_make_up_all(records_dir):
+    everything = sorted(_keys(input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 4)))
+    assert len(everything) == 12
+    for fold in range(3):
+        folds, held_out = input_pipeline.split_folds(records_dir, fold)
+        seen = _keys(_training(records_dir, folds))
+        kept = _keys(input_pipeline.validation_batches(records_dir, held_out, SIZE, 4))
+        assert len(seen) == input_pipeline.count_examples(records_dir, folds)
+        assert sorted(seen + kept) == everything
+
+
+def test_every_epoch_shows_every_image_once_in_a_new_order(records_dir):
+    assert input_pipeline.steps_per_epoch(records_dir, [0, 1, 2], 5) == 3
+    batches = list(_training(records_dir, epochs=4).as_numpy_iterator())
+    assert [len(images) for images, _ in batches] == [4, 4, 4] * 4
+    keys = [int(image.sum()) for images, _ in batches for image in images]
+    epochs = [keys[i : i + 12] for i in range(0, 48, 12)]
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+    assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1
+
+
+def test_flips_change_from_epoch_to_epoch_and_move_the_mask_too(records_dir):
+    def by_key(epoch):
+        dataset = _training(records_dir, epochs=epoch + 1, initial_epoch=epoch)
+        pairs = [pair for batch in dataset.as_numpy_iterator() for pair in zip(*batch)]
+        return {int(image.sum()): (image, mask) for image, mask in pairs}
+
+    first, second = by_key(0), by_key(1)
+    changed = 0
+    for key, (image, mask) in first.items():
+        other_image, other_mask = second[key]
+        mirrors = [
+            (down, across)
+            for down in (1, -1)
+            for across in (1, -1)
+            if (image[::down, ::across] == other_image).all()
+        ]
+        assert len(mirrors) == 1
+        down, across = mirrors[0]
+        np.testing.assert_array_equal(mask[::down, ::across], other_mask)
+        changed += (down, across) != (1, 1)
+    assert changed > 0
+
+
+def test_a_resumed_run_sees_what_an_undisturbed_one_sees(records_dir):
+    tf.random.set_seed(1)
+    undisturbed = list(_training(records_dir, epochs=3, seed=7).as_numpy_iterator())
+    tf.random.set_seed(2)
+    resumed = list(_training(records_dir, epochs=3, seed=7, initial_epoch=1).as_numpy_iterator())
+    assert len(resumed) == 6
+    for one, other in zip(undisturbed[3:], resumed):
+        np.testing.assert_array_equal(one[0], other[0])
+        np.testing.assert_array_equal(one[1], other[1])
+
+
+def test_another_seed_gives_another_order(records_dir):
+    assert _keys(_training(records_dir, seed=0)) != _keys(_training(records_dir, seed=1))
+
+
+def test_augmentation_can_be_left_out(records_dir):
+    plain = input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 12)
+    ((expected, _),) = plain.as_numpy_iterator()
+    unchanged = _training(records_dir, augment=False)
+    shown = np.concatenate([images for images, _ in unchanged.as_numpy_iterator()])
+    assert sorted(x.tobytes() for x in shown) == sorted(x.tobytes() for x in expected)
+
+
+def test_masks_are_those_of_the_csv(data_dir, records_dir):
+    table = annotations.read_csv(str(data_dir / "train.csv")).set_index("filename")
+    for size in (SIZE, (350, 525)):
+        dataset = input_pipeline.validation_batches(records_dir, [0], SIZE, 2, mask_size=size)
+        assert dataset.element_spec == (
+            tf.TensorSpec([None, *SIZE, 3], tf.uint8),
+            tf.TensorSpec([None, *size, 4], tf.uint8),
+        )
+        found = sorted(m.tobytes() for _, masks in dataset.as_numpy_iterator() for m in masks)
+        expected = []
+        for shard in examples.read_info(records_dir)["shards"]:
+            for record in tf.data.TFRecordDataset(f"{records_dir}/{shard['file']}"):
+                parsed = examples.parse_example(record)
+                if parsed["fold"] == 0:
+                    row = table.loc[parsed["filename"].numpy().decode()]
+                    masks = [_nearest(_full_decode(row[name]), size) for name in CLASS_NAMES]
+                    expected.append(np.stack(masks, axis=-1).tobytes())
+        assert found == sorted(expected)
+
+
+def test_native_images_with_their_masks(tmp_path):
+    folder = real_data("clouds_native")
+    examples.write_records(str(folder), str(tmp_path), 1, num_folds=2, num_workers=1)
+    table = annotations.read_csv(str(folder / "train.csv")).set_index("filename")
+    dataset = input_pipeline.validation_batches(str(tmp_path), [0, 1], (320, 480), 2, (320, 480))
+    ((images, masks),) = dataset.as_numpy_iterator()
+    for filename, row in table.iterrows():
+        full = cv2.imread(str(folder / "train_images" / filename))[..., ::-1]
+        small = cv2.resize(full, (480, 320), interpolation=cv2.INTER_AREA).astype(int)
+        index = int(np.argmin([np.abs(image - small).mean() for image in images]))
+        assert np.abs(images[index] - small).mean() < 6
+        for i, name in enumerate(CLASS_NAMES):
+            expected = _nearest(_full_decode(row[name]), (320, 480))
+            np.testing.assert_array_equal(masks[index, ..., i], expected)

@@ -1,0 +1,77 @@
+import cv2
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import real_data
+
+from clouds_tf.data.preprocessing import decode_image
+
+
+def _smooth_image(height, width):
+    y, x = np.mgrid[:height, :width] / [[[height]], [[width]]]
+    return np.stack([255 * x, 255 * y, 127 + 100 * np.sin(6 * x + 4 * y)], axis=-1).astype("uint8")
+
+
+def _jpeg(image):
+    return tf.io.encode_jpeg(image, quality=100, chroma_downsampling=False)
+
+
+@pytest.mark.parametrize("size", [(64, 96), (32, 48), (31, 47), (9, 13), (64, 48), (100, 150)])
+def test_equals_opencv_on_smooth_images(size):
+    image = _smooth_image(64, 96)
+    decoded = decode_image(_jpeg(image), size).numpy()
+    smaller = size[0] <= 64 and size[1] <= 96
+    expected = cv2.resize(
+        image, size[::-1], interpolation=cv2.INTER_AREA if smaller else cv2.INTER_LINEAR
+    )
+    assert decoded.shape == (*size, 3) and decoded.dtype == np.uint8
+    difference = np.abs(decoded.astype(int) - expected)
+    # Two ways of averaging differ most where the mirrored border counts.
+    assert difference.mean() < 1.5 and np.quantile(difference, 0.99) <= 8
+
+
+def test_the_full_size_is_libjpegs_own_answer():
+    encoded = _jpeg(_smooth_image(40, 56))
+    decoded = decode_image(encoded, (40, 56))
+    expected = cv2.imdecode(np.frombuffer(encoded.numpy(), np.uint8), cv2.IMREAD_COLOR)[..., ::-1]
+    assert np.abs(decoded.numpy().astype(int) - expected).max() <= 1
+
+
+def test_fine_texture_does_not_alias():
+    """Stripes of one pixel become grey, at any scale; picking pixels would keep them."""
+    image = np.zeros((128, 192, 3), np.uint8)
+    image[:, ::2] = 255
+    decoded = decode_image(_jpeg(image), (40, 60)).numpy().astype(int)
+    assert abs(decoded.mean() - 127.5) < 3 and decoded[5:-5, 5:-5].std() < 20
+
+
+def test_grey_becomes_rgb():
+    encoded = tf.io.encode_jpeg(_smooth_image(16, 24)[..., :1], quality=100)
+    decoded = decode_image(encoded, (16, 24)).numpy()
+    assert (decoded[..., :1] == decoded).all()
+
+
+def test_the_same_eagerly_in_a_function_and_in_a_dataset():
+    encoded = _jpeg(_smooth_image(70, 90))
+    eager = decode_image(encoded, (32, 40))
+    function = tf.function(decode_image)
+    dataset = tf.data.Dataset.from_tensors(encoded).map(lambda x: decode_image(x, (32, 40)))
+    assert dataset.element_spec == tf.TensorSpec([32, 40, 3], tf.uint8)
+    np.testing.assert_array_equal(function(encoded, (32, 40)), eager)
+    np.testing.assert_array_equal(next(iter(dataset)), eager)
+
+
+@pytest.mark.parametrize("damage", [lambda b: b"", lambda b: b"<html>", lambda b: b[: len(b) // 2]])
+def test_what_is_not_a_whole_jpeg_is_refused(damage):
+    encoded = damage(_jpeg(_smooth_image(64, 96)).numpy())
+    with pytest.raises(tf.errors.InvalidArgumentError):
+        decode_image(encoded, (32, 48))
+
+
+def test_a_native_image_is_close_to_its_full_decode():
+    path = str(real_data("clouds_native") / "train_images" / "a9ab897.jpg")
+    full = cv2.imread(path)[..., ::-1]
+    expected = cv2.resize(full, (480, 320), interpolation=cv2.INTER_AREA).astype(int)
+    difference = decode_image(tf.io.read_file(path), (320, 480)).numpy() - expected
+    # Brightness is kept; texture is a little sharper or softer, as the filters are.
+    assert abs(difference.mean()) < 0.2 and np.abs(difference).mean() < 6

@@ -1,0 +1,34 @@
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+
+def run(*args):
+    return subprocess.run(
+        [sys.executable, "tools/benchmark.py", *args],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("args", [[], ["nothing"], ["--repeats=1"]])
+def test_without_a_suite_it_names_them(args):
+    result = run(*args)
+    assert result.returncode == 1
+    assert result.stderr.startswith("benchmark.py: error: the first argument names a suite: ")
+    assert "rle" in result.stderr
+    assert result.stderr.count("\n") == 1
+
+
+def test_rle_on_sample_masks(tmp_path):
+    result = run("rle", "--repeats=1", f"--data_dir={tmp_path}")
+    assert result.returncode == 0, result.stderr
+    assert "64 sample rows" in result.stdout
+    table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
+    assert {"numpy + OpenCV", "plain TensorFlow", "OpenCV"} <= {row[2].strip() for row in table}
+    assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in table[2:])

@@ -1,0 +1,116 @@
+"""The source keeps to the floors: who may import whom, and what stands in one place only."""
+
+import ast
+import re
+
+import pytest
+from conftest import REPOSITORY
+
+# A module imports from floors below its own, or from its own room.
+FLOORS = (
+    {"schema", "files"},
+    {"rle", "figures"},
+    {"data", "models"},
+    {"training", "serving", "exploration"},
+    {"evaluation"},
+    {"tools"},
+)
+# Modules or attributes that only these places may name.
+DOORS = {
+    r"import pandas|from pandas": ("data/annotations.py", "exploration/", "evaluation/"),
+    r"absl import .*flags": ("tools/",),
+    r"import keras_cv|from keras_cv": ("data/augmentation.py",),
+    r"import matplotlib|from matplotlib": ("figures.py",),
+    r"tensorflow_addons": ("data/augmentation.py", "training/"),
+    r"tf\.keras": ("models/", "training/"),
+    r"tf\.py_function|tf\.numpy_function": (),
+}
+
+
+def _sources():
+    package = sorted((REPOSITORY / "clouds_tf").rglob("*.py"))
+    tools = sorted((REPOSITORY / "tools").rglob("*.py"))
+    return [(path.relative_to(REPOSITORY / "clouds_tf").as_posix(), path) for path in package] + [
+        (path.relative_to(REPOSITORY).as_posix(), path) for path in tools
+    ]
+
+
+SOURCES = _sources()
+NAMES = [name for name, _ in SOURCES]
+
+
+def _room(name):
+    return name.split("/")[0].removesuffix(".py")
+
+
+def _floor(room):
+    return next(i for i, rooms in enumerate(FLOORS) if room in rooms)
+
+
+def _imported_rooms(text):
+    """The rooms of clouds_tf that a source imports from."""
+    rooms = set()
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.ImportFrom) and node.module == "clouds_tf":
+            rooms |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("clouds_tf."):
+            rooms.add(node.module.split(".")[1])
+        elif isinstance(node, ast.Import):
+            names = [alias.name.split(".") for alias in node.names]
+            rooms |= {parts[1] for parts in names if parts[0] == "clouds_tf" and len(parts) > 1}
+    return rooms
+
+
+def _breaches(name, text):
+    room = _room(name)
+    if room == "__init__":
+        return _imported_rooms(text)
+    return {
+        other
+        for other in _imported_rooms(text) - {room}
+        if room != "tools" and _floor(other) >= _floor(room)
+    }
+
+
+def _misplaced(name, text):
+    return [
+        pattern
+        for pattern, places in DOORS.items()
+        if re.search(pattern, text) and not name.startswith(places)
+    ]
+
+
+@pytest.mark.parametrize("name, path", SOURCES, ids=NAMES)
+def test_imports_only_from_floors_below(name, path):
+    assert not _breaches(name, path.read_text())
+
+
+@pytest.mark.parametrize("name, path", SOURCES, ids=NAMES)
+def test_libraries_stay_behind_their_doors(name, path):
+    assert not _misplaced(name, path.read_text())
+
+
+def test_relative_imports_do_not_hide_a_breach():
+    assert not [
+        name
+        for name, path in SOURCES
+        if any(
+            isinstance(node, ast.ImportFrom) and node.level
+            for node in ast.walk(ast.parse(path.read_text()))
+        )
+    ]
+
+
+def test_a_breach_is_found():
+    assert _breaches("data/x.py", "from clouds_tf.models import unet") == {"models"}
+    assert _breaches("rle/x.py", "import clouds_tf.data.examples") == {"data"}
+    assert _breaches("serving/x.py", "from clouds_tf import evaluation, rle") == {"evaluation"}
+    assert not _breaches("evaluation/x.py", "from clouds_tf.serving import export")
+    assert _misplaced("data/x.py", "import pandas as pd")
+    assert _misplaced("serving/x.py", "from matplotlib import pyplot")
+    assert not _misplaced("figures.py", "from matplotlib.figure import Figure")
+
+
+def test_every_room_has_a_floor():
+    rooms = {_room(name) for name in NAMES} - {"__init__"}
+    assert rooms <= set.union(*FLOORS)
