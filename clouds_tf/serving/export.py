@@ -28,7 +28,7 @@ class CloudModel(tf.Module):
         self.weights = [model.variables for model in models]
         image_sizes = [tuple(size) for size in image_sizes]
 
-        def predict(image_bytes):
+        def predict_some(image_bytes):
             decoded = {
                 size: tf.map_fn(
                     lambda encoded: decode_image(encoded, size),  # noqa: B023 (traced at once)
@@ -41,13 +41,21 @@ class CloudModel(tf.Module):
             calls = [lambda image, m=model: m(image, training=False) for model in models]
             return mean_probabilities(calls, images, test_time_augmentation)
 
+        def predict(image_bytes):
+            predicted = tf.cond(
+                tf.size(image_bytes) > 0,
+                lambda: predict_some(image_bytes),
+                # oneDNN fails on a convolution of no image.
+                lambda: tf.zeros([0, *SUBMISSION_SIZE, NUM_CLASSES]),
+            )
+            return tf.ensure_shape(predicted, [None, *SUBMISSION_SIZE, NUM_CLASSES])
+
         signature = [tf.TensorSpec([None], tf.string, name="image_bytes")]
 
         @tf.function(input_signature=signature)
         def serve(image_bytes):
             predicted = predict(image_bytes)
             masks = postprocess(predicted, **postprocessing)
-            masks = tf.ensure_shape(masks, [None, *SUBMISSION_SIZE, NUM_CLASSES])
             return {
                 "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2])),
                 "presence": tf.reduce_max(predicted, axis=[1, 2]),

@@ -1,0 +1,43 @@
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf.serving.ensemble import mean_probabilities
+
+
+def _left_half(images):
+    """A model that sees the class on the left, whatever the image shows."""
+    width = images.shape[2]
+    left = tf.range(width) < width // 2
+    logits = tf.where(left, 100.0, -100.0)[tf.newaxis, tf.newaxis, :, tf.newaxis]
+    return tf.broadcast_to(logits, [images.shape[0], images.shape[1], width, 4])
+
+
+def _brightness(images):
+    return tf.tile(tf.reduce_mean(images, axis=3, keepdims=True), [1, 1, 1, 4])
+
+
+def test_one_model_is_left_as_it_is():
+    images = tf.zeros([2, 6, 8, 3])
+    mean = mean_probabilities([_left_half], [images], size=(6, 8)).numpy()
+    assert mean.shape == (2, 6, 8, 4) and mean.dtype == np.float32
+    assert (mean[:, :, :4] == 1).all() and (mean[:, :, 4:] == 0).all()
+
+
+def test_flips_average_out_what_is_not_in_the_image():
+    images = tf.zeros([1, 6, 8, 3])
+    mean = mean_probabilities([_left_half], [images], "flips", size=(6, 8))
+    np.testing.assert_allclose(mean, 0.5)
+
+
+def test_flips_keep_what_is_in_the_image():
+    images = tf.random.stateless_uniform([2, 6, 8, 3], [1, 2], -3, 3)
+    plain = mean_probabilities([_brightness], [images], size=(6, 8))
+    flipped = mean_probabilities([_brightness], [images], "flips", size=(6, 8))
+    np.testing.assert_allclose(flipped, plain, atol=1e-6)
+
+
+def test_models_are_averaged_each_at_its_own_size():
+    images = [tf.zeros([1, 6, 8, 3]), tf.fill([1, 3, 4, 3], 100.0)]
+    mean = mean_probabilities([_left_half, _brightness], images, size=(6, 8)).numpy()
+    np.testing.assert_allclose(mean[:, :, :4], 1)
+    np.testing.assert_allclose(mean[:, :, 4:], 0.5)

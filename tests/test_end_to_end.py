@@ -1,0 +1,170 @@
+"""The programs of tools/, run as a user runs them."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+from clouds_tf.data import annotations
+
+
+def _run(tool, *arguments, **flags):
+    """Runs a tool from another folder; gives its exit status, output and errors."""
+    found = subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments]
+        + [f"--{name}={value}" for name, value in flags.items()],
+        cwd=os.path.dirname(REPOSITORY),
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""},
+        capture_output=True,
+        text=True,
+    )
+    return found.returncode, found.stdout, found.stderr
+
+
+def _succeeds(tool, *arguments, **flags):
+    status, output, errors = _run(tool, *arguments, **flags)
+    assert status == 0, errors
+    return output.strip().splitlines()[-1]
+
+
+def _fails(tool, message, *arguments, **flags):
+    """A tool fails with exit status 1 and one line that says why, without a traceback."""
+    status, _, errors = _run(tool, *arguments, **flags)
+    assert status == 1, errors
+    lines = errors.strip().splitlines()
+    assert len(lines) == 1 and lines[0].startswith(f"{tool}.py: error: "), errors
+    assert re.search(message, lines[0]), lines[0]
+
+
+def test_from_train_csv_to_the_score(tmp_path):
+    data, records, workdir = tmp_path / "D", tmp_path / "R", tmp_path / "W"
+    settings, exported, submission = tmp_path / "p.json", tmp_path / "E", tmp_path / "s.csv"
+    line = _succeeds(
+        "make_sample_data", output_dir=data, num_train=8, num_test=3, image_size="70,105"
+    )
+    assert line == f"Wrote 8 training and 3 test images of 70x105 to {data}"
+
+    line = _succeeds("make_tfrecords", data_dir=data, output_dir=records, num_shards=3, num_folds=2)
+    assert line == f"Wrote 8 images in 3 shards and 2 folds to {records}"
+
+    train = {"records_dir": records, "workdir": workdir, "image_size": "32,48", "width": 0.125}
+    train.update(batch_size=2, fold=1)
+    assert _succeeds("train", **train, epochs=1).startswith("Trained 1 epochs; best held-out Dice")
+    # The flags that were written give the same run again, here made longer.
+    line = _succeeds("train", f"--flagfile={workdir / 'flags.txt'}", epochs=2)
+    assert line.startswith("Trained 2 epochs") and line.endswith(f"workdir {workdir}")
+    assert {p.name for p in workdir.iterdir()} >= {"curves.png", "history.csv", "flags.txt"}
+
+    line = _succeeds("evaluate", records_dir=records, workdirs=workdir, output=settings)
+    assert re.match(r"Held-out Dice over \d images: 0\.\d+ plain, .*cross-fitted", line)
+    line = _succeeds("export", workdirs=workdir, export_dir=exported, postprocessing=settings)
+    assert line.endswith(f"to {exported}/1")
+    line = _succeeds(
+        "predict",
+        saved_model=exported / "1",
+        images_dir=data / "test_images",
+        sample_submission=data / "sample_submission.csv",
+        output=submission,
+        picture=tmp_path / "predictions.png",
+    )
+    assert line == f"Wrote 12 rows for 3 images to {submission}"
+    assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    sample = annotations.read_rows(str(data / "sample_submission.csv"))
+    found = annotations.read_rows(str(submission))
+    assert found[["filename", "class"]].equals(sample[["filename", "class"]])
+
+    line = _succeeds("score", submission=submission, annotations=data / "test.csv")
+    assert re.match(r"Dice [01]\.\d{4} over 3 images \(all blank: [01]\.\d{4}\)", line)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
+        ["D", "R", "W", "p.json", "E", "s.csv", "predictions.png"]
+    )
+
+
+def test_two_simulated_devices_train(records_dir, tmp_path):
+    line = _succeeds(
+        "train",
+        records_dir=records_dir,
+        workdir=tmp_path / "W",
+        image_size="32,48",
+        width=0.125,
+        epochs=1,
+        batch_size=4,
+        distribute="mirrored",
+        num_devices=2,
+    )
+    assert line.startswith("Trained 1 epochs")
+
+
+def test_the_sample_data_tool_refuses_a_folder_that_is_in_use(tmp_path):
+    (tmp_path / "thesis.txt").write_text("")
+    _fails("make_sample_data", f"{tmp_path}: exists already", output_dir=tmp_path)
+
+
+@pytest.fixture
+def broken_dir(data_dir, tmp_path):
+    """A copy of the data, to break."""
+    return shutil.copytree(data_dir, tmp_path / "data")
+
+
+def test_a_malformed_rle_is_named(broken_dir, tmp_path):
+    path = broken_dir / "train.csv"
+    lines = path.read_text().splitlines()
+    label = lines[6].split(",")[0]
+    path.write_text("\n".join([*lines[:6], f"{label},10 0", *lines[7:]]))
+    filename, class_name = label.rsplit("_", 1)
+    _fails(
+        "make_tfrecords",
+        f"train.csv, line 7: {filename}, {class_name}: .*length 0",
+        data_dir=broken_dir,
+        output_dir=tmp_path / "R",
+    )
+    assert not (tmp_path / "R").exists()
+
+
+def test_an_empty_folder_is_named(tmp_path):
+    _fails(
+        "make_tfrecords", "train.csv: no such file", data_dir=tmp_path, output_dir=tmp_path / "R"
+    )
+
+
+def test_a_corrupt_image_is_named(broken_dir, tmp_path):
+    image = sorted((broken_dir / "train_images").iterdir())[3]
+    image.write_bytes(image.read_bytes()[:500])
+    _fails(
+        "make_tfrecords",
+        f"{image.name}: not a whole, readable JPEG",
+        data_dir=broken_dir,
+        output_dir=tmp_path / "R",
+        num_shards=2,
+    )
+    assert not (tmp_path / "R" / "dataset_info.json").exists()
+
+
+def test_a_workdir_of_another_run_is_named(make_workdir, records_dir):
+    _fails(
+        "train", "workdir: .* holds a run with ", records_dir=records_dir, workdir=make_workdir()
+    )
+
+
+@pytest.mark.parametrize(
+    "flags, message",
+    [
+        ({"epocs": 3}, "Unknown command line flag 'epocs'.*epochs"),
+        ({"epochs": 0}, "epochs=0"),
+        ({"image_size": "320x480"}, "image_size.*'320x480', expected height,width"),
+        ({"fold": 9}, "fold: got 9, expected 0 to 2"),
+        ({"loss": "hinge"}, "loss=hinge"),
+    ],
+)
+def test_a_wrong_flag_is_named(records_dir, tmp_path, flags, message):
+    flags = {"records_dir": records_dir, "workdir": tmp_path / "W", **flags}
+    _fails("train", message, **flags)
+    assert not (tmp_path / "W").exists()
+
+
+def test_a_required_flag_is_named():
+    _fails("score", "submission", annotations="t.csv")

@@ -1,0 +1,81 @@
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import REPOSITORY
+
+from clouds_tf import figures
+from clouds_tf.schema import CLASS_NAMES
+
+
+def _history(num_epochs):
+    keys = ["loss", "val_loss", "dice", "val_dice", *(f"val_dice_{c}" for c in CLASS_NAMES)]
+    return [
+        {"epoch": e, **{key: 1 / (e + i) for i, key in enumerate(keys)}}
+        for e in range(1, 1 + num_epochs)
+    ]
+
+
+def _luminance(color):
+    """Relative luminance (WCAG 2.1, "relative luminance")."""
+    channels = np.array([int(color[i : i + 2], 16) for i in (1, 3, 5)]) / 255
+    linear = np.where(channels <= 0.04045, channels / 12.92, ((channels + 0.055) / 1.055) ** 2.4)
+    return linear @ [0.2126, 0.7152, 0.0722]
+
+
+@pytest.mark.parametrize("num_epochs", [1, 3])
+def test_curves_show_every_epoch_of_every_class(num_epochs):
+    loss, dice = figures.curves(_history(num_epochs)).axes
+    assert len(loss.lines) == 2 and len(dice.lines) == 2 + len(CLASS_NAMES)
+    for line in (*loss.lines, *dice.lines):
+        assert list(line.get_xdata()) == list(range(1, num_epochs + 1))
+
+
+def test_an_overlay_names_the_classes_that_are_there():
+    image = np.zeros((40, 60, 3), np.uint8)
+    masks = np.zeros((20, 30, 4), np.uint8)
+    masks[2:6, 3:9, 1] = 1
+    masks[:, :, 3] = 1
+    figure = figures.overlays([image], [masks], ["a.jpg"], num_columns=1)
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["Flower", "Sugar"]
+    x, y = axes.texts[0].get_position()
+    assert 6 <= x <= 18 and 4 <= y <= 12  # in pixels of the image, twice as large as the mask
+    outline = axes.collections[0].get_paths()[0].get_extents()
+    np.testing.assert_allclose(outline.extents, [5.5, 3.5, 17.5, 11.5], atol=1.01)
+
+
+def test_a_grid_has_room_for_all():
+    image, mask = np.zeros((8, 12, 3), np.uint8), np.zeros((8, 12, 4), np.uint8)
+    figure = figures.overlays([image] * 4, [mask] * 4, list("abcd"))
+    assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "d", "", ""]
+
+
+def test_names_can_be_read_on_their_colours():
+    assert set(figures.PALETTE) == set(CLASS_NAMES)
+    for color in figures.PALETTE.values():
+        assert (_luminance(color) + 0.05) / 0.05 >= 7  # contrast with black, WCAG level AAA
+
+
+def test_a_picture_is_written(tmp_path):
+    path = tmp_path / "new" / "curves.png"
+    figures.save(figures.curves(_history(2)), str(path))
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_without_matplotlib_only_pictures_are_missing():
+    code = """
+import sys
+sys.modules["matplotlib"] = None
+from clouds_tf import figures
+assert not figures.AVAILABLE
+try:
+    figures.curves([])
+except ImportError as error:
+    print(error)
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
+    )
+    assert found.stdout.strip() == "pictures need matplotlib: pip install clouds_tf[plots]"
