@@ -1,0 +1,29 @@
+"""Run-length encoding as graph ops: strings, runs and masks, without Python in between."""
+from clouds_tf.rle.algebra import area, dice, intersection
+from clouds_tf.rle.coco import (
+    from_coco_counts,
+    from_coco_string,
+    to_coco_counts,
+    to_coco_string,
+)
+from clouds_tf.rle.connected import component_areas, components, remove_small
+from clouds_tf.rle.masks import coverage, decode, encode
+from clouds_tf.rle.text import faults, parse
+
+__all__ = [
+    "area",
+    "component_areas",
+    "components",
+    "coverage",
+    "decode",
+    "dice",
+    "encode",
+    "faults",
+    "from_coco_counts",
+    "from_coco_string",
+    "intersection",
+    "parse",
+    "remove_small",
+    "to_coco_counts",
+    "to_coco_string",
+]

@@ -1,0 +1,129 @@
+"""Connected components of masks, found on runs."""
+import tensorflow as tf
+
+from clouds_tf.rle.masks import find_runs
+from clouds_tf.rle.runs import count_below, count_up, expand, split_size, to_ragged
+from clouds_tf.rle.text import read_runs
+
+
+def components(mask, connectivity=8):
+    """Numbers the connected components of masks.
+
+    Args:
+        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
+        connectivity: 8, where pixels that touch at a corner are connected too, or 4.
+
+    Returns:
+        int32 [..., height, width]: 0 outside the mask, and 1, 2, ... in the components, in the
+        order of their first pixels, column-major.
+    """
+    mask = tf.convert_to_tensor(mask)
+    shape = tf.shape(mask, tf.int64)
+    height, width = shape[-2], shape[-1]
+    y, x, length, row, root = _connect(*find_runs(mask), height, width, connectivity)
+
+    number = tf.cumsum(tf.cast(_is_root(root), tf.int64))
+    number -= tf.gather(tf.concat([[0], number], axis=0), count_below(row, row))
+    # Counted up from its number in the upper half, each pixel of a run shows the number there.
+    place = (row * width + x) * height + y
+    base = tf.bitwise.left_shift(tf.gather(number - 1, root), 32)
+    steps = count_up(place, place + length, base, tf.size(mask, tf.int64))
+    labels = tf.cast(tf.bitwise.right_shift(steps, 32) + 1, tf.int32)
+    labels = tf.reshape(labels, tf.concat([shape[:-2], [width, height]], axis=0))
+    return tf.linalg.matrix_transpose(labels)
+
+
+def component_areas(rle, size, connectivity=8):
+    """Counts the pixels of each connected component of masks.
+
+    Args:
+        rle: string [...], run-length encodings.
+        size: (height, width) of the masks, ints or int tensors.
+        connectivity: 8, where pixels that touch at a corner are connected too, or 4.
+
+    Returns:
+        int64 RaggedTensor [..., C] (a Tensor where rle is a scalar), in the order of the
+        components' first pixels, column-major.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as `parse` does.
+    """
+    rle = tf.convert_to_tensor(rle, tf.string)
+    _, _, length, row, root = _connect(*read_runs(rle, size), *split_size(size), connectivity)
+    areas = tf.math.unsorted_segment_sum(length, root, tf.size(root))
+    is_root = _is_root(root)
+    return to_ragged(
+        tf.boolean_mask(areas, is_root), tf.boolean_mask(row, is_root), tf.shape(rle, tf.int64)
+    )
+
+
+def remove_small(mask, min_area, connectivity=8):
+    """Removes the connected components of less than min_area pixels.
+
+    Args:
+        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
+        min_area: int, or an int tensor that broadcasts to [...], such as one area per class.
+        connectivity: 8, where pixels that touch at a corner are connected too, or 4.
+
+    Returns:
+        The mask, 0 where a component was removed.
+    """
+    mask = tf.convert_to_tensor(mask)
+    shape = tf.shape(mask, tf.int64)
+    height, width = shape[-2], shape[-1]
+    y, x, length, row, root = _connect(*find_runs(mask), height, width, connectivity)
+
+    areas = tf.gather(tf.math.unsorted_segment_sum(length, root, tf.size(root)), root)
+    min_area = tf.reshape(tf.broadcast_to(tf.cast(min_area, tf.int64), shape[:-2]), [-1])
+    is_small = areas < tf.gather(min_area, row)
+    y, x, length, row = (tf.boolean_mask(v, is_small) for v in (y, x, length, row))
+    rows, index = expand(y, y + length)
+    place = (tf.gather(row, index) * height + rows) * width + tf.gather(x, index)
+    pixels = tf.tensor_scatter_nd_update(
+        tf.reshape(mask, [-1]), place[:, tf.newaxis], tf.zeros_like(place, mask.dtype)
+    )
+    return tf.reshape(pixels, shape)
+
+
+def _connect(start, length, row, height, width, connectivity):
+    """Splits runs [R] where they cross columns, and finds the pieces that belong together.
+
+    Returns:
+        int64 [S] each: y, x, length, and row of the pieces, and the index of the first piece of the
+        component that each belongs to, its root.
+    """
+    if connectivity not in (4, 8):
+        raise ValueError(f"connectivity {connectivity!r}, expected 4 or 8")
+    end = start + length
+    x, run = expand(start // height, (end - 1) // height + 1)
+    y = tf.maximum(tf.gather(start, run) - x * height, 0)
+    length = tf.minimum(tf.gather(end, run) - x * height, height) - y
+    row = tf.gather(row, run)
+
+    # On one line: an empty pixel ends each column, an empty column each mask, so that only pieces
+    # of neighbouring columns of one mask overlap when one column is laid over the next.
+    column = height + 1
+    start = (row * (width + 1) + x) * column + y
+    end = start + length
+    reach = 1 if connectivity == 8 else 0
+    right, left = expand(
+        count_below(end, start + column - reach + 1), count_below(start, end + column + reach)
+    )
+
+    # Each round hangs the larger root of each pair of neighbours below the smaller one, then
+    # shortens the ways to the roots, until neighbours agree (Shiloach and Vishkin, 1982).
+    def disagree(root):
+        return tf.reduce_any(tf.gather(root, left) != tf.gather(root, right))
+
+    def hook_and_jump(root):
+        a, b = tf.gather(root, left), tf.gather(root, right)
+        root = tf.tensor_scatter_nd_min(root, tf.maximum(a, b)[:, tf.newaxis], tf.minimum(a, b))
+        root = tf.gather(root, root)
+        return [tf.gather(root, root)]
+
+    pieces = tf.range(tf.size(start, tf.int64))
+    return [y, x, length, row, *tf.while_loop(disagree, hook_and_jump, [pieces])]
+
+
+def _is_root(root):
+    return tf.equal(root, tf.range(tf.size(root, tf.int64)))

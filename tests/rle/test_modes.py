@@ -1,0 +1,115 @@
+"""All functions give the same eagerly, in a graph of unknown sizes, in tf.data and when served."""
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clouds_tf import rle
+
+SIZE, TARGET = np.array([7, 5]), np.array([4, 9])
+STRINGS = np.array([["1 3 9 20", " "], ["35 1", "2 1 4 2 8 7 22 5"]])
+MASKS = np.random.default_rng(0).random((2, 2, 7, 5)) < 0.5
+COUNTS = np.array([[[2, 30, 3], [0, 35, 0]]])
+COCO = rle.to_coco_string(STRINGS, SIZE).numpy().astype("S")
+
+CALLS = {
+    "area": (rle.area, [STRINGS]),
+    "component_areas": (rle.component_areas, [STRINGS, SIZE]),
+    "components": (rle.components, [MASKS]),
+    "coverage": (rle.coverage, [STRINGS, SIZE, TARGET]),
+    "decode": (rle.decode, [STRINGS, SIZE, TARGET]),
+    "dice": (rle.dice, [STRINGS, STRINGS[::-1]]),
+    "encode": (rle.encode, [MASKS]),
+    "faults": (rle.faults, [np.char.add(STRINGS, " 1"), SIZE]),
+    "from_coco_counts": (rle.from_coco_counts, [COUNTS, SIZE]),
+    "from_coco_string": (rle.from_coco_string, [COCO, SIZE]),
+    "intersection": (rle.intersection, [STRINGS, STRINGS[::-1]]),
+    "parse": (rle.parse, [STRINGS, SIZE]),
+    "remove_small": (rle.remove_small, [MASKS, np.array(3)]),
+    "to_coco_counts": (rle.to_coco_counts, [STRINGS, SIZE]),
+    "to_coco_string": (rle.to_coco_string, [STRINGS, SIZE]),
+}
+ALL_CALLS = pytest.mark.parametrize("function, args", CALLS.values(), ids=CALLS.keys())
+
+
+def as_list(x):
+    return x.to_list() if isinstance(x, tf.RaggedTensor) else x.numpy().tolist()
+
+
+def in_graph(function, args):
+    """The function traced for tensors of which only the rank is known."""
+    args = [tf.constant(x) for x in args]
+    signature = [tf.TensorSpec([None] * x.shape.rank, x.dtype) for x in args]
+    return tf.function(function, input_signature=signature)
+
+
+def test_every_function_is_here():
+    assert set(CALLS) == set(rle.__all__)
+
+
+@ALL_CALLS
+def test_in_a_graph_of_unknown_sizes(function, args):
+    assert as_list(in_graph(function, args)(*args)) == as_list(function(*args))
+
+
+@ALL_CALLS
+def test_in_a_dataset(function, args):
+    dataset = tf.data.Dataset.from_tensors(tuple(args)).repeat(3)
+    got = list(dataset.map(function, num_parallel_calls=2))
+    assert [as_list(x) for x in got] == [as_list(function(*args))] * 3
+
+
+@ALL_CALLS
+def test_the_graph_calls_no_python(function, args):
+    graph = in_graph(function, args).get_concrete_function().graph.as_graph_def()
+    names = {node.op for node in graph.node}
+    names |= {node.op for part in graph.library.function for node in part.node_def}
+    assert not {name for name in names if "PyFunc" in name or ">" in name}
+
+
+def test_served_by_plain_tensorflow(tmp_path):
+    """A SavedModel of all functions, called by a process that has never seen this package."""
+    module = tf.Module()
+    for name, (function, args) in CALLS.items():
+        setattr(module, name, in_graph(function, args))
+    tf.saved_model.save(module, str(tmp_path / "model"))
+    program = """
+import json, sys
+import tensorflow as tf
+module = tf.saved_model.load("model")
+results = {}
+for name, args in json.load(open("args.json")).items():
+    function = getattr(module, name)
+    specs = function.concrete_functions[0].structured_input_signature[0]
+    got = function(*[tf.constant(x, spec.dtype) for x, spec in zip(args, specs)])
+    got = got.to_list() if isinstance(got, tf.RaggedTensor) else got.numpy().tolist()
+    results[name] = got
+assert "clouds_tf" not in sys.modules
+json.dump(results, open("results.json", "w"), default=bytes.decode)
+"""
+    plain = {name: [x.astype("U").tolist() if x.dtype.kind == "S" else x.tolist() for x in args]
+             for name, (_, args) in CALLS.items()}
+    (tmp_path / "args.json").write_text(json.dumps(plain))
+    subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
+    results = json.loads((tmp_path / "results.json").read_text())
+    for name, (function, args) in CALLS.items():
+        expected = json.loads(json.dumps(as_list(function(*args)), default=bytes.decode))
+        assert results[name] == expected, name
+
+
+@pytest.mark.parametrize("size", [(4, 9), [4, 9], np.array([4, 9], np.int32), tf.constant([4, 9])])
+def test_sizes_of_any_kind(size):
+    expected = rle.decode(STRINGS, (7, 5), (4, 9)).numpy()
+    np.testing.assert_array_equal(rle.decode(STRINGS, (7, 5), size), expected)
+    scalars = (tf.constant(4, tf.int64), tf.constant(9, tf.int64))
+    np.testing.assert_array_equal(rle.decode(STRINGS, (7, 5), scalars), expected)
+
+
+def test_an_error_in_a_dataset_names_the_string():
+    dataset = tf.data.Dataset.from_tensors(["1 1", "1 2 3"])
+    dataset = dataset.map(lambda strings: rle.decode(strings, (3, 3), (3, 3)))
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"rle\[1\]: odd count of numbers"):
+        list(dataset)

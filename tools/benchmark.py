@@ -1,0 +1,22 @@
+"""Measures one suite against its peers: python tools/benchmark.py SUITE [--flags].
+
+A suite is a module of tools/benchmarks with a function main() and flags of its own.
+"""
+import importlib
+import pathlib
+import sys
+
+import cli
+
+
+def pop_suite():
+    """Takes the name of the suite off the command line, which then holds flags only."""
+    folder = pathlib.Path(__file__).parent / "benchmarks"
+    suites = sorted(path.stem for path in folder.glob("[!_]*.py"))
+    if len(sys.argv) < 2 or sys.argv[1] not in suites:
+        sys.exit(f"benchmark.py: error: the first argument names a suite: {', '.join(suites)}")
+    return sys.argv.pop(1)
+
+
+if __name__ == "__main__":
+    cli.run(importlib.import_module(f"benchmarks.{pop_suite()}").main)
