@@ -1,6 +1,7 @@
 """What all the programs in this folder share: sizes as flags, and errors as one line."""
 
 import os
+import re
 import sys
 
 # TensorFlow reads these when it is imported, so they stand before everything else.
@@ -50,12 +51,17 @@ def _fail(message):
     sys.exit(1)
 
 
+# Lines of a TensorFlow error that speak of the graph instead of the data.
+_ABOUT_THE_GRAPH = re.compile(
+    r"\s*(\[\[|Graph execution error|Detected at node|File \"|<stack|\d+ root error|$)"
+)
+
+
 def _first_line(error):
     """The part of a TensorFlow error that speaks of the data, without the names of graph nodes."""
-    lines = [line.strip() for line in error.message.splitlines()]
-    lines = [line for line in lines if line and not line.startswith(("[[", "Detected at node"))]
+    lines = [line for line in error.message.splitlines() if not _ABOUT_THE_GRAPH.match(line)]
     line = lines[0] if lines else type(error).__name__
-    return line.rsplit("}} ", 1)[-1]
+    return re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line)
 
 
 def run(main):

@@ -99,7 +99,7 @@ def _records(records_dir, folds, shuffle_seed=None):
     else:
         paths = tf.random.experimental.stateless_shuffle(paths, shuffle_seed)
         records = tf.data.Dataset.from_tensor_slices(paths).interleave(
-            tf.data.TFRecordDataset, cycle_length=len(shards), num_parallel_calls=2
+            tf.data.TFRecordDataset, cycle_length=len(shards), num_parallel_calls=tf.data.AUTOTUNE
         )
         records = _shuffle(records, shuffle_seed)
     wanted = tf.constant(folds, tf.int64)

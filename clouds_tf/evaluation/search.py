@@ -63,7 +63,12 @@ def search(counts, seed=0, min_areas=MIN_AREAS):
         of float64 [N, 4]: "plain", cut at 1/2; "tuned", measured on the images that it was tuned on
         and so optimistic; "cross_fitted", tuned on the other folds, or on the other half where
         there is one fold, and measured on the rest.
+
+    Raises:
+        ValueError: there is one image only, so that there is no rest.
     """
+    if len(counts.folds) < 2:
+        raise ValueError("one held-out image is not enough to tune on some and measure on others")
     threshold_index, area_index = tune(counts, min_areas)
     groups = counts.folds
     if len(np.unique(groups)) == 1:

@@ -86,5 +86,10 @@ def test_one_fold_is_split_the_same_way_for_the_same_seed():
     np.testing.assert_array_equal(one["scores"]["cross_fitted"], again["scores"]["cross_fitted"])
 
 
+def test_one_image_is_refused():
+    with pytest.raises(ValueError, match="one held-out image is not enough"):
+        search(_counts(*_random_images(1)), min_areas=AREAS)
+
+
 def test_the_grid_covers_what_the_best_teams_used():
     assert MIN_AREAS[0] == 0 and {5000, 25000} <= set(MIN_AREAS) and 0.5 in THRESHOLDS
