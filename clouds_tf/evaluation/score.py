@@ -1,14 +1,10 @@
-"""The competition's score of a submission."""
-
+"""The competition's score of a submission, computed on runs."""
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data import annotations
-from clouds_tf.models.metrics import competition_dice
 from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE, SUBMISSION_SIZE
-
-_IMAGES_AT_A_TIME = 64  # bounds the memory of the decoded masks
 
 
 def score(submission, annotations_csv, annotations_size=IMAGE_SIZE):
@@ -35,25 +31,15 @@ def score(submission, annotations_csv, annotations_size=IMAGE_SIZE):
         raise ValueError(f"{submission}: rows for {filename}, which {annotations_csv} has not")
     predicted = predicted.loc[truth["filename"]]
 
-    @tf.function(input_signature=[tf.TensorSpec([None, len(CLASS_NAMES)], tf.string)] * 2)
-    def dice(true_rle, predicted_rle):
-        true_mask, mask = (
-            tf.transpose(rle.decode(strings, size, SUBMISSION_SIZE), [0, 2, 3, 1])
-            for strings, size in ((true_rle, annotations_size), (predicted_rle, SUBMISSION_SIZE))
-        )
-        blank = competition_dice(true_mask, tf.zeros_like(mask))
-        return competition_dice(true_mask, mask), blank
-
-    columns = list(CLASS_NAMES)
-    parts = []
-    for start in range(0, len(truth), _IMAGES_AT_A_TIME):
-        chunk = slice(start, start + _IMAGES_AT_A_TIME)
-        strings = [
-            tf.constant(table[columns].iloc[chunk].to_numpy(dtype=object).tolist())
-            for table in (truth, predicted)
-        ]
-        parts.append(dice(*strings))
-    return dict(zip(("submission", "all blank"), map(np.concatenate, zip(*parts))))
+    rles = [
+        tf.constant(table[list(CLASS_NAMES)].to_numpy(dtype=object).tolist())
+        for table in (truth, predicted)
+    ]
+    true_rle = rle.resize(rles[0], annotations_size, SUBMISSION_SIZE)
+    return {
+        "submission": rle.dice(true_rle, rles[1]).numpy(),
+        "all blank": tf.cast(tf.equal(true_rle, ""), tf.float32).numpy(),
+    }
 
 
 def table(scores):

@@ -7,7 +7,7 @@ from clouds_tf.rle.coco import (
     to_coco_string,
 )
 from clouds_tf.rle.connected import component_areas, components, remove_small
-from clouds_tf.rle.masks import coverage, decode, encode
+from clouds_tf.rle.masks import coverage, decode, encode, resize
 from clouds_tf.rle.text import faults, parse
 
 __all__ = [
@@ -24,6 +24,7 @@ __all__ = [
     "intersection",
     "parse",
     "remove_small",
+    "resize",
     "to_coco_counts",
     "to_coco_string",
 ]

@@ -1,7 +1,7 @@
 """Strings <-> masks, at any size."""
 import tensorflow as tf
 
-from clouds_tf.rle.runs import count_up, split_size
+from clouds_tf.rle.runs import count_up, merge_runs, split_size
 from clouds_tf.rle.text import read_runs, write_runs
 
 
@@ -28,22 +28,15 @@ def decode(rle, source_size, size, order="F"):
         return tf.linalg.matrix_transpose(decode(rle, source_size[::-1], size[::-1]))
     rle = tf.convert_to_tensor(rle, tf.string)
     start, length, row = read_runs(rle, source_size)
-    source_height, source_width = split_size(source_size)
+    source_width = split_size(source_size)[1]
     height, width = split_size(size)
     # A wider target shows columns of the source several times; they are drawn once.
     drawn = tf.minimum(width, source_width)
-
-    def samples_before(position):
-        """How many of the target's samples stand before a position of the source."""
-        x, y = position // source_height, position % source_height
-        columns = _samples_before(x, source_width, drawn)
-        in_column = _samples_before(x + 1, source_width, drawn) - columns
-        return columns * height + in_column * _samples_before(y, source_height, height)
-
+    start, end = _sample([start, start + length], source_size, [height, drawn])
     count = tf.size(rle, tf.int64)
     steps = count_up(
-        row * drawn * height + samples_before(start),
-        row * drawn * height + samples_before(start + length),
+        row * drawn * height + start,
+        row * drawn * height + end,
         tf.zeros_like(start, tf.int32),
         count * drawn * height,
     )
@@ -55,6 +48,50 @@ def decode(rle, source_size, size, order="F"):
     )
     shape = tf.concat([tf.shape(rle, tf.int64), [height, width]], axis=0)
     return tf.reshape(tf.linalg.matrix_transpose(masks), shape)
+
+
+def resize(rle, source_size, size):
+    """Resizes masks by nearest neighbour at pixel centres, without drawing them.
+
+    Args:
+        rle: string [...], run-length encodings.
+        source_size: (height, width) that rle speaks of, ints or int tensors.
+        size: (height, width) of the result, ints or int tensors.
+
+    Returns:
+        String [...], canonical: encode(decode(rle, source_size, size)), in time O(runs) where the
+        result is not wider than its source.
+
+    Raises:
+        tf.errors.InvalidArgumentError: as `parse` does.
+    """
+    rle = tf.convert_to_tensor(rle, tf.string)
+
+    def sample_runs():
+        start, length, row = read_runs(rle, source_size)
+        start, end = _sample([start, start + length], source_size, size)
+        runs = (tf.boolean_mask(x, end > start) for x in (start, end - start, row))
+        return write_runs(*merge_runs(*runs), tf.shape(rle, tf.int64))
+
+    return tf.cond(
+        split_size(size)[1] <= split_size(source_size)[1],
+        sample_runs,
+        lambda: encode(decode(rle, source_size, size)),
+    )
+
+
+def _sample(positions, source_size, size):
+    """How many samples of a target, no wider than its source, stand before positions in that."""
+    source_height, source_width = split_size(source_size)
+    height, width = split_size(size)
+
+    def before(position):
+        x, y = position // source_height, position % source_height
+        columns = _samples_before(x, source_width, width)
+        in_column = _samples_before(x + 1, source_width, width) - columns
+        return columns * height + in_column * _samples_before(y, source_height, height)
+
+    return [before(position) for position in positions]
 
 
 def _samples_before(position, source, target):

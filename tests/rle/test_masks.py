@@ -74,6 +74,22 @@ def test_decode_is_the_nearest_neighbour_resize_of_the_full_mask(mask, height, w
 
 @settings(deadline=None, max_examples=150)
 @given(MASKS, SIDE, SIDE)
+def test_resize_writes_the_nearest_neighbour_resize(mask, height, width):
+    got = rle.resize(rle.encode(mask), mask.shape[-2:], (height, width)).numpy()
+    expected = nearest(mask, (height, width)).reshape(-1, height, width)
+    assert [x.decode() for x in np.ravel(got)] == [numpy_encode(x) for x in expected]
+    assert np.shape(got) == mask.shape[:-2]
+
+
+def test_real_rows_are_resized_without_being_drawn():
+    rows = real_rows(64)
+    got = rle.resize(rows, FULL, schema.SUBMISSION_SIZE)
+    drawn = rle.decode(rows, FULL, schema.SUBMISSION_SIZE)
+    np.testing.assert_array_equal(got, rle.encode(drawn))
+
+
+@settings(deadline=None, max_examples=150)
+@given(MASKS, SIDE, SIDE)
 def test_coverage_is_the_area_average_of_the_full_mask(mask, height, width):
     got = rle.coverage(rle.encode(mask), mask.shape[-2:], (height, width))
     rows, columns = overlaps(mask.shape[-2], height), overlaps(mask.shape[-1], width)

@@ -29,6 +29,7 @@ CALLS = {
     "intersection": (rle.intersection, [STRINGS, STRINGS[::-1]]),
     "parse": (rle.parse, [STRINGS, SIZE]),
     "remove_small": (rle.remove_small, [MASKS, np.array(3)]),
+    "resize": (rle.resize, [STRINGS, SIZE, TARGET]),
     "to_coco_counts": (rle.to_coco_counts, [STRINGS, SIZE]),
     "to_coco_string": (rle.to_coco_string, [STRINGS, SIZE]),
 }
