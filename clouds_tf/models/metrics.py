@@ -46,7 +46,7 @@ class CompetitionDice(tf.keras.metrics.Metric):
     """
 
     def __init__(self, name="dice", class_names=CLASS_NAMES, **kwargs):
-        super().__init__(name=name, dtype=tf.float32, **kwargs)
+        super().__init__(name=name, **kwargs)
         self.class_names = class_names
         self.total = self.add_weight("total", [len(class_names)], initializer="zeros")
         self.count = self.add_weight("count", [], initializer="zeros")
