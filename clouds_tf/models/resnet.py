@@ -138,14 +138,15 @@ def resnet34_preactivation(image, width=1.0):
         x = _norm_preactivation(x, name.format("bn"))
         return layers.ReLU(name=name.format("relu"))(x)
 
+    constant = tf.keras.initializers.Constant
     # From ImageNet's statistics on: from 0 and 1, the first hundred steps would evaluate images of
     # 0..255 unscaled, which float16 does not bear.
     x = _norm_preactivation(
         image,
         "stem_image_bn",
         scale=False,
-        moving_mean_initializer=tf.constant_initializer([255 * mean for mean in IMAGE_MEAN]),
-        moving_variance_initializer=tf.constant_initializer([(255 * s) ** 2 for s in IMAGE_STD]),
+        moving_mean_initializer=constant([255 * mean for mean in IMAGE_MEAN]),
+        moving_variance_initializer=constant([(255 * std) ** 2 for std in IMAGE_STD]),
     )
     stem, x = _stem(x, width, _norm_preactivation)
     features = [stem]

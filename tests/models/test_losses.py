@@ -102,3 +102,14 @@ def test_a_step_against_the_gradient_lowers_every_loss():
             value = loss(mask, logits)
         better = loss(mask, logits - 0.1 * tape.gradient(value, logits))
         assert (better.numpy() < value.numpy()).all()
+
+
+def test_presence_by_hand():
+    mask = np.zeros([2, 2, 2, 2], np.uint8)
+    mask[0, 1, 0, 0] = 1  # one pixel of the first class in the first image
+    presence = np.log(np.float32([[3, 1], [1, 1]]))  # probabilities 3/4, 1/2, 1/2, 1/2
+    expected = [(np.log(4 / 3) + np.log(2)) / 2, np.log(2)]
+    values = losses.presence_bce(mask, presence)
+    assert values.dtype == tf.float32
+    np.testing.assert_allclose(values, expected, rtol=1e-6)
+    np.testing.assert_allclose(losses.presence_bce(mask * 255, presence), expected, rtol=1e-6)

@@ -1,0 +1,61 @@
+"""Batch norm folded into the convolutions before it, for a model that is trained no more."""
+
+import numpy as np
+import tensorflow as tf
+
+layers = tf.keras.layers
+
+
+def _folded_norms(model):
+    """A dict: name of a convolution -> the batch norm that follows it, and that alone does."""
+    norms = {}
+    for norm in model.layers:
+        if isinstance(norm, layers.BatchNormalization):
+            before = norm.inbound_nodes[0].inbound_layers
+            if isinstance(before, layers.Conv2D) and len(before.outbound_nodes) == 1:
+                norms[before.name] = norm
+    return norms
+
+
+def _folded(conv, norm):
+    """The kernel and bias of `conv` followed by the inference mode of `norm`: float32 arrays."""
+    kernel, *bias = conv.get_weights()
+    bias = bias[0] if bias else 0
+    gamma = norm.gamma.numpy() if norm.scale else 1
+    beta = norm.beta.numpy() if norm.center else 0
+    scale = gamma / np.sqrt(norm.moving_variance.numpy() + norm.epsilon)
+    return [kernel * scale, beta + (bias - norm.moving_mean.numpy()) * scale]
+
+
+def fold_batch_norm(model):
+    """Builds a model that infers the same with less: convolutions that include their batch norm.
+
+    With batch norm y = gamma (x - mean) / sqrt(variance + epsilon) + beta after a convolution, the
+    factor goes into the kernel and the rest into a bias. Batch norm that has no convolution of its
+    own right before it stays: that of the pre-activation encoder after additions and of the image.
+
+    Args:
+        model: a functional tf.keras.Model.
+
+    Returns:
+        A tf.keras.Model with weights of its own; its outputs equal those of
+        `model(..., training=False)` but for rounding.
+    """
+    norms = _folded_norms(model)
+    folded_names = {norm.name for norm in norms.values()}
+
+    def clone(layer):
+        if layer.name in folded_names:
+            return layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
+        config = layer.get_config()
+        if layer.name in norms:
+            config["use_bias"] = True
+        return layer.__class__.from_config(config)
+
+    folded = tf.keras.models.clone_model(model, clone_function=clone)
+    for layer in model.layers:
+        if layer.name in norms:
+            folded.get_layer(layer.name).set_weights(_folded(layer, norms[layer.name]))
+        elif layer.name not in folded_names:
+            folded.get_layer(layer.name).set_weights(layer.get_weights())
+    return folded
