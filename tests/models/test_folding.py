@@ -2,8 +2,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.models.folding import fold_batch_norm
-from clouds_tf.models.unet import ENCODERS, segmentation, unet
+from clouds_tf.models.folding import UpsampleConv, fold_batch_norm, fold_upsampling
+from clouds_tf.models.unet import ENCODERS, Upsample, segmentation, unet
 
 layers = tf.keras.layers
 
@@ -54,6 +54,32 @@ def test_batch_norm_without_a_convolution_before_it_stays():
     for stage, blocks in enumerate((3, 4, 6, 3), start=1):
         expected += [f"stage{stage}_block{block}_bn1" for block in range(1, blocks + 1)]
     assert sorted(_norms(folded)) == sorted(expected)
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_upsampling_folded_too_gives_equal_logits(encoder):
+    model = _randomized(unet(width=0.25, encoder=encoder))
+    folded = fold_upsampling(fold_batch_norm(model))
+    names = [layer.name for layer in folded.layers if isinstance(layer, UpsampleConv)]
+    assert names == [f"decoder{step}_skip" for step in (1, 2, 3, 4)] + ["decoder5_up"]
+    assert not [layer for layer in folded.layers if isinstance(layer, Upsample)]
+    expected = model(_images(2, 45, 96), training=False)
+    np.testing.assert_allclose(folded(_images(2, 45, 96)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("skip_channels", [0, 5])
+def test_one_convolution_of_upsampled_and_joined_maps(skip_channels):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=[2, 3, 4, 6])
+    skip = rng.normal(size=[2, 6, 8, skip_channels])
+    kernel, bias = rng.normal(size=[3, 3, 6 + skip_channels, 7]), rng.normal(size=7)
+    layer = UpsampleConv(7, dtype="float64")
+    inputs = [x, skip] if skip_channels else x
+    layer(inputs)
+    layer.set_from(kernel, bias)
+    joined = np.concatenate([x.repeat(2, axis=1).repeat(2, axis=2), skip], axis=3)
+    expected = tf.nn.conv2d(joined, kernel, 1, "SAME") + bias
+    np.testing.assert_allclose(layer(inputs), expected, atol=1e-10)
 
 
 def test_by_hand():
