@@ -2,6 +2,7 @@
 
 A suite is a module of tools/benchmarks with a function main() and flags of its own.
 """
+
 import importlib
 import pathlib
 import sys

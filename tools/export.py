@@ -8,7 +8,7 @@ from absl import flags
 import cli
 from clouds_tf.serving import ensemble, postprocessing
 from clouds_tf.serving.export import CloudModel, export
-from clouds_tf.training import workdir
+from clouds_tf.training import distribution, workdir
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workdirs", None, "Workdirs of train; several are averaged.", required=True)
@@ -17,9 +17,11 @@ flags.DEFINE_string("postprocessing", None, "JSON of evaluate; without it, a cut
 flags.DEFINE_enum(
     "test_time_augmentation", "none", sorted(ensemble.FLIPS), "Mirror images to average over."
 )
+flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
 
 
 def main():
+    distribution.set_precision(FLAGS.precision)
     settings = postprocessing.PLAIN
     if FLAGS.postprocessing:
         settings = postprocessing.read_settings(FLAGS.postprocessing)

@@ -4,6 +4,7 @@
 
 Four procedural cloud textures, train.csv, test.csv (the truth) and sample_submission.csv.
 """
+
 from absl import flags
 
 import cli

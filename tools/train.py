@@ -11,8 +11,8 @@ from absl import flags
 import cli
 from clouds_tf import files, schema
 from clouds_tf.data import examples, input_pipeline
-from clouds_tf.models import losses
-from clouds_tf.models.unet import unet
+from clouds_tf.models import losses, pretrained
+from clouds_tf.models.unet import ENCODERS, unet
 from clouds_tf.training import distribution, workdir
 from clouds_tf.training.fit import SCORE, compile_model, fit
 
@@ -26,6 +26,15 @@ cli.DEFINE_size("image_size", (320, 480), "Size of the images that the network s
 flags.DEFINE_enum("loss", "bce_dice", sorted(losses.LOSSES), "The loss.")
 flags.DEFINE_float("learning_rate", 2e-4, "Learning rate of Nadam.", lower_bound=0)
 flags.DEFINE_float("width", 1.0, "Multiplies the channels of the network.", lower_bound=0.05)
+flags.DEFINE_enum("encoder", "resnet34", sorted(ENCODERS), "The encoder of the network.")
+flags.DEFINE_string("encoder_weights", None, "Published weights, .safetensors or .h5.")
+flags.DEFINE_string("init_checkpoint", None, "To start from: W/checkpoints/best of a workdir W.")
+flags.DEFINE_boolean("freeze_encoder", False, "Whether the encoder keeps its weights.")
+flags.DEFINE_float(
+    "encoder_learning_rate_factor", 1, "Of the encoder's learning rate.", lower_bound=0
+)
+flags.DEFINE_boolean("classification_head", False, "Whether to learn presence beside the masks.")
+flags.DEFINE_boolean("xla", False, "Whether XLA compiles the step.")
 flags.DEFINE_boolean("augment", True, "Whether to flip images at random.")
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
 flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "Devices to train on.")
@@ -37,23 +46,38 @@ def main():
     strategy = distribution.strategy(FLAGS.distribute, FLAGS.num_devices)
     folds, held_out = input_pipeline.split_folds(FLAGS.records_dir, FLAGS.fold)
     settings = {
-        "model": {"num_classes": schema.NUM_CLASSES, "width": FLAGS.width},
+        "model": {
+            "num_classes": schema.NUM_CLASSES,
+            **{name: FLAGS[name].value for name in ("width", "encoder", "classification_head")},
+        },
         "records": examples.fingerprint(FLAGS.records_dir),
         "image_size": list(FLAGS.image_size),
         **{
             name: FLAGS[name].value
             for name in ("fold", "epochs", "batch_size", "loss", "learning_rate")
-            + ("augment", "precision", "seed")
+            + ("augment", "precision", "seed", "encoder_weights", "init_checkpoint")
+            + ("freeze_encoder", "encoder_learning_rate_factor", "xla")
         },
     }
-    workdir.start(FLAGS.workdir, settings)
-    files.write_text(os.path.join(FLAGS.workdir, "flags.txt"), FLAGS.flags_into_string())
-
     distribution.set_precision(FLAGS.precision)
     distribution.set_seed(FLAGS.seed)
     with strategy.scope():
         model = unet(**settings["model"])
-        compile_model(model, FLAGS.loss, FLAGS.learning_rate)
+        if FLAGS.encoder_weights:
+            pretrained.load_encoder_weights(model, FLAGS.encoder_weights)
+        if FLAGS.init_checkpoint:
+            pretrained.load_checkpoint(model, FLAGS.init_checkpoint)
+        compile_model(
+            model,
+            FLAGS.loss,
+            FLAGS.learning_rate,
+            FLAGS.freeze_encoder,
+            FLAGS.encoder_learning_rate_factor,
+            FLAGS.xla,
+        )
+    # Not before, so that a wrong file of weights leaves no workdir behind.
+    workdir.start(FLAGS.workdir, settings)
+    files.write_text(os.path.join(FLAGS.workdir, "flags.txt"), FLAGS.flags_into_string())
     history = fit(
         model,
         functools.partial(

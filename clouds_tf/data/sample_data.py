@@ -2,6 +2,7 @@
 
 All lengths are in pixels of schema.IMAGE_SIZE, so that a scene is the same at every size.
 """
+
 import math
 import os
 from concurrent import futures

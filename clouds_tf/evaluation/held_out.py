@@ -6,6 +6,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.data import input_pipeline
+from clouds_tf.models.unet import segmentation
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 from clouds_tf.serving.ensemble import mean_probabilities
 from clouds_tf.training import workdir as workdirs
@@ -88,6 +89,7 @@ def _count_fold(records_dir, fold, models, sizes, batch_size, test_time_augmenta
     streams = tuple(
         input_pipeline.validation_batches(records_dir, [fold], size, batch_size) for size in sizes
     )
+    models = [segmentation(model) for model in models]
     calls = [lambda image, m=model: m(image, training=False) for model in models]
 
     @tf.function(reduce_retracing=True)

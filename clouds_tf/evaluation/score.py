@@ -1,4 +1,5 @@
 """The competition's score of a submission, computed on runs."""
+
 import numpy as np
 import tensorflow as tf
 

@@ -53,4 +53,19 @@ def bce_dice(mask, logits):
     return bce(mask, logits) + dice(mask, logits)
 
 
+def presence_bce(mask, presence):
+    """Binary cross entropy of whether a class is anywhere in the image, the mean over classes.
+
+    Args:
+        mask: [B, h, w, C] of {0, 1}, any numeric dtype.
+        presence: logits [B, C], of the classification head.
+
+    Returns:
+        float32 [B], >= 0.
+    """
+    present = tf.cast(tf.reduce_any(tf.cast(mask, tf.bool), axis=[1, 2]), tf.float32)
+    presence = tf.cast(presence, tf.float32)
+    return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(present, presence), axis=1)
+
+
 LOSSES = {"bce": bce, "dice": dice, "bce_dice": bce_dice}

@@ -42,11 +42,12 @@ class CompetitionDice(tf.keras.metrics.Metric):
     """The competition's score of logits cut at probability 1/2, at the size of the masks.
 
     Its state is two sums, so the value does not depend on batches or replicas. The result is a
-    dict: `dice`, the mean over images and classes, and `dice_<class>` for every class.
+    dict: `dice`, the mean over images and classes, and `dice_<class>` for every class. These names
+    stay when Keras puts the name of an output before that of the metric.
     """
 
     def __init__(self, name="dice", class_names=CLASS_NAMES, **kwargs):
-        super().__init__(name=name, dtype=tf.float32, **kwargs)
+        super().__init__(name=name, **kwargs)
         self.class_names = class_names
         self.total = self.add_weight("total", [len(class_names)], initializer="zeros")
         self.count = self.add_weight("count", [], initializer="zeros")
@@ -60,8 +61,8 @@ class CompetitionDice(tf.keras.metrics.Metric):
 
     def result(self):
         scores = tf.math.divide_no_nan(self.total, self.count)
-        named = {f"{self.name}_{c}": scores[i] for i, c in enumerate(self.class_names)}
-        return {self.name: tf.reduce_mean(scores), **named}
+        named = {f"dice_{c}": scores[i] for i, c in enumerate(self.class_names)}
+        return {"dice": tf.reduce_mean(scores), **named}
 
     def reset_state(self):
         for sums in self.variables:  # Keras' own assigns a scalar 0, which a vector does not take

@@ -1,4 +1,6 @@
-"""ResNet-34, the encoder of the U-Net."""
+"""ResNet-34 twice, as encoders of the U-Net: activation after the addition, and before it."""
+
+import functools
 
 import tensorflow as tf
 
@@ -6,6 +8,32 @@ layers = tf.keras.layers
 
 STAGE_BLOCKS = (3, 4, 6, 3)
 STAGE_CHANNELS = (64, 128, 256, 512)
+# Mean and standard deviation of ImageNet's RGB in 0..1, which torchvision's weights expect.
+IMAGE_MEAN = (0.485, 0.456, 0.406)
+IMAGE_STD = (0.229, 0.224, 0.225)
+
+
+def batch_norm(x, name, **kwargs):
+    """Batch norm over the images of all replicas.
+
+    Keras synchronises float16 in float32, but bfloat16 in bfloat16, whose 8 bits hold neither a sum
+    nor a variance; so under several replicas these layers compute in float32.
+
+    Args:
+        x: float [B, H, W, C].
+        name: of the layer.
+        **kwargs: momentum, epsilon and so on, of tf.keras.layers.BatchNormalization.
+
+    Returns:
+        float [B, H, W, C].
+    """
+    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        kwargs = {"synchronized": True, "dtype": "float32", **kwargs}
+    return layers.BatchNormalization(name=name, **kwargs)(x)
+
+
+_norm = functools.partial(batch_norm, momentum=0.9, epsilon=1e-5)
+_norm_preactivation = functools.partial(batch_norm, momentum=0.99, epsilon=2e-5)
 
 
 def scale_channels(channels, width):
@@ -38,8 +66,23 @@ def _conv(x, filters, kernel_size, strides, name):
     )(x)
 
 
-def _norm(x, name):
-    return layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=name)(x)
+def _stem(x, width, norm):
+    """Convolution and pooling, of stride 2 each: the maps before and after the pooling."""
+    x = _conv(x, scale_channels(64, width), 7, 2, "stem_conv")
+    x = layers.ReLU(name="stem_relu")(norm(x, "stem_bn"))
+    # Zeros are a fair padding of a maximum: nothing is below zero after the ReLU.
+    padded = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
+    return x, layers.MaxPool2D(3, 2, name="stem_pool")(padded)
+
+
+def _blocks(width):
+    """Yields, for every stage, the (name, filters, strides) of its residual blocks."""
+    for stage, (blocks, channels) in enumerate(zip(STAGE_BLOCKS, STAGE_CHANNELS), start=1):
+        strides = [1 if stage == 1 else 2] + [1] * (blocks - 1)
+        yield [
+            (f"stage{stage}_block{block}", scale_channels(channels, width), stride)
+            for block, stride in enumerate(strides, start=1)
+        ]
 
 
 def _block(x, filters, strides, name):
@@ -55,30 +98,81 @@ def _block(x, filters, strides, name):
     return layers.ReLU(name=f"{name}_relu2")(x)
 
 
-def resnet34(x, width=1.0):
-    """Applies a ResNet-34 with the activation after the addition (version 1).
+def resnet34(image, width=1.0):
+    """Applies a ResNet-34 with the activation after the addition (version 1), as torchvision's.
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, table 1 and figure 3. With its
     pooling and 1000-way classifier it has 21,797,672 trainable parameters, as torchvision's.
 
     Args:
-        x: scaled images, float [B, H, W, C]; H and W divisible by 32.
+        image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32. It is scaled here, by the
+            mean and standard deviation of ImageNet.
         width: multiplies the channels of every stage; 1 is the ResNet-34 of the paper.
 
     Returns:
         Five feature maps, float [B, H/s, W/s, channels] for strides s = 2, 4, 8, 16, 32: the stem
         and the four stages, with 64, 64, 128, 256, 512 channels at width 1.
     """
-    x = _conv(x, scale_channels(64, width), 7, 2, "stem_conv")
-    x = layers.ReLU(name="stem_relu")(_norm(x, "stem_bn"))
-    features = [x]
-    # Zeros are a fair padding of a maximum: nothing is below zero after the ReLU.
-    x = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
-    x = layers.MaxPool2D(3, 2, name="stem_pool")(x)
-    for stage, (blocks, channels) in enumerate(zip(STAGE_BLOCKS, STAGE_CHANNELS), start=1):
-        filters = scale_channels(channels, width)
-        for block in range(1, blocks + 1):
-            strides = 2 if stage > 1 and block == 1 else 1
-            x = _block(x, filters, strides, f"stage{stage}_block{block}")
+    x = layers.Rescaling(
+        scale=[1 / (255 * std) for std in IMAGE_STD],
+        offset=[-mean / std for mean, std in zip(IMAGE_MEAN, IMAGE_STD)],
+        name="stem_scale",
+    )(image)
+    stem, x = _stem(x, width, _norm)
+    features = [stem]
+    for stage in _blocks(width):
+        for name, filters, strides in stage:
+            x = _block(x, filters, strides, name)
         features.append(x)
     return features
+
+
+def resnet34_preactivation(image, width=1.0):
+    """Applies a ResNet-34 with the activation before the convolutions, as segmentation_models'.
+
+    He et al., "Identity Mappings in Deep Residual Networks", 2016, figure 4 (e), in the form of
+    MXNet and `classification_models`: batch norm of the image instead of a fixed scaling, and a
+    projection in the first block of every stage, of the first too.
+
+    Args:
+        image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32.
+        width: multiplies the channels of every stage.
+
+    Returns:
+        Five feature maps as of `resnet34`. Those of the stages are activated by the batch norm and
+        ReLU that come next: of the following stage's first block, and after the last stage.
+    """
+
+    def activated(x, name):
+        x = _norm_preactivation(x, name.format("bn"))
+        return layers.ReLU(name=name.format("relu"))(x)
+
+    constant = tf.keras.initializers.Constant
+    # From ImageNet's statistics on: from 0 and 1, the first hundred steps would evaluate images of
+    # 0..255 unscaled, which float16 does not bear.
+    x = _norm_preactivation(
+        image,
+        "stem_image_bn",
+        scale=False,
+        moving_mean_initializer=constant([255 * mean for mean in IMAGE_MEAN]),
+        moving_variance_initializer=constant([(255 * std) ** 2 for std in IMAGE_STD]),
+    )
+    stem, x = _stem(x, width, _norm_preactivation)
+    features = [stem]
+    for number, stage in enumerate(_blocks(width), start=1):
+        for name, filters, strides in stage:
+            shortcut, x = x, activated(x, f"{name}_{{}}1")
+            if name.endswith("block1"):
+                if number > 1:
+                    features.append(x)
+                shortcut = _conv(x, filters, 1, strides, f"{name}_projection_conv")
+            x = activated(_conv(x, filters, 3, strides, f"{name}_conv1"), f"{name}_{{}}2")
+            x = _conv(x, filters, 3, 1, f"{name}_conv2")
+            x = layers.Add(name=f"{name}_add")([shortcut, x])
+    features.append(activated(x, "stage4_{}"))
+    return features
+
+
+def encoder_layers(model):
+    """The layers of a model that belong to its encoder: those of the stem and of the stages."""
+    return [layer for layer in model.layers if layer.name.startswith(("stem_", "stage"))]

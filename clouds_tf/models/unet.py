@@ -2,14 +2,22 @@
 
 import tensorflow as tf
 
-from clouds_tf.models.resnet import resnet34, scale_channels
+from clouds_tf.models.resnet import (
+    batch_norm,
+    resnet34,
+    resnet34_preactivation,
+    scale_channels,
+)
 
 layers = tf.keras.layers
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
-# Mean and standard deviation of ImageNet's RGB in 0..1, which published encoders were trained with.
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
+# Name -> the encoder, and the batch norm of the decoder that it was published with: the first two
+# in segmentation_models_pytorch, the others in segmentation_models.
+ENCODERS = {
+    "resnet34": (resnet34, {"momentum": 0.9, "epsilon": 1e-5}),
+    "resnet34_preactivation": (resnet34_preactivation, {"momentum": 0.99, "epsilon": 1e-3}),
+}
 _STRIDE = 32  # of the deepest features
 
 
@@ -62,44 +70,59 @@ class Upsample(layers.Layer):
         return tf.reshape(x, [-1, 2 * height, 2 * width, channels])
 
 
-def _conv_bn_relu(x, filters, name):
-    x = layers.Conv2D(
-        filters, 3, padding="same", use_bias=False, kernel_initializer="he_uniform", name=name
-    )(x)
-    x = layers.BatchNormalization(momentum=0.9, epsilon=1e-5, name=f"{name}_bn")(x)
-    return layers.ReLU(name=f"{name}_relu")(x)
-
-
-def unet(num_classes=4, width=1.0):
+def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False):
     """Builds a U-Net with a ResNet-34 encoder.
 
-    Ronneberger et al., "U-Net", 2015, figure 1, with the encoder of `resnet34` and the decoder of
-    segmentation_models: five steps of upsampling, joining the skip of that resolution (the last
-    step has none), and two 3x3 convolutions with batch norm. With 4 classes at width 1 it has
-    24,436,804 trainable parameters.
+    Ronneberger et al., "U-Net", 2015, figure 1, with the decoder of segmentation_models: five steps
+    of upsampling, joining the skip of that resolution (the last step has none), and two 3x3
+    convolutions with batch norm. With 4 classes at width 1 it is the U-Net of
+
+        segmentation_models_pytorch, with encoder "resnet34": 24,436,804 trainable parameters;
+        segmentation_models, with "resnet34_preactivation": 24,456,589, of them 24,439,239
+        trainable (the others are the moving statistics of batch norm, which PyTorch calls buffers
+        and does not count).
 
     Args:
         num_classes: the number of maps, each a sigmoid of its own.
         width: multiplies the channels of every stage but the input's and the head's.
+        encoder: a name in ENCODERS.
+        classification_head: whether to tell as well, from the mean of the deepest features, which
+            classes are present anywhere in the image.
 
     Returns:
         A tf.keras.Model from RGB images [B, H, W, 3] of any numeric dtype in 0..255, any height and
-        width, to logits, float32 [B, H, W, num_classes]. Scaling is part of the model.
+        width, to logits, float32 [B, H, W, num_classes]. Scaling is part of the model. With a
+        classification head it gives a dict: logits, and presence, which are logits too, float32
+        [B, num_classes].
     """
+    apply_encoder, norm = ENCODERS[encoder]
     image = tf.keras.Input([None, None, 3], name="image")
-    x = layers.Rescaling(
-        scale=[1 / (255 * std) for std in IMAGE_STD],
-        offset=[-mean / std for mean, std in zip(IMAGE_MEAN, IMAGE_STD)],
-        name="scale",
-    )(image)
-    x = ReflectPad(name="pad")(x)
-    *skips, x = resnet34(x, width)
+    *skips, deepest = apply_encoder(ReflectPad(name="pad")(image), width)
+    x = deepest
     for step, channels in enumerate(DECODER_CHANNELS, start=1):
         x = Upsample(name=f"decoder{step}_up")(x)
         if skips:
             x = layers.Concatenate(name=f"decoder{step}_skip")([x, skips.pop()])
         for conv in (1, 2):
-            x = _conv_bn_relu(x, scale_channels(channels, width), f"decoder{step}_conv{conv}")
+            x = layers.Conv2D(
+                scale_channels(channels, width),
+                3,
+                padding="same",
+                use_bias=False,
+                kernel_initializer="he_uniform",
+                name=f"decoder{step}_conv{conv}",
+            )(x)
+            x = batch_norm(x, f"decoder{step}_bn{conv}", **norm)
+            x = layers.ReLU(name=f"decoder{step}_relu{conv}")(x)
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)
-    logits = CropLike(name="logits", dtype="float32")([x, image])
-    return tf.keras.Model(image, logits, name="unet_resnet34")
+    outputs = CropLike(name="logits", dtype="float32")([x, image])
+    if classification_head:
+        pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_pool")(deepest)
+        presence = layers.Dense(num_classes, dtype="float32", name="presence")(pooled)
+        outputs = {"logits": outputs, "presence": presence}
+    return tf.keras.Model(image, outputs, name=f"unet_{encoder}")
+
+
+def segmentation(model):
+    """The model itself, its classification head left out: images to logits, weights shared."""
+    return tf.keras.Model(model.input, model.get_layer("logits").output, name=model.name)

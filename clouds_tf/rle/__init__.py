@@ -1,4 +1,5 @@
 """Run-length encoding as graph ops: strings, runs and masks, without Python in between."""
+
 from clouds_tf.rle.algebra import area, dice, intersection
 from clouds_tf.rle.coco import (
     from_coco_counts,

@@ -1,4 +1,5 @@
 """Areas and overlaps of masks, from their runs."""
+
 import tensorflow as tf
 
 from clouds_tf.rle.runs import count_below

@@ -5,6 +5,7 @@ column-major mask. A compressed string writes each count, from the fourth on les
 before, in groups of 5 bits, least first, as characters from "0" (48) on; 32 says that more follow,
 and the last group's 16 is the sign.
 """
+
 import tensorflow as tf
 
 from clouds_tf.rle.runs import (

@@ -1,4 +1,5 @@
 """Connected components of masks, found on runs."""
+
 import tensorflow as tf
 
 from clouds_tf.rle.masks import find_runs

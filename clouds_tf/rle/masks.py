@@ -1,4 +1,5 @@
 """Strings <-> masks, at any size."""
+
 import tensorflow as tf
 
 from clouds_tf.rle.runs import count_up, merge_runs, split_size

@@ -4,6 +4,7 @@ In this package the runs of a batch of N masks are three int64 vectors [R], sort
 position: `start`, the 0-based column-major position of a run's first pixel in its mask; `length`,
 in pixels; and `row`, the index of its mask, 0..N-1.
 """
+
 import tensorflow as tf
 
 

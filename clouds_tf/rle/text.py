@@ -1,4 +1,5 @@
 """Strings <-> runs."""
+
 import tensorflow as tf
 
 from clouds_tf.rle.runs import count_below, shift, split_size, to_ragged

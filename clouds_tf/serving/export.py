@@ -6,6 +6,8 @@ import tensorflow as tf
 
 from clouds_tf import files, rle
 from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.models.folding import fold_batch_norm, fold_upsampling
+from clouds_tf.models.unet import segmentation
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 from clouds_tf.serving.ensemble import mean_probabilities
 from clouds_tf.serving.postprocessing import PLAIN, postprocess
@@ -23,6 +25,7 @@ class CloudModel(tf.Module):
 
     def __init__(self, models, image_sizes, postprocessing=PLAIN, test_time_augmentation="none"):
         super().__init__(name="clouds_tf")
+        models = [fold_upsampling(fold_batch_norm(segmentation(model))) for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
         # minutes to write; the variables are all that has to be tracked.
         self.weights = [model.variables for model in models]

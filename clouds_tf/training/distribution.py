@@ -1,12 +1,17 @@
 """Devices and precision: where, and in which numbers, a model is trained."""
 
+import functools
+
 import tensorflow as tf
 
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
+# One of a kind in a process: TensorFlow numbers the sums over replicas of every MirroredStrategy
+# from the same start, and stops where those of a second one have other shapes.
+@functools.lru_cache(maxsize=None)
 def strategy(distribute="none", num_devices=None):
-    """Makes the tf.distribute strategy of a run.
+    """Makes the tf.distribute strategy of a run; asked again, it gives the same.
 
     Args:
         distribute: "none", or "mirrored" for all GPUs of this machine.

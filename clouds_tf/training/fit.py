@@ -10,18 +10,64 @@ import tensorflow as tf
 from clouds_tf import figures
 from clouds_tf.models import losses
 from clouds_tf.models.metrics import CompetitionDice
+from clouds_tf.models.resnet import encoder_layers
+from clouds_tf.training import layerwise
 from clouds_tf.training import workdir as workdirs
 
 SCORE = "val_dice"  # decides which epoch is the best
+PRESENCE_WEIGHT = 0.1  # of the classification head's loss, as in the competition's first place
 
 
-def compile_model(model, loss="bce_dice", learning_rate=2e-4):
-    """Gives a model the baseline's optimizer (Nadam), a loss by name and the competition metric."""
+def compile_model(
+    model,
+    loss="bce_dice",
+    learning_rate=2e-4,
+    freeze_encoder=False,
+    encoder_learning_rate_factor=1.0,
+    xla=False,
+):
+    """Gives a model the baseline's optimizer (Nadam), a loss by name and the competition metric.
+
+    Args:
+        model: of `unet`. Its classification head, if it has one, gets a cross entropy of its own.
+        loss: a name in losses.LOSSES, for the logits.
+        learning_rate: of Nadam.
+        freeze_encoder: whether the encoder stays as it is; its batch norm then uses its moving
+            statistics, and leaves them alone.
+        encoder_learning_rate_factor: of the encoder's learning rate to that of the rest.
+        xla: whether XLA compiles the training and the evaluation step.
+
+    Raises:
+        ValueError: XLA under several replicas, whose sums TensorFlow does not compile.
+    """
+    if xla and tf.distribute.get_strategy().num_replicas_in_sync > 1:
+        raise ValueError("xla: TensorFlow compiles the step of one device only, got several")
+    optimizer = tf.keras.optimizers.Nadam(learning_rate)
+    encoder = encoder_layers(model)
+    for layer in encoder:
+        layer.trainable = not freeze_encoder
+    if encoder_learning_rate_factor != 1:
+        weights = [weight for layer in encoder for weight in layer.trainable_weights]
+        layerwise.scale_learning_rate(optimizer, weights, encoder_learning_rate_factor)
+    two_heads = isinstance(model.output, dict)
     model.compile(
-        optimizer=tf.keras.optimizers.Nadam(learning_rate),
-        loss=losses.LOSSES[loss],
-        metrics=[CompetitionDice()],
+        optimizer=optimizer,
+        loss=(
+            {"logits": losses.LOSSES[loss], "presence": losses.presence_bce}
+            if two_heads
+            else losses.LOSSES[loss]
+        ),
+        loss_weights={"logits": 1.0, "presence": PRESENCE_WEIGHT} if two_heads else None,
+        metrics={"logits": CompetitionDice()} if two_heads else [CompetitionDice()],
+        jit_compile=xla,
     )
+
+
+def _truth_for_outputs(batches, model):
+    """Keras wants a truth for every output; that of presence follows from the mask."""
+    if not isinstance(model.output, dict):
+        return batches
+    return batches.map(lambda image, mask: (image, {name: mask for name in model.output}))
 
 
 class _Workdir(tf.keras.callbacks.Callback):
@@ -87,8 +133,8 @@ def fit(model, training, validation, workdir, epochs, steps_per_epoch):
     initial_epoch = int(state.epoch)
     if initial_epoch < epochs:
         model.fit(
-            training(initial_epoch),
-            validation_data=validation,
+            _truth_for_outputs(training(initial_epoch), model),
+            validation_data=_truth_for_outputs(validation, model),
             initial_epoch=initial_epoch,
             epochs=epochs,
             steps_per_epoch=steps_per_epoch,

@@ -58,7 +58,9 @@ def check_records(workdir, records_dir):
 
 
 def load_model(workdir):
-    """Builds the model of a workdir, in float32, with the weights of its best epoch.
+    """Builds the model of a workdir with the weights of its best epoch.
+
+    It computes in float32, or in the precision that was set before.
 
     Raises:
         FileNotFoundError: there is no run, or none of its epochs has ended.

@@ -103,9 +103,7 @@ def test_along_rows_is_down_the_columns_of_the_transposed_mask(mask, height, wid
     size, target = mask.shape[-2:], (height, width)
     rows = rle.encode(mask, order="C")
     np.testing.assert_array_equal(rows, rle.encode(np.swapaxes(mask, -1, -2)))
-    np.testing.assert_array_equal(
-        rle.decode(rows, size, target, order="C"), nearest(mask, target)
-    )
+    np.testing.assert_array_equal(rle.decode(rows, size, target, order="C"), nearest(mask, target))
     np.testing.assert_array_equal(
         rle.coverage(rows, size, target, order="C"), rle.coverage(rle.encode(mask), size, target)
     )
@@ -202,9 +200,7 @@ def test_a_mask_of_a_hundred_thousand_runs():
     string = rle.encode(mask)
     assert string.numpy().count(b" ") > 2 * 100_000 - 2
     np.testing.assert_array_equal(rle.decode(string, (401, 501), (401, 501)), mask)
-    np.testing.assert_array_equal(
-        rle.decode(string, (401, 501), (57, 73)), nearest(mask, (57, 73))
-    )
+    np.testing.assert_array_equal(rle.decode(string, (401, 501), (57, 73)), nearest(mask, (57, 73)))
 
 
 def test_the_full_size_is_never_made():

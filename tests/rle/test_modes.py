@@ -1,4 +1,5 @@
 """All functions give the same eagerly, in a graph of unknown sizes, in tf.data and when served."""
+
 import json
 import subprocess
 import sys
@@ -91,8 +92,10 @@ for name, args in json.load(open("args.json")).items():
 assert "clouds_tf" not in sys.modules
 json.dump(results, open("results.json", "w"), default=bytes.decode)
 """
-    plain = {name: [x.astype("U").tolist() if x.dtype.kind == "S" else x.tolist() for x in args]
-             for name, (_, args) in CALLS.items()}
+    plain = {
+        name: [x.astype("U").tolist() if x.dtype.kind == "S" else x.tolist() for x in args]
+        for name, (_, args) in CALLS.items()
+    }
     (tmp_path / "args.json").write_text(json.dumps(plain))
     subprocess.run([sys.executable, "-c", program], cwd=tmp_path, check=True)
     results = json.loads((tmp_path / "results.json").read_text())

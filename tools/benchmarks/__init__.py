@@ -1,4 +1,5 @@
 """How all suites measure, and the table that they print."""
+
 import statistics
 import time
 

@@ -1,4 +1,5 @@
 """Suite rle: the RLE library against numpy, OpenCV, pycocotools and plain TensorFlow."""
+
 import csv
 import pathlib
 
@@ -196,9 +197,7 @@ def main():
             "dice 64 of 350x525",
             {
                 "ours": lambda: dice(small, others),
-                "numpy on masks": lambda: [
-                    numpy_dice(a, b) for a, b in zip(pixels, small_pixels)
-                ],
+                "numpy on masks": lambda: [numpy_dice(a, b) for a, b in zip(pixels, small_pixels)],
             },
             {},
         ),

@@ -1,0 +1,120 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clouds_tf.models.folding import UpsampleConv, fold_batch_norm, fold_upsampling
+from clouds_tf.models.unet import ENCODERS, Upsample, segmentation, unet
+
+layers = tf.keras.layers
+
+
+def _randomized(model, seed=0):
+    """Batch norm that is not trivial, and maps that neither grow nor vanish."""
+    rng = np.random.default_rng(seed)
+    for layer in model.layers:
+        if isinstance(layer, layers.BatchNormalization) and layer.scale:
+            for weight, (low, high) in zip(
+                (layer.gamma, layer.beta, layer.moving_mean, layer.moving_variance),
+                ((0.5, 1.5), (-0.2, 0.2), (-0.2, 0.2), (0.5, 1.5)),
+            ):
+                weight.assign(rng.uniform(low, high, weight.shape))
+    for layer in model.layers:
+        if isinstance(layer, layers.Conv2D):
+            fan_in = np.prod(layer.kernel.shape[:-1])
+            layer.kernel.assign(rng.normal(0, (1.4 / fan_in) ** 0.5, layer.kernel.shape))
+    return model
+
+
+def _images(*shape):
+    return np.random.default_rng(1).integers(0, 256, [*shape, 3], dtype=np.uint8)
+
+
+def _norms(model):
+    return [layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+@pytest.mark.parametrize("size", [(64, 96), (45, 17)])
+def test_logits_are_equal(encoder, size):
+    model = _randomized(unet(width=0.25, encoder=encoder))
+    folded = fold_batch_norm(model)
+    expected = model(_images(2, *size), training=False)
+    assert np.abs(expected).max() > 0.1
+    np.testing.assert_allclose(folded(_images(2, *size)), expected, atol=1e-4)
+
+
+def test_all_batch_norm_goes_from_the_postactivation_network():
+    folded = fold_batch_norm(unet(width=0.125))
+    assert not _norms(folded)
+
+
+def test_batch_norm_without_a_convolution_before_it_stays():
+    folded = fold_batch_norm(unet(width=0.125, encoder="resnet34_preactivation"))
+    expected = ["stem_image_bn", "stage4_bn"]
+    for stage, blocks in enumerate((3, 4, 6, 3), start=1):
+        expected += [f"stage{stage}_block{block}_bn1" for block in range(1, blocks + 1)]
+    assert sorted(_norms(folded)) == sorted(expected)
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_upsampling_folded_too_gives_equal_logits(encoder):
+    model = _randomized(unet(width=0.25, encoder=encoder))
+    folded = fold_upsampling(fold_batch_norm(model))
+    names = [layer.name for layer in folded.layers if isinstance(layer, UpsampleConv)]
+    assert names == [f"decoder{step}_skip" for step in (1, 2, 3, 4)] + ["decoder5_up"]
+    assert not [layer for layer in folded.layers if isinstance(layer, Upsample)]
+    expected = model(_images(2, 45, 96), training=False)
+    np.testing.assert_allclose(folded(_images(2, 45, 96)), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize("skip_channels", [0, 5])
+def test_one_convolution_of_upsampled_and_joined_maps(skip_channels):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=[2, 3, 4, 6])
+    skip = rng.normal(size=[2, 6, 8, skip_channels])
+    kernel, bias = rng.normal(size=[3, 3, 6 + skip_channels, 7]), rng.normal(size=7)
+    layer = UpsampleConv(7, dtype="float64")
+    inputs = [x, skip] if skip_channels else x
+    layer(inputs)
+    layer.set_from(kernel, bias)
+    joined = np.concatenate([x.repeat(2, axis=1).repeat(2, axis=2), skip], axis=3)
+    expected = tf.nn.conv2d(joined, kernel, 1, "SAME") + bias
+    np.testing.assert_allclose(layer(inputs), expected, atol=1e-10)
+
+
+def test_by_hand():
+    image = tf.keras.Input([1, 1, 1])
+    x = layers.Conv2D(1, 1, use_bias=True, name="conv")(image)
+    model = tf.keras.Model(image, layers.BatchNormalization(epsilon=1, name="bn")(x))
+    model.get_layer("conv").set_weights([np.full([1, 1, 1, 1], 3.0), np.array([2.0])])
+    model.get_layer("bn").set_weights([np.array([v]) for v in (10.0, 7.0, 5.0, 24.0)])
+    # 10 (3 x + 2 - 5) / sqrt(24 + 1) + 7 = 6 x + 1
+    kernel, bias = fold_batch_norm(model).get_layer("conv").get_weights()
+    assert kernel.item() == pytest.approx(6) and bias.item() == pytest.approx(1)
+
+
+def test_a_convolution_that_others_read_too_is_left_alone():
+    image = tf.keras.Input([4, 4, 1])
+    x = layers.Conv2D(2, 1, name="conv")(image)
+    both = layers.Add()([x, layers.BatchNormalization(name="bn")(x)])
+    model = tf.keras.Model(image, both)
+    model.get_layer("bn").moving_mean.assign([1.0, 2.0])
+    folded = fold_batch_norm(model)
+    assert _norms(folded) == ["bn"]
+    example = np.random.default_rng(0).normal(size=[1, 4, 4, 1])
+    np.testing.assert_allclose(folded(example), model(example, training=False), atol=1e-6)
+
+
+def test_the_model_itself_does_not_change():
+    model = _randomized(unet(width=0.125))
+    before = model.get_weights()
+    fold_batch_norm(model)
+    for left, right in zip(model.get_weights(), before):
+        np.testing.assert_array_equal(left, right)
+
+
+def test_without_the_classification_head():
+    model = _randomized(unet(width=0.125, classification_head=True))
+    folded = fold_batch_norm(segmentation(model))
+    expected = model(_images(1, 32, 32), training=False)["logits"]
+    np.testing.assert_allclose(folded(_images(1, 32, 32)), expected, atol=1e-4)

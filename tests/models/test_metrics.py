@@ -1,0 +1,127 @@
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clouds_tf.models.metrics import CompetitionDice, competition_dice, probabilities
+from clouds_tf.schema import CLASS_NAMES
+
+
+def _maps(*rows):
+    """Masks of 1 x 4 pixels, one image of one class for each string of digits."""
+    return np.uint8([[[[int(digit)] for digit in row]] for row in rows])
+
+
+def test_dice_by_hand():
+    truth = _maps("0000", "0000", "1100", "1100", "1100", "1111", "1110")
+    found = _maps("0000", "0001", "0000", "0011", "1100", "1100", "0111")
+    expected = [1, 0, 0, 0, 1, 4 / 6, 4 / 6]
+    scores = competition_dice(truth, found)
+    assert scores.dtype == tf.float32
+    np.testing.assert_allclose(scores[:, 0], expected, rtol=1e-6)
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(*[hnp.arrays(np.bool_, (2, 3, 4, 2))] * 2)
+def test_dice_is_that_of_sets(truth, found):
+    scores = competition_dice(truth, found).numpy()
+    np.testing.assert_array_equal(scores, competition_dice(found, truth))
+    for image, c in np.ndindex(2, 2):
+        x, y = (set(np.flatnonzero(m[image, :, :, c])) for m in (truth, found))
+        total = len(x) + len(y)
+        expected = 2 * len(x & y) / total if total else 1
+        assert scores[image, c] == pytest.approx(expected)
+
+
+def test_dice_counts_pixels_exactly_at_full_size():
+    truth = np.ones([1, 1400, 2100, 1], np.uint8)
+    found = truth.copy()
+    found[0, 0, 0, 0] = 0
+    area = 1400 * 2100
+    np.testing.assert_allclose(competition_dice(truth, found), 2 * (area - 1) / (2 * area - 1))
+
+
+def test_masks_may_be_any_numbers_but_zero():
+    truth = _maps("1100") * 255
+    np.testing.assert_array_equal(competition_dice(truth, _maps("1100")), [[1]])
+
+
+def test_probabilities_are_resized_after_the_sigmoid():
+    logits = np.float16([[[[0], [100]]]])
+    at_four = probabilities(logits, (1, 4))
+    assert at_four.dtype == tf.float32
+    # Bilinear, pixel centres at 1/2: 1/2, 5/8, 7/8, 1.
+    np.testing.assert_allclose(at_four[0, 0, :, 0], [0.5, 0.625, 0.875, 1], rtol=1e-6)
+
+
+def _batch(num=5, size=(4, 4)):
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 2, [num, *size, 4], dtype=np.uint8)
+    mask[0, ..., :2] = 0
+    return mask, rng.normal(size=[num, *size, 4]).astype(np.float32)
+
+
+def _value(metric):
+    return {name: float(value) for name, value in metric.result().items()}
+
+
+def test_metric_is_the_mean_over_images_and_classes():
+    mask, logits = _batch()
+    metric = CompetitionDice()
+    metric.update_state(mask, logits)
+    scores = competition_dice(mask, logits > 0).numpy()
+    assert _value(metric)["dice"] == pytest.approx(scores.mean())
+    for i, name in enumerate(CLASS_NAMES):
+        assert _value(metric)[f"dice_{name}"] == pytest.approx(scores[:, i].mean())
+
+
+@pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3, 4), (0, 5)])
+def test_metric_does_not_depend_on_the_division_into_batches(cuts):
+    mask, logits = _batch()
+    whole, parts = CompetitionDice(), CompetitionDice()
+    whole.update_state(mask, logits)
+    for part in zip(np.split(mask, cuts), np.split(logits, cuts)):
+        parts.update_state(*part)
+    assert _value(parts) == pytest.approx(_value(whole))
+
+
+def test_metric_ignores_sample_weights():
+    mask, logits = _batch()
+    plain, weighted = CompetitionDice(), CompetitionDice()
+    plain.update_state(mask, logits)
+    weighted.update_state(mask, logits, sample_weight=np.arange(5.0))
+    assert _value(weighted) == _value(plain)
+
+
+def test_metric_cuts_at_the_size_of_the_masks():
+    mask, _ = _batch(size=(7, 10))
+    logits = np.random.default_rng(1).normal(size=(5, 4, 5, 4)).astype(np.float32)
+    metric = CompetitionDice()
+    metric.update_state(mask, logits)
+    scores = competition_dice(mask, probabilities(logits, (7, 10)) > 0.5).numpy()
+    assert _value(metric)["dice"] == pytest.approx(scores.mean())
+
+
+def test_metric_starts_again_after_reset():
+    mask, logits = _batch()
+    metric = CompetitionDice()
+    metric.update_state(mask, logits)
+    metric.reset_state()
+    assert set(_value(metric).values()) == {0}
+    metric.update_state(mask[1:2], logits[1:2])
+    scores = competition_dice(mask[1:2], logits[1:2] > 0).numpy()
+    assert _value(metric)["dice"] == pytest.approx(scores.mean())
+
+
+def test_metric_comes_back_from_its_config():
+    config = tf.keras.metrics.serialize(CompetitionDice(class_names=("a", "b")))
+    metric = tf.keras.metrics.deserialize(config)
+    assert list(metric.result()) == ["dice", "dice_a", "dice_b"]
+
+
+def test_the_score_of_all_blank_is_the_share_of_empty_rows():
+    mask, _ = _batch()
+    metric = CompetitionDice()
+    metric.update_state(mask, np.full(mask.shape, -1.0))
+    assert _value(metric)["dice"] == pytest.approx(2 / 20)

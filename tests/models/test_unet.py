@@ -1,0 +1,192 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clouds_tf.models.unet import ENCODERS, CropLike, ReflectPad, Upsample, segmentation, unet
+
+WIDTH = 0.125
+
+
+def _images(*shape, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+@pytest.fixture(scope="module")
+def model():
+    tf.keras.utils.set_random_seed(0)
+    return unet(width=WIDTH)
+
+
+@pytest.fixture(scope="module", params=sorted(ENCODERS))
+def either(request):
+    tf.keras.utils.set_random_seed(0)
+    return unet(width=WIDTH, encoder=request.param)
+
+
+@pytest.fixture
+def precision(request):
+    tf.keras.mixed_precision.set_global_policy(request.param)
+    yield request.param
+    tf.keras.mixed_precision.set_global_policy("float32")
+
+
+def _count(weights):
+    return sum(int(np.prod(weight.shape)) for weight in weights)
+
+
+def test_parameters_are_those_of_segmentation_models_pytorch():
+    assert _count(unet(num_classes=4).trainable_weights) == 24_436_804
+
+
+def test_parameters_are_those_of_segmentation_models():
+    model = unet(num_classes=4, encoder="resnet34_preactivation")
+    assert _count(model.weights) == 24_456_589
+    assert _count(model.trainable_weights) == 24_439_239
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 70), (17, 45), (32, 32), (33, 64), (96, 64)])
+def test_any_size_gives_logits_of_the_same_size(either, size):
+    logits = either(_images(2, *size, 3), training=False)
+    assert logits.dtype == tf.float32
+    assert logits.shape == (2, *size, 4)
+    assert np.isfinite(logits).all()
+
+
+def test_size_of_the_input_is_open(model):
+    assert model.input_shape == (None, None, None, 3)
+    assert model.output_shape == (None, None, None, 4)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64])
+def test_the_number_type_of_images_does_not_matter(either, dtype):
+    images = _images(1, 32, 64, 3)
+    np.testing.assert_array_equal(either(images), either(images.astype(dtype)))
+
+
+def test_scaling_is_part_of_the_model(model):
+    # 124, 116, 104 is the mean of ImageNet in 0..255, and 58, 57, 57 its standard deviation.
+    scaled = tf.keras.Model(model.input, model.get_layer("stem_conv").input)
+    size = 32
+    mean = np.full([1, size, size, 3], (123.675, 116.28, 103.53), np.float32)
+    std = np.float32([58.395, 57.12, 57.375])
+    inside = slice(3, 3 + size)  # of the zeros that the first convolution needs
+    got = np.stack([scaled(mean + n * std)[0, inside, inside] for n in (0, 1, -1)])
+    np.testing.assert_allclose(got, np.ones_like(got) * [[[[0]]], [[[1]]], [[[-1]]]], atol=1e-5)
+
+
+def test_padding_continues_the_image_so_that_its_logits_barely_see_an_edge(model):
+    # A 45 wide image is padded to 64: the same pixels as numpy's reflection, given whole.
+    image = _images(1, 40, 45, 3)
+    whole = np.pad(image, [(0, 0), (0, 24), (0, 19), (0, 0)], mode="reflect")
+    np.testing.assert_allclose(model(image), model(whole)[:, :40, :45], atol=1e-5)
+
+
+@pytest.mark.parametrize("size", [(31, 17), (33, 64), (45, 90), (18, 2)])
+def test_reflect_pad_is_that_of_numpy(size):
+    image = _images(2, *size, 3)
+    rest = [(0, -length % 32) for length in size]
+    expected = np.pad(image, [(0, 0), *rest, (0, 0)], mode="reflect")
+    np.testing.assert_array_equal(ReflectPad()(image), expected)
+
+
+def test_reflect_pad_repeats_a_single_pixel():
+    padded = ReflectPad()(np.full([1, 1, 1, 3], 7, np.uint8))
+    np.testing.assert_array_equal(padded, np.full([1, 32, 32, 3], 7))
+
+
+def test_crop_is_the_top_left():
+    x = np.arange(2 * 4 * 4 * 1).reshape(2, 4, 4, 1)
+    cropped = CropLike()([x, np.zeros([2, 3, 1, 3])])
+    np.testing.assert_array_equal(cropped, x[:, :3, :1])
+
+
+def test_upsample_is_repetition():
+    x = np.random.default_rng(0).normal(size=(2, 3, 5, 4)).astype(np.float32)
+    np.testing.assert_array_equal(Upsample()(x), x.repeat(2, axis=1).repeat(2, axis=2))
+
+
+def test_gradient_of_upsample_is_the_sum_over_the_four_copies():
+    x = tf.ones([1, 3, 5, 4])
+    weight = np.random.default_rng(1).normal(size=(1, 6, 10, 4)).astype(np.float32)
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        loss = tf.reduce_sum(Upsample()(x) * weight)
+    expected = weight.reshape(1, 3, 2, 5, 2, 4).sum(axis=(2, 4))
+    np.testing.assert_allclose(tape.gradient(loss, x), expected, rtol=1e-5)
+
+
+def test_xla_compiles_the_gradient(model):
+    images, mask = _images(2, 32, 64, 3), _images(2, 32, 64, 4) % 2
+
+    def gradients():
+        with tf.GradientTape() as tape:
+            logits = model(images, training=False)
+            entropy = tf.nn.sigmoid_cross_entropy_with_logits(mask.astype(np.float32), logits)
+            loss = tf.reduce_mean(entropy)
+        return tape.gradient(loss, model.get_layer("stem_conv").kernel)
+
+    compiled, plain = tf.function(gradients, jit_compile=True)(), gradients()
+    np.testing.assert_allclose(compiled, plain, atol=1e-5 + 1e-4 * np.abs(plain).max())
+
+
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"], indirect=True)
+def test_precision_leaves_weights_and_logits_in_float32(either, precision):
+    mixed = unet(width=WIDTH, encoder=either.name[len("unet_") :])
+    mixed.set_weights(either.get_weights())
+    assert {weight.dtype for weight in mixed.weights} == {tf.float32}
+    assert mixed.get_layer("stage2_block1_conv1").compute_dtype == precision.split("_")[1]
+    images = _images(1, 64, 64, 3)
+    logits, exact = mixed(images, training=False), either(images, training=False)
+    assert logits.dtype == tf.float32
+    # 37 layers of 8 bits of mantissa, and batch norm that has not been trained to hold them down.
+    assert np.abs(logits - exact).mean() < 0.2 * np.abs(exact).mean()
+
+
+@pytest.mark.parametrize("precision", ["mixed_float16"], indirect=True)
+def test_float16_does_not_overflow_at_full_size(precision):
+    model = unet(width=0.0625)
+    assert np.isfinite(model(_images(1, 1400, 2100, 3) // 255 * 255, training=True)).all()
+
+
+def test_images_of_a_batch_do_not_see_each_other(either):
+    images = _images(3, 32, 32, 3)
+    alone = np.concatenate([either(images[i : i + 1], training=False) for i in range(3)])
+    np.testing.assert_allclose(either(images, training=False), alone, atol=1e-5)
+
+
+def test_classification_head_gives_presence_beside_the_same_logits(model):
+    both = unet(width=WIDTH, classification_head=True)
+    weights = {weight.name: weight for weight in model.weights}
+    for weight in both.weights:
+        if not weight.name.startswith("presence"):
+            weight.assign(weights[weight.name])
+    images = _images(2, 40, 45, 3)
+    outputs = both(images)
+    assert sorted(outputs) == ["logits", "presence"]
+    assert outputs["presence"].shape == (2, 4) and outputs["presence"].dtype == tf.float32
+    np.testing.assert_array_equal(outputs["logits"], model(images))
+    np.testing.assert_array_equal(segmentation(both)(images), model(images))
+
+
+def test_presence_is_linear_in_the_mean_of_the_deepest_features():
+    model = unet(width=WIDTH, classification_head=True)
+    names = ("stage4_block3_relu2", "presence")
+    images = _images(2, 64, 96, 3)
+    deepest, presence = tf.keras.Model(model.input, [model.get_layer(n).output for n in names])(
+        images
+    )
+    kernel, bias = model.get_layer("presence").get_weights()
+    expected = deepest.numpy().mean((1, 2)) @ kernel + bias
+    np.testing.assert_allclose(presence, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_segmentation_of_a_model_without_the_head_is_the_model(model):
+    images = _images(1, 32, 32, 3)
+    np.testing.assert_array_equal(segmentation(model)(images), model(images))
+
+
+def test_classes_and_width_are_arguments():
+    model = unet(num_classes=2, width=0.0625)
+    assert model.output_shape[-1] == 2
+    assert model.get_layer("stage4_block3_conv2").filters == 32
+    assert model.get_layer("decoder5_conv2").filters == 1
