@@ -3,7 +3,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.models.resnet import encoder_layers, resnet34, resnet34_preactivation
+from clouds_tf.models.resnet import (
+    encoder_layers,
+    resnet34,
+    resnet34_preactivation,
+    scale_channels,
+)
 
 ENCODERS = pytest.mark.parametrize("apply_encoder", [resnet34, resnet34_preactivation])
 
@@ -30,7 +35,7 @@ def test_parameters_with_a_classifier_are_those_of_torchvision():
 @pytest.mark.parametrize("size", [(32, 32), (64, 96)])
 def test_features_halve_from_stride_2_to_32(apply_encoder, size):
     features = _encoder(0.125, apply_encoder)(np.zeros([2, *size, 3], np.float32))
-    for feature, stride, channels in zip(features, (2, 4, 8, 16, 32), (8, 8, 16, 32, 64)):
+    for feature, stride, channels in zip(features, (2, 4, 8, 16, 32), (16, 16, 16, 32, 64)):
         assert feature.shape == (2, size[0] // stride, size[1] // stride, channels)
 
 
@@ -60,7 +65,7 @@ def test_pooling_takes_the_greatest_of_3x3_around_every_second_pixel():
 
 def test_a_block_without_its_convolutions_is_the_identity():
     encoder = _encoder(width=0.125)
-    encoder.get_layer("stage1_block2_bn2").gamma.assign(tf.zeros([8]))
+    encoder.get_layer("stage1_block2_bn2").gamma.assign(tf.zeros([16]))
     image = np.random.default_rng(2).normal(size=(1, 32, 32, 3)).astype(np.float32)
     outputs = [encoder.get_layer(f"stage1_block{b}_relu2").output for b in (1, 2)]
     before, after = tf.keras.Model(encoder.input, outputs)(image)
@@ -69,7 +74,7 @@ def test_a_block_without_its_convolutions_is_the_identity():
 
 def test_a_preactivated_block_without_its_convolutions_is_the_identity():
     encoder = _encoder(0.125, resnet34_preactivation)
-    encoder.get_layer("stage1_block2_conv2").kernel.assign(tf.zeros([3, 3, 8, 8]))
+    encoder.get_layer("stage1_block2_conv2").kernel.assign(tf.zeros([3, 3, 16, 16]))
     image = np.random.default_rng(2).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
     outputs = [encoder.get_layer(f"stage1_block{b}_add").output for b in (1, 2)]
     before, after = tf.keras.Model(encoder.input, outputs)(image)
@@ -103,3 +108,11 @@ def test_34_convolutions_and_a_few_projections_without_bias(
 def test_encoder_layers_are_all_but_the_input(apply_encoder):
     encoder = _encoder(0.125, apply_encoder)
     assert encoder_layers(encoder) == encoder.layers[1:]
+
+
+@pytest.mark.parametrize(
+    "channels, width, scaled",
+    [(64, 1, 64), (512, 0.5, 256), (64, 0.3, 16), (64, 0.375, 24), (16, 0.25, 16), (64, 2, 128)],
+)
+def test_channels_are_scaled_to_multiples_of_8(channels, width, scaled):
+    assert scale_channels(channels, width) == scaled

@@ -189,4 +189,4 @@ def test_classes_and_width_are_arguments():
     model = unet(num_classes=2, width=0.0625)
     assert model.output_shape[-1] == 2
     assert model.get_layer("stage4_block3_conv2").filters == 32
-    assert model.get_layer("decoder5_conv2").filters == 1
+    assert model.get_layer("decoder5_conv2").filters == 16  # the fewest
