@@ -17,5 +17,7 @@ assert (3, 9) <= sys.version_info[:2] <= (3, 11)' 2>/dev/null; then
 
 # install EXTRAS: installs this folder in place, with the extras named.
 install() {
+  # The pip that comes with Python 3.9 searches for fitting versions without end.
+  .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
   .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
 }

@@ -13,6 +13,7 @@ from clouds_tf.models.metrics import CompetitionDice
 from clouds_tf.models.resnet import encoder_layers
 from clouds_tf.training import layerwise
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.optimizers import Nadam
 
 SCORE = "val_dice"  # decides which epoch is the best
 PRESENCE_WEIGHT = 0.1  # of the classification head's loss, as in the competition's first place
@@ -42,7 +43,7 @@ def compile_model(
     """
     if xla and tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise ValueError("xla: TensorFlow compiles the step of one device only, got several")
-    optimizer = tf.keras.optimizers.Nadam(learning_rate)
+    optimizer = Nadam(learning_rate)
     encoder = encoder_layers(model)
     for layer in encoder:
         layer.trainable = not freeze_encoder

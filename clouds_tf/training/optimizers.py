@@ -1,0 +1,40 @@
+"""Optimizers that Keras lacks, or has with faults."""
+
+import tensorflow as tf
+
+
+@tf.keras.utils.register_keras_serializable("clouds_tf")
+class Nadam(tf.keras.optimizers.Nadam):
+    """Adam with Nesterov momentum: Dozat, "Incorporating Nesterov Momentum into Adam", 2016, p. 4.
+
+    Keras 2.15 keeps one product of the momentum schedule for all variables, and in a graph
+    multiplies it once per variable instead of once per step; under a strategy of several replicas
+    the weights become infinite. Here every variable has a product of its own, as in PyTorch.
+    """
+
+    def build(self, var_list):
+        super().build(var_list)
+        if not hasattr(self, "_u_products"):
+            self._u_products = [
+                self.add_variable_from_reference(variable, "u", shape=(), initial_value=1.0)
+                for variable in var_list
+            ]
+
+    def update_step(self, gradient, variable):
+        """Applies one step to one variable."""
+        gradient = tf.convert_to_tensor(gradient)
+        index = self._index_dict[self._var_key(variable)]
+        m, v, u = (x[index] for x in (self._momentums, self._velocities, self._u_products))
+        step = tf.cast(self.iterations + 1, variable.dtype)
+
+        def momentum(step):
+            return self.beta_1 * (1 - 0.5 * tf.pow(tf.cast(0.96, variable.dtype), step))
+
+        now, then = momentum(step), momentum(step + 1)
+        u.assign(u * now)
+        m.assign(self.beta_1 * m + (1 - self.beta_1) * gradient)
+        v.assign(self.beta_2 * v + (1 - self.beta_2) * tf.square(gradient))
+        m_hat = then * m / (1 - u * then) + (1 - now) * gradient / (1 - u)
+        v_hat = v / (1 - tf.pow(tf.cast(self.beta_2, variable.dtype), step))
+        learning_rate = tf.cast(self.learning_rate, variable.dtype)
+        variable.assign_sub(learning_rate * m_hat / (tf.sqrt(v_hat) + self.epsilon))
