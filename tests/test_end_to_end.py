@@ -85,19 +85,14 @@ def test_from_train_csv_to_the_score(tmp_path):
     )
 
 
-def test_two_simulated_devices_train(records_dir, tmp_path):
-    line = _succeeds(
-        "train",
-        records_dir=records_dir,
-        workdir=tmp_path / "W",
-        image_size="32,48",
-        width=0.125,
-        epochs=1,
-        batch_size=4,
-        distribute="mirrored",
-        num_devices=2,
-    )
-    assert line.startswith("Trained 1 epochs")
+def test_two_simulated_devices_train_and_one_goes_on(records_dir, tmp_path):
+    train = {"records_dir": records_dir, "workdir": tmp_path / "W", "image_size": "32,48"}
+    train.update(width=0.125, batch_size=4)
+    line = _succeeds("train", **train, epochs=1, distribute="mirrored", num_devices=2)
+    assert line.startswith("Trained 1 epochs; best held-out Dice 0.")
+    assert _succeeds("train", **train, epochs=2).startswith("Trained 2 epochs")
+    history = (tmp_path / "W" / "history.csv").read_text()
+    assert len(history.splitlines()) == 3 and "nan" not in history
 
 
 def test_the_sample_data_tool_refuses_a_folder_that_is_in_use(tmp_path):

@@ -8,8 +8,9 @@ import tensorflow as tf
 from clouds_tf.models.pretrained import load_checkpoint, load_encoder_weights
 from clouds_tf.models.unet import unet
 
-WIDTH = 0.125  # channels 8, 8, 16, 32, 64
-STAGES = [(1, 3, 8, 8), (2, 4, 8, 16), (3, 6, 16, 32), (4, 3, 32, 64)]  # number, blocks, in, out
+WIDTH = 0.25  # channels 16, 16, 32, 64, 128
+# Number, blocks, channels in, channels out.
+STAGES = [(1, 3, 16, 16), (2, 4, 16, 32), (3, 6, 32, 64), (4, 3, 64, 128)]
 
 
 def _random(shapes, seed=0):
@@ -19,14 +20,14 @@ def _random(shapes, seed=0):
 
 def _torch_tensors():
     """An encoder of torchvision's names and shapes, with its classifier and counters."""
-    shapes = {"conv1.weight": (8, 3, 7, 7), "fc.weight": (1000, 64), "fc.bias": (1000,)}
+    shapes = {"conv1.weight": (16, 3, 7, 7), "fc.weight": (1000, 64), "fc.bias": (1000,)}
 
     def norm(name, channels):
         for part in ("weight", "bias", "running_mean", "running_var"):
             shapes[f"{name}.{part}"] = (channels,)
         shapes[f"{name}.num_batches_tracked"] = ()
 
-    norm("bn1", 8)
+    norm("bn1", 16)
     for stage, blocks, before, after in STAGES:
         for block in range(blocks):
             name = f"layer{stage}.{block}"
@@ -58,13 +59,13 @@ def _write_safetensors(path, tensors, dtype="F32"):
 
 def _keras_tensors():
     """An encoder of the names and shapes of classification_models."""
-    shapes = {"conv0/kernel": (7, 7, 3, 8)}
+    shapes = {"conv0/kernel": (7, 7, 3, 16)}
 
     def norm(name, channels, parts=("gamma", "beta", "moving_mean", "moving_variance")):
         shapes.update({f"{name}/{part}": (channels,) for part in parts})
 
     norm("bn_data", 3, ("beta", "moving_mean", "moving_variance"))
-    norm("bn0", 8)
+    norm("bn0", 16)
     for stage, blocks, before, after in STAGES:
         for block in range(1, blocks + 1):
             name, channels = f"stage{stage}_unit{block}", before if block == 1 else after
@@ -73,7 +74,7 @@ def _keras_tensors():
             norm(f"{name}_bn2", after)
             shapes[f"{name}_conv2/kernel"] = (3, 3, after, after)
         shapes[f"stage{stage}_unit1_sc/kernel"] = (1, 1, before, after)
-    norm("bn1", 64)
+    norm("bn1", 128)
     return _random(shapes, seed=1)
 
 
@@ -160,8 +161,8 @@ def test_every_weight_of_the_encoder_is_set_and_none_of_the_decoder(model, tmp_p
 def test_an_error_lists_what_is_missing_unexpected_and_misshapen(model, tmp_path):
     tensors = _torch_tensors()
     del tensors["layer1.2.bn2.bias"]
-    tensors["layer1.3.conv1.weight"] = np.zeros([8, 8, 3, 3], np.float32)
-    tensors["conv1.weight"] = np.zeros([8, 1, 7, 7], np.float32)
+    tensors["layer1.3.conv1.weight"] = np.zeros([16, 16, 3, 3], np.float32)
+    tensors["conv1.weight"] = np.zeros([16, 1, 7, 7], np.float32)
     path = _write_safetensors(tmp_path / "a.safetensors", tensors)
     before = model.get_weights()
     with pytest.raises(ValueError) as error:
@@ -169,7 +170,7 @@ def test_an_error_lists_what_is_missing_unexpected_and_misshapen(model, tmp_path
     assert str(error.value) == (
         f"{path}: does not fit the model; 1 missing: layer1.2.bn2.bias; "
         "1 unexpected: layer1.3.conv1.weight; "
-        "1 misshapen: conv1.weight is [7, 7, 1, 8], expected [7, 7, 3, 8]"
+        "1 misshapen: conv1.weight is [7, 7, 1, 16], expected [7, 7, 3, 16]"
     )
     for left, right in zip(model.get_weights(), before):
         np.testing.assert_array_equal(left, right)
@@ -222,7 +223,7 @@ def test_own_checkpoint_of_another_model_is_an_error(model, preactivation, tmp_p
     _save(model, tmp_path)
     with pytest.raises(ValueError, match="missing: .*stem_image_bn/beta.*unexpected: "):
         load_checkpoint(preactivation, str(tmp_path))
-    with pytest.raises(ValueError, match=r"1 misshapen|misshapen: .*expected \[1, 1, 4, 8\]"):
+    with pytest.raises(ValueError, match=r"misshapen: .*expected \[1, 1, 16, 16\]"):
         load_checkpoint(unet(width=0.0625), str(tmp_path))
     with pytest.raises(ValueError, match="1 missing: presence/kernel|2 missing: presence/bias"):
         load_checkpoint(unet(width=WIDTH, classification_head=True), str(tmp_path))

@@ -15,12 +15,11 @@ FOLDS, HELD_OUT = [1, 2], [0]
 BATCH_SIZE = 3
 
 
-def _run(records_dir, workdir, epochs, distribute="none", num_devices=None, learning_rate=1e-3):
+def _run(records_dir, workdir, epochs, learning_rate=1e-3):
     """A run as tools/train makes it."""
     distribution.set_seed(0)
-    with distribution.strategy(distribute, num_devices).scope():
-        model = unet(width=0.125)
-        compile_model(model, learning_rate=learning_rate)
+    model = unet(width=0.125)
+    compile_model(model, learning_rate=learning_rate)
     history = fit(
         model,
         functools.partial(
@@ -83,14 +82,6 @@ def test_the_best_epoch_is_the_one_that_is_loaded(undisturbed, records_dir):
 def test_a_loss_that_is_not_finite_stops_with_a_clear_error(records_dir, tmp_path):
     with pytest.raises(ValueError, match="loss is nan in epoch .*learning_rate"):
         _run(records_dir, tmp_path, epochs=2, learning_rate=float("nan"))
-
-
-def test_two_replicas_train_and_one_goes_on(records_dir, tmp_path):
-    _, history = _run(records_dir, tmp_path, 1, "mirrored", 2)
-    assert len(history) == 1 and np.isfinite(history[0]["val_loss"])
-    assert 0 <= history[0]["val_dice"] <= 1
-    _, history = _run(records_dir, tmp_path, 2)
-    assert len(history) == 2 and np.isfinite(history[1]["loss"])
 
 
 def test_the_metric_is_of_masks_at_the_submission_size(records_dir):
