@@ -22,7 +22,7 @@ DOORS = {
     r"import keras_cv|from keras_cv": ("data/augmentation.py",),
     r"import matplotlib|from matplotlib": ("figures.py",),
     r"tensorflow_addons": ("data/augmentation.py", "training/"),
-    r"tf\.keras": ("models/", "training/"),
+    r"tf\.keras": ("models/", "training/", "tools/benchmarks/"),
     r"tf\.py_function|tf\.numpy_function": (),
 }
 

@@ -13,10 +13,10 @@ def flips(example, seed):
     Returns:
         A new dict with both flipped alike.
     """
-    down, across = tf.unstack(tf.random.stateless_uniform([2], seed) < 0.5)
-
-    def flip(x):
-        x = tf.cond(down, lambda: tf.reverse(x, [0]), lambda: x)
-        return tf.cond(across, lambda: tf.reverse(x, [1]), lambda: x)
-
-    return {**example, "image": flip(example["image"]), "mask": flip(example["mask"])}
+    axes = tf.boolean_mask([0, 1], tf.random.stateless_uniform([2], seed) < 0.5)
+    words = tf.reverse(tf.bitcast(example["mask"], tf.int32), axes)
+    return {
+        **example,
+        "image": tf.reverse(example["image"], axes),
+        "mask": tf.bitcast(words, tf.uint8),
+    }

@@ -9,7 +9,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, rle
 from clouds_tf.data import annotations
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.schema import (
@@ -21,8 +21,7 @@ from clouds_tf.schema import (
     IMAGE_SIZE,
     MASK_HEIGHT_KEY,
     MASK_WIDTH_KEY,
-    NUM_CLASSES,
-    RLE_KEY,
+    RUNS_KEY,
     SCHEMA_VERSION,
     TRAIN_CSV,
     TRAIN_IMAGES,
@@ -46,24 +45,29 @@ def make_example(filename, encoded, size, rles, mask_size, fold):
 
     Returns:
         A tf.train.Example, which `parse_example` reads.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a RLE is malformed.
     """
 
-    def strings(*values):
-        values = [v if isinstance(v, bytes) else v.encode() for v in values]
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    def string(value):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    def integer(value):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    def integers(*values):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
+    # The text is parsed once, here: doing so in every epoch would take longer than to draw it.
+    runs = rle.parse(tf.constant(rles), mask_size)
+    runs = np.column_stack([runs.value_rowids(), runs.values])
     feature = {
-        FILENAME_KEY: strings(filename),
-        ENCODED_KEY: strings(encoded),
-        HEIGHT_KEY: integer(size[0]),
-        WIDTH_KEY: integer(size[1]),
-        RLE_KEY: strings(*rles),
-        MASK_HEIGHT_KEY: integer(mask_size[0]),
-        MASK_WIDTH_KEY: integer(mask_size[1]),
-        FOLD_KEY: integer(fold),
+        FILENAME_KEY: string(filename.encode()),
+        ENCODED_KEY: string(encoded),
+        HEIGHT_KEY: integers(size[0]),
+        WIDTH_KEY: integers(size[1]),
+        RUNS_KEY: integers(*runs.ravel()),
+        MASK_HEIGHT_KEY: integers(mask_size[0]),
+        MASK_WIDTH_KEY: integers(mask_size[1]),
+        FOLD_KEY: integers(fold),
     }
     return tf.train.Example(features=tf.train.Features(feature=feature))
 
@@ -75,20 +79,21 @@ def parse_example(serialized):
         serialized: a serialized tf.train.Example, string [].
 
     Returns:
-        A dict: filename string [], encoded string [] (JPEG), size int64 [2], rle string [4],
-        mask_size int64 [2], fold int64 [].
+        A dict: filename string [], encoded string [] (JPEG), size int64 [2], runs int64 [R, 3]
+        (class, start, length, as `rle.draw` takes them), mask_size int64 [2], fold int64 [].
     """
     scalars = {key: tf.io.FixedLenFeature([], tf.string) for key in (FILENAME_KEY, ENCODED_KEY)}
     for key in (HEIGHT_KEY, WIDTH_KEY, MASK_HEIGHT_KEY, MASK_WIDTH_KEY, FOLD_KEY):
         scalars[key] = tf.io.FixedLenFeature([], tf.int64)
     parsed = tf.io.parse_single_example(
-        serialized, {**scalars, RLE_KEY: tf.io.FixedLenFeature([NUM_CLASSES], tf.string)}
+        serialized,
+        {**scalars, RUNS_KEY: tf.io.FixedLenSequenceFeature([3], tf.int64, allow_missing=True)},
     )
     return {
         "filename": parsed[FILENAME_KEY],
         "encoded": parsed[ENCODED_KEY],
         "size": tf.stack([parsed[HEIGHT_KEY], parsed[WIDTH_KEY]]),
-        "rle": parsed[RLE_KEY],
+        "runs": parsed[RUNS_KEY],
         "mask_size": tf.stack([parsed[MASK_HEIGHT_KEY], parsed[MASK_WIDTH_KEY]]),
         "fold": parsed[FOLD_KEY],
     }

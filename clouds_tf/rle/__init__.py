@@ -7,7 +7,7 @@ from clouds_tf.rle.coco import (
     to_coco_string,
 )
 from clouds_tf.rle.connected import component_areas, components, remove_small
-from clouds_tf.rle.masks import coverage, decode, encode
+from clouds_tf.rle.masks import coverage, decode, draw, encode
 from clouds_tf.rle.text import faults, parse
 
 __all__ = [
@@ -17,6 +17,7 @@ __all__ = [
     "coverage",
     "decode",
     "dice",
+    "draw",
     "encode",
     "faults",
     "from_coco_counts",

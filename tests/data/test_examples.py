@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.data import annotations, examples, sample_data
-from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RLE_KEY
+from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
 
 
 def test_parse_reads_what_make_made():
@@ -14,7 +14,7 @@ def test_parse_reads_what_make_made():
     example = examples.make_example("a.jpg", b"\xff\xd8", (420, 630), rles, (1400, 2100), 3)
     parsed = examples.parse_example(example.SerializeToString())
     assert parsed["filename"] == b"a.jpg" and parsed["encoded"] == b"\xff\xd8"
-    assert parsed["rle"].numpy().tolist() == [b"1 2", b"", b"3 4 9 1", b""]
+    assert parsed["runs"].numpy().tolist() == [[0, 0, 2], [2, 2, 4], [2, 8, 1]]
     assert parsed["size"].numpy().tolist() == [420, 630]
     assert parsed["mask_size"].numpy().tolist() == [1400, 2100]
     assert parsed["fold"].numpy() == 3
@@ -27,7 +27,7 @@ def test_the_keys_are_those_of_the_design():
         "image/encoded",
         "image/height",
         "image/width",
-        "mask/rle",
+        "mask/runs",
         "mask/height",
         "mask/width",
         "fold",
@@ -53,8 +53,13 @@ def test_records_hold_every_image_untouched(data_dir, records_dir):
         _, feature = found[row["filename"]]
         image = (data_dir / "train_images" / row["filename"]).read_bytes()
         assert feature[ENCODED_KEY].bytes_list.value[0] == image
-        rles = [value.decode() for value in feature[RLE_KEY].bytes_list.value]
-        assert rles == [row[name] for name in CLASS_NAMES]
+        expected = [
+            (i, int(start) - 1, int(length))
+            for i, name in enumerate(CLASS_NAMES)
+            for start, length in zip(row[name].split()[::2], row[name].split()[1::2])
+        ]
+        runs = feature[RUNS_KEY].int64_list.value
+        assert list(zip(runs[::3], runs[1::3], runs[2::3])) == expected
 
 
 def test_info_counts_what_the_shards_hold(records_dir):
