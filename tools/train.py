@@ -11,6 +11,7 @@ from absl import flags
 import cli
 from clouds_tf import files, schema
 from clouds_tf.data import examples, input_pipeline
+from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
 from clouds_tf.models import losses
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution, workdir
@@ -26,7 +27,8 @@ cli.DEFINE_size("image_size", (320, 480), "Size of the images that the network s
 flags.DEFINE_enum("loss", "bce_dice", sorted(losses.LOSSES), "The loss.")
 flags.DEFINE_float("learning_rate", 2e-4, "Learning rate of Nadam.", lower_bound=0)
 flags.DEFINE_float("width", 1.0, "Multiplies the channels of the network.", lower_bound=0.05)
-flags.DEFINE_boolean("augment", True, "Whether to flip images at random.")
+flags.DEFINE_enum("augmentation", "flips", sorted(AUGMENTATIONS), "What happens to each image.")
+flags.DEFINE_enum("mix", "none", sorted(MIXES), "What happens to each batch.")
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
 flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "Devices to train on.")
 flags.DEFINE_integer("num_devices", None, "How many, under mirrored.", lower_bound=1)
@@ -43,7 +45,7 @@ def main():
         **{
             name: FLAGS[name].value
             for name in ("fold", "epochs", "batch_size", "loss", "learning_rate")
-            + ("augment", "precision", "seed")
+            + ("augmentation", "mix", "precision", "seed")
         },
     }
     workdir.start(FLAGS.workdir, settings)
@@ -64,7 +66,8 @@ def main():
             FLAGS.batch_size,
             FLAGS.epochs,
             FLAGS.seed,
-            augment=FLAGS.augment,
+            augmentation=FLAGS.augmentation,
+            mix=FLAGS.mix,
         ),
         input_pipeline.validation_batches(
             FLAGS.records_dir, held_out, FLAGS.image_size, FLAGS.batch_size

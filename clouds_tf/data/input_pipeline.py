@@ -6,7 +6,7 @@ import os
 import tensorflow as tf
 
 from clouds_tf import rle
-from clouds_tf.data import augmentation
+from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
 from clouds_tf.data.examples import parse_example, read_info
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
@@ -126,12 +126,20 @@ def _batches(examples, records_dir, folds, batch_size):
 
 
 def training_batches(
-    records_dir, folds, image_size, batch_size, epochs, seed=0, initial_epoch=0, augment=True
+    records_dir,
+    folds,
+    image_size,
+    batch_size,
+    epochs,
+    seed=0,
+    initial_epoch=0,
+    augmentation="flips",
+    mix="none",
 ):
     """Batches of every epoch to come, one after the other.
 
-    An epoch shows every image exactly once, in an order and with flips of its own: what an
-    image looks like depends on (seed, epoch, file name) alone, so a run that goes on at epoch k
+    An epoch shows every image exactly once, in an order and with an augmentation of its own: what
+    an image looks like depends on (seed, epoch, file name) alone, so a run that goes on at epoch k
     sees what an undisturbed one would have seen.
 
     Args:
@@ -140,30 +148,39 @@ def training_batches(
         image_size: (height, width) of images and masks.
         batch_size: the most images in a batch, over all replicas; see `batch_sizes`.
         epochs: number of epochs in the whole run.
-        seed: of the order and of the flips.
+        seed: of the order and of the augmentation.
         initial_epoch: the first epoch to show, counted from 0.
-        augment: whether to flip.
+        augmentation: what happens to each image, a key of AUGMENTATIONS.
+        mix: what happens to each batch, a key of MIXES; it depends on (seed, epoch, step).
 
     Returns:
-        A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, 4] of {0, 1}).
+        A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, 4] of {0, 1});
+        both float32, and masks of 0..1, under mixup.
     """
+    augment, mix_batch = AUGMENTATIONS[augmentation], MIXES[mix]
 
     def one_epoch(epoch):
         def load(record):
+            name = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
             example = load_example(record, image_size, image_size)
-            if augment:
-                number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
-                fresh = tf.random.experimental.stateless_fold_in([seed, 0], epoch)
-                fresh = tf.random.experimental.stateless_fold_in(fresh, number)
-                example = augmentation.flips(example, fresh)
-            return example
+            return augment(example, _fold_in([seed, 0], epoch, name))
+
+        def mix_step(step, batch):
+            return mix_batch(*batch, _fold_in([seed, 1], epoch, step))
 
         records = _records(records_dir, folds, tf.stack([tf.cast(seed, tf.int64), epoch]))
         examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return _batches(examples, records_dir, folds, batch_size)
+        batches = _batches(examples, records_dir, folds, batch_size)
+        return batches.enumerate().map(mix_step)
 
     epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
     return epochs_to_come.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+
+
+def _fold_in(seed, *numbers):
+    for number in numbers:
+        seed = tf.random.experimental.stateless_fold_in(seed, number)
+    return seed
 
 
 def validation_batches(records_dir, folds, image_size, batch_size, mask_size=SUBMISSION_SIZE):

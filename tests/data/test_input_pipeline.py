@@ -114,7 +114,7 @@ def test_another_seed_gives_another_order(records_dir):
 def test_augmentation_can_be_left_out(records_dir):
     plain = input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 12)
     ((expected, _),) = plain.as_numpy_iterator()
-    unchanged = _training(records_dir, augment=False)
+    unchanged = _training(records_dir, augmentation="none")
     shown = np.concatenate([images for images, _ in unchanged.as_numpy_iterator()])
     assert sorted(x.tobytes() for x in shown) == sorted(x.tobytes() for x in expected)
 
