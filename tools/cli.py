@@ -55,7 +55,10 @@ def _first_line(error):
     lines = [line.strip() for line in error.message.splitlines()]
     lines = [line for line in lines if line and not line.startswith(("[[", "Detected at node"))]
     line = lines[0] if lines else type(error).__name__
-    return line.rsplit("}} ", 1)[-1]
+    line = line.rsplit("}} ", 1)[-1]
+    if "DataLoss" in type(error).__name__:
+        line += "; tools/make_tfrecords.py --verify --output_dir=R names the damaged shard"
+    return line
 
 
 def run(main):
