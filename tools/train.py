@@ -29,6 +29,8 @@ flags.DEFINE_float("learning_rate", 2e-4, "Learning rate of Nadam.", lower_bound
 flags.DEFINE_float("width", 1.0, "Multiplies the channels of the network.", lower_bound=0.05)
 flags.DEFINE_enum("augmentation", "flips", sorted(AUGMENTATIONS), "What happens to each image.")
 flags.DEFINE_enum("mix", "none", sorted(MIXES), "What happens to each batch.")
+flags.DEFINE_enum("cache", "none", ["none", "memory", "disk"], "Where decoded images are kept.")
+flags.DEFINE_string("cache_dir", None, "Folder for --cache=disk.")
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
 flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "Devices to train on.")
 flags.DEFINE_integer("num_devices", None, "How many, under mirrored.", lower_bound=1)
@@ -68,6 +70,8 @@ def main():
             FLAGS.seed,
             augmentation=FLAGS.augmentation,
             mix=FLAGS.mix,
+            cache=FLAGS.cache,
+            cache_dir=FLAGS.cache_dir,
         ),
         input_pipeline.validation_batches(
             FLAGS.records_dir, held_out, FLAGS.image_size, FLAGS.batch_size

@@ -8,6 +8,7 @@ layers of keras_cv are not used, as they draw from a generator that remembers wh
 import math
 import warnings
 
+import numpy as np
 import tensorflow as tf
 
 with warnings.catch_warnings():
@@ -96,10 +97,8 @@ def affine_places(size, seed, strength=1.0):
     # From the result back to the source, about the centre.
     to_x, to_y = x + 0.15 * width * u[2], y + 0.15 * height * u[3]
     matrix = [[cos, -sin], [sin, cos], [x - cos * to_x - sin * to_y, y + sin * to_x - cos * to_y]]
-    ones = tf.ones([height, width])
-    rows = tf.range(height, dtype=tf.float32)[:, tf.newaxis] * ones
-    columns = tf.range(width, dtype=tf.float32) * ones
-    pixels = tf.reshape(tf.stack([columns, rows, ones], axis=-1), [-1, 3])
+    rows, columns = np.indices(size, np.float32)  # a constant of the graph
+    pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3)
     return tf.reshape(pixels @ tf.convert_to_tensor(matrix), [height, width, 2])
 
 

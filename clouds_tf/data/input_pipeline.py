@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
-from clouds_tf.data.examples import parse_example, read_info
+from clouds_tf.data.examples import fingerprint, parse_example, read_info
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 
@@ -82,7 +82,7 @@ def _classes_last(masks):
 
 
 def _shuffle(records, seed):
-    """Shuffles serialized records by a seed int64 [2] that may be a tensor.
+    """Shuffles a dataset by a seed int64 [2] that may be a tensor.
 
     `tf.data.Dataset.shuffle` mixes the global seed into its own, and takes no tensor; this is the
     same op, but its order follows from `seed` alone.
@@ -94,8 +94,8 @@ def _shuffle(records, seed):
         seed=seed[0] + 1,  # two zeros would mean an order that nobody can repeat
         seed2=seed[1],
         reshuffle_each_iteration=False,
-        output_types=[spec.dtype],
-        output_shapes=[spec.shape],
+        output_types=[part.dtype for part in tf.nest.flatten(spec)],
+        output_shapes=[part.shape for part in tf.nest.flatten(spec)],
     )
     return tf.data.experimental.from_variant(shuffled, spec)
 
@@ -135,6 +135,8 @@ def training_batches(
     initial_epoch=0,
     augmentation="flips",
     mix="none",
+    cache="none",
+    cache_dir=None,
 ):
     """Batches of every epoch to come, one after the other.
 
@@ -152,6 +154,9 @@ def training_batches(
         initial_epoch: the first epoch to show, counted from 0.
         augmentation: what happens to each image, a key of AUGMENTATIONS.
         mix: what happens to each batch, a key of MIXES; it depends on (seed, epoch, step).
+        cache: where decoded images wait for the next epoch: "none", "memory" or "disk". With a
+            cache the order of the images is another, as it shuffles what is decoded.
+        cache_dir: a folder for "disk".
 
     Returns:
         A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, 4] of {0, 1});
@@ -159,22 +164,45 @@ def training_batches(
     """
     augment, mix_batch = AUGMENTATIONS[augmentation], MIXES[mix]
 
+    def load(record):
+        number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
+        return number, load_example(record, image_size, image_size)
+
+    def in_parallel(dataset, function):
+        return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
+
+    if cache != "none":
+        path = "" if cache == "memory" else _cache_path(cache_dir, records_dir, folds, image_size)
+        cached = in_parallel(_records(records_dir, folds), load).cache(path)
+
     def one_epoch(epoch):
-        def load(record):
-            name = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
-            example = load_example(record, image_size, image_size)
-            return augment(example, _fold_in([seed, 0], epoch, name))
+        def augment_example(number, example):
+            return augment(example, _fold_in([seed, 0], epoch, number))
 
         def mix_step(step, batch):
             return mix_batch(*batch, _fold_in([seed, 1], epoch, step))
 
-        records = _records(records_dir, folds, tf.stack([tf.cast(seed, tf.int64), epoch]))
-        examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        order = tf.stack([tf.cast(seed, tf.int64), epoch])
+        if cache == "none":
+            loaded = in_parallel(_records(records_dir, folds, order), load)
+        else:
+            loaded = _shuffle(cached, order)
+        examples = in_parallel(loaded, augment_example)
         batches = _batches(examples, records_dir, folds, batch_size)
         return batches.enumerate().map(mix_step)
 
     epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
     return epochs_to_come.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+
+
+def _cache_path(cache_dir, records_dir, folds, image_size):
+    """Where decoded images are kept: another name for other records, folds or sizes."""
+    if not cache_dir:
+        raise ValueError("cache_dir: got nothing, expected a folder for the cache on disk")
+    tf.io.gfile.makedirs(cache_dir)
+    height, width = image_size
+    name = "_".join([fingerprint(records_dir), *map(str, folds), f"{height}x{width}"])
+    return os.path.join(cache_dir, name)
 
 
 def _fold_in(seed, *numbers):

@@ -15,6 +15,7 @@ from benchmarks import measure, print_table
 import cli
 from clouds_tf import schema
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data
+from clouds_tf.data.augmentation import AUGMENTATIONS
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
 
@@ -177,10 +178,13 @@ def main():
                 turbo_reader(read_jpegs(reduced), size, threads, REDUCED_EPOCHS),
             ),
             "ours, native, flips": (1, our_reader(native, size, threads, 1)),
-            "ours, reduced, flips": (
-                REDUCED_EPOCHS,
-                our_reader(reduced, size, threads, REDUCED_EPOCHS),
-            ),
+            **{
+                f"ours, reduced, {name}": (
+                    REDUCED_EPOCHS,
+                    our_reader(reduced, size, threads, REDUCED_EPOCHS, augmentation=name),
+                )
+                for name in AUGMENTATIONS
+            },
         }
         functions = {name: read for name, (_, read) in readers.items()}
         wall = measure(functions, flags.FLAGS.repeats)
