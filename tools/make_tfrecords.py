@@ -26,6 +26,9 @@ flags.DEFINE_integer("jpeg_quality", 95, "Of reduced images.", lower_bound=1, up
 flags.DEFINE_string("folds_csv", None, "Takes the folds from here: columns filename and fold.")
 flags.DEFINE_string("exclude", None, "Text file with the names of images to leave out.")
 flags.DEFINE_enum("on_error", "fail", ["fail", "skip"], "What to do about faulty images and rows.")
+flags.DEFINE_enum(
+    "runner", "local", ["local", "direct", "flink", "spark", "dataflow"], "Who writes the shards."
+)
 flags.DEFINE_boolean("verify", False, "Only checks the shards in output_dir.")
 
 
@@ -55,6 +58,7 @@ def main():
             folds_csv=FLAGS.folds_csv,
             exclude=FLAGS.exclude,
             on_error=FLAGS.on_error,
+            runner=FLAGS.runner,
             progress=progress,
         )
     rejected = f", {info['num_rejected']} faults in rejected.csv" if info["num_rejected"] else ""

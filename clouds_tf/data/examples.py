@@ -146,7 +146,7 @@ def write_shard(path, members, images_dir, image_size, mask_size, jpeg_quality, 
         on_error: "fail" or "skip".
 
     Returns:
-        The entry of the shard in dataset_info.json, and the faults, a list of Fault.
+        The path.
     """
     images = [os.path.join(images_dir, filename) for filename, _, _ in members]
     stats = [tf.io.gfile.stat(x) if tf.io.gfile.exists(x) else None for x in images]
@@ -156,11 +156,12 @@ def write_shard(path, members, images_dir, image_size, mask_size, jpeg_quality, 
             + [[stat and [stat.length, stat.mtime_nsec] for stat in stats]]
         ).encode()
     ).hexdigest()
-    card_path = path + ".json"
-    if tf.io.gfile.exists(path) and tf.io.gfile.exists(card_path):
-        card = json.loads(files.read_text(card_path))
-        if card["made_from"] == made_from and card["shard"]["sha256"] == _sha256(path):
-            return card["shard"], [annotations.Fault(*fault) for fault in card["faults"]]
+    if tf.io.gfile.exists(path) and tf.io.gfile.exists(path + ".json"):
+        card = json.loads(files.read_text(path + ".json"))
+        # A shard with faults has no entry; the file is an older one then.
+        whole = card["shard"] and card["shard"]["sha256"] == _sha256(path)
+        if whole and card["made_from"] == made_from:
+            return path
 
     faults, folds = [], []
     with files.written_whole(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
@@ -173,19 +174,26 @@ def write_shard(path, members, images_dir, image_size, mask_size, jpeg_quality, 
             example = make_example(filename, encoded, size, rles, mask_size, fold)
             writer.write(example.SerializeToString())
             folds.append(fold)
+    shard = None
     if faults and on_error == "fail":
         tf.io.gfile.remove(path)
-        return None, faults
-    shard = {
-        "file": os.path.basename(path),
-        "num_examples": len(folds),
-        "folds": {str(fold): folds.count(fold) for fold in sorted(set(folds))},
-        "num_bytes": tf.io.gfile.stat(path).length,
-        "sha256": _sha256(path),
-    }
+    else:
+        shard = {
+            "file": os.path.basename(path),
+            "num_examples": len(folds),
+            "folds": {str(fold): folds.count(fold) for fold in sorted(set(folds))},
+            "num_bytes": tf.io.gfile.stat(path).length,
+            "sha256": _sha256(path),
+        }
     card = {"shard": shard, "faults": faults, "made_from": made_from}
-    files.write_text(card_path, json.dumps(card, indent=1) + "\n")
-    return shard, faults
+    files.write_text(path + ".json", json.dumps(card, indent=1) + "\n")
+    return path
+
+
+def _read_card(path):
+    """The entry of a shard in dataset_info.json, None if it has faults, and a list of Fault."""
+    card = json.loads(files.read_text(path + ".json"))
+    return card["shard"], [annotations.Fault(*fault) for fault in card["faults"]]
 
 
 def check_images(images):
@@ -268,6 +276,7 @@ def write_records(
     folds_csv=None,
     exclude=None,
     on_error="fail",
+    runner="local",
     progress=lambda done, total: None,
 ):
     """Writes a folder of data as shards of TFRecords, folds.csv, and dataset_info.json last.
@@ -289,6 +298,8 @@ def write_records(
         exclude: as `plan` has it.
         on_error: "fail" looks at all the data and then raises an error that lists all faults;
             "skip" leaves faulty images out and lists them in rejected.csv.
+        runner: "local", or the name of an Apache Beam runner, such as "direct" or "dataflow", which
+            then decides on the number of processes.
         progress: a function, called with the number of images done and of all.
 
     Returns:
@@ -309,7 +320,11 @@ def write_records(
     how = (images_dir, image_size, mask_size, jpeg_quality, on_error)
     jobs = [(os.path.join(output_dir, x), members, *how) for x, members in zip(names, shards)]
     entries, total, done = [], sum(map(len, shards)), 0
-    for entry, found in _run(write_shard, jobs, num_workers):
+    if runner == "local":
+        paths = _run(write_shard, jobs, num_workers)
+    else:
+        paths = _run_in_beam(write_shard, jobs, runner)
+    for entry, found in map(_read_card, paths):
         faults += found
         if entry:
             entries.append(entry)
@@ -362,6 +377,22 @@ def _run(function, jobs, num_workers):
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
+
+
+def _run_in_beam(function, jobs, runner):
+    """Calls function(*job) for every job in Apache Beam, and gives the first argument of each."""
+    try:
+        import apache_beam as beam
+    except ImportError:
+        raise ValueError(
+            f"runner: {runner} needs Apache Beam: pip install clouds_tf[beam]"
+        ) from None
+    options = beam.options.pipeline_options.PipelineOptions(runner=f"{runner.title()}Runner")
+    with beam.Pipeline(options=options) as pipeline:
+        # Without the reshuffle, one worker would take all jobs.
+        shards = pipeline | beam.Create(jobs) | beam.Reshuffle()
+        shards | beam.MapTuple(function)
+    return [path for path, *_ in jobs]
 
 
 def _end_with_parent():

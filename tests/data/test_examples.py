@@ -310,3 +310,25 @@ def test_a_damaged_shard_is_named(broken):
     os.truncate(path, 40)
     with pytest.raises(ValueError, match="00001-of-00002.tfrecord: has 40 bytes, expected"):
         examples.read_info(broken[1])
+
+
+def test_beam_writes_the_same_bytes(data_dir, records_dir, tmp_path):
+    pytest.importorskip("apache_beam")
+    _write(data_dir, str(tmp_path), num_shards=4, num_folds=3, runner="direct")
+    for name in os.listdir(records_dir):
+        with open(os.path.join(records_dir, name), "rb") as one:
+            assert one.read() == (tmp_path / name).read_bytes(), name
+
+
+def test_faults_are_listed_through_beam_too(broken):
+    pytest.importorskip("apache_beam")
+    image = _an_image(broken[0])
+    image.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{image.name}: not a JPEG"):
+        _write(*broken, runner="direct")
+
+
+def test_a_missing_beam_is_named(broken, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(ValueError, match="runner: direct needs Apache Beam: pip install"):
+        _write(*broken, runner="direct")
