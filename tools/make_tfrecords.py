@@ -29,6 +29,7 @@ flags.DEFINE_enum("on_error", "fail", ["fail", "skip"], "What to do about faulty
 flags.DEFINE_enum(
     "runner", "local", ["local", "direct", "flink", "spark", "dataflow"], "Who writes the shards."
 )
+flags.DEFINE_list("beam_options", [], "Options of that runner: --project=P,--region=R.")
 flags.DEFINE_boolean("verify", False, "Only checks the shards in output_dir.")
 
 
@@ -59,6 +60,7 @@ def main():
             exclude=FLAGS.exclude,
             on_error=FLAGS.on_error,
             runner=FLAGS.runner,
+            beam_options=FLAGS.beam_options,
             progress=progress,
         )
     rejected = f", {info['num_rejected']} faults in rejected.csv" if info["num_rejected"] else ""

@@ -277,6 +277,7 @@ def write_records(
     exclude=None,
     on_error="fail",
     runner="local",
+    beam_options=(),
     progress=lambda done, total: None,
 ):
     """Writes a folder of data as shards of TFRecords, folds.csv, and dataset_info.json last.
@@ -300,6 +301,7 @@ def write_records(
             "skip" leaves faulty images out and lists them in rejected.csv.
         runner: "local", or the name of an Apache Beam runner, such as "direct" or "dataflow", which
             then decides on the number of processes.
+        beam_options: what that runner wants to know, such as ["--project=P", "--region=R"].
         progress: a function, called with the number of images done and of all.
 
     Returns:
@@ -323,7 +325,7 @@ def write_records(
     if runner == "local":
         paths = _run(write_shard, jobs, num_workers)
     else:
-        paths = _run_in_beam(write_shard, jobs, runner)
+        paths = _run_in_beam(write_shard, jobs, runner, beam_options)
     for entry, found in map(_read_card, paths):
         faults += found
         if entry:
@@ -379,7 +381,7 @@ def _run(function, jobs, num_workers):
             raise
 
 
-def _run_in_beam(function, jobs, runner):
+def _run_in_beam(function, jobs, runner, beam_options):
     """Calls function(*job) for every job in Apache Beam, and gives the first argument of each."""
     try:
         import apache_beam as beam
@@ -387,7 +389,9 @@ def _run_in_beam(function, jobs, runner):
         raise ValueError(
             f"runner: {runner} needs Apache Beam: pip install clouds_tf[beam]"
         ) from None
-    options = beam.options.pipeline_options.PipelineOptions(runner=f"{runner.title()}Runner")
+    options = beam.options.pipeline_options.PipelineOptions(
+        list(beam_options), runner=f"{runner.title()}Runner"
+    )
     with beam.Pipeline(options=options) as pipeline:
         # Without the reshuffle, one worker would take all jobs.
         shards = pipeline | beam.Create(jobs) | beam.Reshuffle()
