@@ -25,10 +25,10 @@ FILENAME_KEY = "image/filename"
 ENCODED_KEY = "image/encoded"
 HEIGHT_KEY = "image/height"
 WIDTH_KEY = "image/width"
-RLE_KEY = "mask/rle"
+RUNS_KEY = "mask/runs"
 MASK_HEIGHT_KEY = "mask/height"
 MASK_WIDTH_KEY = "mask/width"
 FOLD_KEY = "fold"
 
 # Raised whenever the meaning of the records or of postprocessing.json changes.
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2

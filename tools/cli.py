@@ -61,7 +61,10 @@ def _first_line(error):
     """The part of a TensorFlow error that speaks of the data, without the names of graph nodes."""
     lines = [line for line in error.message.splitlines() if not _ABOUT_THE_GRAPH.match(line)]
     line = lines[0] if lines else type(error).__name__
-    return re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line)
+    line = re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line)
+    if "DataLoss" in type(error).__name__:
+        line += "; tools/make_tfrecords.py --verify --output_dir=R names the damaged shard"
+    return line
 
 
 def run(main):

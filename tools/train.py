@@ -11,6 +11,7 @@ from absl import flags
 import cli
 from clouds_tf import files, schema
 from clouds_tf.data import examples, input_pipeline
+from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
 from clouds_tf.models import losses, pretrained
 from clouds_tf.models.unet import ENCODERS, unet
 from clouds_tf.training import distribution, workdir
@@ -35,7 +36,10 @@ flags.DEFINE_float(
 )
 flags.DEFINE_boolean("classification_head", False, "Whether to learn presence beside the masks.")
 flags.DEFINE_boolean("xla", False, "Whether XLA compiles the step.")
-flags.DEFINE_boolean("augment", True, "Whether to flip images at random.")
+flags.DEFINE_enum("augmentation", "flips", sorted(AUGMENTATIONS), "What happens to each image.")
+flags.DEFINE_enum("mix", "none", sorted(MIXES), "What happens to each batch.")
+flags.DEFINE_enum("cache", "none", ["none", "memory", "disk"], "Where decoded images are kept.")
+flags.DEFINE_string("cache_dir", None, "Folder for --cache=disk.")
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
 flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "Devices to train on.")
 flags.DEFINE_integer("num_devices", None, "How many, under mirrored.", lower_bound=1)
@@ -55,7 +59,7 @@ def main():
         **{
             name: FLAGS[name].value
             for name in ("fold", "epochs", "batch_size", "loss", "learning_rate")
-            + ("augment", "precision", "seed", "encoder_weights", "init_checkpoint")
+            + ("augmentation", "mix", "precision", "seed", "encoder_weights", "init_checkpoint")
             + ("freeze_encoder", "encoder_learning_rate_factor", "xla")
         },
     }
@@ -88,7 +92,10 @@ def main():
             FLAGS.batch_size,
             FLAGS.epochs,
             FLAGS.seed,
-            augment=FLAGS.augment,
+            augmentation=FLAGS.augmentation,
+            mix=FLAGS.mix,
+            cache=FLAGS.cache,
+            cache_dir=FLAGS.cache_dir,
         ),
         input_pipeline.validation_batches(
             FLAGS.records_dir, held_out, FLAGS.image_size, FLAGS.batch_size

@@ -1,7 +1,9 @@
 """train.csv and submissions: read, checked, split into folds, written."""
 
 import csv
+import gzip
 import io
+import typing
 
 import numpy as np
 import pandas as pd
@@ -14,8 +16,29 @@ from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE, LABEL_COLUMN, RLE_COLUMN
 _ROWS_AT_A_TIME = 1024  # bounds the memory of checking: a row is about 17 kB of text
 
 
+class Fault(typing.NamedTuple):
+    """What is wrong with the data: the file, the line in it (0 if there are none), the reason."""
+
+    file: str
+    line: int
+    reason: str
+
+    def __str__(self):
+        return f"{self.file}{f', line {self.line}' if self.line else ''}: {self.reason}"
+
+
+def raise_faults(faults):
+    """Raises one ValueError that lists all faults, one a line; none, and nothing happens."""
+    if len(faults) == 1:
+        raise ValueError(str(faults[0]))
+    if faults:
+        raise ValueError("\n  ".join([f"{len(faults)} faults:", *map(str, faults)]))
+
+
 def read_rows(path):
     """Reads the rows of a CSV of labels, in their order, without looking at the RLE.
+
+    The file may be compressed by gzip, begin with a byte order mark, and have other columns too.
 
     Args:
         path: a CSV with the columns Image_Label ("<file name>_<class>") and EncodedPixels.
@@ -26,34 +49,59 @@ def read_rows(path):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing or a label is malformed; the first line is named.
+        ValueError: a column is missing or labels are malformed; all of them are named.
     """
+    rows, faults = _read_labels(path)
+    raise_faults(faults)
+    return rows
+
+
+def _read_labels(path):
+    """As `read_rows`, but gives the well-formed rows and the faults of the others."""
+    frame = _read_frame(path, (LABEL_COLUMN, RLE_COLUMN))
+    labels = frame[LABEL_COLUMN].str.rsplit("_", n=1, expand=True).reindex(columns=[0, 1])
+    rows = pd.DataFrame({"filename": labels[0], "class": labels[1], "rle": frame[RLE_COLUMN]})
+    unknown = ~rows["class"].isin(CLASS_NAMES) | (rows["filename"] == "")
+    faults = [
+        Fault(
+            path,
+            line,
+            f"got the label {label!r}, expected <file name>_<class> with a class of "
+            + ", ".join(CLASS_NAMES),
+        )
+        for line, label in frame[LABEL_COLUMN][unknown].items()
+    ]
+    return rows[~unknown], faults
+
+
+def _read_frame(path, columns):
+    """A DataFrame of strings, "" for what is empty; its index is the line number, from 2."""
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
     with tf.io.gfile.GFile(path, "rb") as file:
-        content = io.BytesIO(file.read())
+        content = file.read()
     try:
-        frame = pd.read_csv(content, dtype=str, keep_default_na=False)
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        frame = pd.read_csv(
+            io.BytesIO(content),
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            encoding="utf-8-sig",
+        ).fillna("")
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError, ValueError) as error:
         raise ValueError(f"{path}: not a CSV file: {error}") from None
-    for column in (LABEL_COLUMN, RLE_COLUMN):
+    for column in columns:
         if column not in frame.columns:
             raise ValueError(
                 f"{path}: no column {column!r}, got {', '.join(map(repr, frame.columns))}"
             )
+    frame.index = pd.RangeIndex(2, 2 + len(frame), name="line")
+    frame = frame[(frame != "").any(axis=1)]
     if frame.empty:
         raise ValueError(f"{path}: no rows below the header")
-    frame.index = pd.RangeIndex(2, 2 + len(frame), name="line")
-    labels = frame[LABEL_COLUMN].str.rsplit("_", n=1, expand=True).reindex(columns=[0, 1])
-    rows = pd.DataFrame({"filename": labels[0], "class": labels[1], "rle": frame[RLE_COLUMN]})
-    unknown = ~rows["class"].isin(CLASS_NAMES) | (rows["filename"] == "")
-    if unknown.any():
-        line = unknown.idxmax()
-        raise ValueError(
-            f"{path}, line {line}: got the label {frame[LABEL_COLUMN][line]!r}, expected "
-            f"<file name>_<class> with a class of {', '.join(CLASS_NAMES)}"
-        )
-    return rows
+    return frame
 
 
 def read_csv(path, size=IMAGE_SIZE):
@@ -69,37 +117,88 @@ def read_csv(path, size=IMAGE_SIZE):
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column, label, class or RLE is wrong; file, line, image and class are named.
+        ValueError: columns, labels, classes or RLE are wrong; all of them are named by file, line,
+            image and class.
     """
-    rows = read_rows(path)
+    table, _, faults = check_csv(path, size)
+    raise_faults(faults)
+    return table
+
+
+def check_csv(path, size=IMAGE_SIZE, exclude=()):
+    """Reads a CSV of labels as `read_csv` does, without those images that have a fault.
+
+    Args:
+        path: as `read_csv` has it.
+        size: as `read_csv` has it.
+        exclude: file names whose rows are not looked at.
+
+    Returns:
+        The table of the images without fault, the set of the names of all images, and the list of
+        all faults.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is no such table.
+    """
+    rows, faults = _read_labels(path)
+    rows = rows[~rows["filename"].isin(exclude)]
     twice = rows.duplicated(["filename", "class"])
-    if twice.any():
-        row = rows.loc[twice.idxmax()]
-        raise ValueError(
-            f"{path}, line {row.name}: {row['filename']} has a second row for {row['class']}"
-        )
-    _check_rle(rows, path, size)
-    table = rows.pivot(index="filename", columns="class", values="rle")
-    table = table.reindex(index=rows["filename"].unique(), columns=list(CLASS_NAMES))
-    missing = table.isna()
-    if missing.any(axis=None):
-        filename = missing.any(axis=1).idxmax()
-        raise ValueError(
-            f"{path}: {filename} has no row for {missing.loc[filename].idxmax()}; "
-            f"expected one row for each of {', '.join(CLASS_NAMES)}"
-        )
-    return table.rename_axis(columns=None).reset_index()
+    faulty = set()
 
+    def add(line, filename, reason):
+        faulty.add(filename)
+        faults.append(Fault(path, line, f"{filename}{reason}"))
 
-def _check_rle(rows, path, size):
+    for row in rows[twice].itertuples():
+        add(row.Index, row.filename, f" has a second row for {row[2]}")
     for start in range(0, len(rows), _ROWS_AT_A_TIME):
         some = rows.iloc[start : start + _ROWS_AT_A_TIME]
-        faults = rle.faults(tf.constant(some["rle"].tolist()), size).numpy()
-        for row, fault in zip(some.itertuples(), faults):
-            if fault:
-                raise ValueError(
-                    f"{path}, line {row.Index}: {row.filename}, {row[2]}: {fault.decode()}"
-                )
+        reasons = rle.faults(tf.constant(some["rle"].tolist()), size).numpy()
+        for row, reason in zip(some.itertuples(), reasons):
+            if reason:
+                add(row.Index, row.filename, f", {row[2]}: {reason.decode()}")
+    table = rows[~twice].pivot(index="filename", columns="class", values="rle")
+    table = table.reindex(index=rows["filename"].unique(), columns=list(CLASS_NAMES))
+    for filename, missing in table[table.isna().any(axis=1)].isna().iterrows():
+        names = ", ".join(missing.index[missing])
+        expected = ", ".join(CLASS_NAMES)
+        add(0, filename, f" has no row for {names}; expected one row for each of {expected}")
+    table = table[~table.index.isin(faulty)]
+    table = table.rename_axis(columns=None).reset_index()
+    return table, set(rows["filename"]), sorted(faults)
+
+
+def read_folds(path, filenames):
+    """Reads the fold of every image.
+
+    Args:
+        path: a CSV with the columns filename and fold, as folds.csv beside the shards.
+        filenames: N file names; the CSV may have more.
+
+    Returns:
+        The folds, int64 [N] from 0 on.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an image has no fold, or a fold is not a whole number.
+    """
+    frame = _read_frame(path, ("filename", "fold"))
+    faults = [
+        Fault(path, line, f"got the fold {fold!r}, expected 0, 1, 2, ...")
+        for line, fold in frame["fold"][~frame["fold"].str.fullmatch("[0-9]+")].items()
+    ]
+    folds = dict(zip(frame["filename"], frame["fold"]))
+    faults += [Fault(path, 0, f"no fold for {name}") for name in filenames if name not in folds]
+    raise_faults(faults)
+    return np.array([int(folds[name]) for name in filenames], np.int64)
+
+
+def write_table(path, columns, rows):
+    """Writes a CSV with these columns, whole or not at all."""
+    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
 
 
 def presence(table):
@@ -141,12 +240,14 @@ def write_rows(path, rows):
         The number of rows.
     """
     count = 0
-    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow([LABEL_COLUMN, RLE_COLUMN])
+
+    def cells():
+        nonlocal count
         for filename, class_name, encoded in rows:
-            writer.writerow([f"{filename}_{class_name}", encoded])
             count += 1
+            yield f"{filename}_{class_name}", encoded
+
+    write_table(path, (LABEL_COLUMN, RLE_COLUMN), cells())
     return count
 
 

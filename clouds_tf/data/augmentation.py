@@ -1,22 +1,266 @@
-"""(example, seed) -> example: random changes that move image and mask together."""
+"""(example, seed) -> example: random changes that move image and mask together.
 
+An example is a dict with image uint8 [h, w, 3] and mask uint8 [h, w, 4] of {0, 1}. A seed is an
+int [2]; the same seed makes the same choice, whatever else runs. All of it is stateless: the random
+layers of keras_cv are not used, as they draw from a generator that remembers what it drew before.
+"""
+
+import math
+import warnings
+
+import numpy as np
 import tensorflow as tf
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that its development has ended, at every start of a program
+    from tensorflow_addons.image import resampler
 
 
 def flips(example, seed):
     """Mirrors left-right and top-bottom, each with probability 1/2.
 
     Args:
-        example: a dict with image [h, w, C] and mask [h, w, classes].
-        seed: int [2]; the same seed makes the same choice.
+        example: a dict with image and mask.
+        seed: int [2].
 
     Returns:
         A new dict with both flipped alike.
     """
-    down, across = tf.unstack(tf.random.stateless_uniform([2], seed) < 0.5)
+    axes = tf.boolean_mask([0, 1], tf.random.stateless_uniform([2], seed) < 0.5)
+    words = tf.reverse(_to_words(example["mask"]), axes)
+    image = tf.reverse(example["image"], axes)
+    return {**example, "image": image, "mask": _to_masks(words)}
 
-    def flip(x):
-        x = tf.cond(down, lambda: tf.reverse(x, [0]), lambda: x)
-        return tf.cond(across, lambda: tf.reverse(x, [1]), lambda: x)
 
-    return {**example, "image": flip(example["image"]), "mask": flip(example["mask"])}
+def baseline(example, seed):
+    """Flips, and shifts, scales and rotates with probability 1/2, in one projective warp.
+
+    By at most 0.15 of each side, by 0.85 to 1.15, and by 45 degrees about the centre.
+
+    Args:
+        example: a dict with image and mask.
+        seed: int [2].
+
+    Returns:
+        A new dict with both warped alike: the image bilinearly, the mask by nearest neighbour.
+        What comes in from outside is black, and of no class, as the gap between two orbits is.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 3)
+    size = example["image"].shape[:2]
+    example = flips(example, seeds[0])
+    image, mask = tf.cond(
+        tf.random.stateless_uniform([], seeds[1]) < 0.5,
+        lambda: warp(example, affine_places(size, seeds[2])),
+        lambda: (example["image"], example["mask"]),
+    )
+    return {**example, "image": image, "mask": mask}
+
+
+def strong(example, seed):
+    """Flips, then `affine_places`, `bend` and `cutout` in one warp, then `photometric`.
+
+    Each of the three that move pixels comes with probability 1/2.
+
+    Args:
+        example: a dict with image and mask.
+        seed: int [2].
+
+    Returns:
+        A new dict; image and mask move alike, colours change in the image alone.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 6)
+    use = tf.cast(tf.random.stateless_uniform([3], seeds[0]) < 0.5, tf.float32)
+    size = example["image"].shape[:2]
+    example = flips(example, seeds[1])
+    places = affine_places(size, seeds[2], use[0])
+    places = cutout(bend(places, seeds[3], use[1]), seeds[4], use[2])
+    image, mask = warp(example, places)
+    return {**example, "image": photometric(image, seeds[5]), "mask": mask}
+
+
+def affine_places(size, seed, strength=1.0):
+    """Draws a shift, a scale and a rotation.
+
+    Args:
+        size: (height, width), ints.
+        seed: int [2].
+        strength: 1 for up to 0.15 of each side, 0.85 to 1.15 and 45 degrees; 0 for none.
+
+    Returns:
+        float32 [h, w, 2]: the place (x, y) in the source that each pixel of the result shows.
+    """
+    height, width = size
+    u = strength * tf.random.stateless_uniform([4], seed, -1, 1)
+    radians, zoom = u[0] * math.pi / 4, 1 / (1 + 0.15 * u[1])
+    cos, sin = zoom * tf.cos(radians), zoom * tf.sin(radians)
+    x, y = (width - 1) / 2, (height - 1) / 2
+    # From the result back to the source, about the centre.
+    to_x, to_y = x + 0.15 * width * u[2], y + 0.15 * height * u[3]
+    matrix = [[cos, -sin], [sin, cos], [x - cos * to_x - sin * to_y, y + sin * to_x - cos * to_y]]
+    rows, columns = np.indices(size, np.float32)  # a constant of the graph
+    pixels = np.stack([columns, rows, np.ones_like(rows)], axis=-1).reshape(-1, 3)
+    return tf.reshape(pixels @ tf.convert_to_tensor(matrix), [height, width, 2])
+
+
+def bend(places, seed, strength=1.0, grid=(5, 7), max_shift=0.25):
+    """Moves the knots of a coarse grid at random, and all between them smoothly.
+
+    One warp stands for the two usual ones: knots that move by steps of their own are a grid
+    distortion, and the cubic curve between them makes it as smooth as an elastic one.
+
+    Args:
+        places: float32 [h, w, 2], as `affine_places` gives them.
+        seed: int [2].
+        strength: 1, or 0 for none.
+        grid: rows and columns of knots; those on the border stay.
+        max_shift: of a knot, as a fraction of the distance between knots. At 0.25 nothing folds.
+
+    Returns:
+        New places.
+    """
+    height, width = places.shape[:2]
+    steps = [width / (grid[1] - 1), height / (grid[0] - 1)]
+    inner = [grid[0] - 2, grid[1] - 2, 2]
+    knots = strength * tf.random.stateless_uniform(inner, seed, -max_shift, max_shift) * steps
+    knots = tf.pad(knots, [[1, 1], [1, 1], [0, 0]])
+    return places + tf.image.resize(knots, [height, width], "bicubic")
+
+
+def cutout(places, seed, strength=1.0, max_side=0.35):
+    """Takes a rectangle out of image and mask: its pixels show what is far outside.
+
+    Args:
+        places: float32 [h, w, 2], as `affine_places` gives them.
+        seed: int [2].
+        strength: 1, or 0 for none.
+        max_side: the longest side, as a fraction of the image's.
+
+    Returns:
+        New places.
+    """
+    u = tf.random.stateless_uniform([2, 2], seed)
+
+    def inside(length, center, side):
+        distance = tf.abs(tf.range(length) + 0.5 - center * length)
+        return tf.cast(distance < strength * side * max_side / 2 * length, tf.float32)
+
+    height, width = map(float, places.shape[:2])
+    rows, columns = inside(height, u[0, 0], u[0, 1]), inside(width, u[1, 0], u[1, 1])
+    far = 10 * (height + width)
+    return places - far * (rows[:, tf.newaxis] * columns)[..., tf.newaxis]
+
+
+def photometric(image, seed, gain=0.2, tint=0.05, curve=0.3):
+    """Changes brightness, contrast and colour: x becomes x (a + b (1 - x)), in each colour.
+
+    Black stays black, as the gap between two orbits is.
+
+    Args:
+        image: uint8 [h, w, 3].
+        seed: int [2].
+        gain: the most by which all colours are multiplied, 0.2 for 0.8 to 1.2.
+        tint: the most by which each one is multiplied apart from the others.
+        curve: the most by which dark parts are multiplied more than bright ones.
+
+    Returns:
+        Another image.
+    """
+    u = tf.random.stateless_uniform([5], seed, -1, 1)
+    bright, bent = (1 + gain * u[0]) * (1 + tint * u[1:4]), curve * u[4]
+    image = tf.cast(image, tf.float32)
+    image = tf.minimum(image * (bright + bent - bent / 255 * image), 255)
+    return tf.cast(tf.round(image), tf.uint8)
+
+
+def warp(example, places):
+    """Shows other places of an image and its mask.
+
+    Args:
+        example: a dict with image and mask.
+        places: float32 [h, w, 2], as `affine_places` gives them.
+
+    Returns:
+        Image uint8 [h, w, 3], sampled bilinearly, and mask uint8 [h, w, 4], by nearest neighbour;
+        both are 0 where a place is outside.
+    """
+    height, width = example["image"].shape[:2]
+    image = tf.cast(example["image"], tf.float32)
+    image = tf.round(resampler(image[tf.newaxis], places[tf.newaxis])[0])
+    x, y = tf.unstack(tf.cast(tf.round(places), tf.int32), axis=-1)
+    inside = (x >= 0) & (x < width) & (y >= 0) & (y < height)
+    words = tf.reshape(_to_words(example["mask"]), [-1])
+    words = tf.gather(words, tf.where(inside, y * width + x, 0)) * tf.cast(inside, tf.int32)
+    shape = example["image"].shape
+    return tf.reshape(tf.cast(image, tf.uint8), shape), _to_masks(words)
+
+
+def mixup(images, masks, seed, alpha=0.2):
+    """Blends each example of a batch with the one before it.
+
+    Args:
+        images: uint8 [B, h, w, 3].
+        masks: uint8 [B, h, w, 4] of {0, 1}.
+        seed: int [2].
+        alpha: of the Beta distribution of the share, one for each example.
+
+    Returns:
+        Float32 images 0..255 and float32 masks 0..1, of the same shapes.
+    """
+    share = tf.reshape(_beta([tf.shape(images)[0]], alpha, seed), [-1, 1, 1, 1])
+
+    def blend(x):
+        x = tf.cast(x, tf.float32)
+        return share * x + (1 - share) * tf.roll(x, 1, axis=0)
+
+    return blend(images), blend(masks)
+
+
+def cutmix(images, masks, seed, alpha=1.0):
+    """Pastes a rectangle of each example of a batch into the next one, with its mask.
+
+    Args:
+        images: uint8 [B, h, w, 3].
+        masks: uint8 [B, h, w, 4] of {0, 1}.
+        seed: int [2].
+        alpha: of the Beta distribution of the rectangle's share, one for each example.
+
+    Returns:
+        Images and masks of the same shapes and dtypes.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    count, height, width = tf.unstack(tf.shape(images)[:3])
+    side = tf.sqrt(1 - _beta([count], alpha, seeds[0]))[:, tf.newaxis]
+    center = tf.random.stateless_uniform([2, count, 1], seeds[1])
+
+    def inside(length, place):
+        places = (tf.range(length, dtype=tf.float32) + 0.5) / tf.cast(length, tf.float32)
+        return tf.abs(places - place) < side / 2
+
+    pasted = inside(height, center[0])[:, :, tf.newaxis] & inside(width, center[1])[:, tf.newaxis]
+    pasted = pasted[..., tf.newaxis]
+    return tuple(tf.where(pasted, tf.roll(x, 1, axis=0), x) for x in (images, masks))
+
+
+def _beta(shape, alpha, seed):
+    """Beta(alpha, alpha), float32 of that shape."""
+    one, other = tf.unstack(tf.random.stateless_gamma([2, *shape], seed, alpha))
+    # Both are 0 to the last bit once in a while, if alpha is small.
+    return (one + 1e-30) / (one + other + 2e-30)
+
+
+def _to_words(mask):
+    """uint8 [h, w, 4] -> int32 [h, w]: to move whole pixels is faster with one number for each."""
+    return tf.bitcast(mask, tf.int32)
+
+
+def _to_masks(words):
+    return tf.bitcast(words, tf.uint8)
+
+
+AUGMENTATIONS = {
+    "none": lambda example, seed: example,
+    "flips": flips,
+    "baseline": baseline,
+    "strong": strong,
+}
+MIXES = {"none": lambda images, masks, seed: (images, masks), "mixup": mixup, "cutmix": cutmix}

@@ -5,11 +5,13 @@ import hashlib
 import json
 import multiprocessing
 import os
+import re
+import threading
 
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, rle
 from clouds_tf.data import annotations
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.schema import (
@@ -21,8 +23,7 @@ from clouds_tf.schema import (
     IMAGE_SIZE,
     MASK_HEIGHT_KEY,
     MASK_WIDTH_KEY,
-    NUM_CLASSES,
-    RLE_KEY,
+    RUNS_KEY,
     SCHEMA_VERSION,
     TRAIN_CSV,
     TRAIN_IMAGES,
@@ -30,7 +31,8 @@ from clouds_tf.schema import (
 )
 
 INFO_FILE = "dataset_info.json"
-_JPEG_QUALITY = 95
+FOLDS_FILE = "folds.csv"
+REJECTED_FILE = "rejected.csv"
 
 
 def make_example(filename, encoded, size, rles, mask_size, fold):
@@ -46,24 +48,29 @@ def make_example(filename, encoded, size, rles, mask_size, fold):
 
     Returns:
         A tf.train.Example, which `parse_example` reads.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a RLE is malformed.
     """
 
-    def strings(*values):
-        values = [v if isinstance(v, bytes) else v.encode() for v in values]
-        return tf.train.Feature(bytes_list=tf.train.BytesList(value=values))
+    def string(value):
+        return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    def integer(value):
-        return tf.train.Feature(int64_list=tf.train.Int64List(value=[value]))
+    def integers(*values):
+        return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
+    # The text is parsed once, here: doing so in every epoch would take longer than to draw it.
+    runs = rle.parse(tf.constant(rles), mask_size)
+    runs = np.column_stack([runs.value_rowids(), runs.values])
     feature = {
-        FILENAME_KEY: strings(filename),
-        ENCODED_KEY: strings(encoded),
-        HEIGHT_KEY: integer(size[0]),
-        WIDTH_KEY: integer(size[1]),
-        RLE_KEY: strings(*rles),
-        MASK_HEIGHT_KEY: integer(mask_size[0]),
-        MASK_WIDTH_KEY: integer(mask_size[1]),
-        FOLD_KEY: integer(fold),
+        FILENAME_KEY: string(filename.encode()),
+        ENCODED_KEY: string(encoded),
+        HEIGHT_KEY: integers(size[0]),
+        WIDTH_KEY: integers(size[1]),
+        RUNS_KEY: integers(*runs.ravel()),
+        MASK_HEIGHT_KEY: integers(mask_size[0]),
+        MASK_WIDTH_KEY: integers(mask_size[1]),
+        FOLD_KEY: integers(fold),
     }
     return tf.train.Example(features=tf.train.Features(feature=feature))
 
@@ -75,49 +82,185 @@ def parse_example(serialized):
         serialized: a serialized tf.train.Example, string [].
 
     Returns:
-        A dict: filename string [], encoded string [] (JPEG), size int64 [2], rle string [4],
-        mask_size int64 [2], fold int64 [].
+        A dict: filename string [], encoded string [] (JPEG), size int64 [2], runs int64 [R, 3]
+        (class, start, length, as `rle.draw` takes them), mask_size int64 [2], fold int64 [].
     """
     scalars = {key: tf.io.FixedLenFeature([], tf.string) for key in (FILENAME_KEY, ENCODED_KEY)}
     for key in (HEIGHT_KEY, WIDTH_KEY, MASK_HEIGHT_KEY, MASK_WIDTH_KEY, FOLD_KEY):
         scalars[key] = tf.io.FixedLenFeature([], tf.int64)
     parsed = tf.io.parse_single_example(
-        serialized, {**scalars, RLE_KEY: tf.io.FixedLenFeature([NUM_CLASSES], tf.string)}
+        serialized,
+        {**scalars, RUNS_KEY: tf.io.FixedLenSequenceFeature([3], tf.int64, allow_missing=True)},
     )
     return {
         "filename": parsed[FILENAME_KEY],
         "encoded": parsed[ENCODED_KEY],
         "size": tf.stack([parsed[HEIGHT_KEY], parsed[WIDTH_KEY]]),
-        "rle": parsed[RLE_KEY],
+        "runs": parsed[RUNS_KEY],
         "mask_size": tf.stack([parsed[MASK_HEIGHT_KEY], parsed[MASK_WIDTH_KEY]]),
         "fold": parsed[FOLD_KEY],
     }
 
 
-def _read_image(path, image_size):
+def _read_image(path, image_size, jpeg_quality):
     """The bytes of a JPEG, reduced to image_size if that is given, and their (height, width)."""
     try:
-        encoded = tf.io.read_file(path)
+        encoded = tf.io.read_file(path).numpy()
+        if not encoded.startswith(b"\xff\xd8"):  # tf.io.decode_jpeg reads PNG and GIF too
+            raise ValueError(f"not a JPEG, its first bytes are {encoded[:8]}")
         # A look at the header is not enough: a truncated file shows only when it is decoded.
-        image = tf.io.decode_jpeg(encoded, channels=3, ratio=1 if image_size else 8)
+        tf.io.decode_jpeg(encoded, channels=3, ratio=1 if image_size else 8)
         if image_size:
             image = decode_image(encoded, image_size)
-            encoded = tf.io.encode_jpeg(image, quality=_JPEG_QUALITY, chroma_downsampling=False)
-        return encoded.numpy(), tuple(tf.io.extract_jpeg_shape(encoded)[:2].numpy().tolist())
+            encoded = tf.io.encode_jpeg(image, quality=jpeg_quality, chroma_downsampling=False)
+            encoded = encoded.numpy()
+        return encoded, tuple(tf.io.extract_jpeg_shape(encoded)[:2].numpy().tolist())
     except tf.errors.NotFoundError:
-        raise FileNotFoundError(f"{path}: no such image, but the CSV has rows for it") from None
+        raise ValueError("no such image, but the CSV has rows for it") from None
     except tf.errors.InvalidArgumentError:
-        raise ValueError(f"{path}: not a whole, readable JPEG") from None
+        raise ValueError("not a whole, readable JPEG") from None
 
 
-def _write_shard(path, members, images_dir, image_size, mask_size):
-    """Writes one shard; `members` are (file name, four RLE, fold). Returns the path."""
+def _sha256(path):
+    """The SHA-256 of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def write_shard(path, members, images_dir, image_size, mask_size, jpeg_quality, on_error):
+    """Writes one shard, and a card beside it that says what it holds and what it was made from.
+
+    A shard whose card agrees is left as it is. One with a faulty image is not written at all, or
+    under "skip" without that image.
+
+    Args:
+        path: of the shard.
+        members: a list of (file name, four RLE, fold).
+        images_dir: the folder of the images.
+        image_size: (height, width) to reduce the images to; None keeps the bytes of the files.
+        mask_size: (height, width) of the masks that the RLE encodes.
+        jpeg_quality: of reduced images.
+        on_error: "fail" or "skip".
+
+    Returns:
+        The path.
+    """
+    images = [os.path.join(images_dir, filename) for filename, _, _ in members]
+    stats = [tf.io.gfile.stat(x) if tf.io.gfile.exists(x) else None for x in images]
+    made_from = hashlib.sha256(
+        json.dumps(
+            [SCHEMA_VERSION, image_size, mask_size, jpeg_quality, on_error, members]
+            + [[stat and [stat.length, stat.mtime_nsec] for stat in stats]]
+        ).encode()
+    ).hexdigest()
+    if tf.io.gfile.exists(path) and tf.io.gfile.exists(path + ".json"):
+        card = json.loads(files.read_text(path + ".json"))
+        # A shard with faults has no entry; the file is an older one then.
+        whole = card["shard"] and card["shard"]["sha256"] == _sha256(path)
+        if whole and card["made_from"] == made_from:
+            return path
+
+    faults, folds = [], []
     with files.written_whole(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
-        for filename, rles, fold in members:
-            encoded, size = _read_image(os.path.join(images_dir, filename), image_size)
+        for image, (filename, rles, fold) in zip(images, members):
+            try:
+                encoded, size = _read_image(image, image_size, jpeg_quality)
+            except ValueError as error:
+                faults.append(annotations.Fault(image, 0, str(error)))
+                continue
             example = make_example(filename, encoded, size, rles, mask_size, fold)
             writer.write(example.SerializeToString())
+            folds.append(fold)
+    shard = None
+    if faults and on_error == "fail":
+        tf.io.gfile.remove(path)
+    else:
+        shard = {
+            "file": os.path.basename(path),
+            "num_examples": len(folds),
+            "folds": {str(fold): folds.count(fold) for fold in sorted(set(folds))},
+            "num_bytes": tf.io.gfile.stat(path).length,
+            "sha256": _sha256(path),
+        }
+    card = {"shard": shard, "faults": faults, "made_from": made_from}
+    files.write_text(path + ".json", json.dumps(card, indent=1) + "\n")
     return path
+
+
+def _read_card(path):
+    """The entry of a shard in dataset_info.json, None if it has faults, and a list of Fault."""
+    card = json.loads(files.read_text(path + ".json"))
+    return card["shard"], [annotations.Fault(*fault) for fault in card["faults"]]
+
+
+def check_images(images):
+    """Reads JPEG files and gives a list of Fault."""
+    faults = []
+    for image in images:
+        try:
+            _read_image(image, None, None)
+        except ValueError as error:
+            faults.append(annotations.Fault(image, 0, str(error)))
+    return faults
+
+
+def plan(
+    data_dir,
+    num_shards=16,
+    num_folds=5,
+    mask_size=IMAGE_SIZE,
+    seed=0,
+    folds_csv=None,
+    exclude=None,
+):
+    """Decides which image goes to which shard.
+
+    Images are ordered by fold, shuffled within it, and cut into shards of equal count. So a shard
+    holds one or two folds, and who wants one fold reads only its shards.
+
+    Args:
+        data_dir: a folder with train.csv and train_images/.
+        num_shards: number of files, from 1 to the number of images.
+        num_folds: number of folds, from 2.
+        mask_size: (height, width) of the masks that the RLE encodes.
+        seed: of the folds and of the order.
+        folds_csv: a CSV with the columns filename and fold, to take instead of new folds.
+        exclude: a text file with a file name on each line: images to leave out.
+
+    Returns:
+        A list of shards, each a list of (file name, four RLE, fold), and the list of faults in
+        train.csv.
+    """
+    csv_path = os.path.join(data_dir, TRAIN_CSV)
+    excluded = set(files.read_text(exclude).split()) if exclude else set()
+    table, named, faults = annotations.check_csv(csv_path, mask_size, excluded)
+    images_dir = os.path.join(data_dir, TRAIN_IMAGES)
+    found = tf.io.gfile.listdir(images_dir) if tf.io.gfile.isdir(images_dir) else []
+    faults += [
+        annotations.Fault(os.path.join(images_dir, name), 0, f"no rows for it in {csv_path}")
+        for name in sorted(found)
+        if name.endswith(".jpg") and name not in named | excluded
+    ]
+    if not 1 <= num_shards <= len(table):
+        annotations.raise_faults(faults)
+        raise ValueError(
+            f"num_shards: got {num_shards}, expected 1 to {len(table)}, one image each"
+        )
+    if folds_csv:
+        folds = annotations.read_folds(folds_csv, table["filename"])
+    else:
+        folds = annotations.split_into_folds(annotations.presence(table), num_folds, seed)
+    random_order = np.random.default_rng(seed).permutation(len(table))
+    order = random_order[np.argsort(folds[random_order], kind="stable")]
+    filenames, rles = table["filename"].tolist(), table[list(CLASS_NAMES)].values.tolist()
+    shards = [
+        [(filenames[i], rles[i], int(folds[i])) for i in members]
+        for members in np.array_split(order, num_shards)
+    ]
+    return shards, faults
 
 
 def write_records(
@@ -129,64 +272,94 @@ def write_records(
     mask_size=IMAGE_SIZE,
     seed=0,
     num_workers=2,
-    progress=iter,
+    jpeg_quality=95,
+    folds_csv=None,
+    exclude=None,
+    on_error="fail",
+    runner="local",
+    beam_options=(),
+    progress=lambda done, total: None,
 ):
-    """Writes a folder of data as shards of TFRecords, and dataset_info.json last.
+    """Writes a folder of data as shards of TFRecords, folds.csv, and dataset_info.json last.
 
-    Images are ordered by fold, shuffled within it, and cut into shards of equal count. So a shard
-    holds one or two folds, and who wants one fold reads only its shards.
+    Killed at any moment and called again, it writes only the shards that are missing, and the
+    result is that of one undisturbed call.
 
     Args:
         data_dir: a folder with train.csv and train_images/.
         output_dir: where the shards go.
-        num_shards: number of files, from 1 to the number of images.
-        num_folds: number of folds, from 2.
+        num_shards: as `plan` has it.
+        num_folds: as `plan` has it.
         image_size: (height, width) to reduce the images to; None keeps the bytes of the files.
         mask_size: (height, width) of the masks that the RLE encodes.
         seed: of the folds and of the order.
         num_workers: number of processes; 1 writes in this one.
-        progress: wraps the iterable of finished shards, such as tqdm.
+        jpeg_quality: of reduced images, 1 to 100.
+        folds_csv: as `plan` has it.
+        exclude: as `plan` has it.
+        on_error: "fail" looks at all the data and then raises an error that lists all faults;
+            "skip" leaves faulty images out and lists them in rejected.csv.
+        runner: "local", or the name of an Apache Beam runner, such as "direct" or "dataflow", which
+            then decides on the number of processes.
+        beam_options: what that runner wants to know, such as ["--project=P", "--region=R"].
+        progress: a function, called with the number of images done and of all.
 
     Returns:
         The content of dataset_info.json, as `read_info` gives it.
 
     Raises:
-        FileNotFoundError, ValueError: train.csv or an image is missing or faulty, or an argument is
+        FileNotFoundError, ValueError: train.csv or images are missing or faulty, or an argument is
             out of its range. Shards that were finished stay; dataset_info.json is not written.
     """
-    table = annotations.read_csv(os.path.join(data_dir, TRAIN_CSV), mask_size)
-    if not 1 <= num_shards <= len(table):
-        raise ValueError(
-            f"num_shards: got {num_shards}, expected 1 to {len(table)}, one image each"
-        )
-    folds = annotations.split_into_folds(annotations.presence(table), num_folds, seed)
-    random_order = np.random.default_rng(seed).permutation(len(table))
-    order = random_order[np.argsort(folds[random_order], kind="stable")]
-    rles = table[list(CLASS_NAMES)].to_numpy(dtype=object)
-    shards, jobs = [], []
-    for shard, members in enumerate(np.array_split(order, num_shards)):
-        name = f"clouds-{shard:05d}-of-{num_shards:05d}.tfrecord"
-        counts = {str(fold): int(np.sum(folds[members] == fold)) for fold in set(folds[members])}
-        shards.append({"file": name, "num_examples": len(members), "folds": counts})
-        examples = [(table["filename"][i], tuple(rles[i]), int(folds[i])) for i in members]
-        images_dir = os.path.join(data_dir, TRAIN_IMAGES)
-        jobs.append((os.path.join(output_dir, name), examples, images_dir, image_size, mask_size))
-
-    tf.io.gfile.makedirs(output_dir)
-    for _ in progress(_run(_write_shard, jobs, num_workers)):
-        pass
+    shards, faults = plan(data_dir, num_shards, num_folds, mask_size, seed, folds_csv, exclude)
+    images_dir = os.path.join(data_dir, TRAIN_IMAGES)
+    if faults and on_error == "fail":
+        images = [[os.path.join(images_dir, x) for x, _, _ in members] for members in shards]
+        faults += sum(_run(check_images, [(x,) for x in images], num_workers), [])
+        annotations.raise_faults(sorted(faults))
+    _remove_leftovers(output_dir)
+    names = [f"clouds-{i:05d}-of-{num_shards:05d}.tfrecord" for i in range(num_shards)]
+    how = (images_dir, image_size, mask_size, jpeg_quality, on_error)
+    jobs = [(os.path.join(output_dir, x), members, *how) for x, members in zip(names, shards)]
+    entries, total, done = [], sum(map(len, shards)), 0
+    if runner == "local":
+        paths = _run(write_shard, jobs, num_workers)
+    else:
+        paths = _run_in_beam(write_shard, jobs, runner, beam_options)
+    for entry, found in map(_read_card, paths):
+        faults += found
+        if entry:
+            entries.append(entry)
+            done += entry["num_examples"]
+            progress(done, total)
+    faults.sort()
+    if on_error == "fail":
+        annotations.raise_faults(faults)
+    elif faults:
+        rejected = os.path.join(output_dir, REJECTED_FILE)
+        annotations.write_table(rejected, annotations.Fault._fields, faults)
+    members = sorted((filename, fold) for shard in shards for filename, _, fold in shard)
+    annotations.write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
     info = {
         "schema_version": SCHEMA_VERSION,
         "class_names": list(CLASS_NAMES),
-        "num_examples": len(table),
-        "num_folds": num_folds,
         "image_size": image_size and list(image_size),
         "mask_size": list(mask_size),
+        "num_examples": done,
+        "num_folds": max(fold for _, fold in members) + 1,
         "seed": seed,
-        "shards": shards,
+        "num_rejected": len(faults),
+        "shards": sorted(entries, key=lambda entry: entry["file"]),
     }
     files.write_text(os.path.join(output_dir, INFO_FILE), json.dumps(info, indent=1) + "\n")
     return info
+
+
+def _remove_leftovers(output_dir):
+    """Removes what a killed run left half-written, and what says that all is well."""
+    for name in tf.io.gfile.listdir(output_dir) if tf.io.gfile.isdir(output_dir) else ():
+        if re.fullmatch(r"\.\d+\..*", name) or name in (INFO_FILE, REJECTED_FILE):
+            tf.io.gfile.remove(os.path.join(output_dir, name))
 
 
 def _run(function, jobs, num_workers):
@@ -196,7 +369,9 @@ def _run(function, jobs, num_workers):
         return
     # TensorFlow's threads do not survive a fork.
     context = multiprocessing.get_context("spawn")
-    with concurrent.futures.ProcessPoolExecutor(num_workers, mp_context=context) as executor:
+    with concurrent.futures.ProcessPoolExecutor(
+        num_workers, mp_context=context, initializer=_end_with_parent
+    ) as executor:
         try:
             futures = [executor.submit(function, *job) for job in jobs]
             for future in concurrent.futures.as_completed(futures):
@@ -206,12 +381,40 @@ def _run(function, jobs, num_workers):
             raise
 
 
+def _run_in_beam(function, jobs, runner, beam_options):
+    """Calls function(*job) for every job in Apache Beam, and gives the first argument of each."""
+    try:
+        import apache_beam as beam
+    except ImportError:
+        raise ValueError(
+            f"runner: {runner} needs Apache Beam: pip install clouds_tf[beam]"
+        ) from None
+    options = beam.options.pipeline_options.PipelineOptions(
+        list(beam_options), runner=f"{runner.title()}Runner"
+    )
+    with beam.Pipeline(options=options) as pipeline:
+        # Without the reshuffle, one worker would take all jobs.
+        shards = pipeline | beam.Create(jobs) | beam.Reshuffle()
+        shards | beam.MapTuple(function)
+    return [path for path, *_ in jobs]
+
+
+def _end_with_parent():
+    """Lets a process end when the one that started it is killed; by itself it would wait on."""
+
+    def wait():
+        multiprocessing.parent_process().join()
+        os._exit(1)
+
+    threading.Thread(target=wait, daemon=True).start()
+
+
 def read_info(records_dir):
     """Reads the dataset_info.json of a folder of shards and checks that the shards are there.
 
     Raises:
         FileNotFoundError: it, or a shard that it names, is not there.
-        ValueError: other classes, or another version of the schema.
+        ValueError: other classes, another version of the schema, or a shard of another length.
     """
     path = os.path.join(records_dir, INFO_FILE)
     info = json.loads(files.read_text(path))
@@ -219,8 +422,35 @@ def read_info(records_dir):
         if info.get(key) != expected:
             raise ValueError(f"{path}: {key}: got {info.get(key)}, expected {expected}")
     for shard in info["shards"]:
-        if not tf.io.gfile.exists(os.path.join(records_dir, shard["file"])):
-            raise FileNotFoundError(f"{os.path.join(records_dir, shard['file'])}: no such shard")
+        path = os.path.join(records_dir, shard["file"])
+        if not tf.io.gfile.exists(path):
+            raise FileNotFoundError(f"{path}: no such shard")
+        length = tf.io.gfile.stat(path).length
+        if length != shard["num_bytes"]:
+            raise ValueError(f"{path}: has {length} bytes, expected {shard['num_bytes']}")
+    return info
+
+
+def verify_records(records_dir):
+    """Reads a folder of shards from end to end.
+
+    Returns:
+        What `read_info` gives.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_info` does, or the checksum of a shard is another;
+            all such shards are named.
+    """
+    info = read_info(records_dir)
+    faults = []
+    for shard in info["shards"]:
+        path = os.path.join(records_dir, shard["file"])
+        found = _sha256(path)
+        if found != shard["sha256"]:
+            faults.append(
+                annotations.Fault(path, 0, f"SHA-256 is {found}, expected {shard['sha256']}")
+            )
+    annotations.raise_faults(faults)
     return info
 
 

@@ -6,10 +6,10 @@ import os
 import tensorflow as tf
 
 from clouds_tf import rle
-from clouds_tf.data import augmentation
-from clouds_tf.data.examples import parse_example, read_info
+from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
+from clouds_tf.data.examples import fingerprint, parse_example, read_info
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.schema import SUBMISSION_SIZE
+from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 
 # Bounds what the shuffle holds: serialized records, about 0.7 MB each at 1400x2100.
 _SHUFFLE_BUFFER = 1024
@@ -63,15 +63,26 @@ def load_example(record, image_size, mask_size):
     Returns:
         A dict: image uint8 [h, w, 3], mask uint8 [h', w', 4] of {0, 1}.
     """
-    mask = rle.decode(record["rle"], record["mask_size"], mask_size)
+    runs = tf.cast(record["runs"], tf.int32)
+    masks = rle.draw(runs, NUM_CLASSES, record["mask_size"], mask_size)
     return {
         "image": decode_image(record["encoded"], image_size),
-        "mask": tf.transpose(mask, [1, 2, 0]),
+        "mask": tf.reshape(_classes_last(masks), [*mask_size, NUM_CLASSES]),
     }
 
 
+def _classes_last(masks):
+    """uint8 [4, h, w] -> [h, w, 4]."""
+    # The bytes of one 32-bit number per pixel: tf.transpose takes twice as long.
+    words = [
+        tf.bitwise.left_shift(tf.cast(mask, tf.int32), 8 * i)
+        for i, mask in enumerate(tf.unstack(masks, num=NUM_CLASSES))
+    ]
+    return tf.bitcast(tf.add_n(words), tf.uint8)
+
+
 def _shuffle(records, seed):
-    """Shuffles serialized records by a seed int64 [2] that may be a tensor.
+    """Shuffles a dataset by a seed int64 [2] that may be a tensor.
 
     `tf.data.Dataset.shuffle` mixes the global seed into its own, and takes no tensor; this is the
     same op, but its order follows from `seed` alone.
@@ -83,8 +94,8 @@ def _shuffle(records, seed):
         seed=seed[0] + 1,  # two zeros would mean an order that nobody can repeat
         seed2=seed[1],
         reshuffle_each_iteration=False,
-        output_types=[spec.dtype],
-        output_shapes=[spec.shape],
+        output_types=[part.dtype for part in tf.nest.flatten(spec)],
+        output_shapes=[part.shape for part in tf.nest.flatten(spec)],
     )
     return tf.data.experimental.from_variant(shuffled, spec)
 
@@ -115,12 +126,22 @@ def _batches(examples, records_dir, folds, batch_size):
 
 
 def training_batches(
-    records_dir, folds, image_size, batch_size, epochs, seed=0, initial_epoch=0, augment=True
+    records_dir,
+    folds,
+    image_size,
+    batch_size,
+    epochs,
+    seed=0,
+    initial_epoch=0,
+    augmentation="flips",
+    mix="none",
+    cache="none",
+    cache_dir=None,
 ):
     """Batches of every epoch to come, one after the other.
 
-    An epoch shows every image exactly once, in an order and with flips of its own: what an
-    image looks like depends on (seed, epoch, file name) alone, so a run that goes on at epoch k
+    An epoch shows every image exactly once, in an order and with an augmentation of its own: what
+    an image looks like depends on (seed, epoch, file name) alone, so a run that goes on at epoch k
     sees what an undisturbed one would have seen.
 
     Args:
@@ -129,30 +150,65 @@ def training_batches(
         image_size: (height, width) of images and masks.
         batch_size: the most images in a batch, over all replicas; see `batch_sizes`.
         epochs: number of epochs in the whole run.
-        seed: of the order and of the flips.
+        seed: of the order and of the augmentation.
         initial_epoch: the first epoch to show, counted from 0.
-        augment: whether to flip.
+        augmentation: what happens to each image, a key of AUGMENTATIONS.
+        mix: what happens to each batch, a key of MIXES; it depends on (seed, epoch, step).
+        cache: where decoded images wait for the next epoch: "none", "memory" or "disk". With a
+            cache the order of the images is another, as it shuffles what is decoded.
+        cache_dir: a folder for "disk".
 
     Returns:
-        A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, 4] of {0, 1}).
+        A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, 4] of {0, 1});
+        both float32, and masks of 0..1, under mixup.
     """
+    augment, mix_batch = AUGMENTATIONS[augmentation], MIXES[mix]
+
+    def load(record):
+        number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
+        return number, load_example(record, image_size, image_size)
+
+    def in_parallel(dataset, function):
+        return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
+
+    if cache != "none":
+        path = "" if cache == "memory" else _cache_path(cache_dir, records_dir, folds, image_size)
+        cached = in_parallel(_records(records_dir, folds), load).cache(path)
 
     def one_epoch(epoch):
-        def load(record):
-            example = load_example(record, image_size, image_size)
-            if augment:
-                number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
-                fresh = tf.random.experimental.stateless_fold_in([seed, 0], epoch)
-                fresh = tf.random.experimental.stateless_fold_in(fresh, number)
-                example = augmentation.flips(example, fresh)
-            return example
+        def augment_example(number, example):
+            return augment(example, _fold_in([seed, 0], epoch, number))
 
-        records = _records(records_dir, folds, tf.stack([tf.cast(seed, tf.int64), epoch]))
-        examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
-        return _batches(examples, records_dir, folds, batch_size)
+        def mix_step(step, batch):
+            return mix_batch(*batch, _fold_in([seed, 1], epoch, step))
+
+        order = tf.stack([tf.cast(seed, tf.int64), epoch])
+        if cache == "none":
+            loaded = in_parallel(_records(records_dir, folds, order), load)
+        else:
+            loaded = _shuffle(cached, order)
+        examples = in_parallel(loaded, augment_example)
+        batches = _batches(examples, records_dir, folds, batch_size)
+        return batches.enumerate().map(mix_step)
 
     epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
     return epochs_to_come.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+
+
+def _cache_path(cache_dir, records_dir, folds, image_size):
+    """Where decoded images are kept: another name for other records, folds or sizes."""
+    if not cache_dir:
+        raise ValueError("cache_dir: got nothing, expected a folder for the cache on disk")
+    tf.io.gfile.makedirs(cache_dir)
+    height, width = image_size
+    name = "_".join([fingerprint(records_dir), *map(str, folds), f"{height}x{width}"])
+    return os.path.join(cache_dir, name)
+
+
+def _fold_in(seed, *numbers):
+    for number in numbers:
+        seed = tf.random.experimental.stateless_fold_in(seed, number)
+    return seed
 
 
 def validation_batches(records_dir, folds, image_size, batch_size, mask_size=SUBMISSION_SIZE):

@@ -8,7 +8,7 @@ from clouds_tf.rle.coco import (
     to_coco_string,
 )
 from clouds_tf.rle.connected import component_areas, components, remove_small
-from clouds_tf.rle.masks import coverage, decode, encode, resize
+from clouds_tf.rle.masks import coverage, decode, draw, encode, resize
 from clouds_tf.rle.text import faults, parse
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "coverage",
     "decode",
     "dice",
+    "draw",
     "encode",
     "faults",
     "from_coco_counts",

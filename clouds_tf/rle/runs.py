@@ -62,10 +62,10 @@ def count_up(start, end, base, size):
     One kernel does so at the speed of memory, unlike tf.repeat, tf.cumsum or a scatter.
 
     Args:
-        start: int64 [R], the runs' first places, sorted.
-        end: int64 [R], the places behind them.
+        start: int64 or int32 [R], the runs' first places, sorted.
+        end: [R], the places behind them.
         base: int64 [R], at least 0; or int32, where gaps and runs are shorter than 2^31.
-        size: int64, the length of the line.
+        size: the length of the line.
 
     Returns:
         [size] of the dtype of base: at least 0 exactly inside the runs.

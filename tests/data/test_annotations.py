@@ -1,3 +1,5 @@
+import gzip
+
 import numpy as np
 import pytest
 from conftest import real_data
@@ -119,3 +121,28 @@ def test_real_rows_pass():
     assert len(table) == 1000
     assert table["filename"][0] == "0011165.jpg"
     assert table["Fish"][0].startswith("264918 937 266318 937 267718 937")
+
+
+def test_unusual_files_are_read(tmp_path):
+    lines = [f"{line},7" for line in _four("a.jpg", "1 2", "", "", "")]
+    text = "\n".join([f"{HEADER},Extra", '"a.jpg_Fish","1 2",7', *lines[1:]])
+    for content in (
+        text.encode(),
+        b"\xef\xbb\xbf" + text.encode(),
+        text.replace("\n", "\r\n").encode() + b"\r\n\r\n",
+        gzip.compress(text.encode()),
+    ):
+        (tmp_path / "train.csv").write_bytes(content)
+        table = annotations.read_csv(str(tmp_path / "train.csv"), (4, 5))
+        assert table.values.tolist() == [["a.jpg", "1 2", "", "", ""]]
+
+
+def test_all_faults_are_found_and_the_other_images_kept(tmp_path):
+    lines = _four("a.jpg", "1 2", "", "0 1", "x") + _four("b.jpg", "", "", "", "")[:2]
+    path = _write(tmp_path, *lines, *_four("c.jpg", "", "", "", "1 1"), "c_Fish,", "d.jpg_Fog,")
+    table, names, faults = annotations.check_csv(path, (4, 5), exclude=["c"])
+    assert table["filename"].tolist() == ["c.jpg"] and names == {"a.jpg", "b.jpg", "c.jpg"}
+    assert [fault.line for fault in faults] == [0, 4, 5, 13]
+    assert "b.jpg has no row for Gravel, Sugar" in faults[0].reason
+    with pytest.raises(ValueError, match="^5 faults:\n"):
+        annotations.read_csv(path, (4, 5))

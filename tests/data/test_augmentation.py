@@ -1,6 +1,9 @@
+import cv2
 import numpy as np
+import pytest
 import tensorflow as tf
 
+from clouds_tf.data import augmentation
 from clouds_tf.data.augmentation import flips
 
 
@@ -52,3 +55,121 @@ def test_the_given_example_is_left_alone():
     before = dict(example)
     flips(example, [1, 2])
     assert example.keys() == before.keys() and example["image"] is before["image"]
+
+
+def _smooth(size=(64, 96)):
+    """A smooth image, and masks that are 1 where its first colour is above each quarter."""
+    y, x = np.mgrid[: size[0], : size[1]].astype(np.float32)
+    wave = 128 + 100 * np.sin(x / 11) * np.cos(y / 9)
+    image = np.stack([wave, 255 - wave, 40 + x], axis=-1)
+    mask = np.stack([wave > 64 * (i + 1) - 32 for i in range(4)], axis=-1)
+    return {"image": tf.constant(image, tf.uint8), "mask": tf.constant(mask, tf.uint8)}
+
+
+def _matrix(places):
+    """The affine map (x, y, 1) -> place, read off three corners."""
+    origin, right, down = places[0, 0], places[0, 1] - places[0, 0], places[1, 0] - places[0, 0]
+    return np.stack([right, down, origin], axis=1)
+
+
+def test_the_warp_equals_opencv():
+    example = _smooth()
+    for seed in range(5):
+        places = augmentation.affine_places((64, 96), [seed, 1])
+        image, mask = augmentation.warp(example, places)
+        how = {"M": _matrix(places.numpy()), "dsize": (96, 64)}
+        inverse = cv2.WARP_INVERSE_MAP
+        expected = cv2.warpAffine(example["image"].numpy(), flags=cv2.INTER_LINEAR | inverse, **how)
+        difference = np.abs(image.numpy().astype(int) - expected)
+        # OpenCV rounds places to 1/32 pixel.
+        assert difference.mean() < 1 and np.quantile(difference, 0.98) <= 6
+        expected = cv2.warpAffine(example["mask"].numpy(), flags=cv2.INTER_NEAREST | inverse, **how)
+        assert (mask.numpy() != expected).mean() < 0.01
+
+
+def test_shift_scale_and_rotation_keep_to_their_bounds():
+    for seed in range(50):
+        (a, b, _), (c, d, _) = _matrix(augmentation.affine_places((64, 96), [seed, 2]).numpy())
+        assert abs(np.degrees(np.arctan2(b, a))) <= 45.1
+        assert 0.849 <= 1 / np.hypot(a, b) <= 1.151
+        np.testing.assert_allclose([a, b], [d, -c], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["baseline", "strong"])
+def test_image_and_mask_are_warped_alike(name):
+    example = _smooth()
+    augment = tf.function(augmentation.AUGMENTATIONS[name])
+    changed = 0
+    for seed in range(12):
+        # The image is its own mask: what says 200 in one must say 1 in the other.
+        twin = {"image": tf.repeat(example["mask"][..., :1] * 200, 3, -1), "mask": example["mask"]}
+        found = augment(twin, tf.constant([seed, 3]))
+        assert found["image"].dtype == found["mask"].dtype == tf.uint8
+        assert found["mask"].shape == (64, 96, 4)
+        bright = found["image"][..., 1].numpy() > 75
+        assert (bright == found["mask"][..., 0].numpy()).mean() > 0.93
+        changed += not np.array_equal(found["mask"], example["mask"])
+    assert changed > 6
+
+
+@pytest.mark.parametrize("name", list(augmentation.AUGMENTATIONS))
+def test_the_same_seed_gives_the_same_pixels_whatever_the_parallelism(name):
+    example, augment = _smooth(), augmentation.AUGMENTATIONS[name]
+    seeds = tf.data.Dataset.range(8).map(lambda i: tf.stack([i, i + 1]))
+
+    def images(parallel):
+        dataset = seeds.map(lambda seed: augment(example, seed), num_parallel_calls=parallel)
+        return [x["image"].tobytes() for x in dataset.as_numpy_iterator()]
+
+    assert images(1) == images(4)
+    assert len(set(images(4))) >= {"none": 1, "flips": 3}.get(name, 7)
+
+
+def test_bending_keeps_the_order_of_pixels():
+    still = augmentation.affine_places((64, 96), [0, 0], 0.0)
+    np.testing.assert_allclose(still[5, 7], [7, 5], atol=1e-4)
+    for seed in range(20):
+        places = augmentation.bend(still, [seed, 4]).numpy()
+        assert np.diff(places[..., 0], axis=1).min() > 0
+        assert np.diff(places[..., 1], axis=0).min() > 0
+        assert np.abs(places - still).max() > 1
+
+
+def test_cutout_empties_one_rectangle_of_both():
+    example = {
+        "image": tf.fill([64, 96, 3], tf.constant(9, tf.uint8)),
+        "mask": tf.ones([64, 96, 4], tf.uint8),
+    }
+    still = augmentation.affine_places((64, 96), [0, 0], 0.0)
+    image, mask = augmentation.warp(example, augmentation.cutout(still, [1, 5]))
+    empty = mask.numpy()[..., 0] == 0
+    rows, columns = empty.any(axis=1), empty.any(axis=0)
+    assert 0 < rows.sum() <= 24 and 0 < columns.sum() <= 35
+    assert (empty == rows[:, None] & columns).all()
+    np.testing.assert_array_equal(image.numpy()[..., 0], 9 * ~empty)
+
+
+def test_colours_change_smoothly_and_black_stays_black():
+    ramp = tf.tile(tf.range(256)[tf.newaxis, :, tf.newaxis], [2, 1, 3])
+    for seed in range(20):
+        found = augmentation.photometric(tf.cast(ramp, tf.uint8), [seed, 6]).numpy().astype(int)
+        assert (found[:, 0] == 0).all() and (np.diff(found, axis=1) >= 0).all()
+
+
+def test_mixup_blends_and_cutmix_pastes():
+    images = tf.cast(tf.random.stateless_uniform([6, 8, 10, 3], [1, 2], 0, 256, tf.int32), tf.uint8)
+    masks = tf.cast(images[..., :1] > 99, tf.uint8) * tf.ones([4], tf.uint8)
+    mixed, soft = augmentation.mixup(images, masks, [3, 4], alpha=1.0)
+    before = tf.cast(tf.roll(images, 1, axis=0), tf.float32)
+    for i in range(6):
+        pixels, other = tf.cast(images[i], tf.float32).numpy(), before[i].numpy()
+        share = ((mixed[i] - other) / (pixels - other)).numpy()[pixels != other]
+        np.testing.assert_allclose(share, share[0], atol=1e-2)
+        assert 0 <= share[0] <= 1
+    assert soft.dtype == tf.float32 and 0 <= soft.numpy().min() and soft.numpy().max() <= 1
+
+    pasted, hard = (x.numpy() for x in augmentation.cutmix(images, masks, [3, 4]))
+    same = (pasted == images.numpy()).all(axis=-1)
+    assert (same | (pasted == np.roll(images, 1, axis=0)).all(axis=-1)).all()
+    assert 0 < same.mean() < 1
+    np.testing.assert_array_equal(hard[..., 0], pasted[..., 0] > 99)

@@ -1,12 +1,17 @@
 import json
 import os
+import re
+import subprocess
+import sys
+import time
 
 import numpy as np
+import PIL.Image
 import pytest
 import tensorflow as tf
 
 from clouds_tf.data import annotations, examples, sample_data
-from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RLE_KEY
+from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
 
 
 def test_parse_reads_what_make_made():
@@ -14,7 +19,7 @@ def test_parse_reads_what_make_made():
     example = examples.make_example("a.jpg", b"\xff\xd8", (420, 630), rles, (1400, 2100), 3)
     parsed = examples.parse_example(example.SerializeToString())
     assert parsed["filename"] == b"a.jpg" and parsed["encoded"] == b"\xff\xd8"
-    assert parsed["rle"].numpy().tolist() == [b"1 2", b"", b"3 4 9 1", b""]
+    assert parsed["runs"].numpy().tolist() == [[0, 0, 2], [2, 2, 4], [2, 8, 1]]
     assert parsed["size"].numpy().tolist() == [420, 630]
     assert parsed["mask_size"].numpy().tolist() == [1400, 2100]
     assert parsed["fold"].numpy() == 3
@@ -27,7 +32,7 @@ def test_the_keys_are_those_of_the_design():
         "image/encoded",
         "image/height",
         "image/width",
-        "mask/rle",
+        "mask/runs",
         "mask/height",
         "mask/width",
         "fold",
@@ -53,8 +58,13 @@ def test_records_hold_every_image_untouched(data_dir, records_dir):
         _, feature = found[row["filename"]]
         image = (data_dir / "train_images" / row["filename"]).read_bytes()
         assert feature[ENCODED_KEY].bytes_list.value[0] == image
-        rles = [value.decode() for value in feature[RLE_KEY].bytes_list.value]
-        assert rles == [row[name] for name in CLASS_NAMES]
+        expected = [
+            (i, int(start) - 1, int(length))
+            for i, name in enumerate(CLASS_NAMES)
+            for start, length in zip(row[name].split()[::2], row[name].split()[1::2])
+        ]
+        runs = feature[RUNS_KEY].int64_list.value
+        assert list(zip(runs[::3], runs[1::3], runs[2::3])) == expected
 
 
 def test_info_counts_what_the_shards_hold(records_dir):
@@ -114,7 +124,7 @@ def _an_image(folder):
 def test_a_missing_image_is_named(broken):
     image = _an_image(broken[0])
     image.unlink()
-    with pytest.raises(FileNotFoundError, match=f"{image.name}: no such image"):
+    with pytest.raises(ValueError, match=f"{image.name}: no such image"):
         _write(*broken)
     assert not os.path.exists(os.path.join(broken[1], examples.INFO_FILE))
     assert not [name for name in os.listdir(broken[1]) if name.startswith(".")]
@@ -158,3 +168,167 @@ def test_a_missing_shard_is_named(broken):
     os.remove(os.path.join(broken[1], info["shards"][1]["file"]))
     with pytest.raises(FileNotFoundError, match="clouds-00001-of-00002.tfrecord: no such shard"):
         examples.read_info(broken[1])
+
+
+def _contents(folder):
+    return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
+
+
+def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
+    """SIGKILL at several moments, then again: byte for byte what an undisturbed run writes."""
+    arguments = {"num_shards": 6, "num_folds": 3, "image_size": (70, 105)}
+    whole = tmp_path / "whole"
+    examples.write_records(str(data_dir), str(whole), num_workers=1, **arguments)
+    killed = tmp_path / "killed"
+    folders = [str(data_dir), str(killed)]
+    code = "from clouds_tf.data import examples; "
+    code += f"examples.write_records(*{folders}, num_workers=2, **{arguments})"
+    child = subprocess.Popen([sys.executable, "-c", f"if __name__ == '__main__': {code}"])
+    deadline = time.monotonic() + 60
+    while not list(killed.glob("*.tfrecord")) and time.monotonic() < deadline:
+        time.sleep(0.005)
+    child.kill()
+    child.wait()
+    time.sleep(1)  # its processes end by themselves
+    assert not (killed / "dataset_info.json").exists()
+    (killed / ".123.clouds-00005-of-00006.tfrecord").write_bytes(b"half")
+    kept = {path: path.stat().st_ino for path in killed.glob("clouds*.tfrecord")}
+    cards = {path for path in kept if path.with_name(path.name + ".json").exists()}
+    examples.write_records(str(data_dir), str(killed), num_workers=1, **arguments)
+    assert _contents(killed) == _contents(whole)
+    assert all(path.stat().st_ino == kept[path] for path in cards)
+
+
+def test_a_finished_shard_is_written_again_when_it_or_its_source_changed(broken):
+    folder, output_dir = broken
+    info = _write(folder, output_dir)
+    paths = [os.path.join(output_dir, shard["file"]) for shard in info["shards"]]
+    before = [os.stat(path).st_ino for path in paths]
+    assert _write(folder, output_dir) == info
+    assert [os.stat(path).st_ino for path in paths] == before
+
+    with open(paths[0], "r+b") as file:
+        file.seek(100)
+        file.write(b"damage")
+    assert _write(folder, output_dir) == info
+    after = [os.stat(path).st_ino for path in paths]
+    assert after[0] != before[0] and after[1] == before[1]
+    assert _write(folder, output_dir, image_size=(14, 21))["shards"] != info["shards"]
+
+
+def _break_everything(folder):
+    """Breaks rows and images of a folder of 8 images; gives what the faults must say."""
+    images = sorted((folder / "train_images").iterdir())
+    whole = tf.io.decode_jpeg(images[0].read_bytes())
+    images[1].write_bytes(tf.io.encode_png(whole).numpy())
+    images[2].write_bytes(b"<html>404</html>")
+    images[3].write_bytes(b"")
+    images[4].write_bytes(images[4].read_bytes()[:-300])
+    images[5].unlink()
+    (folder / "train_images" / "stray.jpg").write_bytes(images[0].read_bytes())
+    path = folder / "train.csv"
+    lines = path.read_text().splitlines()
+    at = next(i for i, line in enumerate(lines) if line.startswith(f"{images[6].name}_Gravel"))
+    lines[at] = f"{images[6].name}_Gravel,7 0"
+    path.write_text("\n".join([*lines, "x.jpg_Cirrus,"]))
+    return [
+        *(f"{image.name}: not a JPEG" for image in images[1:4]),
+        f"{images[4].name}: not a whole, readable JPEG",
+        f"{images[5].name}: no such image",
+        "stray.jpg: no rows for it",
+        f"train.csv, line {at + 1}: {images[6].name}, Gravel: .*length 0",
+        f"train.csv, line {len(lines) + 1}: got the label 'x.jpg_Cirrus'",
+    ]
+
+
+@pytest.fixture
+def all_broken(tmp_path):
+    folder = tmp_path / "data"
+    sample_data.write_sample_data(str(folder), num_train=8, num_test=1, image_size=(28, 42))
+    return folder, tmp_path / "records", _break_everything(folder)
+
+
+def test_all_faults_are_listed_at_once(all_broken):
+    folder, output_dir, expected = all_broken
+    with pytest.raises(ValueError, match="^8 faults:") as error:
+        _write(folder, str(output_dir))
+    for pattern in expected:
+        assert re.search(pattern, str(error.value)), pattern
+    assert not output_dir.exists()
+
+
+def test_faulty_images_can_be_skipped(all_broken):
+    folder, output_dir, expected = all_broken
+    for _ in range(2):  # the second time from finished shards
+        info = _write(folder, str(output_dir), on_error="skip")
+        assert info["num_examples"] == 2 == len(_read(output_dir)) and info["num_rejected"] == 8
+        lines = (output_dir / "rejected.csv").read_text().splitlines()
+        assert lines[0] == "file,line,reason" and len(lines) == 9
+    examples.verify_records(str(output_dir))
+
+
+def test_grey_and_cmyk_images_are_kept(broken):
+    folder, output_dir = broken
+    first, second, _ = sorted((folder / "train_images").iterdir())
+    image = PIL.Image.open(first)
+    image.convert("L").save(first)
+    image.convert("CMYK").save(second)
+    assert _write(folder, output_dir, image_size=(14, 21))["num_examples"] == 3
+
+
+def test_folds_are_written_and_taken(data_dir, tmp_path):
+    one, two = tmp_path / "one", tmp_path / "two"
+    _write(data_dir, str(one), num_folds=3)
+    lines = (one / "folds.csv").read_text().splitlines()
+    assert lines[0] == "filename,fold" and len(lines) == 13
+    _write(data_dir, str(two), seed=5, folds_csv=str(one / "folds.csv"))
+    assert (two / "folds.csv").read_text().splitlines() == lines
+    assert examples.read_info(str(two))["num_folds"] == 3
+    (one / "folds.csv").write_text("\n".join([*lines[:4], "b.jpg,x"]))
+    with pytest.raises(ValueError, match="10 faults:.*\n.*line 5: got the fold 'x'"):
+        _write(data_dir, str(two), folds_csv=str(one / "folds.csv"))
+
+
+def test_excluded_images_are_left_out(broken, tmp_path):
+    folder, output_dir = broken
+    image = _an_image(folder)
+    image.write_bytes(b"")
+    (tmp_path / "exclude.txt").write_text(f"{image.name}\n")
+    _write(folder, output_dir, exclude=str(tmp_path / "exclude.txt"))
+    assert len(_read(output_dir)) == 2 and image.name not in _read(output_dir)
+
+
+def test_a_damaged_shard_is_named(broken):
+    info = _write(*broken)
+    assert examples.verify_records(broken[1]) == info
+    path = os.path.join(broken[1], info["shards"][1]["file"])
+    with open(path, "r+b") as file:
+        file.seek(50)
+        file.write(b"damage")
+    with pytest.raises(ValueError, match="00001-of-00002.tfrecord: SHA-256 is .*, expected"):
+        examples.verify_records(broken[1])
+    os.truncate(path, 40)
+    with pytest.raises(ValueError, match="00001-of-00002.tfrecord: has 40 bytes, expected"):
+        examples.read_info(broken[1])
+
+
+def test_beam_writes_the_same_bytes(data_dir, records_dir, tmp_path):
+    pytest.importorskip("apache_beam")
+    _write(data_dir, str(tmp_path), num_shards=4, num_folds=3, runner="direct")
+    for name in os.listdir(records_dir):
+        with open(os.path.join(records_dir, name), "rb") as one:
+            assert one.read() == (tmp_path / name).read_bytes(), name
+
+
+def test_faults_are_listed_through_beam_too(broken):
+    pytest.importorskip("apache_beam")
+    image = _an_image(broken[0])
+    image.write_bytes(b"")
+    with pytest.raises(ValueError, match=f"{image.name}: not a JPEG"):
+        _write(*broken, runner="direct")
+
+
+def test_a_missing_beam_is_named(broken, monkeypatch):
+    monkeypatch.setitem(sys.modules, "apache_beam", None)
+    with pytest.raises(ValueError, match="runner: direct needs Apache Beam: pip install"):
+        _write(*broken, runner="direct")

@@ -114,7 +114,7 @@ def test_another_seed_gives_another_order(records_dir):
 def test_augmentation_can_be_left_out(records_dir):
     plain = input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 12)
     ((expected, _),) = plain.as_numpy_iterator()
-    unchanged = _training(records_dir, augment=False)
+    unchanged = _training(records_dir, augmentation="none")
     shown = np.concatenate([images for images, _ in unchanged.as_numpy_iterator()])
     assert sorted(x.tobytes() for x in shown) == sorted(x.tobytes() for x in expected)
 
@@ -153,3 +153,34 @@ def test_native_images_with_their_masks(tmp_path):
         for i, name in enumerate(CLASS_NAMES):
             expected = _nearest(_full_decode(row[name]), (320, 480))
             np.testing.assert_array_equal(masks[index, ..., i], expected)
+
+
+@pytest.mark.parametrize("cache", ["memory", "disk"])
+def test_a_cache_changes_the_order_alone(records_dir, tmp_path, cache):
+    arguments = {"epochs": 3, "augmentation": "baseline", "batch_size": 12}
+
+    def epochs(**more):
+        batches = _training(records_dir, **arguments, **more).as_numpy_iterator()
+        return [[x.tobytes() for x in images] for images, _ in batches]
+
+    plain = epochs()
+    for _ in range(2):  # the second time, what is on disk is there already
+        cached = epochs(cache=cache, cache_dir=str(tmp_path))
+        assert [sorted(x) for x in cached] == [sorted(x) for x in plain]
+        assert len({tuple(sorted(x)) for x in cached}) == 3
+    assert bool(list(tmp_path.iterdir())) == (cache == "disk")
+
+
+def test_a_cache_on_disk_needs_a_folder(records_dir):
+    with pytest.raises(ValueError, match="cache_dir: got nothing"):
+        _training(records_dir, cache="disk")
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+def test_mixed_batches_are_repeatable_and_new_in_every_epoch(records_dir, mix):
+    def sums():
+        batches = _training(records_dir, epochs=2, mix=mix).as_numpy_iterator()
+        return [images.sum() for images, _ in batches]
+
+    first, again = sums(), sums()
+    assert first == again and len(set(first)) == len(first)

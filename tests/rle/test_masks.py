@@ -246,3 +246,13 @@ def test_real_rows_at_half_and_at_odd_sizes():
     full = rle.decode(rows, FULL, FULL).numpy()
     for size in [(700, 1050), (320, 480), (1401, 2099)]:
         np.testing.assert_array_equal(rle.decode(rows, FULL, size), nearest(full, size))
+
+
+@pytest.mark.parametrize("dtype", [tf.int32, tf.int64])
+@pytest.mark.parametrize("size", [(5, 7), (3, 4), (10, 21)])
+def test_draw_equals_decode(size, dtype):
+    strings = ["1 3 9 4", "", "35 1"]
+    runs = rle.parse(strings, (5, 7))
+    runs = tf.concat([runs.value_rowids()[:, tf.newaxis], runs.values], axis=1)
+    drawn = rle.draw(tf.cast(runs, dtype), 3, (5, 7), size)
+    np.testing.assert_array_equal(drawn, rle.decode(strings, (5, 7), size))

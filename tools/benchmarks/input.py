@@ -1,0 +1,210 @@
+"""Suite input: the pipeline against the usual Keras generator, and against libjpeg-turbo alone."""
+import os
+import pathlib
+import tempfile
+import time
+from concurrent import futures
+
+import cv2
+import numpy as np
+import simplejpeg
+import tensorflow as tf
+from absl import flags
+from benchmarks import measure, print_table
+
+import cli
+from clouds_tf import schema
+from clouds_tf.data import annotations, examples, input_pipeline, sample_data
+from clouds_tf.data.augmentation import AUGMENTATIONS
+
+REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
+
+flags.DEFINE_string("data_dir", str(REAL), "Native images; sample images where it is absent.")
+flags.DEFINE_integer("num_images", 96, "Images in an epoch; fewer files are repeated.")
+flags.DEFINE_integer("repeats", 5, "How often each reader is measured.", lower_bound=1)
+flags.DEFINE_integer("threads", 2, "Threads of each reader but the one-worker ones.", lower_bound=1)
+cli.DEFINE_size("image_size", (320, 480), "Size of images and masks in a batch.")
+
+BATCH_SIZE = 16
+REDUCED_EPOCHS = 5  # a turn of the fast readers is this many epochs, to last as long as the others
+
+
+def make_data(source, folder, num_images):
+    """Writes a folder of data of num_images links to the images of another."""
+    table = annotations.read_csv(os.path.join(source, schema.TRAIN_CSV))
+    rows = [table.iloc[i % len(table)] for i in range(num_images)]
+    names = [f"{i:04d}_{row['filename']}" for i, row in enumerate(rows)]
+    os.makedirs(os.path.join(folder, schema.TRAIN_IMAGES))
+    for name, row in zip(names, rows):
+        os.symlink(
+            os.path.join(source, schema.TRAIN_IMAGES, row["filename"]),
+            os.path.join(folder, schema.TRAIN_IMAGES, name),
+        )
+    rles = [[row[c] for c in schema.CLASS_NAMES] for row in rows]
+    annotations.write_csv(os.path.join(folder, schema.TRAIN_CSV), names, rles)
+
+
+def numpy_decode(string):
+    mask = np.zeros(schema.IMAGE_SIZE[0] * schema.IMAGE_SIZE[1], np.uint8)
+    numbers = np.asarray(string.split(), dtype=int)
+    for start, length in zip(numbers[::2] - 1, numbers[1::2]):
+        mask[start : start + length] = 1
+    return mask.reshape(schema.IMAGE_SIZE, order="F")
+
+
+class Generator(tf.keras.utils.Sequence):
+    """The usual one: OpenCV reads and resizes, numpy decodes the RLE at full size, flips."""
+
+    def __init__(self, data_dir, size):
+        super().__init__()
+        table = annotations.read_csv(os.path.join(data_dir, schema.TRAIN_CSV))
+        self.folder = os.path.join(data_dir, schema.TRAIN_IMAGES)
+        self.rows = table.to_dict("records")
+        self.size = size
+
+    def __len__(self):
+        return -(-len(self.rows) // BATCH_SIZE)
+
+    def __getitem__(self, index):
+        pairs = [self.load(row) for row in self.rows[index * BATCH_SIZE :][:BATCH_SIZE]]
+        return tuple(np.stack(x) for x in zip(*pairs))
+
+    def load(self, row):
+        image = cv2.imread(os.path.join(self.folder, row["filename"]))
+        image = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.size[::-1])
+        masks = [numpy_decode(row[name]) for name in schema.CLASS_NAMES]
+        masks = [cv2.resize(m, self.size[::-1], interpolation=cv2.INTER_NEAREST) for m in masks]
+        mask = np.stack(masks, axis=-1)
+        for axis in (0, 1):
+            if np.random.random() < 0.5:
+                image, mask = np.flip(image, axis), np.flip(mask, axis)
+        return image, mask
+
+
+def keras_reader(data_dir, size, workers):
+    """Reads an epoch of Generator as Model.fit does."""
+    sequence = Generator(data_dir, size)
+
+    def read():
+        enqueuer = tf.keras.utils.OrderedEnqueuer(sequence)
+        enqueuer.start(workers=workers, max_queue_size=10)
+        batches = enqueuer.get()
+        for _ in range(len(sequence)):
+            next(batches)
+        enqueuer.stop()
+
+    return read
+
+
+def turbo_reader(jpegs, size, threads, epochs):
+    """Decodes JPEGs at the scale that the pipeline uses, and nothing else."""
+
+    def decode(jpeg):
+        return simplejpeg.decode_jpeg(jpeg, "RGB", min_height=size[0], min_width=size[1])
+
+    def read():
+        with futures.ThreadPoolExecutor(threads) as pool:
+            for _ in range(epochs):
+                for _ in pool.map(decode, jpegs):
+                    pass
+
+    return read
+
+
+def our_reader(records_dir, size, threads, epochs, **arguments):
+    """Reads epochs of training batches."""
+    dataset = input_pipeline.training_batches(
+        records_dir, [0, 1], size, BATCH_SIZE, epochs, **arguments
+    )
+    options = tf.data.Options()
+    options.threading.private_threadpool_size = threads
+    dataset = dataset.with_options(options)
+
+    def read():
+        for _ in dataset:
+            pass
+
+    return read
+
+
+def read_jpegs(records_dir):
+    """The JPEGs of a folder of records."""
+    shards = examples.read_info(records_dir)["shards"]
+    paths = [os.path.join(records_dir, shard["file"]) for shard in shards]
+    return [examples.parse_example(r)["encoded"].numpy() for r in tf.data.TFRecordDataset(paths)]
+
+
+def resident_megabytes():
+    with open("/proc/self/statm") as file:
+        return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
+
+
+def print_memory(records_dir, size, num_images):
+    """Reads five epochs, and prints the memory of this process after each."""
+    steps = input_pipeline.steps_per_epoch(records_dir, [0, 1], BATCH_SIZE)
+    dataset = input_pipeline.training_batches(records_dir, [0, 1], size, BATCH_SIZE, 5)
+    resident = []
+    for step, _ in enumerate(dataset):
+        if (step + 1) % steps == 0:
+            resident.append(f"{resident_megabytes():.0f}")
+    print(f"MB resident after each of 5 epochs of {num_images} images: {', '.join(resident)}\n")
+
+
+def main():
+    cv2.setNumThreads(1)
+    num_images, size = flags.FLAGS.num_images, flags.FLAGS.image_size
+    threads = flags.FLAGS.threads
+    with tempfile.TemporaryDirectory() as folder:
+        source = flags.FLAGS.data_dir
+        if not os.path.exists(os.path.join(source, schema.TRAIN_CSV)):
+            print(f"{source} is absent: sample images of 1400x2100")
+            source = os.path.join(folder, "sample")
+            sample_data.write_sample_data(source, num_train=min(num_images, 8), num_test=1)
+        data, native, reduced = (os.path.join(folder, x) for x in ("data", "native", "reduced"))
+        make_data(os.path.abspath(source), data, num_images)
+        for records_dir, image_size in ((native, None), (reduced, size)):
+            examples.write_records(
+                data, records_dir, 4, num_folds=2, image_size=image_size, num_workers=1
+            )
+        print_memory(native, size, num_images)
+
+        one_worker, limit = "Keras Sequence, 1 worker", f"simplejpeg, {threads} threads"
+        readers = {
+            one_worker: (1, keras_reader(data, size, 1)),
+            "Keras Sequence, 2 workers": (1, keras_reader(data, size, 2)),
+            f"{limit}, native": (1, turbo_reader(read_jpegs(native), size, threads, 1)),
+            f"{limit}, reduced": (
+                REDUCED_EPOCHS,
+                turbo_reader(read_jpegs(reduced), size, threads, REDUCED_EPOCHS),
+            ),
+            "ours, native, flips": (1, our_reader(native, size, threads, 1)),
+            **{
+                f"ours, reduced, {name}": (
+                    REDUCED_EPOCHS,
+                    our_reader(reduced, size, threads, REDUCED_EPOCHS, augmentation=name),
+                )
+                for name in AUGMENTATIONS
+            },
+        }
+        functions = {name: read for name, (_, read) in readers.items()}
+        wall = measure(functions, flags.FLAGS.repeats)
+        # What other programs do on the same machine hardly changes this one.
+        processor = measure(functions, flags.FLAGS.repeats, time.process_time)
+    images = {name: epochs * num_images for name, (epochs, _) in readers.items()}
+    speed = {name: images[name] / wall[name] for name in readers}
+    cost = {name: processor[name] / images[name] for name in readers}
+    rows = [("reader", "images/s", "/ 1 worker", "/ limit", "CPU ms/image", "limit / CPU")]
+    for name in readers:
+        kind = "reduced" if "reduced" in name else "native"
+        rows.append(
+            (
+                name,
+                f"{speed[name]:.1f}",
+                f"{speed[name] / speed[one_worker]:.2f}",
+                f"{speed[name] / speed[f'{limit}, {kind}']:.2f}",
+                f"{cost[name] * 1e3:.2f}",
+                f"{cost[f'{limit}, {kind}'] / cost[name]:.2f}",
+            )
+        )
+    print_table(rows)
+    print(f"{size[0]}x{size[1]}, {num_images} images, median of {flags.FLAGS.repeats} by turns")

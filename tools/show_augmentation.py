@@ -1,0 +1,70 @@
+"""Draws what each augmentation makes of one image and its masks.
+
+python tools/show_augmentation.py --records_dir=R --output=augmentation.png
+"""
+
+import numpy as np
+from absl import flags
+
+import cli
+from clouds_tf import figures
+from clouds_tf.data import augmentation, input_pipeline
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
+flags.DEFINE_string("output", "augmentation.png", "The picture.")
+cli.DEFINE_size("image_size", (320, 480), "Size of the images.")
+flags.DEFINE_integer("seed", 0, "Seed of the augmentations.", lower_bound=0)
+flags.DEFINE_integer("num_columns", 3, "How often each one is shown.", lower_bound=1)
+
+
+def main():
+    size = FLAGS.image_size
+    images, masks = next(
+        iter(input_pipeline.validation_batches(FLAGS.records_dir, [0], size, 2, mask_size=size))
+    )
+    example = {"image": images[0], "mask": masks[0]}
+    still = augmentation.affine_places(size, [0, 0], strength=0.0)
+
+    def warped(places):
+        return augmentation.warp(example, places)
+
+    def whole(augment):
+        def step(seed):
+            changed = augment(example, seed)
+            return changed["image"], changed["mask"]
+
+        return step
+
+    steps = {
+        "none": lambda seed: (example["image"], example["mask"]),
+        "flips": whole(augmentation.flips),
+        "affine_places": lambda seed: warped(augmentation.affine_places(size, seed)),
+        "bend": lambda seed: warped(augmentation.bend(still, seed)),
+        "cutout": lambda seed: warped(augmentation.cutout(still, seed)),
+        "photometric": lambda seed: (
+            augmentation.photometric(example["image"], seed),
+            example["mask"],
+        ),
+        "baseline": whole(augmentation.baseline),
+        "strong": whole(augmentation.strong),
+        **{
+            name: lambda seed, mix=mix: tuple(
+                np.uint8(np.rint(x[0])) for x in mix(images, masks, seed)
+            )
+            for name, mix in augmentation.MIXES.items()
+            if name != "none"
+        },
+    }
+    shown = [
+        (*map(np.asarray, step([FLAGS.seed, column])), name)
+        for name, step in steps.items()
+        for column in range(FLAGS.num_columns)
+    ]
+    figure = figures.overlays(*zip(*shown), FLAGS.num_columns)
+    figures.save(figure, FLAGS.output)
+    print(f"Wrote {len(steps)} augmentations to {FLAGS.output}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
