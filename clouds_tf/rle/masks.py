@@ -48,7 +48,7 @@ def draw(runs, count, source_size, size):
     Returns:
         uint8 [count, height, width] of 0 and 1.
     """
-    row, start, length = tf.unstack(runs, axis=1)
+    row, start, length = tf.unstack(runs, num=3, axis=1)
     return _draw(start, length, row, count, source_size, size)
 
 

@@ -14,6 +14,7 @@ SIZE, TARGET = np.array([7, 5]), np.array([4, 9])
 STRINGS = np.array([["1 3 9 20", " "], ["35 1", "2 1 4 2 8 7 22 5"]])
 MASKS = np.random.default_rng(0).random((2, 2, 7, 5)) < 0.5
 COUNTS = np.array([[[2, 30, 3], [0, 35, 0]]])
+RUNS = np.array([[0, 0, 3], [0, 8, 20], [2, 34, 1], [3, 1, 1], [3, 3, 2], [3, 7, 7]])
 COCO = rle.to_coco_string(STRINGS, SIZE).numpy().astype("S")
 
 CALLS = {
@@ -23,6 +24,7 @@ CALLS = {
     "coverage": (rle.coverage, [STRINGS, SIZE, TARGET]),
     "decode": (rle.decode, [STRINGS, SIZE, TARGET]),
     "dice": (rle.dice, [STRINGS, STRINGS[::-1]]),
+    "draw": (rle.draw, [RUNS, np.array(4), SIZE, TARGET]),
     "encode": (rle.encode, [MASKS]),
     "faults": (rle.faults, [np.char.add(STRINGS, " 1"), SIZE]),
     "from_coco_counts": (rle.from_coco_counts, [COUNTS, SIZE]),
