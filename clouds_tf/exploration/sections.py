@@ -226,8 +226,9 @@ def examples(data, rng):
         return [name for name, there in zip(CLASS_NAMES, labels[filename]) if there]
 
     titled = [", ".join(names(filename)) or "none" for filename in some]
-    fewest = images[present.sum(axis=1) == min(1, present.sum(axis=1).max())][0]
-    richest = images[np.argmax(present.sum(axis=1))]
+    counts = present.sum(axis=1)
+    fewest = images[np.argmin(np.where(counts > 0, counts, NUM_CLASSES + 1))]
+    richest = images[np.argmax(counts)]
     cards = [
         Picture(
             "images",

@@ -3,12 +3,16 @@
 import functools
 import io
 
+import numpy as np
+
 from clouds_tf import files
 from clouds_tf.schema import CLASS_NAMES
 
 try:
     import matplotlib
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
+    from PIL import Image  # which matplotlib brings
 
     AVAILABLE = True
 except ImportError:
@@ -76,11 +80,20 @@ def new_figure(width, height):
 def save(figure, path):
     """Writes a figure as PNG, whole or not at all."""
     with files.written_whole(path) as temporary:
-        figure.savefig(temporary, format="png")
+        _render(figure).save(temporary, format="png")
 
 
 def encode(figure):
     """Writes a figure as the bytes of a WebP, much smaller than a PNG where it shows images."""
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="webp", pil_kwargs={"quality": 85})
+    _render(figure).convert("RGB").save(buffer, format="webp", quality=85)
     return buffer.getvalue()
+
+
+def _render(figure):
+    """The figure as an image of Pillow; drawn once, as long as it does not change."""
+    canvas = figure.canvas
+    if figure.stale or not isinstance(canvas, FigureCanvasAgg):
+        canvas = FigureCanvasAgg(figure)
+        canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba()))
