@@ -365,8 +365,8 @@ def masks(data):
             "Histograms of mask area for each class, and their shares in one. Medians: "
             + _medians(fractions, "{:.1f} %")
             + ".",
-            f"The median mask covers {_medians(fractions, '{:.1f} %')} of the image; "
-            f"{_count(len(summary['tiny']), 'mask')} cover less than {findings.TINY:.0%}.",
+            f"Medians: {_medians(fractions, '{:.1f} %')} of the image; "
+            f"{_count(len(summary['tiny']), 'mask').lower()} of less than {findings.TINY:.0%}.",
         ),
         Picture(
             "average_masks",
@@ -401,8 +401,8 @@ def masks(data):
             ),
             "Histograms of the components of a mask for each class, and their shares in one. "
             f"Medians: {_medians(count, '{:.0f}')}.",
-            f"{num_single / num_masks:.1%} of the masks are of one piece, and the median is "
-            f"{_medians(count, '{:.0f}')} pieces, with pixels that touch at a corner as one piece.",
+            f"{num_single / num_masks:.1%} of the masks are of one piece, where pixels that "
+            f"touch at a corner are one. Median pieces: {_medians(count, '{:.0f}')}.",
         ),
         Picture(
             "component_sizes",
@@ -543,7 +543,7 @@ def images(data):
             f"Two rows of bars. Masks that touch the gap: {_percents(by_touch)}. "
             f"With {findings.ON_BLACK:.0%} or more in it: {_percents(on_black)}.",
             f"{touching:.1%} of the masks reach the gap, as near as one of {GRID[0]} x {GRID[1]} "
-            f"cells tells; {_count(len(summary['on_black']), 'mask')} in it with at least "
+            f"cells tells; {_count(len(summary['on_black']), 'mask').lower()} in it with at least "
             f"{findings.ON_BLACK:.0%} of their area.",
         ),
     ]

@@ -74,6 +74,8 @@ def boxes(runs, height):
     return tf.where(is_empty, tf.zeros_like(least[:, :1]), tf.concat([least, most + 1], 1))
 
 
+# Traced once, also where `measure` is called several times.
+@tf.function
 def describe_image(encoded):
     """Measures one image, decoded at a reduced scale.
 
@@ -129,6 +131,7 @@ def _glint(image, seen):
     return tf.reduce_mean(tf.cast(tf.reduce_all(is_glint, axis=2), tf.float32))
 
 
+@tf.function
 def describe_masks(encoded, size, black):
     """Measures the masks of images on their runs.
 

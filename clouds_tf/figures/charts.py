@@ -65,7 +65,7 @@ def _draw_bars(axes, values, labels):
     drawn = axes.barh([str(name) for name in values], list(values.values()), color=colors)
     axes.bar_label(drawn, labels, fontsize=9.5)
     axes.invert_yaxis()
-    axes.margins(x=0.32)
+    axes.set_xlim(0, 1.32 * max(values.values()) or 1)
     axes.tick_params(axis="y", length=0)
     axes.spines["left"].set_visible(False)
     axes.grid(axis="x")
