@@ -25,9 +25,9 @@ def curves(history):
         axes.plot(epochs, [row[key] for row in history], marker=".", label=label, **style)
 
     line(left, "loss", "training", color=NEUTRAL)
-    line(left, "val_loss", "held out")
+    line(left, "val_loss", "held out", color=ink())
     line(right, "dice", "training", color=NEUTRAL)
-    line(right, "val_dice", "held out")
+    line(right, "val_dice", "held out", color=ink())
     for name in CLASS_NAMES:
         line(right, f"val_dice_{name}", f"held out, {name}", color=PALETTE[name], linewidth=1.3)
     for axes, title in ((left, "Loss"), (right, "Competition Dice at probability 1/2")):
