@@ -58,6 +58,31 @@ def test_names_can_be_read_on_their_colours():
         assert (_luminance(color) + 0.05) / 0.05 >= 7  # contrast with black, WCAG level AAA
 
 
+def test_overlapping_names_stand_apart_and_on_their_masks():
+    masks = np.zeros((40, 60, 4), np.uint8)
+    masks[5:35, 10:50, 0] = 1
+    masks[5:35, 10:50, 1] = 1
+    (axes,) = figures.overlays([np.zeros((40, 60, 3), np.uint8)], [masks], [""], 1).axes
+    (x, y), (other_x, other_y) = (text.get_position() for text in axes.texts)
+    assert abs(x - other_x) >= 15 or abs(y - other_y) >= 5
+    assert 10 <= other_x < 50 and 5 <= other_y < 35
+
+
+def test_the_combinations_of_an_upset_are_bars_and_dots():
+    figure = figures.combinations({("Fish", "Sugar"): 7, (): 2}, "title")
+    above, below = figure.axes
+    assert [bar.get_height() for bar in above.patches] == [7, 2]
+    dots = [len(points.get_offsets()) for points in below.collections]
+    assert dots == [2, 1, 2, 0, 2, 0, 2, 1]  # of each class: all places, then those it is in
+
+
+def test_a_dark_figure_differs_in_its_paper_only():
+    light, dark = (figures.bars({"Fish": 3, "other": 1}, "t", "x", dark=d) for d in (False, True))
+    assert sum(light.get_facecolor()[:3]) > 2.5 > 0.5 > sum(dark.get_facecolor()[:3])
+    colors = [[bar.get_facecolor() for bar in figure.axes[0].patches] for figure in (light, dark)]
+    assert colors[0] == colors[1]
+
+
 def test_a_picture_is_written(tmp_path):
     path = tmp_path / "new" / "curves.png"
     figures.save(figures.curves(_history(2)), str(path))

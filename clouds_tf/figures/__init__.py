@@ -1,0 +1,36 @@
+"""Pictures in one style and one palette. The only room that knows matplotlib.
+
+Every function that returns a Figure takes the keyword dark, for pictures on a dark page.
+"""
+
+from clouds_tf.figures.charts import (
+    average_masks,
+    bars,
+    box_sizes,
+    combinations,
+    curves,
+    distributions,
+    histogram,
+    matrix,
+    shares,
+)
+from clouds_tf.figures.images import overlay, overlays
+from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, save
+
+__all__ = [
+    "AVAILABLE",
+    "PALETTE",
+    "average_masks",
+    "bars",
+    "box_sizes",
+    "combinations",
+    "curves",
+    "distributions",
+    "encode",
+    "histogram",
+    "matrix",
+    "overlay",
+    "overlays",
+    "save",
+    "shares",
+]

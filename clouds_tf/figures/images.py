@@ -1,0 +1,88 @@
+"""Images with their masks."""
+
+import math
+
+import numpy as np
+
+from clouds_tf.figures.style import PALETTE, WIDTH, new_figure, styled
+from clouds_tf.schema import CLASS_NAMES
+
+
+def overlay(axes, image, masks, title=""):
+    """Draws an image with the outline and the name of every mask that is not empty.
+
+    Args:
+        axes: matplotlib Axes to draw on.
+        image: uint8 [H, W, 3].
+        masks: [h, w, 4] of {0, 1}, of any size.
+        title: what to write above it.
+    """
+    height, width = image.shape[:2]
+    axes.imshow(image)
+    axes.set_title(title, fontsize=9, weight="normal", pad=3, loc="center")
+    axes.set_axis_off()
+    rows = (np.arange(masks.shape[0]) + 0.5) * height / masks.shape[0] - 0.5
+    columns = (np.arange(masks.shape[1]) + 0.5) * width / masks.shape[1] - 0.5
+    named = []
+    for i, name in enumerate(CLASS_NAMES):
+        mask = masks[:, :, i].astype(float)
+        if not mask.any():
+            continue
+        # A border of zeros closes the outline of what touches the edge of the image.
+        axes.contour(
+            np.pad(columns, 1, mode="edge"),
+            np.pad(rows, 1, mode="edge"),
+            np.pad(mask, 1),
+            levels=[0.5],
+            colors=[PALETTE[name]],
+            linewidths=2,
+        )
+        x, y = _place_name(columns, rows, mask, named)
+        named.append((x, y))
+        axes.text(
+            x,
+            y,
+            name,
+            color="black",
+            fontsize=9,
+            ha="center",
+            va="center",
+            bbox={"facecolor": PALETTE[name], "edgecolor": "none", "pad": 1.5},
+        )
+
+
+def _place_name(columns, rows, mask, named):
+    """The place (x, y) in the mask nearest to its middle where no other name stands."""
+    where = np.argwhere(mask)
+    y, x = rows[where[:, 0]], columns[where[:, 1]]
+    height, width = rows[-1] + rows[0] + 1, columns[-1] + columns[0] + 1
+    distance = np.hypot(x - np.median(x), y - np.median(y))
+    for a, b in named:
+        distance[(abs(x - a) < 0.25 * width) & (abs(y - b) < 0.13 * height)] += height + width
+    nearest = distance.argmin()
+    return x[nearest], y[nearest]
+
+
+@styled
+def overlays(images, masks, titles, num_columns=3):
+    """Draws a grid of images, each with its masks as `overlay` does.
+
+    Args:
+        images: a list of uint8 [H, W, 3].
+        masks: as many [h, w, 4] of {0, 1}.
+        titles: as many strings.
+        num_columns: pictures in a row.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    num_rows = math.ceil(len(images) / num_columns)
+    height, width = np.max([image.shape[:2] for image in images], axis=0)
+    side = WIDTH / min(num_columns, 2)
+    figure = new_figure(side * num_columns, (side * height / width + 0.3) * num_rows)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for axes, image, mask, title in zip(grid, images, masks, titles):
+        overlay(axes, image, mask, title)
+    for axes in grid[len(images) :]:
+        axes.set_axis_off()
+    return figure

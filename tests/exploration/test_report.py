@@ -1,0 +1,251 @@
+import html.parser
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+
+import numpy as np
+import pandas as pd
+import pytest
+import tensorflow as tf
+from conftest import REPOSITORY
+
+from clouds_tf import figures
+from clouds_tf.data import annotations
+from clouds_tf.exploration import page, report
+from clouds_tf.schema import CLASS_NAMES
+
+SECTIONS = ["The folder", "Labels", "Examples", "Masks", "Images", "Worth a look", "Problems"]
+PICTURES = {
+    "rows",
+    "masks_per_class",
+    "class_balance",
+    "labels_per_image",
+    "combinations",
+    "cooccurrence",
+    "correlation",
+    "images",
+    "image_with_masks",
+    "one_mask",
+    "all_masks",
+    "images_by_class",
+    "augmentation",
+    "areas",
+    "average_masks",
+    "bounding_boxes",
+    "components",
+    "component_sizes",
+    "rle_lengths",
+    "brightness",
+    "brightness_by_class",
+    "black_gap",
+    "sun_glint",
+    "masks_at_the_gap",
+    "closest_pairs",
+}
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+VOID = {"meta", "link", "img", "source", "br"}
+
+pytestmark = pytest.mark.skipif(not figures.AVAILABLE, reason="no matplotlib for the figures")
+
+
+class _Parser(html.parser.HTMLParser):
+    """Keeps all tags with their attributes, and notes what is closed out of turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.texts = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def text(self, tag):
+        return [text for name, text in self.texts if name == tag]
+
+
+def _explore(*args):
+    return subprocess.run(
+        [sys.executable, "tools/explore.py", *args],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture(scope="module")
+def written(data_dir, tmp_path_factory):
+    """The tool's report on the sample data."""
+    folder = tmp_path_factory.mktemp("report") / "new"
+    result = _explore(f"--data_dir={data_dir}", f"--output_dir={folder}")
+    assert result.returncode == 0, result.stderr
+    expected = f"Wrote the report on 12 images, with 0 problems, to {folder}/report.html"
+    assert result.stdout.strip() == expected
+    return folder, (folder / "report.html").read_text()
+
+
+@pytest.fixture
+def drawn_only(monkeypatch):
+    """Figures are drawn but not rendered, which takes most of the time."""
+    monkeypatch.setattr(figures, "save", lambda figure, path: None)
+    monkeypatch.setattr(figures, "encode", lambda figure: b"")
+
+
+def test_all_sections_are_there_and_in_the_table_of_contents(written):
+    parser = _Parser(written[1])
+    assert parser.text("h2") == SECTIONS
+    ids = [attrs["id"] for attrs in parser.all("section")]
+    assert [attrs["href"] for attrs in parser.all("a")] == [f"#{name}" for name in ids]
+
+
+def test_every_picture_has_an_alt_text_and_a_sentence(written):
+    folder, text = written
+    parser = _Parser(text)
+    images = parser.all("img")
+    assert len(images) == len(parser.all("source")) == len(parser.all("figcaption"))
+    assert all(len(attrs["alt"]) > 20 for attrs in images)
+    captions = parser.text("figcaption")
+    assert len(captions) == len(images) and all(caption.endswith(".") for caption in captions)
+    found = {path.stem for path in (folder / "figures").iterdir()}
+    assert PICTURES <= found and len(found) == len(images)
+
+
+def test_nothing_is_asked_from_outside(written):
+    parser = _Parser(written[1])
+    for _, attrs in parser.tags:
+        for key in ("src", "srcset", "href"):
+            assert attrs.get(key, "#").startswith(("#", "data:"))
+    assert not re.search(r"https?:|url\(|@import|<script", written[1])
+    (policy,) = [a for a in parser.all("meta") if "http-equiv" in a]
+    assert policy["content"].startswith("default-src 'none'; img-src data:;")
+
+
+def test_numbers_are_written_too(written):
+    folder, _ = written
+    summary = json.loads((folder / "statistics.json").read_text())
+    assert (summary["num_train_images"], summary["num_test_images"]) == (12, 3)
+    assert summary["problems"] == []
+    rows = pd.read_csv(folder / "rows.csv")
+    assert len(rows) == 48 and set(rows["class"]) == set(CLASS_NAMES)
+    assert {"area", "fraction", "runs", "components", "top", "brightness"} <= set(rows.columns)
+    assert not [path for path in folder.rglob(".*")]
+
+
+def test_a_sample_of_images(data_dir, tmp_path, drawn_only):
+    summary = report.write_report(str(data_dir), str(tmp_path), max_images=1, seed=4)
+    assert (summary["num_images"], summary["num_rows"]) == (1, 4)
+    assert "1 of 12 training images" in (tmp_path / "report.html").read_text()
+
+
+def test_text_is_escaped():
+    shown = page.figure(b"", b"", 'a "b" <c>', "x < y & z")
+    assert 'alt="a &quot;b&quot; &lt;c&gt;"' in shown and "x &lt; y &amp; z" in shown
+    assert "<i>" not in page.table("t", ["<i>"], [["<i>"]]) + page.paragraph("<i>")
+
+
+def _copy(data_dir, folder):
+    shutil.copytree(data_dir, folder)
+    return folder, sorted((folder / "train_images").iterdir())
+
+
+def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only):
+    folder, images = _copy(data_dir, tmp_path / "data")
+    images[0].unlink()
+    images[1].write_bytes(images[1].read_bytes()[:2000])
+    small = tf.io.encode_jpeg(np.full((70, 105, 3), 90, np.uint8))
+    images[2].write_bytes(small.numpy())
+    (folder / "train_images" / "unlisted.jpg").write_bytes(small.numpy())
+    summary = report.write_report(str(folder), str(tmp_path / "out"))
+    assert summary["num_images"] == 10
+    problems = "\n".join(summary["problems"])
+    assert f"{images[0]}: no such image, but the CSV has rows for it" in problems
+    assert f"{images[1]}: not a whole, readable JPEG" in problems
+    assert "1 images without rows in the CSV, such as unlisted.jpg" in problems
+    assert "images of 2 sizes: 1 of 70 x 105, 9 of 140 x 210" in problems
+    assert _Parser((tmp_path / "out" / "report.html").read_text()).text("td")[-4:] == (
+        summary["problems"]
+    )
+
+
+def test_a_folder_without_masks(data_dir, tmp_path, drawn_only):
+    folder, images = _copy(data_dir, tmp_path / "data")
+    names = [image.name for image in images]
+    annotations.write_csv(str(folder / "train.csv"), names, [[""] * 4] * len(names))
+    report.write_report(str(folder), str(tmp_path / "out"))
+    assert "There are no masks." in (tmp_path / "out" / "report.html").read_text()
+
+
+@pytest.mark.parametrize("fault", ["no CSV", "no images", "no columns"])
+def test_a_bad_folder_is_named_and_nothing_is_written(fault, data_dir, tmp_path):
+    folder, _ = _copy(data_dir, tmp_path / "data")
+    csv = folder / "train.csv"
+    if fault == "no CSV":
+        csv.unlink()
+        expected = f"{csv}: no such file"
+    elif fault == "no images":
+        shutil.rmtree(folder / "train_images")
+        expected = f"{folder / 'train_images'}: no such folder"
+    else:
+        csv.write_text("a,b\n1,2\n")
+        expected = f"{csv}: no column 'Image_Label', got 'a', 'b'"
+    with pytest.raises((FileNotFoundError, ValueError), match=f"^{re.escape(expected)}$"):
+        report.write_report(str(folder), str(tmp_path / "out"))
+    assert not (tmp_path / "out").exists()
+
+
+def test_the_tool_says_what_is_wrong_in_one_line(data_dir, tmp_path):
+    folder, _ = _copy(data_dir, tmp_path / "data")
+    lines = (folder / "train.csv").read_text().splitlines()
+    lines[1] = lines[1].split(",")[0] + ",7"
+    (folder / "train.csv").write_text("\n".join(lines))
+    result = _explore(f"--data_dir={folder}", f"--output_dir={tmp_path / 'out'}")
+    assert result.returncode == 1
+    assert result.stderr.startswith(f"explore.py: error: {folder / 'train.csv'}, line 2:")
+    assert result.stderr.count("\n") == 1
+
+
+def _open_in_browser(path, profile):
+    """The page as the browser has it, and what the browser said."""
+    offline = "--disable-quic --disable-background-networking --disable-component-update"
+    options = f"--headless --no-sandbox --disable-gpu --no-first-run --disable-sync {offline}"
+    return subprocess.run(
+        [
+            CHROMIUM,
+            *options.split(),
+            "--enable-logging=stderr",
+            f"--user-data-dir={profile}",
+            "--dump-dom",
+            path.as_uri(),
+        ],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+
+
+@pytest.mark.skipif(not CHROMIUM, reason="no chromium on this machine")
+def test_a_browser_shows_it_and_would_refuse_a_request(written, tmp_path):
+    folder, text = written
+    result = _open_in_browser(folder / "report.html", tmp_path / "profile")
+    assert result.stdout.count("<figcaption>") == text.count("<figcaption>"), result.stderr
+    assert ":CONSOLE" not in result.stderr
+
+    asking = text.replace("<h1>", '<img alt="" src="http://127.0.0.1:9/asked.webp"><h1>')
+    (tmp_path / "asking.html").write_text(asking)
+    result = _open_in_browser(tmp_path / "asking.html", tmp_path / "profile")
+    assert ":CONSOLE" in result.stderr and "Content Security Policy" in result.stderr
