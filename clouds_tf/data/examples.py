@@ -172,7 +172,8 @@ def write_shard(path, members, images_dir, image_size, mask_size, jpeg_quality, 
                 faults.append(annotations.Fault(image, 0, str(error)))
                 continue
             example = make_example(filename, encoded, size, rles, mask_size, fold)
-            writer.write(example.SerializeToString())
+            # The order of a map is that of its keys, not of their hashes, which differ by process.
+            writer.write(example.SerializeToString(deterministic=True))
             folds.append(fold)
     shard = None
     if faults and on_error == "fail":
