@@ -21,7 +21,6 @@ cli.DEFINE_size("image_size", None, "Reduce the images to this size; without it,
 cli.DEFINE_size("mask_size", schema.IMAGE_SIZE, "Size of the masks that the RLE encodes.")
 flags.DEFINE_integer("seed", 0, "Seed of folds and order.", lower_bound=0)
 flags.DEFINE_integer("num_workers", 2, "Number of processes.", lower_bound=1)
-
 flags.DEFINE_integer("jpeg_quality", 95, "Of reduced images.", lower_bound=1, upper_bound=100)
 flags.DEFINE_string("folds_csv", None, "Takes the folds from here: columns filename and fold.")
 flags.DEFINE_string("exclude", None, "Text file with the names of images to leave out.")

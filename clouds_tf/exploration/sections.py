@@ -316,6 +316,18 @@ def _per_class(data, column, only_masks=True):
     return {name: masks[column][masks["class"] == name].to_numpy(float) for name in CLASS_NAMES}
 
 
+def _share_histogram(shares, title):
+    """Draws how much of each image something takes; shares, a Series in [0, 1]."""
+    return functools.partial(
+        figures.histogram,
+        shares.to_numpy(),
+        np.linspace(0, max(shares.max(), 0.01), 41),
+        title,
+        "share of the image",
+        percent=True,
+    )
+
+
 def _medians(values, label):
     return ", ".join(
         f"{name} {label.format(np.median(some))}" for name, some in values.items() if len(some)
@@ -505,28 +517,14 @@ def images(data):
         ),
         Picture(
             "black_gap",
-            functools.partial(
-                figures.histogram,
-                images["gap"].to_numpy(),
-                np.linspace(0, max(images["gap"].max(), 0.01), 41),
-                "Share of the black gap between two orbits",
-                "share of the image",
-                percent=True,
-            ),
+            _share_histogram(images["gap"], "Share of the black gap between two orbits"),
             f"A histogram of the share of black pixels, with a median of {gap['median']:.1%}.",
             f"The gap takes {gap['median']:.1%} of the median image and {gap['max']:.1%} of the "
             f"worst; {(images['gap'] < 0.005).mean():.1%} of the images have next to none.",
         ),
         Picture(
             "sun_glint",
-            functools.partial(
-                figures.histogram,
-                images["glint"].to_numpy(),
-                np.linspace(0, max(images["glint"].max(), 0.01), 41),
-                "Share of sun glint",
-                "share of the image",
-                percent=True,
-            ),
+            _share_histogram(images["glint"], "Share of sun glint"),
             f"A histogram of the share of sun glint, with a median of {glint['median']:.1%}.",
             f"{(images['glint'] > 0.1).mean():.1%} of the images have glint on more than a tenth. "
             "It is an estimate: the places where even the darkest spot between the clouds is grey "
