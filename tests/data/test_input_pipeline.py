@@ -241,6 +241,46 @@ def test_a_cache_on_disk_needs_a_folder(records_dir):
         _training(records_dir, cache="disk")
 
 
+@pytest.fixture
+def data_service():
+    """The address of a tf.data service of two workers in this process."""
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.split("://")[1]
+    workers = [
+        service.WorkerServer(service.WorkerConfig(address, heartbeat_interval_ms=100))
+        for _ in range(2)
+    ]
+    yield dispatcher.target
+    del workers
+
+
+def test_a_data_service_shows_the_same_images_in_each_epoch(records_dir, data_service):
+    arguments = {"batch_size": 5, "epochs": 3, "initial_epoch": 1, "augmentation": "baseline"}
+
+    def epochs(**more):
+        batches = list(_training(records_dir, **arguments, **more).as_numpy_iterator())
+        assert [len(images) for images, _ in batches] == [4] * 6
+        pairs = [image.tobytes() + mask.tobytes() for b in batches for image, mask in zip(*b)]
+        return [sorted(pairs[i : i + 12]) for i in (0, 12)]
+
+    assert epochs(data_service=data_service) == epochs()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"data_service": "localhost:5050"}, "got 'localhost:5050', expected grpc://host:port"),
+        ({"data_service": "grpc://localhost:1"}, "nothing listens at grpc://localhost:1: "),
+        ({"data_service": "grpc://h:1", "cache": "memory"}, "expected no cache and 1 worker"),
+        ({"data_service": "grpc://h:1", "num_workers": 2}, "expected no cache and 1 worker"),
+    ],
+)
+def test_a_data_service_that_cannot_work_is_refused(records_dir, arguments, message):
+    with pytest.raises(ValueError, match=f"^data_service: .*{message}"):
+        _training(records_dir, **arguments)
+
+
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_mixed_batches_are_repeatable_and_new_in_every_epoch(records_dir, mix):
     def sums():
