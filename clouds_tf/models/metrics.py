@@ -1,4 +1,4 @@
-"""Scores of masks: the competition's Dice as a function, and with its relatives as a Keras metric."""
+"""The competition's Dice as a function, and with its relatives as a Keras metric."""
 
 import tensorflow as tf
 
