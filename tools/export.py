@@ -22,17 +22,19 @@ flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "O
 
 def main():
     distribution.set_precision(FLAGS.precision)
-    settings = postprocessing.PLAIN
+    rules = postprocessing.PLAIN
     if FLAGS.postprocessing:
-        settings = postprocessing.read_settings(FLAGS.postprocessing)
+        rules = postprocessing.read_rules(FLAGS.postprocessing)
     module = CloudModel(
         [workdir.load_model(folder) for folder in FLAGS.workdirs],
         [workdir.read_settings(folder)["image_size"] for folder in FLAGS.workdirs],
-        settings,
+        rules,
         FLAGS.test_time_augmentation,
     )
     path = export(module, FLAGS.export_dir)
-    print(f"Exported {len(FLAGS.workdirs)} model(s) with {settings} to {path}")
+    print(
+        f"Exported {len(FLAGS.workdirs)} model(s) with {FLAGS.postprocessing or 'a cut at 1/2'} to {path}"
+    )
 
 
 if __name__ == "__main__":

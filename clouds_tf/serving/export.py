@@ -7,9 +7,8 @@ import tensorflow as tf
 from clouds_tf import files, rle
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.models.folding import fold_batch_norm, fold_upsampling
-from clouds_tf.models.unet import segmentation
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
-from clouds_tf.serving.ensemble import mean_probabilities
+from clouds_tf.serving.ensemble import mean_prediction
 from clouds_tf.serving.postprocessing import PLAIN, postprocess
 
 
@@ -19,13 +18,13 @@ class CloudModel(tf.Module):
     Args:
         models: Keras models from images to logits; several are averaged.
         image_sizes: for each model, the (height, width) that it was trained with.
-        postprocessing: the arguments of `postprocess`: a dict of thresholds and min_areas.
+        rules: four Rules of post-processing, in the order of CLASS_NAMES.
         test_time_augmentation: "none" or "flips".
     """
 
-    def __init__(self, models, image_sizes, postprocessing=PLAIN, test_time_augmentation="none"):
+    def __init__(self, models, image_sizes, rules=PLAIN, test_time_augmentation="none"):
         super().__init__(name="clouds_tf")
-        models = [fold_upsampling(fold_batch_norm(segmentation(model))) for model in models]
+        models = [fold_upsampling(fold_batch_norm(model)) for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
         # minutes to write; the variables are all that has to be tracked.
         self.weights = [model.variables for model in models]
@@ -42,31 +41,38 @@ class CloudModel(tf.Module):
             }
             images = [decoded[size] for size in image_sizes]
             calls = [lambda image, m=model: m(image, training=False) for model in models]
-            return mean_probabilities(calls, images, test_time_augmentation)
+            probabilities, presence = mean_prediction(calls, images, test_time_augmentation)
+            return probabilities, presence, images[0]
 
         def predict(image_bytes):
+            """Probabilities, presence, and images to find the gap in."""
+            shapes = [*SUBMISSION_SIZE, NUM_CLASSES], [NUM_CLASSES], [*image_sizes[0], 3]
             predicted = tf.cond(
                 tf.size(image_bytes) > 0,
                 lambda: predict_some(image_bytes),
                 # oneDNN fails on a convolution of no image.
-                lambda: tf.zeros([0, *SUBMISSION_SIZE, NUM_CLASSES]),
+                lambda: (
+                    tf.zeros([0, *shapes[0]]),
+                    tf.zeros([0, *shapes[1]]),
+                    tf.zeros([0, *shapes[2]], tf.uint8),
+                ),
             )
-            return tf.ensure_shape(predicted, [None, *SUBMISSION_SIZE, NUM_CLASSES])
+            return [tf.ensure_shape(x, [None, *shape]) for x, shape in zip(predicted, shapes)]
 
         signature = [tf.TensorSpec([None], tf.string, name="image_bytes")]
 
         @tf.function(input_signature=signature)
         def serve(image_bytes):
-            predicted = predict(image_bytes)
-            masks = postprocess(predicted, **postprocessing)
+            probabilities, presence, images = predict(image_bytes)
+            masks = postprocess(probabilities, presence, images, rules)
             return {
                 "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2])),
-                "presence": tf.reduce_max(predicted, axis=[1, 2]),
+                "presence": presence,
             }
 
         @tf.function(input_signature=signature)
         def serve_probabilities(image_bytes):
-            return {"probabilities": predict(image_bytes)}
+            return {"probabilities": predict(image_bytes)[0]}
 
         self.serve = serve
         self.serve_probabilities = serve_probabilities
@@ -77,8 +83,7 @@ def export(module, export_dir):
 
     Its signatures take image_bytes, string [N], JPEGs of any size; N may be 0.
         serving_default: encoded_pixels, string [N, 4], the RLE at 350x525, "" where the class is
-            absent; presence, float32 [N, 4] in [0, 1], the highest probability of the class
-            anywhere in the image.
+            absent; presence, float32 [N, 4] in [0, 1], as `mean_prediction` gives it.
         probabilities: probabilities, float32 [N, 350, 525, 4] in [0, 1], before post-processing.
 
     Args:

@@ -9,12 +9,17 @@ from conftest import IMAGE_SIZE
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.serving.ensemble import mean_probabilities
+from clouds_tf.serving.ensemble import mean_prediction
 from clouds_tf.serving.export import CloudModel, export
-from clouds_tf.serving.postprocessing import postprocess
+from clouds_tf.serving.postprocessing import Rule, postprocess
 from clouds_tf.training import workdir as workdirs
 
-SETTINGS = {"thresholds": [0.5, 0.45, 0.55, 0.5], "min_areas": [0, 100, 2000, 90000]}
+RULES = (
+    Rule(),
+    Rule(0.45, 0.5, 100, fill="boxes", remove_gap=True),
+    Rule(0.55, 0.55, 2000, min_component_area=50, fill="holes"),
+    Rule(0.5, 0.5, 90000),
+)
 SIZES = [IMAGE_SIZE, (32, 64)]
 
 
@@ -26,7 +31,7 @@ def models(make_workdir):
 @pytest.fixture(scope="module")
 def saved(models, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
-    return export(CloudModel(models, SIZES, SETTINGS, "flips"), folder)
+    return export(CloudModel(models, SIZES, RULES, "flips"), folder)
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +44,16 @@ def image_bytes(data_dir):
 
 def test_the_reloaded_model_equals_the_one_in_memory(models, saved, image_bytes):
     images = [tf.stack([decode_image(image, size) for image in image_bytes]) for size in SIZES]
-    expected = mean_probabilities(models, images, "flips")
+    expected, presence = mean_prediction(models, images, "flips")
     signatures = tf.saved_model.load(saved).signatures
     found = signatures["probabilities"](image_bytes=image_bytes)["probabilities"]
     assert found.shape == (3, 350, 525, 4)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     answer = signatures["serving_default"](image_bytes=image_bytes)
-    masks = tf.transpose(postprocess(found, **SETTINGS), [0, 3, 1, 2])
+    masks = tf.transpose(postprocess(found, presence, images[0], RULES), [0, 3, 1, 2])
     np.testing.assert_array_equal(rle.decode(answer["encoded_pixels"], *[(350, 525)] * 2), masks)
-    np.testing.assert_allclose(answer["presence"], found.numpy().max(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(answer["presence"], presence, atol=1e-5)
 
 
 def test_no_image_gives_no_answer(saved):
