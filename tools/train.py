@@ -40,6 +40,7 @@ flags.DEFINE_enum("augmentation", "flips", sorted(AUGMENTATIONS), "What happens 
 flags.DEFINE_enum("mix", "none", sorted(MIXES), "What happens to each batch.")
 flags.DEFINE_enum("cache", "none", ["none", "memory", "disk"], "Where decoded images are kept.")
 flags.DEFINE_string("cache_dir", None, "Folder for --cache=disk.")
+flags.DEFINE_string("data_service", None, "grpc://host:port of tools/data_service.py.")
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
 flags.DEFINE_enum("distribute", "none", ["none", "mirrored"], "Devices to train on.")
 flags.DEFINE_integer("num_devices", None, "How many, under mirrored.", lower_bound=1)
@@ -96,6 +97,7 @@ def main():
             mix=FLAGS.mix,
             cache=FLAGS.cache,
             cache_dir=FLAGS.cache_dir,
+            data_service=FLAGS.data_service,
         ),
         input_pipeline.validation_batches(
             FLAGS.records_dir, held_out, FLAGS.image_size, FLAGS.batch_size

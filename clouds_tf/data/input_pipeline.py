@@ -2,7 +2,10 @@
 
 import math
 import os
+import re
+import socket
 
+import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
@@ -42,9 +45,37 @@ def batch_sizes(num_examples, batch_size):
     Returns:
         A list of whole numbers that differ by at most 1, and add up to num_examples.
     """
+    return [end - start for start, end in slices(num_examples, batch_size)]
+
+
+def slices(num_examples, batch_size, worker=0, num_workers=1):
+    """Gives the part of each batch that is one worker's, where several share each batch.
+
+    Args:
+        num_examples: number of examples in an epoch.
+        batch_size: the most examples in a batch, over all workers; see `batch_sizes`.
+        worker: the number of the worker, from 0 on.
+        num_workers: how many there are; their parts are as even as can be.
+
+    Returns:
+        A list of (start, end), the positions in the epoch, one pair for each batch.
+
+    Raises:
+        ValueError: there is no such worker, or a batch has not one example for each.
+    """
+    if not 0 <= worker < num_workers:
+        raise ValueError(f"worker: got {worker}, expected 0 to {num_workers - 1}")
     steps = math.ceil(num_examples / batch_size)
-    ends = [num_examples * i // steps for i in range(steps + 1)]
-    return [end - start for start, end in zip(ends, ends[1:])]
+    if num_examples // steps < num_workers:
+        raise ValueError(
+            f"batch_size: got {batch_size}, which makes batches of {num_examples // steps} of the "
+            f"{num_examples} images, expected at least one image for each of {num_workers} workers"
+        )
+    bounds = [num_examples * i // steps for i in range(steps + 1)]
+    return [
+        tuple(start + (end - start) * part // num_workers for part in (worker, worker + 1))
+        for start, end in zip(bounds, bounds[1:])
+    ]
 
 
 def steps_per_epoch(records_dir, folds, batch_size):
@@ -118,11 +149,22 @@ def _records(records_dir, folds, shuffle_seed=None):
     return records.filter(lambda record: tf.reduce_any(record["fold"] == wanted))
 
 
-def _batches(examples, records_dir, folds, batch_size):
-    """Batches of (image, mask), as even as can be."""
+def _take(dataset, positions):
+    """The elements at the positions of some slices; all that is not taken is never decoded."""
+    taken = np.zeros(positions[-1][1], bool)
+    for start, end in positions:
+        taken[start:end] = True
+    if taken.all():
+        return dataset
+    numbered = dataset.take(len(taken)).enumerate()
+    return numbered.filter(lambda i, _: tf.gather(taken, i)).map(lambda _, element: element)
+
+
+def _batches(examples, positions):
+    """Batches of (image, mask), one for each of some slices."""
     pairs = examples.map(lambda example: (example["image"], example["mask"]))
-    sizes = batch_sizes(count_examples(records_dir, folds), batch_size)
-    return pairs.batch(batch_size).rebatch(sizes)
+    sizes = [end - start for start, end in positions]
+    return pairs.batch(max(sizes)).rebatch(sizes)
 
 
 def training_batches(
@@ -137,6 +179,9 @@ def training_batches(
     mix="none",
     cache="none",
     cache_dir=None,
+    data_service=None,
+    worker=0,
+    num_workers=1,
 ):
     """Batches of every epoch to come, one after the other.
 
@@ -157,12 +202,29 @@ def training_batches(
         cache: where decoded images wait for the next epoch: "none", "memory" or "disk". With a
             cache the order of the images is another, as it shuffles what is decoded.
         cache_dir: a folder for "disk".
+        data_service: grpc://host:port of the dispatcher of a tf.data service, whose workers then
+            read, decode and augment. Each image is shown once in an epoch still, but in the order
+            in which it comes.
+        worker: the number of this worker, from 0 on.
+        num_workers: how many workers share each batch. Together, and in the order of their numbers,
+            their parts of batch i are the batch i of a single worker; each reads all records and
+            decodes its own, or all of them into its cache. A mix stays within a worker's part.
 
     Returns:
         A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, 4] of {0, 1});
         both float32, and masks of 0..1, under mixup.
+
+    Raises:
+        ValueError: no folder for a cache on disk, or as `slices` does; nothing listens at
+            data_service, or it is asked for together with a cache or several workers.
     """
+    if data_service and (cache != "none" or num_workers > 1):
+        raise ValueError(
+            f"data_service: got cache={cache!r} and {num_workers} workers beside it, expected no "
+            "cache and 1 worker"
+        )
     augment, mix_batch = AUGMENTATIONS[augmentation], MIXES[mix]
+    positions = slices(count_examples(records_dir, folds), batch_size, worker, num_workers)
 
     def load(record):
         number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
@@ -175,24 +237,68 @@ def training_batches(
         path = "" if cache == "memory" else _cache_path(cache_dir, records_dir, folds, image_size)
         cached = in_parallel(_records(records_dir, folds), load).cache(path)
 
-    def one_epoch(epoch):
+    def examples_of(epoch):
         def augment_example(number, example):
             return augment(example, _fold_in([seed, 0], epoch, number))
 
-        def mix_step(step, batch):
-            return mix_batch(*batch, _fold_in([seed, 1], epoch, step))
-
         order = tf.stack([tf.cast(seed, tf.int64), epoch])
         if cache == "none":
-            loaded = in_parallel(_records(records_dir, folds, order), load)
+            loaded = in_parallel(_take(_records(records_dir, folds, order), positions), load)
         else:
-            loaded = _shuffle(cached, order)
-        examples = in_parallel(loaded, augment_example)
-        batches = _batches(examples, records_dir, folds, batch_size)
-        return batches.enumerate().map(mix_step)
+            loaded = _take(_shuffle(cached, order), positions)
+        return in_parallel(loaded, augment_example)
+
+    if data_service:
+        examples_of = _served(examples_of, initial_epoch, epochs, data_service)
+
+    def one_epoch(epoch):
+        def mix_step(step, batch):
+            return mix_batch(*batch, _fold_in([seed, 1], epoch, step, worker))
+
+        return _batches(examples_of(epoch), positions).enumerate().map(mix_step)
 
     epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
     return epochs_to_come.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+
+
+def _served(make, initial_epoch, epochs, data_service):
+    """Lets a tf.data service make the datasets of epochs.
+
+    Args:
+        make: a function from an epoch, int64 [], to a tf.data.Dataset.
+        initial_epoch: the first epoch.
+        epochs: the epoch behind the last one.
+        data_service: grpc://host:port of its dispatcher.
+
+    Returns:
+        Another such function; the dataset it gives is made by all workers of the service together.
+    """
+    service = tf.data.experimental.service
+    _check_listening(data_service)
+    traced = tf.function(make)  # so that the graph is built once and not for every epoch
+    datasets = [traced(tf.constant(epoch, tf.int64)) for epoch in range(initial_epoch, epochs)]
+    ids = [service.register_dataset(data_service, dataset) for dataset in datasets]
+
+    def served(epoch):
+        return service.from_dataset_id(
+            service.ShardingPolicy.DYNAMIC,
+            data_service,
+            tf.gather(ids, epoch - initial_epoch),
+            datasets[0].element_spec,
+        )
+
+    return served
+
+
+def _check_listening(data_service):
+    """Raises ValueError unless something listens there; TensorFlow would wait for an hour."""
+    match = re.fullmatch(r"grpc://(.+):(\d+)", data_service)
+    if not match:
+        raise ValueError(f"data_service: got {data_service!r}, expected grpc://host:port")
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
+    except OSError as error:
+        raise ValueError(f"data_service: nothing listens at {data_service}: {error}") from None
 
 
 def _cache_path(cache_dir, records_dir, folds, image_size):
@@ -211,7 +317,15 @@ def _fold_in(seed, *numbers):
     return seed
 
 
-def validation_batches(records_dir, folds, image_size, batch_size, mask_size=SUBMISSION_SIZE):
+def validation_batches(
+    records_dir,
+    folds,
+    image_size,
+    batch_size,
+    mask_size=SUBMISSION_SIZE,
+    worker=0,
+    num_workers=1,
+):
     """Batches of held-out images, once, in the order of the shards, masks as the metric has them.
 
     Args:
@@ -220,13 +334,20 @@ def validation_batches(records_dir, folds, image_size, batch_size, mask_size=SUB
         image_size: (height, width) of the images.
         batch_size: the most images in a batch; see `batch_sizes`.
         mask_size: (height, width) of the masks, decoded at that size straight from the RLE.
+        worker: as `training_batches` has it.
+        num_workers: as `training_batches` has it.
 
     Returns:
         A tf.data.Dataset of (image uint8 [B, h, w, 3], mask uint8 [B, *mask_size, 4]).
+
+    Raises:
+        ValueError: as `slices` does.
     """
+    positions = slices(count_examples(records_dir, folds), batch_size, worker, num_workers)
 
     def load(record):
         return load_example(record, image_size, mask_size)
 
-    examples = _records(records_dir, folds).map(load, num_parallel_calls=tf.data.AUTOTUNE)
-    return _batches(examples, records_dir, folds, batch_size).prefetch(tf.data.AUTOTUNE)
+    records = _take(_records(records_dir, folds), positions)
+    examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+    return _batches(examples, positions).prefetch(tf.data.AUTOTUNE)

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from clouds_tf.data import annotations, examples, input_pipeline
-from clouds_tf.schema import CLASS_NAMES
+from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY
 
 SIZE = (28, 42)
 
@@ -50,6 +50,71 @@ def test_batches_are_few_and_even(num_examples, batch_size):
     sizes = input_pipeline.batch_sizes(num_examples, batch_size)
     assert sum(sizes) == num_examples and len(sizes) == -(-num_examples // batch_size)
     assert 1 <= min(sizes) and max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
+
+
+@given(
+    num_examples=st.integers(1, 200),
+    batch_size=st.integers(1, 50),
+    num_workers=st.integers(1, 6),
+)
+def test_the_slices_of_all_workers_are_the_batches(num_examples, batch_size, num_workers):
+    sizes = input_pipeline.batch_sizes(num_examples, batch_size)
+    if min(sizes) < num_workers:
+        with pytest.raises(ValueError, match=f"batch_size: got {batch_size}, which makes batches"):
+            input_pipeline.slices(num_examples, batch_size, 0, num_workers)
+        return
+    parts = [
+        input_pipeline.slices(num_examples, batch_size, worker, num_workers)
+        for worker in range(num_workers)
+    ]
+    shown = [i for batch in zip(*parts) for start, end in batch for i in range(start, end)]
+    assert shown == list(range(num_examples))
+    for size, batch in zip(sizes, zip(*parts)):
+        lengths = [end - start for start, end in batch]
+        assert sum(lengths) == size and max(lengths) - min(lengths) <= 1
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_workers_together_see_what_one_sees(records_dir, cache):
+    arguments = {"epochs": 2, "augmentation": "baseline", "batch_size": 5, "cache": cache}
+    validation = records_dir, [0, 2], SIZE, 5
+    for make in (
+        lambda **more: _training(records_dir, **arguments, **more),
+        lambda **more: input_pipeline.validation_batches(*validation, **more),
+    ):
+        whole = list(make().as_numpy_iterator())
+        parts = [list(make(worker=i, num_workers=3).as_numpy_iterator()) for i in range(3)]
+        for expected, *batch in zip(whole, *parts):
+            for one, several in zip(expected, zip(*batch)):
+                np.testing.assert_array_equal(np.concatenate(several), one)
+        assert {len(part) for part in parts} == {len(whole)}
+
+
+def test_a_worker_decodes_its_own_examples_alone(data_dir, tmp_path):
+    """Not one of the others: theirs are no JPEGs here."""
+    examples.write_records(str(data_dir), str(tmp_path), 1, num_folds=2, num_workers=1)
+    path = next(tmp_path.glob("*.tfrecord"))
+    records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        for i, record in enumerate(records):
+            example = tf.train.Example.FromString(record)
+            encoded = example.features.feature[ENCODED_KEY].bytes_list.value
+            encoded[0] = encoded[0] if i % 4 < 2 else b"x" * len(encoded[0])
+            writer.write(example.SerializeToString(deterministic=True))
+    for worker in range(2):
+        batches = input_pipeline.validation_batches(
+            str(tmp_path), [0, 1], SIZE, 4, worker=worker, num_workers=2
+        )
+        if worker == 0:
+            assert [len(images) for images, _ in batches] == [2, 2, 2]
+        else:
+            with pytest.raises(tf.errors.InvalidArgumentError):
+                next(iter(batches))
+
+
+def test_a_worker_too_many_is_refused(records_dir):
+    with pytest.raises(ValueError, match="worker: got 2, expected 0 to 1"):
+        _training(records_dir, worker=2, num_workers=2)
 
 
 def test_training_and_held_out_images_make_up_all(records_dir):
@@ -174,6 +239,46 @@ def test_a_cache_changes_the_order_alone(records_dir, tmp_path, cache):
 def test_a_cache_on_disk_needs_a_folder(records_dir):
     with pytest.raises(ValueError, match="cache_dir: got nothing"):
         _training(records_dir, cache="disk")
+
+
+@pytest.fixture
+def data_service():
+    """The address of a tf.data service of two workers in this process."""
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.split("://")[1]
+    workers = [
+        service.WorkerServer(service.WorkerConfig(address, heartbeat_interval_ms=100))
+        for _ in range(2)
+    ]
+    yield dispatcher.target
+    del workers
+
+
+def test_a_data_service_shows_the_same_images_in_each_epoch(records_dir, data_service):
+    arguments = {"batch_size": 5, "epochs": 3, "initial_epoch": 1, "augmentation": "baseline"}
+
+    def epochs(**more):
+        batches = list(_training(records_dir, **arguments, **more).as_numpy_iterator())
+        assert [len(images) for images, _ in batches] == [4] * 6
+        pairs = [image.tobytes() + mask.tobytes() for b in batches for image, mask in zip(*b)]
+        return [sorted(pairs[i : i + 12]) for i in (0, 12)]
+
+    assert epochs(data_service=data_service) == epochs()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"data_service": "localhost:5050"}, "got 'localhost:5050', expected grpc://host:port"),
+        ({"data_service": "grpc://localhost:1"}, "nothing listens at grpc://localhost:1: "),
+        ({"data_service": "grpc://h:1", "cache": "memory"}, "expected no cache and 1 worker"),
+        ({"data_service": "grpc://h:1", "num_workers": 2}, "expected no cache and 1 worker"),
+    ],
+)
+def test_a_data_service_that_cannot_work_is_refused(records_dir, arguments, message):
+    with pytest.raises(ValueError, match=f"^data_service: .*{message}"):
+        _training(records_dir, **arguments)
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
