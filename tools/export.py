@@ -32,9 +32,8 @@ def main():
         FLAGS.test_time_augmentation,
     )
     path = export(module, FLAGS.export_dir)
-    print(
-        f"Exported {len(FLAGS.workdirs)} model(s) with {FLAGS.postprocessing or 'a cut at 1/2'} to {path}"
-    )
+    cut = FLAGS.postprocessing or "a cut at 1/2"
+    print(f"Exported {len(FLAGS.workdirs)} model(s) with {cut} to {path}")
 
 
 if __name__ == "__main__":
