@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
-from clouds_tf.data.examples import fingerprint, parse_example, read_info
+from clouds_tf.data.examples import fingerprint, parse_example, read_info, read_shard
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 
@@ -134,14 +134,18 @@ def _shuffle(records, seed):
 def _records(records_dir, folds, shuffle_seed=None):
     """Parsed records of some folds; in the order of the shards, or shuffled by a seed int64 [2]."""
     names = {str(fold) for fold in folds}
-    shards = [s["file"] for s in read_info(records_dir)["shards"] if names & set(s["folds"])]
-    paths = tf.constant([os.path.join(records_dir, shard) for shard in shards])
+    shards = [shard for shard in read_info(records_dir)["shards"] if names & set(shard["folds"])]
+    paths = tf.constant([os.path.join(records_dir, shard["file"]) for shard in shards])
+    counts = tf.constant([shard["num_examples"] for shard in shards], tf.int64)
+    order = tf.range(len(shards))
+    if shuffle_seed is not None:
+        order = tf.random.experimental.stateless_shuffle(order, shuffle_seed)
+    shards = tf.data.Dataset.from_tensor_slices((tf.gather(paths, order), tf.gather(counts, order)))
     if shuffle_seed is None:
-        records = tf.data.TFRecordDataset(paths)
+        records = shards.flat_map(read_shard)
     else:
-        paths = tf.random.experimental.stateless_shuffle(paths, shuffle_seed)
-        records = tf.data.Dataset.from_tensor_slices(paths).interleave(
-            tf.data.TFRecordDataset, cycle_length=len(shards), num_parallel_calls=tf.data.AUTOTUNE
+        records = shards.interleave(
+            read_shard, cycle_length=len(paths), num_parallel_calls=tf.data.AUTOTUNE
         )
         records = _shuffle(records, shuffle_seed)
     wanted = tf.constant(folds, tf.int64)
