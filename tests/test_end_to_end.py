@@ -179,7 +179,7 @@ def test_a_workdir_of_another_run_is_named(make_workdir, records_dir):
         ({"epochs": 0}, "epochs=0"),
         ({"image_size": "320x480"}, "image_size.*'320x480', expected height,width"),
         ({"fold": 9}, "fold: got 9, expected 0 to 2"),
-        ({"loss": "hinge"}, "loss=hinge"),
+        ({"loss": "bce+hinge"}, "loss: got 'hinge' in .*, expected a sum of bce"),
     ],
 )
 def test_a_wrong_flag_is_named(records_dir, tmp_path, flags, message):

@@ -9,7 +9,7 @@ import tensorflow as tf
 
 from clouds_tf import figures
 from clouds_tf.models import losses
-from clouds_tf.models.metrics import CompetitionDice
+from clouds_tf.models.metrics import Scores
 from clouds_tf.models.resnet import encoder_layers
 from clouds_tf.training import layerwise
 from clouds_tf.training import workdir as workdirs
@@ -27,11 +27,11 @@ def compile_model(
     encoder_learning_rate_factor=1.0,
     xla=False,
 ):
-    """Gives a model the baseline's optimizer (Nadam), a loss by name and the competition metric.
+    """Gives a model the baseline's optimizer (Nadam), a loss by name and the competition's scores.
 
     Args:
         model: of `unet`. Its classification head, if it has one, gets a cross entropy of its own.
-        loss: a name in losses.LOSSES, for the logits.
+        loss: of the logits, as `losses.parse` reads it.
         learning_rate: of Nadam.
         freeze_encoder: whether the encoder stays as it is; its batch norm then uses its moving
             statistics, and leaves them alone.
@@ -39,7 +39,8 @@ def compile_model(
         xla: whether XLA compiles the training and the evaluation step.
 
     Raises:
-        ValueError: XLA under several replicas, whose sums TensorFlow does not compile.
+        ValueError: an unknown loss; XLA under several replicas, whose sums TensorFlow does not
+            compile.
     """
     if xla and tf.distribute.get_strategy().num_replicas_in_sync > 1:
         raise ValueError("xla: TensorFlow compiles the step of one device only, got several")
@@ -54,12 +55,12 @@ def compile_model(
     model.compile(
         optimizer=optimizer,
         loss=(
-            {"logits": losses.LOSSES[loss], "presence": losses.presence_bce}
+            {"logits": losses.parse(loss), "presence": losses.presence_bce}
             if two_heads
-            else losses.LOSSES[loss]
+            else losses.parse(loss)
         ),
         loss_weights={"logits": 1.0, "presence": PRESENCE_WEIGHT} if two_heads else None,
-        metrics={"logits": CompetitionDice()} if two_heads else [CompetitionDice()],
+        metrics={"logits": Scores()} if two_heads else [Scores()],
         jit_compile=xla,
     )
 
