@@ -206,6 +206,12 @@ def render_image(rng, scene, size):
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
+def render_images(num_images, size, seed=0):
+    """Draws scenes: uint8 [num_images, height, width, 3] RGB."""
+    rngs = [np.random.default_rng((seed, index)) for index in range(num_images)]
+    return np.stack([render_image(rng, draw_scene(rng), size) for rng in rngs])
+
+
 def _make_filename(seed, split, index):
     """Seven hexadecimal digits, as in the competition; no two images of a folder share a name."""
     offset = np.random.default_rng(seed).integers(16**7)
