@@ -226,8 +226,9 @@ def training_batches(
         both float32, and masks of 0..1, under mixup.
 
     Raises:
-        ValueError: no folder for a cache on disk, or another run is filling it, or as `slices` does; nothing listens at
-            data_service, or it is asked for together with a cache or several workers.
+        ValueError: no folder for a cache on disk, or another run is filling it; nothing listens at
+            data_service, or it is asked for together with a cache or several workers; or as
+            `slices` does.
     """
     if data_service and (cache != "none" or num_workers > 1):
         raise ValueError(
