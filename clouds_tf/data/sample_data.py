@@ -207,9 +207,14 @@ def render_image(rng, scene, size):
 
 
 def render_images(num_images, size, seed=0):
-    """Draws scenes: uint8 [num_images, height, width, 3] RGB."""
-    rngs = [np.random.default_rng((seed, index)) for index in range(num_images)]
-    return np.stack([render_image(rng, draw_scene(rng), size) for rng in rngs])
+    """Draws scenes: uint8 images [N, height, width, 3] RGB and masks [N, height, width, 4]."""
+    images, masks = [], []
+    for index in range(num_images):
+        rng = np.random.default_rng((seed, index))
+        scene = draw_scene(rng)
+        images.append(render_image(rng, scene, size))
+        masks.append(np.moveaxis(make_masks(scene, size), 0, -1))
+    return np.stack(images), np.stack(masks)
 
 
 def _make_filename(seed, split, index):

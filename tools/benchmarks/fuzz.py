@@ -31,8 +31,8 @@ _NUMBERS = (0, 1, 0x7F, 0x80, 0xFF, 0x7FFF, 0x8000, 0xFFFF, 60000, 0x7FFFFFFF, 0
 
 
 def seeds():
-    """Images of all kinds that a request may hold, and one kind that it may not: a list of bytes."""
-    image = Image.fromarray(sample_data.render_images(1, SIZE)[0])
+    """Images of all kinds that a request may hold, and one that it may not, as bytes."""
+    image = Image.fromarray(sample_data.render_images(1, SIZE)[0][0])
     kinds = [("JPEG", mode, {"progressive": p}) for mode in ("RGB", "L", "CMYK") for p in (0, 1)]
     kinds += [("PNG", mode, {}) for mode in ("RGB", "RGBA", "L", "LA", "P", "1", "I;16")]
     kinds += [("GIF", "RGB", {})]
