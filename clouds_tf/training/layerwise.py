@@ -12,8 +12,8 @@ def scale_learning_rate(optimizer, variables, factor):
     rate of its own for those variables; decoupled weight decay alone keeps the full rate.
 
     Args:
-        optimizer: a tf.keras.optimizers.Optimizer, changed in place; mixed precision may wrap it
-            afterwards, and a strategy may call it on every replica.
+        optimizer: a Keras optimizer of the newer or the older kind, changed in place; a strategy
+            may call it on every replica.
         variables: tf.Variables, each with a name of its own.
         factor: >= 0; 1 changes nothing.
     """
