@@ -17,6 +17,7 @@ class MovingAverage(tf.Module):
     def __init__(self, model, decay):
         super().__init__()
         self.model, self.decay = model, decay
+        self.strategy = tf.distribute.get_strategy()
         self.step = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.averages = [
             tf.Variable(weight.read_value(), trainable=False, name="average")
@@ -32,11 +33,10 @@ class MovingAverage(tf.Module):
         def move(average, weight, rate):
             average.assign_sub(rate * (average - weight))
 
-        extended = tf.distribute.get_strategy().extended
         for average, weight in zip(self.averages, self.model.weights):
             # On each device from its own copy; statistics of batch norm differ between devices.
             value = weight if weight.trainable else weight.read_value()
-            extended.update(average, move, args=(value, rate))
+            self.strategy.extended.update(average, move, args=(value, rate))
 
     @contextlib.contextmanager
     def applied(self):

@@ -71,7 +71,7 @@ class Meter(tf.Module):
 
     def num_images(self):
         """The number of images in it; call it on all workers, outside of replicas."""
-        return float(self.means["loss"].count)
+        return float(tf.identity(self.means["loss"].count))
 
     def reset(self):
         """Begins an epoch."""
@@ -102,7 +102,8 @@ def training_step(model, optimizer, loss, meter, clip_norm=None, average=None, x
     def on_replica(images, masks, stop):
         context = tf.distribute.get_replica_context()
         size = tf.cast(tf.shape(images)[0], tf.float32)
-        size, stops = context.all_reduce("SUM", [size, stop])
+        # The sum over replicas wants values on the replicas' own devices: hence the identity.
+        size, stops = context.all_reduce("SUM", [size, tf.identity(stop)])
         with tf.GradientTape() as tape:
             outputs = _forward(model, images, training=True)
             values = _losses(loss, masks, outputs)
