@@ -41,6 +41,11 @@ def test_what_is_no_size_is_refused(text):
             "\t [[{{node X}}]]\n  (1) CANCELLED: other",
             "bad depth",
         ),
+        (
+            "{{function_node __wrapped__IteratorGetNext}} assertion failed: [R/a.tfrecord: damaged]"
+            "\n\t [[{{node Assert}}]] [Op:IteratorGetNext]",
+            "R/a.tfrecord: damaged",
+        ),
     ],
 )
 def test_an_error_of_tensorflow_becomes_one_line(message, line):

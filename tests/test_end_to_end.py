@@ -3,13 +3,16 @@
 import os
 import re
 import shutil
+import socket
 import subprocess
 import sys
 
 import pytest
 from conftest import REPOSITORY
 
-from clouds_tf.data import annotations
+from clouds_tf.data import annotations, input_pipeline
+
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _run(tool, *arguments, **flags):
@@ -18,7 +21,7 @@ def _run(tool, *arguments, **flags):
         [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments]
         + [f"--{name}={value}" for name, value in flags.items()],
         cwd=os.path.dirname(REPOSITORY),
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""},
+        env=ENVIRONMENT,
         capture_output=True,
         text=True,
     )
@@ -95,6 +98,29 @@ def test_two_simulated_devices_train_and_one_goes_on(records_dir, tmp_path):
     assert len(history.splitlines()) == 3 and "nan" not in history
 
 
+def test_a_data_service_feeds_training(records_dir):
+    tool = [sys.executable, str(REPOSITORY / "tools" / "data_service.py")]
+    with socket.create_server(("localhost", 0)) as free:
+        port = free.getsockname()[1]
+    flags = [[f"--port={port}"], [f"--dispatcher=localhost:{port}"]]
+    servers = [
+        subprocess.Popen(tool + more, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
+        for more in flags
+    ]
+    try:
+        lines = [server.stdout.readline() for server in servers]
+        address = f"grpc://localhost:{port}"
+        assert lines == [f"Dispatcher: --data_service={address}\n", f"Worker of localhost:{port}\n"]
+        batches = input_pipeline.training_batches(
+            records_dir, [0, 1, 2], (32, 48), 4, 1, augmentation="strong", data_service=address
+        )
+        assert sum(len(images) for images, _ in batches) == 12
+    finally:
+        for server in servers:
+            server.kill()
+            server.communicate()
+
+
 def test_the_sample_data_tool_refuses_a_folder_that_is_in_use(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
     _fails("make_sample_data", f"{tmp_path}: exists already", output_dir=tmp_path)
@@ -153,7 +179,7 @@ def test_a_workdir_of_another_run_is_named(make_workdir, records_dir):
         ({"epochs": 0}, "epochs=0"),
         ({"image_size": "320x480"}, "image_size.*'320x480', expected height,width"),
         ({"fold": 9}, "fold: got 9, expected 0 to 2"),
-        ({"loss": "hinge"}, "loss=hinge"),
+        ({"loss": "bce+hinge"}, "loss: got 'hinge' in .*, expected a sum of bce"),
     ],
 )
 def test_a_wrong_flag_is_named(records_dir, tmp_path, flags, message):

@@ -62,9 +62,7 @@ def _first_line(error):
     lines = [line for line in error.message.splitlines() if not _ABOUT_THE_GRAPH.match(line)]
     line = lines[0] if lines else type(error).__name__
     line = re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line)
-    if "DataLoss" in type(error).__name__:
-        line += "; tools/make_tfrecords.py --verify --output_dir=R names the damaged shard"
-    return line
+    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", line)
 
 
 def run(main):

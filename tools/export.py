@@ -6,7 +6,7 @@ python tools/export.py --workdirs=W0,W1 --export_dir=E --postprocessing=postproc
 from absl import flags
 
 import cli
-from clouds_tf.serving import ensemble, postprocessing
+from clouds_tf.serving import ensemble, postprocessing, untrusted
 from clouds_tf.serving.export import CloudModel, export
 from clouds_tf.training import distribution, workdir
 
@@ -18,6 +18,9 @@ flags.DEFINE_enum(
     "test_time_augmentation", "none", sorted(ensemble.FLIPS), "Mirror images to average over."
 )
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
+flags.DEFINE_integer(
+    "max_image_pixels", untrusted.MAX_IMAGE_PIXELS, "Larger images are refused.", lower_bound=1
+)
 
 
 def main():
@@ -25,11 +28,14 @@ def main():
     settings = postprocessing.PLAIN
     if FLAGS.postprocessing:
         settings = postprocessing.read_settings(FLAGS.postprocessing)
+    training = [workdir.read_settings(folder) for folder in FLAGS.workdirs]
     module = CloudModel(
         [workdir.load_model(folder) for folder in FLAGS.workdirs],
-        [workdir.read_settings(folder)["image_size"] for folder in FLAGS.workdirs],
+        [run["image_size"] for run in training],
         settings,
         FLAGS.test_time_augmentation,
+        FLAGS.max_image_pixels,
+        training,
     )
     path = export(module, FLAGS.export_dir)
     print(f"Exported {len(FLAGS.workdirs)} model(s) with {settings} to {path}")

@@ -28,7 +28,7 @@ flags.DEFINE_integer("epochs", 25, "Times that every image is shown.", lower_bou
 flags.DEFINE_integer("batch_size", 32, "Images in a step, over all devices.", lower_bound=1)
 cli.DEFINE_size("image_size", (320, 480), "Size of the images that the network sees.")
 flags.DEFINE_string(
-    "loss", "bce_dice", f"Of {', '.join(sorted(losses.LOSSES))}; or a sum: 0.75*bce+0.25*dice."
+    "loss", "bce_dice", "A sum such as 0.75*bce+0.25*dice of " + ", ".join(losses.LOSSES)
 )
 flags.DEFINE_enum("optimizer", "nadam", sorted(OPTIMIZERS), "What changes the weights.")
 flags.DEFINE_float("learning_rate", 2e-4, "The highest learning rate.", lower_bound=0)
@@ -54,6 +54,7 @@ flags.DEFINE_enum("augmentation", "flips", sorted(AUGMENTATIONS), "What happens 
 flags.DEFINE_enum("mix", "none", sorted(MIXES), "What happens to each batch.")
 flags.DEFINE_enum("cache", "none", ["none", "memory", "disk"], "Where decoded images are kept.")
 flags.DEFINE_string("cache_dir", None, "Folder for --cache=disk.")
+flags.DEFINE_string("data_service", None, "grpc://host:port of tools/data_service.py.")
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16", "float16"], "Of computations.")
 flags.DEFINE_enum("distribute", "none", ["none", "mirrored", "multi_worker"], "Devices.")
 flags.DEFINE_integer("num_devices", None, "How many, under mirrored.", lower_bound=1)
@@ -123,6 +124,7 @@ def train(fold, folder):
             mix=FLAGS.mix,
             cache=FLAGS.cache,
             cache_dir=FLAGS.cache_dir,
+            data_service=FLAGS.data_service,
             worker=worker,
             num_workers=num_workers,
         )

@@ -102,6 +102,31 @@ def parse_example(serialized):
     }
 
 
+def read_shard(path, num_examples):
+    """Reads the serialized examples of a shard.
+
+    Args:
+        path: of the shard, string [].
+        num_examples: how many were written, int64 [].
+
+    Returns:
+        A tf.data.Dataset of string []. Where one cannot be read, it raises InvalidArgumentError,
+        which names the shard; the DataLossError of tf.data does not.
+    """
+
+    def fail(path):
+        message = tf.strings.join(
+            [path, ": damaged, got fewer than the ", tf.strings.as_string(num_examples)]
+            + [" examples that were written; see make_tfrecords.py --verify"]
+        )
+        with tf.control_dependencies([tf.raw_ops.Assert(condition=False, data=[message])]):
+            return tf.identity(path)
+
+    # What follows the readable examples is never looked at, unless there are too few of them.
+    readable = tf.data.TFRecordDataset(path).ignore_errors(log_warning=True)
+    return readable.concatenate(tf.data.Dataset.from_tensors(path).map(fail)).take(num_examples)
+
+
 def _read_image(path, image_size, jpeg_quality):
     """The bytes of a JPEG, reduced to image_size if that is given, and their (height, width)."""
     try:

@@ -2,13 +2,15 @@
 
 import math
 import os
+import re
+import socket
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
-from clouds_tf.data.examples import fingerprint, parse_example, read_info
+from clouds_tf.data.examples import fingerprint, parse_example, read_info, read_shard
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 
@@ -132,14 +134,18 @@ def _shuffle(records, seed):
 def _records(records_dir, folds, shuffle_seed=None):
     """Parsed records of some folds; in the order of the shards, or shuffled by a seed int64 [2]."""
     names = {str(fold) for fold in folds}
-    shards = [s["file"] for s in read_info(records_dir)["shards"] if names & set(s["folds"])]
-    paths = tf.constant([os.path.join(records_dir, shard) for shard in shards])
+    shards = [shard for shard in read_info(records_dir)["shards"] if names & set(shard["folds"])]
+    paths = tf.constant([os.path.join(records_dir, shard["file"]) for shard in shards])
+    counts = tf.constant([shard["num_examples"] for shard in shards], tf.int64)
+    order = tf.range(len(shards))
+    if shuffle_seed is not None:
+        order = tf.random.experimental.stateless_shuffle(order, shuffle_seed)
+    shards = tf.data.Dataset.from_tensor_slices((tf.gather(paths, order), tf.gather(counts, order)))
     if shuffle_seed is None:
-        records = tf.data.TFRecordDataset(paths)
+        records = shards.flat_map(read_shard)
     else:
-        paths = tf.random.experimental.stateless_shuffle(paths, shuffle_seed)
-        records = tf.data.Dataset.from_tensor_slices(paths).interleave(
-            tf.data.TFRecordDataset, cycle_length=len(shards), num_parallel_calls=tf.data.AUTOTUNE
+        records = shards.interleave(
+            read_shard, cycle_length=len(paths), num_parallel_calls=tf.data.AUTOTUNE
         )
         records = _shuffle(records, shuffle_seed)
     wanted = tf.constant(folds, tf.int64)
@@ -177,6 +183,7 @@ def training_batches(
     mix="none",
     cache="none",
     cache_dir=None,
+    data_service=None,
     worker=0,
     num_workers=1,
 ):
@@ -199,6 +206,9 @@ def training_batches(
         cache: where decoded images wait for the next epoch: "none", "memory" or "disk". With a
             cache the order of the images is another, as it shuffles what is decoded.
         cache_dir: a folder for "disk".
+        data_service: grpc://host:port of the dispatcher of a tf.data service, whose workers then
+            read, decode and augment. Each image is shown once in an epoch still, but in the order
+            in which it comes.
         worker: the number of this worker, from 0 on.
         num_workers: how many workers share each batch. Together, and in the order of their numbers,
             their parts of batch i are the batch i of a single worker; each reads all records and
@@ -209,8 +219,14 @@ def training_batches(
         both float32, and masks of 0..1, under mixup.
 
     Raises:
-        ValueError: no folder for a cache on disk, or as `slices` does.
+        ValueError: no folder for a cache on disk, or as `slices` does; nothing listens at
+            data_service, or it is asked for together with a cache or several workers.
     """
+    if data_service and (cache != "none" or num_workers > 1):
+        raise ValueError(
+            f"data_service: got cache={cache!r} and {num_workers} workers beside it, expected no "
+            "cache and 1 worker"
+        )
     augment, mix_batch = AUGMENTATIONS[augmentation], MIXES[mix]
     positions = slices(count_examples(records_dir, folds), batch_size, worker, num_workers)
 
@@ -225,23 +241,68 @@ def training_batches(
         path = "" if cache == "memory" else _cache_path(cache_dir, records_dir, folds, image_size)
         cached = in_parallel(_records(records_dir, folds), load).cache(path)
 
-    def one_epoch(epoch):
+    def examples_of(epoch):
         def augment_example(number, example):
             return augment(example, _fold_in([seed, 0], epoch, number))
-
-        def mix_step(step, batch):
-            return mix_batch(*batch, _fold_in([seed, 1], epoch, step, worker))
 
         order = tf.stack([tf.cast(seed, tf.int64), epoch])
         if cache == "none":
             loaded = in_parallel(_take(_records(records_dir, folds, order), positions), load)
         else:
             loaded = _take(_shuffle(cached, order), positions)
-        examples = in_parallel(loaded, augment_example)
-        return _batches(examples, positions).enumerate().map(mix_step)
+        return in_parallel(loaded, augment_example)
+
+    if data_service:
+        examples_of = _served(examples_of, initial_epoch, epochs, data_service)
+
+    def one_epoch(epoch):
+        def mix_step(step, batch):
+            return mix_batch(*batch, _fold_in([seed, 1], epoch, step, worker))
+
+        return _batches(examples_of(epoch), positions).enumerate().map(mix_step)
 
     epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
     return epochs_to_come.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+
+
+def _served(make, initial_epoch, epochs, data_service):
+    """Lets a tf.data service make the datasets of epochs.
+
+    Args:
+        make: a function from an epoch, int64 [], to a tf.data.Dataset.
+        initial_epoch: the first epoch.
+        epochs: the epoch behind the last one.
+        data_service: grpc://host:port of its dispatcher.
+
+    Returns:
+        Another such function; the dataset it gives is made by all workers of the service together.
+    """
+    service = tf.data.experimental.service
+    _check_listening(data_service)
+    traced = tf.function(make)  # so that the graph is built once and not for every epoch
+    datasets = [traced(tf.constant(epoch, tf.int64)) for epoch in range(initial_epoch, epochs)]
+    ids = [service.register_dataset(data_service, dataset) for dataset in datasets]
+
+    def served(epoch):
+        return service.from_dataset_id(
+            service.ShardingPolicy.DYNAMIC,
+            data_service,
+            tf.gather(ids, epoch - initial_epoch),
+            datasets[0].element_spec,
+        )
+
+    return served
+
+
+def _check_listening(data_service):
+    """Raises ValueError unless something listens there; TensorFlow would wait for an hour."""
+    match = re.fullmatch(r"grpc://(.+):(\d+)", data_service)
+    if not match:
+        raise ValueError(f"data_service: got {data_service!r}, expected grpc://host:port")
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
+    except OSError as error:
+        raise ValueError(f"data_service: nothing listens at {data_service}: {error}") from None
 
 
 def _cache_path(cache_dir, records_dir, folds, image_size):

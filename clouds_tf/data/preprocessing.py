@@ -33,15 +33,23 @@ def decode_image(encoded, size):
         ],
     )
     image = tf.cond(
-        tf.reduce_all(tf.shape(image)[:2] == size), lambda: image, lambda: _resize(image, size)
+        tf.reduce_all(tf.shape(image)[:2] == size), lambda: image, lambda: resize_image(image, size)
     )
     return tf.reshape(image, [*tf.unstack(tf.convert_to_tensor(size)), 3])
 
 
-def _resize(image, size):
-    """Resizes uint8 [H, W, 3] to uint8 [*size, 3]."""
+def resize_image(image, size):
+    """Resizes as `decode_image` does: by area where it shrinks, bilinearly where it grows.
+
+    Args:
+        image: uint8 [H, W, 3] or [N, H, W, 3].
+        size: (height, width) of the result.
+
+    Returns:
+        uint8 [height, width, 3] or [N, height, width, 3].
+    """
     # Not antialias=True: that kernel takes four times as long, and most of the decoder's own time.
-    smaller = tf.minimum(tf.shape(image)[:2], size)
+    smaller = tf.minimum(tf.shape(image)[-3:-1], size)
     image = tf.image.resize(image, smaller, "area")
     image = tf.cond(
         tf.reduce_all(smaller == size), lambda: image, lambda: tf.image.resize(image, size)

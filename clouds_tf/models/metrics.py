@@ -1,8 +1,10 @@
-"""The competition's Dice, as a function and as a Keras metric."""
+"""The competition's Dice as a function, and with its relatives as a Keras metric."""
 
 import tensorflow as tf
 
 from clouds_tf.schema import CLASS_NAMES
+
+_NUM_SUMS = 9  # of which `Scores` is made, for each class
 
 
 def probabilities(logits, size):
@@ -38,35 +40,62 @@ def competition_dice(mask, predicted):
 
 
 @tf.keras.utils.register_keras_serializable("clouds_tf")
-class CompetitionDice(tf.keras.metrics.Metric):
-    """The competition's score of logits cut at probability 1/2, at the size of the masks.
+class Scores(tf.keras.metrics.Metric):
+    """Scores of logits at the size of the masks, found where the probability is above 1/2.
 
-    Its state is two sums, so the value does not depend on batches or replicas. The result is a
-    dict: `dice`, the mean over images and classes, and `dice_<class>` for every class. These names
-    stay when Keras puts the name of an output before that of the metric.
+    | name                 | over the images, for each class                                       |
+    |----------------------|-----------------------------------------------------------------------|
+    | `dice`               | the competition's: the mean of `competition_dice`                     |
+    | `soft_dice`          | 2 sum(pq) / (sum p + sum q), over all pixels, with probabilities q    |
+    | `iou`                | intersection / union of all pixels                                    |
+    | `presence_precision` | share of images with the class, of those where it was found           |
+    | `presence_recall`    | share of images where it was found, of those with the class           |
+
+    The result is a dict: each name, which is the mean over classes, and `<name>_<class>`; 0 stands
+    where there is nothing to divide by. These names stay when Keras puts the name of an output
+    before that of the metric. The state is sums, so the values do not depend on how the images are
+    divided over batches or replicas.
     """
 
-    def __init__(self, name="dice", class_names=CLASS_NAMES, **kwargs):
+    def __init__(self, name="scores", class_names=CLASS_NAMES, **kwargs):
         super().__init__(name=name, **kwargs)
         self.class_names = class_names
-        self.total = self.add_weight("total", [len(class_names)], initializer="zeros")
-        self.count = self.add_weight("count", [], initializer="zeros")
+        # In float64, as float32 stops counting pixels at 2^24: one batch of 91 masks.
+        self.sums = self.add_weight(
+            "sums", [_NUM_SUMS, len(class_names)], dtype=tf.float64, initializer="zeros"
+        )
 
     def update_state(self, mask, logits, sample_weight=None):
         del sample_weight  # an image counts once, as in the competition
-        predicted = probabilities(logits, tf.shape(mask)[1:3]) > 0.5
-        scores = competition_dice(mask, predicted)
-        self.total.assign_add(tf.reduce_sum(scores, axis=0))
-        self.count.assign_add(tf.cast(tf.shape(scores)[0], tf.float32))
+        q = probabilities(logits, tf.shape(mask)[1:3])
+        p, truth, found = tf.cast(mask, tf.float32), tf.cast(mask, tf.bool), q > 0.5
+        pixels = [p * q, p + q, truth & found, truth | found]
+        per_image = [tf.reduce_sum(tf.cast(x, tf.float32), axis=[1, 2]) for x in pixels]
+        truth, found = (tf.reduce_any(x, axis=[1, 2]) for x in (truth, found))
+        per_image += [competition_dice(mask, q > 0.5), truth & found, truth, found]
+        per_image += [tf.ones_like(truth)]
+        self.sums.assign_add(
+            tf.stack([tf.reduce_sum(tf.cast(x, tf.float64), axis=0) for x in per_image])
+        )
 
     def result(self):
-        scores = tf.math.divide_no_nan(self.total, self.count)
-        named = {f"dice_{c}": scores[i] for i, c in enumerate(self.class_names)}
-        return {"dice": tf.reduce_mean(scores), **named}
+        overlap, total, both, either, dice, hit, truth, found, images = tf.unstack(self.sums)
+        ratios = {
+            "dice": (dice, images),
+            "soft_dice": (2 * overlap, total),
+            "iou": (both, either),
+            "presence_precision": (hit, found),
+            "presence_recall": (hit, truth),
+        }
+        result = {}
+        for name, (sums, counts) in ratios.items():
+            scores = tf.cast(tf.math.divide_no_nan(sums, counts), tf.float32)
+            result[name] = tf.reduce_mean(scores)
+            result |= {f"{name}_{c}": scores[i] for i, c in enumerate(self.class_names)}
+        return result
 
     def reset_state(self):
-        for sums in self.variables:  # Keras' own assigns a scalar 0, which a vector does not take
-            sums.assign(tf.zeros_like(sums))
+        self.sums.assign(tf.zeros_like(self.sums))  # Keras' own assigns 0, which it does not take
 
     def get_config(self):
         return {**super().get_config(), "class_names": self.class_names}

@@ -1,29 +1,43 @@
-"""Trained models -> one SavedModel that answers JPEG bytes with RLE, without Python."""
+"""Trained models -> one SavedModel that answers JPEG or PNG bytes with RLE, without Python."""
 
+import json
 import os
 
 import tensorflow as tf
 
 from clouds_tf import files, rle
-from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.models.folding import fold_batch_norm, fold_upsampling
 from clouds_tf.models.unet import segmentation
-from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
+from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES, SCHEMA_VERSION, SUBMISSION_SIZE
 from clouds_tf.serving.ensemble import mean_probabilities
 from clouds_tf.serving.postprocessing import PLAIN, postprocess
+from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS, decode_images
+
+METADATA_FILE = "assets.extra/metadata.json"  # in the SavedModel
 
 
 class CloudModel(tf.Module):
-    """JPEG bytes -> probabilities -> masks -> RLE, in one graph.
+    """Bytes or pixels -> probabilities -> masks -> RLE, in one graph.
 
     Args:
         models: Keras models from images to logits; several are averaged.
         image_sizes: for each model, the (height, width) that it was trained with.
         postprocessing: the arguments of `postprocess`: a dict of thresholds and min_areas.
         test_time_augmentation: "none" or "flips".
+        max_image_pixels: larger images are refused before they are decoded.
+        training: JSON-like, where the models come from; part of the metadata.
     """
 
-    def __init__(self, models, image_sizes, postprocessing=PLAIN, test_time_augmentation="none"):
+    def __init__(
+        self,
+        models,
+        image_sizes,
+        postprocessing=PLAIN,
+        test_time_augmentation="none",
+        max_image_pixels=MAX_IMAGE_PIXELS,
+        training=None,
+    ):
         super().__init__(name="clouds_tf")
         models = [fold_upsampling(fold_batch_norm(segmentation(model))) for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
@@ -31,55 +45,87 @@ class CloudModel(tf.Module):
         self.weights = [model.variables for model in models]
         image_sizes = [tuple(size) for size in image_sizes]
 
-        def predict_some(image_bytes):
-            decoded = {
-                size: tf.map_fn(
-                    lambda encoded: decode_image(encoded, size),  # noqa: B023 (traced at once)
-                    image_bytes,
-                    fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8),
-                )
-                for size in set(image_sizes)
-            }
-            images = [decoded[size] for size in image_sizes]
+        @tf.function(
+            input_signature=[[tf.TensorSpec([None, *s, 3], tf.uint8) for s in image_sizes]]
+        )
+        def predict_images(images):
             calls = [lambda image, m=model: m(image, training=False) for model in models]
             return mean_probabilities(calls, images, test_time_augmentation)
 
-        def predict(image_bytes):
+        def predict(inputs, read):
+            """Inputs [N, ...] -> probabilities; read(inputs, size) gives uint8 [N, *size, 3]."""
+
+            def predict_some():
+                resized = {size: read(inputs, size) for size in set(image_sizes)}
+                return predict_images([resized[size] for size in image_sizes])
+
             predicted = tf.cond(
-                tf.size(image_bytes) > 0,
-                lambda: predict_some(image_bytes),
+                tf.shape(inputs)[0] > 0,
+                predict_some,
                 # oneDNN fails on a convolution of no image.
                 lambda: tf.zeros([0, *SUBMISSION_SIZE, NUM_CLASSES]),
             )
             return tf.ensure_shape(predicted, [None, *SUBMISSION_SIZE, NUM_CLASSES])
 
-        signature = [tf.TensorSpec([None], tf.string, name="image_bytes")]
+        def predict_bytes(image_bytes):
+            return predict(image_bytes, lambda x, size: decode_images(x, size, max_image_pixels))
 
-        @tf.function(input_signature=signature)
-        def serve(image_bytes):
-            predicted = predict(image_bytes)
+        def answer(predicted):
             masks = postprocess(predicted, **postprocessing)
             return {
                 "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2])),
                 "presence": tf.reduce_max(predicted, axis=[1, 2]),
+                "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[1, 2]),
             }
 
-        @tf.function(input_signature=signature)
+        image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
+        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+
+        @tf.function(input_signature=[image_bytes])
+        def serve(image_bytes):
+            return answer(predict_bytes(image_bytes))
+
+        @tf.function(input_signature=[image_bytes])
         def serve_probabilities(image_bytes):
-            return {"probabilities": predict(image_bytes)}
+            return {"probabilities": predict_bytes(image_bytes)}
+
+        @tf.function(input_signature=[images])
+        def serve_pixels(images):
+            predicted = predict(images, resize_image)
+            return {**answer(predicted), "probabilities": predicted}
+
+        def describe(version):
+            metadata = {
+                "version": version,
+                "schema_version": SCHEMA_VERSION,
+                "class_names": CLASS_NAMES,
+                "mask_size": SUBMISSION_SIZE,
+                "image_sizes": image_sizes,
+                "postprocessing": postprocessing,
+                "test_time_augmentation": test_time_augmentation,
+                "max_image_pixels": max_image_pixels,
+                "training": training,
+            }
+            return json.dumps(metadata, indent=1)
 
         self.serve = serve
         self.serve_probabilities = serve_probabilities
+        self.serve_pixels = serve_pixels
+        self.describe = describe
 
 
 def export(module, export_dir):
     """Writes a SavedModel into the next free numbered folder, whole or not at all.
 
-    Its signatures take image_bytes, string [N], JPEGs of any size; N may be 0.
-        serving_default: encoded_pixels, string [N, 4], the RLE at 350x525, "" where the class is
-            absent; presence, float32 [N, 4] in [0, 1], the highest probability of the class
-            anywhere in the image.
-        probabilities: probabilities, float32 [N, 350, 525, 4] in [0, 1], before post-processing.
+    Its signatures, where N may be 0 and images may be of different sizes:
+        serving_default: image_bytes, string [N], JPEGs or PNGs, to
+            encoded_pixels, string [N, 4], the RLE at 350x525, "" where the class is absent;
+            presence, float32 [N, 4] in [0, 1], the highest probability of the class anywhere;
+            area_fraction, float32 [N, 4] in [0, 1], the share of the image in the class's mask.
+        probabilities: image_bytes to
+            probabilities, float32 [N, 350, 525, 4] in [0, 1], before post-processing.
+        from_pixels: images, uint8 [N, H, W, 3], to all four.
+        metadata: nothing to metadata, string [], the JSON that METADATA_FILE holds too.
 
     Args:
         module: a `CloudModel`.
@@ -92,8 +138,16 @@ def export(module, export_dir):
     if tf.io.gfile.exists(export_dir):
         names = [name.rstrip("/") for name in tf.io.gfile.listdir(export_dir)]
         versions += [int(name) for name in names if name.isdecimal()]
-    path = os.path.join(export_dir, str(max(versions) + 1))
-    signatures = {"serving_default": module.serve, "probabilities": module.serve_probabilities}
+    version = max(versions) + 1
+    path = os.path.join(export_dir, str(version))
+    metadata = module.describe(version)
+    signatures = {
+        "serving_default": module.serve,
+        "probabilities": module.serve_probabilities,
+        "from_pixels": module.serve_pixels,
+        "metadata": tf.function(lambda: {"metadata": tf.constant(metadata)}, input_signature=[]),
+    }
     with files.written_whole(path) as temporary:
         tf.saved_model.save(module, temporary, signatures)
+        files.write_text(os.path.join(temporary, METADATA_FILE), metadata + "\n")
     return path

@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from clouds_tf.models.metrics import CompetitionDice
+from clouds_tf.models.metrics import Scores
 from clouds_tf.models.resnet import encoder_layers
 from clouds_tf.training.averaging import MovingAverage
 from clouds_tf.training.layerwise import scale_learning_rate
@@ -78,11 +78,11 @@ class Trainer(tf.Module):
             slow = [weight for layer in encoder for weight in layer.trainable_weights]
             scale_learning_rate(self.optimizer, slow, encoder_learning_rate_factor)
         self.average = MovingAverage(model, ema) if ema else None
-        self.meter = Meter(model, [CompetitionDice()])
+        self.meter = Meter(model, [Scores()])
         self.step = training_step(
             model, self.optimizer, loss, self.meter, clip_norm, self.average, xla
         )
-        self.validation_meter = Meter(model, [CompetitionDice()])
+        self.validation_meter = Meter(model, [Scores()])
         self.validation_step = validation_step(model, loss, self.validation_meter)
         self.predict = prediction_step(model)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)

@@ -1,3 +1,6 @@
+import os
+import shutil
+
 import cv2
 import numpy as np
 import pytest
@@ -74,16 +77,16 @@ def test_the_slices_of_all_workers_are_the_batches(num_examples, batch_size, num
         assert sum(lengths) == size and max(lengths) - min(lengths) <= 1
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
-def test_workers_together_see_what_one_sees(records_dir, cache):
-    arguments = {"epochs": 2, "augmentation": "baseline", "batch_size": 5, "cache": cache}
+def test_workers_together_see_what_one_sees(records_dir):
+    arguments = {"epochs": 2, "batch_size": 5}
     validation = records_dir, [0, 2], SIZE, 5
     for make in (
         lambda **more: _training(records_dir, **arguments, **more),
+        lambda **more: _training(records_dir, **arguments, **more, cache="memory"),
         lambda **more: input_pipeline.validation_batches(*validation, **more),
     ):
         whole = list(make().as_numpy_iterator())
-        parts = [list(make(worker=i, num_workers=3).as_numpy_iterator()) for i in range(3)]
+        parts = [list(make(worker=i, num_workers=2).as_numpy_iterator()) for i in range(2)]
         for expected, *batch in zip(whole, *parts):
             for one, several in zip(expected, zip(*batch)):
                 np.testing.assert_array_equal(np.concatenate(several), one)
@@ -110,6 +113,57 @@ def test_a_worker_decodes_its_own_examples_alone(data_dir, tmp_path):
         else:
             with pytest.raises(tf.errors.InvalidArgumentError):
                 next(iter(batches))
+
+
+@pytest.fixture
+def damaged_dir(records_dir, tmp_path):
+    """A copy of the records with a byte changed in the last record of one shard, and its path."""
+    folder = shutil.copytree(records_dir, tmp_path / "records")
+    path = sorted(folder.glob("*.tfrecord"))[2]
+    content = bytearray(path.read_bytes())
+    content[-100] ^= 1
+    path.write_bytes(content)
+    return str(folder), path
+
+
+def _batch_makers(records_dir):
+    return (
+        lambda: _training(records_dir),
+        lambda: _training(records_dir, cache="memory"),
+        lambda: input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 5),
+    )
+
+
+def test_a_corrupted_shard_is_named_when_it_is_read(damaged_dir):
+    folder, path = damaged_dir
+    for make in _batch_makers(folder):
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=f"{path}: damaged, got fewer than"
+        ):
+            list(make())
+
+
+def test_a_truncated_shard_is_named(damaged_dir):
+    """Truncated between two records, it could be read without an error."""
+    folder, path = damaged_dir
+    length = path.stat().st_size
+    whole = next(iter(tf.data.TFRecordDataset(str(path))))
+    os.truncate(path, 16 + len(whole.numpy()))  # a record has 16 bytes of length and checksums
+    assert len(list(tf.data.TFRecordDataset(str(path)))) == 1
+    for make in _batch_makers(folder):
+        with pytest.raises(ValueError, match=f"{path}: has .* bytes, expected {length}"):
+            make()
+
+
+def test_a_shard_that_is_truncated_later_is_named(damaged_dir):
+    folder, path = damaged_dir
+    datasets = [make() for make in _batch_makers(folder)]
+    os.truncate(path, 0)
+    for dataset in datasets:
+        with pytest.raises(
+            tf.errors.InvalidArgumentError, match=f"{path}: damaged, got fewer than"
+        ):
+            list(dataset)
 
 
 def test_a_worker_too_many_is_refused(records_dir):
@@ -239,6 +293,46 @@ def test_a_cache_changes_the_order_alone(records_dir, tmp_path, cache):
 def test_a_cache_on_disk_needs_a_folder(records_dir):
     with pytest.raises(ValueError, match="cache_dir: got nothing"):
         _training(records_dir, cache="disk")
+
+
+@pytest.fixture
+def data_service():
+    """The address of a tf.data service of two workers in this process."""
+    service = tf.data.experimental.service
+    dispatcher = service.DispatchServer()
+    address = dispatcher.target.split("://")[1]
+    workers = [
+        service.WorkerServer(service.WorkerConfig(address, heartbeat_interval_ms=100))
+        for _ in range(2)
+    ]
+    yield dispatcher.target
+    del workers
+
+
+def test_a_data_service_shows_the_same_images_in_each_epoch(records_dir, data_service):
+    arguments = {"batch_size": 5, "epochs": 3, "initial_epoch": 1, "augmentation": "baseline"}
+
+    def epochs(**more):
+        batches = list(_training(records_dir, **arguments, **more).as_numpy_iterator())
+        assert [len(images) for images, _ in batches] == [4] * 6
+        pairs = [image.tobytes() + mask.tobytes() for b in batches for image, mask in zip(*b)]
+        return [sorted(pairs[i : i + 12]) for i in (0, 12)]
+
+    assert epochs(data_service=data_service) == epochs()
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"data_service": "localhost:5050"}, "got 'localhost:5050', expected grpc://host:port"),
+        ({"data_service": "grpc://localhost:1"}, "nothing listens at grpc://localhost:1: "),
+        ({"data_service": "grpc://h:1", "cache": "memory"}, "expected no cache and 1 worker"),
+        ({"data_service": "grpc://h:1", "num_workers": 2}, "expected no cache and 1 worker"),
+    ],
+)
+def test_a_data_service_that_cannot_work_is_refused(records_dir, arguments, message):
+    with pytest.raises(ValueError, match=f"^data_service: .*{message}"):
+        _training(records_dir, **arguments)
 
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])

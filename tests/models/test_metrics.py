@@ -3,8 +3,9 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import NUM_DEVICES
 
-from clouds_tf.models.metrics import CompetitionDice, competition_dice, probabilities
+from clouds_tf.models.metrics import Scores, competition_dice, probabilities
 from clouds_tf.schema import CLASS_NAMES
 
 
@@ -68,7 +69,7 @@ def _value(metric):
 
 def test_metric_is_the_mean_over_images_and_classes():
     mask, logits = _batch()
-    metric = CompetitionDice()
+    metric = Scores()
     metric.update_state(mask, logits)
     scores = competition_dice(mask, logits > 0).numpy()
     assert _value(metric)["dice"] == pytest.approx(scores.mean())
@@ -79,16 +80,85 @@ def test_metric_is_the_mean_over_images_and_classes():
 @pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3, 4), (0, 5)])
 def test_metric_does_not_depend_on_the_division_into_batches(cuts):
     mask, logits = _batch()
-    whole, parts = CompetitionDice(), CompetitionDice()
+    whole, parts = Scores(), Scores()
     whole.update_state(mask, logits)
     for part in zip(np.split(mask, cuts), np.split(logits, cuts)):
         parts.update_state(*part)
     assert _value(parts) == pytest.approx(_value(whole))
 
 
+def test_the_other_scores_by_hand():
+    # Two images of 1 x 2 pixels and one class: (1 1) found as (1 0), and (0 0) found as (0 1).
+    truth = np.uint8([[[[1], [1]]], [[[0], [0]]]])
+    logits = np.log(np.float32([[[[3], [1 / 3]]], [[[1 / 3], [3]]]]))  # 3/4 and 1/4
+    metric = Scores(class_names=("cloud",))
+    metric.update_state(truth, logits)
+    expected = {
+        "dice": (2 / 3 + 0) / 2,
+        "soft_dice": 2 * (3 / 4 + 1 / 4) / (2 + 2),
+        "iou": 1 / 3,
+        "presence_precision": 1 / 2,
+        "presence_recall": 1,
+    }
+    expected.update({f"{name}_cloud": value for name, value in expected.items()})
+    assert _value(metric) == pytest.approx(expected, rel=1e-6)
+
+
+def test_scores_are_those_of_sets_of_all_pixels_and_images():
+    mask, logits = _batch()
+    mask[1, ..., 0] = 0
+    logits[2, ..., 0] = -1
+    metric = Scores()
+    metric.update_state(mask, logits)
+    value = _value(metric)
+    for c, name in enumerate(CLASS_NAMES):
+        truth, found = mask[..., c].astype(bool), logits[..., c] > 0
+        assert value[f"iou_{name}"] == pytest.approx(np.sum(truth & found) / np.sum(truth | found))
+        q = 1 / (1 + np.exp(-logits[..., c].astype(np.float64)))
+        soft = 2 * np.sum(truth * q) / np.sum(truth + q)
+        assert value[f"soft_dice_{name}"] == pytest.approx(soft, rel=1e-6)
+        truth, found = truth.any(axis=(1, 2)), found.any(axis=(1, 2))
+        hits = np.sum(truth & found)
+        assert value[f"presence_precision_{name}"] == pytest.approx(hits / found.sum())
+        assert value[f"presence_recall_{name}"] == pytest.approx(hits / truth.sum())
+    assert value["iou"] == pytest.approx(np.mean([value[f"iou_{name}"] for name in CLASS_NAMES]))
+
+
+def test_pixels_are_counted_beyond_what_float32_can():
+    # A validation set of 364 masks of 350x525 has more than 2^26; float32 counts to 2^24.
+    metric = Scores(class_names=("cloud",))
+    metric.sums.assign(tf.zeros_like(metric.sums) + 2.0**26)
+    before = metric.sums.numpy()
+    metric.update_state(np.ones([1, 1, 3, 1]), np.ones([1, 1, 3, 1]))
+    np.testing.assert_array_equal(np.rint(metric.sums.numpy() - before)[2:4, 0], [3, 3])
+
+
+def test_replicas_give_the_scores_of_one_device():
+    mask, logits = _batch(num=7)
+    one = Scores()
+    one.update_state(mask, logits)
+    strategy = tf.distribute.MirroredStrategy(
+        [f"CPU:{i}" for i in range(NUM_DEVICES)], tf.distribute.ReductionToOneDevice()
+    )
+    with strategy.scope():
+        metric = Scores()
+    batches = tf.data.Dataset.from_tensor_slices((mask, logits)).batch(7)  # 2, 2, 2, 1
+
+    def update(mask, logits):
+        metric.update_state(mask, logits)
+
+    @tf.function
+    def step(batch):
+        strategy.run(update, args=batch)
+
+    (batch,) = strategy.experimental_distribute_dataset(batches)
+    step(batch)
+    assert _value(metric) == pytest.approx(_value(one), rel=1e-6)
+
+
 def test_metric_ignores_sample_weights():
     mask, logits = _batch()
-    plain, weighted = CompetitionDice(), CompetitionDice()
+    plain, weighted = Scores(), Scores()
     plain.update_state(mask, logits)
     weighted.update_state(mask, logits, sample_weight=np.arange(5.0))
     assert _value(weighted) == _value(plain)
@@ -97,7 +167,7 @@ def test_metric_ignores_sample_weights():
 def test_metric_cuts_at_the_size_of_the_masks():
     mask, _ = _batch(size=(7, 10))
     logits = np.random.default_rng(1).normal(size=(5, 4, 5, 4)).astype(np.float32)
-    metric = CompetitionDice()
+    metric = Scores()
     metric.update_state(mask, logits)
     scores = competition_dice(mask, probabilities(logits, (7, 10)) > 0.5).numpy()
     assert _value(metric)["dice"] == pytest.approx(scores.mean())
@@ -105,7 +175,7 @@ def test_metric_cuts_at_the_size_of_the_masks():
 
 def test_metric_starts_again_after_reset():
     mask, logits = _batch()
-    metric = CompetitionDice()
+    metric = Scores()
     metric.update_state(mask, logits)
     metric.reset_state()
     assert set(_value(metric).values()) == {0}
@@ -115,13 +185,13 @@ def test_metric_starts_again_after_reset():
 
 
 def test_metric_comes_back_from_its_config():
-    config = tf.keras.metrics.serialize(CompetitionDice(class_names=("a", "b")))
+    config = tf.keras.metrics.serialize(Scores(class_names=("a", "b")))
     metric = tf.keras.metrics.deserialize(config)
-    assert list(metric.result()) == ["dice", "dice_a", "dice_b"]
+    assert list(metric.result())[:4] == ["dice", "dice_a", "dice_b", "soft_dice"]
 
 
 def test_the_score_of_all_blank_is_the_share_of_empty_rows():
     mask, _ = _batch()
-    metric = CompetitionDice()
+    metric = Scores()
     metric.update_state(mask, np.full(mask.shape, -1.0))
     assert _value(metric)["dice"] == pytest.approx(2 / 20)

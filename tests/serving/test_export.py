@@ -1,4 +1,6 @@
+import json
 import os
+import shutil
 import subprocess
 import sys
 
@@ -6,9 +8,10 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import IMAGE_SIZE
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import rle
-from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.preprocessing import decode_image, resize_image
 from clouds_tf.serving.ensemble import mean_probabilities
 from clouds_tf.serving.export import CloudModel, export
 from clouds_tf.serving.postprocessing import postprocess
@@ -26,7 +29,14 @@ def models(make_workdir):
 @pytest.fixture(scope="module")
 def saved(models, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
-    return export(CloudModel(models, SIZES, SETTINGS, "flips"), folder)
+    training = [{"records": "0123abcd", "fold": 0}, {"records": "0123abcd", "fold": 1}]
+    return export(CloudModel(models, SIZES, SETTINGS, "flips", 300000, training), folder)
+
+
+@pytest.fixture(scope="module")
+def signatures(saved):
+    module = tf.saved_model.load(saved)
+    yield module.signatures  # which hold the variables of the module only weakly
 
 
 @pytest.fixture(scope="module")
@@ -37,10 +47,9 @@ def image_bytes(data_dir):
     return tf.constant([images[0], images[1], small])
 
 
-def test_the_reloaded_model_equals_the_one_in_memory(models, saved, image_bytes):
+def test_the_reloaded_model_equals_the_one_in_memory(models, signatures, image_bytes):
     images = [tf.stack([decode_image(image, size) for image in image_bytes]) for size in SIZES]
     expected = mean_probabilities(models, images, "flips")
-    signatures = tf.saved_model.load(saved).signatures
     found = signatures["probabilities"](image_bytes=image_bytes)["probabilities"]
     assert found.shape == (3, 350, 525, 4)
     np.testing.assert_allclose(found, expected, atol=1e-5)
@@ -51,42 +60,116 @@ def test_the_reloaded_model_equals_the_one_in_memory(models, saved, image_bytes)
     np.testing.assert_allclose(answer["presence"], found.numpy().max(axis=(1, 2)), rtol=1e-6)
 
 
-def test_no_image_gives_no_answer(saved):
-    answer = tf.saved_model.load(saved).signatures["serving_default"](
-        image_bytes=tf.constant([], tf.string)
-    )
-    assert answer["encoded_pixels"].shape == (0, 4) and answer["presence"].shape == (0, 4)
+def test_answers_in_numbers_are_those_of_the_masks(signatures, image_bytes):
+    answer = signatures["serving_default"](image_bytes=image_bytes)
+    areas = rle.area(answer["encoded_pixels"]).numpy()
+    assert areas.any() and not areas.all()
+    np.testing.assert_allclose(answer["area_fraction"], areas / (350 * 525), rtol=1e-5)
 
 
-def test_bytes_that_are_no_image_are_an_error_and_the_next_request_works(saved, image_bytes):
-    serve = tf.saved_model.load(saved).signatures["serving_default"]
-    with pytest.raises(tf.errors.InvalidArgumentError):
-        serve(image_bytes=tf.constant(["<html>"]))
+def test_pixels_give_what_their_bytes_give(signatures, models):
+    images = np.random.default_rng(0).integers(0, 256, (2, 61, 87, 3), np.uint8)
+    answer = signatures["from_pixels"](images=images)
+    png = tf.stack([tf.io.encode_png(image) for image in images])
+    expected = signatures["serving_default"](image_bytes=png)
+    np.testing.assert_array_equal(answer["encoded_pixels"], expected["encoded_pixels"])
+    resized = [resize_image(images, size) for size in SIZES]
+    expected = mean_probabilities(models, resized, "flips")
+    np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
+
+
+def test_no_image_gives_no_answer(signatures):
+    answer = signatures["serving_default"](image_bytes=tf.constant([], tf.string))
+    shapes = {name: tuple(value.shape) for name, value in answer.items()}
+    assert shapes == dict.fromkeys(["encoded_pixels", "presence", "area_fraction"], (0, 4))
+    answer = signatures["from_pixels"](images=np.zeros([0, 5, 6, 3], np.uint8))
+    assert answer["probabilities"].shape == (0, 350, 525, 4)
+
+
+def test_metadata_say_what_the_model_is(signatures, saved):
+    metadata = json.loads(signatures["metadata"]()["metadata"].numpy())
+    assert metadata["version"] == 1
+    assert metadata["class_names"] == ["Fish", "Flower", "Gravel", "Sugar"]
+    assert metadata["mask_size"] == [350, 525] and metadata["image_sizes"] == [[48, 72], [32, 64]]
+    assert metadata["postprocessing"] == SETTINGS
+    assert [run["records"] for run in metadata["training"]] == ["0123abcd"] * 2
+    with open(os.path.join(saved, "assets.extra", "metadata.json")) as file:
+        assert json.load(file) == metadata
+
+
+def test_a_bad_request_is_an_error_and_the_next_one_works(signatures, image_bytes):
+    serve = signatures["serving_default"]
+    too_large = tf.io.encode_png(np.zeros([3, 100001, 3], np.uint8))
+    for bad, message in (
+        (tf.constant("<html>"), "JPEG or a PNG"),
+        (too_large, r"\[300000\] \[pixels"),
+    ):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            serve(image_bytes=tf.stack([image_bytes[0], bad]))
     assert serve(image_bytes=image_bytes)["encoded_pixels"].shape == (3, 4)
 
 
-def test_a_process_with_tensorflow_alone_gets_the_same_answer(saved, image_bytes, tmp_path):
-    image = tmp_path / "image.jpg"
-    image.write_bytes(image_bytes[0].numpy())
+def test_a_stock_server_has_all_its_operations(saved):
+    content = SavedModel.FromString(open(os.path.join(saved, "saved_model.pb"), "rb").read())
+    graph = content.meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    functions = {function.signature.name for function in graph.library.function}
+    used = {node.op for node in nodes} - functions
+    assert {"DecodeJpeg", "DecodePng", "Conv2D"} <= used
+    # raw_ops lists the operations that TensorFlow itself was built with, and no others.
+    assert not {op for op in used if not hasattr(tf.raw_ops, op) or "PyFunc" in op}
+
+
+@pytest.fixture(scope="module")
+def image_and_answer(signatures, image_bytes, tmp_path_factory):
+    """The file of an image, and the RLE that other ways of serving must find in it."""
+    path = tmp_path_factory.mktemp("image") / "image.jpg"
+    path.write_bytes(image_bytes[0].numpy())
+    answer = signatures["serving_default"](image_bytes=image_bytes[:1])
+    return str(path), [rle.decode() for rle in answer["encoded_pixels"].numpy()[0]]
+
+
+def _run(*command, cwd):
+    """Runs a command where clouds_tf cannot be found by accident; gives what it prints."""
+    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    found = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    return found.stdout
+
+
+def test_a_process_with_tensorflow_alone_gets_the_same_answer(saved, image_and_answer, tmp_path):
+    image, expected = image_and_answer
     code = f"""
 import sys, tensorflow as tf
 serve = tf.saved_model.load({saved!r}).signatures["serving_default"]
-answer = serve(image_bytes=tf.constant([tf.io.read_file({str(image)!r}).numpy()]))
+answer = serve(image_bytes=tf.constant([tf.io.read_file({image!r}).numpy()]))
 assert not {{"clouds_tf", "tensorflow_addons", "keras_cv"}} & set(sys.modules)
-print(b"|".join(answer["encoded_pixels"].numpy()[0]).decode())
+print(b"\\n".join(answer["encoded_pixels"].numpy()[0]).decode())
 """
-    # Elsewhere than in the repository, so that clouds_tf cannot be found by accident.
-    found = subprocess.run(
-        [sys.executable, "-c", code],
-        cwd=tmp_path,
-        env={k: v for k, v in os.environ.items() if k != "PYTHONPATH"},
-        capture_output=True,
-        text=True,
-        check=True,
-    ).stdout.strip()
-    serve = tf.saved_model.load(saved).signatures["serving_default"]
-    expected = serve(image_bytes=image_bytes[:1])["encoded_pixels"].numpy()[0]
-    assert found == b"|".join(expected).decode()
+    assert _run(sys.executable, "-c", code, cwd=tmp_path).split("\n")[:4] == expected
+
+
+def test_saved_model_cli_gets_the_same_answer(saved, image_and_answer, tmp_path):
+    image, expected = image_and_answer
+    with open(image, "rb") as file:
+        np.save(tmp_path / "image.npy", np.array([file.read()]))
+    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]
+    flags = ["--tag_set=serve", "--signature_def=serving_default", "--outdir=out"]
+    _run(*command, f"--dir={saved}", *flags, "--inputs=image_bytes=image.npy", cwd=tmp_path)
+    answer = np.load(tmp_path / "out" / "encoded_pixels.npy", allow_pickle=True)
+    assert [rle.decode() for rle in answer[0]] == expected
+
+
+@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler (g++) on this machine")
+def test_the_loader_of_cpp_gets_the_same_answer(saved, image_and_answer, tmp_path):
+    image, expected = image_and_answer
+    source = os.path.join(os.path.dirname(__file__), "load_saved_model.cc")
+    folder = tf.sysconfig.get_lib()
+    libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
+    flags = [*tf.sysconfig.get_compile_flags(), f"-L{folder}", *libraries, f"-Wl,-rpath,{folder}"]
+    _run("g++", "-O0", source, "-o", "load_saved_model", *flags, cwd=tmp_path)
+    answer = _run("./load_saved_model", saved, image, cwd=tmp_path)
+    assert answer.split("\n")[:4] == expected
 
 
 def test_versions_count_up_and_are_whole(models, saved):

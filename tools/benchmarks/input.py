@@ -1,4 +1,5 @@
 """Suite input: the pipeline against the usual Keras generator, and against libjpeg-turbo alone."""
+
 import os
 import pathlib
 import tempfile

@@ -1,0 +1,57 @@
+"""Losses from logits, in Keras' order (mask, logits).
+
+Each gives float32 [B], of which the loss is the mean over all B examples of the global batch: under
+several replicas, sum over the examples of a replica, divide by the global batch size, and sum over
+replicas. That holds for the losses of a whole batch too (`batch_dice` and so on): their sums go
+over all replicas, and the one number that follows stands for each example. So loss and gradients
+do not depend on how a batch is divided, not even where a replica has less or nothing.
+
+The name says what a sum goes over before it is divided: an image's class, if it says nothing; the
+image's classes that are there (`present_`); the whole batch (`batch_`).
+
+Masks are [B, h, w, C] of {0, 1}, or anything between for blended examples, of any numeric dtype; at
+other numbers tf.errors.InvalidArgumentError is raised, though not from steps compiled by XLA, which
+knows no errors. Logits are [B, h', w', C], resized bilinearly where h', w' differ from h, w.
+"""
+
+from clouds_tf.models.losses.entropy import (
+    balanced_bce,
+    bce,
+    focal,
+    presence_bce,
+    weighted_bce,
+)
+from clouds_tf.models.losses.hinge import lovasz, symmetric_lovasz
+from clouds_tf.models.losses.overlap import (
+    batch_dice,
+    batch_jaccard,
+    batch_tversky,
+    dice,
+    jaccard,
+    present_dice,
+    tversky,
+)
+from clouds_tf.models.losses.separation import distance_bce, separation_weights
+from clouds_tf.models.losses.sums import LOSSES, WeightedSum, parse
+
+__all__ = [
+    "LOSSES",
+    "WeightedSum",
+    "balanced_bce",
+    "batch_dice",
+    "batch_jaccard",
+    "batch_tversky",
+    "bce",
+    "dice",
+    "distance_bce",
+    "focal",
+    "jaccard",
+    "lovasz",
+    "parse",
+    "presence_bce",
+    "present_dice",
+    "separation_weights",
+    "symmetric_lovasz",
+    "tversky",
+    "weighted_bce",
+]

@@ -1,0 +1,81 @@
+import hypothesis
+import hypothesis.extra.numpy as hnp
+import numpy as np
+import pytest
+
+from clouds_tf.models import losses
+
+# One image of 1 x 2 pixels and one class; logits 0 and log 3, so probabilities 1/2 and 3/4:
+# sum(pq) = 1/2, sum p = 1, sum q = 5/4.
+MASK = np.uint8([[[[1], [0]]]])
+LOGITS = np.log(np.float32([[[[1], [3]]]]))
+
+
+@pytest.mark.parametrize(
+    "name, knobs, expected",
+    [
+        ("dice", {}, 1 - 2 / 3.25),
+        ("dice", {"smooth": 0}, 1 - 1 / 2.25),
+        ("tversky", {"smooth": 0}, 1 - 1 / 2.25),
+        ("tversky", {"beta": 0.8}, 1 - 1.5 / (0.5 + 0.8 * 0.75 + 0.2 * 0.5 + 1)),
+        ("jaccard", {}, 1 - 1.5 / 2.75),
+        ("jaccard", {"smooth": 0}, 1 - 0.5 / 1.75),
+    ],
+)
+def test_values_by_hand(name, knobs, expected):
+    for prefix in ("", "batch_"):
+        value = losses.LOSSES[prefix + name](MASK, LOGITS, **knobs)
+        np.testing.assert_allclose(value, [expected], rtol=1e-6)
+
+
+def test_what_the_sums_go_over():
+    # Two images of one pixel and two classes, probabilities 1/2; only the first image has anything.
+    mask = np.float32([[[[1, 0]]], [[[0, 0]]]])
+    logits = np.zeros(mask.shape)
+    there, not_there = 1 - 2 / 2.5, 1 - 1 / 1.5
+    np.testing.assert_allclose(
+        losses.dice(mask, logits), [(there + not_there) / 2, not_there], rtol=1e-6
+    )
+    np.testing.assert_allclose(losses.present_dice(mask, logits), [there, 0], rtol=1e-6)
+    np.testing.assert_allclose(losses.batch_dice(mask, logits), [1 - 2 / 4] * 2, rtol=1e-6)
+
+
+maps = [
+    hnp.arrays(np.uint8, (2, 3, 4, 2), elements={"min_value": 0, "max_value": 1}),
+    hnp.arrays(np.float32, (2, 3, 4, 2), elements={"min_value": -30, "max_value": 30}),
+]
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(*maps)
+def test_the_three_are_functions_of_one_another(mask, logits):
+    mask[:, 0, 0] = 1  # without smoothing, something must be there
+    dice = losses.dice(mask, logits, smooth=0).numpy()
+    np.testing.assert_allclose(losses.tversky(mask, logits, smooth=0), dice, atol=1e-5)
+    # With false ones and missed ones weighed 1 each, Tversky is Jaccard; here for one image.
+    image = mask[:1, ..., :1], logits[:1, ..., :1]
+    score = 1 - losses.dice(*image, smooth=0).numpy()
+    jaccard = losses.jaccard(*image, smooth=0)
+    np.testing.assert_allclose(jaccard, 1 - score / (2 - score), atol=1e-5)
+
+
+@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.given(*maps)
+def test_bounds_and_an_oracle_in_float64(mask, logits):
+    q = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    total = mask.sum((1, 2)) + q.sum((1, 2)) + 1
+    each = 1 - (2 * (mask * q).sum((1, 2)) + 1) / total
+    np.testing.assert_allclose(losses.dice(mask, logits), each.mean(1), atol=1e-5)
+    whole = 1 - (2 * (mask * q).sum() + 1) / (mask.sum() + q.sum() + 1)
+    np.testing.assert_allclose(losses.batch_dice(mask, logits), [whole] * 2, atol=1e-5)
+    for loss in (losses.dice, losses.jaccard, losses.tversky, losses.batch_jaccard):
+        assert (-1e-6 <= loss(mask, logits).numpy()).all() and (loss(mask, logits) <= 1 + 1e-6)[0]
+    assert (losses.jaccard(mask, logits) >= losses.dice(mask, logits) - 1e-6).numpy().all()
+
+
+def test_beta_says_which_mistake_costs_more():
+    mask = np.float32([[[[1], [1], [0], [0]]]])
+    too_much, too_little = 20 * np.float32([[[[1], [1], [1], [-1]]], [[[1], [-1], [-1], [-1]]]])
+    for beta, sign in [(0.9, 1), (0.1, -1)]:
+        costs = [losses.tversky(mask, x[None], beta=beta)[0] for x in (too_much, too_little)]
+        assert sign * (costs[0] - costs[1]) > 0
