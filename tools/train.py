@@ -64,7 +64,7 @@ flags.DEFINE_integer("seed", 0, "Seed of weights, order and augmentation.", lowe
 
 
 def train(fold, folder):
-    """Trains on all folds but one; returns the best score."""
+    """Trains on all folds but one."""
     strategy = distribution.strategy(FLAGS.distribute, FLAGS.num_devices)
     folds, held_out = input_pipeline.split_folds(FLAGS.records_dir, fold)
     steps = input_pipeline.steps_per_epoch(FLAGS.records_dir, folds, FLAGS.batch_size)
@@ -155,22 +155,25 @@ def train(fold, folder):
     )
     best = max(history, key=lambda row: row[SCORE])
     print(
-        f"Trained {len(history)} epochs; best held-out Dice {float(trainer.best_score):.4f} "
+        f"Trained {len(history)} epochs; best held-out Dice {trainer.best_score.numpy():.4f} "
         f"in epoch {best['epoch']:.0f}; workdir {folder}"
     )
 
 
 def main():
+    if FLAGS.fold == "all":
+        folds = range(examples.read_info(FLAGS.records_dir)["num_folds"])
+        runs = [(fold, os.path.join(FLAGS.workdir, f"fold_{fold}")) for fold in folds]
+    elif FLAGS.fold.isdecimal():
+        runs = [(int(FLAGS.fold), FLAGS.workdir)]
+    else:
+        raise ValueError(f"fold: got {FLAGS.fold!r}, expected a number or all")
     distribution.set_precision(FLAGS.precision)
     if FLAGS.deterministic:
         distribution.set_deterministic()
-    if FLAGS.fold == "all":
-        for fold in range(examples.read_info(FLAGS.records_dir)["num_folds"]):
-            train(fold, os.path.join(FLAGS.workdir, f"fold_{fold}"))
-    elif FLAGS.fold.isdecimal():
-        train(int(FLAGS.fold), FLAGS.workdir)
-    else:
-        raise ValueError(f"fold: got {FLAGS.fold!r}, expected a number or all")
+    with distribution.restarting(FLAGS.distribute):
+        for fold, folder in runs:
+            train(fold, folder)
 
 
 if __name__ == "__main__":

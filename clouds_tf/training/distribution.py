@@ -1,8 +1,10 @@
 """Devices and precision: where, and in which numbers, a model is trained."""
 
+import contextlib
 import functools
 import json
 import os
+import sys
 
 import tensorflow as tf
 
@@ -74,6 +76,27 @@ def is_chief(strategy):
     """Whether this process writes what all see: the first worker, or the only one."""
     resolver = strategy.cluster_resolver
     return resolver is None or not resolver.task_id
+
+
+@contextlib.contextmanager
+def restarting(distribute):
+    """A context for a run that outlives the loss of a worker.
+
+    TensorFlow does not let a worker join those that are running. So where one is lost, which the
+    others learn within a minute, each of them starts its program again with the same arguments; it
+    waits for the lost one to come back, and goes on from the last checkpoint.
+
+    Args:
+        distribute: as `strategy` has it; nothing happens unless it is "multi_worker".
+    """
+    try:
+        yield
+    except tf.errors.UnavailableError:
+        if distribute != "multi_worker":
+            raise
+        print("A worker was lost; starting again, from the last checkpoint, when it is back")
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
 def distribute_batches(strategy, make_batches):

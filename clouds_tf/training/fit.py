@@ -104,7 +104,7 @@ def fit(
     chief = distribution.is_chief(strategy)
     checkpoints = workdirs.Checkpoints(workdir, trainer.model, trainer, average_last, chief)
     checkpoints.restore_last()
-    first_epoch, first_step = int(trainer.epoch), int(trainer.epoch_step)
+    first_epoch, first_step = trainer.epoch.numpy(), trainer.epoch_step.numpy()
     history = workdirs.read_history(workdir)[:first_epoch]
     if first_epoch >= epochs:
         return history
@@ -126,7 +126,7 @@ def fit(
                 )
 
             started = time.monotonic()
-            steps = range(int(trainer.epoch_step), steps_per_epoch)
+            steps = range(trainer.epoch_step.numpy(), steps_per_epoch)
             profile_dir = report.folder if profile and epoch == first_epoch else None
             done, waited = _train(trainer, batches, steps, stop, describe, profile_dir)
             trained = time.monotonic() - started
@@ -144,15 +144,15 @@ def fit(
                 row["seconds"] = round(time.monotonic() - started, 1)
                 history.append(row)
                 report.epoch(history)
-                if row[SCORE] > trainer.best_score:
+                if row[SCORE] > trainer.best_score.numpy():
                     trainer.best_score.assign(row[SCORE])
                     checkpoints.save_best()
                 checkpoints.save_epoch(epoch + 1)
             if epoch + 1 == epochs and average_last:
                 with averaging.mean_applied(trainer.model, checkpoints.last_epochs()):
                     score = trainer.validate(held_out)[SCORE]
-                    report.mean(average_last, score, float(trainer.best_score))
-                    if score > trainer.best_score:
+                    report.mean(average_last, score, trainer.best_score.numpy())
+                    if score > trainer.best_score.numpy():
                         trainer.best_score.assign(score)
                         checkpoints.save_best()
             # Last of all: whatever is killed before this line is done again.

@@ -93,7 +93,7 @@ class Trainer(tf.Module):
         """Sets the learning rate by the scores of all epochs before; the higher, the better."""
         if self.schedule.name == "plateau":
             self.schedule.factor.assign(plateau_factor(earlier_scores))
-        if self.epoch_step == 0:
+        if self.epoch_step.numpy() == 0:
             self.meter.reset()
 
     def learning_rate(self):

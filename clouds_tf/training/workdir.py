@@ -83,7 +83,7 @@ class Checkpoints:
     Args:
         workdir: a folder that all workers see.
         model: a tf.keras.Model.
-        state: what else it takes to go on: a trackable object; None if the run will not go on.
+        state: what else it takes to go on, a trackable object; None where nobody will.
         num_epochs: of how many last epochs the weights are kept.
         chief: whether this is the worker whose files are kept. The others must save as well, as
             some variables are sums over all of them, but what they write is thrown away.
@@ -92,7 +92,7 @@ class Checkpoints:
     def __init__(self, workdir, model, state=None, num_epochs=0, chief=True):
         self._workdir, self._chief, self._num_epochs = workdir, chief, num_epochs
         weights = tf.train.Checkpoint(model=model)
-        self._last = tf.train.Checkpoint(model=model, state=state)
+        self._last = tf.train.Checkpoint(model=model, **({"state": state} if state else {}))
         self._scratch = None if chief else tempfile.mkdtemp()
         self._managers = {
             name: tf.train.CheckpointManager(

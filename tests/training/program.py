@@ -8,6 +8,7 @@ three images. With --restore it goes on from another process's checkpoint, and t
 """
 
 import argparse
+import socket
 
 import numpy as np
 import tensorflow as tf
@@ -54,6 +55,17 @@ def trainer(**arguments):
     distribution.set_seed(0)
     arguments = {"optimizer": "sgd", "learning_rate": 0.5, "ema": 0.9, "clip_norm": 2, **arguments}
     return Trainer(network(), losses.parse("bce+batch_dice+lovasz"), 10, **arguments)
+
+
+def free_ports(count):
+    """Ports that nobody listens to."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one_of_them in sockets:
+        one_of_them.bind(("localhost", 0))
+    ports = [one_of_them.getsockname()[1] for one_of_them in sockets]
+    for one_of_them in sockets:
+        one_of_them.close()
+    return ports
 
 
 def main():

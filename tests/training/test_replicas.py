@@ -3,13 +3,13 @@
 import json
 import os
 import pathlib
-import socket
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 from conftest import REPOSITORY
+from program import free_ports
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
 
@@ -80,17 +80,6 @@ def test_checkpoints_of_one_and_four_replicas_are_for_either(folder, four):
     assert len(names) > 5
     for name in names:
         np.testing.assert_allclose(again[name], four[name], rtol=1e-5, atol=1e-5, err_msg=name)
-
-
-def free_ports(count):
-    """Ports that nobody listens to."""
-    sockets = [socket.socket() for _ in range(count)]
-    for one_of_them in sockets:
-        one_of_them.bind(("localhost", 0))
-    ports = [one_of_them.getsockname()[1] for one_of_them in sockets]
-    for one_of_them in sockets:
-        one_of_them.close()
-    return ports
 
 
 def test_two_workers_are_as_one(folder, one):
