@@ -33,7 +33,7 @@ def _told_to_stop():
         signal.signal(signal.SIGTERM, before)
 
 
-def _train(trainer, batches, steps, stop, describe, profile_dir):
+def _train(trainer, batches, steps, stop, where, profile_dir):
     """Shows the batches of some steps of an epoch, or fewer if one worker is told to stop.
 
     Returns:
@@ -43,7 +43,10 @@ def _train(trainer, batches, steps, stop, describe, profile_dir):
 
     def check(step, rate, loss):
         if not math.isfinite(loss):
-            raise ValueError(f"loss is {float(loss)} {describe(step)}, learning rate {rate:.3g}")
+            raise ValueError(
+                f"loss is {float(loss)} in {where(step)}, at learning rate {rate:.3g}; the last "
+                "checkpoint is kept, and with a lower rate another workdir can start from it"
+            )
 
     for step in tqdm(steps, unit="step", leave=False, disable=None, mininterval=1):
         if profile_dir and step == _PROFILED_STEPS[0]:
@@ -76,7 +79,7 @@ def fit(
     average_last=0,
     profile=False,
 ):
-    """Trains, going on after the last epoch that ended in this workdir, or where SIGTERM stopped it.
+    """Trains, going on where the last run in this workdir came to an end, or was stopped.
 
     Args:
         trainer: a Trainer.
@@ -119,16 +122,14 @@ def fit(
         for epoch in range(first_epoch, epochs):
             trainer.begin_epoch([row[SCORE] for row in history])
 
-            def describe(step, epoch=epoch):
-                return (
-                    f"in epoch {epoch + 1}, step {step + 1} ({', '.join(batch_files(epoch, step))}; "
-                    f"the checkpoint of epoch {epoch} is kept in {workdir})"
-                )
+            def where(step, epoch=epoch):
+                names = ", ".join(batch_files(epoch, step))
+                return f"epoch {epoch + 1}, step {step + 1} ({names})"
 
             started = time.monotonic()
             steps = range(trainer.epoch_step.numpy(), steps_per_epoch)
             profile_dir = report.folder if profile and epoch == first_epoch else None
-            done, waited = _train(trainer, batches, steps, stop, describe, profile_dir)
+            done, waited = _train(trainer, batches, steps, stop, where, profile_dir)
             trained = time.monotonic() - started
             if done < steps_per_epoch:
                 trainer.epoch_step.assign(done)

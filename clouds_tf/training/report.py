@@ -43,7 +43,9 @@ def summary_table(history):
     lines = [["epoch", "loss", "val_loss", "val_dice", *CLASS_NAMES]]
     for name, row in (("best", best), ("last", history[-1])):
         columns = ["loss", "val_loss", "val_dice", *(f"val_dice_{c}" for c in CLASS_NAMES)]
-        lines.append([f"{row['epoch']:.0f} ({name})", *(f"{row[column]:.4f}" for column in columns)])
+        lines.append(
+            [f"{row['epoch']:.0f} ({name})", *(f"{row[column]:.4f}" for column in columns)]
+        )
     return "\n".join("  ".join(f"{cell:>9}" for cell in line) for line in lines)
 
 

@@ -69,7 +69,7 @@ class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
 
 
 def plateau_factor(scores, patience=3, factor=0.5, least=1e-3):
-    """How far the learning rate has come down: by a factor whenever no epoch was better for a while.
+    """How far the learning rate has come down: by a factor wherever scores stayed for a while.
 
     Args:
         scores: one number per epoch so far, the higher the better.

@@ -99,7 +99,9 @@ class Checkpoints:
                 checkpoint, os.path.join(self._scratch or workdir, name), max_to_keep=num_kept
             )
             for name, checkpoint, num_kept in (
-                (_BEST, weights, 1), (_EPOCHS, weights, num_epochs or 1), (_LAST, self._last, 1)
+                (_BEST, weights, 1),
+                (_EPOCHS, weights, num_epochs or 1),
+                (_LAST, self._last, 1),
             )
         }
 

@@ -51,9 +51,14 @@ def four(folder, one):
 def _assert_same(found, expected):
     """Gradients are compared as the first steps of SGD; metrics and averages are among these."""
     common = sorted(name for name in set(found) & set(expected) if not name.startswith("few"))
-    assert {"step_loss2", "step2_weight0", "loss", "val_loss", "val_dice", "average_weight0"} <= set(
-        common
-    )
+    assert {
+        "step_loss2",
+        "step2_weight0",
+        "loss",
+        "val_loss",
+        "val_dice",
+        "average_weight0",
+    } <= set(common)
     for name in common:
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-5, err_msg=name)
 
@@ -88,9 +93,7 @@ def test_two_workers_are_as_one(folder, one):
     for index in range(2):
         cluster = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
         output = f"--output={folder / f'worker{index}.npz'}"
-        processes.append(
-            _start("--distribute=multi_worker", output, TF_CONFIG=json.dumps(cluster))
-        )
+        processes.append(_start("--distribute=multi_worker", output, TF_CONFIG=json.dumps(cluster)))
     for process in processes:
         _finish(process)
     for index in range(2):

@@ -71,7 +71,11 @@ def test_the_stop_of_a_worker_comes_back():
 
 @pytest.mark.parametrize(
     "name, precision",
-    [*((name, "float32") for name in sorted(OPTIMIZERS)), ("adam", "float16"), ("radam", "float16")],
+    [
+        *((name, "float32") for name in sorted(OPTIMIZERS)),
+        ("adam", "float16"),
+        ("radam", "float16"),
+    ],
 )
 def test_every_optimizer_learns_and_goes_on_from_a_checkpoint(name, precision, tmp_path):
     ((images, masks),) = batches([4])
