@@ -15,7 +15,7 @@ from clouds_tf.figures.charts import (
     shares,
 )
 from clouds_tf.figures.images import overlay, overlays
-from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, save
+from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
 
 __all__ = [
     "AVAILABLE",
@@ -31,6 +31,7 @@ __all__ = [
     "matrix",
     "overlay",
     "overlays",
+    "pixels",
     "save",
     "shares",
 ]
