@@ -14,6 +14,7 @@ from clouds_tf.figures.charts import (
     matrix,
     shares,
 )
+from clouds_tf.figures.evaluation import comparisons, confusions, reliability, score_maps
 from clouds_tf.figures.images import overlay, overlays
 from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, save
 
@@ -24,6 +25,8 @@ __all__ = [
     "bars",
     "box_sizes",
     "combinations",
+    "comparisons",
+    "confusions",
     "curves",
     "distributions",
     "encode",
@@ -31,6 +34,8 @@ __all__ = [
     "matrix",
     "overlay",
     "overlays",
+    "reliability",
     "save",
+    "score_maps",
     "shares",
 ]
