@@ -35,8 +35,7 @@ def main():
     distribution.set_precision(FLAGS.precision)
     members = held_out.load_members(FLAGS.records_dir, FLAGS.workdirs)
     grid = GRIDS[FLAGS.search]
-    grids = GRIDS.values() if FLAGS.ladder else [grid]
-    refinements = list(dict.fromkeys(rule for grid in grids for rule in grid.refinements))
+    refinements = (GRIDS["all"] if FLAGS.ladder else grid).refinements
 
     def collect(test_time_augmentation):
         return held_out.collect(

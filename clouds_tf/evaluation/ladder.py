@@ -49,6 +49,6 @@ def ladder(counts, refinements, names, seed=0):
 def as_text(rows):
     """The rows of `ladder` as a table."""
     return "\n".join(
-        f"{row[0]:<8}{row[1]:<14}" + "".join(f"{cell:>9}" for cell in row[2:])
+        f"{row[0]:<12}{row[1]:<14}" + "".join(f"{cell:>9}" for cell in row[2:])
         for row in (COLUMNS, *rows)
     )

@@ -32,6 +32,12 @@ GRIDS = {
     "gap": _refining({"remove_gap": True}),
     "boxes": _refining({"fill": "boxes"}, {"fill": "boxes", "remove_gap": True}),
 }
+GRIDS["all"] = Grid(
+    MIN_AREAS,
+    MIN_PRESENCES,
+    True,
+    tuple(dict.fromkeys(rule for grid in GRIDS.values() for rule in grid.refinements)),
+)
 
 
 def dice(counts, c):

@@ -35,9 +35,17 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
             np.testing.assert_array_equal(found, expected)
 
 
-def test_every_image_is_predicted_by_the_models_that_held_it_out(make_workdir, records_dir):
-    folders = [make_workdir(0, seed=0), make_workdir(0, (32, 64), seed=1), make_workdir(2, seed=2)]
-    members = held_out.load_members(records_dir, folders)
+@pytest.fixture(scope="module")
+def folders(make_workdir):
+    return [make_workdir(0, seed=0), make_workdir(0, (32, 64), seed=1), make_workdir(2, seed=2)]
+
+
+@pytest.fixture(scope="module")
+def members(folders, records_dir):
+    return held_out.load_members(records_dir, folders)
+
+
+def test_every_image_is_predicted_by_the_models_that_held_it_out(folders, members, records_dir):
     assert [size for _, size in members[0]] == [list(IMAGE_SIZE), [32, 64]]
     counts = held_out.collect(records_dir, members, batch_size=2)
     num_first = input_pipeline.count_examples(records_dir, [0])
@@ -67,8 +75,8 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(make_workdir, r
     np.testing.assert_allclose(counts.presence, highest, atol=1e-4)
 
 
-def test_flips_refinements_and_chosen_places(make_workdir, records_dir):
-    members = held_out.load_members(records_dir, [make_workdir(1)])
+def test_flips_refinements_and_chosen_places(members, records_dir):
+    members = {1: members[2]}  # as if it had held out another fold
     plain = held_out.collect(records_dir, members)
     refinements = Rule(), Rule(fill="boxes")
     flipped = held_out.collect(records_dir, members, 16, "flips", refinements)
@@ -105,7 +113,7 @@ def test_refined_counts_are_those_of_refined_masks():
             assert intersections[b, c, t] == (kept & (masks[b, :, :, c] > 0)).sum()
 
 
-def test_workdirs_of_other_records_are_refused(make_workdir, tmp_path):
+def test_workdirs_of_other_records_are_refused(folders, tmp_path):
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(ValueError, match="trained on records with the fingerprint"):
-        held_out.load_members(str(tmp_path), [make_workdir()])
+        held_out.load_members(str(tmp_path), folders)

@@ -50,15 +50,16 @@ def test_extremes_are_the_best_the_median_and_the_worst():
     assert pictures.extremes(values[:1])["worst"] == [0]
 
 
-def test_pictures_of_a_real_collection_are_written(make_workdir, records_dir, tmp_path):
-    members = held_out.load_members(records_dir, [make_workdir(0), make_workdir(2)])
+def test_pictures_of_held_out_images_are_written(make_workdir, records_dir, tmp_path):
+    (members,) = held_out.load_members(records_dir, [make_workdir()]).values()
+    members = {0: members, 2: members}  # as if they had held out both
     counts = held_out.collect(records_dir, members)
     found = search(counts)
     figure = pictures.examples(records_dir, members, counts, found)
     assert len(figure.axes) == 6 * 4
     scores = found["scores"]["cross_fitted"].mean(axis=1)
     assert figure.axes[0].texts[0].get_text() == f"best: {scores.max():.3f}"
-    names = [axes.get_title() for axes in figure.axes[:4]]
+    names = [axes.get_title("left") for axes in figure.axes[:4]]
     assert names == ["image", "truth", "cut at 1/2", "post-processed"]
     # The truth in the first row is that of the best image.
     classes = {text.get_text() for text in figure.axes[1].texts}
