@@ -16,7 +16,7 @@ from clouds_tf.figures.charts import (
 )
 from clouds_tf.figures.evaluation import comparisons, confusions, reliability, score_maps
 from clouds_tf.figures.images import overlay, overlays
-from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, save
+from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
 
 __all__ = [
     "AVAILABLE",
@@ -34,6 +34,7 @@ __all__ = [
     "matrix",
     "overlay",
     "overlays",
+    "pixels",
     "reliability",
     "save",
     "score_maps",
