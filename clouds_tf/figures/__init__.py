@@ -14,8 +14,9 @@ from clouds_tf.figures.charts import (
     matrix,
     shares,
 )
+from clouds_tf.figures.evaluation import comparisons, confusions, reliability, score_maps
 from clouds_tf.figures.images import overlay, overlays
-from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, save
+from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
 
 __all__ = [
     "AVAILABLE",
@@ -24,6 +25,8 @@ __all__ = [
     "bars",
     "box_sizes",
     "combinations",
+    "comparisons",
+    "confusions",
     "curves",
     "distributions",
     "encode",
@@ -31,6 +34,9 @@ __all__ = [
     "matrix",
     "overlay",
     "overlays",
+    "pixels",
+    "reliability",
     "save",
+    "score_maps",
     "shares",
 ]
