@@ -30,5 +30,5 @@ MASK_HEIGHT_KEY = "mask/height"
 MASK_WIDTH_KEY = "mask/width"
 FOLD_KEY = "fold"
 
-# Raised whenever the meaning of the records or of postprocessing.json changes.
+# Raised whenever the meaning of the records changes.
 SCHEMA_VERSION = 2

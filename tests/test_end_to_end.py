@@ -75,7 +75,7 @@ def test_from_train_csv_to_the_score(tmp_path):
         output=submission,
         picture=tmp_path / "predictions.png",
     )
-    assert line == f"Wrote 12 rows for 3 images to {submission}"
+    assert line.startswith(f"Wrote 3 images (0 unreadable) to {submission} in ")
     assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
     sample = annotations.read_rows(str(data / "sample_submission.csv"))
     found = annotations.read_rows(str(submission))
@@ -86,6 +86,12 @@ def test_from_train_csv_to_the_score(tmp_path):
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         ["D", "R", "W", "p.json", "E", "s.csv", "predictions.png"]
     )
+
+    (data / "test_images" / "a.jpg").write_text("<html>")
+    flags = {"saved_model": exported / "1", "images_dir": data / "test_images"}
+    status, output, errors = _run("predict", **flags, output=submission)
+    assert status == 2 and output.startswith(f"Wrote 4 images (1 unreadable) to {submission} in ")
+    assert errors.strip().splitlines()[-1] == "a.jpg: unreadable, its rows are blank"
 
 
 def test_two_simulated_devices_train_and_one_goes_on(records_dir, tmp_path):

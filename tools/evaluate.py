@@ -32,12 +32,11 @@ def main():
         test_time_augmentation=FLAGS.test_time_augmentation,
         progress=functools.partial(tqdm, unit="batch", disable=None),
     )
-    found = search(counts, FLAGS.seed)
+    found = search(counts, seed=FLAGS.seed)
     means = {name: round(float(values.mean()), 4) for name, values in found["scores"].items()}
-    postprocessing.write_settings(
+    postprocessing.write_rules(
         FLAGS.output,
-        found["thresholds"],
-        found["min_areas"],
+        found["rules"],
         metric="competition Dice, mean over images and classes",
         scores=means,
         num_images=len(counts.folds),

@@ -25,20 +25,21 @@ flags.DEFINE_integer(
 
 def main():
     distribution.set_precision(FLAGS.precision)
-    settings = postprocessing.PLAIN
+    rules = postprocessing.PLAIN
     if FLAGS.postprocessing:
-        settings = postprocessing.read_settings(FLAGS.postprocessing)
+        rules = postprocessing.read_rules(FLAGS.postprocessing)
     training = [workdir.read_settings(folder) for folder in FLAGS.workdirs]
     module = CloudModel(
         [workdir.load_model(folder) for folder in FLAGS.workdirs],
         [run["image_size"] for run in training],
-        settings,
+        rules,
         FLAGS.test_time_augmentation,
         FLAGS.max_image_pixels,
         training,
     )
     path = export(module, FLAGS.export_dir)
-    print(f"Exported {len(FLAGS.workdirs)} model(s) with {settings} to {path}")
+    cut = FLAGS.postprocessing or "a cut at 1/2"
+    print(f"Exported {len(FLAGS.workdirs)} model(s) with {cut} to {path}")
 
 
 if __name__ == "__main__":

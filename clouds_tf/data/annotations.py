@@ -1,8 +1,8 @@
 """train.csv and submissions: read, checked, split into folds, written."""
 
+import codecs
 import csv
 import gzip
-import io
 import typing
 
 import numpy as np
@@ -13,7 +13,7 @@ from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 from clouds_tf import files, rle
 from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE, LABEL_COLUMN, RLE_COLUMN
 
-_ROWS_AT_A_TIME = 1024  # bounds the memory of checking: a row is about 17 kB of text
+_ROWS_AT_A_TIME = 1024  # bounds memory: a row is about 17 kB of text
 
 
 class Fault(typing.NamedTuple):
@@ -56,9 +56,21 @@ def read_rows(path):
     return rows
 
 
+def iterate_rows(path):
+    """Yields (file name, class name, RLE) of what `read_rows` reads, in constant memory."""
+    for frame in _read_frames(path, (LABEL_COLUMN, RLE_COLUMN)):
+        rows, faults = _split_labels(path, frame)
+        raise_faults(faults)
+        yield from rows.itertuples(index=False, name=None)
+
+
 def _read_labels(path):
     """As `read_rows`, but gives the well-formed rows and the faults of the others."""
-    frame = _read_frame(path, (LABEL_COLUMN, RLE_COLUMN))
+    return _split_labels(path, _read_frame(path, (LABEL_COLUMN, RLE_COLUMN)))
+
+
+def _split_labels(path, frame):
+    """The columns of labels and RLE -> rows as `read_rows` gives them, and faults."""
     labels = frame[LABEL_COLUMN].str.rsplit("_", n=1, expand=True).reindex(columns=[0, 1])
     rows = pd.DataFrame({"filename": labels[0], "class": labels[1], "rle": frame[RLE_COLUMN]})
     unknown = ~rows["class"].isin(CLASS_NAMES) | (rows["filename"] == "")
@@ -76,32 +88,45 @@ def _read_labels(path):
 
 def _read_frame(path, columns):
     """A DataFrame of strings, "" for what is empty; its index is the line number, from 2."""
+    return pd.concat(_read_frames(path, columns))
+
+
+def _read_frames(path, columns):
+    """As `_read_frame`, but yields some rows at a time."""
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
+    empty = True
     with tf.io.gfile.GFile(path, "rb") as file:
-        content = file.read()
-    try:
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        frame = pd.read_csv(
-            io.BytesIO(content),
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            encoding="utf-8-sig",
-        ).fillna("")
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, OSError, ValueError) as error:
-        raise ValueError(f"{path}: not a CSV file: {error}") from None
-    for column in columns:
-        if column not in frame.columns:
-            raise ValueError(
-                f"{path}: no column {column!r}, got {', '.join(map(repr, frame.columns))}"
-            )
-    frame.index = pd.RangeIndex(2, 2 + len(frame), name="line")
-    frame = frame[(frame != "").any(axis=1)]
-    if frame.empty:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        text = codecs.getreader("utf-8-sig")(gzip.GzipFile(fileobj=file) if compressed else file)
+        for frame in _parse(path, text):
+            for column in columns:
+                if column not in frame.columns:
+                    raise ValueError(
+                        f"{path}: no column {column!r}, got {', '.join(map(repr, frame.columns))}"
+                    )
+            frame.index = (frame.index + 2).rename("line")
+            frame = frame[(frame != "").any(axis=1)]
+            empty &= frame.empty
+            yield frame
+    if empty:
         raise ValueError(f"{path}: no rows below the header")
-    return frame
+
+
+def _parse(path, text):
+    options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False}
+    try:
+        for frame in pd.read_csv(text, chunksize=_ROWS_AT_A_TIME, **options):
+            yield frame.fillna("")
+    except (
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+        EOFError,
+        OSError,
+        ValueError,
+    ) as error:
+        raise ValueError(f"{path}: not a CSV file: {error}") from None
 
 
 def read_csv(path, size=IMAGE_SIZE):

@@ -1,5 +1,8 @@
 """Shards -> batches of images and masks, as tf.data."""
 
+import fcntl
+import functools
+import glob
 import math
 import os
 import re
@@ -16,6 +19,8 @@ from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 
 # Bounds what the shuffle holds: serialized records, about 0.7 MB each at 1400x2100.
 _SHUFFLE_BUFFER = 1024
+# How many of them wait to be decoded, to bridge the time in which the shuffle of an epoch fills.
+_READ_AHEAD = 128
 
 
 def count_examples(records_dir, folds):
@@ -202,10 +207,12 @@ def training_batches(
         seed: of the order and of the augmentation.
         initial_epoch: the first epoch to show, counted from 0.
         augmentation: what happens to each image, a key of AUGMENTATIONS.
-        mix: what happens to each batch, a key of MIXES; it depends on (seed, epoch, step).
+        mix: what happens to each batch, a key of MIXES; it depends on (seed, step).
         cache: where decoded images wait for the next epoch: "none", "memory" or "disk". With a
             cache the order of the images is another, as it shuffles what is decoded.
-        cache_dir: a folder for "disk".
+        cache_dir: a folder for "disk", on this machine. What is in it is used by runs on the same
+            records, folds and size, and is begun anew after a run that was killed before it had
+            seen all images.
         data_service: grpc://host:port of the dispatcher of a tf.data service, whose workers then
             read, decode and augment. Each image is shown once in an epoch still, but in the order
             in which it comes.
@@ -219,8 +226,9 @@ def training_batches(
         both float32, and masks of 0..1, under mixup.
 
     Raises:
-        ValueError: no folder for a cache on disk, or as `slices` does; nothing listens at
-            data_service, or it is asked for together with a cache or several workers.
+        ValueError: no folder for a cache on disk, or another run is filling it; nothing listens at
+            data_service, or it is asked for together with a cache or several workers; or as
+            `slices` does.
     """
     if data_service and (cache != "none" or num_workers > 1):
         raise ValueError(
@@ -238,31 +246,40 @@ def training_batches(
         return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
 
     if cache != "none":
-        path = "" if cache == "memory" else _cache_path(cache_dir, records_dir, folds, image_size)
+        path = ""
+        if cache == "disk":
+            name = [fingerprint(records_dir), *folds, *image_size, worker, num_workers]
+            path = _cache_path(cache_dir, "_".join(map(str, name)))
         cached = in_parallel(_records(records_dir, folds), load).cache(path)
 
-    def examples_of(epoch):
-        def augment_example(number, example):
-            return augment(example, _fold_in([seed, 0], epoch, number))
-
+    def one_epoch(epoch):
+        """What an epoch shows, in its order: parsed records, or decoded images from a cache."""
         order = tf.stack([tf.cast(seed, tf.int64), epoch])
         if cache == "none":
-            loaded = in_parallel(_take(_records(records_dir, folds, order), positions), load)
+            elements = _records(records_dir, folds, order)
         else:
-            loaded = _take(_shuffle(cached, order), positions)
-        return in_parallel(loaded, augment_example)
+            elements = _shuffle(cached, order)
+        elements = _take(elements, positions)
+        return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(epoch).repeat(), elements))
 
-    if data_service:
-        examples_of = _served(examples_of, initial_epoch, epochs, data_service)
+    def finish(epoch, element):
+        number, example = load(element) if cache == "none" else element
+        return augment(example, _fold_in([seed, 0], epoch, number))
 
-    def one_epoch(epoch):
-        def mix_step(step, batch):
-            return mix_batch(*batch, _fold_in([seed, 1], epoch, step, worker))
-
-        return _batches(examples_of(epoch), positions).enumerate().map(mix_step)
+    def mix_step(step, batch):
+        return mix_batch(*batch, _fold_in([seed, 1], step, worker))
 
     epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
-    return epochs_to_come.flat_map(one_epoch).prefetch(tf.data.AUTOTUNE)
+    if data_service:
+        served = _served(
+            lambda epoch: in_parallel(one_epoch(epoch), finish), initial_epoch, epochs, data_service
+        )
+        examples = epochs_to_come.flat_map(served)
+    else:
+        # One stream of all epochs, so that an epoch's shuffle fills while the last one is decoded.
+        examples = in_parallel(epochs_to_come.flat_map(one_epoch).prefetch(_READ_AHEAD), finish)
+    batches = _batches(examples, positions).enumerate(initial_epoch * len(positions))
+    return batches.map(mix_step).prefetch(tf.data.AUTOTUNE)
 
 
 def _served(make, initial_epoch, epochs, data_service):
@@ -305,14 +322,33 @@ def _check_listening(data_service):
         raise ValueError(f"data_service: nothing listens at {data_service}: {error}") from None
 
 
-def _cache_path(cache_dir, records_dir, folds, image_size):
-    """Where decoded images are kept: another name for other records, folds or sizes."""
+def _cache_path(cache_dir, name):
+    """The path of a cache on disk, from which what a killed run left unfinished is removed."""
     if not cache_dir:
         raise ValueError("cache_dir: got nothing, expected a folder for the cache on disk")
-    tf.io.gfile.makedirs(cache_dir)
-    height, width = image_size
-    name = "_".join([fingerprint(records_dir), *map(str, folds), f"{height}x{width}"])
-    return os.path.join(cache_dir, name)
+    folder = os.path.join(cache_dir, name)
+    os.makedirs(folder, exist_ok=True)
+    path = os.path.join(folder, "images")
+    if not os.path.exists(path + ".index"):  # which is written last
+        _lock(os.path.join(folder, "lock"))
+        for unfinished in glob.glob(glob.escape(path) + "*"):
+            os.remove(unfinished)
+    return path
+
+
+@functools.lru_cache(maxsize=None)  # so that a process does not lock itself out
+def _lock(path):
+    """Locks a file until this process ends, in whatever way; ValueError if another one has it."""
+    file = open(path, "w")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        file.close()
+        raise ValueError(
+            f"cache_dir: another run is filling {os.path.dirname(path)}; wait until its first "
+            "epoch has ended, or give another folder"
+        ) from None
+    return file
 
 
 def _fold_in(seed, *numbers):

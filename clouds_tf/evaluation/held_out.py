@@ -6,16 +6,21 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.data import input_pipeline
-from clouds_tf.models.unet import segmentation
+from clouds_tf.models.folding import fold_batch_norm, fold_upsampling
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
-from clouds_tf.serving.ensemble import mean_probabilities
+from clouds_tf.serving.ensemble import mean_prediction
+from clouds_tf.serving.postprocessing import Rule, refine
 from clouds_tf.training import workdir as workdirs
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 
-# Of N images, int64 in pixels: areas [N, C, T] above each threshold; intersections [N, C, T], those
-# of them in the truth; truths [N, C], of the truth; and folds [N], where each was held out.
-Counts = collections.namedtuple("Counts", "areas intersections truths folds")
+# What every search needs of N images, in pixels, int64:
+#   areas [N, C, T]: more probable than each threshold;
+#   mask_areas [N, C, T, V]: of the masks that V refinements make of these;
+#   intersections [N, C, T, V]: those of them in the truth;
+#   truths [N, C]: of the truth;
+# and presence, float32 [N, C], what the models say of it; folds [N], where each was held out.
+Counts = collections.namedtuple("Counts", "areas mask_areas intersections truths presence folds")
 
 
 def count_pixels(probabilities, masks, thresholds=THRESHOLDS):
@@ -51,14 +56,51 @@ def count_pixels(probabilities, masks, thresholds=THRESHOLDS):
     return areas[..., 1:], intersections[..., 1:], intersections[..., 0]
 
 
-def collect(records_dir, workdirs_, batch_size=16, test_time_augmentation="none", progress=iter):
+def count_refined(probabilities, masks, images, refinement, thresholds=THRESHOLDS):
+    """Counts, for every threshold, what is left of a mask and added to it by a refinement.
+
+    Args:
+        probabilities: float32 [B, h, w, C] in [0, 1].
+        masks: truth [B, h, w, C] of {0, 1}.
+        images: uint8 [B, H, W, 3], as `refine` takes them.
+        refinement: a Rule, as `refine` takes it.
+        thresholds: T increasing numbers.
+
+    Returns:
+        areas, intersections int64 [B, C, T], in pixels.
+    """
+    truths = tf.unstack(tf.cast(masks, tf.bool), axis=3)
+
+    def count(threshold):
+        cuts = tf.unstack(probabilities > threshold, axis=3)
+        refined = [refine(cut, images, refinement) for cut in cuts]
+        pairs = zip(refined, truths)
+        areas = tf.math.count_nonzero(tf.stack(refined), axis=[2, 3])
+        return areas, tf.math.count_nonzero(tf.stack([r & t for r, t in pairs]), axis=[2, 3])
+
+    # One threshold after the other, for the sake of memory.
+    found = tf.map_fn(count, tf.constant(thresholds), fn_output_signature=(tf.int64, tf.int64))
+    return [tf.transpose(counts, [2, 1, 0]) for counts in found]
+
+
+def collect(
+    records_dir,
+    workdirs_,
+    batch_size=16,
+    test_time_augmentation="none",
+    refinements=(Rule(),),
+    progress=iter,
+):
     """Predicts every image that a workdir held out, with the models that did not see it.
+
+    A batch is counted and forgotten, so that the memory does not grow with the images.
 
     Args:
         records_dir: the folder of shards that the workdirs were trained on.
         workdirs_: folders of runs; those that hold out the same fold are averaged.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
+        refinements: V Rules, as `refine` takes them; the first refines nothing.
         progress: wraps the iterable of batches, such as tqdm.
 
     Returns:
@@ -71,33 +113,54 @@ def collect(records_dir, workdirs_, batch_size=16, test_time_augmentation="none"
     for folder in workdirs_:
         settings = workdirs.read_settings(folder)
         workdirs.check_records(folder, records_dir)
-        by_fold[settings["fold"]].append((workdirs.load_model(folder), settings["image_size"]))
+        model = fold_upsampling(fold_batch_norm(workdirs.load_model(folder)))
+        by_fold[settings["fold"]].append((model, settings["image_size"]))
 
     def batches():
         for fold, members in sorted(by_fold.items()):
-            models, sizes = zip(*members)
-            yield from _count_fold(
-                records_dir, fold, models, sizes, batch_size, test_time_augmentation
-            )
+            for images, mask, *predicted in predict_fold(
+                records_dir, fold, members, batch_size, test_time_augmentation
+            ):
+                counted = _count(images[0], mask, *predicted, refinements)
+                yield Counts(*(np.asarray(x) for x in counted), np.full(len(mask), fold))
 
-    parts = [Counts(*(np.asarray(x) for x in part)) for part in progress(batches())]
-    return Counts(*map(np.concatenate, zip(*parts)))
+    return Counts(*map(np.concatenate, zip(*progress(batches()))))
 
 
-def _count_fold(records_dir, fold, models, sizes, batch_size, test_time_augmentation):
-    """Yields Counts of every batch of one fold."""
+@tf.function(reduce_retracing=True)
+def _count(images, mask, probabilities, presence, refinements):
+    areas, intersections, truths = count_pixels(probabilities, mask)
+    refined = [count_refined(probabilities, mask, images, r) for r in refinements[1:]]
+    by_variant = zip((areas, intersections), *refined)
+    return areas, *(tf.stack(variants, axis=3) for variants in by_variant), truths, presence
+
+
+def predict_fold(records_dir, fold, members, batch_size=16, test_time_augmentation="none"):
+    """Predicts the images of one fold, in the order of the shards.
+
+    Args:
+        records_dir: a folder of shards.
+        fold: which one to predict.
+        members: pairs of a Keras model from images to logits and its image size, to be averaged.
+        batch_size: images in a batch.
+        test_time_augmentation: "none" or "flips".
+
+    Yields:
+        For every batch: a list of images uint8 [B, h, w, 3], one for each member; the truth uint8
+        [B, 350, 525, C]; and what `mean_prediction` gives for them.
+    """
+    models, sizes = zip(*members)
     streams = tuple(
         input_pipeline.validation_batches(records_dir, [fold], size, batch_size) for size in sizes
     )
-    models = [segmentation(model) for model in models]
     calls = [lambda image, m=model: m(image, training=False) for model in models]
 
     @tf.function(reduce_retracing=True)
-    def step(images, mask):
-        predicted = mean_probabilities(calls, images, test_time_augmentation)
-        predicted = tf.ensure_shape(predicted, [None, *SUBMISSION_SIZE, NUM_CLASSES])
-        return count_pixels(predicted, mask)
+    def predict(images):
+        probabilities, presence = mean_prediction(calls, images, test_time_augmentation)
+        shape = [None, *SUBMISSION_SIZE, NUM_CLASSES]
+        return tf.ensure_shape(probabilities, shape), tf.ensure_shape(presence, shape[::3])
 
     for batch in tf.data.Dataset.zip(streams):
         images, (mask, *_) = zip(*batch)
-        yield (*step(images, mask), np.full(len(mask), fold))
+        yield list(images), mask, *predict(list(images))

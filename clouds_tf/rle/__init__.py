@@ -7,7 +7,13 @@ from clouds_tf.rle.coco import (
     to_coco_counts,
     to_coco_string,
 )
-from clouds_tf.rle.connected import component_areas, components, remove_small
+from clouds_tf.rle.connected import (
+    component_areas,
+    components,
+    fill_boxes,
+    fill_holes,
+    remove_small,
+)
 from clouds_tf.rle.masks import coverage, decode, draw, encode, resize
 from clouds_tf.rle.text import faults, parse
 
@@ -21,6 +27,8 @@ __all__ = [
     "draw",
     "encode",
     "faults",
+    "fill_boxes",
+    "fill_holes",
     "from_coco_counts",
     "from_coco_string",
     "intersection",

@@ -86,6 +86,62 @@ def remove_small(mask, min_area, connectivity=8):
     return tf.reshape(pixels, shape)
 
 
+def fill_holes(mask):
+    """Fills the holes of masks: what is not connected with the outside by its sides.
+
+    Args:
+        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
+
+    Returns:
+        bool [..., height, width].
+    """
+    mask = tf.convert_to_tensor(mask)
+    frame = [[0, 0]] * (mask.shape.rank - 2) + [[1, 1]] * 2
+    outside = tf.pad(~tf.cast(mask, tf.bool), frame, constant_values=True)
+    # The first pixel is of the frame, so its component, number 1, is the outside.
+    return components(outside, connectivity=4)[..., 1:-1, 1:-1] != 1
+
+
+def fill_boxes(mask, connectivity=8):
+    """Fills the bounding rectangle of each connected component of masks.
+
+    Args:
+        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
+        connectivity: 8, where pixels that touch at a corner are connected too, or 4.
+
+    Returns:
+        bool [..., height, width].
+    """
+    mask = tf.convert_to_tensor(mask)
+    shape = tf.shape(mask, tf.int64)
+    height, width = shape[-2], shape[-1]
+    y, x, length, row, root = _connect(*find_runs(mask), height, width, connectivity)
+
+    is_root = _is_root(root)
+    count = tf.size(root)
+    top, left = (
+        tf.boolean_mask(tf.math.unsorted_segment_min(v, root, count), is_root) for v in (y, x)
+    )
+    bottom, right = (
+        tf.boolean_mask(tf.math.unsorted_segment_max(v, root, count), is_root)
+        for v in (y + length, x + 1)
+    )
+    row = tf.boolean_mask(row, is_root)
+    # A rectangle is the sum from the upper left of 1 and -1 at its corners.
+    corners = [
+        tf.stack([row, *corner], axis=1)
+        for corner in ((top, left), (bottom, right), (top, right), (bottom, left))
+    ]
+    one = tf.ones_like(row, tf.int32)
+    steps = tf.scatter_nd(
+        tf.concat(corners, axis=0),
+        tf.concat([one, one, -one, -one], axis=0),
+        tf.stack([tf.reduce_prod(shape[:-2]), height + 1, width + 1]),
+    )
+    covering = tf.cumsum(tf.cumsum(steps, axis=1), axis=2)[:, :-1, :-1]
+    return tf.reshape(covering > 0, shape)
+
+
 def _connect(start, length, row, height, width, connectivity):
     """Splits runs [R] where they cross columns, and finds the pieces that belong together.
 

@@ -1,4 +1,4 @@
-"""What one or several models say of an image, with or without mirror images: one probability."""
+"""What one or several models say of an image, with or without mirror images: their mean."""
 
 import tensorflow as tf
 
@@ -9,21 +9,30 @@ from clouds_tf.schema import SUBMISSION_SIZE
 FLIPS = {"none": ([],), "flips": ([], [1], [2], [1, 2])}
 
 
-def mean_probabilities(models, images, test_time_augmentation="none", size=SUBMISSION_SIZE):
+def mean_prediction(models, images, test_time_augmentation="none", size=SUBMISSION_SIZE):
     """The mean over models, and over mirror images if asked for.
 
     Args:
-        models: functions from images [B, h, w, 3] in 0..255 to logits [B, h, w, C].
+        models: functions from images [B, h, w, 3] in 0..255 to logits [B, h, w, C], or, with a
+            classification head, to a dict of logits and presence, logits too, [B, C].
         images: for each model the same images, at the size that it was trained with.
         test_time_augmentation: "none", or "flips" for the four mirror images.
         size: (height, width) of the result.
 
     Returns:
-        float32 [B, height, width, C] in [0, 1].
+        Probabilities, float32 [B, height, width, C] in [0, 1]; and presence, float32 [B, C] in
+        [0, 1]: what the classification heads say, or, where no model has one, the highest
+        probability of the class in the image.
     """
-    predictions = []
+    pixels, presences = [], []
     for model, image in zip(models, images):
         for axes in FLIPS[test_time_augmentation]:
-            flipped = probabilities(model(tf.reverse(image, axes)), size)
-            predictions.append(tf.reverse(flipped, axes))
-    return tf.add_n(predictions) / len(predictions)
+            logits = model(tf.reverse(image, axes))
+            if isinstance(logits, dict):
+                presences.append(tf.sigmoid(tf.cast(logits["presence"], tf.float32)))
+                logits = logits["logits"]
+            pixels.append(tf.reverse(probabilities(logits, size), axes))
+    mean = tf.add_n(pixels) / len(pixels)
+    if presences:
+        return mean, tf.add_n(presences) / len(presences)
+    return mean, tf.reduce_max(mean, axis=[1, 2])

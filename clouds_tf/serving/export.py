@@ -8,9 +8,8 @@ import tensorflow as tf
 from clouds_tf import files, rle
 from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.models.folding import fold_batch_norm, fold_upsampling
-from clouds_tf.models.unet import segmentation
 from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES, SCHEMA_VERSION, SUBMISSION_SIZE
-from clouds_tf.serving.ensemble import mean_probabilities
+from clouds_tf.serving.ensemble import mean_prediction
 from clouds_tf.serving.postprocessing import PLAIN, postprocess
 from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS, decode_images
 
@@ -23,7 +22,7 @@ class CloudModel(tf.Module):
     Args:
         models: Keras models from images to logits; several are averaged.
         image_sizes: for each model, the (height, width) that it was trained with.
-        postprocessing: the arguments of `postprocess`: a dict of thresholds and min_areas.
+        rules: four Rules of post-processing, in the order of CLASS_NAMES.
         test_time_augmentation: "none" or "flips".
         max_image_pixels: larger images are refused before they are decoded.
         training: JSON-like, where the models come from; part of the metadata.
@@ -33,13 +32,13 @@ class CloudModel(tf.Module):
         self,
         models,
         image_sizes,
-        postprocessing=PLAIN,
+        rules=PLAIN,
         test_time_augmentation="none",
         max_image_pixels=MAX_IMAGE_PIXELS,
         training=None,
     ):
         super().__init__(name="clouds_tf")
-        models = [fold_upsampling(fold_batch_norm(segmentation(model))) for model in models]
+        models = [fold_upsampling(fold_batch_norm(model)) for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
         # minutes to write; the variables are all that has to be tracked.
         self.weights = [model.variables for model in models]
@@ -50,10 +49,15 @@ class CloudModel(tf.Module):
         )
         def predict_images(images):
             calls = [lambda image, m=model: m(image, training=False) for model in models]
-            return mean_probabilities(calls, images, test_time_augmentation)
+            probabilities, presence = mean_prediction(calls, images, test_time_augmentation)
+            return probabilities, presence, images[0]
 
         def predict(inputs, read):
-            """Inputs [N, ...] -> probabilities; read(inputs, size) gives uint8 [N, *size, 3]."""
+            """Inputs [N, ...] -> probabilities, presence, and images to find the gap in.
+
+            read(inputs, size) gives uint8 [N, *size, 3].
+            """
+            shapes = [*SUBMISSION_SIZE, NUM_CLASSES], [NUM_CLASSES], [*image_sizes[0], 3]
 
             def predict_some():
                 resized = {size: read(inputs, size) for size in set(image_sizes)}
@@ -63,18 +67,22 @@ class CloudModel(tf.Module):
                 tf.shape(inputs)[0] > 0,
                 predict_some,
                 # oneDNN fails on a convolution of no image.
-                lambda: tf.zeros([0, *SUBMISSION_SIZE, NUM_CLASSES]),
+                lambda: (
+                    tf.zeros([0, *shapes[0]]),
+                    tf.zeros([0, *shapes[1]]),
+                    tf.zeros([0, *shapes[2]], tf.uint8),
+                ),
             )
-            return tf.ensure_shape(predicted, [None, *SUBMISSION_SIZE, NUM_CLASSES])
+            return [tf.ensure_shape(x, [None, *shape]) for x, shape in zip(predicted, shapes)]
 
         def predict_bytes(image_bytes):
             return predict(image_bytes, lambda x, size: decode_images(x, size, max_image_pixels))
 
-        def answer(predicted):
-            masks = postprocess(predicted, **postprocessing)
+        def answer(probabilities, presence, images):
+            masks = postprocess(probabilities, presence, images, rules)
             return {
                 "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2])),
-                "presence": tf.reduce_max(predicted, axis=[1, 2]),
+                "presence": presence,
                 "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[1, 2]),
             }
 
@@ -83,16 +91,16 @@ class CloudModel(tf.Module):
 
         @tf.function(input_signature=[image_bytes])
         def serve(image_bytes):
-            return answer(predict_bytes(image_bytes))
+            return answer(*predict_bytes(image_bytes))
 
         @tf.function(input_signature=[image_bytes])
         def serve_probabilities(image_bytes):
-            return {"probabilities": predict_bytes(image_bytes)}
+            return {"probabilities": predict_bytes(image_bytes)[0]}
 
         @tf.function(input_signature=[images])
         def serve_pixels(images):
             predicted = predict(images, resize_image)
-            return {**answer(predicted), "probabilities": predicted}
+            return {**answer(*predicted), "probabilities": predicted[0]}
 
         def describe(version):
             metadata = {
@@ -101,7 +109,7 @@ class CloudModel(tf.Module):
                 "class_names": CLASS_NAMES,
                 "mask_size": SUBMISSION_SIZE,
                 "image_sizes": image_sizes,
-                "postprocessing": postprocessing,
+                "postprocessing": {n: rule._asdict() for n, rule in zip(CLASS_NAMES, rules)},
                 "test_time_augmentation": test_time_augmentation,
                 "max_image_pixels": max_image_pixels,
                 "training": training,
@@ -120,7 +128,7 @@ def export(module, export_dir):
     Its signatures, where N may be 0 and images may be of different sizes:
         serving_default: image_bytes, string [N], JPEGs or PNGs, to
             encoded_pixels, string [N, 4], the RLE at 350x525, "" where the class is absent;
-            presence, float32 [N, 4] in [0, 1], the highest probability of the class anywhere;
+            presence, float32 [N, 4] in [0, 1], as `mean_prediction` gives it;
             area_fraction, float32 [N, 4] in [0, 1], the share of the image in the class's mask.
         probabilities: image_bytes to
             probabilities, float32 [N, 350, 525, 4] in [0, 1], before post-processing.

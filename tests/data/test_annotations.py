@@ -63,6 +63,18 @@ def test_a_fault_far_down_is_named_by_its_line(tmp_path):
         annotations.read_csv(_write(tmp_path, *lines), (4, 5))
 
 
+def test_rows_come_one_at_a_time_too(tmp_path):
+    lines = [line for i in range(700) for line in _four(f"{i}.jpg", "1 1", "", "", "2 2")]
+    path = _write(tmp_path, *lines)
+    rows = list(annotations.iterate_rows(path))
+    assert rows == [tuple(row) for row in annotations.read_rows(path).to_numpy().tolist()]
+    assert len(rows) == 2800 and rows[-1] == ("699.jpg", "Sugar", "2 2")
+    rows = annotations.iterate_rows(_write(tmp_path, *lines, "nonsense,"))
+    assert next(rows) == ("0.jpg", "Fish", "1 1")
+    with pytest.raises(ValueError, match="train.csv, line 2802: got the label 'nonsense'"):
+        list(rows)
+
+
 def test_a_missing_column_is_named(tmp_path):
     path = _write(tmp_path, "a.jpg_Fish,", header="Image_Label,Pixels")
     with pytest.raises(ValueError, match="no column 'EncodedPixels', got 'Image_Label', 'Pixels'"):

@@ -1,11 +1,13 @@
 import os
 import shutil
+import subprocess
+import sys
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import real_data
+from conftest import REPOSITORY, real_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -288,6 +290,52 @@ def test_a_cache_changes_the_order_alone(records_dir, tmp_path, cache):
         assert [sorted(x) for x in cached] == [sorted(x) for x in plain]
         assert len({tuple(sorted(x)) for x in cached}) == 3
     assert bool(list(tmp_path.iterdir())) == (cache == "disk")
+
+
+def test_a_cache_belongs_to_records_folds_and_size(records_dir, tmp_path):
+    def shapes(folds, size):
+        batches = input_pipeline.training_batches(
+            records_dir, folds, size, 12, 1, cache="disk", cache_dir=str(tmp_path)
+        )
+        return [images.shape for images, _ in batches]
+
+    for _ in range(2):
+        assert shapes([0, 1, 2], (28, 42)) == [(12, 28, 42, 3)]
+        assert shapes([0, 1, 2], (28, 4)) == [(12, 28, 4, 3)]
+        assert shapes([0, 1], (28, 42)) == [(8, 28, 42, 3)]
+    assert len(list(tmp_path.iterdir())) == 3
+
+
+def test_a_cache_of_a_killed_run_is_begun_anew(records_dir, tmp_path):
+    """SIGKILL in the middle of the first epoch; as long as that run lives, another is refused."""
+    folder = str(tmp_path)
+    code = f"""
+import os, time
+import tensorflow as tf
+from clouds_tf.data import input_pipeline
+
+arguments = {records_dir!r}, [0, 1, 2], {SIZE}, 12, 1
+input_pipeline.training_batches(*arguments, cache="disk", cache_dir={folder!r})
+(name,) = os.listdir({folder!r})
+images = iter(tf.data.Dataset.range(9).cache(os.path.join({folder!r}, name, "images")))
+next(images)
+print("caching", flush=True)
+time.sleep(600)
+"""
+    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
+    child = subprocess.Popen(
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
+    )
+    try:
+        assert child.stdout.readline() == "caching\n"
+        with pytest.raises(ValueError, match="cache_dir: another run is filling .*; wait until"):
+            _training(records_dir, cache="disk", cache_dir=folder)
+    finally:
+        child.kill()
+        child.communicate()
+    assert list(tmp_path.glob("*/images*.lockfile"))
+    cached = _training(records_dir, cache="disk", cache_dir=folder)
+    assert sorted(_keys(cached)) == sorted(_keys(_training(records_dir)))
 
 
 def test_a_cache_on_disk_needs_a_folder(records_dir):

@@ -6,7 +6,7 @@ from conftest import IMAGE_SIZE
 from clouds_tf.data import input_pipeline
 from clouds_tf.evaluation import held_out
 from clouds_tf.evaluation.held_out import THRESHOLDS, count_pixels
-from clouds_tf.serving.ensemble import mean_probabilities
+from clouds_tf.serving.ensemble import mean_prediction
 from clouds_tf.training import workdir as workdirs
 
 
@@ -45,18 +45,22 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(make_workdir, r
         next(iter(input_pipeline.validation_batches(records_dir, [fold], size, 12)))
         for fold, size in ((0, IMAGE_SIZE), (0, (32, 64)), (2, IMAGE_SIZE))
     ]
-    first = mean_probabilities(models[:2], [images for images, _ in streams[:2]]).numpy()
-    second = mean_probabilities(models[2:], [streams[2][0]]).numpy()
+    first, _ = mean_prediction(models[:2], [images for images, _ in streams[:2]])
+    second, _ = mean_prediction(models[2:], [streams[2][0]])
     expected = [
         np.concatenate(pair)
         for pair in zip(
-            _by_hand(first, streams[0][1].numpy()), _by_hand(second, streams[2][1].numpy())
+            _by_hand(first.numpy(), streams[0][1].numpy()),
+            _by_hand(second.numpy(), streams[2][1].numpy()),
         )
     ]
     np.testing.assert_array_equal(counts.truths, expected[2])
     # A probability within rounding of a threshold may fall on either side.
     np.testing.assert_allclose(counts.areas, expected[0], atol=20)
-    np.testing.assert_allclose(counts.intersections, expected[1], atol=20)
+    np.testing.assert_allclose(counts.intersections[..., 0], expected[1], atol=20)
+    np.testing.assert_array_equal(counts.mask_areas[..., 0], counts.areas)
+    highest = np.concatenate([first, second]).max((1, 2))
+    np.testing.assert_allclose(counts.presence, highest, atol=1e-4)
 
 
 def test_flips_at_test_time_change_the_prediction(make_workdir, records_dir):

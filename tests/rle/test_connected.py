@@ -173,3 +173,36 @@ def test_real_rows():
         np.testing.assert_array_equal(removed[i], mask * (areas[theirs] >= 5000))
     for ours, mask in zip(full_areas, full):
         assert sorted(ours) == sorted(opencv(mask, 8)[1][1:].tolist())
+
+
+@given(MASKS)
+@settings(max_examples=25, deadline=None)
+def test_holes_are_what_opencv_draws_inside_outlines(masks):
+    expected = np.zeros(masks.shape, np.uint8)
+    for mask, filled in zip(masks.astype(np.uint8), expected):
+        outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+        cv2.drawContours(filled, outlines, -1, 1, cv2.FILLED)
+    np.testing.assert_array_equal(rle.fill_holes(masks), expected)
+
+
+@given(MASKS, CONNECTIVITY)
+@settings(max_examples=25, deadline=None)
+def test_boxes_are_those_of_opencv(masks, connectivity):
+    expected = np.zeros(masks.shape, bool)
+    for mask, filled in zip(masks.astype(np.uint8), expected):
+        boxes = cv2.connectedComponentsWithStats(mask, connectivity=connectivity)[2][1:]
+        for x, y, width, height, _ in boxes:
+            filled[y : y + height, x : x + width] = True
+    np.testing.assert_array_equal(rle.fill_boxes(masks, connectivity), expected)
+
+
+def test_what_is_filled_in_a_graph_of_unknown_shape():
+    ring = np.zeros((2, 6, 7), np.int32)
+    ring[1, 1:5, 2:6] = 9
+    ring[1, 2:4, 3:5] = 0
+    ring[1, 1, 2] = 0
+    signature = [tf.TensorSpec([None, None, None], tf.int32)]
+    holes = tf.function(rle.fill_holes, input_signature=signature)(ring).numpy()
+    boxes = tf.function(rle.fill_boxes, input_signature=signature)(ring).numpy()
+    assert holes.sum() == 15 and boxes.sum() == 16 and not (holes[0].any() or boxes[0].any())
+    assert rle.fill_holes(ring[:0]).shape == rle.fill_boxes(ring[:0]).shape == (0, 6, 7)

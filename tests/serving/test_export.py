@@ -12,12 +12,17 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import decode_image, resize_image
-from clouds_tf.serving.ensemble import mean_probabilities
+from clouds_tf.serving.ensemble import mean_prediction
 from clouds_tf.serving.export import CloudModel, export
-from clouds_tf.serving.postprocessing import postprocess
+from clouds_tf.serving.postprocessing import Rule, postprocess
 from clouds_tf.training import workdir as workdirs
 
-SETTINGS = {"thresholds": [0.5, 0.45, 0.55, 0.5], "min_areas": [0, 100, 2000, 90000]}
+RULES = (
+    Rule(),
+    Rule(0.45, 0.5, 100, fill="boxes", remove_gap=True),
+    Rule(0.55, 0.55, 2000, min_component_area=50, fill="holes"),
+    Rule(0.5, 0.5, 90000),
+)
 SIZES = [IMAGE_SIZE, (32, 64)]
 
 
@@ -30,7 +35,7 @@ def models(make_workdir):
 def saved(models, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
     training = [{"records": "0123abcd", "fold": 0}, {"records": "0123abcd", "fold": 1}]
-    return export(CloudModel(models, SIZES, SETTINGS, "flips", 300000, training), folder)
+    return export(CloudModel(models, SIZES, RULES, "flips", 300000, training), folder)
 
 
 @pytest.fixture(scope="module")
@@ -49,15 +54,15 @@ def image_bytes(data_dir):
 
 def test_the_reloaded_model_equals_the_one_in_memory(models, signatures, image_bytes):
     images = [tf.stack([decode_image(image, size) for image in image_bytes]) for size in SIZES]
-    expected = mean_probabilities(models, images, "flips")
+    expected, presence = mean_prediction(models, images, "flips")
     found = signatures["probabilities"](image_bytes=image_bytes)["probabilities"]
     assert found.shape == (3, 350, 525, 4)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     answer = signatures["serving_default"](image_bytes=image_bytes)
-    masks = tf.transpose(postprocess(found, **SETTINGS), [0, 3, 1, 2])
+    masks = tf.transpose(postprocess(found, presence, images[0], RULES), [0, 3, 1, 2])
     np.testing.assert_array_equal(rle.decode(answer["encoded_pixels"], *[(350, 525)] * 2), masks)
-    np.testing.assert_allclose(answer["presence"], found.numpy().max(axis=(1, 2)), rtol=1e-6)
+    np.testing.assert_allclose(answer["presence"], presence, atol=1e-5)
 
 
 def test_answers_in_numbers_are_those_of_the_masks(signatures, image_bytes):
@@ -74,7 +79,7 @@ def test_pixels_give_what_their_bytes_give(signatures, models):
     expected = signatures["serving_default"](image_bytes=png)
     np.testing.assert_array_equal(answer["encoded_pixels"], expected["encoded_pixels"])
     resized = [resize_image(images, size) for size in SIZES]
-    expected = mean_probabilities(models, resized, "flips")
+    expected, _ = mean_prediction(models, resized, "flips")
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
 
 
@@ -91,7 +96,7 @@ def test_metadata_say_what_the_model_is(signatures, saved):
     assert metadata["version"] == 1
     assert metadata["class_names"] == ["Fish", "Flower", "Gravel", "Sugar"]
     assert metadata["mask_size"] == [350, 525] and metadata["image_sizes"] == [[48, 72], [32, 64]]
-    assert metadata["postprocessing"] == SETTINGS
+    assert metadata["postprocessing"]["Gravel"] == RULES[2]._asdict()
     assert [run["records"] for run in metadata["training"]] == ["0123abcd"] * 2
     with open(os.path.join(saved, "assets.extra", "metadata.json")) as file:
         assert json.load(file) == metadata

@@ -1,65 +1,158 @@
 import json
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import real_data
 
+from clouds_tf import rle
+from clouds_tf.data import annotations
+from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.serving import postprocessing
-from clouds_tf.serving.postprocessing import PLAIN, postprocess
+from clouds_tf.serving.postprocessing import PLAIN, Rule, postprocess
 
-THRESHOLDS, MIN_AREAS = [0.2, 0.5, 0.5, 0.9], [0, 10, 60, 1]
+RULES = (
+    Rule(0.2, 0.2, 0),
+    Rule(0.5, 0.7, 10, 0.5),
+    Rule(0.5, 0.5, 60, 0.0, min_component_area=6, fill="holes"),
+    Rule(0.8, 0.9, 1, 0.3, min_component_area=2, fill="boxes", remove_gap=True),
+)
 
 
-def _by_hand(probabilities, thresholds, min_areas):
-    """The same with numpy, a mask at a time."""
+def _components(mask):
+    _, labels, stats, _ = cv2.connectedComponentsWithStats(mask, connectivity=8)
+    return labels, stats
+
+
+def _by_opencv(probabilities, presence, images, rules):
+    """The same with OpenCV and numpy, a mask at a time."""
     masks = np.zeros(probabilities.shape, np.uint8)
-    for b, _, _, c in np.ndindex(probabilities.shape[0], 1, 1, probabilities.shape[3]):
-        mask = probabilities[b, :, :, c] > np.float32(thresholds[c])
-        if mask.sum() >= min_areas[c]:
-            masks[b, :, :, c] = mask
+    for b, c in np.ndindex(len(probabilities), len(rules)):
+        rule, p = rules[c], probabilities[b, :, :, c]
+        if (p > np.float32(rule.top_threshold)).sum() < rule.min_area:
+            continue
+        if presence[b, c] < np.float32(rule.min_presence):
+            continue
+        mask = np.uint8(p > np.float32(rule.threshold))
+        labels, stats = _components(mask)
+        for label, area in enumerate(stats[:, cv2.CC_STAT_AREA]):
+            if area < rule.min_component_area:
+                mask[labels == label] = 0
+        if rule.fill == "holes":
+            outlines, _ = cv2.findContours(mask, cv2.RETR_EXTERNAL, cv2.CHAIN_APPROX_NONE)
+            cv2.drawContours(mask, outlines, -1, 1, cv2.FILLED)
+        elif rule.fill == "boxes":
+            for x, y, width, height, _ in _components(mask)[1][1:]:
+                mask[y : y + height, x : x + width] = 1
+        if rule.remove_gap:
+            black = images[b].max(axis=2) <= 2
+            y, x = (
+                ((np.arange(target) + 0.5) * source / target).astype(int)
+                for target, source in zip(p.shape, black.shape)
+            )
+            mask[black[np.ix_(y, x)]] = 0
+        masks[b, :, :, c] = mask
     return masks
 
 
-def test_equals_the_same_done_by_hand_everywhere():
-    probabilities = np.random.default_rng(0).random((6, 10, 11, 4), np.float32)
-    probabilities[3:] *= 0.6
-    expected = _by_hand(probabilities, THRESHOLDS, MIN_AREAS)
-    assert expected.any(axis=(1, 2)).mean() not in (0, 1)
-    masks = postprocess(tf.constant(probabilities), THRESHOLDS, MIN_AREAS)
+def _random_input(num_images=6, size=(20, 31), image_size=(13, 17)):
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((num_images, *size, 4), np.float32)
+    probabilities[num_images // 2 :] *= 0.6
+    presence = rng.random((num_images, 4), np.float32)
+    images = rng.integers(0, 5, (num_images, *image_size, 3), np.uint8)
+    return probabilities, presence, images
+
+
+def test_equals_opencv_and_numpy_everywhere():
+    inputs = _random_input()
+    expected = _by_opencv(*inputs, RULES)
+    assert (expected.any(axis=(1, 2)).mean(axis=0) > 0).all()
+    masks = postprocess(*map(tf.constant, inputs), RULES)
     assert masks.dtype == tf.uint8
-    function = tf.function(lambda x: postprocess(x, THRESHOLDS, MIN_AREAS))
-    dataset = tf.data.Dataset.from_tensors(probabilities).map(function)
-    for result in (masks, function(probabilities), next(iter(dataset))):
+    function = tf.function(lambda *x: postprocess(*x, RULES))
+    dataset = tf.data.Dataset.from_tensors(inputs).map(function)
+    for result in (masks, function(*inputs), next(iter(dataset))):
         np.testing.assert_array_equal(result, expected)
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"top_threshold": 0.7, "min_area": 5000},
+        {"min_component_area": 2000},
+        {"fill": "holes"},
+        {"fill": "boxes"},
+        {"fill": "boxes", "remove_gap": True},
+        {"min_component_area": 500, "fill": "holes", "remove_gap": True},
+    ],
+    ids=str,
+)
+def test_equals_opencv_and_numpy_on_real_masks(fields):
+    folder = real_data("clouds_small")
+    table = annotations.read_rows(str(folder / "train.csv")).head(16)
+    truth = rle.decode(table["rle"].tolist(), (1400, 2100), (350, 525)).numpy()
+    truth = truth.reshape(4, 4, 350, 525).transpose(0, 2, 3, 1)
+    # Real outlines, ragged as those of a network are.
+    noise = np.random.default_rng(0).random(truth.shape, np.float32)
+    coarse = [cv2.resize(n, (105, 70)) for n in noise]
+    noise = np.stack([cv2.resize(n, (525, 350), interpolation=cv2.INTER_CUBIC) for n in coarse])
+    probabilities = np.float32(np.clip(0.5 * truth + 0.6 * noise, 0, 1))
+    images = [
+        decode_image(tf.io.read_file(str(folder / "train_images" / name)), (192, 288)).numpy()
+        for name in table["filename"].unique()
+    ]
+    inputs = probabilities, probabilities.max(axis=(1, 2)), np.stack(images)
+    rules = (Rule(**fields), Rule(threshold=0.3)._replace(**fields)) * 2
+    expected = _by_opencv(*inputs, rules)
+    assert expected.any()
+    np.testing.assert_array_equal(postprocess(*inputs, rules), expected)
+
+
+def test_no_image_gives_no_mask():
+    inputs = [tf.constant(x[:0]) for x in _random_input()]
+    assert postprocess(*inputs, RULES).shape == (0, 20, 31, 4)
 
 
 def test_a_mask_of_just_the_least_area_stays():
     probabilities = np.zeros((1, 4, 4, 4), np.float32)
     probabilities[0, 0, :3] = 0.8
-    assert postprocess(probabilities, [0.5] * 4, [3] * 4).numpy().sum() == 12
-    assert postprocess(probabilities, [0.5] * 4, [4] * 4).numpy().sum() == 0
+    presence, images = np.ones((1, 4), np.float32), np.zeros((1, 4, 4, 3), np.uint8)
+    for min_area, area in ((3, 3), (4, 0)):
+        masks = postprocess(probabilities, presence, images, (Rule(min_area=min_area),) * 4)
+        assert masks.numpy().sum() == 4 * area
 
 
 def test_plain_is_a_cut_at_one_half():
-    probabilities = np.random.default_rng(1).random((2, 5, 6, 4), np.float32)
-    np.testing.assert_array_equal(postprocess(probabilities, **PLAIN), probabilities > 0.5)
+    probabilities, presence, images = _random_input()
+    masks = postprocess(probabilities, presence, images, PLAIN)
+    np.testing.assert_array_equal(masks, probabilities > 0.5)
 
 
-def test_settings_come_back(tmp_path):
+def test_rules_come_back(tmp_path):
     path = str(tmp_path / "p.json")
-    postprocessing.write_settings(path, THRESHOLDS, MIN_AREAS, folds=[0, 1], scores={"plain": 0.5})
-    settings = postprocessing.read_settings(path)
-    assert settings == {"thresholds": THRESHOLDS, "min_areas": MIN_AREAS}
+    postprocessing.write_rules(path, RULES, folds=[0, 1], scores={"plain": 0.5})
+    assert postprocessing.read_rules(path) == RULES
     with open(path) as file:
         content = json.load(file)
-    assert content["classes"]["Gravel"] == {"threshold": 0.5, "min_area": 60}
+    assert content["classes"]["Gravel"] == {
+        "threshold": 0.5,
+        "top_threshold": 0.5,
+        "min_area": 60,
+        "min_presence": 0.0,
+        "min_component_area": 6,
+        "fill": "holes",
+        "remove_gap": False,
+    }
     assert content["size"] == [350, 525] and content["folds"] == [0, 1]
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"schema_version": 0}, r"schema_version: got 0, expected [1-9]"),
+        ({"version": 0}, r"version: got 0, expected [1-9]"),
         ({"size": [1400, 2100]}, r"size: got \[1400, 2100\], expected \[350, 525\]"),
         ({"classes": {"Cirrus": {}}}, r"classes: got \['Cirrus'\], expected \['Fish'"),
         ({"classes": 3}, "not a postprocessing.json"),
@@ -67,15 +160,37 @@ def test_settings_come_back(tmp_path):
 )
 def test_other_settings_are_refused(tmp_path, change, message):
     path = tmp_path / "p.json"
-    postprocessing.write_settings(str(path), THRESHOLDS, MIN_AREAS)
+    postprocessing.write_rules(str(path), RULES)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=f"p.json: {message}"):
-        postprocessing.read_settings(str(path))
+        postprocessing.read_rules(str(path))
+
+
+@pytest.mark.parametrize(
+    "name, value, message",
+    [
+        ("threshold", 50, r"threshold: got 50, expected a number in \[0, 1\]"),
+        ("min_presence", "high", "min_presence: got 'high', expected a number in"),
+        ("min_area", -1, "min_area: got -1, expected a number of pixels"),
+        ("min_component_area", 0.5, "min_component_area: got 0.5, expected a number of pixels"),
+        ("fill", "hull", "fill: got 'hull', expected one of "),
+        ("remove_gap", 1, "remove_gap: got 1, expected a boolean"),
+        ("colour", 1, "got .*'colour'.*, expected "),
+    ],
+)
+def test_values_that_cannot_be_are_named(tmp_path, name, value, message):
+    path = tmp_path / "p.json"
+    postprocessing.write_rules(str(path), RULES)
+    content = json.loads(path.read_text())
+    content["classes"]["Flower"][name] = value
+    path.write_text(json.dumps(content))
+    with pytest.raises(ValueError, match=f"p.json: Flower: {message}"):
+        postprocessing.read_rules(str(path))
 
 
 def test_what_is_not_json_is_refused(tmp_path):
     (tmp_path / "p.json").write_text("threshold: 0.5")
     with pytest.raises(ValueError, match="p.json: not a postprocessing.json"):
-        postprocessing.read_settings(str(tmp_path / "p.json"))
+        postprocessing.read_rules(str(tmp_path / "p.json"))
     with pytest.raises(FileNotFoundError, match="q.json: no such file"):
-        postprocessing.read_settings(str(tmp_path / "q.json"))
+        postprocessing.read_rules(str(tmp_path / "q.json"))

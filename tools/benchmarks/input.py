@@ -1,7 +1,11 @@
 """Suite input: the pipeline against the usual Keras generator, and against libjpeg-turbo alone."""
 
+import collections
+import functools
+import itertools
 import os
 import pathlib
+import statistics
 import tempfile
 import time
 from concurrent import futures
@@ -11,7 +15,7 @@ import numpy as np
 import simplejpeg
 import tensorflow as tf
 from absl import flags
-from benchmarks import measure, print_table
+from benchmarks import print_table
 
 import cli
 from clouds_tf import schema
@@ -23,11 +27,12 @@ REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds
 flags.DEFINE_string("data_dir", str(REAL), "Native images; sample images where it is absent.")
 flags.DEFINE_integer("num_images", 96, "Images in an epoch; fewer files are repeated.")
 flags.DEFINE_integer("repeats", 5, "How often each reader is measured.", lower_bound=1)
+flags.DEFINE_float("seconds", 3, "For how long, each time.", lower_bound=0)
+flags.DEFINE_integer("memory_epochs", 15, "Epochs after which memory is printed.", lower_bound=1)
 flags.DEFINE_integer("threads", 2, "Threads of each reader but the one-worker ones.", lower_bound=1)
 cli.DEFINE_size("image_size", (320, 480), "Size of images and masks in a batch.")
 
 BATCH_SIZE = 16
-REDUCED_EPOCHS = 5  # a turn of the fast readers is this many epochs, to last as long as the others
 
 
 def make_data(source, folder, num_images):
@@ -83,49 +88,60 @@ class Generator(tf.keras.utils.Sequence):
 
 
 def keras_reader(data_dir, size, workers):
-    """Reads an epoch of Generator as Model.fit does."""
-    sequence = Generator(data_dir, size)
-
-    def read():
-        enqueuer = tf.keras.utils.OrderedEnqueuer(sequence)
-        enqueuer.start(workers=workers, max_queue_size=10)
-        batches = enqueuer.get()
-        for _ in range(len(sequence)):
-            next(batches)
+    """Reads Generator as Model.fit does."""
+    enqueuer = tf.keras.utils.OrderedEnqueuer(Generator(data_dir, size))
+    enqueuer.start(workers=workers, max_queue_size=10)
+    try:
+        for images, _ in enqueuer.get():
+            yield len(images)
+    finally:
         enqueuer.stop()
 
-    return read
 
-
-def turbo_reader(jpegs, size, threads, epochs):
+def turbo_reader(jpegs, size, threads):
     """Decodes JPEGs at the scale that the pipeline uses, and nothing else."""
 
     def decode(jpeg):
-        return simplejpeg.decode_jpeg(jpeg, "RGB", min_height=size[0], min_width=size[1])
+        simplejpeg.decode_jpeg(jpeg, "RGB", min_height=size[0], min_width=size[1])
 
-    def read():
-        with futures.ThreadPoolExecutor(threads) as pool:
-            for _ in range(epochs):
-                for _ in pool.map(decode, jpegs):
-                    pass
+    with futures.ThreadPoolExecutor(threads) as pool:
+        jpegs = itertools.cycle(jpegs)
+        waiting = collections.deque()
+        while True:
+            while len(waiting) < 4 * threads:
+                waiting.append(pool.submit(decode, next(jpegs)))
+            waiting.popleft().result()
+            yield 1
 
-    return read
 
-
-def our_reader(records_dir, size, threads, epochs, **arguments):
-    """Reads epochs of training batches."""
+def our_reader(records_dir, size, threads, **arguments):
+    """Reads training batches."""
     dataset = input_pipeline.training_batches(
-        records_dir, [0, 1], size, BATCH_SIZE, epochs, **arguments
+        records_dir, [0, 1], size, BATCH_SIZE, epochs=10**9, **arguments
     )
     options = tf.data.Options()
     options.threading.private_threadpool_size = threads
-    dataset = dataset.with_options(options)
+    for images, _ in dataset.with_options(options):
+        yield len(images)
 
-    def read():
-        for _ in dataset:
-            pass
 
-    return read
+def measure_turn(reader, seconds):
+    """Lets a reader run: (images a second, CPU seconds an image) after it has found its pace.
+
+    Args:
+        reader: a generator of numbers of images.
+        seconds: how long it is measured. For half as long it has run before, so that neither the
+            start nor what it reads ahead counts.
+    """
+    start = time.perf_counter()
+    while time.perf_counter() < start + seconds / 2:
+        next(reader)
+    start, processor, images = time.perf_counter(), time.process_time(), 0
+    while time.perf_counter() < start + seconds:
+        images += next(reader)
+    wall, processor = time.perf_counter() - start, time.process_time() - processor
+    reader.close()
+    return images / wall, processor / images
 
 
 def read_jpegs(records_dir):
@@ -140,15 +156,15 @@ def resident_megabytes():
         return int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 2**20
 
 
-def print_memory(records_dir, size, num_images):
-    """Reads five epochs, and prints the memory of this process after each."""
+def print_memory(records_dir, size, num_images, epochs):
+    """Reads several epochs, and prints the memory of this process after each."""
     steps = input_pipeline.steps_per_epoch(records_dir, [0, 1], BATCH_SIZE)
-    dataset = input_pipeline.training_batches(records_dir, [0, 1], size, BATCH_SIZE, 5)
+    dataset = input_pipeline.training_batches(records_dir, [0, 1], size, BATCH_SIZE, epochs)
     resident = []
     for step, _ in enumerate(dataset):
         if (step + 1) % steps == 0:
             resident.append(f"{resident_megabytes():.0f}")
-    print(f"MB resident after each of 5 epochs of {num_images} images: {', '.join(resident)}\n")
+    print(f"MB resident after each epoch of {num_images} images: {', '.join(resident)}\n")
 
 
 def main():
@@ -167,33 +183,31 @@ def main():
             examples.write_records(
                 data, records_dir, 4, num_folds=2, image_size=image_size, num_workers=1
             )
-        print_memory(native, size, num_images)
+        print_memory(native, size, num_images, flags.FLAGS.memory_epochs)
 
         one_worker, limit = "Keras Sequence, 1 worker", f"simplejpeg, {threads} threads"
         readers = {
-            one_worker: (1, keras_reader(data, size, 1)),
-            "Keras Sequence, 2 workers": (1, keras_reader(data, size, 2)),
-            f"{limit}, native": (1, turbo_reader(read_jpegs(native), size, threads, 1)),
-            f"{limit}, reduced": (
-                REDUCED_EPOCHS,
-                turbo_reader(read_jpegs(reduced), size, threads, REDUCED_EPOCHS),
-            ),
-            "ours, native, flips": (1, our_reader(native, size, threads, 1)),
+            one_worker: lambda: keras_reader(data, size, 1),
+            "Keras Sequence, 2 workers": lambda: keras_reader(data, size, 2),
+            f"{limit}, native": lambda: turbo_reader(read_jpegs(native), size, threads),
+            f"{limit}, reduced": lambda: turbo_reader(read_jpegs(reduced), size, threads),
+            "ours, native, flips": lambda: our_reader(native, size, threads),
             **{
-                f"ours, reduced, {name}": (
-                    REDUCED_EPOCHS,
-                    our_reader(reduced, size, threads, REDUCED_EPOCHS, augmentation=name),
+                f"ours, reduced, {name}": functools.partial(
+                    our_reader, reduced, size, threads, augmentation=name
                 )
                 for name in AUGMENTATIONS
             },
         }
-        functions = {name: read for name, (_, read) in readers.items()}
-        wall = measure(functions, flags.FLAGS.repeats)
-        # What other programs do on the same machine hardly changes this one.
-        processor = measure(functions, flags.FLAGS.repeats, time.process_time)
-    images = {name: epochs * num_images for name, (epochs, _) in readers.items()}
-    speed = {name: images[name] / wall[name] for name in readers}
-    cost = {name: processor[name] / images[name] for name in readers}
+        turns = {name: [] for name in readers}
+        for _ in range(flags.FLAGS.repeats):  # by turns, so that all meet the same noise
+            for name, reader in readers.items():
+                turns[name].append(measure_turn(reader(), flags.FLAGS.seconds))
+    # What other programs do on the same machine hardly changes the CPU time of this one.
+    speed, cost = (
+        {name: statistics.median(turn[i] for turn in turns[name]) for name in readers}
+        for i in range(2)
+    )
     rows = [("reader", "images/s", "/ 1 worker", "/ limit", "CPU ms/image", "limit / CPU")]
     for name in readers:
         kind = "reduced" if "reduced" in name else "native"
@@ -208,4 +222,4 @@ def main():
             )
         )
     print_table(rows)
-    print(f"{size[0]}x{size[1]}, {num_images} images, median of {flags.FLAGS.repeats} by turns")
+    print(f"{size[0]}x{size[1]}, medians of {flags.FLAGS.repeats} turns of {flags.FLAGS.seconds} s")
