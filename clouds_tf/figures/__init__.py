@@ -15,6 +15,7 @@ from clouds_tf.figures.charts import (
     shares,
 )
 from clouds_tf.figures.images import overlay, overlays
+from clouds_tf.figures.network import network
 from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, save
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "encode",
     "histogram",
     "matrix",
+    "network",
     "overlay",
     "overlays",
     "save",

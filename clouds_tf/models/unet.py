@@ -1,5 +1,8 @@
 """The U-Net: a ResNet-34 encoder, a decoder with skips, and a head that gives logits."""
 
+import re
+
+import numpy as np
 import tensorflow as tf
 
 from clouds_tf.models.resnet import (
@@ -109,3 +112,34 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
 def segmentation(model):
     """The model itself, its classification head left out: images to logits, weights shared."""
     return tf.keras.Model(model.input, model.get_layer("logits").output, name=model.name)
+
+
+def outline(model, image_size):
+    """What a drawing of a U-Net shows: the maps between its stages.
+
+    Args:
+        model: of `unet`.
+        image_size: (height, width) of an image.
+
+    Returns:
+        Two lists of dicts with name, convolutions (how many follow each other in the stage), height,
+        width and channels: the way down, from the image to the deepest features, and the way up, to
+        the logits. Maps of one height below the image's are the two ends of a skip.
+    """
+    steps = [f"decoder{step}" for step in range(1, len(DECODER_CHANNELS) + 1)]
+    joints = [model.get_layer(f"{step}_conv1").input for step in steps[:-1]]
+    down = [model.input, *[skip for _, skip in reversed(joints)], joints[0][0]]
+    up = [model.get_layer(f"{step}_relu2").output for step in steps]
+    up.append(model.get_layer("logits").output)
+    names = ["image", "stem", "stage1", "stage2", "stage3", "stage4", *steps, "head"]
+
+    def count(name):
+        pattern = rf"{name}(_block\d)?_conv\d?"
+        return sum(bool(re.fullmatch(pattern, layer.name)) for layer in model.layers)
+
+    maps = tf.keras.Model(model.input, down + up)(np.zeros([1, *image_size, 3], np.uint8))
+    described = [
+        {"name": name, "convolutions": count(name), "height": h, "width": w, "channels": channels}
+        for name, (_, h, w, channels) in zip(names, (x.shape for x in maps))
+    ]
+    return described[: len(down)], described[len(down) :]

@@ -1,8 +1,10 @@
+import re
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.models.unet import ENCODERS, CropLike, ReflectPad, segmentation, unet
+from clouds_tf.models.unet import ENCODERS, CropLike, ReflectPad, outline, segmentation, unet
 
 WIDTH = 0.125
 
@@ -176,3 +178,30 @@ def test_classes_and_width_are_arguments():
     assert model.output_shape[-1] == 2
     assert model.get_layer("stage4_block3_conv2").filters == 32
     assert model.get_layer("decoder5_conv2").filters == 16  # the fewest
+
+
+@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+def test_outline_is_that_of_the_papers(encoder):
+    # ResNet's table 1 and the decoder's channels, here a 16th of them, and never less than 16.
+    down, up = outline(unet(width=0.0625, encoder=encoder), (64, 96))
+    names = ["image", "stem", "stage1", "stage2", "stage3", "stage4"]
+    assert [stage["name"] for stage in down] == names
+    assert [stage["convolutions"] for stage in down] == [0, 1, 6, 8, 12, 6]
+    assert [stage["height"] for stage in down] == [64, 32, 16, 8, 4, 2]
+    assert [stage["channels"] for stage in down] == [3, 16, 16, 16, 16, 32]
+    assert [stage["name"] for stage in up] == [f"decoder{n}" for n in range(1, 6)] + ["head"]
+    assert [stage["convolutions"] for stage in up] == [2, 2, 2, 2, 2, 1]
+    assert [stage["width"] for stage in up] == [6, 12, 24, 48, 96, 96]
+    assert [stage["channels"] for stage in up] == [16, 16, 16, 16, 16, 4]
+
+
+def test_the_summary_reads_like_the_paper(model):
+    lines = []
+    model.summary(print_fn=lines.append, line_length=140)
+    skips = re.findall(r"(\w+) \(UpsampleConv\).*\s+'(\w+)\[0\]\[0\]'\]", "\n".join(lines))
+    assert skips == [
+        ("decoder1_conv1", "stage3_block6_relu2"),
+        ("decoder2_conv1", "stage2_block4_relu2"),
+        ("decoder3_conv1", "stage1_block3_relu2"),
+        ("decoder4_conv1", "stem_relu"),
+    ]
