@@ -63,8 +63,7 @@ def make_workdir(records_dir, tmp_path_factory):
             "fold": fold,
         }
         workdirs.start(folder, settings)
-        best, _ = workdirs.checkpoint_managers(folder, unet(**settings["model"]))
-        best.save()
+        workdirs.Checkpoints(folder, unet(**settings["model"])).save_best()
         return folder
 
     return make

@@ -210,7 +210,8 @@ def mixup(images, masks, seed, alpha=0.2):
 
     def blend(x):
         x = tf.cast(x, tf.float32)
-        return share * x + (1 - share) * tf.roll(x, 1, axis=0)
+        other = tf.roll(x, 1, axis=0)
+        return other + share * (x - other)  # where both are 1 it is 1, and not a little more
 
     return blend(images), blend(masks)
 

@@ -391,3 +391,23 @@ def validation_batches(
     records = _take(_records(records_dir, folds), positions)
     examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
     return _batches(examples, positions).prefetch(tf.data.AUTOTUNE)
+
+
+def batch_files(records_dir, folds, batch_size, seed, epoch, step, cache="none"):
+    """The file names of the images in one batch of `training_batches`, without decoding any.
+
+    Args:
+        records_dir, folds, batch_size, seed, cache: as `training_batches` has them.
+        epoch, step: which batch, both counted from 0.
+
+    Returns:
+        A list of strings.
+    """
+    order = tf.constant([seed, epoch], tf.int64)
+    if cache == "none":
+        records = _records(records_dir, folds, order)
+    else:
+        records = _shuffle(_records(records_dir, folds), order)
+    start, end = slices(count_examples(records_dir, folds), batch_size)[step]
+    names = records.map(lambda record: record["filename"]).skip(start).take(end - start)
+    return [name.decode() for name in names.as_numpy_iterator()]

@@ -16,7 +16,7 @@ from clouds_tf.figures.charts import (
 )
 from clouds_tf.figures.images import overlay, overlays
 from clouds_tf.figures.network import network
-from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, save
+from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
 
 __all__ = [
     "AVAILABLE",
@@ -33,6 +33,7 @@ __all__ = [
     "network",
     "overlay",
     "overlays",
+    "pixels",
     "save",
     "shares",
 ]

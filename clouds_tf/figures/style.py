@@ -90,6 +90,11 @@ def encode(figure):
     return buffer.getvalue()
 
 
+def pixels(figure):
+    """A figure as uint8 [height, width, 3]."""
+    return np.asarray(_render(figure).convert("RGB"))
+
+
 def _render(figure):
     """The figure as an image of Pillow; drawn once, as long as it does not change."""
     canvas = figure.canvas

@@ -68,11 +68,13 @@ class Scores(tf.keras.metrics.Metric):
     def update_state(self, mask, logits, sample_weight=None):
         del sample_weight  # an image counts once, as in the competition
         q = probabilities(logits, tf.shape(mask)[1:3])
-        p, truth, found = tf.cast(mask, tf.float32), tf.cast(mask, tf.bool), q > 0.5
+        p = tf.cast(mask, tf.float32)
+        truth, found = p > 0.5, q > 0.5  # masks may be blended
         pixels = [p * q, p + q, truth & found, truth | found]
         per_image = [tf.reduce_sum(tf.cast(x, tf.float32), axis=[1, 2]) for x in pixels]
+        per_image += [competition_dice(truth, found)]
         truth, found = (tf.reduce_any(x, axis=[1, 2]) for x in (truth, found))
-        per_image += [competition_dice(mask, q > 0.5), truth & found, truth, found]
+        per_image += [truth & found, truth, found]
         per_image += [tf.ones_like(truth)]
         self.sums.assign_add(
             tf.stack([tf.reduce_sum(tf.cast(x, tf.float64), axis=0) for x in per_image])

@@ -1,6 +1,10 @@
 """Devices and precision: where, and in which numbers, a model is trained."""
 
+import contextlib
 import functools
+import json
+import os
+import sys
 
 import tensorflow as tf
 
@@ -14,7 +18,8 @@ def strategy(distribute="none", num_devices=None):
     """Makes the tf.distribute strategy of a run; asked again, it gives the same.
 
     Args:
-        distribute: "none", or "mirrored" for all GPUs of this machine.
+        distribute: "none"; "mirrored" for all GPUs of this machine; or "multi_worker" for those of
+            all machines that the environment variable TF_CONFIG names, one process on each.
         num_devices: under "mirrored", how many GPUs; on a machine without one, how many logical CPU
             devices to try it out with. None takes every GPU, or the one CPU.
 
@@ -22,13 +27,19 @@ def strategy(distribute="none", num_devices=None):
         A tf.distribute.Strategy.
 
     Raises:
-        ValueError: more devices than there are GPUs, or an unknown strategy.
+        ValueError: more devices than there are GPUs, an unknown strategy, or a TF_CONFIG that does
+            not say which workers there are and which one this is.
         RuntimeError: the CPU is in use already and cannot be divided any more.
     """
     if distribute == "none":
         return tf.distribute.get_strategy()
+    if distribute == "multi_worker":
+        _check_cluster(os.environ.get("TF_CONFIG", ""))
+        return tf.distribute.MultiWorkerMirroredStrategy()
     if distribute != "mirrored":
-        raise ValueError(f"distribute: got {distribute!r}, expected 'none' or 'mirrored'")
+        raise ValueError(
+            f"distribute: got {distribute!r}, expected 'none', 'mirrored' or 'multi_worker'"
+        )
     if num_devices is None:
         return tf.distribute.MirroredStrategy()
     gpus = tf.config.list_physical_devices("GPU")
@@ -46,6 +57,88 @@ def _divide_cpu(num_devices):
     if len(tf.config.get_logical_device_configuration(cpu) or [cpu]) < num_devices:
         logical = [tf.config.LogicalDeviceConfiguration()] * num_devices
         tf.config.set_logical_device_configuration(cpu, logical)
+
+
+def _check_cluster(config):
+    """Raises ValueError unless TF_CONFIG names this worker among all workers."""
+    expected = 'expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
+    try:
+        config = json.loads(config)
+        workers, task = config["cluster"]["worker"], config["task"]
+        known = task["type"] == "worker" and 0 <= task["index"] < len(workers)
+    except (ValueError, KeyError, TypeError):
+        known = False
+    if not known:
+        raise ValueError(f'TF_CONFIG: got {config!r}, {expected}"index": 0}}}}')
+
+
+def is_chief(strategy):
+    """Whether this process writes what all see: the first worker, or the only one."""
+    resolver = strategy.cluster_resolver
+    return resolver is None or not resolver.task_id
+
+
+@contextlib.contextmanager
+def restarting(distribute):
+    """A context for a run that outlives the loss of a worker.
+
+    TensorFlow does not let a worker join those that are running. So where one is lost, which the
+    others learn within a minute, each of them starts its program again with the same arguments; it
+    waits for the lost one to come back, and goes on from the last checkpoint.
+
+    Args:
+        distribute: as `strategy` has it; nothing happens unless it is "multi_worker".
+    """
+    try:
+        yield
+    except tf.errors.UnavailableError:
+        if distribute != "multi_worker":
+            raise
+        print("A worker was lost; starting again, from the last checkpoint, when it is back")
+        sys.stdout.flush()
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def distribute_batches(strategy, make_batches):
+    """Gives every replica its part of every batch.
+
+    Args:
+        strategy: a tf.distribute.Strategy.
+        make_batches: a function (worker, num_workers) -> tf.data.Dataset of that worker's part of
+            every global batch; all workers' datasets have as many elements.
+
+    Returns:
+        A tf.distribute.DistributedDataset. Parts differ by one image at most, and are empty where
+        there are fewer images than replicas.
+    """
+
+    def of_this_worker(context):
+        num_workers = context.num_input_pipelines
+        batches = make_batches(context.input_pipeline_id, num_workers)
+        return _divide(batches, context.num_replicas_in_sync // num_workers)
+
+    return strategy.distribute_datasets_from_function(of_this_worker)
+
+
+def _divide(batches, parts):
+    """Cuts each batch into that many, one after the other, as even as can be."""
+    if parts == 1:
+        return batches
+
+    def cut(*batch):
+        size = tf.shape(batch[0], tf.int64)[0]
+
+        def part(i):
+            return tuple(x[size * i // parts : size * (i + 1) // parts] for x in batch)
+
+        return tf.data.Dataset.range(parts).map(part)
+
+    return batches.flat_map(cut)
+
+
+def set_deterministic():
+    """Makes every operation give the same bits each time; some are slower then, a few refuse."""
+    tf.config.experimental.enable_op_determinism()
 
 
 def set_precision(precision):

@@ -1,151 +1,164 @@
 """Fits a model to batches, in a workdir from which the same command goes on."""
 
+import contextlib
 import math
-import os
+import signal
 import sys
+import threading
 import time
 
 import tensorflow as tf
+from tqdm import tqdm
 
-from clouds_tf import figures
-from clouds_tf.models import losses
-from clouds_tf.models.metrics import Scores
-from clouds_tf.models.resnet import encoder_layers
-from clouds_tf.training import layerwise
+from clouds_tf.training import averaging, distribution
 from clouds_tf.training import workdir as workdirs
-from clouds_tf.training.optimizers import Nadam
+from clouds_tf.training.report import Report
 
 SCORE = "val_dice"  # decides which epoch is the best
-PRESENCE_WEIGHT = 0.1  # of the classification head's loss, as in the competition's first place
+STOPPED = 128 + signal.SIGTERM  # the exit status of a run that was told to stop, and did
+_PROFILED_STEPS = (5, 10)  # from, to; the first ones trace the graph
 
 
-def compile_model(
-    model,
-    loss="bce_dice",
-    learning_rate=2e-4,
-    freeze_encoder=False,
-    encoder_learning_rate_factor=1.0,
-    xla=False,
-):
-    """Gives a model the baseline's optimizer (Nadam), a loss by name and the competition's scores.
+@contextlib.contextmanager
+def _told_to_stop():
+    """Gives an event that SIGTERM sets: clusters send it a while before they take a machine."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event  # where Python handles no signals
+        return
+    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
-    Args:
-        model: of `unet`. Its classification head, if it has one, gets a cross entropy of its own.
-        loss: of the logits, as `losses.parse` reads it.
-        learning_rate: of Nadam.
-        freeze_encoder: whether the encoder stays as it is; its batch norm then uses its moving
-            statistics, and leaves them alone.
-        encoder_learning_rate_factor: of the encoder's learning rate to that of the rest.
-        xla: whether XLA compiles the training and the evaluation step.
 
-    Raises:
-        ValueError: an unknown loss; XLA under several replicas, whose sums TensorFlow does not
-            compile.
+def _train(trainer, batches, steps, stop, where, profile_dir):
+    """Shows the batches of some steps of an epoch, or fewer if one worker is told to stop.
+
+    Returns:
+        (the number of steps of this epoch that are done, the seconds that it waited for input).
     """
-    if xla and tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        raise ValueError("xla: TensorFlow compiles the step of one device only, got several")
-    optimizer = Nadam(learning_rate)
-    encoder = encoder_layers(model)
-    for layer in encoder:
-        layer.trainable = not freeze_encoder
-    if encoder_learning_rate_factor != 1:
-        weights = [weight for layer in encoder for weight in layer.trainable_weights]
-        layerwise.scale_learning_rate(optimizer, weights, encoder_learning_rate_factor)
-    two_heads = isinstance(model.output, dict)
-    model.compile(
-        optimizer=optimizer,
-        loss=(
-            {"logits": losses.parse(loss), "presence": losses.presence_bce}
-            if two_heads
-            else losses.parse(loss)
-        ),
-        loss_weights={"logits": 1.0, "presence": PRESENCE_WEIGHT} if two_heads else None,
-        metrics={"logits": Scores()} if two_heads else [Scores()],
-        jit_compile=xla,
-    )
+    waited, done, earlier = 0.0, steps.start, None
 
-
-def _truth_for_outputs(batches, model):
-    """Keras wants a truth for every output; that of presence follows from the mask."""
-    if not isinstance(model.output, dict):
-        return batches
-    return batches.map(lambda image, mask: (image, {name: mask for name in model.output}))
-
-
-class _Workdir(tf.keras.callbacks.Callback):
-    """Writes history, curves and checkpoints after every epoch, and finds where to go on."""
-
-    def __init__(self, workdir, model):
-        super().__init__()
-        self.workdir = workdir
-        self.epoch = tf.Variable(0, dtype=tf.int64)  # the number of epochs that have ended
-        self.best_score = tf.Variable(-math.inf)
-        model.optimizer.build(model.trainable_variables)  # so that its slots can be restored
-        self.best, self.last = workdirs.checkpoint_managers(
-            workdir,
-            model,
-            optimizer=model.optimizer,
-            epoch=self.epoch,
-            best_score=self.best_score,
-        )
-        self.last.restore_or_initialize()
-        self.history = workdirs.read_history(workdir)[: int(self.epoch)]
-
-    def on_epoch_begin(self, epoch, logs=None):
-        self.started = time.monotonic()
-
-    def on_epoch_end(self, epoch, logs=None):
-        if not math.isfinite(logs["loss"]):
+    def check(step, rate, loss):
+        if not math.isfinite(loss):
             raise ValueError(
-                f"loss is {logs['loss']} in epoch {epoch + 1}; the checkpoint of epoch {epoch} is "
-                f"kept in {self.workdir}: try a lower --learning_rate"
+                f"loss is {float(loss)} in {where(step)}, at learning rate {rate:.3g}; the last "
+                "checkpoint is kept, and with a lower rate another workdir can start from it"
             )
-        seconds = time.monotonic() - self.started
-        self.history.append({"epoch": epoch + 1, "seconds": round(seconds, 1), **logs})
-        workdirs.write_history(self.workdir, self.history)
-        if figures.AVAILABLE:
-            figures.save(figures.curves(self.history), os.path.join(self.workdir, "curves.png"))
-        if logs[SCORE] > self.best_score:
-            self.best_score.assign(logs[SCORE])
-            self.best.save()
-        # Last of all: whatever is killed before this line is done again.
-        self.epoch.assign(epoch + 1)
-        self.last.save()
+
+    for step in tqdm(steps, unit="step", leave=False, disable=None, mininterval=1):
+        if profile_dir and step == _PROFILED_STEPS[0]:
+            tf.profiler.experimental.start(profile_dir)
+        asked, rate = time.monotonic(), trainer.learning_rate()
+        images, masks = next(batches)
+        waited += time.monotonic() - asked
+        loss, stops = trainer.step(images, masks, tf.constant(float(stop.is_set())))
+        done = step + 1
+        # What is looked at is the step before, so that a GPU always has one more to go on with.
+        if earlier:
+            check(*earlier[:3])
+            if earlier[3] > 0:
+                break
+        earlier = step, rate, loss, stops
+        if profile_dir and step == _PROFILED_STEPS[1]:
+            tf.profiler.experimental.stop()
+    check(step, rate, loss)
+    return done, waited
 
 
-def fit(model, training, validation, workdir, epochs, steps_per_epoch):
-    """Fits a compiled model, going on after the last epoch that ended in this workdir.
+def fit(
+    trainer,
+    training_batches,
+    validation_batches,
+    workdir,
+    epochs,
+    steps_per_epoch,
+    batch_files,
+    average_last=0,
+    profile=False,
+):
+    """Trains, going on where the last run in this workdir came to an end, or was stopped.
 
     Args:
-        model: a compiled tf.keras.Model, built under the strategy.
-        training: a function from the first epoch to show to a tf.data.Dataset of batches that goes
-            through all epochs from there.
-        validation: a tf.data.Dataset of the held-out batches.
-        workdir: where history.csv, curves.png, checkpoints/ and tensorboard/ go.
+        trainer: a Trainer.
+        training_batches: a function (initial_epoch, worker, num_workers) -> tf.data.Dataset of that
+            worker's part of every batch of all epochs from there.
+        validation_batches: a function (worker, num_workers) -> its part of the held-out batches.
+        workdir: where history.csv, checkpoints/, tensorboard/ and pictures go.
         epochs: the number of epochs of the whole run.
         steps_per_epoch: batches in an epoch.
+        batch_files: a function (epoch, step), both from 0 on, -> the names of the images in that
+            batch, for the message that tells where a loss was not finite.
+        average_last: after the last epoch, the mean of the weights of this many last ones is
+            validated as well, and kept if it is better than the best; 0 does not.
+        profile: whether to write a trace of some steps of the first epoch, for TensorBoard.
 
     Returns:
         The history: a list of dicts, one per epoch, with loss, dice, val_dice and so on.
 
     Raises:
-        ValueError: the loss is not finite; the last checkpoint is of the epoch before.
+        ValueError: a loss is not finite, or a checkpoint cannot be written; the last one before it
+            is kept.
+        SystemExit: it was told to stop (SIGTERM), and has saved where it was; the status is 143.
     """
-    state = _Workdir(workdir, model)
-    initial_epoch = int(state.epoch)
-    if initial_epoch < epochs:
-        model.fit(
-            _truth_for_outputs(training(initial_epoch), model),
-            validation_data=_truth_for_outputs(validation, model),
-            initial_epoch=initial_epoch,
-            epochs=epochs,
-            steps_per_epoch=steps_per_epoch,
-            verbose=1 if sys.stdout.isatty() else 2,
-            callbacks=[
-                state,
-                tf.keras.callbacks.TensorBoard(
-                    os.path.join(workdir, "tensorboard"), write_graph=False
-                ),
-            ],
-        )
-    return state.history
+    strategy = trainer.strategy
+    chief = distribution.is_chief(strategy)
+    checkpoints = workdirs.Checkpoints(workdir, trainer.model, trainer, average_last, chief)
+    checkpoints.restore_last()
+    first_epoch, first_step = trainer.epoch.numpy(), trainer.epoch_step.numpy()
+    history = workdirs.read_history(workdir)[:first_epoch]
+    if first_epoch >= epochs:
+        return history
+
+    def batches_to_come(worker, num_workers):
+        return training_batches(first_epoch, worker, num_workers).skip(first_step)
+
+    batches = iter(distribution.distribute_batches(strategy, batches_to_come))
+    held_out = distribution.distribute_batches(strategy, validation_batches)
+    report = Report(workdir, trainer, held_out, epochs, chief)
+    with _told_to_stop() as stop:
+        for epoch in range(first_epoch, epochs):
+            trainer.begin_epoch([row[SCORE] for row in history])
+
+            def where(step, epoch=epoch):
+                names = ", ".join(batch_files(epoch, step))
+                return f"epoch {epoch + 1}, step {step + 1} ({names})"
+
+            started = time.monotonic()
+            steps = range(trainer.epoch_step.numpy(), steps_per_epoch)
+            profile_dir = report.folder if profile and epoch == first_epoch else None
+            done, waited = _train(trainer, batches, steps, stop, where, profile_dir)
+            trained = time.monotonic() - started
+            if done < steps_per_epoch:
+                trainer.epoch_step.assign(done)
+                checkpoints.save_last()
+                print(f"Stopped after step {done} of epoch {epoch + 1}; the same command goes on")
+                sys.exit(STOPPED)
+            row = {"epoch": epoch + 1, "seconds": 0.0, "learning_rate": trainer.learning_rate()}
+            row["images_per_second"] = round(trainer.meter.num_images() / trained, 2)
+            row["input_wait"] = round(waited / trained, 4)
+            row.update(trainer.meter.result())
+            with trainer.average_applied():
+                row.update(trainer.validate(held_out))
+                row["seconds"] = round(time.monotonic() - started, 1)
+                history.append(row)
+                report.epoch(history)
+                if row[SCORE] > trainer.best_score.numpy():
+                    trainer.best_score.assign(row[SCORE])
+                    checkpoints.save_best()
+                checkpoints.save_epoch(epoch + 1)
+            if epoch + 1 == epochs and average_last:
+                with averaging.mean_applied(trainer.model, checkpoints.last_epochs()):
+                    score = trainer.validate(held_out)[SCORE]
+                    report.mean(average_last, score, trainer.best_score.numpy())
+                    if score > trainer.best_score.numpy():
+                        trainer.best_score.assign(score)
+                        checkpoints.save_best()
+            # Last of all: whatever is killed before this line is done again.
+            trainer.epoch.assign(epoch + 1)
+            trainer.epoch_step.assign(0)
+            checkpoints.save_last()
+    report.end(history)
+    return history

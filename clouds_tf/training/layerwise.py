@@ -12,21 +12,26 @@ def scale_learning_rate(optimizer, variables, factor):
     rate of its own for those variables; decoupled weight decay alone keeps the full rate.
 
     Args:
-        optimizer: a tf.keras.optimizers.Optimizer, changed in place; mixed precision may wrap it
-            afterwards, and a strategy may call it on every replica.
+        optimizer: a Keras optimizer of the newer or the older kind, changed in place; a strategy
+            may call it on every replica.
         variables: tf.Variables, each with a name of its own.
         factor: >= 0; 1 changes nothing.
     """
     names = {variable.name.split(":")[0] for variable in variables}
-    update_step = optimizer.update_step
+    # What scales losses or looks ahead calls the optimizer inside, which takes the steps.
+    while inner := getattr(optimizer, "inner_optimizer", getattr(optimizer, "_optimizer", None)):
+        optimizer = inner
+    method = "update_step" if hasattr(optimizer, "update_step") else "_resource_apply_dense"
+    take_step = getattr(optimizer, method)
 
-    def scaled_update_step(gradient, variable):
+    def take_scaled_step(gradient, variable, *args, **kwargs):
         # A replica's copy of the variable a/b is called a/b/replica_1.
         if variable.name.split(":")[0].split("/replica_")[0] not in names:
-            update_step(gradient, variable)
-            return
+            return take_step(gradient, variable, *args, **kwargs)
         before = tf.identity(variable)
-        update_step(gradient, variable)
-        variable.assign(before + factor * (variable - before))
+        with tf.control_dependencies([before]):
+            taken = take_step(gradient, variable, *args, **kwargs)
+        with tf.control_dependencies([taken] if isinstance(taken, tf.Operation) else []):
+            return variable.assign(before + factor * (variable - before))
 
-    optimizer.update_step = scaled_update_step
+    setattr(optimizer, method, take_scaled_step)

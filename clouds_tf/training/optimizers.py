@@ -1,6 +1,12 @@
 """Optimizers that Keras lacks, or has with faults."""
 
+import warnings
+
 import tensorflow as tf
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore")  # that its development has ended, at every start of a program
+    from tensorflow_addons.optimizers import Lookahead, RectifiedAdam
 
 
 @tf.keras.utils.register_keras_serializable("clouds_tf")
@@ -38,3 +44,49 @@ class Nadam(tf.keras.optimizers.Nadam):
         v_hat = v / (1 - tf.pow(tf.cast(self.beta_2, variable.dtype), step))
         learning_rate = tf.cast(self.learning_rate, variable.dtype)
         variable.assign_sub(learning_rate * m_hat / (tf.sqrt(v_hat) + self.epsilon))
+
+
+def _adamw(schedule, variables, weight_decay):
+    optimizer = tf.keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+    vectors = [variable for variable in variables if len(variable.shape) < 2]
+    optimizer.exclude_from_weight_decay(var_list=vectors)
+    return optimizer
+
+
+def _radam(schedule, variables, weight_decay):
+    return RectifiedAdam(schedule)
+
+
+# Name -> a function (schedule, variables, weight_decay) that makes it.
+OPTIMIZERS = {
+    "adam": lambda schedule, *_: tf.keras.optimizers.Adam(schedule),
+    "adamw": _adamw,
+    "nadam": lambda schedule, *_: Nadam(schedule),
+    "radam": _radam,
+    "lookahead": lambda *args: Lookahead(_radam(*args)),
+    "sgd": lambda schedule, *_: tf.keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
+}
+
+
+def make_optimizer(name, schedule, variables, weight_decay=0.01):
+    """Makes an optimizer with all its slots, so that a checkpoint can be restored at once.
+
+    Args:
+        name: a key of OPTIMIZERS. "radam" is Liu et al., "On the Variance of the Adaptive Learning
+            Rate", 2020; "lookahead" is Zhang et al., "Lookahead Optimizer", 2019, around it.
+        schedule: a number, or a LearningRateSchedule.
+        variables: what will be optimized.
+        weight_decay: of "adamw" alone, a share of each weight per unit of learning rate; biases and
+            the scales of batch norm do not decay.
+
+    Returns:
+        An optimizer; under mixed_float16 one that scales the loss.
+    """
+    optimizer = OPTIMIZERS[name](schedule, variables, weight_decay)
+    if tf.keras.mixed_precision.global_policy().name == "mixed_float16":
+        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+    if hasattr(optimizer, "build"):
+        optimizer.build(variables)
+    else:  # of the older kind, as those of tensorflow_addons are
+        optimizer._create_all_weights(variables)
+    return optimizer

@@ -4,6 +4,8 @@ import csv
 import io
 import json
 import os
+import shutil
+import tempfile
 
 import tensorflow as tf
 
@@ -14,6 +16,7 @@ from clouds_tf.models.unet import unet
 SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.csv"
 _BEST = "checkpoints/best"
+_EPOCHS = "checkpoints/epochs"
 _LAST = "checkpoints/last"
 
 
@@ -74,14 +77,68 @@ def load_model(workdir):
     return model
 
 
-def checkpoint_managers(workdir, model, **state):
-    """Two tf.train.CheckpointManager: (best, of the model; last, of the model and the state)."""
-    best = tf.train.Checkpoint(model=model)
-    last = tf.train.Checkpoint(model=model, **state)
-    return tuple(
-        tf.train.CheckpointManager(checkpoint, os.path.join(workdir, folder), max_to_keep=1)
-        for checkpoint, folder in ((best, _BEST), (last, _LAST))
-    )
+class Checkpoints:
+    """The checkpoints of a run: the best weights, those of the last epochs, and the last state.
+
+    Args:
+        workdir: a folder that all workers see.
+        model: a tf.keras.Model.
+        state: what else it takes to go on, a trackable object; None where nobody will.
+        num_epochs: of how many last epochs the weights are kept.
+        chief: whether this is the worker whose files are kept. The others must save as well, as
+            some variables are sums over all of them, but what they write is thrown away.
+    """
+
+    def __init__(self, workdir, model, state=None, num_epochs=0, chief=True):
+        self._workdir, self._chief, self._num_epochs = workdir, chief, num_epochs
+        weights = tf.train.Checkpoint(model=model)
+        self._last = tf.train.Checkpoint(model=model, **({"state": state} if state else {}))
+        self._scratch = None if chief else tempfile.mkdtemp()
+        self._managers = {
+            name: tf.train.CheckpointManager(
+                checkpoint, os.path.join(self._scratch or workdir, name), max_to_keep=num_kept
+            )
+            for name, checkpoint, num_kept in (
+                (_BEST, weights, 1),
+                (_EPOCHS, weights, num_epochs or 1),
+                (_LAST, self._last, 1),
+            )
+        }
+
+    def restore_last(self):
+        """Brings back the last state, if there is one."""
+        path = tf.train.latest_checkpoint(os.path.join(self._workdir, _LAST))
+        if path:
+            self._last.restore(path).assert_consumed()
+
+    def save_best(self):
+        """Keeps the weights as the best."""
+        self._save(_BEST)
+
+    def save_epoch(self, epoch):
+        """Keeps the weights as those of an epoch, if those of any are wanted."""
+        if self._num_epochs:
+            self._save(_EPOCHS, epoch)
+
+    def save_last(self):
+        """Keeps the weights and the state."""
+        self._save(_LAST)
+
+    def last_epochs(self):
+        """The paths of the checkpoints of the last epochs."""
+        folder = os.path.join(self._workdir, _EPOCHS)
+        return list(tf.train.get_checkpoint_state(folder).all_model_checkpoint_paths)
+
+    def _save(self, name, number=None):
+        try:
+            self._managers[name].save(number)
+        except (tf.errors.OpError, OSError) as error:
+            raise ValueError(
+                f"{os.path.join(self._workdir, name)}: the checkpoint was not written "
+                f"({getattr(error, 'message', error)}); the one before it is kept"
+            ) from error
+        if self._scratch:
+            shutil.rmtree(self._scratch)
 
 
 def read_history(workdir):

@@ -10,7 +10,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from clouds_tf.data import annotations, examples, sample_data
+from clouds_tf.data import annotations, examples, input_pipeline, sample_data
 from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
 
 
@@ -310,6 +310,26 @@ def test_a_damaged_shard_is_named(broken):
     os.truncate(path, 40)
     with pytest.raises(ValueError, match="00001-of-00002.tfrecord: has 40 bytes, expected"):
         examples.read_info(broken[1])
+
+
+def test_other_file_systems_work_as_the_local_one_does(data_dir, records_dir):
+    """TensorFlow's file system in memory stands for all that are reached through tf.io.gfile."""
+    folder, output_dir = "ram://data", "ram://records"
+    tf.io.gfile.makedirs(f"{folder}/train_images")
+    for path in [data_dir / "train.csv", *(data_dir / "train_images").iterdir()]:
+        tf.io.gfile.copy(str(path), f"{folder}/{path.relative_to(data_dir)}")
+    for _ in range(2):  # the second time, all shards are there
+        _write(folder, output_dir, num_shards=4, num_folds=3)
+    assert examples.verify_records(output_dir) == examples.read_info(records_dir)
+    names = tf.io.gfile.listdir(output_dir)
+    assert not [name for name in names if name.startswith(".")]
+    for name in names:
+        if name.endswith((".tfrecord", ".csv")):
+            with tf.io.gfile.GFile(f"{output_dir}/{name}", "rb") as one:
+                with open(os.path.join(records_dir, name), "rb") as other:
+                    assert one.read() == other.read(), name
+    batches = input_pipeline.training_batches(output_dir, [0, 1, 2], (28, 42), 4, 1)
+    assert sum(len(images) for images, _ in batches) == 12
 
 
 def test_beam_writes_the_same_bytes(data_dir, records_dir, tmp_path):

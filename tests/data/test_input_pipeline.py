@@ -391,3 +391,22 @@ def test_mixed_batches_are_repeatable_and_new_in_every_epoch(records_dir, mix):
 
     first, again = sums(), sums()
     assert first == again and len(set(first)) == len(first)
+
+
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_the_files_of_a_batch_are_named(records_dir, cache):
+    # The images of an epoch differ, so a batch is known by them.
+    named = {}
+    for batch in input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 1):
+        named[batch[0].numpy().tobytes()] = len(named)
+    everything = list(
+        tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(records_dir + "/*.tfrecord")))
+    )
+    names = [examples.parse_example(record)["filename"].numpy().decode() for record in everything]
+    batches = input_pipeline.training_batches(
+        records_dir, [0, 1, 2], SIZE, 5, 2, seed=3, augmentation="none", cache=cache
+    )
+    for number, (images, _) in enumerate(batches):
+        epoch, step = divmod(number, 3)
+        found = input_pipeline.batch_files(records_dir, [0, 1, 2], 5, 3, epoch, step, cache)
+        assert found == [names[named[image.numpy().tobytes()]] for image in images]

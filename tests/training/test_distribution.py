@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import NUM_DEVICES
@@ -39,3 +40,50 @@ def test_a_seed_repeats_the_weights():
         return dense.kernel.numpy().tolist()
 
     assert weights(1) == weights(1) != weights(2)
+
+
+@pytest.mark.parametrize("config", ["", "{}", "[1]", '{"cluster": {"worker": ["a:1"]}}', "a"])
+def test_a_cluster_that_is_not_described_is_refused(config, monkeypatch):
+    monkeypatch.setenv("TF_CONFIG", config)
+    with pytest.raises(ValueError, match=r'TF_CONFIG: got .*, expected \{"cluster": .*"index": 0'):
+        distribution.strategy("multi_worker")
+
+
+def test_a_worker_beyond_the_last_is_refused(monkeypatch):
+    task = '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'
+    monkeypatch.setenv("TF_CONFIG", task)
+    with pytest.raises(ValueError, match="TF_CONFIG"):
+        distribution.strategy("multi_worker")
+
+
+@pytest.mark.parametrize("size", [1, 3, 4, 7])
+def test_every_replica_has_its_part_of_every_batch(size):
+    strategy = distribution.strategy("mirrored", NUM_DEVICES)
+    batch = tf.random.stateless_uniform([size, 2, 2, 1], [1, 2])
+    calls = []
+
+    def make_batches(worker, num_workers):
+        calls.append((worker, num_workers))
+        return tf.data.Dataset.from_tensors((batch, batch * 2)).repeat(2)
+
+    for images, masks in distribution.distribute_batches(strategy, make_batches):
+        parts = strategy.experimental_local_results(images)
+        assert sorted(len(part) for part in parts) == [
+            (size + i) // NUM_DEVICES for i in range(NUM_DEVICES)
+        ]
+        np.testing.assert_array_equal(tf.concat(parts, axis=0), batch)
+        masks = tf.concat(strategy.experimental_local_results(masks), axis=0)
+        np.testing.assert_array_equal(masks, batch * 2)
+    assert calls == [(0, 1)]
+
+
+def test_only_the_loss_of_a_worker_starts_it_again():
+    with pytest.raises(tf.errors.UnavailableError), distribution.restarting("mirrored"):
+        raise tf.errors.UnavailableError(None, None, "gone")
+    with pytest.raises(ValueError), distribution.restarting("multi_worker"):
+        raise ValueError
+
+
+def test_one_process_is_the_chief():
+    assert distribution.is_chief(distribution.strategy())
+    assert distribution.is_chief(distribution.strategy("mirrored", 2))

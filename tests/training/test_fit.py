@@ -1,89 +1,223 @@
-import functools
+"""Whole runs of the small network of program.py, disturbed and not."""
+
+import json
+import os
+import resource
+import signal
+import subprocess
+import sys
+import threading
+import time
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE
+from conftest import REPOSITORY
+from program import batches, free_ports, trainer
 
-from clouds_tf.data import input_pipeline
-from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as workdirs
-from clouds_tf.training.fit import compile_model, fit
+from clouds_tf.training.fit import STOPPED, fit
 
-FOLDS, HELD_OUT = [1, 2], [0]
-BATCH_SIZE = 3
+SIZES = [3, 3, 2]
+EPOCHS = 3
 
 
-def _run(records_dir, workdir, epochs, learning_rate=1e-3):
-    """A run as tools/train makes it."""
-    distribution.set_seed(0)
-    model = unet(width=0.125)
-    compile_model(model, learning_rate=learning_rate)
+def training_batches(initial_epoch, worker, num_workers):
+    """Other images in every epoch."""
+    data = batches(SIZES, worker, num_workers, seed=initial_epoch)
+    for epoch in range(initial_epoch + 1, EPOCHS + 1):
+        data = data.concatenate(batches(SIZES, worker, num_workers, seed=epoch))
+    return data
+
+
+def validation_batches(worker, num_workers):
+    return batches([4, 3], worker, num_workers, seed=99)
+
+
+def run(workdir, epochs=EPOCHS, training=training_batches, **arguments):
+    """A run from the start, or from where it was."""
+    average_last = arguments.pop("average_last", 0)
+    profile = arguments.pop("profile", False)
+    of_run = trainer(**arguments)
     history = fit(
-        model,
-        functools.partial(
-            input_pipeline.training_batches, records_dir, FOLDS, IMAGE_SIZE, BATCH_SIZE, epochs, 0
-        ),
-        input_pipeline.validation_batches(records_dir, HELD_OUT, IMAGE_SIZE, BATCH_SIZE),
-        str(workdir),
-        epochs,
-        input_pipeline.steps_per_epoch(records_dir, FOLDS, BATCH_SIZE),
-    )
-    return model, history
+        of_run, training, validation_batches, str(workdir), epochs, len(SIZES),
+        lambda epoch, step: [f"{epoch}_{step}.jpg"], average_last, profile,
+    )  # fmt: skip
+    return of_run, history
+
+
+def _assert_same_weights(one, other):
+    for left, right in zip(one.model.weights, other.model.weights):
+        np.testing.assert_array_equal(left, right, err_msg=left.name)
 
 
 @pytest.fixture(scope="module")
-def undisturbed(records_dir, tmp_path_factory):
+def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    return _run(records_dir, folder, epochs=3), folder
+    return *run(folder, average_last=2), folder
 
 
-def test_the_loss_falls_and_everything_is_written(undisturbed):
-    (_, history), folder = undisturbed
+def test_everything_is_written(undisturbed):
+    _, history, folder = undisturbed
     assert [row["epoch"] for row in history] == [1, 2, 3]
     assert history[-1]["loss"] < history[0]["loss"]
-    assert {"val_loss", "val_dice", "val_dice_Fish", "val_dice_Sugar"} <= set(history[0])
-    names = {path.name for path in folder.iterdir()}
-    assert {"history.csv", "curves.png", "checkpoints", "tensorboard"} <= names
-    assert len(workdirs.read_history(str(folder))) == 3
+    expected = {"learning_rate", "images_per_second", "input_wait", "seconds", "presence_loss"}
+    expected |= {"val_loss", "val_dice", "val_iou", "val_dice_Fish", "val_presence_recall_Sugar"}
+    assert expected <= set(history[0])
+    assert workdirs.read_history(str(folder)) == history
+    pictures = {"curves.png", "predictions.png"}
+    assert {"history.csv", "checkpoints", "tensorboard", *pictures} == {
+        path.name for path in folder.iterdir()
+    }
+    for picture in pictures:
+        assert tf.io.decode_png((folder / picture).read_bytes()).shape[0] > 100
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_weights(undisturbed, records_dir, tmp_path):
-    (model, history), _ = undisturbed
-    _, first = _run(records_dir, tmp_path, epochs=2)
-    assert len(first) == 2
-    resumed_model, resumed = _run(records_dir, tmp_path, epochs=3)
-    assert [row["epoch"] for row in resumed] == [1, 2, 3]
-    for one, other in zip(model.weights, resumed_model.weights):
-        np.testing.assert_allclose(one, other, rtol=1e-3, atol=1e-4, err_msg=one.name)
-    assert resumed[2]["val_loss"] == pytest.approx(history[2]["val_loss"], rel=1e-3)
+def test_tensorboard_has_a_number_per_class_and_pictures(undisturbed):
+    _, history, folder = undisturbed
+    (path,) = (folder / "tensorboard" / "held_out").iterdir()
+    values = {}
+    for event in tf.compat.v1.train.summary_iterator(str(path)):
+        for value in event.summary.value:
+            values.setdefault(value.tag, {})[event.step] = tf.make_ndarray(value.tensor)
+    assert values["dice_Sugar"] == {row["epoch"]: row["val_dice_Sugar"] for row in history}
+    assert sorted(values["predictions"]) == [1, 2, 3]
+    assert int(values["predictions"][1][0]) > 100  # pixels wide
 
 
-def test_a_finished_run_is_left_alone(undisturbed, records_dir):
-    (model, history), folder = undisturbed
-    before = (folder / "history.csv").read_text()
-    again, rows = _run(records_dir, folder, epochs=3)
-    assert len(rows) == 3 and (folder / "history.csv").read_text() == before
-    for one, other in zip(model.weights, again.weights):
-        np.testing.assert_array_equal(one, other)
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(undisturbed, tmp_path):
+    of_run, history, _ = undisturbed
+    for epochs in (1, 3):
+        resumed, rows = run(tmp_path, epochs, average_last=2)
+    _assert_same_weights(of_run, resumed)
+    assert [row["val_loss"] for row in rows] == [row["val_loss"] for row in history]
+    assert float(resumed.best_score) == float(of_run.best_score)
 
 
-def test_the_best_epoch_is_the_one_that_is_loaded(undisturbed, records_dir):
-    (_, history), folder = undisturbed
-    (folder / "settings.json").write_text('{"model": {"width": 0.125}}')
-    model = workdirs.load_model(str(folder))
-    compile_model(model)
-    validation = input_pipeline.validation_batches(records_dir, HELD_OUT, IMAGE_SIZE, BATCH_SIZE)
-    score = model.evaluate(validation, verbose=0, return_dict=True)["dice"]
-    assert score == pytest.approx(max(row["val_dice"] for row in history), abs=1e-5)
+def test_a_finished_run_is_left_alone(undisturbed):
+    of_run, _, folder = undisturbed
+    before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
+    again, rows = run(folder, average_last=2)
+    assert len(rows) == 3
+    _assert_same_weights(of_run, again)
+    assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_a_loss_that_is_not_finite_stops_with_a_clear_error(records_dir, tmp_path):
-    with pytest.raises(ValueError, match="loss is nan in epoch .*learning_rate"):
-        _run(records_dir, tmp_path, epochs=2, learning_rate=float("nan"))
+def test_sigterm_stops_between_two_steps_and_the_same_command_goes_on(undisturbed, tmp_path):
+    of_run, history, _ = undisturbed
+
+    def told_in_the_second_epoch(initial_epoch, worker, num_workers):
+        def tell(step, batch):
+            if step == len(SIZES) + 1 and initial_epoch == 0:
+                os.kill(os.getpid(), signal.SIGTERM)
+            return batch
+
+        data = training_batches(initial_epoch, worker, num_workers)
+        return tf.data.Dataset.from_generator(
+            lambda: (tell(step, batch) for step, batch in enumerate(data)),
+            output_signature=data.element_spec,
+        )
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, training=told_in_the_second_epoch, average_last=2)
+    assert stopped.value.code == STOPPED == 143
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert len(workdirs.read_history(str(tmp_path))) == 1
+    resumed, rows = run(tmp_path, average_last=2)
+    _assert_same_weights(of_run, resumed)
+    for name in ("loss", "dice", "val_loss"):
+        assert [row[name] for row in rows] == pytest.approx([row[name] for row in history])
 
 
-def test_the_metric_is_of_masks_at_the_submission_size(records_dir):
-    validation = input_pipeline.validation_batches(records_dir, HELD_OUT, IMAGE_SIZE, BATCH_SIZE)
-    assert validation.element_spec[1].shape == tf.TensorShape([None, 350, 525, 4])
+def test_the_best_weights_are_kept_with_their_average(undisturbed, tmp_path):
+    of_run, history, folder = undisturbed
+    scores = [row["val_dice"] for row in history]
+    assert float(of_run.best_score) >= max(scores)
+    if float(of_run.best_score) == max(scores):
+        tf.train.Checkpoint(model=of_run.model).restore(
+            tf.train.latest_checkpoint(str(folder / "checkpoints" / "best"))
+        )
+        held_out = distribution.distribute_batches(of_run.strategy, validation_batches)
+        assert of_run.validate(held_out)["val_dice"] == pytest.approx(max(scores), abs=1e-6)
+
+
+def test_a_loss_that_is_not_finite_is_told_with_its_files(tmp_path):
+    message = r"loss is nan in epoch 1, step 2 \(0_1.jpg\), at learning rate nan; the last checkp"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, learning_rate=float("nan"))
+
+
+def test_a_checkpoint_that_cannot_be_written_leaves_the_last_good_one(tmp_path):
+    of_run, _ = run(tmp_path, epochs=1)
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    # What a full disk does, for files of more than 2 kB.
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
+    try:
+        with pytest.raises(ValueError, match="checkpoint was not written .*the one before it is k"):
+            workdirs.Checkpoints(str(tmp_path), of_run.model, of_run).save_last()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    again, history = run(tmp_path, epochs=1)
+    assert len(history) == 1
+    _assert_same_weights(of_run, again)
+
+
+def test_a_trace_is_written(tmp_path):
+    many = [2] * 12
+    of_run = trainer()
+    fit(
+        of_run, lambda *_: batches(many), validation_batches, str(tmp_path), 1, len(many),
+        lambda epoch, step: [], profile=True,
+    )  # fmt: skip
+    assert list((tmp_path / "tensorboard").rglob("*.xplane.pb"))
+
+
+def test_outside_of_the_main_thread_nobody_listens_for_signals(tmp_path):
+    rows = []
+    thread = threading.Thread(target=lambda: rows.extend(run(tmp_path, epochs=1)[1]))
+    thread.start()
+    thread.join()
+    assert len(rows) == 1
+
+
+def _start_worker(index, ports, folder):
+    workers = [f"localhost:{port}" for port in ports]
+    task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+    tests = REPOSITORY / "tests"
+    path = os.pathsep.join(map(str, (REPOSITORY, tests, tests / "training")))
+    return subprocess.Popen(
+        [sys.executable, __file__, str(folder)],
+        env={**os.environ, "TF_CONFIG": json.dumps(task), "PYTHONPATH": path},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+
+
+def test_a_worker_is_killed_and_started_again_and_the_job_goes_on(tmp_path):
+    ports = free_ports(2)
+    chief, other = (_start_worker(index, ports, tmp_path) for index in range(2))
+    deadline = time.monotonic() + 200
+    while not workdirs.read_history(str(tmp_path)):
+        assert time.monotonic() < deadline and chief.poll() is None, chief.communicate()[0]
+        time.sleep(0.1)
+    chief.kill()
+    chief.communicate()
+    chief = _start_worker(0, ports, tmp_path)
+    outputs = [process.communicate(timeout=300)[0] for process in (chief, other)]
+    assert chief.returncode == other.returncode == 0, outputs
+    assert "A worker was lost; starting again" in outputs[1]
+    assert [row["epoch"] for row in workdirs.read_history(str(tmp_path))] == [1, 2, 3, 4]
+
+
+if __name__ == "__main__":  # one of the workers of the test above
+    cluster = distribution.strategy("multi_worker")
+    with cluster.scope():
+        of_cluster = trainer()
+    with distribution.restarting("multi_worker"):
+        fit(
+            of_cluster, lambda _, *worker: batches([8] * 40, *worker).repeat(), validation_batches,
+            sys.argv[1], 4, 40, lambda epoch, step: [],
+        )  # fmt: skip

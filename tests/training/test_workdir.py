@@ -37,8 +37,7 @@ def test_the_best_model_comes_back(tmp_path):
     with pytest.raises(FileNotFoundError, match="checkpoints/best: no checkpoint yet"):
         workdirs.load_model(str(tmp_path))
     model = unet(**SETTINGS["model"])
-    best, _ = workdirs.checkpoint_managers(str(tmp_path), model)
-    best.save()
+    workdirs.Checkpoints(str(tmp_path), model).save_best()
     images = tf.random.stateless_uniform([1, 32, 48, 3], [1, 2], 0, 255)
     np.testing.assert_array_equal(workdirs.load_model(str(tmp_path))(images), model(images))
 

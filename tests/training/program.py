@@ -1,0 +1,115 @@
+"""A small run for the tests of replicas and workers, each of which needs a process of its own.
+
+    program.py --distribute=mirrored --num_devices=4 --output=here.npz [--restore=prefix]
+
+shows three batches to a small network, then a held-out batch of three images, and writes the
+weights after each step, losses and metrics, and a checkpoint beside them. Then it shows a batch of
+three images. With --restore it goes on from another process's checkpoint, and takes one more step.
+"""
+
+import argparse
+import socket
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf.models import losses
+from clouds_tf.models.resnet import batch_norm
+from clouds_tf.training import distribution
+from clouds_tf.training.trainer import Trainer
+
+SIZE = (16, 24)
+BATCHES = (8, 6, 5)  # images; six do not divide by four
+
+
+def batches(sizes, worker=0, num_workers=1, seed=0):
+    """Batches of random images, whose masks are what is bright in each channel."""
+    rng = np.random.default_rng(seed)
+    images = rng.integers(0, 256, [sum(sizes), *SIZE, 3], dtype=np.uint8)
+    masks = np.concatenate([images, images[..., :1]], axis=3) > 128
+    ends = np.cumsum(sizes)
+
+    def parts():
+        for size, end in zip(sizes, ends):
+            here = slice(*(end - size + size * i // num_workers for i in (worker, worker + 1)))
+            yield images[here], masks[here].astype(np.uint8)
+
+    specs = [tf.TensorSpec([None, *SIZE, channels], tf.uint8) for channels in (3, 4)]
+    return tf.data.Dataset.from_generator(parts, output_signature=tuple(specs))
+
+
+def network():
+    """Two convolutions, batch norm between them, and two heads."""
+    image = tf.keras.Input([*SIZE, 3])
+    x = tf.keras.layers.Rescaling(1 / 64, offset=-1)(image)
+    x = tf.keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)
+    x = tf.keras.layers.ReLU()(batch_norm(x, "bn"))
+    pooled = tf.keras.layers.GlobalAveragePooling2D()(x)
+    logits = tf.keras.layers.Conv2D(4, 3, padding="same", name="logits")(x)
+    presence = tf.keras.layers.Dense(4, name="presence")(pooled)
+    return tf.keras.Model(image, {"logits": logits, "presence": presence})
+
+
+def trainer(**arguments):
+    """The trainer of all these tests; call it under a strategy."""
+    distribution.set_seed(0)
+    arguments = {"optimizer": "sgd", "learning_rate": 0.5, "ema": 0.9, "clip_norm": 2, **arguments}
+    return Trainer(network(), losses.parse("bce+batch_dice+lovasz"), 10, **arguments)
+
+
+def free_ports(count):
+    """Ports that nobody listens to."""
+    sockets = [socket.socket() for _ in range(count)]
+    for one_of_them in sockets:
+        one_of_them.bind(("localhost", 0))
+    ports = [one_of_them.getsockname()[1] for one_of_them in sockets]
+    for one_of_them in sockets:
+        one_of_them.close()
+    return ports
+
+
+def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--distribute", default="none")
+    parser.add_argument("--num_devices", type=int)
+    parser.add_argument("--output")
+    parser.add_argument("--restore")
+    arguments = parser.parse_args()
+    strategy = distribution.strategy(arguments.distribute, arguments.num_devices)
+    with strategy.scope():
+        run = trainer()
+    values = {}
+
+    def note(name):
+        for i, weight in enumerate(run.model.weights):
+            values[f"{name}_weight{i}"] = weight.numpy()
+
+    def show(sizes, seed, name):
+        data = distribution.distribute_batches(
+            strategy, lambda worker, num_workers: batches(sizes, worker, num_workers, seed)
+        )
+        for step, (images, masks) in enumerate(data):
+            values[f"{name}_loss{step}"] = run.step(images, masks, tf.constant(0.0))[0].numpy()
+            note(f"{name}{step}")
+
+    show(BATCHES, 0, "step")
+    values.update({name: value for name, value in run.meter.result().items()})
+    held_out = distribution.distribute_batches(
+        strategy, lambda worker, num_workers: batches([3], worker, num_workers, seed=1)
+    )
+    values.update(run.validate(held_out))
+    with run.average_applied():
+        note("average")
+    checkpoint = tf.train.Checkpoint(state=run)
+    if arguments.output:
+        checkpoint.write(arguments.output[: -len(".npz")])
+    show([3], 3, "few")
+    if arguments.restore:
+        checkpoint.read(arguments.restore).assert_consumed()
+        show([8], 2, "restored")
+    if arguments.output:
+        np.savez(arguments.output, **values)
+
+
+if __name__ == "__main__":
+    main()

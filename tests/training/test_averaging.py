@@ -1,0 +1,70 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import NUM_DEVICES
+
+from clouds_tf.models.resnet import batch_norm
+from clouds_tf.training import distribution
+from clouds_tf.training.averaging import MovingAverage, mean_applied
+
+
+def _model():
+    image = tf.keras.Input([4, 4, 1])
+    return tf.keras.Model(image, batch_norm(tf.keras.layers.Conv2D(2, 1)(image), "bn"))
+
+
+def _weights(model):
+    return [weight.numpy() for weight in model.weights]
+
+
+@pytest.mark.parametrize("arguments", [(), ("mirrored", NUM_DEVICES)])
+@pytest.mark.parametrize("decay", [0.5, 0.05])
+def test_the_average_is_that_of_numpy(arguments, decay):
+    rng = np.random.default_rng(0)
+    strategy = distribution.strategy(*arguments)
+    with strategy.scope():
+        model = _model()
+        average = MovingAverage(model, decay)
+    expected = _weights(model)
+
+    update = tf.function(average.update)
+    for step in range(1, 5):
+        values = [rng.normal(size=value.shape).astype(np.float32) for value in expected]
+        model.set_weights(values)
+        update()
+        rate = min(decay, (1 + step) / (10 + step))
+        expected = [rate * old + (1 - rate) * new for old, new in zip(expected, values)]
+    with average.applied():
+        for found, right in zip(_weights(model), expected):
+            np.testing.assert_allclose(found, right, rtol=1e-5, atol=1e-6)
+        for weight in model.trainable_weights:
+            for copy in strategy.experimental_local_results(weight):
+                np.testing.assert_array_equal(copy, weight)
+    for found, right in zip(_weights(model), values):
+        np.testing.assert_array_equal(found, right)
+
+
+def test_the_weights_come_back_after_an_error():
+    model = _model()
+    average = MovingAverage(model, 0.9)
+    model.set_weights([value + 1 for value in model.get_weights()])
+    before = _weights(model)
+    with pytest.raises(RuntimeError), average.applied():
+        raise RuntimeError
+    for found, right in zip(_weights(model), before):
+        np.testing.assert_array_equal(found, right)
+
+
+def test_the_mean_of_checkpoints(tmp_path):
+    model, paths, values = _model(), [], []
+    for i in range(3):
+        model.set_weights([value + i for value in model.get_weights()])
+        values.append(_weights(model))
+        paths.append(tf.train.Checkpoint(model=model).save(str(tmp_path / f"{i}")))
+    model.set_weights([value - 7 for value in model.get_weights()])
+    before = _weights(model)
+    with mean_applied(model, paths):
+        for found, *all_three in zip(_weights(model), *values):
+            np.testing.assert_allclose(found, np.mean(all_three, axis=0), rtol=1e-6)
+    for found, right in zip(_weights(model), before):
+        np.testing.assert_array_equal(found, right)

@@ -1,0 +1,111 @@
+"""Suite scaling: tools/train.py on one core, and as two workers with a core each.
+
+Each worker has as many images in its part of a batch as the one alone, so that its work on a step
+is the same, and the sum of gradients over workers is what comes on top.
+"""
+
+import csv
+import json
+import os
+import pathlib
+import socket
+import subprocess
+import sys
+import tempfile
+
+from absl import flags
+from benchmarks import print_table
+
+import cli
+from clouds_tf.data import examples, sample_data
+from clouds_tf.schema import SUBMISSION_SIZE
+
+flags.DEFINE_string("records_dir", None, "Shards, of make_tfrecords; None draws sample images.")
+flags.DEFINE_list("batch_sizes", ["4", "8", "16"], "Images that a worker has in a batch.")
+flags.DEFINE_integer("num_images", 96, "Sample images to train on, in an epoch.", lower_bound=8)
+flags.DEFINE_integer("epochs", 3, "Of which the first, which traces, is left out.", lower_bound=2)
+flags.DEFINE_float("width", 1.0, "Multiplies the channels of the network.", lower_bound=0.05)
+flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of computations.")
+cli.DEFINE_size("image_size", (192, 288), "Size of the images that the network sees.")
+FLAGS = flags.FLAGS
+
+AIM = 0.85
+TRAIN = str(pathlib.Path(__file__).parent.parent / "train.py")
+
+
+def start(core, workdir, records_dir, batch_size, environment=None):
+    """Starts a training on one core."""
+    arguments = {"workdir": workdir, "records_dir": records_dir, "batch_size": batch_size}
+    arguments["image_size"] = "{},{}".format(*FLAGS.image_size)
+    arguments.update({name: FLAGS[name].value for name in ("epochs", "width", "precision")})
+    if environment:
+        arguments["distribute"] = "multi_worker"
+    return subprocess.Popen(
+        [sys.executable, TRAIN, *(f"--{name}={value}" for name, value in arguments.items())],
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.DEVNULL,
+        preexec_fn=lambda: os.sched_setaffinity(0, {core}),
+    )
+
+
+def clusters(count):
+    """The environment of each worker, all on this machine."""
+    sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
+    workers = [f"localhost:{s.getsockname()[1]}" for s in sockets]
+    for s in sockets:
+        s.close()
+    for index in range(count):
+        task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
+        yield {"TF_CONFIG": json.dumps(task)}
+
+
+def measure(num_workers, batch_size, folder, records_dir):
+    """Mean images per second and share of input wait of the epochs behind the first."""
+    workdir = os.path.join(folder, f"{num_workers}_{batch_size}")
+    environments = list(clusters(num_workers)) if num_workers > 1 else [None]
+    cores = sorted(os.sched_getaffinity(0))
+    workers = [
+        start(core, workdir, records_dir, batch_size * num_workers, environment)
+        for core, environment in zip(cores, environments)
+    ]
+    if any([worker.wait() for worker in workers]):
+        raise ValueError(f"{TRAIN}: ended with an error, which stands above")
+    with open(os.path.join(workdir, "history.csv")) as file:
+        rows = list(csv.DictReader(file))[1:]
+    return [
+        sum(float(row[name]) for row in rows) / len(rows)
+        for name in ("images_per_second", "input_wait")
+    ]
+
+
+def main():
+    if len(os.sched_getaffinity(0)) < 2:
+        raise ValueError("scaling: got 1 core, expected at least 2")
+    rows = [
+        ("images per worker", "workers", "s/step", "images/s", "input wait", "efficiency", "aim")
+    ]
+    with tempfile.TemporaryDirectory() as folder:
+        records_dir = FLAGS.records_dir or os.path.join(folder, "records")
+        if not FLAGS.records_dir:
+            data_dir = os.path.join(folder, "data")
+            # A fifth is held out.
+            num_train = FLAGS.num_images * 5 // 4
+            sample_data.write_sample_data(data_dir, num_train, 1, SUBMISSION_SIZE)
+            examples.write_records(data_dir, records_dir)
+        for batch_size in map(int, FLAGS.batch_sizes):
+            alone = None
+            for num_workers in (1, 2):
+                rate, wait = measure(num_workers, batch_size, folder, records_dir)
+                alone = alone or rate
+                rows.append(
+                    (
+                        str(batch_size),
+                        str(num_workers),
+                        f"{batch_size * num_workers / rate:.2f}",
+                        f"{rate:.2f}",
+                        f"{wait:.1%}",
+                        f"{rate / alone / num_workers:.2f}",
+                        f"{AIM}" if num_workers > 1 else "",
+                    )
+                )
+    print_table(rows)
