@@ -122,9 +122,9 @@ def outline(model, image_size):
         image_size: (height, width) of an image.
 
     Returns:
-        Two lists of dicts with name, convolutions (how many follow each other in the stage), height,
-        width and channels: the way down, from the image to the deepest features, and the way up, to
-        the logits. Maps of one height below the image's are the two ends of a skip.
+        Two lists of dicts with name, convolutions (how many the stage has one after the other),
+        height, width and channels: the way down, from the image to the deepest features, and the
+        way up, to the logits. Maps of one height below the image's are the two ends of a skip.
     """
     steps = [f"decoder{step}" for step in range(1, len(DECODER_CHANNELS) + 1)]
     joints = [model.get_layer(f"{step}_conv1").input for step in steps[:-1]]
