@@ -14,6 +14,7 @@ from clouds_tf.figures.charts import (
     matrix,
     shares,
 )
+from clouds_tf.figures.evaluation import comparisons, confusions, reliability, score_maps
 from clouds_tf.figures.images import overlay, overlays
 from clouds_tf.figures.network import network
 from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
@@ -25,6 +26,8 @@ __all__ = [
     "bars",
     "box_sizes",
     "combinations",
+    "comparisons",
+    "confusions",
     "curves",
     "distributions",
     "encode",
@@ -34,6 +37,8 @@ __all__ = [
     "overlay",
     "overlays",
     "pixels",
+    "reliability",
     "save",
+    "score_maps",
     "shares",
 ]
