@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.models import losses
 from clouds_tf.models.folding import fold_batch_norm, fold_upsampling
+from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import ENCODERS, segmentation, unet
 from clouds_tf.models.upsampling import UpsampleConv
 
@@ -109,3 +111,39 @@ def test_without_the_classification_head():
     folded = fold_batch_norm(segmentation(model))
     expected = model(_images(1, 32, 32), training=False)["logits"]
     np.testing.assert_allclose(folded(_images(1, 32, 32)), expected, atol=1e-4)
+
+
+def test_bfloat16_scores_as_float32_does_once_it_is_trained():
+    tf.keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, [8, 4, 6, 3]).repeat(16, axis=1).repeat(16, axis=2)
+    images = np.uint8(np.clip(blocks + rng.normal(0, 10, blocks.shape), 0, 255))
+    masks = np.uint8(np.concatenate([images, images[..., :1]], axis=3) > 128)
+    model = unet(width=0.0625)
+    optimizer = tf.keras.optimizers.Adam(3e-3)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(losses.bce(masks, model(images, training=True)))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+
+    for _ in range(50):
+        step()
+
+    def dice(precision):
+        tf.keras.mixed_precision.set_global_policy(precision)
+        try:
+            again = unet(width=0.0625)
+            again.set_weights(model.get_weights())
+            exported = fold_upsampling(fold_batch_norm(again))
+        finally:
+            tf.keras.mixed_precision.set_global_policy("float32")
+        scores = Scores()
+        scores.update_state(masks, exported(images))
+        return float(scores.result()["dice"])
+
+    exact = dice("float32")
+    assert exact > 0.8
+    assert dice("mixed_bfloat16") == pytest.approx(exact, abs=0.001)
