@@ -52,6 +52,26 @@ def test_a_grid_has_room_for_all():
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "d", "", ""]
 
 
+def test_a_network_shows_every_map_and_skip():
+    def stage(name, height, convolutions=2):
+        return {
+            **{"name": name, "convolutions": convolutions},
+            **{"height": height, "width": 2 * height, "channels": 7},
+        }
+
+    down = [stage("image", 8, 0), stage("stem", 4, 1), stage("stage1", 2)]
+    up = [stage("decoder1", 4), stage("decoder2", 8), stage("head", 8, 1)]
+    (axes,) = figures.network(down, up, "a net").axes
+    texts = [text.get_text() for text in axes.texts if text.get_text()]
+    assert texts[0] == "image\n8 × 16 × 7"
+    assert texts[1] == "stem\n4 × 8 × 7\n1 convolution"
+    assert [text.split("\n")[0] for text in texts] == [d["name"] for d in down + up]
+    arrows = [(tuple(text.xyann), tuple(text.xy)) for text in axes.texts if not text.get_text()]
+    across = [(start, end) for start, end in arrows if start[1] == end[1]]
+    assert len(arrows) == 5 + 1
+    assert across == [((2, 0), (3, 0)), ((0, -1), (2, -1))]  # to the head; the skip of the stem
+
+
 def test_names_can_be_read_on_their_colours():
     assert set(figures.PALETTE) == set(CLASS_NAMES)
     for color in figures.PALETTE.values():

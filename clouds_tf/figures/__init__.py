@@ -16,6 +16,7 @@ from clouds_tf.figures.charts import (
 )
 from clouds_tf.figures.evaluation import comparisons, confusions, reliability, score_maps
 from clouds_tf.figures.images import overlay, overlays
+from clouds_tf.figures.network import network
 from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
 
 __all__ = [
@@ -32,6 +33,7 @@ __all__ = [
     "encode",
     "histogram",
     "matrix",
+    "network",
     "overlay",
     "overlays",
     "pixels",
