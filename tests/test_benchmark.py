@@ -41,6 +41,17 @@ def test_input_on_sample_images(tmp_path):
     result = run("input", *flags)
     assert result.returncode == 0, result.stderr
     assert re.search(r"MB resident after each epoch of 4 images: \d+, \d+, \d+", result.stdout)
-    table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
+    lines = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
+    parts, table = ([line for line in lines if len(line) == length] for length in (4, 8))
+    assert len(parts) == 9 and all(float(row[2]) > 0 for row in parts[2:])
     assert {"ours, native, flips", "Keras Sequence, 1 worker"} <= {row[1].strip() for row in table}
     assert all(float(row[2]) > 0 and float(row[5]) > 0 for row in table[2:])
+
+
+def test_fuzz_lives_on():
+    result = run("fuzz", "--num_inputs=150")
+    assert result.returncode == 0, result.stderr
+    table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
+    counts = {row[1].strip(): int(row[2]) for row in table[2:]}
+    assert set(counts) == {"refused", "answered"} and sum(counts.values()) == 150
+    assert "still answers as before" in result.stdout

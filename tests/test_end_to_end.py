@@ -63,7 +63,16 @@ def test_from_train_csv_to_the_score(tmp_path):
     assert line.startswith("Trained 2 epochs") and line.endswith(f"workdir {workdir}")
     assert {p.name for p in workdir.iterdir()} >= {"curves.png", "history.csv", "flags.txt"}
 
-    line = _succeeds("evaluate", records_dir=records, workdirs=workdir, output=settings)
+    line = _succeeds(
+        "evaluate",
+        records_dir=records,
+        workdirs=workdir,
+        output=settings,
+        search="triplet_gate",
+        test_time_augmentation="flips",
+        ladder=tmp_path / "ladder.csv",
+        pictures_dir=tmp_path / "pictures",
+    )
     assert re.match(r"Held-out Dice over \d images: 0\.\d+ plain, .*cross-fitted", line)
     line = _succeeds("export", workdirs=workdir, export_dir=exported, postprocessing=settings)
     assert line.endswith(f"to {exported}/1")
@@ -81,10 +90,15 @@ def test_from_train_csv_to_the_score(tmp_path):
     found = annotations.read_rows(str(submission))
     assert found[["filename", "class"]].equals(sample[["filename", "class"]])
 
-    line = _succeeds("score", submission=submission, annotations=data / "test.csv")
-    assert re.match(r"Dice [01]\.\d{4} over 3 images \(all blank: [01]\.\d{4}\)", line)
+    worst = tmp_path / "worst.csv"
+    line = _succeeds("score", submission=submission, annotations=data / "test.csv", per_image=worst)
+    assert re.match(r"Dice [01]\.\d{4} over 3 images \(all blank: [01]\.\d{4}\); wrote", line)
+    assert worst.read_text().splitlines()[0] == "filename,dice,Fish,Flower,Gravel,Sugar,faults"
+    assert len((tmp_path / "ladder.csv").read_text().splitlines()) == 1 + 2 * 10
+    assert len(list((tmp_path / "pictures").iterdir())) == 4
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        ["D", "R", "W", "p.json", "E", "s.csv", "predictions.png"]
+        ["D", "R", "W", "p.json", "ladder.csv", "pictures", "E", "s.csv", "predictions.png"]
+        + ["worst.csv"]
     )
 
     (data / "test_images" / "a.jpg").write_text("<html>")

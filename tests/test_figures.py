@@ -52,6 +52,26 @@ def test_a_grid_has_room_for_all():
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "d", "", ""]
 
 
+def test_a_network_shows_every_map_and_skip():
+    def stage(name, height, convolutions=2):
+        return {
+            **{"name": name, "convolutions": convolutions},
+            **{"height": height, "width": 2 * height, "channels": 7},
+        }
+
+    down = [stage("image", 8, 0), stage("stem", 4, 1), stage("stage1", 2)]
+    up = [stage("decoder1", 4), stage("decoder2", 8), stage("head", 8, 1)]
+    (axes,) = figures.network(down, up, "a net").axes
+    texts = [text.get_text() for text in axes.texts if text.get_text()]
+    assert texts[0] == "image\n8 × 16 × 7"
+    assert texts[1] == "stem\n4 × 8 × 7\n1 convolution"
+    assert [text.split("\n")[0] for text in texts] == [d["name"] for d in down + up]
+    arrows = [(tuple(text.xyann), tuple(text.xy)) for text in axes.texts if not text.get_text()]
+    across = [(start, end) for start, end in arrows if start[1] == end[1]]
+    assert len(arrows) == 5 + 1
+    assert across == [((2, 0), (3, 0)), ((0, -1), (2, -1))]  # to the head; the skip of the stem
+
+
 def test_names_can_be_read_on_their_colours():
     assert set(figures.PALETTE) == set(CLASS_NAMES)
     for color in figures.PALETTE.values():
@@ -104,3 +124,42 @@ except ImportError as error:
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
     assert found.stdout.strip() == "pictures need matplotlib: pip install clouds_tf[plots]"
+
+
+def test_the_best_place_of_a_map_is_marked():
+    scores = np.zeros((4, 3, 5))
+    scores[1, 2, 3] = 0.7
+    figure = figures.score_maps(scores, [0.1, 0.2, 0.3, 0.4, 0.5], [0, 10, 20], "t")
+    flower = figure.axes[1]
+    assert flower.get_title("left") == "Flower: 0.700 at best"
+    assert [(x.item(), y.item()) for x, y in [line.get_data() for line in flower.lines]] == [
+        (0.4, 20)
+    ]
+
+
+def test_reliability_is_drawn_at_the_middle_of_each_bin():
+    shares = np.full((4, 2), 0.25)
+    shares[2, 1] = np.nan
+    above, below = figures.reliability([0, 0.4, 1], shares, np.ones((4, 2)), "t").axes
+    diagonal, *lines = above.lines
+    assert [line.get_label() for line in lines] == list(CLASS_NAMES)
+    assert lines[0].get_xdata().tolist() == [0.2, 0.7]
+    np.testing.assert_array_equal(lines[2].get_ydata(), [0.25, np.nan])
+    assert len(below.patches) == 4
+
+
+def test_confusions_show_share_and_number():
+    counts = np.zeros((4, 2, 2))
+    counts[3] = [[1, 2], [0, 1]]
+    sugar = figures.confusions(counts, "t").axes[3]
+    texts = [text.get_text() for text in sugar.texts]
+    assert texts == ["25.0%\n1", "50.0%\n2", "0.0%\n0", "25.0%\n1"]
+
+
+def test_comparisons_have_a_row_for_each_image():
+    image, mask = np.zeros((8, 12, 3), np.uint8), np.zeros((8, 12, 4), np.uint8)
+    mask[2:5, 3:9, 0] = 1
+    figure = figures.comparisons([image] * 2, [[mask, mask * 0]] * 2, ["a", "b"], ["one", "two"])
+    names = [[text.get_text() for text in axes.texts] for axes in figure.axes]
+    assert names == [["a"], ["Fish"], [], ["b"], ["Fish"], []]
+    assert [axes.get_title("left") for axes in figure.axes[:3]] == ["image", "one", "two"]

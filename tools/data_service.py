@@ -10,7 +10,6 @@ import signal
 from absl import flags
 
 import cli
-from clouds_tf.data import augmentation
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dispatcher", None, "host:port of the dispatcher; without it, this is it.")
@@ -21,9 +20,6 @@ flags.DEFINE_string("host", "localhost", "Name by which training finds this work
 def main():
     import tensorflow as tf  # not before cli has set it up
 
-    # The graphs that it gets hold an op of addons, which is not there before it is first used.
-    pixel = {"image": tf.zeros([1, 1, 3], tf.uint8), "mask": tf.zeros([1, 1, 4], tf.uint8)}
-    augmentation.warp(pixel, tf.zeros([1, 1, 2]))
     service = tf.data.experimental.service
     if FLAGS.dispatcher is None:
         server = service.DispatchServer(service.DispatcherConfig(port=FLAGS.port))

@@ -3,10 +3,14 @@
 python tools/export.py --workdirs=W0,W1 --export_dir=E --postprocessing=postprocessing.json
 """
 
+import itertools
+
 from absl import flags
 
 import cli
-from clouds_tf.serving import ensemble, postprocessing, untrusted
+from clouds_tf.data import input_pipeline, sample_data
+from clouds_tf.schema import SUBMISSION_SIZE
+from clouds_tf.serving import check, ensemble, postprocessing, server, untrusted
 from clouds_tf.serving.export import CloudModel, export
 from clouds_tf.training import distribution, workdir
 
@@ -23,23 +27,61 @@ flags.DEFINE_integer(
 )
 
 
+flags.DEFINE_string(
+    "records_dir", None, "Shards whose held-out images it is checked on; else on drawn ones."
+)
+flags.DEFINE_integer("check_images", 16, "How many images to check it on.", lower_bound=1)
+
+
 def main():
-    distribution.set_precision(FLAGS.precision)
     rules = postprocessing.PLAIN
     if FLAGS.postprocessing:
         rules = postprocessing.read_rules(FLAGS.postprocessing)
     training = [workdir.read_settings(folder) for folder in FLAGS.workdirs]
-    module = CloudModel(
-        [workdir.load_model(folder) for folder in FLAGS.workdirs],
-        [run["image_size"] for run in training],
-        rules,
-        FLAGS.test_time_augmentation,
-        FLAGS.max_image_pixels,
-        training,
-    )
-    path = export(module, FLAGS.export_dir)
+
+    def load(precision, fold):
+        distribution.set_precision(precision)
+        return CloudModel(
+            [workdir.load_model(folder) for folder in FLAGS.workdirs],
+            [run["image_size"] for run in training],
+            rules,
+            FLAGS.test_time_augmentation,
+            FLAGS.max_image_pixels,
+            training,
+            fold,
+        )
+
+    def finish(path):
+        trained = load("float32", fold=False).serve_pixels
+        difference = check.compare(trained, path, check_batches(training[0]["fold"]))
+        print(
+            "Exported against trained, on {0.num_images} images: probabilities differ by at most "
+            "{0.probability:.2g}, Dice by {0.dice:+.4f} (standard error {0.error:.4f})".format(
+                difference
+            )
+        )
+        check.check(difference, FLAGS.precision)
+        try:
+            server.write_warmup(path, sample_data.render_images(1, SUBMISSION_SIZE)[0][0])
+        except ImportError:
+            print("No warm-up requests, for these need pip install -e '.[serving]'")
+
+    path = export(load(FLAGS.precision, fold=True), FLAGS.export_dir, finish)
+    server.write_config(FLAGS.export_dir)
     cut = FLAGS.postprocessing or "a cut at 1/2"
     print(f"Exported {len(FLAGS.workdirs)} model(s) with {cut} to {path}")
+
+
+def check_batches(fold, batch_size=4):
+    """Batches of images and masks: of the fold that the first model held out, or drawn ones."""
+    starts = range(0, FLAGS.check_images, batch_size)
+    if FLAGS.records_dir is None:
+        images, masks = sample_data.render_images(FLAGS.check_images, SUBMISSION_SIZE)
+        return [(images[i : i + batch_size], masks[i : i + batch_size]) for i in starts]
+    batches = input_pipeline.validation_batches(
+        FLAGS.records_dir, [fold], SUBMISSION_SIZE, batch_size
+    )
+    return itertools.islice(batches, len(starts))
 
 
 if __name__ == "__main__":

@@ -29,35 +29,28 @@ def main():
     def warped(places):
         return augmentation.warp(example, places)
 
-    def whole(augment):
-        def step(seed):
-            changed = augment(example, seed)
-            return changed["image"], changed["mask"]
-
-        return step
-
     steps = {
-        "none": lambda seed: (example["image"], example["mask"]),
-        "flips": whole(augmentation.flips),
+        "none": lambda seed: example,
+        "flips": lambda seed: augmentation.flips(example, seed),
         "affine_places": lambda seed: warped(augmentation.affine_places(size, seed)),
         "bend": lambda seed: warped(augmentation.bend(still, seed)),
         "cutout": lambda seed: warped(augmentation.cutout(still, seed)),
-        "photometric": lambda seed: (
-            augmentation.photometric(example["image"], seed),
-            example["mask"],
-        ),
-        "baseline": whole(augmentation.baseline),
-        "strong": whole(augmentation.strong),
+        "photometric": lambda seed: {
+            **example,
+            "image": augmentation.photometric(example["image"], seed),
+        },
+        "baseline": lambda seed: augmentation.baseline(example, seed),
+        "strong": lambda seed: augmentation.strong(example, seed),
         **{
-            name: lambda seed, mix=mix: tuple(
-                np.uint8(np.rint(x[0])) for x in mix(images, masks, seed)
+            name: lambda seed, mix=mix: dict(
+                zip(example, (np.uint8(np.rint(x[0])) for x in mix(images, masks, seed)))
             )
             for name, mix in augmentation.MIXES.items()
             if name != "none"
         },
     }
     shown = [
-        (*map(np.asarray, step([FLAGS.seed, column])), name)
+        (*map(np.asarray, step([FLAGS.seed, column]).values()), name)
         for name, step in steps.items()
         for column in range(FLAGS.num_columns)
     ]

@@ -103,13 +103,13 @@ def load_example(record, image_size, mask_size):
     masks = rle.draw(runs, NUM_CLASSES, record["mask_size"], mask_size)
     return {
         "image": decode_image(record["encoded"], image_size),
-        "mask": tf.reshape(_classes_last(masks), [*mask_size, NUM_CLASSES]),
+        "mask": _classes_last(tf.reshape(masks, [NUM_CLASSES, *mask_size])),
     }
 
 
 def _classes_last(masks):
     """uint8 [4, h, w] -> [h, w, 4]."""
-    # The bytes of one 32-bit number per pixel: tf.transpose takes twice as long.
+    # The bytes of one 32-bit number per pixel: tf.transpose takes longer.
     words = [
         tf.bitwise.left_shift(tf.cast(mask, tf.int32), 8 * i)
         for i, mask in enumerate(tf.unstack(masks, num=NUM_CLASSES))

@@ -206,6 +206,17 @@ def render_image(rng, scene, size):
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
+def render_images(num_images, size, seed=0):
+    """Draws scenes: uint8 images [N, height, width, 3] RGB and masks [N, height, width, 4]."""
+    images, masks = [], []
+    for index in range(num_images):
+        rng = np.random.default_rng((seed, index))
+        scene = draw_scene(rng)
+        images.append(render_image(rng, scene, size))
+        masks.append(np.moveaxis(make_masks(scene, size), 0, -1))
+    return np.stack(images), np.stack(masks)
+
+
 def _make_filename(seed, split, index):
     """Seven hexadecimal digits, as in the competition; no two images of a folder share a name."""
     offset = np.random.default_rng(seed).integers(16**7)

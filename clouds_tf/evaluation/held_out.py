@@ -83,41 +83,55 @@ def count_refined(probabilities, masks, images, refinement, thresholds=THRESHOLD
     return [tf.transpose(counts, [2, 1, 0]) for counts in found]
 
 
+def load_members(records_dir, folders):
+    """Loads the models of workdirs, by the fold that they held out.
+
+    Args:
+        records_dir: the folder of shards that the workdirs were trained on.
+        folders: workdirs of runs.
+
+    Returns:
+        A dict of fold -> pairs of a Keras model from images to logits, its batch norm folded as in
+        serving, and its image size; in the order of the folds.
+
+    Raises:
+        FileNotFoundError, ValueError: a workdir without a run, or of other records.
+    """
+    by_fold = collections.defaultdict(list)
+    for folder in folders:
+        settings = workdirs.read_settings(folder)
+        workdirs.check_records(folder, records_dir)
+        model = fold_upsampling(fold_batch_norm(workdirs.load_model(folder)))
+        by_fold[settings["fold"]].append((model, settings["image_size"]))
+    return dict(sorted(by_fold.items()))
+
+
 def collect(
     records_dir,
-    workdirs_,
+    members_by_fold,
     batch_size=16,
     test_time_augmentation="none",
     refinements=(Rule(),),
     progress=iter,
 ):
-    """Predicts every image that a workdir held out, with the models that did not see it.
+    """Predicts every image of the folds, with the models that held it out, and counts pixels.
 
     A batch is counted and forgotten, so that the memory does not grow with the images.
 
     Args:
         records_dir: the folder of shards that the workdirs were trained on.
-        workdirs_: folders of runs; those that hold out the same fold are averaged.
+        members_by_fold: as `load_members` gives it.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
         refinements: V Rules, as `refine` takes them; the first refines nothing.
         progress: wraps the iterable of batches, such as tqdm.
 
     Returns:
-        Counts over all N images.
-
-    Raises:
-        FileNotFoundError, ValueError: a workdir without a run, or of other records.
+        Counts over all N images, those of the first fold first.
     """
-    by_fold = collections.defaultdict(list)
-    for folder in workdirs_:
-        settings = workdirs.read_settings(folder)
-        workdirs.check_records(folder, records_dir)
-        model = fold_upsampling(fold_batch_norm(workdirs.load_model(folder)))
-        by_fold[settings["fold"]].append((model, settings["image_size"]))
 
     def batches():
-        for fold, members in sorted(by_fold.items()):
+        for fold, members in members_by_fold.items():
             for images, mask, *predicted in predict_fold(
                 records_dir, fold, members, batch_size, test_time_augmentation
             ):
@@ -135,7 +149,9 @@ def _count(images, mask, probabilities, presence, refinements):
     return areas, *(tf.stack(variants, axis=3) for variants in by_variant), truths, presence
 
 
-def predict_fold(records_dir, fold, members, batch_size=16, test_time_augmentation="none"):
+def predict_fold(
+    records_dir, fold, members, batch_size=16, test_time_augmentation="none", places=None
+):
     """Predicts the images of one fold, in the order of the shards.
 
     Args:
@@ -144,6 +160,7 @@ def predict_fold(records_dir, fold, members, batch_size=16, test_time_augmentati
         members: pairs of a Keras model from images to logits and its image size, to be averaged.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
+        places: which images of the fold to predict, counted from 0; all by default.
 
     Yields:
         For every batch: a list of images uint8 [B, h, w, 3], one for each member; the truth uint8
@@ -161,6 +178,10 @@ def predict_fold(records_dir, fold, members, batch_size=16, test_time_augmentati
         shape = [None, *SUBMISSION_SIZE, NUM_CLASSES]
         return tf.ensure_shape(probabilities, shape), tf.ensure_shape(presence, shape[::3])
 
-    for batch in tf.data.Dataset.zip(streams):
+    batches = tf.data.Dataset.zip(streams)
+    if places is not None:
+        wanted = batches.unbatch().enumerate().filter(lambda i, _: tf.reduce_any(i == places))
+        batches = wanted.map(lambda _, example: example).batch(batch_size)
+    for batch in batches:
         images, (mask, *_) = zip(*batch)
         yield list(images), mask, *predict(list(images))

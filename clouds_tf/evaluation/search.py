@@ -18,6 +18,28 @@ Grid = collections.namedtuple("Grid", "min_areas min_presences triplet refinemen
 AREA_GRID = Grid(MIN_AREAS, (0.0,), False, (Rule(),))
 
 
+def _refining(*fields):
+    return AREA_GRID._replace(refinements=(Rule(), *(Rule(**some) for some in fields)))
+
+
+GRIDS = {
+    "area": AREA_GRID,
+    "triplet": AREA_GRID._replace(triplet=True),
+    "gate": AREA_GRID._replace(min_presences=MIN_PRESENCES),
+    "triplet_gate": AREA_GRID._replace(triplet=True, min_presences=MIN_PRESENCES),
+    "components": _refining(*({"min_component_area": area} for area in (1000, 2000, 5000))),
+    "holes": _refining({"fill": "holes"}),
+    "gap": _refining({"remove_gap": True}),
+    "boxes": _refining({"fill": "boxes"}, {"fill": "boxes", "remove_gap": True}),
+}
+GRIDS["all"] = Grid(
+    MIN_AREAS,
+    MIN_PRESENCES,
+    True,
+    tuple(dict.fromkeys(rule for grid in GRIDS.values() for rule in grid.refinements)),
+)
+
+
 def dice(counts, c):
     """The competition's Dice of the masks of a class, at every threshold.
 

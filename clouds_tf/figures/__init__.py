@@ -14,7 +14,9 @@ from clouds_tf.figures.charts import (
     matrix,
     shares,
 )
+from clouds_tf.figures.evaluation import comparisons, confusions, reliability, score_maps
 from clouds_tf.figures.images import overlay, overlays
+from clouds_tf.figures.network import network
 from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
 
 __all__ = [
@@ -24,14 +26,19 @@ __all__ = [
     "bars",
     "box_sizes",
     "combinations",
+    "comparisons",
+    "confusions",
     "curves",
     "distributions",
     "encode",
     "histogram",
     "matrix",
+    "network",
     "overlay",
     "overlays",
     "pixels",
+    "reliability",
     "save",
+    "score_maps",
     "shares",
 ]

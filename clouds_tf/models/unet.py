@@ -1,5 +1,8 @@
 """The U-Net: a ResNet-34 encoder, a decoder with skips, and a head that gives logits."""
 
+import re
+
+import numpy as np
 import tensorflow as tf
 
 from clouds_tf.models.resnet import (
@@ -8,6 +11,7 @@ from clouds_tf.models.resnet import (
     resnet34_preactivation,
     scale_channels,
 )
+from clouds_tf.models.upsampling import UpsampleConv
 
 layers = tf.keras.layers
 
@@ -53,23 +57,6 @@ class CropLike(layers.Layer):
         return tf.ensure_shape(cropped, [None, image.shape[1], image.shape[2], x.shape[3]])
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
-class Upsample(layers.Layer):
-    """Nearest-neighbour upsampling, twice as high and wide: [B, H, W, C] -> [B, 2H, 2W, C].
-
-    Written with concatenations, because XLA does not compile the gradient of a nearest-neighbour
-    resize; as memory, a row of pixels that each stand twice is the channels concatenated twice.
-    """
-
-    def call(self, x):
-        channels = x.shape[3]
-        _, height, width, _ = tf.unstack(tf.shape(x))
-        x = tf.concat([x, x], axis=3)
-        x = tf.reshape(x, [-1, height, width * 2 * channels])
-        x = tf.concat([x, x], axis=2)
-        return tf.reshape(x, [-1, 2 * height, 2 * width, channels])
-
-
 def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False):
     """Builds a U-Net with a ResNet-34 encoder.
 
@@ -100,20 +87,19 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
     *skips, deepest = apply_encoder(ReflectPad(name="pad")(image), width)
     x = deepest
     for step, channels in enumerate(DECODER_CHANNELS, start=1):
-        x = Upsample(name=f"decoder{step}_up")(x)
-        if skips:
-            x = layers.Concatenate(name=f"decoder{step}_skip")([x, skips.pop()])
-        for conv in (1, 2):
-            x = layers.Conv2D(
-                scale_channels(channels, width),
-                3,
-                padding="same",
-                use_bias=False,
-                kernel_initializer="he_uniform",
-                name=f"decoder{step}_conv{conv}",
-            )(x)
-            x = batch_norm(x, f"decoder{step}_bn{conv}", **norm)
-            x = layers.ReLU(name=f"decoder{step}_relu{conv}")(x)
+        joined = [x, skips.pop()] if skips else x
+        filters = scale_channels(channels, width)
+        x = UpsampleConv(filters, name=f"decoder{step}_conv1")(joined)
+        x = layers.ReLU(name=f"decoder{step}_relu1")(batch_norm(x, f"decoder{step}_bn1", **norm))
+        x = layers.Conv2D(
+            filters,
+            3,
+            padding="same",
+            use_bias=False,
+            kernel_initializer="he_uniform",
+            name=f"decoder{step}_conv2",
+        )(x)
+        x = layers.ReLU(name=f"decoder{step}_relu2")(batch_norm(x, f"decoder{step}_bn2", **norm))
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)
     outputs = CropLike(name="logits", dtype="float32")([x, image])
     if classification_head:
@@ -126,3 +112,34 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
 def segmentation(model):
     """The model itself, its classification head left out: images to logits, weights shared."""
     return tf.keras.Model(model.input, model.get_layer("logits").output, name=model.name)
+
+
+def outline(model, image_size):
+    """What a drawing of a U-Net shows: the maps between its stages.
+
+    Args:
+        model: of `unet`.
+        image_size: (height, width) of an image.
+
+    Returns:
+        Two lists of dicts with name, convolutions (how many the stage has one after the other),
+        height, width and channels: the way down, from the image to the deepest features, and the
+        way up, to the logits. Maps of one height below the image's are the two ends of a skip.
+    """
+    steps = [f"decoder{step}" for step in range(1, len(DECODER_CHANNELS) + 1)]
+    joints = [model.get_layer(f"{step}_conv1").input for step in steps[:-1]]
+    down = [model.input, *[skip for _, skip in reversed(joints)], joints[0][0]]
+    up = [model.get_layer(f"{step}_relu2").output for step in steps]
+    up.append(model.get_layer("logits").output)
+    names = ["image", "stem", "stage1", "stage2", "stage3", "stage4", *steps, "head"]
+
+    def count(name):
+        pattern = rf"{name}(_block\d)?_conv\d?"
+        return sum(bool(re.fullmatch(pattern, layer.name)) for layer in model.layers)
+
+    maps = tf.keras.Model(model.input, down + up)(np.zeros([1, *image_size, 3], np.uint8))
+    described = [
+        {"name": name, "convolutions": count(name), "height": h, "width": w, "channels": channels}
+        for name, (_, h, w, channels) in zip(names, (x.shape for x in maps))
+    ]
+    return described[: len(down)], described[len(down) :]

@@ -26,6 +26,7 @@ class CloudModel(tf.Module):
         test_time_augmentation: "none" or "flips".
         max_image_pixels: larger images are refused before they are decoded.
         training: JSON-like, where the models come from; part of the metadata.
+        fold: whether batch norm and upsampling go into the convolutions.
     """
 
     def __init__(
@@ -36,9 +37,11 @@ class CloudModel(tf.Module):
         test_time_augmentation="none",
         max_image_pixels=MAX_IMAGE_PIXELS,
         training=None,
+        fold=True,
     ):
         super().__init__(name="clouds_tf")
-        models = [fold_upsampling(fold_batch_norm(model)) for model in models]
+        if fold:
+            models = [fold_upsampling(fold_batch_norm(model)) for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
         # minutes to write; the variables are all that has to be tracked.
         self.weights = [model.variables for model in models]
@@ -122,7 +125,7 @@ class CloudModel(tf.Module):
         self.describe = describe
 
 
-def export(module, export_dir):
+def export(module, export_dir, finish=lambda path: None):
     """Writes a SavedModel into the next free numbered folder, whole or not at all.
 
     Its signatures, where N may be 0 and images may be of different sizes:
@@ -133,11 +136,14 @@ def export(module, export_dir):
         probabilities: image_bytes to
             probabilities, float32 [N, 350, 525, 4] in [0, 1], before post-processing.
         from_pixels: images, uint8 [N, H, W, 3], to all four.
-        metadata: nothing to metadata, string [], the JSON that METADATA_FILE holds too.
+        metadata: image_bytes, which it does not look at, to
+            metadata, string [N], each the JSON that METADATA_FILE holds too.
 
     Args:
         module: a `CloudModel`.
         export_dir: the folder of all versions, as TensorFlow Serving wants it.
+        finish: called with the path of the SavedModel before it takes its place, to look at it and
+            to add files; where it raises, nothing is left.
 
     Returns:
         The path of the new version: export_dir/1, or the number after the highest.
@@ -149,13 +155,20 @@ def export(module, export_dir):
     version = max(versions) + 1
     path = os.path.join(export_dir, str(version))
     metadata = module.describe(version)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve_metadata(image_bytes):
+        # A server that merges requests wants an output for each input.
+        return {"metadata": tf.fill(tf.shape(image_bytes), metadata)}
+
     signatures = {
         "serving_default": module.serve,
         "probabilities": module.serve_probabilities,
         "from_pixels": module.serve_pixels,
-        "metadata": tf.function(lambda: {"metadata": tf.constant(metadata)}, input_signature=[]),
+        "metadata": serve_metadata,
     }
     with files.written_whole(path) as temporary:
         tf.saved_model.save(module, temporary, signatures)
         files.write_text(os.path.join(temporary, METADATA_FILE), metadata + "\n")
+        finish(temporary)
     return path

@@ -68,15 +68,15 @@ def _smooth(size=(64, 96)):
 
 def _matrix(places):
     """The affine map (x, y, 1) -> place, read off three corners."""
-    origin, right, down = places[0, 0], places[0, 1] - places[0, 0], places[1, 0] - places[0, 0]
-    return np.stack([right, down, origin], axis=1)
+    origin = places[:, 0, 0]
+    return np.stack([places[:, 0, 1] - origin, places[:, 1, 0] - origin, origin], axis=1)
 
 
 def test_the_warp_equals_opencv():
     example = _smooth()
     for seed in range(5):
         places = augmentation.affine_places((64, 96), [seed, 1])
-        image, mask = augmentation.warp(example, places)
+        image, mask = augmentation.warp(example, places).values()
         how = {"M": _matrix(places.numpy()), "dsize": (96, 64)}
         inverse = cv2.WARP_INVERSE_MAP
         expected = cv2.warpAffine(example["image"].numpy(), flags=cv2.INTER_LINEAR | inverse, **how)
@@ -125,13 +125,27 @@ def test_the_same_seed_gives_the_same_pixels_whatever_the_parallelism(name):
     assert len(set(images(4))) >= {"none": 1, "flips": 3}.get(name, 7)
 
 
+@pytest.mark.parametrize("flipped", [(False, False), (True, False), (False, True), (True, True)])
+def test_flipped_places_show_the_mirror_image(flipped):
+    example = _smooth()
+    axes = [axis for axis in (0, 1) if flipped[axis]]
+    mirror = {name: tf.reverse(x, axes) for name, x in example.items()}
+    places = augmentation.affine_places((64, 96), [3, 1])
+    expected = augmentation.warp(mirror, places)
+    found = augmentation.warp(example, augmentation.flip_places(places, tf.constant(flipped)))
+    # Places are rounded to 1/256 pixel, up in the one and down in the other.
+    difference = np.abs(found["image"].numpy().astype(int) - expected["image"].numpy())
+    assert difference.max() <= 2
+    assert (found["mask"].numpy() != expected["mask"].numpy()).mean() < 0.01
+
+
 def test_bending_keeps_the_order_of_pixels():
     still = augmentation.affine_places((64, 96), [0, 0], 0.0)
-    np.testing.assert_allclose(still[5, 7], [7, 5], atol=1e-4)
+    np.testing.assert_allclose(still[:, 5, 7], [7, 5], atol=1e-4)
     for seed in range(20):
         places = augmentation.bend(still, [seed, 4]).numpy()
-        assert np.diff(places[..., 0], axis=1).min() > 0
-        assert np.diff(places[..., 1], axis=0).min() > 0
+        assert np.diff(places[0], axis=1).min() > 0
+        assert np.diff(places[1], axis=0).min() > 0
         assert np.abs(places - still).max() > 1
 
 
@@ -141,7 +155,7 @@ def test_cutout_empties_one_rectangle_of_both():
         "mask": tf.ones([64, 96, 4], tf.uint8),
     }
     still = augmentation.affine_places((64, 96), [0, 0], 0.0)
-    image, mask = augmentation.warp(example, augmentation.cutout(still, [1, 5]))
+    image, mask = augmentation.warp(example, augmentation.cutout(still, [1, 5])).values()
     empty = mask.numpy()[..., 0] == 0
     rows, columns = empty.any(axis=1), empty.any(axis=0)
     assert 0 < rows.sum() <= 24 and 0 < columns.sum() <= 35

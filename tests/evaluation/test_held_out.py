@@ -1,3 +1,4 @@
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,8 +6,9 @@ from conftest import IMAGE_SIZE
 
 from clouds_tf.data import input_pipeline
 from clouds_tf.evaluation import held_out
-from clouds_tf.evaluation.held_out import THRESHOLDS, count_pixels
+from clouds_tf.evaluation.held_out import THRESHOLDS, count_pixels, count_refined
 from clouds_tf.serving.ensemble import mean_prediction
+from clouds_tf.serving.postprocessing import Rule
 from clouds_tf.training import workdir as workdirs
 
 
@@ -33,9 +35,19 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
             np.testing.assert_array_equal(found, expected)
 
 
-def test_every_image_is_predicted_by_the_models_that_held_it_out(make_workdir, records_dir):
-    folders = [make_workdir(0, seed=0), make_workdir(0, (32, 64), seed=1), make_workdir(2, seed=2)]
-    counts = held_out.collect(records_dir, folders, batch_size=2)
+@pytest.fixture(scope="module")
+def folders(make_workdir):
+    return [make_workdir(0, seed=0), make_workdir(0, (32, 64), seed=1), make_workdir(2, seed=2)]
+
+
+@pytest.fixture(scope="module")
+def members(folders, records_dir):
+    return held_out.load_members(records_dir, folders)
+
+
+def test_every_image_is_predicted_by_the_models_that_held_it_out(folders, members, records_dir):
+    assert [size for _, size in members[0]] == [list(IMAGE_SIZE), [32, 64]]
+    counts = held_out.collect(records_dir, members, batch_size=2)
     num_first = input_pipeline.count_examples(records_dir, [0])
     num_second = input_pipeline.count_examples(records_dir, [2])
     assert counts.folds.tolist() == [0] * num_first + [2] * num_second
@@ -63,15 +75,45 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(make_workdir, r
     np.testing.assert_allclose(counts.presence, highest, atol=1e-4)
 
 
-def test_flips_at_test_time_change_the_prediction(make_workdir, records_dir):
-    folder = make_workdir(1)
-    plain = held_out.collect(records_dir, [folder])
-    flipped = held_out.collect(records_dir, [folder], test_time_augmentation="flips")
+def test_flips_refinements_and_chosen_places(members, records_dir):
+    members = {1: members[2]}  # as if it had held out another fold
+    plain = held_out.collect(records_dir, members)
+    refinements = Rule(), Rule(fill="boxes")
+    flipped = held_out.collect(records_dir, members, 16, "flips", refinements)
     np.testing.assert_array_equal(plain.truths, flipped.truths)
     assert (plain.areas != flipped.areas).any()
+    assert (flipped.mask_areas[..., 1] >= flipped.mask_areas[..., 0]).all()
+    assert (flipped.mask_areas[..., 1] > flipped.mask_areas[..., 0]).any()
+
+    everything = held_out.predict_fold(records_dir, 1, members[1], batch_size=16)
+    _, masks, probabilities, _ = next(iter(everything))
+    some = held_out.predict_fold(records_dir, 1, members[1], places=[1, 3])
+    images, chosen_masks, chosen, presence = next(iter(some))
+    assert images[0].shape == (2, *IMAGE_SIZE, 3) and presence.shape == (2, 4)
+    np.testing.assert_array_equal(chosen_masks, masks.numpy()[[1, 3]])
+    np.testing.assert_allclose(chosen, probabilities.numpy()[[1, 3]], atol=1e-4)
 
 
-def test_workdirs_of_other_records_are_refused(make_workdir, tmp_path):
+def test_refined_counts_are_those_of_refined_masks():
+    rng = np.random.default_rng(0)
+    probabilities = rng.random((2, 9, 12, 4), np.float32)
+    masks = (rng.random((2, 9, 12, 4)) < 0.3).astype(np.uint8)
+    images = rng.integers(0, 5, (2, 9, 12, 3), np.uint8)
+    refinement = Rule(min_component_area=4, remove_gap=True)
+    areas, intersections = (
+        x.numpy() for x in count_refined(probabilities, masks, images, refinement, (0.3, 0.7))
+    )
+    for t, threshold in enumerate((0.3, 0.7)):
+        for b, c in np.ndindex(2, 4):
+            cut = np.uint8(probabilities[b, :, :, c] > threshold)
+            _, labels, stats, _ = cv2.connectedComponentsWithStats(cut, connectivity=8)
+            kept = (stats[labels, cv2.CC_STAT_AREA] >= 4) & (labels > 0)
+            kept &= images[b].max(axis=2) > 2
+            assert areas[b, c, t] == kept.sum()
+            assert intersections[b, c, t] == (kept & (masks[b, :, :, c] > 0)).sum()
+
+
+def test_workdirs_of_other_records_are_refused(folders, tmp_path):
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(ValueError, match="trained on records with the fingerprint"):
-        held_out.collect(str(tmp_path), [make_workdir()])
+        held_out.load_members(str(tmp_path), folders)

@@ -2,8 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.models.folding import UpsampleConv, fold_batch_norm, fold_upsampling
-from clouds_tf.models.unet import ENCODERS, Upsample, segmentation, unet
+from clouds_tf.models import losses
+from clouds_tf.models.folding import fold_batch_norm, fold_upsampling
+from clouds_tf.models.metrics import Scores
+from clouds_tf.models.unet import ENCODERS, segmentation, unet
+from clouds_tf.models.upsampling import UpsampleConv
 
 layers = tf.keras.layers
 
@@ -19,7 +22,7 @@ def _randomized(model, seed=0):
             ):
                 weight.assign(rng.uniform(low, high, weight.shape))
     for layer in model.layers:
-        if isinstance(layer, layers.Conv2D):
+        if isinstance(layer, (layers.Conv2D, UpsampleConv)):
             fan_in = np.prod(layer.kernel.shape[:-1])
             layer.kernel.assign(rng.normal(0, (1.4 / fan_in) ** 0.5, layer.kernel.shape))
     return model
@@ -66,25 +69,10 @@ def test_upsampling_folded_too_gives_equal_logits(encoder):
     model = _randomized(unet(width=0.25, encoder=encoder))
     folded = fold_upsampling(fold_batch_norm(model))
     names = [layer.name for layer in folded.layers if isinstance(layer, UpsampleConv)]
-    assert names == [f"decoder{step}_skip" for step in (1, 2, 3, 4)] + ["decoder5_up"]
-    assert not [layer for layer in folded.layers if isinstance(layer, Upsample)]
+    assert names == [f"decoder{step}_conv1" for step in (1, 2, 3, 4, 5)]
+    assert all(folded.get_layer(name).folded for name in names)
     expected = model(_images(2, 45, 96), training=False)
     _assert_close(folded(_images(2, 45, 96)), expected)
-
-
-@pytest.mark.parametrize("skip_channels", [0, 5])
-def test_one_convolution_of_upsampled_and_joined_maps(skip_channels):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=[2, 3, 4, 6])
-    skip = rng.normal(size=[2, 6, 8, skip_channels])
-    kernel, bias = rng.normal(size=[3, 3, 6 + skip_channels, 7]), rng.normal(size=7)
-    layer = UpsampleConv(7, dtype="float64")
-    inputs = [x, skip] if skip_channels else x
-    layer(inputs)
-    layer.set_from(kernel, bias)
-    joined = np.concatenate([x.repeat(2, axis=1).repeat(2, axis=2), skip], axis=3)
-    expected = tf.nn.conv2d(joined, kernel, 1, "SAME") + bias
-    np.testing.assert_allclose(layer(inputs), expected, atol=1e-10)
 
 
 def test_by_hand():
@@ -123,3 +111,39 @@ def test_without_the_classification_head():
     folded = fold_batch_norm(segmentation(model))
     expected = model(_images(1, 32, 32), training=False)["logits"]
     np.testing.assert_allclose(folded(_images(1, 32, 32)), expected, atol=1e-4)
+
+
+def test_bfloat16_scores_as_float32_does_once_it_is_trained():
+    tf.keras.utils.set_random_seed(0)
+    rng = np.random.default_rng(0)
+    blocks = rng.integers(0, 256, [8, 4, 6, 3]).repeat(16, axis=1).repeat(16, axis=2)
+    images = np.uint8(np.clip(blocks + rng.normal(0, 10, blocks.shape), 0, 255))
+    masks = np.uint8(np.concatenate([images, images[..., :1]], axis=3) > 128)
+    model = unet(width=0.0625)
+    optimizer = tf.keras.optimizers.Adam(3e-3)
+
+    @tf.function
+    def step():
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean(losses.bce(masks, model(images, training=True)))
+        gradients = tape.gradient(loss, model.trainable_variables)
+        optimizer.apply_gradients(zip(gradients, model.trainable_variables))
+
+    for _ in range(50):
+        step()
+
+    def dice(precision):
+        tf.keras.mixed_precision.set_global_policy(precision)
+        try:
+            again = unet(width=0.0625)
+            again.set_weights(model.get_weights())
+            exported = fold_upsampling(fold_batch_norm(again))
+        finally:
+            tf.keras.mixed_precision.set_global_policy("float32")
+        scores = Scores()
+        scores.update_state(masks, exported(images))
+        return float(scores.result()["dice"])
+
+    exact = dice("float32")
+    assert exact > 0.8
+    assert dice("mixed_bfloat16") == pytest.approx(exact, abs=0.001)

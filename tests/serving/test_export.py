@@ -12,6 +12,7 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import decode_image, resize_image
+from clouds_tf.models.unet import unet
 from clouds_tf.serving.ensemble import mean_prediction
 from clouds_tf.serving.export import CloudModel, export
 from clouds_tf.serving.postprocessing import Rule, postprocess
@@ -21,14 +22,15 @@ RULES = (
     Rule(),
     Rule(0.45, 0.5, 100, fill="boxes", remove_gap=True),
     Rule(0.55, 0.55, 2000, min_component_area=50, fill="holes"),
-    Rule(0.5, 0.5, 90000),
+    Rule(0.5, 0.5, 350 * 525 + 1),  # more than there is
 )
 SIZES = [IMAGE_SIZE, (32, 64)]
 
 
 @pytest.fixture(scope="module")
 def models(make_workdir):
-    return [workdirs.load_model(make_workdir(seed=seed)) for seed in (0, 1)]
+    """One that was read from a workdir, and one with a classification head."""
+    return [workdirs.load_model(make_workdir()), unet(width=0.125, classification_head=True)]
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +94,9 @@ def test_no_image_gives_no_answer(signatures):
 
 
 def test_metadata_say_what_the_model_is(signatures, saved):
-    metadata = json.loads(signatures["metadata"]()["metadata"].numpy())
+    answer = signatures["metadata"](image_bytes=tf.constant(["", ""]))["metadata"].numpy()
+    assert answer[0] == answer[1]
+    metadata = json.loads(answer[0])
     assert metadata["version"] == 1
     assert metadata["class_names"] == ["Fish", "Flower", "Gravel", "Sugar"]
     assert metadata["mask_size"] == [350, 525] and metadata["image_sizes"] == [[48, 72], [32, 64]]

@@ -15,12 +15,13 @@ import numpy as np
 import simplejpeg
 import tensorflow as tf
 from absl import flags
-from benchmarks import print_table
+from benchmarks import measure, print_table
 
 import cli
-from clouds_tf import schema
+from clouds_tf import rle, schema
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data
 from clouds_tf.data.augmentation import AUGMENTATIONS
+from clouds_tf.data.preprocessing import decode_image
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
 
@@ -167,6 +168,46 @@ def print_memory(records_dir, size, num_images, epochs):
     print(f"MB resident after each epoch of {num_images} images: {', '.join(resident)}\n")
 
 
+def print_parts(records_dir, size):
+    """Prints the CPU time of each part of the work on one image, each by itself."""
+    shard = examples.read_info(records_dir)["shards"][0]
+    path = os.path.join(records_dir, shard["file"])
+    serialized = next(iter(tf.data.TFRecordDataset(path)))
+    record = examples.parse_example(serialized)
+    runs = tf.cast(record["runs"], tf.int32)
+    example = input_pipeline.load_example(record, size, size)
+    seeds = [tf.constant([i, 0]) for i in range(8)]  # half of them warp
+    augmented = [name for name in AUGMENTATIONS if name != "none"]
+    parts = {
+        "parse_example": (tf.function(examples.parse_example), [(serialized,)]),
+        "decode_image": (
+            tf.function(lambda encoded: decode_image(encoded, size)),
+            [(record["encoded"],)],
+        ),
+        "rle.draw": (
+            tf.function(lambda *runs: rle.draw(*runs, size)),
+            [(runs, schema.NUM_CLASSES, record["mask_size"])],
+        ),
+        "load_example (both, and classes last)": (
+            tf.function(lambda record: input_pipeline.load_example(record, size, size)),
+            [(record,)],
+        ),
+        **{
+            name: (tf.function(AUGMENTATIONS[name]), [(example, seed) for seed in seeds])
+            for name in augmented
+        },
+    }
+    functions = {
+        name: lambda function=function, calls=calls: [function(*call) for call in calls]
+        for name, (function, calls) in parts.items()
+    }
+    seconds = measure(functions, 21, time.process_time)
+    rows = [("part, native image", "CPU ms")]
+    rows += [(name, f"{seconds[name] / len(parts[name][1]) * 1e3:.2f}") for name in parts]
+    print_table(rows)
+    print()
+
+
 def main():
     cv2.setNumThreads(1)
     num_images, size = flags.FLAGS.num_images, flags.FLAGS.image_size
@@ -184,6 +225,7 @@ def main():
                 data, records_dir, 4, num_folds=2, image_size=image_size, num_workers=1
             )
         print_memory(native, size, num_images, flags.FLAGS.memory_epochs)
+        print_parts(native, size)
 
         one_worker, limit = "Keras Sequence, 1 worker", f"simplejpeg, {threads} threads"
         readers = {

@@ -1,5 +1,10 @@
-"""Suite model: the U-Net beside that of segmentation_models. Needs the extra [parity]."""
+"""Suite model: the U-Net beside that of segmentation_models. Needs the extra [parity].
 
+With tf2onnx, onnxruntime and openvino installed, their forward passes of our network are measured
+as well. Give them an environment of their own: tf2onnx wants another protobuf than other extras.
+"""
+
+import importlib.util
 import os
 
 os.environ["SM_FRAMEWORK"] = "tf.keras"
@@ -14,6 +19,7 @@ from clouds_tf.models import losses  # noqa: E402
 from clouds_tf.models.folding import fold_batch_norm, fold_upsampling  # noqa: E402
 from clouds_tf.models.metrics import Scores  # noqa: E402
 from clouds_tf.models.unet import unet  # noqa: E402
+from clouds_tf.models.upsampling import UpsampleConv  # noqa: E402
 from clouds_tf.training import distribution  # noqa: E402
 from clouds_tf.training.optimizers import Nadam  # noqa: E402
 from clouds_tf.training.trainer import Trainer  # noqa: E402
@@ -25,8 +31,7 @@ flags.DEFINE_list("modes", ["forward", "training"], "What to measure.")
 FLAGS = flags.FLAGS
 
 SIZE = (320, 480)
-# Multiplications and additions of the convolutions of one image, as the U-Net is written down.
-FLOPS = 2 * 18.4e9
+PEER = ("segmentation_models", "float32")
 AIMS = {
     ("forward", "float32"): 1.1,
     ("forward", "bfloat16"): 1.8,
@@ -35,10 +40,69 @@ AIMS = {
 }
 
 
+def operations(model):
+    """Multiplications and additions of each convolution for one image, as they are carried out."""
+    convs = [x for x in model.layers if isinstance(x, (tf.keras.layers.Conv2D, UpsampleConv))]
+    outputs = tf.keras.Model(model.input, [conv.output for conv in convs])(np.zeros([1, *SIZE, 3]))
+    counts = []
+    for conv, output in zip(convs, outputs):
+        products = sum(int(np.prod(w.shape)) for w in conv.weights if len(w.shape) == 4)
+        if isinstance(conv, UpsampleConv):  # at stride 2, a quarter of a kernel meets each pixel
+            products -= 3 * int(np.prod(conv.up_kernel.shape)) // 4
+        counts.append(2 * products * output.shape[1] * output.shape[2])
+    return counts
+
+
+def matmul_peak(precision):
+    """Operations per second of a product of 4096x4096 matrices."""
+    matrix = tf.cast(tf.random.normal([4096, 4096]), precision)
+    product = tf.function(lambda a: tf.reduce_sum(tf.cast(tf.matmul(a, a), tf.float32)))
+    return 2 * 4096**3 / measure({"": lambda: product(matrix).numpy()}, 5)[""]
+
+
 def forward(model):
     """A compiled function of a batch that waits for the result."""
     call = tf.function(lambda image: model(image, training=False))
     return lambda image, mask: call(image).numpy()
+
+
+def to_onnx(model):
+    """The bytes of a model in ONNX; None where a package for it is missing."""
+    missing = [
+        name
+        for name in ("tf2onnx", "onnxruntime", "openvino")
+        if importlib.util.find_spec(name) is None
+    ]
+    if missing:
+        print(f"ONNX Runtime and OpenVINO are left out: no {', '.join(missing)}")
+        return None
+    import tf2onnx
+
+    signature = [tf.TensorSpec([None, *SIZE, 3], tf.float32, name="image")]
+    call = tf.function(lambda image: model(image, training=False), input_signature=signature)
+    proto, _ = tf2onnx.convert.from_function(call, input_signature=signature, opset=17)
+    return proto.SerializeToString()
+
+
+def runtimes(onnx, image):
+    """Functions without arguments by (library, precision), for this very batch."""
+    import onnxruntime
+    import openvino
+
+    image = image.numpy()
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = FLAGS.threads
+    session = onnxruntime.InferenceSession(onnx, options, ["CPUExecutionProvider"])
+    feed = {session.get_inputs()[0].name: image}
+    functions = {("ONNX Runtime", "float32"): lambda: session.run(None, feed)}
+    core = openvino.Core()
+    for precision, hint in (("float32", "f32"), ("bfloat16", "bf16")):
+        network = core.read_model(onnx)
+        network.reshape(image.shape)
+        settings = {"INFERENCE_NUM_THREADS": FLAGS.threads, "INFERENCE_PRECISION_HINT": hint}
+        request = core.compile_model(network, "CPU", settings).create_infer_request()
+        functions["OpenVINO", precision] = lambda request=request: request.infer([image])
+    return functions
 
 
 def training(trainer):
@@ -54,24 +118,23 @@ def main():
     # Ours and theirs: Nadam on BCE + Dice, with the same scores.
     loss = losses.parse("bce_dice")
     peer.compile(Nadam(2e-4), loss, [Scores()])
-    measured = {
-        ("forward", "peer"): forward(peer),
-        ("training", "peer"): peer.train_on_batch,
-    }
+    steps = {"forward": {PEER: forward(peer)}, "training": {PEER: peer.train_on_batch}}
+    peak = {}
     for precision in ("float32", "bfloat16"):
+        peak[precision] = matmul_peak(precision)
+        print(f"matmul peak in {precision}: {peak[precision] / 1e9:.0f} GFLOP/s")
         distribution.set_precision(precision)
         model = unet()
-        measured["training", precision] = training(Trainer(model, loss, num_steps=1))
+        steps["training"]["ours", precision] = training(Trainer(model, loss, num_steps=1))
         folded = fold_upsampling(fold_batch_norm(model))
-        measured["forward", precision] = forward(folded)
-        matrix = tf.cast(tf.random.normal([4096, 4096]), precision)
-        product = tf.function(lambda a: tf.reduce_sum(tf.cast(tf.matmul(a, a), tf.float32)))
-        seconds = measure({"": lambda p=product, m=matrix: p(m).numpy()}, 5)[""]
-        measured["peak", precision] = 2 * 4096**3 / seconds
+        steps["forward"]["ours", precision] = forward(folded)
+        if precision == "float32":
+            onnx = to_onnx(folded) if "forward" in FLAGS.modes else None
+            counts = {"ours": operations(folded), PEER[0]: operations(peer)}
     distribution.set_precision("float32")
 
-    rows = [("mode", "batch", "precision", "ours, ms", "segmentation_models, ms", "ratio", "aim")]
-    rows[0] += ("share of matmul peak",)
+    rows = [("mode", "batch", "library", "precision", "ms", f"{PEER[0]} / this", "aim")]
+    rows[0] += ("of matmul peak",)
     rng = np.random.default_rng(0)
     for mode in FLAGS.modes:
         for batch_size in map(int, FLAGS.batch_sizes):
@@ -79,26 +142,30 @@ def main():
             image = tf.constant(rng.uniform(0, 255, shape).astype(np.float32))
             mask = tf.constant(rng.integers(0, 2, [*shape[:3], 4]).astype(np.float32))
             functions = {
-                name: lambda f=measured[mode, name]: f(image, mask)
-                for name in ("float32", "bfloat16", "peer")
+                key: lambda step=step: step(image, mask) for key, step in steps[mode].items()
             }
-            seconds = measure(functions, FLAGS.repeats)
-            # A step is three forward passes: the loss, by the maps, and by the weights.
-            work = FLOPS * batch_size * (3 if mode == "training" else 1)
-            for precision in ("float32", "bfloat16"):
-                share = work / seconds[precision] / measured["peak", precision]
+            if mode == "forward" and onnx:
+                functions |= runtimes(onnx, image)
+            measured = measure(functions, FLAGS.repeats)
+            for (library, precision), seconds in measured.items():
+                count = counts.get(library, counts["ours"])
+                work = sum(count)
+                if mode == "training":  # and gradients by maps and by weights
+                    work = 3 * work
+                    if library == "ours":  # but not by the image, as theirs has weights before it
+                        work -= count[0]
+                share = work * batch_size / seconds / peak[precision]
+                aim = f"{AIMS[mode, precision]:g}" if library == "ours" else ""
                 rows.append(
                     (
                         mode,
                         str(batch_size),
+                        library,
                         precision,
-                        f"{seconds[precision] * 1e3:.0f}",
-                        f"{seconds['peer'] * 1e3:.0f}",
-                        f"{seconds['peer'] / seconds[precision]:.2f}",
-                        f"{AIMS[mode, precision]:g}",
+                        f"{seconds * 1e3:.0f}",
+                        f"{measured[PEER] / seconds:.2f}",
+                        aim,
                         f"{share:.0%}",
                     )
                 )
-    for precision in ("float32", "bfloat16"):
-        print(f"matmul peak in {precision}: {measured['peak', precision] / 1e9:.0f} GFLOP/s")
     print_table(rows)

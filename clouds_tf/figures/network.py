@@ -1,0 +1,56 @@
+"""A drawing of the network."""
+
+from clouds_tf.figures.style import NEUTRAL, PALETTE, WIDTH, ink, new_figure, styled
+
+_DOWN, _UP = PALETTE["Fish"], PALETTE["Flower"]
+
+
+def _text(stage):
+    count = stage["convolutions"]
+    made = f"\n{count} convolution{'s' * (count > 1)}" if count else ""
+    return f"{stage['name']}\n{stage['height']} × {stage['width']} × {stage['channels']}{made}"
+
+
+@styled
+def network(down, up, title):
+    """Draws a U-Net: its maps as boxes, a row for each size, and its skips across.
+
+    Args:
+        down: a list of dicts with name, convolutions, height, width and channels, from the image to
+            the deepest features.
+        up: the same from there to the logits.
+        title: what to write above it.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    figure = new_figure(1.5 * WIDTH, 1.1 * WIDTH)
+    axes = figure.subplots()
+    axes.set(title=title, xlim=(-0.6, 3.6), ylim=(0.5 - len(down), 0.5))
+    axes.set_axis_off()
+    row = {stage["height"]: -depth for depth, stage in enumerate(down)}
+    columns = [0] * (len(down) - 1) + [1] + [2] * (len(up) - 1) + [3]
+    places = [(x, row[stage["height"]]) for x, stage in zip(columns, down + up)]
+    boxes = [
+        axes.text(
+            *place,
+            _text(stage),
+            ha="center",
+            va="center",
+            color="black",
+            fontsize=9,
+            bbox={"boxstyle": "round", "facecolor": color, "edgecolor": "none"},
+        )
+        for place, stage, color in zip(places, down + up, [_DOWN] * len(down) + [_UP] * len(up))
+    ]
+
+    def arrow(start, end, color):
+        ends = {"patchA": boxes[start].get_bbox_patch(), "patchB": boxes[end].get_bbox_patch()}
+        style = {"arrowstyle": "-|>", "color": color, "shrinkA": 2, "shrinkB": 2, **ends}
+        axes.annotate("", places[end], places[start], arrowprops=style)
+
+    for start in range(len(boxes) - 1):
+        arrow(start, start + 1, ink())
+    for start in range(1, len(down) - 1):  # not from the image
+        arrow(start, 2 * (len(down) - 1) - start, NEUTRAL)
+    return figure

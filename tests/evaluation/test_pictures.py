@@ -1,0 +1,71 @@
+import numpy as np
+from test_search import _counts, _random_images
+
+from clouds_tf.evaluation import held_out, pictures
+from clouds_tf.evaluation.held_out import THRESHOLDS
+from clouds_tf.evaluation.search import MIN_AREAS, dice, search
+from clouds_tf.schema import SUBMISSION_SIZE
+
+
+def test_the_map_of_scores_is_the_mean_dice():
+    counts = _counts(*_random_images(6))
+    maps = pictures.score_maps(counts)
+    assert maps.shape == (4, len(MIN_AREAS), len(THRESHOLDS))
+    np.testing.assert_allclose(maps[2, 0], dice(counts, 2)[..., 0].mean(axis=0))
+    # No mask of 12x13 pixels has 1,000.
+    blank = (counts.truths == 0).mean(axis=0)
+    np.testing.assert_allclose(maps[:, 1:], blank[:, None, None] * np.ones_like(maps[:, 1:]))
+
+
+def test_reliability_by_hand():
+    rng = np.random.default_rng(0)
+    probabilities = np.float32(rng.random((1, *SUBMISSION_SIZE, 4)) ** 2)
+    masks = np.uint8(rng.random(probabilities.shape) < probabilities)
+    counts = _counts(probabilities, masks, probabilities.max(axis=(1, 2)))
+    edges, shares, numbers = pictures.reliability(counts)
+    for c in range(4):
+        expected, _ = np.histogram(probabilities[..., c], edges)
+        np.testing.assert_array_equal(numbers[c], expected)
+        true, _ = np.histogram(probabilities[..., c][masks[..., c] == 1], edges)
+        np.testing.assert_allclose(shares[c], true / expected)
+        middles = (edges[1:] + edges[:-1]) / 2
+        np.testing.assert_allclose(shares[c], middles, atol=0.02)  # drawn by their probability
+
+
+def test_confusions_by_hand():
+    counts = _counts(*_random_images(3))
+    counts = counts._replace(truths=np.array([[5, 0, 0, 1]] * 3))
+    present = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0.5, 1, 0, 0]])
+    found = pictures.confusions(counts, present)
+    np.testing.assert_allclose(found[0], [[0, 0], [1.5, 1.5]])
+    np.testing.assert_allclose(found[1], [[0, 3], [0, 0]])
+    np.testing.assert_allclose(found[2], [[3, 0], [0, 0]])
+    np.testing.assert_allclose(found[3], [[0, 0], [3, 0]])
+
+
+def test_extremes_are_the_best_the_median_and_the_worst():
+    values = np.array([0.1, 0.9, 0.5, 0.3, 0.7])
+    expected = {"best": [1], "median": [2], "worst": [0]}
+    assert pictures.extremes(values, count=1) == expected
+    assert pictures.extremes(values[:1])["worst"] == [0]
+
+
+def test_pictures_of_held_out_images_are_written(make_workdir, records_dir, tmp_path):
+    (members,) = held_out.load_members(records_dir, [make_workdir()]).values()
+    members = {0: members, 2: members}  # as if they had held out both
+    counts = held_out.collect(records_dir, members)
+    found = search(counts)
+    figure = pictures.examples(records_dir, members, counts, found)
+    assert len(figure.axes) == 6 * 4
+    scores = found["scores"]["cross_fitted"].mean(axis=1)
+    assert figure.axes[0].texts[0].get_text() == f"best: {scores.max():.3f}"
+    names = [axes.get_title("left") for axes in figure.axes[:4]]
+    assert names == ["image", "truth", "cut at 1/2", "post-processed"]
+    # The truth in the first row is that of the best image.
+    classes = {text.get_text() for text in figure.axes[1].texts}
+    present = counts.truths[scores.argmax()] > 0
+    assert len(classes) == present.sum()
+
+    pictures.write(str(tmp_path / "P"), records_dir, members, counts, found)
+    written = {path.name for path in (tmp_path / "P").iterdir()}
+    assert written == {f"{n}.png" for n in ("scores", "reliability", "presence", "examples")}

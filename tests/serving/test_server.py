@@ -1,0 +1,140 @@
+import base64
+import http.server
+import json
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import IMAGE_SIZE, REPOSITORY
+from google.protobuf import text_format
+
+from clouds_tf.schema import CLASS_NAMES
+from clouds_tf.serving import server
+from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.training import workdir as workdirs
+
+
+@pytest.fixture(scope="module")
+def saved_model(make_workdir, tmp_path_factory):
+    model = workdirs.load_model(make_workdir())
+    return export(CloudModel([model], [IMAGE_SIZE]), str(tmp_path_factory.mktemp("export") / "E"))
+
+
+@pytest.fixture(scope="module")
+def url(saved_model):
+    """A server of the SavedModel that speaks the REST API of TensorFlow Serving, version 1."""
+    module = tf.saved_model.load(saved_model)
+
+    class Handler(http.server.BaseHTTPRequestHandler):
+        def do_POST(self):  # noqa: N802 (the name that http.server looks for)
+            length = int(self.headers["Content-Length"])
+            instances = json.loads(self.rfile.read(length))["instances"]
+            contents = [base64.b64decode(x["image_bytes"]["b64"]) for x in instances]
+            try:
+                assert self.path == "/v1/models/clouds:predict"
+                answer = module.signatures["serving_default"](image_bytes=tf.constant(contents))
+                answer = {name: value.numpy().tolist() for name, value in answer.items()}
+                rows = [dict(zip(answer, values)) for values in zip(*answer.values())]
+                status, body = 200, {"predictions": rows}
+            except (AssertionError, tf.errors.InvalidArgumentError) as error:
+                status, body = 400, {"error": str(error)}
+            body = json.dumps(body, default=bytes.decode).encode()
+            self.send_response(status)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *args):
+            pass
+
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler) as httpd:
+        threading.Thread(target=httpd.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{httpd.server_port}/v1/models/clouds"
+        httpd.shutdown()
+
+
+@pytest.fixture(scope="module")
+def images(data_dir):
+    return sorted((data_dir / "test_images").iterdir())
+
+
+@pytest.fixture(scope="module")
+def expected(saved_model, images):
+    module = tf.saved_model.load(saved_model)
+    contents = tf.constant([path.read_bytes() for path in images])
+    answer = module.signatures["serving_default"](image_bytes=contents)
+    return {name: value.numpy() for name, value in answer.items()}
+
+
+def test_answers_are_those_of_the_model(url, images, expected):
+    answers = server.request(url, [path.read_bytes() for path in images])
+    for name in ("presence", "area_fraction"):
+        np.testing.assert_allclose([answer[name] for answer in answers], expected[name], rtol=1e-5)
+    found = [[x.encode() for x in answer["encoded_pixels"]] for answer in answers]
+    assert found == expected["encoded_pixels"].tolist() and any(map(any, found))
+
+
+def test_what_the_server_says_is_passed_on(url, images):
+    with pytest.raises(ValueError, match="v1/models/clouds: status 400: .*a JPEG or a PNG"):
+        server.request(url, [images[0].read_bytes(), b"<html>"])
+    with pytest.raises(ValueError, match="v1/models/other: status 400"):
+        server.request(url.replace("clouds", "other"), [])
+    with pytest.raises(ConnectionError, match="http://127.0.0.1:9/v1: no answer: .*refused"):
+        server.request("http://127.0.0.1:9/v1", [])
+
+
+def test_the_tool_writes_rows(url, images, expected, tmp_path):
+    output = tmp_path / "answers.csv"
+    command = [sys.executable, "tools/request.py", f"--url={url}", "--batch_size=2"]
+    found = subprocess.run(
+        [*command, f"--images={','.join(map(str, images))}", f"--output={output}"],
+        cwd=REPOSITORY,
+        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 0, found.stderr
+    header, *rows = output.read_text().splitlines()
+    assert header == "Image_Label,EncodedPixels"
+    names = [f"{path.name}_{class_name}" for path in images for class_name in CLASS_NAMES]
+    rles = [rle.decode() for rle in expected["encoded_pixels"].ravel()]
+    assert rows == [f"{name},{rle}" for name, rle in zip(names, rles)]
+    lines = found.stdout.splitlines()
+    assert lines[0].startswith(f"{images[0].name}  Fish: {expected['presence'][0, 0]:.2f} on ")
+    assert lines[-1].startswith(f"{url} answered for 3 images")
+
+
+def test_settings_of_the_server_are_written_once(tmp_path):
+    server.write_config(str(tmp_path))
+    assert sorted(os.listdir(tmp_path)) == ["batching.txt", "models.config"]
+    (tmp_path / "batching.txt").write_text("num_batch_threads { value: 64 }\n")
+    server.write_config(str(tmp_path))
+    assert (tmp_path / "batching.txt").read_text() == "num_batch_threads { value: 64 }\n"
+
+
+def test_the_server_can_read_its_settings(tmp_path):
+    protos = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
+    server.write_config(str(tmp_path))
+    config = protos.ModelServerConfig()
+    text_format.Parse((tmp_path / "models.config").read_text(), config)
+    (model,) = config.model_config_list.config
+    assert (model.name, model.base_path) == ("clouds", "/models/clouds")
+
+
+def test_warm_up_requests_are_answered(saved_model, images, tmp_path):
+    protos = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
+    server.write_warmup(str(tmp_path), tf.io.decode_jpeg(images[0].read_bytes()).numpy())
+    path = tmp_path / "assets.extra" / "tf_serving_warmup_requests"
+    module = tf.saved_model.load(saved_model)
+    sizes = []
+    for record in tf.data.TFRecordDataset(str(path)):
+        request = protos.PredictionLog.FromString(record.numpy()).predict_log.request
+        signature = module.signatures[request.model_spec.signature_name]
+        inputs = {name: tf.make_ndarray(value) for name, value in request.inputs.items()}
+        answer = signature(**{name: tf.constant(value) for name, value in inputs.items()})
+        sizes.append(answer["encoded_pixels"].shape[0])
+    assert sizes == [1, 2, 4, 8, 16]

@@ -1,0 +1,235 @@
+"""Suite predict: images to submission beside the usual loop on segmentation_models.
+
+Needs the extra [parity]. Both have the same weights, and a process of their own for each turn.
+"""
+
+import functools
+import json
+import os
+import pathlib
+import resource
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+
+os.environ["SM_FRAMEWORK"] = "tf.keras"
+
+import cv2  # noqa: E402
+import numpy as np  # noqa: E402
+import pandas as pd  # noqa: E402
+import segmentation_models  # noqa: E402
+import tensorflow as tf  # noqa: E402
+from absl import flags  # noqa: E402
+from benchmarks import measure, print_table  # noqa: E402
+
+from clouds_tf import rle, schema  # noqa: E402
+from clouds_tf.data import annotations, sample_data  # noqa: E402
+from clouds_tf.models.folding import fold_batch_norm, fold_upsampling  # noqa: E402
+from clouds_tf.models.pretrained import load_encoder_weights  # noqa: E402
+from clouds_tf.models.unet import DECODER_CHANNELS, unet  # noqa: E402
+from clouds_tf.serving import predictor  # noqa: E402
+from clouds_tf.serving.export import CloudModel, export  # noqa: E402
+from clouds_tf.training import distribution  # noqa: E402
+
+REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
+
+flags.DEFINE_string("images_dir", str(REAL / "train_images"), "Images; drawn ones if absent.")
+flags.DEFINE_integer("num_images", 500, "Images to predict; fewer files are repeated.")
+flags.DEFINE_integer("num_requests", 1000, "Requests of one image, for the latency.")
+flags.DEFINE_integer("batch_size", 4, "Images in a batch of ours.", lower_bound=1)
+flags.DEFINE_integer("chunk", 500, "Images that the peer holds in memory.", lower_bound=1)
+flags.DEFINE_integer("repeats", 3, "Turns of each.", lower_bound=1)
+flags.DEFINE_string("contender", None, "Of a child process: which one it is.")
+flags.DEFINE_string("folder", None, "Of a child process: where everything is.")
+FLAGS = flags.FLAGS
+
+SIZE = (320, 480)
+OURS = ("float32", "bfloat16")
+AIMS = {"float32": 1.3, "bfloat16": 2}
+
+
+def peer_model():
+    return segmentation_models.Unet(
+        "resnet34", encoder_weights=None, classes=schema.NUM_CLASSES, activation="sigmoid"
+    )
+
+
+def write_models(folder, image):
+    """Writes the weights of the peer and ours, and a SavedModel of ours for each precision.
+
+    Random weights, but the decoder does not look at the skips, and a third of the pixels is above
+    the threshold: so masks are large and smooth, as of a trained model.
+    """
+    tf.keras.utils.set_random_seed(0)
+    peer = peer_model()
+    bn = peer.get_layer("bn_data")
+    bn.moving_mean.assign([120, 115, 100])
+    bn.moving_variance.assign([3000, 3200, 3500])
+    for step, channels in enumerate((512, *DECODER_CHANNELS[:-1])):
+        kernel = peer.get_layer(f"decoder_stage{step}a_conv").kernel
+        kernel.assign(kernel.numpy() * (np.arange(kernel.shape[2]) < channels)[:, np.newaxis])
+    head = peer.get_layer("final_conv")
+    logits = tf.keras.Model(peer.input, head.output)(image[np.newaxis].astype(np.float32))
+    head.bias.assign(-np.quantile(logits, 2 / 3, axis=(0, 1, 2)))
+    weights = os.path.join(folder, "peer.h5")
+    peer.save_weights(weights)
+
+    for precision in OURS:
+        distribution.set_precision(precision)
+        ours = unet(encoder="resnet34_preactivation")
+        load_encoder_weights(ours, weights)
+        for step in range(5):
+            for letter, number in ("a", 1), ("b", 2):
+                for part in "conv", "bn":
+                    layer = peer.get_layer(f"decoder_stage{step}{letter}_{part}")
+                    ours.get_layer(f"decoder{step + 1}_{part}{number}").set_weights(
+                        layer.get_weights()
+                    )
+        ours.get_layer("head_conv").set_weights(head.get_weights())
+        ours.save_weights(os.path.join(folder, "ours.h5"))
+        export(CloudModel([ours], [SIZE]), os.path.join(folder, precision))
+    distribution.set_precision("float32")
+
+
+def mask_to_rle(mask):
+    pixels = np.concatenate([[0], mask.T.flatten(), [0]])
+    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
+    runs[1::2] -= runs[::2]
+    return " ".join(str(number) for number in runs)
+
+
+def peer_loop(model, images_dir, output):
+    """Reads some hundred images, predicts them, resizes, cuts and encodes; and so on."""
+    names = sorted(os.listdir(images_dir))
+    labels, cells = [], []
+    for start in range(0, len(names), FLAGS.chunk):
+        some = names[start : start + FLAGS.chunk]
+        batch = np.empty((len(some), *SIZE, 3), np.float32)
+        for i, name in enumerate(some):
+            image = cv2.cvtColor(cv2.imread(os.path.join(images_dir, name)), cv2.COLOR_BGR2RGB)
+            batch[i] = cv2.resize(image, SIZE[::-1])
+        predicted = model.predict(batch, batch_size=32, verbose=0)
+        for name, probabilities in zip(some, predicted):
+            probabilities = cv2.resize(probabilities, schema.SUBMISSION_SIZE[::-1])
+            for i, class_name in enumerate(schema.CLASS_NAMES):
+                labels.append(f"{name}_{class_name}")
+                cells.append(mask_to_rle((probabilities[:, :, i] > 0.5).astype(np.uint8)))
+    table = pd.DataFrame({schema.LABEL_COLUMN: labels, schema.RLE_COLUMN: cells})
+    table.to_csv(output, index=False)
+
+
+def run_child(contender, folder):
+    """Predicts the folder once, and prints seconds and megabytes as JSON."""
+    images_dir, output = os.path.join(folder, "images"), os.path.join(folder, f"{contender}.csv")
+    if contender == "peer":
+        model = peer_model()
+        model.load_weights(os.path.join(folder, "peer.h5"))
+        model.predict(np.zeros([1, *SIZE, 3], np.float32), verbose=0)
+        predict = functools.partial(peer_loop, model, images_dir, output)
+    else:
+        ours = predictor.load(os.path.join(folder, contender, "1"))
+        first = os.path.join(images_dir, min(os.listdir(images_dir)))
+        ours(tf.stack([tf.io.read_file(first)]))
+        arguments = [images_dir, output]
+        predict = functools.partial(
+            predictor.predict_folder, [ours], *arguments, batch_size=FLAGS.batch_size
+        )
+    start = time.perf_counter()
+    predict()
+    found = {"seconds": time.perf_counter() - start}
+    found["megabytes"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    print(json.dumps(found))
+
+
+def network(folder, precision):
+    """A function that runs the network of a precision on a batch that is ready."""
+    distribution.set_precision(precision)
+    model = unet(encoder="resnet34_preactivation")
+    model.load_weights(os.path.join(folder, "ours.h5"))
+    model = fold_upsampling(fold_batch_norm(model))
+    image = tf.random.uniform([FLAGS.batch_size, *SIZE, 3], 0, 255)
+    call = tf.function(lambda image: model(image, training=False))
+    return lambda: call(image).numpy()
+
+
+def print_latency(folder):
+    """Sends single images to each SavedModel in this process."""
+    paths = sorted(pathlib.Path(folder, "images").iterdir())
+    contents = [tf.constant([path.read_bytes()]) for path in paths[:50]]
+    rows = [("precision", "requests", "p50, ms", "p99, ms")]
+    for precision in OURS:
+        predict = predictor.load(os.path.join(folder, precision, "1"))
+        seconds = []
+        for i in range(FLAGS.num_requests + 5):
+            start = time.perf_counter()
+            predict(contents[i % len(contents)])["encoded_pixels"].numpy()
+            seconds.append(time.perf_counter() - start)
+        p50, p99 = np.percentile(seconds[5:], [50, 99]) * 1e3  # the first ones are slower
+        rows.append((precision, str(FLAGS.num_requests), f"{p50:.0f}", f"{p99:.0f}"))
+    print_table(rows)
+
+
+def agreement(folder):
+    """The mean Dice between the masks of the peer and those of ours in float32."""
+    strings = [
+        [row[2] for row in annotations.iterate_rows(os.path.join(folder, f"{name}.csv"))]
+        for name in ("peer", "float32")
+    ]
+    return float(tf.reduce_mean(rle.dice(*strings)))
+
+
+def main():
+    if FLAGS.contender:
+        run_child(FLAGS.contender, FLAGS.folder)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        source = FLAGS.images_dir
+        if not os.path.isdir(source):
+            print(f"{source} is absent: drawn images of 1400x2100")
+            sample_data.write_sample_data(f"{folder}/sample", num_train=8, num_test=1)
+            source = f"{folder}/sample/{schema.TRAIN_IMAGES}"
+        names = sorted(os.listdir(source))
+        os.makedirs(f"{folder}/images")
+        for i in range(FLAGS.num_images):
+            path = os.path.abspath(os.path.join(source, names[i % len(names)]))
+            os.symlink(path, f"{folder}/images/{i:04d}.jpg")
+        image = cv2.cvtColor(cv2.imread(f"{folder}/images/0000.jpg"), cv2.COLOR_BGR2RGB)
+        write_models(folder, cv2.resize(image, SIZE[::-1]))
+
+        command = [sys.executable, sys.argv[0], "predict", f"--folder={folder}"]
+        command += [f"--batch_size={FLAGS.batch_size}", f"--chunk={FLAGS.chunk}"]
+        turns = {name: [] for name in ("peer", *OURS)}
+        for _ in range(FLAGS.repeats):
+            for name, found in turns.items():
+                output = subprocess.run(
+                    [*command, f"--contender={name}"], stdout=subprocess.PIPE, check=True
+                ).stdout
+                found.append(json.loads(output.splitlines()[-1]))
+        rate = {n: FLAGS.num_images / _median(found, "seconds") for n, found in turns.items()}
+        memory = {n: _median(found, "megabytes") for n, found in turns.items()}
+        networks = {precision: network(folder, precision) for precision in OURS}
+        distribution.set_precision("float32")
+        alone = {n: FLAGS.batch_size / s for n, s in measure(networks, 9).items()}
+
+        rows = [("contender", "images/s", "/ peer", "aim", "network alone, images/s", "/ alone")]
+        rows[0] += ("peak MB", "/ peer")
+        for name in turns:
+            of_ours = ("", "", "")
+            if name in OURS:
+                of_ours = f"{AIMS[name]:g}", f"{alone[name]:.1f}", f"{rate[name] / alone[name]:.2f}"
+            rows.append(
+                (name, f"{rate[name]:.1f}", f"{rate[name] / rate['peer']:.2f}")
+                + (*of_ours, f"{memory[name]:.0f}", f"{memory[name] / memory['peer']:.2f}")
+            )
+        print_table(rows)
+        print(
+            f"{FLAGS.num_images} images, median of {FLAGS.repeats} turns; Dice between the masks "
+            f"of peer and float32: {agreement(folder):.4f}\n"
+        )
+        print_latency(folder)
+
+
+def _median(turns, key):
+    return statistics.median(turn[key] for turn in turns)
