@@ -134,7 +134,8 @@ def fit(
             if done < steps_per_epoch:
                 trainer.epoch_step.assign(done)
                 checkpoints.save_last()
-                print(f"Stopped after step {done} of epoch {epoch + 1}; the same command goes on")
+                if chief:
+                    print(f"Stopped in epoch {epoch + 1} after step {done}; run it again to go on")
                 sys.exit(STOPPED)
             row = {"epoch": epoch + 1, "seconds": 0.0, "learning_rate": trainer.learning_rate()}
             row["images_per_second"] = round(trainer.meter.num_images() / trained, 2)
