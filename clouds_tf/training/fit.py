@@ -12,7 +12,7 @@ from tqdm import tqdm
 
 from clouds_tf.training import averaging, distribution
 from clouds_tf.training import workdir as workdirs
-from clouds_tf.training.report import Report
+from clouds_tf.training.progress import Progress
 
 SCORE = "val_dice"  # decides which epoch is the best
 STOPPED = 128 + signal.SIGTERM  # the exit status of a run that was told to stop, and did
@@ -117,7 +117,7 @@ def fit(
 
     batches = iter(distribution.distribute_batches(strategy, batches_to_come))
     held_out = distribution.distribute_batches(strategy, validation_batches)
-    report = Report(workdir, trainer, held_out, epochs, chief)
+    progress = Progress(workdir, trainer, held_out, epochs, chief)
     with _told_to_stop() as stop:
         for epoch in range(first_epoch, epochs):
             trainer.begin_epoch([row[SCORE] for row in history])
@@ -128,7 +128,7 @@ def fit(
 
             started = time.monotonic()
             steps = range(trainer.epoch_step.numpy(), steps_per_epoch)
-            profile_dir = report.folder if profile and epoch == first_epoch else None
+            profile_dir = progress.folder if profile and epoch == first_epoch else None
             done, waited = _train(trainer, batches, steps, stop, where, profile_dir)
             trained = time.monotonic() - started
             if done < steps_per_epoch:
@@ -145,7 +145,7 @@ def fit(
                 row.update(trainer.validate(held_out))
                 row["seconds"] = round(time.monotonic() - started, 1)
                 history.append(row)
-                report.epoch(history)
+                progress.epoch(history)
                 if row[SCORE] > trainer.best_score.numpy():
                     trainer.best_score.assign(row[SCORE])
                     checkpoints.save_best()
@@ -153,7 +153,7 @@ def fit(
             if epoch + 1 == epochs and average_last:
                 with averaging.mean_applied(trainer.model, checkpoints.last_epochs()):
                     score = trainer.validate(held_out)[SCORE]
-                    report.mean(average_last, score, trainer.best_score.numpy())
+                    progress.mean(average_last, score, trainer.best_score.numpy())
                     if score > trainer.best_score.numpy():
                         trainer.best_score.assign(score)
                         checkpoints.save_best()
@@ -161,5 +161,5 @@ def fit(
             trainer.epoch.assign(epoch + 1)
             trainer.epoch_step.assign(0)
             checkpoints.save_last()
-    report.end(history)
+    progress.end(history)
     return history

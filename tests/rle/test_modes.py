@@ -27,6 +27,8 @@ CALLS = {
     "draw": (rle.draw, [RUNS, np.array(4), SIZE, TARGET]),
     "encode": (rle.encode, [MASKS]),
     "faults": (rle.faults, [np.char.add(STRINGS, " 1"), SIZE]),
+    "fill_boxes": (rle.fill_boxes, [MASKS]),
+    "fill_holes": (rle.fill_holes, [MASKS]),
     "from_coco_counts": (rle.from_coco_counts, [COUNTS, SIZE]),
     "from_coco_string": (rle.from_coco_string, [COCO, SIZE]),
     "intersection": (rle.intersection, [STRINGS, STRINGS[::-1]]),

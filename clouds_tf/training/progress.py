@@ -49,7 +49,7 @@ def summary_table(history):
     return "\n".join("  ".join(f"{cell:>9}" for cell in line) for line in lines)
 
 
-class Report:
+class Progress:
     """Writes what a run has come to; on workers that are not the chief it is silent.
 
     Args:

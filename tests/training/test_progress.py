@@ -1,7 +1,7 @@
 import pytest
 
 from clouds_tf.schema import CLASS_NAMES
-from clouds_tf.training.report import epoch_line, summary_table
+from clouds_tf.training.progress import epoch_line, summary_table
 
 
 def _row(epoch, val_dice, seconds=600.0):
