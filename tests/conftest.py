@@ -2,6 +2,8 @@
 
 import os
 import pathlib
+import subprocess
+import sys
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
@@ -21,6 +23,21 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES,
 )
+
+
+# That of programs which a test starts.
+ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
+
+
+def run_tool(tool, *arguments):
+    """Runs a program of tools/ from another folder; gives its subprocess.CompletedProcess."""
+    return subprocess.run(
+        [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments],
+        cwd=REPOSITORY.parent,
+        env=ENVIRONMENT,
+        capture_output=True,
+        text=True,
+    )
 
 
 def real_data(folder):

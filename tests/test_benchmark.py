@@ -1,25 +1,12 @@
-import os
 import re
-import subprocess
-import sys
 
 import pytest
-from conftest import REPOSITORY
-
-
-def run(*args):
-    return subprocess.run(
-        [sys.executable, "tools/benchmark.py", *args],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
+from conftest import run_tool
 
 
 @pytest.mark.parametrize("args", [[], ["nothing"], ["--repeats=1"]])
 def test_without_a_suite_it_names_them(args):
-    result = run(*args)
+    result = run_tool("benchmark", *args)
     assert result.returncode == 1
     assert result.stderr.startswith("benchmark.py: error: the first argument names a suite: ")
     assert "rle" in result.stderr
@@ -27,7 +14,7 @@ def test_without_a_suite_it_names_them(args):
 
 
 def test_rle_on_sample_masks(tmp_path):
-    result = run("rle", "--repeats=1", f"--data_dir={tmp_path}")
+    result = run_tool("benchmark", "rle", "--repeats=1", f"--data_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert "64 sample rows" in result.stdout
     table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
@@ -38,7 +25,7 @@ def test_rle_on_sample_masks(tmp_path):
 def test_input_on_sample_images(tmp_path):
     flags = ["--repeats=1", "--seconds=0.2", "--num_images=4", "--memory_epochs=3"]
     flags += [f"--data_dir={tmp_path}", "--image_size=32,48"]
-    result = run("input", *flags)
+    result = run_tool("benchmark", "input", *flags)
     assert result.returncode == 0, result.stderr
     assert re.search(r"MB resident after each epoch of 4 images: \d+, \d+, \d+", result.stdout)
     lines = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
@@ -49,7 +36,7 @@ def test_input_on_sample_images(tmp_path):
 
 
 def test_fuzz_lives_on():
-    result = run("fuzz", "--num_inputs=150")
+    result = run_tool("benchmark", "fuzz", "--num_inputs=150")
     assert result.returncode == 0, result.stderr
     table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
     counts = {row[1].strip(): int(row[2]) for row in table[2:]}

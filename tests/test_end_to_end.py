@@ -1,6 +1,5 @@
 """The programs of tools/, run as a user runs them."""
 
-import os
 import re
 import shutil
 import socket
@@ -8,23 +7,14 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from conftest import ENVIRONMENT, REPOSITORY, run_tool
 
 from clouds_tf.data import annotations, input_pipeline
-
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
 
 
 def _run(tool, *arguments, **flags):
     """Runs a tool from another folder; gives its exit status, output and errors."""
-    found = subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments]
-        + [f"--{name}={value}" for name, value in flags.items()],
-        cwd=os.path.dirname(REPOSITORY),
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
+    found = run_tool(tool, *arguments, *(f"--{name}={value}" for name, value in flags.items()))
     return found.returncode, found.stdout, found.stderr
 
 

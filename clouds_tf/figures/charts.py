@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from clouds_tf.figures.style import NEUTRAL, PALETTE, WIDTH, ink, new_figure, styled
+from clouds_tf.figures.style import NEUTRAL, PALETTE, WIDTH, headline, ink, new_figure, styled
 from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES
 
 
@@ -260,7 +260,7 @@ def average_masks(masks, size, title):
     figure.colorbar(shown, ax=grid, format=_percent, shrink=0.8, label="of all images").outline.set(
         visible=False
     )
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5)
+    headline(figure, title)
     return figure
 
 
@@ -288,5 +288,5 @@ def box_sizes(widths, heights, size, title):
         axes.set_xlabel("width, pixels")
     for axes in grid[:, 0]:
         axes.set_ylabel("height, pixels")
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5)
+    headline(figure, title)
     return figure

@@ -3,12 +3,8 @@
 import numpy as np
 
 from clouds_tf.figures.images import overlay
-from clouds_tf.figures.style import NEUTRAL, PALETTE, WIDTH, ink, new_figure, styled
+from clouds_tf.figures.style import NEUTRAL, PALETTE, WIDTH, headline, ink, new_figure, styled
 from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES
-
-
-def _headline(figure, title):
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5)
 
 
 @styled
@@ -38,7 +34,7 @@ def score_maps(scores, thresholds, min_areas, title):
         axes.set_xlabel("threshold")
     for axes in grid[:, 0]:
         axes.set_ylabel("least area, pixels")
-    _headline(figure, title)
+    headline(figure, title)
     return figure
 
 
@@ -96,7 +92,7 @@ def confusions(counts, title):
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
         axes.set_title(name, fontsize=10.5, pad=4)
-    _headline(figure, title)
+    headline(figure, title)
     return figure
 
 

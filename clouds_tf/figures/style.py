@@ -77,6 +77,11 @@ def new_figure(width, height):
     return Figure(figsize=(width, height), layout="constrained")
 
 
+def headline(figure, title):
+    """Writes a title above all axes of a figure."""
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5)
+
+
 def save(figure, path):
     """Writes a figure as PNG, whole or not at all."""
     with files.written_whole(path) as temporary:

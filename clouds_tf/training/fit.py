@@ -41,8 +41,9 @@ def _train(trainer, batches, steps, stop, where, profile_dir):
     """
     waited, done, earlier = 0.0, steps.start, None
 
-    def check(step, rate, loss):
+    def check(step, loss):
         if not math.isfinite(loss):
+            rate = trainer.learning_rate(steps_ago=done - step)
             raise ValueError(
                 f"loss is {float(loss)} in {where(step)}, at learning rate {rate:.3g}; the last "
                 "checkpoint is kept, and with a lower rate another workdir can start from it"
@@ -51,20 +52,20 @@ def _train(trainer, batches, steps, stop, where, profile_dir):
     for step in tqdm(steps, unit="step", leave=False, disable=None, mininterval=1):
         if profile_dir and step == _PROFILED_STEPS[0]:
             tf.profiler.experimental.start(profile_dir)
-        asked, rate = time.monotonic(), trainer.learning_rate()
+        asked = time.monotonic()
         images, masks = next(batches)
         waited += time.monotonic() - asked
         loss, stops = trainer.step(images, masks, tf.constant(float(stop.is_set())))
         done = step + 1
         # What is looked at is the step before, so that a GPU always has one more to go on with.
         if earlier:
-            check(*earlier[:3])
-            if earlier[3] > 0:
+            check(*earlier[:2])
+            if earlier[2] > 0:
                 break
-        earlier = step, rate, loss, stops
+        earlier = step, loss, stops
         if profile_dir and step == _PROFILED_STEPS[1]:
             tf.profiler.experimental.stop()
-    check(step, rate, loss)
+    check(step, loss)
     return done, waited
 
 
@@ -115,6 +116,11 @@ def fit(
     def batches_to_come(worker, num_workers):
         return training_batches(first_epoch, worker, num_workers).skip(first_step)
 
+    def keep_if_best(score):
+        if score > trainer.best_score.numpy():
+            trainer.best_score.assign(score)
+            checkpoints.save_best()
+
     batches = iter(distribution.distribute_batches(strategy, batches_to_come))
     held_out = distribution.distribute_batches(strategy, validation_batches)
     progress = Progress(workdir, trainer, held_out, epochs, chief)
@@ -146,17 +152,13 @@ def fit(
                 row["seconds"] = round(time.monotonic() - started, 1)
                 history.append(row)
                 progress.epoch(history)
-                if row[SCORE] > trainer.best_score.numpy():
-                    trainer.best_score.assign(row[SCORE])
-                    checkpoints.save_best()
+                keep_if_best(row[SCORE])
                 checkpoints.save_epoch(epoch + 1)
             if epoch + 1 == epochs and average_last:
                 with averaging.mean_applied(trainer.model, checkpoints.last_epochs()):
                     score = trainer.validate(held_out)[SCORE]
                     progress.mean(average_last, score, trainer.best_score.numpy())
-                    if score > trainer.best_score.numpy():
-                        trainer.best_score.assign(score)
-                        checkpoints.save_best()
+                    keep_if_best(score)
             # Last of all: whatever is killed before this line is done again.
             trainer.epoch.assign(epoch + 1)
             trainer.epoch_step.assign(0)

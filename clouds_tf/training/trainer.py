@@ -96,9 +96,12 @@ class Trainer(tf.Module):
         if self.epoch_step.numpy() == 0:
             self.meter.reset()
 
-    def learning_rate(self):
-        """The learning rate of the step to come, a float."""
-        return float(self.schedule(self.optimizer.iterations))
+    def learning_rate(self, steps_ago=0):
+        """The learning rate of the step to come, or of one before it; a float.
+
+        It waits for the device to finish the steps that it was given.
+        """
+        return float(self.schedule(self.optimizer.iterations - steps_ago))
 
     def average_applied(self):
         """A context in which the model has the weights to validate and to keep."""

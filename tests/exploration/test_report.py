@@ -1,16 +1,14 @@
 import html.parser
 import json
-import os
 import re
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY
+from conftest import run_tool
 
 from clouds_tf import figures
 from clouds_tf.data import annotations
@@ -78,21 +76,11 @@ class _Parser(html.parser.HTMLParser):
         return [text for name, text in self.texts if name == tag]
 
 
-def _explore(*args):
-    return subprocess.run(
-        [sys.executable, "tools/explore.py", *args],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
-
-
 @pytest.fixture(scope="module")
 def written(data_dir, tmp_path_factory):
     """The tool's report on the sample data."""
     folder = tmp_path_factory.mktemp("report") / "new"
-    result = _explore(f"--data_dir={data_dir}", f"--output_dir={folder}")
+    result = run_tool("explore", f"--data_dir={data_dir}", f"--output_dir={folder}")
     assert result.returncode == 0, result.stderr
     expected = f"Wrote the report on 12 images, with 0 problems, to {folder}/report.html"
     assert result.stdout.strip() == expected
@@ -213,7 +201,7 @@ def test_the_tool_says_what_is_wrong_in_one_line(data_dir, tmp_path):
     lines = (folder / "train.csv").read_text().splitlines()
     lines[1] = lines[1].split(",")[0] + ",7"
     (folder / "train.csv").write_text("\n".join(lines))
-    result = _explore(f"--data_dir={folder}", f"--output_dir={tmp_path / 'out'}")
+    result = run_tool("explore", f"--data_dir={folder}", f"--output_dir={tmp_path / 'out'}")
     assert result.returncode == 1
     assert result.stderr.startswith(f"explore.py: error: {folder / 'train.csv'}, line 2:")
     assert result.stderr.count("\n") == 1
