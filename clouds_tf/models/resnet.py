@@ -4,6 +4,8 @@ import functools
 
 import tensorflow as tf
 
+from clouds_tf.models.normalization import BatchNorm
+
 layers = tf.keras.layers
 
 STAGE_BLOCKS = (3, 4, 6, 3)
@@ -13,27 +15,8 @@ IMAGE_MEAN = (0.485, 0.456, 0.406)
 IMAGE_STD = (0.229, 0.224, 0.225)
 
 
-def batch_norm(x, name, **kwargs):
-    """Batch norm over the images of all replicas.
-
-    Keras synchronises float16 in float32, but bfloat16 in bfloat16, whose 8 bits hold neither a sum
-    nor a variance; so under several replicas these layers compute in float32.
-
-    Args:
-        x: float [B, H, W, C].
-        name: of the layer.
-        **kwargs: momentum, epsilon and so on, of tf.keras.layers.BatchNormalization.
-
-    Returns:
-        float [B, H, W, C].
-    """
-    if tf.distribute.get_strategy().num_replicas_in_sync > 1:
-        kwargs = {"synchronized": True, "dtype": "float32", **kwargs}
-    return layers.BatchNormalization(name=name, **kwargs)(x)
-
-
-_norm = functools.partial(batch_norm, momentum=0.9, epsilon=1e-5)
-_norm_preactivation = functools.partial(batch_norm, momentum=0.99, epsilon=2e-5)
+_norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
+_norm_preactivation = functools.partial(BatchNorm, momentum=0.99, epsilon=2e-5)
 
 
 def scale_channels(channels, width):
@@ -69,7 +52,7 @@ def _conv(x, filters, kernel_size, strides, name):
 def _stem(x, width, norm):
     """Convolution and pooling, of stride 2 each: the maps before and after the pooling."""
     x = _conv(x, scale_channels(64, width), 7, 2, "stem_conv")
-    x = layers.ReLU(name="stem_relu")(norm(x, "stem_bn"))
+    x = layers.ReLU(name="stem_relu")(norm(name="stem_bn")(x))
     # Zeros are a fair padding of a maximum: nothing is below zero after the ReLU.
     padded = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     return x, layers.MaxPool2D(3, 2, name="stem_pool")(padded)
@@ -90,11 +73,11 @@ def _block(x, filters, strides, name):
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
         shortcut = _conv(x, filters, 1, strides, f"{name}_projection_conv")
-        shortcut = _norm(shortcut, f"{name}_projection_bn")
+        shortcut = _norm(name=f"{name}_projection_bn")(shortcut)
     x = _conv(x, filters, 3, strides, f"{name}_conv1")
-    x = layers.ReLU(name=f"{name}_relu1")(_norm(x, f"{name}_bn1"))
+    x = layers.ReLU(name=f"{name}_relu1")(_norm(name=f"{name}_bn1")(x))
     x = _conv(x, filters, 3, 1, f"{name}_conv2")
-    x = layers.Add(name=f"{name}_add")([shortcut, _norm(x, f"{name}_bn2")])
+    x = layers.Add(name=f"{name}_add")([shortcut, _norm(name=f"{name}_bn2")(x)])
     return layers.ReLU(name=f"{name}_relu2")(x)
 
 
@@ -144,19 +127,18 @@ def resnet34_preactivation(image, width=1.0):
     """
 
     def activated(x, name):
-        x = _norm_preactivation(x, name.format("bn"))
+        x = _norm_preactivation(name=name.format("bn"))(x)
         return layers.ReLU(name=name.format("relu"))(x)
 
     constant = tf.keras.initializers.Constant
     # From ImageNet's statistics on: from 0 and 1, the first hundred steps would evaluate images of
     # 0..255 unscaled, which float16 does not bear.
     x = _norm_preactivation(
-        image,
-        "stem_image_bn",
+        name="stem_image_bn",
         scale=False,
         moving_mean_initializer=constant([255 * mean for mean in IMAGE_MEAN]),
         moving_variance_initializer=constant([(255 * std) ** 2 for std in IMAGE_STD]),
-    )
+    )(image)
     stem, x = _stem(x, width, _norm_preactivation)
     features = [stem]
     for number, stage in enumerate(_blocks(width), start=1):

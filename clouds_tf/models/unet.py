@@ -5,12 +5,8 @@ import re
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.models.resnet import (
-    batch_norm,
-    resnet34,
-    resnet34_preactivation,
-    scale_channels,
-)
+from clouds_tf.models.normalization import BatchNorm
+from clouds_tf.models.resnet import resnet34, resnet34_preactivation, scale_channels
 from clouds_tf.models.upsampling import UpsampleConv
 
 layers = tf.keras.layers
@@ -90,7 +86,9 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
         joined = [x, skips.pop()] if skips else x
         filters = scale_channels(channels, width)
         x = UpsampleConv(filters, name=f"decoder{step}_conv1")(joined)
-        x = layers.ReLU(name=f"decoder{step}_relu1")(batch_norm(x, f"decoder{step}_bn1", **norm))
+        x = layers.ReLU(name=f"decoder{step}_relu1")(
+            BatchNorm(name=f"decoder{step}_bn1", **norm)(x)
+        )
         x = layers.Conv2D(
             filters,
             3,
@@ -99,7 +97,9 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
             kernel_initializer="he_uniform",
             name=f"decoder{step}_conv2",
         )(x)
-        x = layers.ReLU(name=f"decoder{step}_relu2")(batch_norm(x, f"decoder{step}_bn2", **norm))
+        x = layers.ReLU(name=f"decoder{step}_relu2")(
+            BatchNorm(name=f"decoder{step}_bn2", **norm)(x)
+        )
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)
     outputs = CropLike(name="logits", dtype="float32")([x, image])
     if classification_head:

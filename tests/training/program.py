@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.models import losses
-from clouds_tf.models.resnet import batch_norm
+from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training import distribution
 from clouds_tf.training.trainer import Trainer
 
@@ -43,7 +43,7 @@ def network():
     image = tf.keras.Input([*SIZE, 3])
     x = tf.keras.layers.Rescaling(1 / 64, offset=-1)(image)
     x = tf.keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)
-    x = tf.keras.layers.ReLU()(batch_norm(x, "bn"))
+    x = tf.keras.layers.ReLU()(BatchNorm(name="bn")(x))
     pooled = tf.keras.layers.GlobalAveragePooling2D()(x)
     logits = tf.keras.layers.Conv2D(4, 3, padding="same", name="logits")(x)
     presence = tf.keras.layers.Dense(4, name="presence")(pooled)

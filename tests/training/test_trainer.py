@@ -6,7 +6,7 @@ import tensorflow as tf
 from program import SIZE, batches, network, trainer
 
 from clouds_tf.models import losses
-from clouds_tf.models.resnet import batch_norm, encoder_layers
+from clouds_tf.models.resnet import encoder_layers
 from clouds_tf.models.unet import ENCODERS, unet
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import OPTIMIZERS
@@ -177,38 +177,6 @@ def test_xla_under_several_replicas_is_an_error():
     with distribution.strategy("mirrored", 2).scope():
         with pytest.raises(ValueError, match="xla: .*one device"):
             Trainer(network(), losses.parse("bce"), 10, xla=True)
-
-
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
-@pytest.mark.parametrize("num", [3, 1])  # images: two and one, or one and none
-def test_batch_norm_is_over_all_replicas(precision, num):
-    # The outputs and moving statistics are those of one device that saw the whole batch.
-    images = np.random.default_rng(0).normal(5, 1, [num, 64, 64, 2]).astype(np.float32)
-    images[:2] *= 2  # so that the replicas differ
-
-    def run(strategy):
-        distribution.set_precision(precision)
-        try:
-            with strategy.scope():
-                image = tf.keras.Input([64, 64, 2])
-                model = tf.keras.Model(image, batch_norm(image, "bn", momentum=0.5))
-        finally:
-            distribution.set_precision("float32")
-
-        @tf.function
-        def step(part):
-            return strategy.run(lambda x: model(x, training=True), (part,))
-
-        batches = tf.data.Dataset.from_tensor_slices(images).batch(3)
-        outputs = [step(part) for part in strategy.experimental_distribute_dataset(batches)]
-        outputs = tf.concat(strategy.experimental_local_results(outputs[0]), axis=0)
-        return [tf.cast(outputs, tf.float32), *(w.numpy() for w in model.weights)]
-
-    one, two = run(distribution.strategy()), run(distribution.strategy("mirrored", 2))
-    assert all(np.isfinite(values).all() for values in two)
-    # A replica without images leaves its statistics, and so halves the change of the mean.
-    for left, right in zip(one, two[: 1 if num == 1 else None]):
-        np.testing.assert_allclose(left, right, rtol=0.01, atol=0.03)
 
 
 def test_masks_and_images_of_the_program_are_of_its_size():

@@ -1,0 +1,107 @@
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clouds_tf.models.normalization import BatchNorm
+from clouds_tf.training import distribution
+
+CHANNELS = 3
+
+
+def _step(strategy, images, precision="float32", **arguments):
+    """One step forward and back on parts of a batch: a dict of arrays of the whole batch.
+
+    The objective weighs every output differently, so that no gradient is zero.
+    """
+    distribution.set_precision(precision)
+    try:
+        with strategy.scope():
+            layer = BatchNorm(momentum=0.5, gamma_initializer="ones", **arguments)
+            layer.build([None, *images.shape[1:]])
+    finally:
+        distribution.set_precision("float32")
+    for weight in layer.trainable_weights:
+        weight.assign(np.linspace(0.5, 2, CHANNELS))
+    ramp = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
+
+    def on_replica(part, weights):
+        part = tf.cast(part, layer.compute_dtype)
+        with tf.GradientTape() as tape:
+            tape.watch(part)
+            outputs = layer(part, training=True)
+            objective = tf.reduce_sum(tf.cast(outputs, tf.float32) * weights)
+        of_part, *of_weights = tape.gradient(objective, [part, *layer.trainable_weights])
+        of_weights = tf.distribute.get_replica_context().all_reduce("SUM", of_weights)
+        return tf.cast(outputs, tf.float32), tf.cast(of_part, tf.float32), of_weights
+
+    @tf.function
+    def step(part, weights):
+        return strategy.run(on_replica, (part, weights))
+
+    def parts(context):
+        num, size = context.num_replicas_in_sync, len(images)
+        cuts = [(size * i // num, size * (i + 1) // num) for i in range(num)]
+        data = [(images[a:b], ramp[a:b]) for a, b in cuts]
+        specs = tuple(tf.TensorSpec([None, *images.shape[1:]]) for _ in range(2))
+        return tf.data.Dataset.from_generator(lambda: iter(data), output_signature=specs)
+
+    batches = strategy.distribute_datasets_from_function(parts)
+    outputs, of_images, of_weights = step(*next(iter(batches)))
+    local = strategy.experimental_local_results
+    return {
+        "outputs": np.concatenate(local(outputs)),
+        "gradient of images": np.concatenate(local(of_images)),
+        "gradient of weights": np.array([local(gradient)[0] for gradient in of_weights]),
+        "weights": np.array([weight.numpy() for weight in layer.weights]),
+    }
+
+
+def _images(num):
+    """Random images, each brighter than the one before it, so that replicas differ."""
+    images = np.random.default_rng(0).normal(5, 1, [num, 16, 24, CHANNELS]).astype(np.float32)
+    return images * np.arange(1, num + 1, dtype=np.float32)[:, None, None, None]
+
+
+@pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"center": False}])
+@pytest.mark.parametrize("num", [4, 3, 1])  # images: two and two, one and two, none and one
+def test_two_replicas_are_as_one(num, arguments):
+    images = _images(num)
+    one = _step(distribution.strategy(), images, **arguments)
+    two = _step(distribution.strategy("mirrored", 2), images, **arguments)
+    for name, expected in one.items():
+        limit = 1e-5 * np.abs(expected).max()
+        np.testing.assert_allclose(two[name], expected, atol=limit, err_msg=name)
+
+
+@pytest.mark.parametrize("precision, tolerance", [("bfloat16", 0.02), ("float16", 0.003)])
+def test_half_precision_keeps_its_statistics_in_float32(precision, tolerance):
+    images = _images(4)
+    exact = _step(distribution.strategy(), images)
+    half = _step(distribution.strategy("mirrored", 2), images, precision)
+    np.testing.assert_allclose(half["weights"], exact["weights"], rtol=1e-3)
+    for name in ("outputs", "gradient of images"):
+        limit = tolerance * np.abs(exact[name]).max()
+        np.testing.assert_allclose(half[name], exact[name], atol=limit, err_msg=name)
+
+
+def test_on_replicas_a_frozen_layer_infers():
+    strategy = distribution.strategy("mirrored", 2)
+    with strategy.scope():
+        layer = BatchNorm()
+        layer.build([None, 16, 24, CHANNELS])
+    layer.trainable = False
+    found = strategy.run(lambda: layer(tf.constant(_images(2)), training=True))
+    for part in strategy.experimental_local_results(found):
+        np.testing.assert_allclose(part, _images(2) / np.sqrt(1.001), rtol=1e-5)
+
+
+def test_it_is_saved_and_loaded_like_keras_own(tmp_path):
+    model = tf.keras.Sequential([tf.keras.Input([8, 8, CHANNELS]), BatchNorm(name="bn")])
+    model(tf.constant(_images(2)[:, :8, :8]), training=True)
+    model.save(tmp_path / "model.keras")
+    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
+    keras = tf.keras.layers.BatchNormalization()
+    keras.build([None, 8, 8, CHANNELS])
+    keras.set_weights(loaded.get_weights())
+    images = _images(2)[:, :8, :8]
+    np.testing.assert_array_equal(loaded(images), keras(images))
