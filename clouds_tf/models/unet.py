@@ -80,7 +80,7 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
     """
     apply_encoder, norm = ENCODERS[encoder]
     image = tf.keras.Input([None, None, 3], name="image")
-    *skips, deepest = apply_encoder(ReflectPad(name="pad")(image), width)
+    *skips, deepest = apply_encoder(ReflectPad(name="pad", dtype="float32")(image), width)
     x = deepest
     for step, channels in enumerate(DECODER_CHANNELS, start=1):
         joined = [x, skips.pop()] if skips else x
