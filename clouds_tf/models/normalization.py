@@ -76,7 +76,7 @@ def normalize_over_replicas(x, scale, offset, epsilon):
             return dx - _affine(x, slope, shift, mean, variance, epsilon), d_scale, d_offset
 
         outputs = _affine(x, scale, offset, mean, variance, epsilon)
-        return (outputs, mean, variance * count / (count - 1)), gradient
+        return (outputs, mean, variance * count / tf.maximum(count - 1, 1)), gradient
 
     return normalize(x, scale, offset)
 

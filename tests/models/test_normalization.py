@@ -73,6 +73,15 @@ def test_two_replicas_are_as_one(num, arguments):
         np.testing.assert_allclose(two[name], expected, atol=limit, err_msg=name)
 
 
+@pytest.mark.parametrize("num", [2, 1])
+def test_maps_of_one_pixel(num):
+    images = _images(num)[:, :1, :1]
+    one = _step(distribution.strategy(), images)
+    two = _step(distribution.strategy("mirrored", 2), images)
+    np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-5)
+    assert np.isfinite(two["gradient of images"]).all()
+
+
 @pytest.mark.parametrize("precision, tolerance", [("bfloat16", 0.02), ("float16", 0.003)])
 def test_half_precision_keeps_its_statistics_in_float32(precision, tolerance):
     images = _images(4)
