@@ -185,8 +185,8 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
     code += f"examples.write_records(*{folders}, num_workers=2, **{arguments})"
     child = subprocess.Popen([sys.executable, "-c", f"if __name__ == '__main__': {code}"])
     deadline = time.monotonic() + 60
-    while not list(killed.glob("*.tfrecord")) and time.monotonic() < deadline:
-        time.sleep(0.005)
+    while not list(killed.glob("clouds*.json")) and time.monotonic() < deadline:
+        time.sleep(0.001)
     child.kill()
     child.wait()
     time.sleep(1)  # its processes end by themselves
@@ -194,6 +194,7 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
     (killed / ".123.clouds-00005-of-00006.tfrecord").write_bytes(b"half")
     kept = {path: path.stat().st_ino for path in killed.glob("clouds*.tfrecord")}
     cards = {path for path in kept if path.with_name(path.name + ".json").exists()}
+    assert cards
     examples.write_records(str(data_dir), str(killed), num_workers=1, **arguments)
     assert _contents(killed) == _contents(whole)
     assert all(path.stat().st_ino == kept[path] for path in cards)

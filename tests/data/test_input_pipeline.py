@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY, real_data
+from conftest import ENVIRONMENT, real_data
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -322,9 +322,8 @@ next(images)
 print("caching", flush=True)
 time.sleep(600)
 """
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY)}
     child = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=environment
+        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
     )
     try:
         assert child.stdout.readline() == "caching\n"

@@ -11,7 +11,7 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE, REPOSITORY
+from conftest import ENVIRONMENT, IMAGE_SIZE, REPOSITORY
 
 from clouds_tf.data import annotations
 from clouds_tf.schema import CLASS_NAMES
@@ -218,9 +218,9 @@ def test_killed_and_run_again_it_writes_the_same_file(saved_model, images_dir, t
         [sys.executable, "tools/predict.py", f"--saved_model={saved_model}", "--batch_size=1"]
         + [f"--images_dir={images_dir}", f"--output={output}"],
         cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
+        env=ENVIRONMENT,
     )
-    while process.poll() is None and not list(parts.glob("*2.jsonl")):
+    while process.poll() is None and not (parts / "000002.jsonl").exists():
         time.sleep(0.001)
     process.send_signal(signal.SIGKILL)
     assert process.wait() == -signal.SIGKILL and not output.exists()

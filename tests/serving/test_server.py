@@ -2,14 +2,12 @@ import base64
 import http.server
 import json
 import os
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE, REPOSITORY
+from conftest import IMAGE_SIZE, run_tool
 from google.protobuf import text_format
 
 from clouds_tf.schema import CLASS_NAMES
@@ -89,14 +87,8 @@ def test_what_the_server_says_is_passed_on(url, images):
 
 def test_the_tool_writes_rows(url, images, expected, tmp_path):
     output = tmp_path / "answers.csv"
-    command = [sys.executable, "tools/request.py", f"--url={url}", "--batch_size=2"]
-    found = subprocess.run(
-        [*command, f"--images={','.join(map(str, images))}", f"--output={output}"],
-        cwd=REPOSITORY,
-        env={**os.environ, "PYTHONPATH": str(REPOSITORY)},
-        capture_output=True,
-        text=True,
-    )
+    flags = [f"--url={url}", "--batch_size=2", f"--output={output}"]
+    found = run_tool("request", *flags, f"--images={','.join(map(str, images))}")
     assert found.returncode == 0, found.stderr
     header, *rows = output.read_text().splitlines()
     assert header == "Image_Label,EncodedPixels"

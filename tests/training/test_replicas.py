@@ -1,21 +1,20 @@
 """The same global batch gives the same numbers on 1, 2 and 4 replicas, and on two workers."""
 
 import json
-import os
 import pathlib
 import subprocess
 import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from conftest import ENVIRONMENT
 from program import free_ports
 
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
 
 
 def _start(*arguments, **environment):
-    environment = {**os.environ, "PYTHONPATH": str(REPOSITORY), **environment}
+    environment = {**ENVIRONMENT, **environment}
     command = [sys.executable, str(PROGRAM), *map(str, arguments)]
     return subprocess.Popen(
         command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
