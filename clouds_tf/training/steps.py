@@ -11,6 +11,10 @@ from clouds_tf.models import losses
 
 PRESENCE_WEIGHT = 0.1  # of the classification head's loss, as in the competition's first place
 
+# Gradients are sent in packs, since one pack of them all waits for the last gradient, and its 98 MB
+# are memory that the operating system has to find anew at each step.
+_GRADIENT_PACKS = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=1 << 20)
+
 
 def _forward(model, images, training):
     """The outputs of a model, also for no images at all, which oneDNN's convolutions refuse.
@@ -112,7 +116,7 @@ def training_step(model, optimizer, loss, meter, clip_norm=None, average=None, x
         gradients = tape.gradient(objective, variables)
         if scaled:
             gradients = optimizer.get_unscaled_gradients(gradients)
-        gradients = context.all_reduce("SUM", gradients)
+        gradients = context.all_reduce("SUM", gradients, options=_GRADIENT_PACKS)
         if clip_norm is not None:
             gradients, _ = tf.clip_by_global_norm(gradients, clip_norm)
         optimizer.apply_gradients(zip(gradients, variables), experimental_aggregate_gradients=False)
