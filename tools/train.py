@@ -15,8 +15,9 @@ from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
 from clouds_tf.models import losses, pretrained
 from clouds_tf.models.unet import ENCODERS, unet
 from clouds_tf.training import distribution, workdir
-from clouds_tf.training.fit import SCORE, fit
+from clouds_tf.training.fit import fit
 from clouds_tf.training.optimizers import OPTIMIZERS
+from clouds_tf.training.progress import best_line
 from clouds_tf.training.schedules import SCHEDULES
 from clouds_tf.training.trainer import Trainer
 
@@ -153,11 +154,8 @@ def train(fold, folder):
         average_last=FLAGS.average_last,
         profile=FLAGS.profile,
     )
-    best = max(history, key=lambda row: row[SCORE])
-    print(
-        f"Trained {len(history)} epochs; best held-out Dice {trainer.best_score.numpy():.4f} "
-        f"in epoch {best['epoch']:.0f}; workdir {folder}"
-    )
+    best = best_line(history, trainer.best_score.numpy(), FLAGS.average_last)
+    print(f"Trained {len(history)} epochs; {best}; workdir {folder}")
 
 
 def main():

@@ -2,6 +2,7 @@
 
 import os
 
+import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures
@@ -47,6 +48,21 @@ def summary_table(history):
             [f"{row['epoch']:.0f} ({name})", *(f"{row[column]:.4f}" for column in columns)]
         )
     return "\n".join("  ".join(f"{cell:>9}" for cell in line) for line in lines)
+
+
+def best_line(history, best_score, average_last):
+    """What the weights that were kept are worth, and which they are: a line of text.
+
+    Args:
+        history: dicts with epoch and val_dice, one per epoch.
+        best_score: the held-out Dice of the weights that were kept, a float32.
+        average_last: the number of epochs at the end whose weights had their mean tried.
+    """
+    best = max(history, key=lambda row: row["val_dice"])
+    whose = f"in epoch {best['epoch']:.0f}"
+    if best_score > np.float32(best["val_dice"]):
+        whose = f"by the mean of the last {average_last} epochs' weights"
+    return f"best held-out Dice {best_score:.4f} {whose}"
 
 
 class Progress:
