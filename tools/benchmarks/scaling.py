@@ -21,12 +21,12 @@ from clouds_tf.data import examples, sample_data
 from clouds_tf.schema import SUBMISSION_SIZE
 
 flags.DEFINE_string("records_dir", None, "Shards, of make_tfrecords; None draws sample images.")
-flags.DEFINE_list("batch_sizes", ["8", "16", "32"], "Images that a worker has in a batch.")
+flags.DEFINE_list("batch_sizes", ["8", "16"], "Images that a worker has in a batch.")
 flags.DEFINE_integer("num_images", 320, "Sample images to train on, in an epoch.", lower_bound=8)
 flags.DEFINE_integer("epochs", 2, "Of which the first, which traces, is left out.", lower_bound=2)
 flags.DEFINE_float("width", 1.0, "Multiplies the channels of the network.", lower_bound=0.05)
 flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of computations.")
-cli.DEFINE_size("image_size", (192, 288), "Size of the images that the network sees.")
+cli.DEFINE_size("image_size", (320, 480), "Size of the images that the network sees.")
 FLAGS = flags.FLAGS
 
 AIM = 0.85
