@@ -38,11 +38,14 @@ def _duration(seconds):
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
+def _best_epoch(history):
+    return max(history, key=lambda row: row["val_dice"])
+
+
 def summary_table(history):
     """A table of the best and of the last epoch, with the Dice of every class held out."""
-    best = max(history, key=lambda row: row["val_dice"])
     lines = [["epoch", "loss", "val_loss", "val_dice", *CLASS_NAMES]]
-    for name, row in (("best", best), ("last", history[-1])):
+    for name, row in (("best", _best_epoch(history)), ("last", history[-1])):
         columns = ["loss", "val_loss", "val_dice", *(f"val_dice_{c}" for c in CLASS_NAMES)]
         lines.append(
             [f"{row['epoch']:.0f} ({name})", *(f"{row[column]:.4f}" for column in columns)]
@@ -58,7 +61,7 @@ def best_line(history, best_score, average_last):
         best_score: the held-out Dice of the weights that were kept, a float32.
         average_last: the number of epochs at the end whose weights had their mean tried.
     """
-    best = max(history, key=lambda row: row["val_dice"])
+    best = _best_epoch(history)
     whose = f"in epoch {best['epoch']:.0f}"
     if best_score > np.float32(best["val_dice"]):
         whose = f"by the mean of the last {average_last} epochs' weights"
