@@ -10,7 +10,8 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
-from clouds_tf.data import examples, sample_data  # noqa: E402
+from clouds_tf.data import sample_data, shards  # noqa: E402
+from clouds_tf.keras import keras  # noqa: E402
 from clouds_tf.models.unet import unet  # noqa: E402
 from clouds_tf.training import workdir as workdirs  # noqa: E402
 
@@ -62,7 +63,7 @@ def data_dir(tmp_path_factory):
 def records_dir(data_dir, tmp_path_factory):
     """The training images in 4 shards and 3 folds."""
     folder = str(tmp_path_factory.mktemp("records"))
-    examples.write_records(str(data_dir), folder, num_shards=4, num_folds=3, num_workers=1)
+    shards.write_records(str(data_dir), folder, num_shards=4, num_folds=3, num_workers=1)
     return folder
 
 
@@ -71,11 +72,11 @@ def make_workdir(records_dir, tmp_path_factory):
     """A function that makes the workdir of a narrow model with random weights."""
 
     def make(fold=0, image_size=IMAGE_SIZE, seed=0):
-        tf.keras.utils.set_random_seed(seed)
+        keras.utils.set_random_seed(seed)
         folder = str(tmp_path_factory.mktemp("workdir"))
         settings = {
             "model": {"num_classes": 4, "width": 0.125},
-            "records": examples.fingerprint(records_dir),
+            "records": shards.fingerprint(records_dir),
             "image_size": list(image_size),
             "fold": fold,
         }

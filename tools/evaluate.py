@@ -12,8 +12,8 @@ import cli
 from clouds_tf.data import annotations
 from clouds_tf.evaluation import held_out, ladder, pictures, score
 from clouds_tf.evaluation.search import GRIDS, search
+from clouds_tf.inference import ensemble, postprocessing
 from clouds_tf.schema import CLASS_NAMES
-from clouds_tf.serving import ensemble, postprocessing
 from clouds_tf.training import distribution
 
 FLAGS = flags.FLAGS

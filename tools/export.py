@@ -9,8 +9,9 @@ from absl import flags
 
 import cli
 from clouds_tf.data import input_pipeline, sample_data
+from clouds_tf.inference import ensemble, postprocessing
 from clouds_tf.schema import SUBMISSION_SIZE
-from clouds_tf.serving import check, ensemble, postprocessing, server, untrusted
+from clouds_tf.serving import check, server, untrusted
 from clouds_tf.serving.export import CloudModel, export
 from clouds_tf.training import distribution, workdir
 

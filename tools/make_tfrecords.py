@@ -10,7 +10,7 @@ from tqdm import tqdm
 
 import cli
 from clouds_tf import schema
-from clouds_tf.data import examples
+from clouds_tf.data import shards
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.")
@@ -34,7 +34,7 @@ flags.DEFINE_boolean("verify", False, "Only checks the shards in output_dir.")
 
 def main():
     if FLAGS.verify:
-        info = examples.verify_records(FLAGS.output_dir)
+        info = shards.verify_records(FLAGS.output_dir)
         print(f"{info['num_examples']} images in {len(info['shards'])} shards are as written")
         return
     if FLAGS.data_dir is None:
@@ -45,7 +45,7 @@ def main():
             bar.total = total
             bar.update(done - bar.n)
 
-        info = examples.write_records(
+        info = shards.write_records(
             FLAGS.data_dir,
             FLAGS.output_dir,
             num_shards=FLAGS.num_shards,

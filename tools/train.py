@@ -10,9 +10,9 @@ from absl import flags
 
 import cli
 from clouds_tf import files, schema
-from clouds_tf.data import examples, input_pipeline
+from clouds_tf.data import input_pipeline, shards
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
-from clouds_tf.models import losses, pretrained
+from clouds_tf.models import losses, weights
 from clouds_tf.models.unet import ENCODERS, unet
 from clouds_tf.training import distribution, workdir
 from clouds_tf.training.fit import fit
@@ -74,7 +74,7 @@ def train(fold, folder):
             "num_classes": schema.NUM_CLASSES,
             **{name: FLAGS[name].value for name in ("width", "encoder", "classification_head")},
         },
-        "records": examples.fingerprint(FLAGS.records_dir),
+        "records": shards.fingerprint(FLAGS.records_dir),
         "image_size": list(FLAGS.image_size),
         "fold": fold,
         **{
@@ -89,9 +89,9 @@ def train(fold, folder):
     with strategy.scope():
         model = unet(**settings["model"])
         if FLAGS.encoder_weights:
-            pretrained.load_encoder_weights(model, FLAGS.encoder_weights)
+            weights.load_encoder_weights(model, FLAGS.encoder_weights)
         if FLAGS.init_checkpoint:
-            pretrained.load_checkpoint(model, FLAGS.init_checkpoint)
+            weights.load_checkpoint(model, FLAGS.init_checkpoint)
         trainer = Trainer(
             model,
             losses.parse(FLAGS.loss),
@@ -160,7 +160,7 @@ def train(fold, folder):
 
 def main():
     if FLAGS.fold == "all":
-        folds = range(examples.read_info(FLAGS.records_dir)["num_folds"])
+        folds = range(shards.read_info(FLAGS.records_dir)["num_folds"])
         runs = [(fold, os.path.join(FLAGS.workdir, f"fold_{fold}")) for fold in folds]
     elif FLAGS.fold.isdecimal():
         runs = [(int(FLAGS.fold), FLAGS.workdir)]

@@ -13,8 +13,9 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
-from clouds_tf.data.examples import fingerprint, parse_example, read_info, read_shard
+from clouds_tf.data.examples import parse_example
 from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.shards import fingerprint, read_info, read_shard
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 
 # Bounds what the shuffle holds: serialized records, about 0.7 MB each at 1400x2100.

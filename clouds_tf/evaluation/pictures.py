@@ -8,8 +8,8 @@ import tensorflow as tf
 from clouds_tf import figures
 from clouds_tf.evaluation.held_out import THRESHOLDS, predict_fold
 from clouds_tf.evaluation.search import AREA_GRID, MIN_AREAS, score_sums
+from clouds_tf.inference.postprocessing import postprocess
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
-from clouds_tf.serving.postprocessing import postprocess
 
 
 def score_maps(counts):

@@ -5,8 +5,8 @@ import collections
 import numpy as np
 
 from clouds_tf.evaluation.held_out import THRESHOLDS
+from clouds_tf.inference.postprocessing import Rule
 from clouds_tf.schema import NUM_CLASSES
-from clouds_tf.serving.postprocessing import Rule
 
 MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at SUBMISSION_SIZE
 MIN_PRESENCES = tuple(round(0.05 * i, 2) for i in range(20))

@@ -2,6 +2,7 @@
 
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.schema import CLASS_NAMES
 
 _NUM_SUMS = 9  # of which `Scores` is made, for each class
@@ -39,8 +40,8 @@ def competition_dice(mask, predicted):
     return tf.where(total == 0, 1.0, tf.cast(2 * intersection / total, tf.float32))
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
-class Scores(tf.keras.metrics.Metric):
+@keras.utils.register_keras_serializable("clouds_tf")
+class Scores(keras.metrics.Metric):
     """Scores of logits at the size of the masks, found where the probability is above 1/2.
 
     | name                 | over the images, for each class                                       |

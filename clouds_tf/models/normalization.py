@@ -2,7 +2,9 @@
 
 import tensorflow as tf
 
-layers = tf.keras.layers
+from clouds_tf.keras import keras
+
+layers = keras.layers
 
 
 def _affine(x, scale, offset, mean, variance, epsilon):
@@ -81,7 +83,7 @@ def normalize_over_replicas(x, scale, offset, epsilon):
     return normalize(x, scale, offset)
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
+@keras.utils.register_keras_serializable("clouds_tf")
 class BatchNorm(layers.BatchNormalization):
     """Keras' batch norm, whose statistics are of the images of all replicas.
 

@@ -5,11 +5,12 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.keras import keras
+from clouds_tf.models.encoders.resnet import resnet34, resnet34_preactivation, scale_channels
 from clouds_tf.models.normalization import BatchNorm
-from clouds_tf.models.resnet import resnet34, resnet34_preactivation, scale_channels
 from clouds_tf.models.upsampling import UpsampleConv
 
-layers = tf.keras.layers
+layers = keras.layers
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 # Name -> the encoder, and the batch norm of the decoder that it was published with: the first two
@@ -21,7 +22,7 @@ ENCODERS = {
 _STRIDE = 32  # of the deepest features
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
+@keras.utils.register_keras_serializable("clouds_tf")
 class ReflectPad(layers.Layer):
     """Pads images [B, H, W, C] at the bottom and right, by reflection, to multiples of 32.
 
@@ -42,7 +43,7 @@ class ReflectPad(layers.Layer):
         return image
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
+@keras.utils.register_keras_serializable("clouds_tf")
 class CropLike(layers.Layer):
     """Cuts maps [B, H', W', C] back to the height and width of images [B, H, W, ...]."""
 
@@ -73,13 +74,12 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
             classes are present anywhere in the image.
 
     Returns:
-        A tf.keras.Model from RGB images [B, H, W, 3] of any numeric dtype in 0..255, any height and
-        width, to logits, float32 [B, H, W, num_classes]. Scaling is part of the model. With a
-        classification head it gives a dict: logits, and presence, which are logits too, float32
-        [B, num_classes].
+        A keras.Model from RGB images [B, H, W, 3] of any numeric dtype in 0..255, any height and
+        width, to a dict: "logits", float32 [B, H, W, num_classes], and with a classification head
+        "presence_logits", float32 [B, num_classes]. Scaling is part of the model.
     """
     apply_encoder, norm = ENCODERS[encoder]
-    image = tf.keras.Input([None, None, 3], name="image")
+    image = keras.Input([None, None, 3], name="image")
     *skips, deepest = apply_encoder(ReflectPad(name="pad", dtype="float32")(image), width)
     x = deepest
     for step, channels in enumerate(DECODER_CHANNELS, start=1):
@@ -101,17 +101,18 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
             BatchNorm(name=f"decoder{step}_bn2", **norm)(x)
         )
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)
-    outputs = CropLike(name="logits", dtype="float32")([x, image])
+    outputs = {"logits": CropLike(name="logits", dtype="float32")([x, image])}
     if classification_head:
         pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_pool")(deepest)
-        presence = layers.Dense(num_classes, dtype="float32", name="presence")(pooled)
-        outputs = {"logits": outputs, "presence": presence}
-    return tf.keras.Model(image, outputs, name=f"unet_{encoder}")
+        # Called "presence" in the checkpoints that there are.
+        head = layers.Dense(num_classes, dtype="float32", name="presence")
+        outputs["presence_logits"] = head(pooled)
+    return keras.Model(image, outputs, name=f"unet_{encoder}")
 
 
 def segmentation(model):
     """The model itself, its classification head left out: images to logits, weights shared."""
-    return tf.keras.Model(model.input, model.get_layer("logits").output, name=model.name)
+    return keras.Model(model.input, model.get_layer("logits").output, name=model.name)
 
 
 def outline(model, image_size):
@@ -137,7 +138,7 @@ def outline(model, image_size):
         pattern = rf"{name}(_block\d)?_conv\d?"
         return sum(bool(re.fullmatch(pattern, layer.name)) for layer in model.layers)
 
-    maps = tf.keras.Model(model.input, down + up)(np.zeros([1, *image_size, 3], np.uint8))
+    maps = keras.Model(model.input, down + up)(np.zeros([1, *image_size, 3], np.uint8))
     described = [
         {"name": name, "convolutions": count(name), "height": h, "width": w, "channels": channels}
         for name, (_, h, w, channels) in zip(names, (x.shape for x in maps))

@@ -3,6 +3,8 @@
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.keras import keras
+
 # Each row of a 4x4 kernel as a sum of rows of a 3x3 one: over an upsampled map, two of the three
 # rows fall on one and the same row of the original, and which two depends on the output's parity.
 _ROWS = np.float32([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
@@ -26,8 +28,8 @@ def spread_kernel(kernel, channels):
     return tf.transpose(spread, [0, 1, 3, 2]), skip
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
-class UpsampleConv(tf.keras.layers.Layer):
+@keras.utils.register_keras_serializable("clouds_tf")
+class UpsampleConv(keras.layers.Layer):
     """Upsamples maps to twice the size, joins a skip, and convolves by 3x3 at stride 1.
 
     Nearest-neighbour upsampling is a transposed convolution of 2x2 ones at stride 2; with the 3x3

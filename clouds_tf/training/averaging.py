@@ -9,7 +9,7 @@ class MovingAverage(tf.Module):
     """An exponential moving average of all weights of a model, batch-norm statistics included.
 
     Args:
-        model: a tf.keras.Model; make the average under the strategy of the model.
+        model: a Keras model; make the average under the strategy of the model.
         decay: of the average, 0..1; smaller in the first steps, where it is (1 + t) / (10 + t), as
             in tf.train.ExponentialMovingAverage.
     """
@@ -59,7 +59,7 @@ def mean_applied(model, paths):
     """A context in which a model has the mean of the weights of some checkpoints.
 
     Args:
-        model: a tf.keras.Model.
+        model: a Keras model.
         paths: of checkpoints that were written by tf.train.Checkpoint(model=model).
     """
     before = [weight.numpy() for weight in model.weights]

@@ -8,6 +8,8 @@ import sys
 
 import tensorflow as tf
 
+from clouds_tf.keras import keras
+
 _POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 
 
@@ -146,9 +148,9 @@ def set_precision(precision):
 
     Weights, batch-norm statistics, logits and losses stay float32 in each; float16 scales the loss.
     """
-    tf.keras.mixed_precision.set_global_policy(_POLICIES[precision])
+    keras.mixed_precision.set_global_policy(_POLICIES[precision])
 
 
 def set_seed(seed):
     """Makes the weights of the models that are built from now on repeatable."""
-    tf.keras.utils.set_random_seed(seed)
+    keras.utils.set_random_seed(seed)

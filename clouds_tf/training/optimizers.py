@@ -4,13 +4,15 @@ import warnings
 
 import tensorflow as tf
 
+from clouds_tf.keras import keras
+
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # that its development has ended, at every start of a program
     from tensorflow_addons.optimizers import Lookahead, RectifiedAdam
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
-class Nadam(tf.keras.optimizers.Nadam):
+@keras.utils.register_keras_serializable("clouds_tf")
+class Nadam(keras.optimizers.Nadam):
     """Adam with Nesterov momentum: Dozat, "Incorporating Nesterov Momentum into Adam", 2016, p. 4.
 
     Keras 2.15 keeps one product of the momentum schedule for all variables, and in a graph
@@ -47,7 +49,7 @@ class Nadam(tf.keras.optimizers.Nadam):
 
 
 def _adamw(schedule, variables, weight_decay):
-    optimizer = tf.keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+    optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
     vectors = [variable for variable in variables if len(variable.shape) < 2]
     optimizer.exclude_from_weight_decay(var_list=vectors)
     return optimizer
@@ -59,12 +61,12 @@ def _radam(schedule, variables, weight_decay):
 
 # Name -> a function (schedule, variables, weight_decay) that makes it.
 OPTIMIZERS = {
-    "adam": lambda schedule, *_: tf.keras.optimizers.Adam(schedule),
+    "adam": lambda schedule, *_: keras.optimizers.Adam(schedule),
     "adamw": _adamw,
     "nadam": lambda schedule, *_: Nadam(schedule),
     "radam": _radam,
     "lookahead": lambda *args: Lookahead(_radam(*args)),
-    "sgd": lambda schedule, *_: tf.keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
+    "sgd": lambda schedule, *_: keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
 }
 
 
@@ -83,8 +85,8 @@ def make_optimizer(name, schedule, variables, weight_decay=0.01):
         An optimizer; under mixed_float16 one that scales the loss.
     """
     optimizer = OPTIMIZERS[name](schedule, variables, weight_decay)
-    if tf.keras.mixed_precision.global_policy().name == "mixed_float16":
-        optimizer = tf.keras.mixed_precision.LossScaleOptimizer(optimizer)
+    if keras.mixed_precision.global_policy().name == "mixed_float16":
+        optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
     if hasattr(optimizer, "build"):
         optimizer.build(variables)
     else:  # of the older kind, as those of tensorflow_addons are

@@ -4,6 +4,8 @@ import math
 
 import tensorflow as tf
 
+from clouds_tf.keras import keras
+
 _CYCLES = 3  # of cosine restarts, each twice as long as the one before
 
 
@@ -37,8 +39,8 @@ SCHEDULES = {
 }
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
-class Schedule(tf.keras.optimizers.schedules.LearningRateSchedule):
+@keras.utils.register_keras_serializable("clouds_tf")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """A learning rate that changes with the step.
 
     Args:

@@ -7,6 +7,7 @@ depends on how a batch is divided.
 
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.models import losses
 
 PRESENCE_WEIGHT = 0.1  # of the classification head's loss, as in the competition's first place
@@ -30,17 +31,12 @@ def _forward(model, images, training):
 
 def _losses(loss, masks, outputs):
     """A dict of float32 [B]: `loss`, and its parts where the model has a classification head."""
-    if not isinstance(outputs, dict):
-        return {"loss": loss(masks, outputs)}
     logits_loss = loss(masks, outputs["logits"])
-    presence_loss = losses.presence_bce(masks, outputs["presence"])
+    if "presence_logits" not in outputs:
+        return {"loss": logits_loss}
+    presence_loss = losses.presence_bce(masks, outputs["presence_logits"])
     total = logits_loss + PRESENCE_WEIGHT * presence_loss
     return {"loss": total, "logits_loss": logits_loss, "presence_loss": presence_loss}
-
-
-def logits_of(outputs):
-    """The logits among the outputs of a model with or without a classification head."""
-    return outputs["logits"] if isinstance(outputs, dict) else outputs
 
 
 class Meter(tf.Module):
@@ -54,9 +50,9 @@ class Meter(tf.Module):
     def __init__(self, model, metrics):
         super().__init__()
         names = ["loss"]
-        if isinstance(model.output, dict):
+        if "presence_logits" in model.output:
             names += ["logits_loss", "presence_loss"]
-        self.means = {name: tf.keras.metrics.Mean(name=name) for name in names}
+        self.means = {name: keras.metrics.Mean(name=name) for name in names}
         self.metrics = metrics
 
     def update(self, values, masks, outputs):
@@ -64,7 +60,7 @@ class Meter(tf.Module):
         for name, value in values.items():
             self.means[name].update_state(value)
         for metric in self.metrics:
-            metric.update_state(masks, logits_of(outputs))
+            metric.update_state(masks, outputs["logits"])
 
     def result(self):
         """A dict of floats; call it on all workers, outside of replicas."""
@@ -101,7 +97,7 @@ def training_step(model, optimizer, loss, meter, clip_norm=None, average=None, x
     """
     strategy = tf.distribute.get_strategy()
     variables = model.trainable_variables
-    scaled = isinstance(optimizer, tf.keras.mixed_precision.LossScaleOptimizer)
+    scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
     def on_replica(images, masks, stop):
         context = tf.distribute.get_replica_context()
@@ -159,7 +155,7 @@ def prediction_step(model):
     strategy = tf.distribute.get_strategy()
 
     def on_replica(images):
-        return logits_of(_forward(model, images, training=False)) > 0
+        return _forward(model, images, training=False)["logits"] > 0
 
     @tf.function
     def step(images):

@@ -5,8 +5,8 @@ import math
 
 import tensorflow as tf
 
+from clouds_tf.models.encoders.resnet import encoder_layers
 from clouds_tf.models.metrics import Scores
-from clouds_tf.models.resnet import encoder_layers
 from clouds_tf.training.averaging import MovingAverage
 from clouds_tf.training.layerwise import scale_learning_rate
 from clouds_tf.training.optimizers import make_optimizer

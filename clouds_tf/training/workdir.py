@@ -10,7 +10,7 @@ import tempfile
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.data import examples
+from clouds_tf.data import shards
 from clouds_tf.models.unet import unet
 
 SETTINGS_FILE = "settings.json"
@@ -52,7 +52,7 @@ def read_settings(workdir):
 
 def check_records(workdir, records_dir):
     """Raises ValueError unless the run of a workdir was trained on these very records."""
-    expected, got = read_settings(workdir)["records"], examples.fingerprint(records_dir)
+    expected, got = read_settings(workdir)["records"], shards.fingerprint(records_dir)
     if got != expected:
         raise ValueError(
             f"{workdir}: trained on records with the fingerprint {expected}, but {records_dir} has "
@@ -82,7 +82,7 @@ class Checkpoints:
 
     Args:
         workdir: a folder that all workers see.
-        model: a tf.keras.Model.
+        model: a Keras model.
         state: what else it takes to go on, a trackable object; None where nobody will.
         num_epochs: of how many last epochs the weights are kept.
         chief: whether this is the worker whose files are kept. The others must save as well, as

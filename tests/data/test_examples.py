@@ -10,8 +10,9 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from clouds_tf.data import annotations, examples, input_pipeline, sample_data
-from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
+from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
+from clouds_tf.data.examples import ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
+from clouds_tf.schema import CLASS_NAMES
 
 
 def test_parse_reads_what_make_made():
@@ -68,7 +69,7 @@ def test_records_hold_every_image_untouched(data_dir, records_dir):
 
 
 def test_info_counts_what_the_shards_hold(records_dir):
-    info = examples.read_info(records_dir)
+    info = shards.read_info(records_dir)
     found = _read(records_dir).values()
     assert info["num_examples"] == 12 and info["num_folds"] == 3 and len(info["shards"]) == 4
     for shard in info["shards"]:
@@ -80,16 +81,16 @@ def test_info_counts_what_the_shards_hold(records_dir):
 
 
 def test_the_same_bytes_whatever_the_number_of_processes(data_dir, records_dir, tmp_path):
-    examples.write_records(str(data_dir), str(tmp_path), num_shards=4, num_folds=3, num_workers=2)
+    shards.write_records(str(data_dir), str(tmp_path), num_shards=4, num_folds=3, num_workers=2)
     for name in os.listdir(records_dir):
         with open(os.path.join(records_dir, name), "rb") as one:
             assert one.read() == (tmp_path / name).read_bytes(), name
     assert set(os.listdir(tmp_path)) == set(os.listdir(records_dir))
-    assert examples.fingerprint(records_dir) == examples.fingerprint(str(tmp_path))
+    assert shards.fingerprint(records_dir) == shards.fingerprint(str(tmp_path))
 
 
 def test_images_can_be_reduced(data_dir, tmp_path):
-    examples.write_records(
+    shards.write_records(
         str(data_dir), str(tmp_path), 1, num_folds=2, image_size=(70, 105), num_workers=1
     )
     for name, (_, feature) in _read(tmp_path).items():
@@ -114,7 +115,7 @@ def broken(tmp_path):
 
 def _write(folder, output_dir, **arguments):
     arguments = {"num_shards": 2, "num_folds": 2, "num_workers": 1, **arguments}
-    return examples.write_records(str(folder), output_dir, **arguments)
+    return shards.write_records(str(folder), output_dir, **arguments)
 
 
 def _an_image(folder):
@@ -126,7 +127,7 @@ def test_a_missing_image_is_named(broken):
     image.unlink()
     with pytest.raises(ValueError, match=f"{image.name}: no such image"):
         _write(*broken)
-    assert not os.path.exists(os.path.join(broken[1], examples.INFO_FILE))
+    assert not os.path.exists(os.path.join(broken[1], shards.INFO_FILE))
     assert not [name for name in os.listdir(broken[1]) if name.startswith(".")]
 
 
@@ -153,21 +154,21 @@ def test_more_shards_than_images_are_refused(broken):
 
 def test_info_of_another_version_is_refused(broken):
     _write(*broken)
-    path = os.path.join(broken[1], examples.INFO_FILE)
+    path = os.path.join(broken[1], shards.INFO_FILE)
     with open(path) as file:
         info = json.load(file)
     for key, value in (("schema_version", 99), ("class_names", ["Cirrus"])):
         with open(path, "w") as file:
             json.dump({**info, key: value}, file)
         with pytest.raises(ValueError, match=f"dataset_info.json: {key}: got .*, expected"):
-            examples.read_info(broken[1])
+            shards.read_info(broken[1])
 
 
 def test_a_missing_shard_is_named(broken):
     info = _write(*broken)
     os.remove(os.path.join(broken[1], info["shards"][1]["file"]))
     with pytest.raises(FileNotFoundError, match="clouds-00001-of-00002.tfrecord: no such shard"):
-        examples.read_info(broken[1])
+        shards.read_info(broken[1])
 
 
 def _contents(folder):
@@ -178,11 +179,11 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
     """SIGKILL at several moments, then again: byte for byte what an undisturbed run writes."""
     arguments = {"num_shards": 6, "num_folds": 3, "image_size": (70, 105)}
     whole = tmp_path / "whole"
-    examples.write_records(str(data_dir), str(whole), num_workers=1, **arguments)
+    shards.write_records(str(data_dir), str(whole), num_workers=1, **arguments)
     killed = tmp_path / "killed"
     folders = [str(data_dir), str(killed)]
-    code = "from clouds_tf.data import examples; "
-    code += f"examples.write_records(*{folders}, num_workers=2, **{arguments})"
+    code = "from clouds_tf.data import shards; "
+    code += f"shards.write_records(*{folders}, num_workers=2, **{arguments})"
     child = subprocess.Popen([sys.executable, "-c", f"if __name__ == '__main__': {code}"])
     deadline = time.monotonic() + 60
     while not list(killed.glob("clouds*.json")) and time.monotonic() < deadline:
@@ -195,7 +196,7 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
     kept = {path: path.stat().st_ino for path in killed.glob("clouds*.tfrecord")}
     cards = {path for path in kept if path.with_name(path.name + ".json").exists()}
     assert cards
-    examples.write_records(str(data_dir), str(killed), num_workers=1, **arguments)
+    shards.write_records(str(data_dir), str(killed), num_workers=1, **arguments)
     assert _contents(killed) == _contents(whole)
     assert all(path.stat().st_ino == kept[path] for path in cards)
 
@@ -265,7 +266,7 @@ def test_faulty_images_can_be_skipped(all_broken):
         assert info["num_examples"] == 2 == len(_read(output_dir)) and info["num_rejected"] == 8
         lines = (output_dir / "rejected.csv").read_text().splitlines()
         assert lines[0] == "file,line,reason" and len(lines) == 9
-    examples.verify_records(str(output_dir))
+    shards.verify_records(str(output_dir))
 
 
 def test_grey_and_cmyk_images_are_kept(broken):
@@ -284,7 +285,7 @@ def test_folds_are_written_and_taken(data_dir, tmp_path):
     assert lines[0] == "filename,fold" and len(lines) == 13
     _write(data_dir, str(two), seed=5, folds_csv=str(one / "folds.csv"))
     assert (two / "folds.csv").read_text().splitlines() == lines
-    assert examples.read_info(str(two))["num_folds"] == 3
+    assert shards.read_info(str(two))["num_folds"] == 3
     (one / "folds.csv").write_text("\n".join([*lines[:4], "b.jpg,x"]))
     with pytest.raises(ValueError, match="10 faults:.*\n.*line 5: got the fold 'x'"):
         _write(data_dir, str(two), folds_csv=str(one / "folds.csv"))
@@ -301,16 +302,16 @@ def test_excluded_images_are_left_out(broken, tmp_path):
 
 def test_a_damaged_shard_is_named(broken):
     info = _write(*broken)
-    assert examples.verify_records(broken[1]) == info
+    assert shards.verify_records(broken[1]) == info
     path = os.path.join(broken[1], info["shards"][1]["file"])
     with open(path, "r+b") as file:
         file.seek(50)
         file.write(b"damage")
     with pytest.raises(ValueError, match="00001-of-00002.tfrecord: SHA-256 is .*, expected"):
-        examples.verify_records(broken[1])
+        shards.verify_records(broken[1])
     os.truncate(path, 40)
     with pytest.raises(ValueError, match="00001-of-00002.tfrecord: has 40 bytes, expected"):
-        examples.read_info(broken[1])
+        shards.read_info(broken[1])
 
 
 def test_other_file_systems_work_as_the_local_one_does(data_dir, records_dir):
@@ -321,7 +322,7 @@ def test_other_file_systems_work_as_the_local_one_does(data_dir, records_dir):
         tf.io.gfile.copy(str(path), f"{folder}/{path.relative_to(data_dir)}")
     for _ in range(2):  # the second time, all shards are there
         _write(folder, output_dir, num_shards=4, num_folds=3)
-    assert examples.verify_records(output_dir) == examples.read_info(records_dir)
+    assert shards.verify_records(output_dir) == shards.read_info(records_dir)
     names = tf.io.gfile.listdir(output_dir)
     assert not [name for name in names if name.startswith(".")]
     for name in names:

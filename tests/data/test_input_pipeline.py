@@ -11,8 +11,9 @@ from conftest import ENVIRONMENT, real_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clouds_tf.data import annotations, examples, input_pipeline
-from clouds_tf.schema import CLASS_NAMES, ENCODED_KEY
+from clouds_tf.data import annotations, examples, input_pipeline, shards
+from clouds_tf.data.examples import ENCODED_KEY
+from clouds_tf.schema import CLASS_NAMES
 
 SIZE = (28, 42)
 
@@ -97,7 +98,7 @@ def test_workers_together_see_what_one_sees(records_dir):
 
 def test_a_worker_decodes_its_own_examples_alone(data_dir, tmp_path):
     """Not one of the others: theirs are no JPEGs here."""
-    examples.write_records(str(data_dir), str(tmp_path), 1, num_folds=2, num_workers=1)
+    shards.write_records(str(data_dir), str(tmp_path), 1, num_folds=2, num_workers=1)
     path = next(tmp_path.glob("*.tfrecord"))
     records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -250,7 +251,7 @@ def test_masks_are_those_of_the_csv(data_dir, records_dir):
         )
         found = sorted(m.tobytes() for _, masks in dataset.as_numpy_iterator() for m in masks)
         expected = []
-        for shard in examples.read_info(records_dir)["shards"]:
+        for shard in shards.read_info(records_dir)["shards"]:
             for record in tf.data.TFRecordDataset(f"{records_dir}/{shard['file']}"):
                 parsed = examples.parse_example(record)
                 if parsed["fold"] == 0:
@@ -262,7 +263,7 @@ def test_masks_are_those_of_the_csv(data_dir, records_dir):
 
 def test_native_images_with_their_masks(tmp_path):
     folder = real_data("clouds_native")
-    examples.write_records(str(folder), str(tmp_path), 1, num_folds=2, num_workers=1)
+    shards.write_records(str(folder), str(tmp_path), 1, num_folds=2, num_workers=1)
     table = annotations.read_csv(str(folder / "train.csv")).set_index("filename")
     dataset = input_pipeline.validation_batches(str(tmp_path), [0, 1], (320, 480), 2, (320, 480))
     ((images, masks),) = dataset.as_numpy_iterator()

@@ -7,8 +7,8 @@ from conftest import IMAGE_SIZE
 from clouds_tf.data import input_pipeline
 from clouds_tf.evaluation import held_out
 from clouds_tf.evaluation.held_out import THRESHOLDS, count_pixels, count_refined
-from clouds_tf.serving.ensemble import mean_prediction
-from clouds_tf.serving.postprocessing import Rule
+from clouds_tf.inference.ensemble import mean_prediction
+from clouds_tf.inference.postprocessing import Rule
 from clouds_tf.training import workdir as workdirs
 
 

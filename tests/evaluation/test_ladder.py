@@ -4,7 +4,7 @@ import pytest
 from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
 from clouds_tf.evaluation.ladder import COLUMNS, as_text, ladder, select
 from clouds_tf.evaluation.search import AREA_GRID, GRIDS, search
-from clouds_tf.serving.postprocessing import Rule
+from clouds_tf.inference.postprocessing import Rule
 
 HOLES = Rule(fill="holes")
 

@@ -4,8 +4,8 @@ import tensorflow as tf
 
 from clouds_tf.evaluation.held_out import THRESHOLDS, Counts, count_pixels, count_refined
 from clouds_tf.evaluation.search import AREA_GRID, MIN_AREAS, Grid, best, dice, score_sums, search
+from clouds_tf.inference.postprocessing import Rule, postprocess
 from clouds_tf.models.metrics import competition_dice
-from clouds_tf.serving.postprocessing import Rule, postprocess
 
 AREAS = (0, 5, 20, 60)
 SMALL = AREA_GRID._replace(min_areas=AREAS)

@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import NUM_DEVICES
 
+from clouds_tf.keras import keras
 from clouds_tf.models.metrics import Scores, competition_dice, probabilities
 from clouds_tf.schema import CLASS_NAMES
 
@@ -185,8 +186,8 @@ def test_metric_starts_again_after_reset():
 
 
 def test_metric_comes_back_from_its_config():
-    config = tf.keras.metrics.serialize(Scores(class_names=("a", "b")))
-    metric = tf.keras.metrics.deserialize(config)
+    config = keras.metrics.serialize(Scores(class_names=("a", "b")))
+    metric = keras.metrics.deserialize(config)
     assert list(metric.result())[:4] == ["dice", "dice_a", "dice_b", "soft_dice"]
 
 

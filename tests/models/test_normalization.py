@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training import distribution
 
@@ -102,12 +103,12 @@ def test_on_replicas_a_frozen_layer_infers():
 
 
 def test_it_is_saved_and_loaded_like_keras_own(tmp_path):
-    model = tf.keras.Sequential([tf.keras.Input([8, 8, CHANNELS]), BatchNorm(name="bn")])
+    model = keras.Sequential([keras.Input([8, 8, CHANNELS]), BatchNorm(name="bn")])
     model(tf.constant(_images(2)[:, :8, :8]), training=True)
     model.save(tmp_path / "model.keras")
-    loaded = tf.keras.models.load_model(tmp_path / "model.keras")
-    keras = tf.keras.layers.BatchNormalization()
-    keras.build([None, 8, 8, CHANNELS])
-    keras.set_weights(loaded.get_weights())
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    peer = keras.layers.BatchNormalization()
+    peer.build([None, 8, 8, CHANNELS])
+    peer.set_weights(loaded.get_weights())
     images = _images(2)[:, :8, :8]
     np.testing.assert_array_equal(loaded(images), keras(images))

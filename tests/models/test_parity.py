@@ -7,10 +7,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.models.pretrained import load_encoder_weights
+from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
+from clouds_tf.models.weights import load_encoder_weights
 
-os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
+os.environ.setdefault("SM_FRAMEWORK", "keras")
 SHARED = pathlib.Path(__file__).parents[3] / "shared/data/clouds_small/train_images"
 SIZES = [(320, 480), (160, 224)]
 TOLERANCE = 1e-4
@@ -161,7 +162,7 @@ def test_features_of_timm(tmp_path):
     safetensors_torch.save_file(peer.state_dict(), path)
     ours = unet(encoder="resnet34")
     load_encoder_weights(ours, path)
-    deepest = tf.keras.Model(ours.input, ours.get_layer("stage4_block3_relu2").output)
+    deepest = keras.Model(ours.input, ours.get_layer("stage4_block3_relu2").output)
     image = _random_images((96, 128))
     scaled = (image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)
     with torch.no_grad():

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.models.unet import ENCODERS, CropLike, ReflectPad, outline, segmentation, unet
 
 WIDTH = 0.125
@@ -15,21 +16,21 @@ def _images(*shape, seed=0):
 
 @pytest.fixture(scope="module")
 def model():
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     return unet(width=WIDTH)
 
 
 @pytest.fixture(scope="module", params=sorted(ENCODERS))
 def either(request):
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     return unet(width=WIDTH, encoder=request.param)
 
 
 @pytest.fixture
 def precision(request):
-    tf.keras.mixed_precision.set_global_policy(request.param)
+    keras.mixed_precision.set_global_policy(request.param)
     yield request.param
-    tf.keras.mixed_precision.set_global_policy("float32")
+    keras.mixed_precision.set_global_policy("float32")
 
 
 def _count(weights):
@@ -67,7 +68,7 @@ def test_the_number_type_of_images_does_not_matter(either, dtype):
 
 def test_scaling_is_part_of_the_model(model):
     # 124, 116, 104 is the mean of ImageNet in 0..255, and 58, 57, 57 its standard deviation.
-    scaled = tf.keras.Model(model.input, model.get_layer("stem_conv").input)
+    scaled = keras.Model(model.input, model.get_layer("stem_conv").input)
     size = 32
     mean = np.full([1, size, size, 3], (123.675, 116.28, 103.53), np.float32)
     std = np.float32([58.395, 57.12, 57.375])
@@ -150,8 +151,9 @@ def test_classification_head_gives_presence_beside_the_same_logits(model):
             weight.assign(weights[weight.name])
     images = _images(2, 40, 45, 3)
     outputs = both(images)
-    assert sorted(outputs) == ["logits", "presence"]
-    assert outputs["presence"].shape == (2, 4) and outputs["presence"].dtype == tf.float32
+    assert sorted(outputs) == ["logits", "presence_logits"]
+    presence_logits = outputs["presence_logits"]
+    assert presence_logits.shape == (2, 4) and presence_logits.dtype == tf.float32
     np.testing.assert_array_equal(outputs["logits"], model(images))
     np.testing.assert_array_equal(segmentation(both)(images), model(images))
 
@@ -160,7 +162,7 @@ def test_presence_is_linear_in_the_mean_of_the_deepest_features():
     model = unet(width=WIDTH, classification_head=True)
     names = ("stage4_block3_relu2", "presence")
     images = _images(2, 64, 96, 3)
-    deepest, presence = tf.keras.Model(model.input, [model.get_layer(n).output for n in names])(
+    deepest, presence = keras.Model(model.input, [model.get_layer(n).output for n in names])(
         images
     )
     kernel, bias = model.get_layer("presence").get_weights()

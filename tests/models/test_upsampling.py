@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.models.upsampling import UpsampleConv, spread_kernel
 
 RNG = np.random.default_rng(0)
@@ -54,5 +55,5 @@ def test_gradients_are_those_of_the_plain_way():
 
 def test_the_layer_comes_back_from_its_config():
     layer = UpsampleConv(7, use_bias=True, folded=True, name="up")
-    again = tf.keras.layers.deserialize(tf.keras.layers.serialize(layer))
+    again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert again.get_config() == layer.get_config()

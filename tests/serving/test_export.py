@@ -12,10 +12,10 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import decode_image, resize_image
+from clouds_tf.inference.ensemble import mean_prediction
+from clouds_tf.inference.postprocessing import Rule, postprocess
 from clouds_tf.models.unet import unet
-from clouds_tf.serving.ensemble import mean_prediction
 from clouds_tf.serving.export import CloudModel, export
-from clouds_tf.serving.postprocessing import Rule, postprocess
 from clouds_tf.training import workdir as workdirs
 
 RULES = (

@@ -13,6 +13,7 @@ import socket
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training import distribution
@@ -40,14 +41,14 @@ def batches(sizes, worker=0, num_workers=1, seed=0):
 
 def network():
     """Two convolutions, batch norm between them, and two heads."""
-    image = tf.keras.Input([*SIZE, 3])
-    x = tf.keras.layers.Rescaling(1 / 64, offset=-1)(image)
-    x = tf.keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)
-    x = tf.keras.layers.ReLU()(BatchNorm(name="bn")(x))
-    pooled = tf.keras.layers.GlobalAveragePooling2D()(x)
-    logits = tf.keras.layers.Conv2D(4, 3, padding="same", name="logits")(x)
-    presence = tf.keras.layers.Dense(4, name="presence")(pooled)
-    return tf.keras.Model(image, {"logits": logits, "presence": presence})
+    image = keras.Input([*SIZE, 3])
+    x = keras.layers.Rescaling(1 / 64, offset=-1)(image)
+    x = keras.layers.Conv2D(8, 3, padding="same", use_bias=False, name="conv")(x)
+    x = keras.layers.ReLU()(BatchNorm(name="bn")(x))
+    pooled = keras.layers.GlobalAveragePooling2D()(x)
+    logits = keras.layers.Conv2D(4, 3, padding="same", name="logits")(x)
+    presence = keras.layers.Dense(4, name="presence")(pooled)
+    return keras.Model(image, {"logits": logits, "presence_logits": presence})
 
 
 def trainer(**arguments):

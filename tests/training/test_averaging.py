@@ -3,14 +3,15 @@ import pytest
 import tensorflow as tf
 from conftest import NUM_DEVICES
 
+from clouds_tf.keras import keras
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training import distribution
 from clouds_tf.training.averaging import MovingAverage, mean_applied
 
 
 def _model():
-    image = tf.keras.Input([4, 4, 1])
-    return tf.keras.Model(image, BatchNorm()(tf.keras.layers.Conv2D(2, 1)(image)))
+    image = keras.Input([4, 4, 1])
+    return keras.Model(image, BatchNorm()(keras.layers.Conv2D(2, 1)(image)))
 
 
 def _weights(model):

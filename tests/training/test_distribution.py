@@ -3,6 +3,7 @@ import pytest
 import tensorflow as tf
 from conftest import NUM_DEVICES
 
+from clouds_tf.keras import keras
 from clouds_tf.training import distribution
 
 
@@ -25,7 +26,7 @@ def test_an_unknown_strategy_is_refused():
 def test_precision_is_that_of_new_layers(precision):
     try:
         distribution.set_precision(precision)
-        dense = tf.keras.layers.Dense(1)
+        dense = keras.layers.Dense(1)
         assert dense(tf.ones([1, 2])).dtype == precision
         assert dense.kernel.dtype == tf.float32
     finally:
@@ -35,7 +36,7 @@ def test_precision_is_that_of_new_layers(precision):
 def test_a_seed_repeats_the_weights():
     def weights(seed):
         distribution.set_seed(seed)
-        dense = tf.keras.layers.Dense(3)
+        dense = keras.layers.Dense(3)
         dense.build([1, 2])
         return dense.kernel.numpy().tolist()
 

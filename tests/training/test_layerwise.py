@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.training import distribution
 from clouds_tf.training.layerwise import scale_learning_rate
 
@@ -32,21 +33,21 @@ def _train(optimizer, factor=None, scale="first", wrap=lambda optimizer: optimiz
 @pytest.mark.parametrize("factor", [0, 0.1, 1, 3])
 def test_the_change_is_scaled_whatever_the_optimizer(name, factor):
     arguments = {"weight_decay": 0} if name == "AdamW" else {}
-    changes = _train(getattr(tf.keras.optimizers, name)(0.01, **arguments), factor)
+    changes = _train(getattr(keras.optimizers, name)(0.01, **arguments), factor)
     assert np.abs(changes[1]).min() > 1e-4
     np.testing.assert_allclose(changes[0], factor * changes[1], rtol=1e-3, atol=1e-7)
 
 
 def test_other_variables_step_as_without_it():
-    plain = _train(tf.keras.optimizers.Nadam(0.01))
-    scaled = _train(tf.keras.optimizers.Nadam(0.01), 0.1, scale="second")
+    plain = _train(keras.optimizers.Nadam(0.01))
+    scaled = _train(keras.optimizers.Nadam(0.01), 0.1, scale="second")
     np.testing.assert_array_equal(plain[0], scaled[0])
 
 
 def test_it_equals_a_learning_rate_of_its_own_in_a_long_run():
     def run(learning_rate, factor):
         variable = tf.Variable([1.0, -2.0], name="only")
-        optimizer = tf.keras.optimizers.Nadam(learning_rate)
+        optimizer = keras.optimizers.Nadam(learning_rate)
         if factor:
             scale_learning_rate(optimizer, [variable], factor)
         optimizer.build([variable])
@@ -59,9 +60,9 @@ def test_it_equals_a_learning_rate_of_its_own_in_a_long_run():
 
 def test_it_works_inside_loss_scaling():
     def wrapped(optimizer):
-        return tf.keras.mixed_precision.LossScaleOptimizer(optimizer, False, 8)
+        return keras.mixed_precision.LossScaleOptimizer(optimizer, False, 8)
 
-    changes = _train(tf.keras.optimizers.SGD(0.01), 0.1, wrap=wrapped)
+    changes = _train(keras.optimizers.SGD(0.01), 0.1, wrap=wrapped)
     np.testing.assert_allclose(changes[0], 0.1 * changes[1], rtol=1e-3)
 
 
@@ -69,7 +70,7 @@ def test_it_works_on_every_replica():
     strategy = distribution.strategy("mirrored", 2)
     with strategy.scope():
         first, second = (tf.Variable([1.0, 2.0], name=name) for name in ("first", "second"))
-        optimizer = tf.keras.optimizers.Adam(0.01)
+        optimizer = keras.optimizers.Adam(0.01)
         scale_learning_rate(optimizer, [first], 0.1)
         optimizer.build([first, second])
 

@@ -2,10 +2,10 @@
 
 import numpy as np
 import pytest
-import tensorflow as tf
 from conftest import IMAGE_SIZE
 
 from clouds_tf.data import input_pipeline
+from clouds_tf.keras import keras
 from clouds_tf.models import losses, metrics
 
 
@@ -16,10 +16,10 @@ def test_a_model_trains_on_mixed_batches(records_dir, mix):
             records_dir, [0, 1, 2], IMAGE_SIZE, 12, epochs=1, mix=mix
         )
 
-    layers = tf.keras.layers
+    layers = keras.layers
     convolution = layers.Conv2D(4, 1, kernel_initializer="zeros")
-    model = tf.keras.Sequential([layers.Rescaling(1 / 255), convolution])
-    optimizer = tf.keras.optimizers.SGD(1e-2)
+    model = keras.Sequential([layers.Rescaling(1 / 255), convolution])
+    optimizer = keras.optimizers.SGD(1e-2)
     model.compile(optimizer, losses.parse("bce_dice"), [metrics.Scores()])
     loss = model.fit(batches(), verbose=0).history["loss"][0]
     ((images, masks),) = batches().as_numpy_iterator()

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.training.schedules import SCHEDULES, Schedule, plateau_factor
 
 
@@ -80,7 +81,7 @@ def test_the_rate_falls_where_scores_stay(scores, expected):
 
 def test_it_is_saved_and_loaded_by_keras():
     schedule = Schedule("one_cycle", 2.0, 100, 5)
-    loaded = tf.keras.optimizers.schedules.deserialize(
-        tf.keras.optimizers.schedules.serialize(schedule)
+    loaded = keras.optimizers.schedules.deserialize(
+        keras.optimizers.schedules.serialize(schedule)
     )
     assert float(loaded(tf.constant(9))) == float(schedule(tf.constant(9)))

@@ -6,7 +6,7 @@ import tensorflow as tf
 from program import SIZE, batches, network, trainer
 
 from clouds_tf.models import losses
-from clouds_tf.models.resnet import encoder_layers
+from clouds_tf.models.encoders.resnet import encoder_layers
 from clouds_tf.models.unet import ENCODERS, unet
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import OPTIMIZERS
@@ -45,7 +45,7 @@ def test_two_heads_train_and_are_told_apart():
     outputs = run.model(images, training=False)
     values = run.validate([(images, masks)])
     assert values["val_presence_loss"] == pytest.approx(
-        np.mean(losses.presence_bce(masks, outputs["presence"])), rel=1e-5
+        np.mean(losses.presence_bce(masks, outputs["presence_logits"])), rel=1e-5
     )
     assert values["val_loss"] == pytest.approx(
         values["val_logits_loss"] + 0.1 * values["val_presence_loss"], rel=1e-5

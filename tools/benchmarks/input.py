@@ -19,7 +19,7 @@ from benchmarks import measure, print_table
 
 import cli
 from clouds_tf import rle, schema
-from clouds_tf.data import annotations, examples, input_pipeline, sample_data
+from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.augmentation import AUGMENTATIONS
 from clouds_tf.data.preprocessing import decode_image
 
@@ -147,8 +147,8 @@ def measure_turn(reader, seconds):
 
 def read_jpegs(records_dir):
     """The JPEGs of a folder of records."""
-    shards = examples.read_info(records_dir)["shards"]
-    paths = [os.path.join(records_dir, shard["file"]) for shard in shards]
+    info = shards.read_info(records_dir)
+    paths = [os.path.join(records_dir, shard["file"]) for shard in info["shards"]]
     return [examples.parse_example(r)["encoded"].numpy() for r in tf.data.TFRecordDataset(paths)]
 
 
@@ -170,7 +170,7 @@ def print_memory(records_dir, size, num_images, epochs):
 
 def print_parts(records_dir, size):
     """Prints the CPU time of each part of the work on one image, each by itself."""
-    shard = examples.read_info(records_dir)["shards"][0]
+    shard = shards.read_info(records_dir)["shards"][0]
     path = os.path.join(records_dir, shard["file"])
     serialized = next(iter(tf.data.TFRecordDataset(path)))
     record = examples.parse_example(serialized)
@@ -221,7 +221,7 @@ def main():
         data, native, reduced = (os.path.join(folder, x) for x in ("data", "native", "reduced"))
         make_data(os.path.abspath(source), data, num_images)
         for records_dir, image_size in ((native, None), (reduced, size)):
-            examples.write_records(
+            shards.write_records(
                 data, records_dir, 4, num_folds=2, image_size=image_size, num_workers=1
             )
         print_memory(native, size, num_images, flags.FLAGS.memory_epochs)

@@ -15,8 +15,8 @@ import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 from benchmarks import measure, print_table  # noqa: E402
 
+from clouds_tf.inference.fusing import fuse_batch_norm, fuse_upsampling  # noqa: E402
 from clouds_tf.models import losses  # noqa: E402
-from clouds_tf.models.folding import fold_batch_norm, fold_upsampling  # noqa: E402
 from clouds_tf.models.metrics import Scores  # noqa: E402
 from clouds_tf.models.unet import unet  # noqa: E402
 from clouds_tf.models.upsampling import UpsampleConv  # noqa: E402
@@ -126,7 +126,7 @@ def main():
         distribution.set_precision(precision)
         model = unet()
         steps["training"]["ours", precision] = training(Trainer(model, loss, num_steps=1))
-        folded = fold_upsampling(fold_batch_norm(model))
+        folded = fuse_upsampling(fuse_batch_norm(model))
         steps["forward"]["ours", precision] = forward(folded)
         if precision == "float32":
             onnx = to_onnx(folded) if "forward" in FLAGS.modes else None

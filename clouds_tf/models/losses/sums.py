@@ -4,6 +4,7 @@ import re
 
 import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.models.losses import entropy, hinge, overlap, separation
 
 _FUNCTIONS = (
@@ -45,7 +46,7 @@ def _parse_term(term, spec):
     return float(weight or 1), function, {pair[1]: float(pair[2]) for pair in pairs}
 
 
-@tf.keras.utils.register_keras_serializable("clouds_tf")
+@keras.utils.register_keras_serializable("clouds_tf")
 class WeightedSum:
     """A sum of losses as `parse` reads it, which Keras saves with a model and loads again."""
 

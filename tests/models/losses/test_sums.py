@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
-import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.models import losses
 
 RNG = np.random.default_rng(0)
@@ -53,12 +53,12 @@ def test_a_loss_without_knobs_says_so():
 @pytest.mark.parametrize("save_format", ["keras", "h5", "tf"])
 def test_saved_models_are_loaded_without_custom_objects(tmp_path, save_format):
     path = str(tmp_path / ("model" + {"keras": ".keras", "h5": ".h5", "tf": ""}[save_format]))
-    image = tf.keras.Input([4, 5, 3])
-    model = tf.keras.Model(image, tf.keras.layers.Conv2D(4, 1)(image))
+    image = keras.Input([4, 5, 3])
+    model = keras.Model(image, keras.layers.Conv2D(4, 1)(image))
     model.compile("sgd", losses.parse("0.75*bce+0.25*dice"))
     images = RNG.normal(size=[2, 4, 5, 3])
     model.save(path, save_format=save_format)
-    loaded = tf.keras.models.load_model(path)
+    loaded = keras.models.load_model(path)
     assert loaded.evaluate(images, MASK, verbose=0) == pytest.approx(
         model.evaluate(images, MASK, verbose=0), rel=1e-5
     )

@@ -2,11 +2,10 @@
 
 import functools
 
-import tensorflow as tf
-
+from clouds_tf.keras import keras
 from clouds_tf.models.normalization import BatchNorm
 
-layers = tf.keras.layers
+layers = keras.layers
 
 STAGE_BLOCKS = (3, 4, 6, 3)
 STAGE_CHANNELS = (64, 128, 256, 512)
@@ -136,7 +135,7 @@ def resnet34_preactivation(image, width=1.0):
         x = _norm_preactivation(name=name.format("bn"))(x)
         return layers.ReLU(name=name.format("relu"))(x)
 
-    constant = tf.keras.initializers.Constant
+    constant = keras.initializers.Constant
     # From ImageNet's statistics on: from 0 and 1, the first hundred steps would evaluate images of
     # 0..255 unscaled, which float16 does not bear.
     x = _norm_preactivation(

@@ -2,13 +2,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.inference.fusing import fuse_batch_norm, fuse_upsampling
+from clouds_tf.keras import keras
 from clouds_tf.models import losses
-from clouds_tf.models.folding import fold_batch_norm, fold_upsampling
 from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import ENCODERS, segmentation, unet
 from clouds_tf.models.upsampling import UpsampleConv
 
-layers = tf.keras.layers
+layers = keras.layers
 
 
 def _randomized(model, seed=0):
@@ -45,19 +46,19 @@ def _norms(model):
 @pytest.mark.parametrize("size", [(64, 96), (45, 17)])
 def test_logits_are_equal(encoder, size):
     model = _randomized(unet(width=0.25, encoder=encoder))
-    folded = fold_batch_norm(model)
+    folded = fuse_batch_norm(model)
     expected = model(_images(2, *size), training=False)
     assert np.abs(expected).max() > 0.1
     _assert_close(folded(_images(2, *size)), expected)
 
 
 def test_all_batch_norm_goes_from_the_postactivation_network():
-    folded = fold_batch_norm(unet(width=0.125))
+    folded = fuse_batch_norm(unet(width=0.125))
     assert not _norms(folded)
 
 
 def test_batch_norm_without_a_convolution_before_it_stays():
-    folded = fold_batch_norm(unet(width=0.125, encoder="resnet34_preactivation"))
+    folded = fuse_batch_norm(unet(width=0.125, encoder="resnet34_preactivation"))
     expected = ["stem_image_bn", "stage4_bn"]
     for stage, blocks in enumerate((3, 4, 6, 3), start=1):
         expected += [f"stage{stage}_block{block}_bn1" for block in range(1, blocks + 1)]
@@ -67,7 +68,7 @@ def test_batch_norm_without_a_convolution_before_it_stays():
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_upsampling_folded_too_gives_equal_logits(encoder):
     model = _randomized(unet(width=0.25, encoder=encoder))
-    folded = fold_upsampling(fold_batch_norm(model))
+    folded = fuse_upsampling(fuse_batch_norm(model))
     names = [layer.name for layer in folded.layers if isinstance(layer, UpsampleConv)]
     assert names == [f"decoder{step}_conv1" for step in (1, 2, 3, 4, 5)]
     assert all(folded.get_layer(name).folded for name in names)
@@ -76,23 +77,23 @@ def test_upsampling_folded_too_gives_equal_logits(encoder):
 
 
 def test_by_hand():
-    image = tf.keras.Input([1, 1, 1])
+    image = keras.Input([1, 1, 1])
     x = layers.Conv2D(1, 1, use_bias=True, name="conv")(image)
-    model = tf.keras.Model(image, layers.BatchNormalization(epsilon=1, name="bn")(x))
+    model = keras.Model(image, layers.BatchNormalization(epsilon=1, name="bn")(x))
     model.get_layer("conv").set_weights([np.full([1, 1, 1, 1], 3.0), np.array([2.0])])
     model.get_layer("bn").set_weights([np.array([v]) for v in (10.0, 7.0, 5.0, 24.0)])
     # 10 (3 x + 2 - 5) / sqrt(24 + 1) + 7 = 6 x + 1
-    kernel, bias = fold_batch_norm(model).get_layer("conv").get_weights()
+    kernel, bias = fuse_batch_norm(model).get_layer("conv").get_weights()
     assert kernel.item() == pytest.approx(6) and bias.item() == pytest.approx(1)
 
 
 def test_a_convolution_that_others_read_too_is_left_alone():
-    image = tf.keras.Input([4, 4, 1])
+    image = keras.Input([4, 4, 1])
     x = layers.Conv2D(2, 1, name="conv")(image)
     both = layers.Add()([x, layers.BatchNormalization(name="bn")(x)])
-    model = tf.keras.Model(image, both)
+    model = keras.Model(image, both)
     model.get_layer("bn").moving_mean.assign([1.0, 2.0])
-    folded = fold_batch_norm(model)
+    folded = fuse_batch_norm(model)
     assert _norms(folded) == ["bn"]
     example = np.random.default_rng(0).normal(size=[1, 4, 4, 1])
     np.testing.assert_allclose(folded(example), model(example, training=False), atol=1e-6)
@@ -101,26 +102,26 @@ def test_a_convolution_that_others_read_too_is_left_alone():
 def test_the_model_itself_does_not_change():
     model = _randomized(unet(width=0.125))
     before = model.get_weights()
-    fold_batch_norm(model)
+    fuse_batch_norm(model)
     for left, right in zip(model.get_weights(), before):
         np.testing.assert_array_equal(left, right)
 
 
 def test_without_the_classification_head():
     model = _randomized(unet(width=0.125, classification_head=True))
-    folded = fold_batch_norm(segmentation(model))
+    folded = fuse_batch_norm(segmentation(model))
     expected = model(_images(1, 32, 32), training=False)["logits"]
     np.testing.assert_allclose(folded(_images(1, 32, 32)), expected, atol=1e-4)
 
 
 def test_bfloat16_scores_as_float32_does_once_it_is_trained():
-    tf.keras.utils.set_random_seed(0)
+    keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
     blocks = rng.integers(0, 256, [8, 4, 6, 3]).repeat(16, axis=1).repeat(16, axis=2)
     images = np.uint8(np.clip(blocks + rng.normal(0, 10, blocks.shape), 0, 255))
     masks = np.uint8(np.concatenate([images, images[..., :1]], axis=3) > 128)
     model = unet(width=0.0625)
-    optimizer = tf.keras.optimizers.Adam(3e-3)
+    optimizer = keras.optimizers.Adam(3e-3)
 
     @tf.function
     def step():
@@ -133,13 +134,13 @@ def test_bfloat16_scores_as_float32_does_once_it_is_trained():
         step()
 
     def dice(precision):
-        tf.keras.mixed_precision.set_global_policy(precision)
+        keras.mixed_precision.set_global_policy(precision)
         try:
             again = unet(width=0.0625)
             again.set_weights(model.get_weights())
-            exported = fold_upsampling(fold_batch_norm(again))
+            exported = fuse_upsampling(fuse_batch_norm(again))
         finally:
-            tf.keras.mixed_precision.set_global_policy("float32")
+            keras.mixed_precision.set_global_policy("float32")
         scores = Scores()
         scores.update_state(masks, exported(images))
         return float(scores.result()["dice"])

@@ -1,11 +1,11 @@
 """Batch norm and upsampling folded into convolutions, for a model that is trained no more."""
 
 import numpy as np
-import tensorflow as tf
 
+from clouds_tf.keras import keras
 from clouds_tf.models.upsampling import UpsampleConv, spread_kernel
 
-layers = tf.keras.layers
+layers = keras.layers
 
 
 def _identity(layer):
@@ -34,7 +34,7 @@ def _folded(conv, norm):
     return [kernel * scale, beta + (bias - norm.moving_mean.numpy()) * scale]
 
 
-def fold_batch_norm(model):
+def fuse_batch_norm(model):
     """Builds a model that infers the same with less: convolutions that include their batch norm.
 
     With batch norm y = gamma (x - mean) / sqrt(variance + epsilon) + beta after a convolution, the
@@ -42,10 +42,10 @@ def fold_batch_norm(model):
     own right before it stays: that of the pre-activation encoder after additions and of the image.
 
     Args:
-        model: a functional tf.keras.Model.
+        model: a functional keras.Model.
 
     Returns:
-        A tf.keras.Model with weights of its own; its outputs equal those of
+        A keras.Model with weights of its own; its outputs equal those of
         `model(..., training=False)` but for rounding.
     """
     norms = _folded_norms(model)
@@ -59,7 +59,7 @@ def fold_batch_norm(model):
             config["use_bias"] = True
         return layer.__class__.from_config(config)
 
-    folded = tf.keras.models.clone_model(model, clone_function=clone)
+    folded = keras.models.clone_model(model, clone_function=clone)
     for layer in model.layers:
         if layer.name in norms:
             folded.get_layer(layer.name).set_weights(_folded(layer, norms[layer.name]))
@@ -68,14 +68,14 @@ def fold_batch_norm(model):
     return folded
 
 
-def fold_upsampling(model):
+def fuse_upsampling(model):
     """Builds a model that infers the same with less: kernels spread once, and not in every step.
 
     Args:
-        model: a functional tf.keras.Model, of `unet` or of `fold_batch_norm`.
+        model: a functional keras.Model, of `unet` or of `fuse_batch_norm`.
 
     Returns:
-        A tf.keras.Model with weights of its own; its outputs equal those of the model but for
+        A keras.Model with weights of its own; its outputs equal those of the model but for
         rounding.
     """
 
@@ -85,7 +85,7 @@ def fold_upsampling(model):
             config["folded"] = True
         return layer.__class__.from_config(config)
 
-    folded = tf.keras.models.clone_model(model, clone_function=clone)
+    folded = keras.models.clone_model(model, clone_function=clone)
     for layer in model.layers:
         weights = layer.get_weights()
         if isinstance(layer, UpsampleConv):

@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.models.resnet import (
+from clouds_tf.keras import keras
+from clouds_tf.models.encoders.resnet import (
     encoder_layers,
     resnet34,
     resnet34_preactivation,
@@ -14,8 +15,8 @@ ENCODERS = pytest.mark.parametrize("apply_encoder", [resnet34, resnet34_preactiv
 
 
 def _encoder(width=1.0, apply_encoder=resnet34):
-    image = tf.keras.Input([None, None, 3])
-    return tf.keras.Model(image, apply_encoder(image, width))
+    image = keras.Input([None, None, 3])
+    return keras.Model(image, apply_encoder(image, width))
 
 
 def _count(weights):
@@ -24,10 +25,10 @@ def _count(weights):
 
 def test_parameters_with_a_classifier_are_those_of_torchvision():
     encoder = _encoder()
-    classes = tf.keras.layers.Dense(1000)(
-        tf.keras.layers.GlobalAveragePooling2D()(encoder.output[-1])
+    classes = keras.layers.Dense(1000)(
+        keras.layers.GlobalAveragePooling2D()(encoder.output[-1])
     )
-    classifier = tf.keras.Model(encoder.input, classes)
+    classifier = keras.Model(encoder.input, classes)
     assert _count(classifier.trainable_weights) == 21_797_672
 
 
@@ -44,7 +45,7 @@ def test_first_convolution_is_centred_on_every_second_pixel():
     encoder = _encoder(width=0.125)
     image = np.random.default_rng(0).uniform(0, 255, (32, 64, 3)).astype(np.float32)
     conv = encoder.get_layer("stem_conv")
-    got = tf.keras.Model(encoder.input, conv.output)(image[None])[0, ..., 5]
+    got = keras.Model(encoder.input, conv.output)(image[None])[0, ..., 5]
     kernel = conv.kernel.numpy()[..., 5]
     image = ((image / 255 - (0.485, 0.456, 0.406)) / (0.229, 0.224, 0.225)).astype(np.float32)
     expected = sum(
@@ -58,7 +59,7 @@ def test_pooling_takes_the_greatest_of_3x3_around_every_second_pixel():
     encoder = _encoder(width=0.125)
     image = np.random.default_rng(1).normal(size=(1, 32, 64, 3)).astype(np.float32)
     relu, pool = (encoder.get_layer(name).output for name in ("stem_relu", "stem_pool"))
-    before, after = tf.keras.Model(encoder.input, [relu, pool])(image)
+    before, after = keras.Model(encoder.input, [relu, pool])(image)
     expected = cv2.dilate(before[0].numpy(), np.ones([3, 3]))[::2, ::2]
     np.testing.assert_array_equal(after[0], expected)
 
@@ -68,7 +69,7 @@ def test_a_block_without_its_convolutions_is_the_identity():
     encoder.get_layer("stage1_block2_bn2").gamma.assign(tf.zeros([16]))
     image = np.random.default_rng(2).normal(size=(1, 32, 32, 3)).astype(np.float32)
     outputs = [encoder.get_layer(f"stage1_block{b}_relu2").output for b in (1, 2)]
-    before, after = tf.keras.Model(encoder.input, outputs)(image)
+    before, after = keras.Model(encoder.input, outputs)(image)
     np.testing.assert_array_equal(before, after)
 
 
@@ -77,7 +78,7 @@ def test_a_preactivated_block_without_its_convolutions_is_the_identity():
     encoder.get_layer("stage1_block2_conv2").kernel.assign(tf.zeros([3, 3, 16, 16]))
     image = np.random.default_rng(2).uniform(0, 255, (1, 32, 32, 3)).astype(np.float32)
     outputs = [encoder.get_layer(f"stage1_block{b}_add").output for b in (1, 2)]
-    before, after = tf.keras.Model(encoder.input, outputs)(image)
+    before, after = keras.Model(encoder.input, outputs)(image)
     np.testing.assert_array_equal(before, after)
 
 
@@ -97,8 +98,8 @@ def test_34_convolutions_and_a_few_projections_without_bias(
     apply_encoder, num_projections, num_norms
 ):
     encoder = _encoder(0.125, apply_encoder)
-    convs = [x for x in encoder.layers if isinstance(x, tf.keras.layers.Conv2D)]
-    norms = [x for x in encoder.layers if isinstance(x, tf.keras.layers.BatchNormalization)]
+    convs = [x for x in encoder.layers if isinstance(x, keras.layers.Conv2D)]
+    norms = [x for x in encoder.layers if isinstance(x, keras.layers.BatchNormalization)]
     assert len(convs) == 33 + num_projections  # the 34th is the classifier
     assert len(norms) == num_norms
     assert not any(conv.use_bias for conv in convs)

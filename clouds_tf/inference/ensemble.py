@@ -13,8 +13,8 @@ def mean_prediction(models, images, test_time_augmentation="none", size=SUBMISSI
     """The mean over models, and over mirror images if asked for.
 
     Args:
-        models: functions from images [B, h, w, 3] in 0..255 to logits [B, h, w, C], or, with a
-            classification head, to a dict of logits and presence, logits too, [B, C].
+        models: functions from images [B, h, w, 3] in 0..255 to a dict of "logits" [B, h, w, C]
+            and, with a classification head, "presence_logits" [B, C].
         images: for each model the same images, at the size that it was trained with.
         test_time_augmentation: "none", or "flips" for the four mirror images.
         size: (height, width) of the result.
@@ -27,11 +27,11 @@ def mean_prediction(models, images, test_time_augmentation="none", size=SUBMISSI
     pixels, presences = [], []
     for model, image in zip(models, images):
         for axes in FLIPS[test_time_augmentation]:
-            logits = model(tf.reverse(image, axes))
-            if isinstance(logits, dict):
-                presences.append(tf.sigmoid(tf.cast(logits["presence"], tf.float32)))
-                logits = logits["logits"]
-            pixels.append(tf.reverse(probabilities(logits, size), axes))
+            outputs = model(tf.reverse(image, axes))
+            if "presence_logits" in outputs:
+                logits = tf.cast(outputs["presence_logits"], tf.float32)
+                presences.append(tf.sigmoid(logits))
+            pixels.append(tf.reverse(probabilities(outputs["logits"], size), axes))
     mean = tf.add_n(pixels) / len(pixels)
     if presences:
         return mean, tf.add_n(presences) / len(presences)

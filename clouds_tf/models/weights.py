@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from clouds_tf.models.resnet import encoder_layers
+from clouds_tf.models.encoders.resnet import encoder_layers
 
 _SAFETENSORS_DTYPES = {
     "F64": np.float64,

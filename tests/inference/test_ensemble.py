@@ -1,7 +1,7 @@
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.serving.ensemble import mean_prediction
+from clouds_tf.inference.ensemble import mean_prediction
 
 
 def _left_half(images):
@@ -49,7 +49,7 @@ def test_presence_is_the_mean_of_the_heads_that_there_are():
     def with_head(images):
         bright = tf.reduce_max(images[:, :, :4], axis=[1, 2, 3])  # anything but its mirror image
         presence = tf.where(bright > 0, np.log(3.0), -np.log(3.0))[:, tf.newaxis]
-        return {"logits": _left_half(images), "presence": tf.tile(presence, [1, 4])}
+        return {"logits": _left_half(images), "presence_logits": tf.tile(presence, [1, 4])}
 
     images = tf.concat([tf.zeros([1, 6, 4, 3]), tf.ones([1, 6, 4, 3])], axis=2)
     _, presence = mean_prediction([with_head, _left_half], [images, images], size=(6, 8))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.models.pretrained import load_checkpoint, load_encoder_weights
 from clouds_tf.models.unet import unet
+from clouds_tf.models.weights import load_checkpoint, load_encoder_weights
 
 WIDTH = 0.25  # channels 16, 16, 32, 64, 128
 # Number, blocks, channels in, channels out.

@@ -9,8 +9,8 @@ from conftest import real_data
 from clouds_tf import rle
 from clouds_tf.data import annotations
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.serving import postprocessing
-from clouds_tf.serving.postprocessing import PLAIN, Rule, postprocess
+from clouds_tf.inference import postprocessing
+from clouds_tf.inference.postprocessing import PLAIN, Rule, postprocess
 
 RULES = (
     Rule(0.2, 0.2, 0),

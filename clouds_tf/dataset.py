@@ -1,0 +1,107 @@
+"""What a data set is: its classes, sizes, CSV spelling, run-length order and ground resolution.
+
+A size is always (height, width), in pixels.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from typing import Any
+
+# A data folder has the layout of the competition.
+TRAIN_CSV = "train.csv"
+TRAIN_IMAGES = "train_images"
+TEST_CSV = "test.csv"  # truth of the test images; only sample data has it
+TEST_IMAGES = "test_images"
+SAMPLE_SUBMISSION_CSV = "sample_submission.csv"
+
+MAX_CLASSES = 32
+_RLE_ORDERS = ("columns", "rows")
+
+
+@dataclasses.dataclass(frozen=True)
+class Dataset:
+    """Facts of a data set that every stage from the CSV to the submission needs.
+
+    Attributes:
+        class_names: 1 to 32 class names, in the order of the mask channels.
+        mask_size: (height, width) of the masks that the RLE of the annotations encodes.
+        submission_size: (height, width) of the masks of a submission, and of the metric.
+        label_columns: either one column of "<file name>_<class>", or two columns, of the file name
+            and of the class.
+        rle_column: column of the run-length encodings; an empty cell means that the class is
+            absent.
+        rle_order: "columns" where runs count down the columns (column-major), "rows" where they
+            count along the rows.
+        gap_brightness: a pixel whose channels are all at most this value (0 to 255) belongs to the
+            black gap between two orbits; None for images without gaps.
+        degrees: (latitude, longitude) that a whole image spans, in degrees; None where images have
+            no common ground resolution.
+    """
+
+    class_names: tuple[str, ...]
+    mask_size: tuple[int, int]
+    submission_size: tuple[int, int]
+    label_columns: tuple[str, ...] = ("Image_Label",)
+    rle_column: str = "EncodedPixels"
+    rle_order: str = "columns"
+    gap_brightness: int | None = None
+    degrees: tuple[float, float] | None = None
+
+    def __post_init__(self) -> None:
+        for field in ("class_names", "mask_size", "submission_size", "label_columns", "degrees"):
+            value = getattr(self, field)
+            if value is not None:  # JSON has lists
+                object.__setattr__(self, field, tuple(value))
+        names = self.class_names
+        if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or "" in names:
+            raise ValueError(f"class_names: got {names}, expected 1 to {MAX_CLASSES} unique names")
+        for field in ("mask_size", "submission_size"):
+            size = getattr(self, field)
+            if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+                raise ValueError(f"{field}: got {size}, expected (height, width) in pixels")
+        columns = self.label_columns
+        if len(columns) not in (1, 2):
+            raise ValueError(f"label_columns: got {columns}, expected one or two columns")
+        if self.rle_order not in _RLE_ORDERS:
+            raise ValueError(f"rle_order: got {self.rle_order!r}, expected one of {_RLE_ORDERS}")
+        if self.gap_brightness is not None and not 0 <= self.gap_brightness <= 255:
+            raise ValueError(f"gap_brightness: got {self.gap_brightness}, expected 0 to 255")
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return len(self.class_names)
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """Columns of the CSV of annotations and of a submission, in their order."""
+        return (*self.label_columns, self.rle_column)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-like dict that `from_json` reads."""
+        return {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in dataclasses.asdict(self).items()
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Dataset:
+        """Reads what `to_json` wrote; ValueError for unknown or missing fields."""
+        try:
+            return cls(**fields)
+        except TypeError as error:
+            known = ", ".join(field.name for field in dataclasses.fields(cls))
+            reason = re.sub(r"^.*__init__\(\) ", "", str(error))
+            raise ValueError(f"dataset: {reason}; expected the fields {known}") from None
+
+
+# "Understanding Clouds from Satellite Images": NASA Worldview snapshots of 21 x 14 degrees.
+CLOUDS = Dataset(
+    class_names=("Fish", "Flower", "Gravel", "Sugar"),
+    mask_size=(1400, 2100),
+    submission_size=(350, 525),
+    gap_brightness=2,  # black but for the noise of JPEG
+    degrees=(14.0, 21.0),
+)

@@ -1,0 +1,1 @@
+"""What evaluation and serving share: fused models, ensembles, post-processing."""
