@@ -1,9 +1,16 @@
+import dataclasses
+import json
+import os
+import subprocess
 import sys
+from typing import Optional, Tuple
 
 import pytest
 import tensorflow as tf
 from absl import flags
 from conftest import REPOSITORY
+
+from clouds_tf.dataset import CLOUDS, Dataset
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import cli  # noqa: E402
@@ -51,3 +58,69 @@ def test_what_is_no_size_is_refused(text):
 def test_an_error_of_tensorflow_becomes_one_line(message, line):
     error = tf.errors.InvalidArgumentError(None, None, message)
     assert cli._first_line(error) == line
+
+
+def test_an_interpreter_without_the_packages_is_told_in_one_line():
+    environment = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
+    found = subprocess.run(
+        [sys.executable, "-S", REPOSITORY / "tools" / "make_tfrecords.py"],  # no site-packages
+        env=environment,
+        cwd="/",
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 1
+    assert len(found.stderr.splitlines()) == 1
+    assert "lacks absl, tensorflow" in found.stderr
+    assert "source .venv/bin/activate" in found.stderr
+
+
+@dataclasses.dataclass(frozen=True)
+class _Settings:
+    """One field of every type."""
+
+    a_rate: float = dataclasses.field(default=0.5, metadata={"help": "A rate.", "min": 0, "max": 1})
+    a_count: Optional[int] = dataclasses.field(default=None, metadata={"help": "A.", "min": 1})
+    a_switch: bool = dataclasses.field(default=False, metadata={"help": "A switch."})
+    a_choice: str = dataclasses.field(default="x", metadata={"help": "A.", "choices": ("x", "y")})
+    a_name: Optional[str] = dataclasses.field(default=None, metadata={"help": "A name."})
+    a_pair: Tuple[int, int] = dataclasses.field(default=(3, 4), metadata={"help": "A size."})
+
+
+cli.DEFINE_dataclass(_Settings)
+
+
+def test_fields_of_a_dataclass_are_flags():
+    flags.FLAGS(["test"])
+    assert cli.dataclass_from_flags(_Settings) == _Settings()
+    given = "--a_rate=0.25 --a_count=7 --a_switch --a_choice=y --a_name=n --a_pair=5,6"
+    flags.FLAGS(["test", *given.split()])
+    assert cli.dataclass_from_flags(_Settings) == _Settings(0.25, 7, True, "y", "n", (5, 6))
+
+
+@pytest.mark.parametrize("flag", ["--a_rate=2", "--a_count=0", "--a_choice=z", "--a_pair=5"])
+def test_values_outside_the_bounds_of_a_field_are_refused(flag):
+    with pytest.raises(flags.IllegalFlagValueError):
+        flags.FLAGS(["test", flag])
+
+
+DATASET = cli.DEFINE_dataset()
+
+
+def test_a_data_set_is_read_from_json(tmp_path):
+    flags.FLAGS(["test"])
+    assert DATASET.value == CLOUDS
+    steel = Dataset(("a", "b"), (256, 1600), (256, 1600), rle_order="rows")
+    path = tmp_path / "steel.json"
+    path.write_text(json.dumps(steel.to_json()))
+    flags.FLAGS(["test", f"--dataset={path}"])
+    assert DATASET.value == steel
+    flags.FLAGS(["test", flags.FLAGS["dataset"].serialize()])
+    assert DATASET.value == steel
+
+
+def test_a_wrong_data_set_is_named_with_its_file(tmp_path):
+    path = tmp_path / "steel.json"
+    path.write_text(json.dumps({**CLOUDS.to_json(), "colour": "red"}))
+    with pytest.raises(flags.IllegalFlagValueError, match="steel.json.*'colour'.*class_names"):
+        flags.FLAGS(["test", f"--dataset={path}"])

@@ -1,23 +1,55 @@
-"""What all the programs in this folder share: sizes as flags, and errors as one line."""
+"""What the programs in this folder share: flags, progress bars, and errors as one line."""
 
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import importlib.util
+import json
 import os
 import re
 import sys
+import typing
+from collections.abc import Callable, Iterator
+from typing import Any
 
-# TensorFlow reads these when it is imported, so they stand before everything else.
+_PROGRAM = os.path.basename(sys.argv[0])
+
+
+def _fail(message: object) -> typing.NoReturn:
+    print(f"{_PROGRAM}: error: {message}", file=sys.stderr)
+    sys.exit(1)
+
+
+# The programs import this module first, so that a wrong interpreter gets a line, not a traceback.
+_MISSING = [
+    package
+    for package in ("absl", "tensorflow", "pandas", "tqdm", "clouds_tf")
+    if importlib.util.find_spec(package) is None
+]
+if _MISSING:
+    _fail(
+        f"{sys.executable} lacks {', '.join(_MISSING)}; run `source .venv/bin/activate` in the "
+        "folder of clouds_tf (tools/demo.sh makes .venv), or install with `pip install -e .`"
+    )
+
+# TensorFlow reads these when it is imported, so they are set before everything else.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 
 from absl import app, flags, logging  # noqa: E402
 
-# Size flags belong to the program that defines them, so that its --help shows them.
+if typing.TYPE_CHECKING:
+    from clouds_tf.dataset import Dataset
+
+# Flags belong to the program that defines them, so that its --help shows them.
 flags.disclaim_key_flags()
 
 
 class _SizeParser(flags.ArgumentParser):
     """Reads "H,W" as a tuple of two positive whole numbers (height, width)."""
 
-    def parse(self, argument):
+    def parse(self, argument: str | tuple[int, int]) -> tuple[int, int]:
         if isinstance(argument, tuple):
             return argument
         parts = argument.split(",")
@@ -25,53 +57,136 @@ class _SizeParser(flags.ArgumentParser):
             raise ValueError(f"got {argument!r}, expected height,width such as 320,480")
         return int(parts[0]), int(parts[1])
 
-    def flag_type(self):
+    def flag_type(self) -> str:
         return "height,width"
 
 
 class _SizeSerializer(flags.ArgumentSerializer):
-    def serialize(self, value):
+    def serialize(self, value: tuple[int, int]) -> str:
         return f"{value[0]},{value[1]}"
 
 
-def DEFINE_size(name, default, help):  # noqa: N802 (absl spells its definers like this)
-    """A flag `--name=height,width` whose value is a tuple, or None."""
+def DEFINE_size(name: str, default: Any, help: str) -> Any:  # noqa: N802 (absl's spelling)
+    """Defines a flag `--name=height,width` whose value is a tuple, or None."""
     return flags.DEFINE(_SizeParser(), name, default, help, serializer=_SizeSerializer())
 
 
-def _parse_flags(argv):
+class _DatasetParser(flags.ArgumentParser):
+    """Reads a Dataset from a JSON file, or from JSON itself, as a flag file has it."""
+
+    def parse(self, argument: str | Dataset) -> Dataset:
+        from clouds_tf import files
+        from clouds_tf.dataset import Dataset
+
+        if isinstance(argument, Dataset):
+            return argument
+        text = argument if argument.startswith("{") else files.read_text(argument)
+        try:
+            return Dataset.from_json(json.loads(text))
+        except ValueError as error:
+            raise ValueError(f"{argument}: {error}") from None
+
+    def flag_type(self) -> str:
+        return "JSON file"
+
+
+class _DatasetSerializer(flags.ArgumentSerializer):
+    def serialize(self, value: Dataset) -> str:
+        return json.dumps(value.to_json())
+
+
+def DEFINE_dataset() -> Any:  # noqa: N802 (absl's spelling)
+    """Defines `--dataset=FILE.json`, whose value is a Dataset."""
+    from clouds_tf.dataset import CLOUDS
+
+    help = "JSON file with the fields of clouds_tf.dataset.Dataset; default: the competition's."
+    return flags.DEFINE(
+        _DatasetParser(), "dataset", CLOUDS, help, serializer=_DatasetSerializer()
+    )
+
+
+def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
+    """Defines a flag for every field of a dataclass, from its type, default and metadata.
+
+    Args:
+        cls: a dataclass whose fields are bool, int, float, str or tuple[int, int], or Optional of
+            these, with the metadata "help" and, where they apply, "min", "max" and "choices".
+    """
+    types = typing.get_type_hints(cls)
+    for field in dataclasses.fields(cls):
+        kind = types[field.name]
+        if typing.get_origin(kind) is typing.Union:  # Optional
+            kind = typing.get_args(kind)[0]
+        name, default, meta = field.name, field.default, field.metadata
+        bounds = {"lower_bound": meta.get("min"), "upper_bound": meta.get("max")}
+        if kind is bool:
+            flags.DEFINE_boolean(name, default, meta["help"])
+        elif kind is int:
+            flags.DEFINE_integer(name, default, meta["help"], **bounds)
+        elif kind is float:
+            flags.DEFINE_float(name, default, meta["help"], **bounds)
+        elif kind is str and "choices" in meta:
+            flags.DEFINE_enum(name, default, list(meta["choices"]), meta["help"])
+        elif kind is str:
+            flags.DEFINE_string(name, default, meta["help"])
+        else:
+            DEFINE_size(name, default, meta["help"])
+
+
+def dataclass_from_flags(cls: type) -> Any:
+    """Makes an instance of a dataclass from the values of its flags."""
+    return cls(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(cls)})
+
+
+@contextlib.contextmanager
+def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
+    """Shows a progress bar on a terminal.
+
+    Args:
+        unit: what is counted, such as "image".
+
+    Yields:
+        A function (done, total) that moves the bar.
+    """
+    from tqdm import tqdm
+
+    with tqdm(unit=unit, disable=None) as bar:
+
+        def progress(done: int, total: int) -> None:
+            bar.total = total
+            bar.update(done - bar.n)
+
+        yield progress
+
+
+def _parse_flags(argv: list[str]) -> list[str]:
     try:
         return flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, FileNotFoundError) as error:
         _fail(" ".join(str(error).split("\n")))
 
 
-def _fail(message):
-    print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr)
-    sys.exit(1)
-
-
-# Lines of a TensorFlow error that speak of the graph instead of the data.
+# Lines of a TensorFlow error that are about the graph instead of the data.
 _ABOUT_THE_GRAPH = re.compile(
     r"\s*(\[\[|Graph execution error|Detected at node|File \"|<stack|\d+ root error|$)"
 )
 
 
-def _first_line(error):
-    """The part of a TensorFlow error that speaks of the data, without the names of graph nodes."""
+def _first_line(error: Any) -> str:
+    """The part of a TensorFlow error that is about the data, without the names of graph nodes."""
     lines = [line for line in error.message.splitlines() if not _ABOUT_THE_GRAPH.match(line)]
     line = lines[0] if lines else type(error).__name__
     line = re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line)
     return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", line)
 
 
-def run(main):
-    """Runs `main(argv)`; what is wrong with the input ends it with one line and exit status 1.
+def run(main: Callable[[], None]) -> None:
+    """Runs `main()`; bad input ends the program with one line and exit status 1.
 
     With --verbosity=1 the traceback is shown too.
     """
 
-    def guarded(argv):
+    def guarded(argv: list[str]) -> None:
         import tensorflow as tf
 
         debugging = logging.get_verbosity() >= logging.DEBUG

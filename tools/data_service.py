@@ -7,9 +7,9 @@ python tools/train.py --data_service=grpc://host:5050 --records_dir=R --workdir=
 
 import signal
 
-from absl import flags
-
 import cli
+
+from absl import flags
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("dispatcher", None, "host:port of the dispatcher; without it, this is it.")

@@ -3,9 +3,10 @@
 python tools/draw_network.py --output=docs/network.png
 """
 
+import cli
+
 from absl import flags
 
-import cli
 from clouds_tf import figures
 from clouds_tf.models.unet import ENCODERS, outline, unet
 

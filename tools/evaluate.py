@@ -5,10 +5,11 @@ python tools/evaluate.py --records_dir=R --workdirs=W0,W1 --output=postprocessin
 
 import functools
 
+import cli
+
 from absl import flags
 from tqdm import tqdm
 
-import cli
 from clouds_tf.data import annotations
 from clouds_tf.evaluation import held_out, ladder, pictures, score
 from clouds_tf.evaluation.search import GRIDS, search

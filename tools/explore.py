@@ -6,10 +6,11 @@ python tools/explore.py --data_dir=D --output_dir=O
 import functools
 import os
 
+import cli
+
 from absl import flags
 from tqdm import tqdm
 
-import cli
 from clouds_tf import schema
 from clouds_tf.exploration import report
 

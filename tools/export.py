@@ -5,9 +5,10 @@ python tools/export.py --workdirs=W0,W1 --export_dir=E --postprocessing=postproc
 
 import itertools
 
+import cli
+
 from absl import flags
 
-import cli
 from clouds_tf.data import input_pipeline, sample_data
 from clouds_tf.inference import ensemble, postprocessing
 from clouds_tf.schema import SUBMISSION_SIZE

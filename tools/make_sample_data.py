@@ -5,9 +5,10 @@
 Four procedural cloud textures, train.csv, test.csv (the truth) and sample_submission.csv.
 """
 
+import cli
+
 from absl import flags
 
-import cli
 from clouds_tf import schema
 from clouds_tf.data import sample_data
 

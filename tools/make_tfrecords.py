@@ -5,10 +5,11 @@ python tools/make_tfrecords.py --data_dir=D --output_dir=R
 A run that was killed is finished by the same command. With --verify, R is only checked.
 """
 
+import cli
+
 from absl import flags
 from tqdm import tqdm
 
-import cli
 from clouds_tf import schema
 from clouds_tf.data import shards
 

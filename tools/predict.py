@@ -12,10 +12,11 @@ import functools
 import sys
 import time
 
+import cli
+
 from absl import flags
 from tqdm import tqdm
 
-import cli
 from clouds_tf import figures
 from clouds_tf.serving import predictor
 

@@ -6,9 +6,10 @@ python tools/request.py --url=http://localhost:8501/v1/models/clouds --images=a.
 
 import os
 
+import cli
+
 from absl import flags
 
-import cli
 from clouds_tf.schema import CLASS_NAMES
 from clouds_tf.serving import server, submission
 

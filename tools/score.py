@@ -3,9 +3,10 @@
 python tools/score.py --submission=submission.csv --annotations=train.csv
 """
 
+import cli
+
 from absl import flags
 
-import cli
 from clouds_tf import schema
 from clouds_tf.data import annotations
 from clouds_tf.evaluation.score import compare, table, worst_images

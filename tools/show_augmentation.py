@@ -3,10 +3,11 @@
 python tools/show_augmentation.py --records_dir=R --output=augmentation.png
 """
 
+import cli
+
 import numpy as np
 from absl import flags
 
-import cli
 from clouds_tf import figures
 from clouds_tf.data import augmentation, input_pipeline
 

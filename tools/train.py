@@ -6,9 +6,10 @@ python tools/train.py --records_dir=R --workdir=W --fold=0
 import functools
 import os
 
+import cli
+
 from absl import flags
 
-import cli
 from clouds_tf import files, schema
 from clouds_tf.data import input_pipeline, shards
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES

@@ -10,6 +10,8 @@ import tempfile
 import time
 from concurrent import futures
 
+import cli
+
 import cv2
 import numpy as np
 import simplejpeg
@@ -17,7 +19,6 @@ import tensorflow as tf
 from absl import flags
 from benchmarks import measure, print_table
 
-import cli
 from clouds_tf import rle, schema
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.augmentation import AUGMENTATIONS

@@ -13,10 +13,11 @@ import subprocess
 import sys
 import tempfile
 
+import cli
+
 from absl import flags
 from benchmarks import print_table
 
-import cli
 from clouds_tf.data import sample_data, shards
 from clouds_tf.schema import SUBMISSION_SIZE
 
