@@ -4,15 +4,13 @@
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
-python=$(find_python)
-echo "== Environment: $("$python" --version) -> .venv"
-"$python" -m venv --clear .venv
+make_environment --clear
 install plots
 rm -rf demo
 
 run() {
   echo "== tools/$1.py"
-  .venv/bin/python "tools/$1.py" "${@:2}"
+  "$VENV/bin/python" "tools/$1.py" "${@:2}"
 }
 run make_sample_data --output_dir=demo/data --num_train=160 --num_test=40 --image_size=350,525
 run make_tfrecords --data_dir=demo/data --output_dir=demo/records --num_shards=10
@@ -30,3 +28,4 @@ echo
 echo "Submission: $PWD/demo/submission.csv"
 echo "Picture:    $PWD/demo/predictions.png"
 echo "Score:      $(tail -n 1 demo/score.txt)"
+echo "Next:       source $VENV/bin/activate, then python tools/train.py --help"

@@ -1,23 +1,55 @@
-# Sourced by demo.sh and test.sh: finds a Python and installs clouds_tf into .venv.
+# Sourced by demo.sh and test.sh: finds a Python, makes the environment, installs clouds_tf into it.
+#
+# PYTHON=python3.12 chooses the interpreter, VENV=.venv-py312 the folder of the environment.
+# Python 3.9 to 3.11 are lane one (TensorFlow 2.15 with tensorflow-addons and keras-cv), 3.12 and
+# 3.13 are lane two (a current TensorFlow with tf-keras).
 cd "$(dirname "${BASH_SOURCE[0]}")/.."
+VENV=${VENV:-.venv}
+
+# lane PYTHON: prints one or two; fails if the interpreter is missing, too old or too new.
+lane() {
+  "$1" -c 'import ensurepip, sys, venv
+version = sys.version_info[:2]
+assert (3, 9) <= version <= (3, 13)
+print("one" if version < (3, 12) else "two")' 2>/dev/null
+}
 
 find_python() {
-  local python
-  for python in python3.11 python3.10 python3.9 python3; do
-    if "$python" -c 'import ensurepip, sys, venv
-assert (3, 9) <= sys.version_info[:2] <= (3, 11)' 2>/dev/null; then
+  local python candidates=(python3.11 python3.10 python3.9 python3.13 python3.12 python3)
+  [ -z "${PYTHON:-}" ] || candidates=("$PYTHON")
+  for python in "${candidates[@]}"; do
+    if lane "$python" >/dev/null; then
       echo "$python"
       return
     fi
   done
-  echo "clouds_tf needs Python 3.9, 3.10 or 3.11 with venv: apt install python3.11 python3.11-venv," \
-    "or https://www.python.org/downloads" >&2
+  echo "clouds_tf needs Python 3.9 to 3.13 with venv${PYTHON:+, got PYTHON=$PYTHON}:" \
+    "apt install python3.11 python3.11-venv, or https://www.python.org/downloads" >&2
   return 1
 }
 
-# install EXTRAS: installs this folder in place, with the extras named.
+# make_environment [--clear]: makes $VENV if there is none, or anew for another PYTHON.
+make_environment() {
+  local python
+  if [ "${1:-}" != --clear ] && [ -x "$VENV/bin/python" ] && [ -z "${PYTHON:-}" ]; then
+    return
+  fi
+  python=$(find_python)
+  if [ "${1:-}" != --clear ] && [ -x "$VENV/bin/python" ] &&
+    [ "$("$python" --version)" = "$("$VENV/bin/python" --version)" ]; then
+    return
+  fi
+  echo "== Environment: $("$python" --version), lane $(lane "$python") -> $VENV"
+  "$python" -m venv --clear "$VENV"
+}
+
+# install EXTRAS: installs this folder in place, with the extras named; skipped if done before.
 install() {
+  local stamp="$VENV/installed-$1" wanted
+  wanted=$(cat setup.cfg setup.py tools/environment.sh | sha256sum)
+  [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
   # The pip that comes with Python 3.9 searches for fitting versions without end.
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --upgrade pip
-  .venv/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
+  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
+  echo "$wanted" >"$stamp"
 }

@@ -1,0 +1,70 @@
+"""The shell functions that make the environment of demo.sh and test.sh."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+from conftest import REPOSITORY
+
+SCRIPT = REPOSITORY / "tools" / "environment.sh"
+
+
+def _bash(code, **variables):
+    return subprocess.run(
+        ["bash", "-c", f"set -euo pipefail; source {SCRIPT}; {code}"],
+        env={"PATH": os.environ["PATH"], **variables},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.fixture
+def fake_python(tmp_path):
+    """A function that writes a program that says it is a Python, and notes what it is asked."""
+
+    def make(name, lane):
+        path = tmp_path / name / "bin" / "python"
+        path.parent.mkdir(parents=True)
+        path.write_text(
+            f'#!/bin/sh\necho "$@" >>{tmp_path}/{name}/calls\n'
+            f'case "$1" in -c) {f"echo {lane}" if lane else "exit 1"};;'
+            f' --version) echo "Python {name}";; esac\n'
+        )
+        path.chmod(0o755)
+        return path
+
+    return make
+
+
+def test_no_fitting_python_is_one_line_and_status_1(fake_python, tmp_path):
+    python = str(fake_python("3.14.0", lane=None))
+    found = _bash("make_environment; echo made", PYTHON=python, VENV=str(tmp_path / "venv"))
+    assert (found.returncode, found.stdout) == (1, "")
+    assert len(found.stderr.splitlines()) == 1
+    assert f"needs Python 3.9 to 3.13 with venv, got PYTHON={python}" in found.stderr
+
+
+def test_the_lane_follows_the_version():
+    lane = "one" if sys.version_info < (3, 12) else "two"
+    assert _bash(f"lane {sys.executable}").stdout == f"{lane}\n"
+
+
+def test_an_environment_of_another_python_is_made_anew(fake_python, tmp_path):
+    new, old = fake_python("3.12.1", lane="two"), fake_python("3.11.7", lane="one")
+    venv = str(old.parent.parent)
+    kept = _bash("make_environment", VENV=venv)
+    assert (kept.returncode, kept.stdout) == (0, "")
+    made = _bash("make_environment", VENV=venv, PYTHON=str(new))
+    assert made.stdout == f"== Environment: Python 3.12.1, lane two -> {venv}\n"
+    assert (tmp_path / "3.12.1" / "calls").read_text().endswith(f"-m venv --clear {venv}\n")
+
+
+def test_a_ready_environment_needs_no_package_index(fake_python, tmp_path):
+    venv = fake_python("3.11.7", lane="one").parent.parent
+    for _ in range(2):
+        assert _bash("install test", VENV=str(venv)).returncode == 0
+    calls = (venv / "calls").read_text()
+    assert calls.count("--editable .[test]") == 1
+    assert _bash("install plots", VENV=str(venv)).returncode == 0
+    assert "--editable .[plots]" in (venv / "calls").read_text()
