@@ -1,14 +1,9 @@
 """Optimizers that Keras lacks, or has with faults."""
 
-import warnings
-
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore")  # that its development has ended, at every start of a program
-    from tensorflow_addons.optimizers import Lookahead, RectifiedAdam
+from clouds_tf.training.rectified import Lookahead, RectifiedAdam
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
@@ -87,8 +82,5 @@ def make_optimizer(name, schedule, variables, weight_decay=0.01):
     optimizer = OPTIMIZERS[name](schedule, variables, weight_decay)
     if keras.mixed_precision.global_policy().name == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    if hasattr(optimizer, "build"):
-        optimizer.build(variables)
-    else:  # of the older kind, as those of tensorflow_addons are
-        optimizer._create_all_weights(variables)
+    optimizer.build(variables)
     return optimizer
