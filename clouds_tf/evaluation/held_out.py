@@ -7,7 +7,7 @@ import tensorflow as tf
 
 from clouds_tf.data import input_pipeline
 from clouds_tf.inference.ensemble import mean_prediction
-from clouds_tf.inference.fusing import fuse_batch_norm, fuse_upsampling
+from clouds_tf.inference.fusing import fuse
 from clouds_tf.inference.postprocessing import Rule, refine
 from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
 from clouds_tf.training import workdir as workdirs
@@ -101,7 +101,7 @@ def load_members(records_dir, folders):
     for folder in folders:
         settings = workdirs.read_settings(folder)
         workdirs.check_records(folder, records_dir)
-        model = fuse_upsampling(fuse_batch_norm(workdirs.load_model(folder)))
+        model = fuse(workdirs.load_model(folder))
         by_fold[settings["fold"]].append((model, settings["image_size"]))
     return dict(sorted(by_fold.items()))
 

@@ -1,4 +1,4 @@
-"""Batch norm and upsampling folded into convolutions, for a model that is trained no more."""
+"""Batch norm and upsampling fused into convolutions, for a model that is trained no more."""
 
 import numpy as np
 
@@ -12,7 +12,7 @@ def _identity(layer):
     return layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
 
 
-def _folded_norms(model):
+def _fused_norms(model):
     """A dict: name of a convolution -> the batch norm that follows it, and that alone does."""
     norms = {}
     for norm in model.layers:
@@ -24,7 +24,7 @@ def _folded_norms(model):
     return norms
 
 
-def _folded(conv, norm):
+def _fused(conv, norm):
     """The kernel and bias of `conv` followed by the inference mode of `norm`: float32 arrays."""
     kernel, *bias = conv.get_weights()
     bias = bias[0] if bias else 0
@@ -34,8 +34,21 @@ def _folded(conv, norm):
     return [kernel * scale, beta + (bias - norm.moving_mean.numpy()) * scale]
 
 
+def fuse(model):
+    """Builds an equivalent inference model with batch norm and upsampling fused.
+
+    Args:
+        model: a functional keras.Model of `unet`.
+
+    Returns:
+        A keras.Model with weights of its own; its outputs equal those of
+        `model(..., training=False)` but for rounding.
+    """
+    return fuse_upsampling(fuse_batch_norm(model))
+
+
 def fuse_batch_norm(model):
-    """Builds a model that infers the same with less: convolutions that include their batch norm.
+    """Builds an equivalent inference model with batch norm fused into the convolutions.
 
     With batch norm y = gamma (x - mean) / sqrt(variance + epsilon) + beta after a convolution, the
     factor goes into the kernel and the rest into a bias. Batch norm that has no convolution of its
@@ -48,28 +61,28 @@ def fuse_batch_norm(model):
         A keras.Model with weights of its own; its outputs equal those of
         `model(..., training=False)` but for rounding.
     """
-    norms = _folded_norms(model)
-    folded_names = {norm.name for norm in norms.values()}
+    norms = _fused_norms(model)
+    fused_names = {norm.name for norm in norms.values()}
 
     def clone(layer):
-        if layer.name in folded_names:
+        if layer.name in fused_names:
             return _identity(layer)
         config = layer.get_config()
         if layer.name in norms:
             config["use_bias"] = True
         return layer.__class__.from_config(config)
 
-    folded = keras.models.clone_model(model, clone_function=clone)
+    fused = keras.models.clone_model(model, clone_function=clone)
     for layer in model.layers:
         if layer.name in norms:
-            folded.get_layer(layer.name).set_weights(_folded(layer, norms[layer.name]))
-        elif layer.name not in folded_names:
-            folded.get_layer(layer.name).set_weights(layer.get_weights())
-    return folded
+            fused.get_layer(layer.name).set_weights(_fused(layer, norms[layer.name]))
+        elif layer.name not in fused_names:
+            fused.get_layer(layer.name).set_weights(layer.get_weights())
+    return fused
 
 
 def fuse_upsampling(model):
-    """Builds a model that infers the same with less: kernels spread once, and not in every step.
+    """Builds an equivalent inference model whose upsampling kernels are spread once, in advance.
 
     Args:
         model: a functional keras.Model, of `unet` or of `fuse_batch_norm`.
@@ -85,12 +98,12 @@ def fuse_upsampling(model):
             config["folded"] = True
         return layer.__class__.from_config(config)
 
-    folded = keras.models.clone_model(model, clone_function=clone)
+    fused = keras.models.clone_model(model, clone_function=clone)
     for layer in model.layers:
         weights = layer.get_weights()
         if isinstance(layer, UpsampleConv):
             kernel, *bias = weights
-            up, skip = spread_kernel(kernel, folded.get_layer(layer.name).up_kernel.shape[3])
+            up, skip = spread_kernel(kernel, fused.get_layer(layer.name).up_kernel.shape[3])
             weights = [up, *([skip] if skip.shape[2] else []), *bias]
-        folded.get_layer(layer.name).set_weights(weights)
-    return folded
+        fused.get_layer(layer.name).set_weights(weights)
+    return fused

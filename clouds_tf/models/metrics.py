@@ -3,7 +3,6 @@
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-from clouds_tf.schema import CLASS_NAMES
 
 _NUM_SUMS = 9  # of which `Scores` is made, for each class
 
@@ -58,9 +57,9 @@ class Scores(keras.metrics.Metric):
     divided over batches or replicas.
     """
 
-    def __init__(self, name="scores", class_names=CLASS_NAMES, **kwargs):
+    def __init__(self, class_names, name="scores", **kwargs):
         super().__init__(name=name, **kwargs)
-        self.class_names = class_names
+        self.class_names = tuple(class_names)
         # In float64, as float32 stops counting pixels at 2^24: one batch of 91 masks.
         self.sums = self.add_weight(
             "sums", [_NUM_SUMS, len(class_names)], dtype=tf.float64, initializer="zeros"
@@ -101,4 +100,4 @@ class Scores(keras.metrics.Metric):
         self.sums.assign(tf.zeros_like(self.sums))  # Keras' own assigns 0, which it does not take
 
     def get_config(self):
-        return {**super().get_config(), "class_names": self.class_names}
+        return {**super().get_config(), "class_names": list(self.class_names)}

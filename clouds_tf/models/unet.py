@@ -5,6 +5,7 @@ import re
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.dataset import MAX_CLASSES
 from clouds_tf.keras import keras
 from clouds_tf.models.encoders.resnet import resnet34, resnet34_preactivation, scale_channels
 from clouds_tf.models.normalization import BatchNorm
@@ -19,6 +20,7 @@ ENCODERS = {
     "resnet34": (resnet34, {"momentum": 0.9, "epsilon": 1e-5}),
     "resnet34_preactivation": (resnet34_preactivation, {"momentum": 0.99, "epsilon": 1e-3}),
 }
+MAX_WIDTH = 8.0
 _STRIDE = 32  # of the deepest features
 
 
@@ -77,7 +79,19 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
         A keras.Model from RGB images [B, H, W, 3] of any numeric dtype in 0..255, any height and
         width, to a dict: "logits", float32 [B, H, W, num_classes], and with a classification head
         "presence_logits", float32 [B, num_classes]. Scaling is part of the model.
+
+    Raises:
+        ValueError: an unknown encoder, no class or more than 32, or a width that is not positive.
+
+    >>> unet(num_classes=3, width=0.125).output_shape
+    {'logits': (None, None, None, 3)}
     """
+    if encoder not in ENCODERS:
+        raise ValueError(f"encoder: got {encoder!r}, expected one of {', '.join(sorted(ENCODERS))}")
+    if not 1 <= num_classes <= MAX_CLASSES:
+        raise ValueError(f"num_classes: got {num_classes}, expected 1 to {MAX_CLASSES}")
+    if not 0 < width <= MAX_WIDTH:
+        raise ValueError(f"width: got {width}, expected more than 0 and at most {MAX_WIDTH}")
     apply_encoder, norm = ENCODERS[encoder]
     image = keras.Input([None, None, 3], name="image")
     *skips, deepest = apply_encoder(ReflectPad(name="pad", dtype="float32")(image), width)
@@ -108,11 +122,6 @@ def unet(num_classes=4, width=1.0, encoder="resnet34", classification_head=False
         head = layers.Dense(num_classes, dtype="float32", name="presence")
         outputs["presence_logits"] = head(pooled)
     return keras.Model(image, outputs, name=f"unet_{encoder}")
-
-
-def segmentation(model):
-    """The model itself, its classification head left out: images to logits, weights shared."""
-    return keras.Model(model.input, model.get_layer("logits").output, name=model.name)
 
 
 def outline(model, image_size):

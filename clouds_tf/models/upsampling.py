@@ -54,7 +54,9 @@ class UpsampleConv(keras.layers.Layer):
         self.filters, self.use_bias, self.folded = filters, use_bias, folded
 
     def build(self, input_shape):
-        shapes = input_shape if isinstance(input_shape, list) else [input_shape]
+        # A saved model gives a single shape as a list too.
+        several = isinstance(input_shape[0], (list, tuple, tf.TensorShape))
+        shapes = input_shape if several else [input_shape]
         channels = [shape[-1] for shape in shapes]
         if self.folded:
             self.up_kernel = self.add_weight("up_kernel", [4, 4, self.filters, channels[0]])

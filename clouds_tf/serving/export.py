@@ -8,7 +8,7 @@ import tensorflow as tf
 from clouds_tf import files, rle
 from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.inference.ensemble import mean_prediction
-from clouds_tf.inference.fusing import fuse_batch_norm, fuse_upsampling
+from clouds_tf.inference.fusing import fuse
 from clouds_tf.inference.postprocessing import PLAIN, postprocess
 from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES, SCHEMA_VERSION, SUBMISSION_SIZE
 from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS, decode_images
@@ -41,7 +41,7 @@ class CloudModel(tf.Module):
     ):
         super().__init__(name="clouds_tf")
         if fold:
-            models = [fuse_upsampling(fuse_batch_norm(model)) for model in models]
+            models = [fuse(model) for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
         # minutes to write; the variables are all that has to be tracked.
         self.weights = [model.variables for model in models]

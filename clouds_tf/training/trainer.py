@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from clouds_tf.models.encoders.resnet import encoder_layers
 from clouds_tf.models.metrics import Scores
+from clouds_tf.schema import CLASS_NAMES
 from clouds_tf.training.averaging import MovingAverage
 from clouds_tf.training.layerwise import scale_learning_rate
 from clouds_tf.training.optimizers import make_optimizer
@@ -78,11 +79,11 @@ class Trainer(tf.Module):
             slow = [weight for layer in encoder for weight in layer.trainable_weights]
             scale_learning_rate(self.optimizer, slow, encoder_learning_rate_factor)
         self.average = MovingAverage(model, ema) if ema else None
-        self.meter = Meter(model, [Scores()])
+        self.meter = Meter(model, [Scores(CLASS_NAMES)])
         self.step = training_step(
             model, self.optimizer, loss, self.meter, clip_norm, self.average, xla
         )
-        self.validation_meter = Meter(model, [Scores()])
+        self.validation_meter = Meter(model, [Scores(CLASS_NAMES)])
         self.validation_step = validation_step(model, loss, self.validation_meter)
         self.predict = prediction_step(model)
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)

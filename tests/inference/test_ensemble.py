@@ -9,11 +9,11 @@ def _left_half(images):
     width = images.shape[2]
     left = tf.range(width) < width // 2
     logits = tf.where(left, 100.0, -100.0)[tf.newaxis, tf.newaxis, :, tf.newaxis]
-    return tf.broadcast_to(logits, [images.shape[0], images.shape[1], width, 4])
+    return {"logits": tf.broadcast_to(logits, [images.shape[0], images.shape[1], width, 4])}
 
 
 def _brightness(images):
-    return tf.tile(tf.reduce_mean(images, axis=3, keepdims=True), [1, 1, 1, 4])
+    return {"logits": tf.tile(tf.reduce_mean(images, axis=3, keepdims=True), [1, 1, 1, 4])}
 
 
 def test_one_model_is_left_as_it_is():
@@ -49,7 +49,7 @@ def test_presence_is_the_mean_of_the_heads_that_there_are():
     def with_head(images):
         bright = tf.reduce_max(images[:, :, :4], axis=[1, 2, 3])  # anything but its mirror image
         presence = tf.where(bright > 0, np.log(3.0), -np.log(3.0))[:, tf.newaxis]
-        return {"logits": _left_half(images), "presence_logits": tf.tile(presence, [1, 4])}
+        return {**_left_half(images), "presence_logits": tf.tile(presence, [1, 4])}
 
     images = tf.concat([tf.zeros([1, 6, 4, 3]), tf.ones([1, 6, 4, 3])], axis=2)
     _, presence = mean_prediction([with_head, _left_half], [images, images], size=(6, 8))

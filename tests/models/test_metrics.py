@@ -5,6 +5,7 @@ import pytest
 import tensorflow as tf
 from conftest import NUM_DEVICES
 
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
 from clouds_tf.models.metrics import Scores, competition_dice, probabilities
 from clouds_tf.schema import CLASS_NAMES
@@ -70,7 +71,7 @@ def _value(metric):
 
 def test_metric_is_the_mean_over_images_and_classes():
     mask, logits = _batch()
-    metric = Scores()
+    metric = Scores(CLOUDS.class_names)
     metric.update_state(mask, logits)
     scores = competition_dice(mask, logits > 0).numpy()
     assert _value(metric)["dice"] == pytest.approx(scores.mean())
@@ -81,7 +82,7 @@ def test_metric_is_the_mean_over_images_and_classes():
 @pytest.mark.parametrize("cuts", [(), (1,), (2, 3), (1, 2, 3, 4), (0, 5)])
 def test_metric_does_not_depend_on_the_division_into_batches(cuts):
     mask, logits = _batch()
-    whole, parts = Scores(), Scores()
+    whole, parts = Scores(CLOUDS.class_names), Scores(CLOUDS.class_names)
     whole.update_state(mask, logits)
     for part in zip(np.split(mask, cuts), np.split(logits, cuts)):
         parts.update_state(*part)
@@ -109,7 +110,7 @@ def test_scores_are_those_of_sets_of_all_pixels_and_images():
     mask, logits = _batch()
     mask[1, ..., 0] = 0
     logits[2, ..., 0] = -1
-    metric = Scores()
+    metric = Scores(CLOUDS.class_names)
     metric.update_state(mask, logits)
     value = _value(metric)
     for c, name in enumerate(CLASS_NAMES):
@@ -136,13 +137,13 @@ def test_pixels_are_counted_beyond_what_float32_can():
 
 def test_replicas_give_the_scores_of_one_device():
     mask, logits = _batch(num=7)
-    one = Scores()
+    one = Scores(CLOUDS.class_names)
     one.update_state(mask, logits)
     strategy = tf.distribute.MirroredStrategy(
         [f"CPU:{i}" for i in range(NUM_DEVICES)], tf.distribute.ReductionToOneDevice()
     )
     with strategy.scope():
-        metric = Scores()
+        metric = Scores(CLOUDS.class_names)
     batches = tf.data.Dataset.from_tensor_slices((mask, logits)).batch(7)  # 2, 2, 2, 1
 
     def update(mask, logits):
@@ -159,7 +160,7 @@ def test_replicas_give_the_scores_of_one_device():
 
 def test_metric_ignores_sample_weights():
     mask, logits = _batch()
-    plain, weighted = Scores(), Scores()
+    plain, weighted = Scores(CLOUDS.class_names), Scores(CLOUDS.class_names)
     plain.update_state(mask, logits)
     weighted.update_state(mask, logits, sample_weight=np.arange(5.0))
     assert _value(weighted) == _value(plain)
@@ -168,7 +169,7 @@ def test_metric_ignores_sample_weights():
 def test_metric_cuts_at_the_size_of_the_masks():
     mask, _ = _batch(size=(7, 10))
     logits = np.random.default_rng(1).normal(size=(5, 4, 5, 4)).astype(np.float32)
-    metric = Scores()
+    metric = Scores(CLOUDS.class_names)
     metric.update_state(mask, logits)
     scores = competition_dice(mask, probabilities(logits, (7, 10)) > 0.5).numpy()
     assert _value(metric)["dice"] == pytest.approx(scores.mean())
@@ -176,7 +177,7 @@ def test_metric_cuts_at_the_size_of_the_masks():
 
 def test_metric_starts_again_after_reset():
     mask, logits = _batch()
-    metric = Scores()
+    metric = Scores(CLOUDS.class_names)
     metric.update_state(mask, logits)
     metric.reset_state()
     assert set(_value(metric).values()) == {0}
@@ -193,6 +194,6 @@ def test_metric_comes_back_from_its_config():
 
 def test_the_score_of_all_blank_is_the_share_of_empty_rows():
     mask, _ = _batch()
-    metric = Scores()
+    metric = Scores(CLOUDS.class_names)
     metric.update_state(mask, np.full(mask.shape, -1.0))
     assert _value(metric)["dice"] == pytest.approx(2 / 20)

@@ -111,4 +111,4 @@ def test_it_is_saved_and_loaded_like_keras_own(tmp_path):
     peer.build([None, 8, 8, CHANNELS])
     peer.set_weights(loaded.get_weights())
     images = _images(2)[:, :8, :8]
-    np.testing.assert_array_equal(loaded(images), keras(images))
+    np.testing.assert_array_equal(loaded(images), peer(images))

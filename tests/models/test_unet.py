@@ -4,14 +4,21 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.inference.fusing import fuse
 from clouds_tf.keras import keras
-from clouds_tf.models.unet import ENCODERS, CropLike, ReflectPad, outline, segmentation, unet
+from clouds_tf.models import losses
+from clouds_tf.models.metrics import Scores
+from clouds_tf.models.unet import ENCODERS, CropLike, ReflectPad, outline, unet
 
 WIDTH = 0.125
 
 
 def _images(*shape, seed=0):
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
+
+
+def _logits(model, images):
+    return model(images, training=False)["logits"]
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +56,7 @@ def test_parameters_are_those_of_segmentation_models():
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 70), (17, 45), (32, 32), (33, 64), (96, 64)])
 def test_any_size_gives_logits_of_the_same_size(either, size):
-    logits = either(_images(2, *size, 3), training=False)
+    logits = either(_images(2, *size, 3), training=False)["logits"]
     assert logits.dtype == tf.float32
     assert logits.shape == (2, *size, 4)
     assert np.isfinite(logits).all()
@@ -57,13 +64,13 @@ def test_any_size_gives_logits_of_the_same_size(either, size):
 
 def test_size_of_the_input_is_open(model):
     assert model.input_shape == (None, None, None, 3)
-    assert model.output_shape == (None, None, None, 4)
+    assert model.output_shape == {"logits": (None, None, None, 4)}
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.float64, np.int32, np.int64])
 def test_the_number_type_of_images_does_not_matter(either, dtype):
     images = _images(1, 32, 64, 3)
-    np.testing.assert_array_equal(either(images), either(images.astype(dtype)))
+    np.testing.assert_array_equal(_logits(either, images), _logits(either, images.astype(dtype)))
 
 
 def test_scaling_is_part_of_the_model(model):
@@ -81,7 +88,9 @@ def test_padding_continues_the_image_so_that_its_logits_barely_see_an_edge(model
     # A 45 wide image is padded to 64: the same pixels as numpy's reflection, given whole.
     image = _images(1, 40, 45, 3)
     whole = np.pad(image, [(0, 0), (0, 24), (0, 19), (0, 0)], mode="reflect")
-    np.testing.assert_allclose(model(image), model(whole)[:, :40, :45], atol=1e-5)
+    np.testing.assert_allclose(
+        _logits(model, image), _logits(model, whole)[:, :40, :45], atol=1e-5
+    )
 
 
 @pytest.mark.parametrize("size", [(31, 17), (33, 64), (45, 90), (18, 2)])
@@ -108,7 +117,7 @@ def test_xla_compiles_the_gradient(model):
 
     def gradients():
         with tf.GradientTape() as tape:
-            logits = model(images, training=False)
+            logits = model(images, training=False)["logits"]
             entropy = tf.nn.sigmoid_cross_entropy_with_logits(mask.astype(np.float32), logits)
             loss = tf.reduce_mean(entropy)
         return tape.gradient(loss, model.get_layer("stem_conv").kernel)
@@ -124,7 +133,7 @@ def test_precision_leaves_weights_and_logits_in_float32(either, precision):
     assert {weight.dtype for weight in mixed.weights} == {tf.float32}
     assert mixed.get_layer("stage2_block1_conv1").compute_dtype == precision.split("_")[1]
     images = _images(1, 64, 64, 3)
-    logits, exact = mixed(images, training=False), either(images, training=False)
+    logits, exact = _logits(mixed, images), _logits(either, images)
     assert logits.dtype == tf.float32
     # 37 layers of 8 bits of mantissa, and batch norm that has not been trained to hold them down.
     assert np.abs(logits - exact).mean() < 0.2 * np.abs(exact).mean()
@@ -134,13 +143,15 @@ def test_precision_leaves_weights_and_logits_in_float32(either, precision):
 def test_float16_does_not_overflow_where_it_cannot_count_the_pixels(precision):
     # 360 x 540 are 194,400; the greatest float16 is 65,504. CPUs are slow in it.
     model = unet(width=0.0625)
-    assert np.isfinite(model(_images(1, 360, 540, 3) // 255 * 255, training=True)).all()
+    assert np.isfinite(
+        model(_images(1, 360, 540, 3) // 255 * 255, training=True)["logits"]
+    ).all()
 
 
 def test_images_of_a_batch_do_not_see_each_other(either):
     images = _images(3, 32, 32, 3)
-    alone = np.concatenate([either(images[i : i + 1], training=False) for i in range(3)])
-    np.testing.assert_allclose(either(images, training=False), alone, atol=1e-4)
+    alone = np.concatenate([_logits(either, images[i : i + 1]) for i in range(3)])
+    np.testing.assert_allclose(_logits(either, images), alone, atol=1e-4)
 
 
 def test_classification_head_gives_presence_beside_the_same_logits(model):
@@ -154,8 +165,7 @@ def test_classification_head_gives_presence_beside_the_same_logits(model):
     assert sorted(outputs) == ["logits", "presence_logits"]
     presence_logits = outputs["presence_logits"]
     assert presence_logits.shape == (2, 4) and presence_logits.dtype == tf.float32
-    np.testing.assert_array_equal(outputs["logits"], model(images))
-    np.testing.assert_array_equal(segmentation(both)(images), model(images))
+    np.testing.assert_array_equal(outputs["logits"], _logits(model, images))
 
 
 def test_presence_is_linear_in_the_mean_of_the_deepest_features():
@@ -170,14 +180,9 @@ def test_presence_is_linear_in_the_mean_of_the_deepest_features():
     np.testing.assert_allclose(presence, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_segmentation_of_a_model_without_the_head_is_the_model(model):
-    images = _images(1, 32, 32, 3)
-    np.testing.assert_array_equal(segmentation(model)(images), model(images))
-
-
 def test_classes_and_width_are_arguments():
     model = unet(num_classes=2, width=0.0625)
-    assert model.output_shape[-1] == 2
+    assert model.output_shape["logits"][-1] == 2
     assert model.get_layer("stage4_block3_conv2").filters == 32
     assert model.get_layer("decoder5_conv2").filters == 16  # the fewest
 
@@ -207,3 +212,49 @@ def test_the_summary_reads_like_the_paper(model):
         ("decoder3_conv1", "stage1_block3_relu2"),
         ("decoder4_conv1", "stem_relu"),
     ]
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"encoder": "resnet50"}, "encoder: got 'resnet50', expected one of resnet34"),
+        ({"width": 0}, "width: got 0, expected more than 0"),
+        ({"num_classes": 0}, "num_classes: got 0, expected 1 to 32"),
+        ({"num_classes": 33}, "num_classes: got 33, expected 1 to 32"),
+    ],
+)
+def test_impossible_arguments_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        unet(**arguments)
+
+
+@pytest.mark.parametrize(
+    "save_format, encoder, head, compiled",
+    [
+        ("keras", "resnet34", True, True),
+        ("keras", "resnet34_preactivation", False, False),
+        ("h5", "resnet34", False, True),
+        ("h5", "resnet34_preactivation", True, False),
+        ("tf", "resnet34", True, True),
+    ],
+)
+def test_a_saved_model_comes_back_the_same(save_format, encoder, head, compiled, tmp_path):
+    model = unet(3, width=0.0625, encoder=encoder, classification_head=head)
+    if compiled:
+        model.compile("adam", {"logits": losses.parse("bce_dice")}, {"logits": Scores(class_names="abc")})
+    for fused in (model,) if compiled else (model, fuse(model)):
+        path = str(tmp_path / ("model" + {"keras": ".keras", "h5": ".h5", "tf": ""}[save_format]))
+        fused.save(path, save_format=save_format)
+        loaded = keras.models.load_model(path)
+        images = _images(2, 33, 64, 3)
+        found, expected = loaded(images, training=False), fused(images, training=False)
+        assert sorted(found) == sorted(expected)
+        for name, values in expected.items():
+            np.testing.assert_array_equal(found[name], values)
+        if compiled:
+            masks = {"logits": _images(2, 33, 64, 3) % 2}
+            for each in (loaded, model):
+                each.fit(images, masks, verbose=0)
+            np.testing.assert_allclose(
+                loaded(images)["logits"], model(images)["logits"], rtol=1e-3, atol=1e-3
+            )

@@ -5,6 +5,7 @@ import pytest
 from conftest import IMAGE_SIZE
 
 from clouds_tf.data import input_pipeline
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
 from clouds_tf.models import losses, metrics
 
@@ -20,7 +21,7 @@ def test_a_model_trains_on_mixed_batches(records_dir, mix):
     convolution = layers.Conv2D(4, 1, kernel_initializer="zeros")
     model = keras.Sequential([layers.Rescaling(1 / 255), convolution])
     optimizer = keras.optimizers.SGD(1e-2)
-    model.compile(optimizer, losses.parse("bce_dice"), [metrics.Scores()])
+    model.compile(optimizer, losses.parse("bce_dice"), [metrics.Scores(CLOUDS.class_names)])
     loss = model.fit(batches(), verbose=0).history["loss"][0]
     ((images, masks),) = batches().as_numpy_iterator()
     masks = masks.astype(float)

@@ -15,7 +15,8 @@ import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 from benchmarks import measure, print_table  # noqa: E402
 
-from clouds_tf.inference.fusing import fuse_batch_norm, fuse_upsampling  # noqa: E402
+from clouds_tf.dataset import CLOUDS  # noqa: E402
+from clouds_tf.inference.fusing import fuse  # noqa: E402
 from clouds_tf.models import losses  # noqa: E402
 from clouds_tf.models.metrics import Scores  # noqa: E402
 from clouds_tf.models.unet import unet  # noqa: E402
@@ -117,7 +118,7 @@ def main():
     )
     # Ours and theirs: Nadam on BCE + Dice, with the same scores.
     loss = losses.parse("bce_dice")
-    peer.compile(Nadam(2e-4), loss, [Scores()])
+    peer.compile(Nadam(2e-4), loss, [Scores(CLOUDS.class_names)])
     steps = {"forward": {PEER: forward(peer)}, "training": {PEER: peer.train_on_batch}}
     peak = {}
     for precision in ("float32", "bfloat16"):
@@ -126,7 +127,7 @@ def main():
         distribution.set_precision(precision)
         model = unet()
         steps["training"]["ours", precision] = training(Trainer(model, loss, num_steps=1))
-        folded = fuse_upsampling(fuse_batch_norm(model))
+        folded = fuse(model)
         steps["forward"]["ours", precision] = forward(folded)
         if precision == "float32":
             onnx = to_onnx(folded) if "forward" in FLAGS.modes else None

@@ -25,7 +25,7 @@ from benchmarks import measure, print_table  # noqa: E402
 
 from clouds_tf import rle, schema  # noqa: E402
 from clouds_tf.data import annotations, sample_data  # noqa: E402
-from clouds_tf.inference.fusing import fuse_batch_norm, fuse_upsampling  # noqa: E402
+from clouds_tf.inference.fusing import fuse  # noqa: E402
 from clouds_tf.models.unet import DECODER_CHANNELS, unet  # noqa: E402
 from clouds_tf.models.weights import load_encoder_weights  # noqa: E402
 from clouds_tf.serving import predictor  # noqa: E402
@@ -152,7 +152,7 @@ def network(folder, precision):
     distribution.set_precision(precision)
     model = unet(encoder="resnet34_preactivation")
     model.load_weights(os.path.join(folder, "ours.h5"))
-    model = fuse_upsampling(fuse_batch_norm(model))
+    model = fuse(model)
     image = tf.random.uniform([FLAGS.batch_size, *SIZE, 3], 0, 255)
     call = tf.function(lambda image: model(image, training=False))
     return lambda: call(image).numpy()

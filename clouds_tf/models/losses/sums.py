@@ -1,5 +1,6 @@
 """Losses by name, and weighted sums of them."""
 
+import inspect
 import re
 
 import tensorflow as tf
@@ -38,11 +39,13 @@ def _parse_term(term, spec):
         known = ", ".join([*LOSSES, *_SHORT])
         raise ValueError(f"loss: got {name!r} in {spec!r}, expected a sum of {known}")
     function = LOSSES[name]
-    known = function.__code__.co_varnames[2 : function.__code__.co_argcount]
+    known = list(inspect.signature(function).parameters)[2:]  # after mask and logits
     pairs = [_KNOB.fullmatch(knob) for knob in knobs.split(",")] if knobs else []
     if not all(pair and pair[1] in known for pair in pairs):
         expected = ", ".join(f"{knob}=NUMBER" for knob in known) or "nothing"
         raise ValueError(f"loss: got {name}({knobs}), expected {expected} in the brackets")
+    if float(weight or 1) == 0:
+        raise ValueError(f"loss: got {weight}*{name} in {spec!r}, expected a weight above 0")
     return float(weight or 1), function, {pair[1]: float(pair[2]) for pair in pairs}
 
 
@@ -58,6 +61,15 @@ class WeightedSum:
 
     def __call__(self, mask, logits):
         return tf.add_n([a * loss(mask, logits, **knobs) for a, loss, knobs in self._terms])
+
+    def __repr__(self):
+        return f"losses.parse({self.spec!r})"
+
+    def __eq__(self, other):
+        return isinstance(other, WeightedSum) and self._terms == other._terms
+
+    def __hash__(self):
+        return hash(self.spec)
 
     def get_config(self):
         return {"spec": self.spec}

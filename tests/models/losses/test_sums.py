@@ -33,7 +33,9 @@ def test_an_unknown_name_lists_those_that_are_known(spec):
         losses.parse(spec)
 
 
-@pytest.mark.parametrize("spec", ["", "bce+", "bce*2", "-1*bce", "bce dice", "focal(gamma=3"])
+@pytest.mark.parametrize(
+    "spec", ["", "bce+", "bce*2", "-1*bce", "0*bce", "bce+0.0*dice", "bce dice", "focal(gamma=3"]
+)
 def test_what_is_no_sum_is_refused(spec):
     with pytest.raises(ValueError, match="loss: got "):
         losses.parse(spec)
@@ -43,6 +45,12 @@ def test_what_is_no_sum_is_refused(spec):
 def test_an_unknown_knob_lists_those_that_are_known(knob):
     with pytest.raises(ValueError, match=rf"got focal\({knob}\), expected gamma=NUMBER, alpha=NUM"):
         losses.parse(f"focal({knob})")
+
+
+def test_a_loss_prints_as_what_makes_it():
+    loss = losses.parse("0.75*bce+0.25*dice")
+    assert repr(loss) == "losses.parse('0.75*bce+0.25*dice')"
+    assert loss == losses.parse("0.75*bce + 0.25*dice") != losses.parse("bce+dice")
 
 
 def test_a_loss_without_knobs_says_so():
