@@ -241,7 +241,8 @@ def test_impossible_arguments_are_named(arguments, message):
 def test_a_saved_model_comes_back_the_same(save_format, encoder, head, compiled, tmp_path):
     model = unet(3, width=0.0625, encoder=encoder, classification_head=head)
     if compiled:
-        model.compile("adam", {"logits": losses.parse("bce_dice")}, {"logits": Scores(class_names="abc")})
+        scores = Scores(class_names="abc")
+        model.compile("adam", {"logits": losses.parse("bce_dice")}, {"logits": scores})
     for fused in (model,) if compiled else (model, fuse(model)):
         path = str(tmp_path / ("model" + {"keras": ".keras", "h5": ".h5", "tf": ""}[save_format]))
         fused.save(path, save_format=save_format)
