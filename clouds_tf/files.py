@@ -1,13 +1,22 @@
-"""Files that appear whole or not at all."""
+"""Files that appear whole or not at all, and checks before any work is done."""
+
+from __future__ import annotations
 
 import contextlib
+import importlib.util
 import os
+import re
+import secrets
+from collections.abc import Iterator
 
 import tensorflow as tf
 
+# Names that `written_whole` gives to what it has not finished, now and in earlier versions.
+_UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
+
 
 @contextlib.contextmanager
-def written_whole(path):
+def written_whole(path: str) -> Iterator[str]:
     """Gives a temporary path beside `path`, which becomes `path` when the block ends without error.
 
     Works for files and for folders, locally and wherever tf.io.gfile does. The temporary name keeps
@@ -21,7 +30,8 @@ def written_whole(path):
     """
     path = path.rstrip("/")
     folder, name = os.path.split(path)
-    temporary = os.path.join(folder, f".{os.getpid()}.{name}")
+    # Random, because containers that share a folder also share process numbers.
+    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.{name}")
     if folder:
         tf.io.gfile.makedirs(folder)
     try:
@@ -35,16 +45,63 @@ def written_whole(path):
         raise
 
 
-def write_text(path, text):
+def is_unfinished(name: str) -> bool:
+    """Whether a file name is one that a killed `written_whole` leaves behind."""
+    return bool(_UNFINISHED.fullmatch(name))
+
+
+def write_text(path: str, text: str) -> None:
     """Writes a text file, whole or not at all."""
     with written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:
         file.write(text)
 
 
-def read_text(path):
+def read_text(path: str) -> str:
     """Reads a text file; FileNotFoundError names the path if there is none."""
     try:
         with tf.io.gfile.GFile(path) as file:
             return file.read()
     except tf.errors.NotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
+
+
+def check_output(path: str) -> None:
+    """Makes sure that a file can be written, so that no work is done in vain.
+
+    Args:
+        path: where a file will be written; its folder is made if there is none.
+
+    Raises:
+        ValueError: the path is a folder, or nothing can be written there; the reason is given.
+    """
+    if path.endswith("/") or tf.io.gfile.isdir(path):
+        raise ValueError(f"{path}: is a folder, expected the name of a file to write")
+    folder, name = os.path.split(path)
+    probe = os.path.join(folder, f".{secrets.token_hex(8)}.{name}")
+    try:
+        if folder:
+            tf.io.gfile.makedirs(folder)
+        with tf.io.gfile.GFile(probe, "w") as file:
+            file.write("")
+        tf.io.gfile.remove(probe)
+    except (tf.errors.OpError, OSError) as error:
+        reason = getattr(error, "message", None) or error
+        raise ValueError(f"{path}: cannot be written: {reason}") from None
+
+
+def require(module: str, extra: str, purpose: str) -> None:
+    """Makes sure that an optional package is installed.
+
+    Args:
+        module: name of the module to import, such as "matplotlib".
+        extra: the extra of clouds_tf that installs it, such as "plots".
+        purpose: what needs it, for the message.
+
+    Raises:
+        ValueError: the package is missing; the message has the command that installs it.
+    """
+    if importlib.util.find_spec(module) is None:
+        raise ValueError(
+            f"{purpose} needs the package {module}: in the folder of clouds_tf, run "
+            f"pip install -e '.[{extra}]'"
+        )

@@ -1,3 +1,6 @@
+import os
+import pathlib
+
 import pytest
 
 from clouds_tf import files
@@ -45,3 +48,35 @@ def test_a_folder_that_fails_is_removed(tmp_path):
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.json: no such file"):
         files.read_text(str(tmp_path / "nothing.json"))
+
+
+def test_two_writers_of_one_file_do_not_share_a_temporary_name(tmp_path):
+    path = str(tmp_path / "a.txt")
+    with files.written_whole(path) as one, files.written_whole(path) as other:
+        assert one != other
+        for temporary in (one, other):
+            assert files.is_unfinished(os.path.basename(temporary))
+            pathlib.Path(temporary).write_text("x")
+    assert os.listdir(tmp_path) == ["a.txt"]
+
+
+@pytest.mark.parametrize("name", ["a.txt", ".gitignore", "clouds-00000-of-00004.tfrecord"])
+def test_other_names_are_no_leftovers(name):
+    assert not files.is_unfinished(name)
+    assert files.is_unfinished(f".123.{name}")  # of earlier versions
+
+
+def test_an_output_is_checked_before_the_work(tmp_path):
+    files.check_output(str(tmp_path / "new" / "a.csv"))
+    assert os.listdir(tmp_path / "new") == []
+    with pytest.raises(ValueError, match="new: is a folder, expected the name of a file"):
+        files.check_output(str(tmp_path / "new"))
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ValueError, match="file/a.csv: cannot be written: "):
+        files.check_output(str(tmp_path / "file" / "a.csv"))
+
+
+def test_a_missing_package_is_named_with_its_extra():
+    files.require("numpy", "plots", "a picture")
+    with pytest.raises(ValueError, match=r"a picture needs .* no_such.*pip install -e '.\[plots\]'"):
+        files.require("no_such", "plots", "a picture")
