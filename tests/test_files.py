@@ -78,5 +78,5 @@ def test_an_output_is_checked_before_the_work(tmp_path):
 
 def test_a_missing_package_is_named_with_its_extra():
     files.require("numpy", "plots", "a picture")
-    with pytest.raises(ValueError, match=r"a picture needs .* no_such.*pip install -e '.\[plots\]'"):
+    with pytest.raises(ValueError, match=r"a picture needs .* no_such.* -e '.\[plots\]'"):
         files.require("no_such", "plots", "a picture")

@@ -8,7 +8,6 @@ A run that was killed is finished by the same command. With --verify, R is only 
 import cli
 
 from absl import flags
-from tqdm import tqdm
 
 from clouds_tf import schema
 from clouds_tf.data import shards
@@ -16,7 +15,9 @@ from clouds_tf.data import shards
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.")
 flags.DEFINE_string("output_dir", None, "Folder for the shards.", required=True)
-flags.DEFINE_integer("num_shards", 16, "Number of files.", lower_bound=1)
+flags.DEFINE_integer(
+    "num_shards", None, "Number of files; default: 16, or fewer for fewer images.", lower_bound=1
+)
 flags.DEFINE_integer("num_folds", 5, "Number of folds.", lower_bound=2)
 cli.DEFINE_size("image_size", None, "Reduce the images to this size; without it, as they are.")
 cli.DEFINE_size("mask_size", schema.IMAGE_SIZE, "Size of the masks that the RLE encodes.")
@@ -40,12 +41,7 @@ def main():
         return
     if FLAGS.data_dir is None:
         raise ValueError("--data_dir: got nothing, expected a folder")
-    with tqdm(unit="image", disable=None) as bar:
-
-        def progress(done, total):
-            bar.total = total
-            bar.update(done - bar.n)
-
+    with cli.progress_bar("image") as progress:
         info = shards.write_records(
             FLAGS.data_dir,
             FLAGS.output_dir,

@@ -4,6 +4,8 @@ import codecs
 import csv
 import gzip
 import typing
+import warnings
+import zlib
 
 import numpy as np
 import pandas as pd
@@ -14,6 +16,10 @@ from clouds_tf import files, rle
 from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE, LABEL_COLUMN, RLE_COLUMN
 
 _ROWS_AT_A_TIME = 1024  # bounds memory: a row is about 17 kB of text
+_LISTED_FAULTS = 10  # in an error
+_MAX_FOLDS = 1000
+_TELLING_STEPS = 100  # the fewest steps from run to run that tell the height of masks
+_TELLING_SHARE = 0.25  # of all steps; it is 0.63 to 0.74 in the masks of the competition
 
 
 class Fault(typing.NamedTuple):
@@ -28,11 +34,14 @@ class Fault(typing.NamedTuple):
 
 
 def raise_faults(faults):
-    """Raises one ValueError that lists all faults, one a line; none, and nothing happens."""
+    """Raises one ValueError that lists the first ten faults, one a line; nothing without faults."""
     if len(faults) == 1:
         raise ValueError(str(faults[0]))
     if faults:
-        raise ValueError("\n  ".join([f"{len(faults)} faults:", *map(str, faults)]))
+        lines = [f"{len(faults)} faults:", *map(str, faults[:_LISTED_FAULTS])]
+        if len(faults) > _LISTED_FAULTS:
+            lines.append(f"and {len(faults) - _LISTED_FAULTS} more")
+        raise ValueError("\n  ".join(lines))
 
 
 def read_rows(path):
@@ -117,16 +126,25 @@ def _read_frames(path, columns):
 def _parse(path, text):
     options = {"dtype": str, "keep_default_na": False, "skip_blank_lines": False}
     try:
-        for frame in pd.read_csv(text, chunksize=_ROWS_AT_A_TIME, **options):
-            yield frame.fillna("")
+        with warnings.catch_warnings():
+            # Rows longer than the header: pandas would drop cells, or make an index of them.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frames = pd.read_csv(text, chunksize=_ROWS_AT_A_TIME, index_col=False, **options)
+            for frame in frames:
+                yield frame.fillna("")
+    except pd.errors.ParserWarning:
+        raise ValueError(
+            f"{path}: rows have more cells than the header has columns (commas at their ends?)"
+        ) from None
     except (
         pd.errors.EmptyDataError,
         pd.errors.ParserError,
         EOFError,
         OSError,
         ValueError,
+        zlib.error,
     ) as error:
-        raise ValueError(f"{path}: not a CSV file: {error}") from None
+        raise ValueError(f"{path}: not a CSV file, or damaged: {error}") from None
 
 
 def read_csv(path, size=IMAGE_SIZE):
@@ -215,7 +233,29 @@ def read_folds(path, filenames):
     folds = dict(zip(frame["filename"], frame["fold"]))
     faults += [Fault(path, 0, f"no fold for {name}") for name in filenames if name not in folds]
     raise_faults(faults)
-    return np.array([int(folds[name]) for name in filenames], np.int64)
+    taken = np.array([int(folds[name]) for name in filenames], np.int64)
+    check_folds(taken, path)
+    return taken
+
+
+def check_folds(folds, origin):
+    """Makes sure that every fold from 0 to the last one has an image.
+
+    Args:
+        folds: the fold of each image, int [N].
+        origin: where the folds come from, for the message.
+
+    Raises:
+        ValueError: a fold has no image, or there are more than 1,000; says which.
+    """
+    if max(folds, default=0) >= _MAX_FOLDS:
+        raise ValueError(f"{origin}: got the fold {max(folds)}, expected less than {_MAX_FOLDS}")
+    empty = sorted(set(range(max(folds, default=0) + 1)) - set(map(int, folds)))
+    if empty:
+        raise ValueError(
+            f"{origin}: no image has the fold {', '.join(map(str, empty))}; expected images in "
+            f"every fold from 0 to {max(folds, default=0)}"
+        )
 
 
 def write_table(path, columns, rows):
@@ -224,6 +264,42 @@ def write_table(path, columns, rows):
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def check_geometry(table, size, path, flag):
+    """Makes sure that masks can be of a size, by the step from run to run.
+
+    Masks are blunt shapes, so that most runs begin one column after the run before them: the most
+    frequent step between starts is the height of the masks.
+
+    Args:
+        table: as `read_csv` gives it; its masks have been read as those of `size`.
+        size: (height, width).
+        path: the file, for the message.
+        flag: the flag that sets the size, for the message.
+
+    Raises:
+        ValueError: the runs are those of masks of another height.
+    """
+    height = _height(table[list(CLASS_NAMES)].to_numpy().ravel())
+    if height is not None and height != size[0]:
+        raise ValueError(
+            f"{path}: the runs are those of masks of {height} rows, got {size[0]}x{size[1]} "
+            f"(height x width); give their size with {flag}"
+        )
+
+
+def _height(rles):
+    """The height of the masks of some RLE, None where it does not show."""
+    steps = []
+    for text in filter(None, rles):
+        steps.append(np.diff(np.array(text.split()[::2], np.int64)))
+        if sum(map(len, steps)) > 1_000_000:
+            break
+    values, counts = np.unique(np.concatenate([[], *steps]), return_counts=True)
+    if counts.sum() < _TELLING_STEPS or counts.max() < _TELLING_SHARE * counts.sum():
+        return None
+    return int(values[counts.argmax()])
 
 
 def presence(table):

@@ -20,27 +20,31 @@ def run(function, jobs, num_workers):
             futures = [executor.submit(function, *job) for job in jobs]
             for future in concurrent.futures.as_completed(futures):
                 yield future.result()
+        except concurrent.futures.process.BrokenProcessPool:
+            raise ValueError(
+                "a worker process was killed, perhaps for want of memory; the same command goes on "
+                "where it stopped, with less memory if --num_workers is lower"
+            ) from None
         except BaseException:
             executor.shutdown(cancel_futures=True)
             raise
 
 
 def run_in_beam(function, jobs, runner, beam_options):
-    """Calls function(*job) for every job in Apache Beam, and gives the first argument of each."""
+    """Calls function(*job) for every job in an Apache Beam pipeline; jobs should be small."""
     try:
         import apache_beam as beam
     except ImportError:
         raise ValueError(
-            f"runner: {runner} needs Apache Beam: pip install clouds_tf[beam]"
+            f"runner: {runner} needs Apache Beam: in the folder of clouds_tf, run "
+            "pip install -e '.[beam]'"
         ) from None
     options = beam.options.pipeline_options.PipelineOptions(
         list(beam_options), runner=f"{runner.title()}Runner"
     )
     with beam.Pipeline(options=options) as pipeline:
         # Without the reshuffle, one worker would take all jobs.
-        shards = pipeline | beam.Create(jobs) | beam.Reshuffle()
-        shards | beam.MapTuple(function)
-    return [path for path, *_ in jobs]
+        pipeline | beam.Create(jobs) | beam.Reshuffle() | beam.MapTuple(function)
 
 
 def _end_with_parent():

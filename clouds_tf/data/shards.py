@@ -3,7 +3,6 @@
 import hashlib
 import json
 import os
-import re
 
 import numpy as np
 import tensorflow as tf
@@ -17,6 +16,9 @@ from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE, TRAIN_CSV, TRAIN_IMAGES
 INFO_FILE = "dataset_info.json"
 FOLDS_FILE = "folds.csv"
 REJECTED_FILE = "rejected.csv"
+_SKEW = 0.02  # of the ratio of the sides, between an image and its masks
+_PLAN_ENDING = ".plan.json"  # of what a shard will hold, for runners elsewhere
+_DEFAULT_SHARDS = 16
 
 
 def read_shard(path, num_examples):
@@ -44,12 +46,21 @@ def read_shard(path, num_examples):
     return readable.concatenate(tf.data.Dataset.from_tensors(path).map(fail)).take(num_examples)
 
 
-def _read_image(path, image_size, jpeg_quality):
+def _read_image(path, image_size, mask_size, jpeg_quality):
     """The bytes of a JPEG, reduced to image_size if that is given, and their (height, width)."""
+    if os.path.islink(path) and not os.path.exists(path):
+        raise ValueError(f"a link to {os.readlink(path)}, which is not there")
     try:
         encoded = tf.io.read_file(path).numpy()
         if not encoded.startswith(b"\xff\xd8"):  # tf.io.decode_jpeg reads PNG and GIF too
             raise ValueError(f"not a JPEG, its first bytes are {encoded[:8]}")
+        height, width = tf.io.extract_jpeg_shape(encoded)[:2].numpy().tolist()
+        rows, columns = mask_size
+        if abs(height * columns - width * rows) > _SKEW * width * rows + max(rows, columns):
+            raise ValueError(
+                f"{height}x{width} (height x width) is another shape than the masks' {rows}x"
+                f"{columns}; is it rotated, or cut?"
+            )
         # A look at the header is not enough: a truncated file shows only when it is decoded.
         tf.io.decode_jpeg(encoded, channels=3, ratio=1 if image_size else 8)
         if image_size:
@@ -61,6 +72,10 @@ def _read_image(path, image_size, jpeg_quality):
         raise ValueError("no such image, but the CSV has rows for it") from None
     except tf.errors.InvalidArgumentError:
         raise ValueError("not a whole, readable JPEG") from None
+    except tf.errors.OpError as error:
+        if tf.io.gfile.isdir(path):
+            raise ValueError("a folder, expected a JPEG file") from None
+        raise ValueError(f"cannot be read: {error.message}") from None
 
 
 def _sha256(path):
@@ -109,7 +124,7 @@ def write_shard(path, members, images_dir, image_size, mask_size, jpeg_quality, 
     with files.written_whole(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
         for image, (filename, rles, fold) in zip(images, members):
             try:
-                encoded, size = _read_image(image, image_size, jpeg_quality)
+                encoded, size = _read_image(image, image_size, mask_size, jpeg_quality)
             except ValueError as error:
                 faults.append(annotations.Fault(image, 0, str(error)))
                 continue
@@ -139,12 +154,12 @@ def _read_card(path):
     return card["shard"], [annotations.Fault(*fault) for fault in card["faults"]]
 
 
-def check_images(images):
-    """Reads JPEG files and gives a list of Fault."""
+def check_images(images, mask_size):
+    """Reads JPEG files of masks of this size and gives a list of Fault."""
     faults = []
     for image in images:
         try:
-            _read_image(image, None, None)
+            _read_image(image, None, mask_size, None)
         except ValueError as error:
             faults.append(annotations.Fault(image, 0, str(error)))
     return faults
@@ -152,7 +167,7 @@ def check_images(images):
 
 def plan(
     data_dir,
-    num_shards=16,
+    num_shards=None,
     num_folds=5,
     mask_size=IMAGE_SIZE,
     seed=0,
@@ -166,7 +181,8 @@ def plan(
 
     Args:
         data_dir: a folder with train.csv and train_images/.
-        num_shards: number of files, from 1 to the number of images.
+        num_shards: number of files, from 1 to the number of images; None takes 16, or one for each
+            image where there are fewer.
         num_folds: number of folds, from 2.
         mask_size: (height, width) of the masks that the RLE encodes.
         seed: of the folds and of the order.
@@ -176,17 +192,29 @@ def plan(
     Returns:
         A list of shards, each a list of (file name, four RLE, fold), and the list of faults in
         train.csv.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no train.csv, its masks are of another size, a name
+            to exclude is unknown, a fold is empty, or an argument is out of its range.
     """
     csv_path = os.path.join(data_dir, TRAIN_CSV)
-    excluded = set(files.read_text(exclude).split()) if exclude else set()
+    lines = files.read_text(exclude).splitlines() if exclude else []
+    excluded = {line.strip() for line in lines} - {""}
     table, named, faults = annotations.check_csv(csv_path, mask_size, excluded)
     images_dir = os.path.join(data_dir, TRAIN_IMAGES)
     found = tf.io.gfile.listdir(images_dir) if tf.io.gfile.isdir(images_dir) else []
+    unknown = sorted(excluded - named - set(found))
+    if unknown:
+        raise ValueError(f"{exclude}: no image has the name {', '.join(map(repr, unknown))}")
+    if not faults:
+        annotations.check_geometry(table, mask_size, csv_path, "--mask_size")
     faults += [
         annotations.Fault(os.path.join(images_dir, name), 0, f"no rows for it in {csv_path}")
         for name in sorted(found)
         if name.endswith(".jpg") and name not in named | excluded
     ]
+    if num_shards is None:
+        num_shards = max(1, min(_DEFAULT_SHARDS, len(table)))
     if not 1 <= num_shards <= len(table):
         annotations.raise_faults(faults)
         raise ValueError(
@@ -196,6 +224,7 @@ def plan(
         folds = annotations.read_folds(folds_csv, table["filename"])
     else:
         folds = annotations.split_into_folds(annotations.presence(table), num_folds, seed)
+        annotations.check_folds(folds, "num_folds")
     random_order = np.random.default_rng(seed).permutation(len(table))
     order = random_order[np.argsort(folds[random_order], kind="stable")]
     filenames, rles = table["filename"].tolist(), table[list(CLASS_NAMES)].values.tolist()
@@ -209,7 +238,7 @@ def plan(
 def write_records(
     data_dir,
     output_dir,
-    num_shards=16,
+    num_shards=None,
     num_folds=5,
     image_size=None,
     mask_size=IMAGE_SIZE,
@@ -258,17 +287,17 @@ def write_records(
     images_dir = os.path.join(data_dir, TRAIN_IMAGES)
     if faults and on_error == "fail":
         images = [[os.path.join(images_dir, x) for x, _, _ in members] for members in shards]
-        faults += sum(runners.run(check_images, [(x,) for x in images], num_workers), [])
+        faults += sum(runners.run(check_images, [(x, mask_size) for x in images], num_workers), [])
         annotations.raise_faults(sorted(faults))
     _remove_leftovers(output_dir)
-    names = [f"clouds-{i:05d}-of-{num_shards:05d}.tfrecord" for i in range(num_shards)]
+    names = [f"clouds-{i:05d}-of-{len(shards):05d}.tfrecord" for i in range(len(shards))]
     how = (images_dir, image_size, mask_size, jpeg_quality, on_error)
     jobs = [(os.path.join(output_dir, x), members, *how) for x, members in zip(names, shards)]
     entries, total, done = [], sum(map(len, shards)), 0
     if runner == "local":
         paths = runners.run(write_shard, jobs, num_workers)
     else:
-        paths = runners.run_in_beam(write_shard, jobs, runner, beam_options)
+        paths = _write_in_beam(jobs, runner, beam_options)
     for entry, found in map(_read_card, paths):
         faults += found
         if entry:
@@ -281,6 +310,8 @@ def write_records(
     elif faults:
         rejected = os.path.join(output_dir, REJECTED_FILE)
         annotations.write_table(rejected, annotations.Fault._fields, faults)
+    if not done:
+        raise ValueError(f"{images_dir}: no image can be read; {len(faults)} faults")
     members = sorted((filename, fold) for shard in shards for filename, _, fold in shard)
     annotations.write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
     info = {
@@ -298,10 +329,29 @@ def write_records(
     return info
 
 
+def _write_in_beam(jobs, runner, beam_options):
+    """Writes shards in Apache Beam, which gets their plans by way of files.
+
+    The RLE of all images are 200 MB of text and more, too much for a description of a pipeline.
+    """
+    for path, members, *_ in jobs:
+        files.write_text(path + _PLAN_ENDING, json.dumps(members))
+    small = [(path, *how) for path, _, *how in jobs]
+    runners.run_in_beam(_write_planned_shard, small, runner, beam_options)
+    for path, *_ in jobs:
+        tf.io.gfile.remove(path + _PLAN_ENDING)
+        yield path
+
+
+def _write_planned_shard(path, *how):
+    """Writes a shard whose members are in a file beside it."""
+    write_shard(path, json.loads(files.read_text(path + _PLAN_ENDING)), *how)
+
+
 def _remove_leftovers(output_dir):
     """Removes what a killed run left half-written, and what says that all is well."""
     for name in tf.io.gfile.listdir(output_dir) if tf.io.gfile.isdir(output_dir) else ():
-        if re.fullmatch(r"\.\d+\..*", name) or name in (INFO_FILE, REJECTED_FILE):
+        if files.is_unfinished(name) or name in (INFO_FILE, REJECTED_FILE):
             tf.io.gfile.remove(os.path.join(output_dir, name))
 
 
@@ -313,7 +363,15 @@ def read_info(records_dir):
         ValueError: other classes, another version of the schema, or a shard of another length.
     """
     path = os.path.join(records_dir, INFO_FILE)
-    info = json.loads(files.read_text(path))
+    try:
+        info = json.loads(files.read_text(path))
+        for key in ("num_examples", "num_folds", "mask_size", "shards"):
+            info[key]
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(
+            f"{path}: damaged, or not written by make_tfrecords ({error!r}); the command that "
+            "wrote these records mends it"
+        ) from None
     for key, expected in (("schema_version", SCHEMA_VERSION), ("class_names", list(CLASS_NAMES))):
         if info.get(key) != expected:
             raise ValueError(f"{path}: {key}: got {info.get(key)}, expected {expected}")

@@ -158,3 +158,37 @@ def test_all_faults_are_found_and_the_other_images_kept(tmp_path):
     assert "b.jpg has no row for Gravel, Sugar" in faults[0].reason
     with pytest.raises(ValueError, match="^5 faults:\n"):
         annotations.read_csv(path, (4, 5))
+
+
+def test_commas_at_the_ends_of_rows_are_an_error(tmp_path):
+    lines = [line + "," for line in _four("a.jpg", "1 2", "", "", "")]
+    with pytest.raises(ValueError, match="train.csv: rows have more cells than the header"):
+        annotations.read_csv(_write(tmp_path, *lines), (4, 5))
+
+
+def test_damaged_gzip_is_named(tmp_path):
+    path = tmp_path / "train.csv.gz"
+    lines = [line for i in range(300) for line in _four(f"{i}.jpg", f"{i % 7 + 1} 2", "", "", "")]
+    content = bytearray(gzip.compress("\n".join([HEADER, *lines]).encode()))
+    content[len(content) // 2] ^= 255
+    path.write_bytes(content)
+    with pytest.raises(ValueError, match="train.csv.gz: not a CSV file, or damaged"):
+        annotations.read_csv(str(path), (4, 5))
+
+
+def test_many_faults_are_counted_and_the_first_ones_listed(tmp_path):
+    path = _write(tmp_path, *(f"{i}.jpg_Cirrus," for i in range(81)))
+    with pytest.raises(ValueError, match="81 faults:") as error:
+        annotations.read_rows(path)
+    lines = str(error.value).splitlines()
+    assert len(lines) == 12 and lines[-1] == "  and 71 more"
+
+
+@pytest.mark.parametrize("height, got", [(1400, (2100, 1400)), (350, (1400, 2100))])
+def test_the_height_of_real_masks_shows(height, got):
+    folder = {1400: "clouds_small/train.csv", 350: "clouds_full/train.csv.gz"}[height]
+    path = real_data(folder.split("/")[0]) / folder.split("/")[1]
+    table = annotations.read_csv(str(path), (height, height * 3 // 2)).head(100)
+    annotations.check_geometry(table, (height, height * 3 // 2), "train.csv", "--mask_size")
+    with pytest.raises(ValueError, match=f"masks of {height} rows, got .*give .* with --mask_size"):
+        annotations.check_geometry(table, got, "train.csv", "--mask_size")
