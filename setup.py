@@ -1,5 +1,9 @@
-"""All metadata stands in setup.cfg; this file lets older pip versions install in place."""
+"""Settings are in setup.cfg; here are only the folders that are packages under another name."""
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
-setup()
+setup(
+    # The programs and the trained weights stand beside the package, and inside it in a wheel.
+    packages=[*find_packages(include=["clouds_tf*"]), "clouds_tf.tools", "clouds_tf.tools.benchmarks"],
+    package_dir={"clouds_tf.tools": "tools"},
+)
