@@ -14,7 +14,8 @@ from clouds_tf import files, schema
 from clouds_tf.data import input_pipeline, shards
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
 from clouds_tf.models import losses, weights
-from clouds_tf.models.unet import ENCODERS, unet
+from clouds_tf.models.encoders import ENCODERS
+from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution, workdir
 from clouds_tf.training.fit import fit
 from clouds_tf.training.optimizers import OPTIMIZERS

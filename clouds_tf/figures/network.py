@@ -26,9 +26,10 @@ def network(down, up, title):
     """
     figure = new_figure(1.5 * WIDTH, 1.1 * WIDTH)
     axes = figure.subplots()
-    axes.set(title=title, xlim=(-0.6, 3.6), ylim=(0.5 - len(down), 0.5))
+    heights = sorted({stage["height"] for stage in down + up}, reverse=True)
+    row = {height: -depth for depth, height in enumerate(heights)}
+    axes.set(title=title, xlim=(-0.6, 3.6), ylim=(0.5 - len(row), 0.5))
     axes.set_axis_off()
-    row = {stage["height"]: -depth for depth, stage in enumerate(down)}
     columns = [0] * (len(down) - 1) + [1] + [2] * (len(up) - 1) + [3]
     places = [(x, row[stage["height"]]) for x, stage in zip(columns, down + up)]
     boxes = [
@@ -51,6 +52,7 @@ def network(down, up, title):
 
     for start in range(len(boxes) - 1):
         arrow(start, start + 1, ink())
-    for start in range(1, len(down) - 1):  # not from the image
-        arrow(start, 2 * (len(down) - 1) - start, NEUTRAL)
+    ends = {stage["height"]: end for end, stage in enumerate(up[:-1], start=len(down))}
+    for start, stage in enumerate(down[1:-1], start=1):
+        arrow(start, ends[stage["height"]], NEUTRAL)
     return figure

@@ -4,8 +4,6 @@ import tensorflow as tf
 
 from clouds_tf.keras import keras
 
-layers = keras.layers
-
 
 def _affine(x, scale, offset, mean, variance, epsilon):
     """scale * (x - mean) / sqrt(variance + epsilon) + offset, in one pass; in the dtype of x."""
@@ -84,7 +82,7 @@ def normalize_over_replicas(x, scale, offset, epsilon):
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
-class BatchNorm(layers.BatchNormalization):
+class BatchNorm(keras.layers.BatchNormalization):
     """Keras' batch norm, whose statistics are of the images of all replicas.
 
     Keras' own `synchronized` takes six sums over replicas, and adds and multiplies whole maps one

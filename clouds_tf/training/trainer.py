@@ -5,7 +5,7 @@ import math
 
 import tensorflow as tf
 
-from clouds_tf.models.encoders.resnet import encoder_layers
+from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.metrics import Scores
 from clouds_tf.schema import CLASS_NAMES
 from clouds_tf.training.averaging import MovingAverage

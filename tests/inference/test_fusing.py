@@ -6,8 +6,9 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.inference.fusing import fuse, fuse_batch_norm
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
+from clouds_tf.models.encoders import ENCODERS
 from clouds_tf.models.metrics import Scores
-from clouds_tf.models.unet import ENCODERS, unet
+from clouds_tf.models.unet import unet
 from clouds_tf.models.upsampling import UpsampleConv
 
 layers = keras.layers

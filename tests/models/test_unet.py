@@ -7,8 +7,9 @@ import tensorflow as tf
 from clouds_tf.inference.fusing import fuse
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
+from clouds_tf.models.encoders import ENCODERS
 from clouds_tf.models.metrics import Scores
-from clouds_tf.models.unet import ENCODERS, CropLike, ReflectPad, outline, unet
+from clouds_tf.models.unet import CropLike, ReflectPad, outline, unet
 
 WIDTH = 0.125
 
@@ -192,14 +193,14 @@ def test_outline_is_that_of_the_papers(encoder):
     # ResNet's table 1 and the decoder's channels, here a 16th of them, and never less than 16.
     down, up = outline(unet(width=0.0625, encoder=encoder), (64, 96))
     names = ["image", "stem", "stage1", "stage2", "stage3", "stage4"]
-    assert [stage["name"] for stage in down] == names
-    assert [stage["convolutions"] for stage in down] == [0, 1, 6, 8, 12, 6]
-    assert [stage["height"] for stage in down] == [64, 32, 16, 8, 4, 2]
-    assert [stage["channels"] for stage in down] == [3, 16, 16, 16, 16, 32]
-    assert [stage["name"] for stage in up] == [f"decoder{n}" for n in range(1, 6)] + ["head"]
-    assert [stage["convolutions"] for stage in up] == [2, 2, 2, 2, 2, 1]
-    assert [stage["width"] for stage in up] == [6, 12, 24, 48, 96, 96]
-    assert [stage["channels"] for stage in up] == [16, 16, 16, 16, 16, 4]
+    assert [stage.name for stage in down] == names
+    assert [stage.convolutions for stage in down] == [0, 1, 6, 8, 12, 6]
+    assert [stage.height for stage in down] == [64, 32, 16, 8, 4, 2]
+    assert [stage.channels for stage in down] == [3, 16, 16, 16, 16, 32]
+    assert [stage.name for stage in up] == [f"decoder{n}" for n in range(1, 6)] + ["head"]
+    assert [stage.convolutions for stage in up] == [2, 2, 2, 2, 2, 1]
+    assert [stage.width for stage in up] == [6, 12, 24, 48, 96, 96]
+    assert [stage.channels for stage in up] == [16, 16, 16, 16, 16, 4]
 
 
 def test_the_summary_reads_like_the_paper(model):

@@ -176,16 +176,16 @@ def test_an_error_lists_what_is_missing_unexpected_and_misshapen(model, tmp_path
         np.testing.assert_array_equal(left, right)
 
 
-def test_swapped_architectures_are_errors(model, preactivation, tmp_path):
+def test_weights_of_the_other_encoder_are_errors(model, preactivation, tmp_path):
     torch = _write_safetensors(tmp_path / "a.safetensors", _torch_tensors())
     keras = _write_h5(tmp_path / "a.h5", _keras_tensors())
-    with pytest.raises(ValueError, match="missing: .*stage1_block.*|missing: .*stage4_bn"):
+    with pytest.raises(ValueError, match="unet_resnet34_preactivation takes .* ends in .h5"):
         load_encoder_weights(preactivation, torch)
-    with pytest.raises(ValueError, match="missing: .*projection_bn.*unexpected: .*bn_data"):
+    with pytest.raises(ValueError, match="unet_resnet34 takes .* ends in .safetensors"):
         load_encoder_weights(model, keras)
 
 
-def test_wrong_files_are_errors(model, tmp_path):
+def test_wrong_files_are_errors(model, preactivation, tmp_path):
     whole = _write_safetensors(tmp_path / "a.safetensors", _torch_tensors())
     wrong = {
         "cut.safetensors": open(whole, "rb").read()[:-10],
@@ -199,10 +199,10 @@ def test_wrong_files_are_errors(model, tmp_path):
         path = tmp_path / name
         path.write_bytes(content)
         with pytest.raises(ValueError, match=name):
-            load_encoder_weights(model, str(path))
-    for name in ("none.safetensors", "none.h5"):
+            load_encoder_weights(preactivation if name.endswith(".h5") else model, str(path))
+    for name, fitting in (("none.safetensors", model), ("none.h5", preactivation)):
         with pytest.raises(FileNotFoundError):
-            load_encoder_weights(model, str(tmp_path / name))
+            load_encoder_weights(fitting, str(tmp_path / name))
 
 
 def _save(model, folder):

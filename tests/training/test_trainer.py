@@ -6,8 +6,8 @@ import tensorflow as tf
 from program import SIZE, batches, network, trainer
 
 from clouds_tf.models import losses
-from clouds_tf.models.encoders.resnet import encoder_layers
-from clouds_tf.models.unet import ENCODERS, unet
+from clouds_tf.models.encoders import ENCODERS, encoder_layers
+from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import OPTIMIZERS
 from clouds_tf.training.steps import PRESENCE_WEIGHT

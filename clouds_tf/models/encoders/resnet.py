@@ -1,8 +1,15 @@
-"""ResNet-34 twice, as encoders of the U-Net: activation after the addition, and before it."""
+"""ResNet-34 in two versions: activation after the addition, and before it."""
+
+from __future__ import annotations
 
 import functools
+import re
+from collections.abc import Iterator
+from typing import Any
 
 from clouds_tf.keras import keras
+from clouds_tf.models.encoders.interface import Encoder
+from clouds_tf.models.encoders.published import read_keras_h5, read_torch
 from clouds_tf.models.normalization import BatchNorm
 
 layers = keras.layers
@@ -18,8 +25,8 @@ _norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
 _norm_preactivation = functools.partial(BatchNorm, momentum=0.99, epsilon=2e-5)
 
 
-def scale_channels(channels, width):
-    """A number of channels times a width, to the nearest multiple of 8, and at least 16.
+def scale_channels(channels: int, width: float) -> int:
+    """Multiplies channels by a width and rounds to a multiple of 8, at least 16.
 
     GPUs are fastest on multiples of 8; and below 16 channels the gradient of a 1x1 convolution at
     stride 2 corrupts memory on CPUs (oneDNN in TensorFlow 2.15).
@@ -27,8 +34,10 @@ def scale_channels(channels, width):
     return max(16, 8 * round(channels * width / 8))
 
 
-def _conv(x, filters, kernel_size, strides, name, dtype=None):
-    """A convolution without bias, padded like torchvision's: the same number on both sides.
+def _conv(
+    x: Any, filters: int, kernel_size: int, strides: int, name: str, dtype: str | None = None
+) -> Any:
+    """Applies a convolution without bias, padded alike on both sides as in torchvision.
 
     Keras' "same" pads an even input at stride 2 only at its end, which shifts every feature by half
     a pixel against weights that were trained with symmetric padding.
@@ -49,20 +58,21 @@ def _conv(x, filters, kernel_size, strides, name, dtype=None):
     )(x)
 
 
-def _stem(x, width, norm):
-    """Convolution and pooling, of stride 2 each: the maps before and after the pooling.
+def _stem(x: Any, width: float, norm: Any) -> tuple[Any, Any]:
+    """Applies a convolution and a pooling of stride 2 each; returns the maps after either.
 
-    The convolution, and what scales the image before it, are float32 in every precision: their
-    rounding shifts whole images, and was six sevenths of what bfloat16 changed in the logits.
+    The convolution, and the scaling of the image before it, stay float32 in every precision: their
+    rounding shifts whole images, and made up six sevenths of the difference that bfloat16 made to
+    the logits.
     """
     x = _conv(x, scale_channels(64, width), 7, 2, "stem_conv", dtype="float32")
     x = layers.ReLU(name="stem_relu")(norm(name="stem_bn")(x))
-    # Zeros are a fair padding of a maximum: nothing is below zero after the ReLU.
+    # Padding a maximum with zeros is exact: nothing is below zero after the ReLU.
     padded = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     return x, layers.MaxPool2D(3, 2, name="stem_pool")(padded)
 
 
-def _blocks(width):
+def _blocks(width: float) -> Iterator[list[tuple[str, int, int]]]:
     """Yields, for every stage, the (name, filters, strides) of its residual blocks."""
     for stage, (blocks, channels) in enumerate(zip(STAGE_BLOCKS, STAGE_CHANNELS), start=1):
         strides = [1 if stage == 1 else 2] + [1] * (blocks - 1)
@@ -72,8 +82,8 @@ def _blocks(width):
         ]
 
 
-def _block(x, filters, strides, name):
-    """Two 3x3 convolutions beside the identity, or a projection where the shape changes."""
+def _block(x: Any, filters: int, strides: int, name: str) -> Any:
+    """Adds two 3x3 convolutions to the identity, or to a projection where the shape changes."""
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
         shortcut = _conv(x, filters, 1, strides, f"{name}_projection_conv")
@@ -85,15 +95,15 @@ def _block(x, filters, strides, name):
     return layers.ReLU(name=f"{name}_relu2")(x)
 
 
-def resnet34(image, width=1.0):
-    """Applies a ResNet-34 with the activation after the addition (version 1), as torchvision's.
+def resnet34(image: Any, width: float = 1.0) -> list[Any]:
+    """Applies torchvision's ResNet-34, with the activation after the addition (version 1).
 
-    He et al., "Deep Residual Learning for Image Recognition", 2015, table 1 and figure 3. With its
-    pooling and 1000-way classifier it has 21,797,672 trainable parameters, as torchvision's.
+    He et al., "Deep Residual Learning for Image Recognition", 2015, table 1 and figure 3. With
+    pooling and a 1000-way classifier it has torchvision's 21,797,672 trainable parameters.
 
     Args:
-        image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32. It is scaled here, by the
-            mean and standard deviation of ImageNet.
+        image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32. The encoder scales it by
+            the mean and standard deviation of ImageNet.
         width: multiplies the channels of every stage; 1 is the ResNet-34 of the paper.
 
     Returns:
@@ -115,29 +125,29 @@ def resnet34(image, width=1.0):
     return features
 
 
-def resnet34_preactivation(image, width=1.0):
-    """Applies a ResNet-34 with the activation before the convolutions, as segmentation_models'.
+def resnet34_preactivation(image: Any, width: float = 1.0) -> list[Any]:
+    """Applies segmentation_models' ResNet-34, with the activation before the convolutions.
 
     He et al., "Identity Mappings in Deep Residual Networks", 2016, figure 4 (e), in the form of
     MXNet and `classification_models`: batch norm of the image instead of a fixed scaling, and a
-    projection in the first block of every stage, of the first too.
+    projection in the first block of every stage, including the first.
 
     Args:
         image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32.
         width: multiplies the channels of every stage.
 
     Returns:
-        Five feature maps as of `resnet34`. Those of the stages are activated by the batch norm and
-        ReLU that come next: of the following stage's first block, and after the last stage.
+        Five feature maps of the shapes of `resnet34`. Those of the stages are taken after the batch
+        norm and ReLU that come next: in the following stage's first block, and after the last.
     """
 
-    def activated(x, name):
+    def activated(x: Any, name: str) -> Any:
         x = _norm_preactivation(name=name.format("bn"))(x)
         return layers.ReLU(name=name.format("relu"))(x)
 
     constant = keras.initializers.Constant
-    # From ImageNet's statistics on: from 0 and 1, the first hundred steps would evaluate images of
-    # 0..255 unscaled, which float16 does not bear.
+    # The moving statistics start at ImageNet's: from 0 and 1, the first hundred steps would
+    # evaluate images of 0..255 unscaled, which overflows float16.
     x = _norm_preactivation(
         name="stem_image_bn",
         dtype="float32",
@@ -161,6 +171,54 @@ def resnet34_preactivation(image, width=1.0):
     return features
 
 
-def encoder_layers(model):
-    """The layers of a model that belong to its encoder: those of the stem and of the stages."""
-    return [layer for layer in model.layers if layer.name.startswith(("stem_", "stage"))]
+def _torchvision_name(name: str) -> str:
+    """Translates stage2_block1_projection_conv/kernel into layer2.0.downsample.0.weight."""
+    layer, variable = name.split("/")
+    block = re.fullmatch(r"stage(\d)_block(\d)_(\w+)", layer)
+    if block:
+        stage, number, part = block.groups()
+        part = {"projection_conv": "downsample.0", "projection_bn": "downsample.1"}.get(part, part)
+        layer = f"layer{stage}.{int(number) - 1}.{part}"
+    else:
+        layer = {"stem_conv": "conv1", "stem_bn": "bn1"}.get(layer, layer)
+    variables = {
+        "kernel": "weight",
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    }
+    return f"{layer}.{variables[variable]}"
+
+
+def _classification_models_name(name: str) -> str:
+    """Translates stage2_block1_projection_conv/kernel into stage2_unit1_sc/kernel."""
+    layer, variable = name.split("/")
+    outside = {"stem_image_bn": "bn_data", "stem_conv": "conv0", "stem_bn": "bn0"}
+    outside["stage4_bn"] = "bn1"
+    layer = outside.get(layer, layer).replace("_block", "_unit").replace("projection_conv", "sc")
+    return f"{layer}/{variable}"
+
+
+_LAYER_PREFIXES = ("stem_", "stage")
+
+# Published with segmentation_models_pytorch, torchvision and timm.
+RESNET34 = Encoder(
+    apply=resnet34,
+    layer_prefixes=_LAYER_PREFIXES,
+    decoder_momentum=0.9,
+    decoder_epsilon=1e-5,
+    weights_suffixes=(".safetensors",),
+    read_weights=read_torch,
+    published_name=_torchvision_name,
+)
+# Published with segmentation_models and classification_models.
+RESNET34_PREACTIVATION = Encoder(
+    apply=resnet34_preactivation,
+    layer_prefixes=_LAYER_PREFIXES,
+    decoder_momentum=0.99,
+    decoder_epsilon=1e-3,
+    weights_suffixes=(".h5",),
+    read_weights=read_keras_h5,
+    published_name=_classification_models_name,
+)

@@ -4,8 +4,8 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.keras import keras
+from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.encoders.resnet import (
-    encoder_layers,
     resnet34,
     resnet34_preactivation,
     scale_channels,
@@ -16,7 +16,7 @@ ENCODERS = pytest.mark.parametrize("apply_encoder", [resnet34, resnet34_preactiv
 
 def _encoder(width=1.0, apply_encoder=resnet34):
     image = keras.Input([None, None, 3])
-    return keras.Model(image, apply_encoder(image, width))
+    return keras.Model(image, apply_encoder(image, width), name="unet_resnet34")
 
 
 def _count(weights):

@@ -1,0 +1,83 @@
+"""Readers of weight files: names to arrays in Keras' layout, without pickle."""
+
+from __future__ import annotations
+
+import h5py
+import numpy as np
+import safetensors
+import safetensors.numpy
+
+
+def read_safetensors(path: str) -> dict[str, np.ndarray]:
+    """Reads a .safetensors file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A dict from names to arrays, as they are in the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or no .safetensors file.
+    """
+    try:
+        return {
+            name: np.asarray(tensor) for name, tensor in safetensors.numpy.load_file(path).items()
+        }
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ValueError(f"{path}: broken, or no .safetensors file ({error})") from None
+
+
+def read_torch(path: str) -> dict[str, np.ndarray]:
+    """Reads an encoder in PyTorch's names and layout from a .safetensors file.
+
+    Args:
+        path: the file; of a whole segmentation model, only what is named "encoder." is read.
+
+    Returns:
+        A dict from PyTorch's names, without "encoder.", to arrays with kernels in Keras' layout,
+        [height, width, in, out]. Classifiers and counters are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or no .safetensors file.
+    """
+    tensors = read_safetensors(path)
+    inner = {k[len("encoder.") :]: v for k, v in tensors.items() if k.startswith("encoder.")}
+    return {
+        name: tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+        for name, tensor in (inner or tensors).items()
+        if not name.startswith("fc.") and not name.endswith(".num_batches_tracked")
+    }
+
+
+def read_keras_h5(path: str) -> dict[str, np.ndarray]:
+    """Reads an encoder from a Keras .h5 file of weights or of a whole model.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A dict from "layer/variable" to arrays. Classifiers and decoders are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or no Keras .h5 file.
+    """
+    tensors: dict[str, np.ndarray] = {}
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            layer, variable = name.split(":")[0].rsplit("/", 2)[-2:]
+            if not layer.startswith(("fc1", "decoder_", "final_conv")):
+                tensors[f"{layer}/{variable}"] = item[()]
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.get("model_weights", file).visititems(collect)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: broken, or no Keras .h5 file ({error})") from None
+    return tensors
