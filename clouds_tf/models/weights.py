@@ -1,20 +1,44 @@
-"""Weights from files into a model: published encoders, and checkpoints of our own. No pickle."""
+"""Weights of a model in files: published encoders, checkpoints, and whole models to pass on.
+
+A whole model travels as one .safetensors file, which holds nothing that can be executed: tensors by
+variable name, and in the header's metadata under "clouds_tf" a JSON object with the arguments of
+`unet`, whatever else describes the model, and a checksum of both.
+"""
 
 from __future__ import annotations
 
+import hashlib
+import inspect
+import json
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
+import safetensors
+import safetensors.numpy
 import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from clouds_tf.models.encoders import encoder_layers, encoder_of
+from clouds_tf import files
+from clouds_tf.models.encoders import encoder_layers, encoder_of, model_name
+from clouds_tf.models.encoders.published import read_safetensors
+from clouds_tf.models.unet import unet
 
+# Version of the files of `save_model_weights`; goes up when older readers would misread them.
+VERSION = 1
+
+_KEY = "clouds_tf"  # in the metadata of the .safetensors header
+_OWN_FIELDS = ("version", "sha256")
+_HEADS = ("head_conv/", "presence/")
 _MAX_NAMES = 8  # of each kind, in an error
 
 
 def _name(variable: tf.Variable) -> str:
     return variable.name.split(":")[0]
+
+
+def _by_name(variables: Iterable[tf.Variable]) -> dict[str, tf.Variable]:
+    return {_name(variable): variable for variable in variables}
 
 
 def _listed(kind: str, names: list[str]) -> str:
@@ -95,4 +119,168 @@ def load_checkpoint(model: Any, path: str) -> None:
         for saved in node.attributes
         if saved.checkpoint_key.startswith("model/layer_with_weights")
     }
-    _assign({_name(weight): weight for weight in model.weights}, tensors, path)
+    _assign(_by_name(model.weights), tensors, path)
+
+
+def save_model_weights(model: Any, path: str, metadata: dict[str, Any]) -> None:
+    """Writes all weights of a U-Net and a description of it to one .safetensors file.
+
+    Kernels are stored in float16, which halves the file. Vectors stay float32: moving variances
+    range over more powers of ten than float16 has, and vectors are 0.2 % of the weights.
+
+    Args:
+        model: a keras.Model of `unet`.
+        path: the .safetensors file to write; an earlier one is replaced when the new one is whole.
+        metadata: JSON-like description; `metadata["model"]` holds the arguments of `unet` that the
+            model was built with.
+
+    Raises:
+        ValueError: the path ends otherwise, the metadata does not describe this model, or a weight
+            is not finite.
+    """
+    if not path.endswith(".safetensors"):
+        raise ValueError(f"{path}: expected a path that ends in .safetensors")
+    _check_arguments(metadata.get("model"), "metadata")
+    _check_description(model, metadata["model"])
+    weights = _by_name(model.weights)
+    tensors = {name: _stored(name, weight.numpy()) for name, weight in weights.items()}
+    content = json.loads(json.dumps({**metadata, "version": VERSION}))  # as it will be read
+    content["sha256"] = _checksum(content, tensors)
+    with files.written_whole(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary, {_KEY: json.dumps(content)})
+
+
+def _stored(name: str, values: np.ndarray) -> np.ndarray:
+    """Values as they are stored: vectors in float32, kernels in float16."""
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name}: got values that are not finite; the training has diverged")
+    largest = np.finfo(np.float16).max
+    narrow = values.ndim > 1 and np.abs(values).max(initial=0) <= largest
+    return np.ascontiguousarray(values, np.float16 if narrow else np.float32)
+
+
+def _checksum(content: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
+    """SHA-256 of the metadata, without its checksum, and of all tensors in order of their names."""
+    described = {key: value for key, value in content.items() if key != "sha256"}
+    digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
+    for name in sorted(tensors):
+        tensor = tensors[name]
+        digest.update(f"{name} {tensor.dtype} {tensor.shape}".encode())
+        digest.update(np.ascontiguousarray(tensor).tobytes())
+    return digest.hexdigest()
+
+
+def _check_arguments(arguments: Any, where: str) -> None:
+    """Raises ValueError unless these are arguments of `unet` by name."""
+    known = list(inspect.signature(unet).parameters)
+    if not isinstance(arguments, dict) or not set(arguments) <= set(known):
+        expected = f"expected a dict of some of {', '.join(known)}"
+        raise ValueError(f"{where}: model: got {arguments!r}, {expected}")
+
+
+def _check_description(model: Any, arguments: dict[str, Any]) -> None:
+    """Raises ValueError where arguments of `unet` contradict a model."""
+    defaults = {k: v.default for k, v in inspect.signature(unet).parameters.items()}
+    described = {**defaults, **arguments}
+    for name, expected, got in (
+        ("encoder", model.name, model_name(described["encoder"])),
+        ("num_classes", model.output_shape["logits"][-1], described["num_classes"]),
+        (
+            "classification_head",
+            "presence_logits" in model.output_shape,
+            described["classification_head"],
+        ),
+    ):
+        if got != expected:
+            raise ValueError(f"metadata: {name}: got {got}, but the model has {expected}")
+
+
+def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """Reads what `save_model_weights` wrote, and checks that it is unaltered.
+
+    Args:
+        path: the .safetensors file.
+
+    Returns:
+        The metadata as it was given, whose "model" holds the arguments of `unet`; and a dict from
+        variable names to arrays, float16 or float32.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, altered, of a later version, or another kind of file.
+    """
+    tensors = read_safetensors(path)
+    with safetensors.safe_open(path, framework="numpy") as file:
+        encoded = (file.metadata() or {}).get(_KEY)
+    if encoded is None:
+        raise ValueError(
+            f"{path}: holds tensors, but no model of clouds_tf; weights that others have published "
+            "for an encoder are loaded into the encoder alone"
+        )
+    try:
+        content = json.loads(encoded)
+        version, checksum = content["version"], content["sha256"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged metadata ({error!r}); get the file anew") from None
+    if version != VERSION:
+        raise ValueError(
+            f"{path}: got format version {version}, expected {VERSION}; "
+            "it was written by another version of clouds_tf"
+        )
+    if checksum != _checksum(content, tensors):
+        raise ValueError(
+            f"{path}: the content does not match its checksum, so the file was altered or damaged; "
+            "get it anew"
+        )
+    _check_arguments(content.get("model"), path)
+    return {key: value for key, value in content.items() if key not in _OWN_FIELDS}, tensors
+
+
+def load_weights(model: Any, path: str, heads: bool = True) -> None:
+    """Loads all weights of a U-Net from a file of `save_model_weights`.
+
+    Args:
+        model: of `unet`, with the arguments that the file's model was built with.
+        path: the .safetensors file.
+        heads: whether to load the last layers too. Without them the number of classes may differ,
+            and either model may have a classification head; the last layers then stay as they are.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it does not fit the model, or is truncated or altered. The model is unchanged
+            then.
+    """
+    metadata, tensors = read_model_weights(path)
+    variables = _by_name(model.weights)
+    if not heads:
+        variables = {k: v for k, v in variables.items() if not k.startswith(_HEADS)}
+        tensors = {k: v for k, v in tensors.items() if not k.startswith(_HEADS)}
+    try:
+        _assign(variables, tensors, path)
+    except ValueError as error:
+        arguments = ", ".join(f"{name}={value!r}" for name, value in metadata["model"].items())
+        raise ValueError(f"{error}; the file holds a unet({arguments})") from None
+
+
+def load_model(path: str) -> tuple[Any, dict[str, Any]]:
+    """Builds the U-Net of a file of `save_model_weights`.
+
+    It computes in the global Keras precision.
+
+    Args:
+        path: the .safetensors file.
+
+    Returns:
+        A keras.Model of `unet`, and the metadata of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated, altered, or another kind of file.
+    """
+    metadata, tensors = read_model_weights(path)
+    try:
+        model = unet(**metadata["model"])
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}") from None
+    _assign(_by_name(model.weights), tensors, path)
+    return model, metadata
