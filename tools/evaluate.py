@@ -10,11 +10,12 @@ import cli
 from absl import flags
 from tqdm import tqdm
 
-from clouds_tf.data import annotations
+from clouds_tf.data import annotations, shards
 from clouds_tf.evaluation import held_out, ladder, pictures, score
 from clouds_tf.evaluation.search import GRIDS, search
 from clouds_tf.inference import ensemble, postprocessing
-from clouds_tf.schema import CLASS_NAMES
+from clouds_tf.inference.postprocessing import Postprocessing
+from clouds_tf.schema import CLASS_NAMES, CLOUDS
 from clouds_tf.training import distribution
 
 FLAGS = flags.FLAGS
@@ -53,18 +54,23 @@ def main():
     chosen = ladder.select(counts[FLAGS.test_time_augmentation], refinements, grid)
     found = search(chosen, grid, FLAGS.seed)
     scores = found["scores"]
-    postprocessing.write_rules(
-        FLAGS.output,
+    ends = score.intervals(scores["cross_fitted"])
+    report = {
+        "metric": "competition Dice",
+        "scores": {n: _named((*dice.mean(axis=0), dice.mean())) for n, dice in scores.items()},
+        "interval_of_cross_fitted": [_named(end) for end in ends],
+        "num_images": len(chosen.folds),
+        "folds": list(members),
+        "search": FLAGS.search,
+    }
+    rules = Postprocessing(
         found["rules"],
-        metric="competition Dice",
-        scores={n: _named((*dice.mean(axis=0), dice.mean())) for n, dice in scores.items()},
-        interval_of_cross_fitted=[_named(end) for end in score.intervals(scores["cross_fitted"])],
-        num_images=len(chosen.folds),
-        folds=list(members),
-        workdirs=FLAGS.workdirs,
-        test_time_augmentation=FLAGS.test_time_augmentation,
-        search=FLAGS.search,
+        FLAGS.test_time_augmentation,
+        tuple(FLAGS.workdirs),
+        shards.fingerprint(FLAGS.records_dir),
+        report=report,
     )
+    postprocessing.write_postprocessing(FLAGS.output, rules, CLOUDS)
     print(score.table(scores, interval_of="cross_fitted"))
     if FLAGS.ladder:
         rows = ladder.ladder(counts, refinements, list(GRIDS), FLAGS.seed)

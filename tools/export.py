@@ -11,7 +11,7 @@ from absl import flags
 
 from clouds_tf.data import input_pipeline, sample_data
 from clouds_tf.inference import ensemble, postprocessing
-from clouds_tf.schema import SUBMISSION_SIZE
+from clouds_tf.schema import CLOUDS, NUM_CLASSES, SUBMISSION_SIZE
 from clouds_tf.serving import check, server, untrusted
 from clouds_tf.serving.export import CloudModel, export
 from clouds_tf.training import distribution, workdir
@@ -36,9 +36,9 @@ flags.DEFINE_integer("check_images", 16, "How many images to check it on.", lowe
 
 
 def main():
-    rules = postprocessing.PLAIN
+    rules = postprocessing.plain_rules(NUM_CLASSES)
     if FLAGS.postprocessing:
-        rules = postprocessing.read_rules(FLAGS.postprocessing)
+        rules = postprocessing.read_rules(FLAGS.postprocessing, CLOUDS)
     training = [workdir.read_settings(folder) for folder in FLAGS.workdirs]
 
     def load(precision, fold):

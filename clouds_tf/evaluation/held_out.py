@@ -9,7 +9,7 @@ from clouds_tf.data import input_pipeline
 from clouds_tf.inference.ensemble import mean_prediction
 from clouds_tf.inference.fusing import fuse
 from clouds_tf.inference.postprocessing import Rule, refine
-from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
+from clouds_tf.schema import CLOUDS, NUM_CLASSES, SUBMISSION_SIZE
 from clouds_tf.training import workdir as workdirs
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -73,7 +73,7 @@ def count_refined(probabilities, masks, images, refinement, thresholds=THRESHOLD
 
     def count(threshold):
         cuts = tf.unstack(probabilities > threshold, axis=3)
-        refined = [refine(cut, images, refinement) for cut in cuts]
+        refined = [refine(cut, images, refinement, CLOUDS.gap_brightness) for cut in cuts]
         pairs = zip(refined, truths)
         areas = tf.math.count_nonzero(tf.stack(refined), axis=[2, 3])
         return areas, tf.math.count_nonzero(tf.stack([r & t for r, t in pairs]), axis=[2, 3])
@@ -174,7 +174,9 @@ def predict_fold(
 
     @tf.function(reduce_retracing=True)
     def predict(images):
-        probabilities, presence = mean_prediction(calls, images, test_time_augmentation)
+        probabilities, presence = mean_prediction(
+            calls, images, SUBMISSION_SIZE, test_time_augmentation
+        )
         shape = [None, *SUBMISSION_SIZE, NUM_CLASSES]
         return tf.ensure_shape(probabilities, shape), tf.ensure_shape(presence, shape[::3])
 

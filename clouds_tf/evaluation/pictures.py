@@ -8,8 +8,8 @@ import tensorflow as tf
 from clouds_tf import figures
 from clouds_tf.evaluation.held_out import THRESHOLDS, predict_fold
 from clouds_tf.evaluation.search import AREA_GRID, MIN_AREAS, score_sums
-from clouds_tf.inference.postprocessing import postprocess
-from clouds_tf.schema import NUM_CLASSES, SUBMISSION_SIZE
+from clouds_tf.inference.postprocessing import plain_rules, postprocess
+from clouds_tf.schema import CLOUDS, NUM_CLASSES, SUBMISSION_SIZE
 
 
 def score_maps(counts):
@@ -92,7 +92,10 @@ def examples(records_dir, members_by_fold, counts, found, test_time_augmentation
         )
         images, truth, probabilities, presence = next(iter(predicted))
         some = probabilities, presence, images[0]
-        masks = truth, postprocess(*some), postprocess(*some, found["rules"])
+        masks = truth, *(
+            postprocess(*some, rules, CLOUDS.gap_brightness)
+            for rules in (plain_rules(NUM_CLASSES), found["rules"])
+        )
         larger = tf.cast(tf.image.resize(images[0], SUBMISSION_SIZE), tf.uint8).numpy()
         for k, place in enumerate(places):
             drawn[first + place] = larger[k], [mask[k].numpy() for mask in masks]

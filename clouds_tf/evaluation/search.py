@@ -1,6 +1,7 @@
 """The post-processing that scores best, and how much of its score is luck."""
 
 import collections
+import dataclasses
 
 import numpy as np
 
@@ -111,7 +112,8 @@ def _measure(counts, c, grid, place):
 
 def _rule(grid, place):
     gate, area, top, threshold, refinement = place
-    return grid.refinements[refinement]._replace(
+    return dataclasses.replace(
+        grid.refinements[refinement],
         threshold=THRESHOLDS[threshold],
         top_threshold=THRESHOLDS[top],
         min_area=grid.min_areas[area],

@@ -1,1 +1,1 @@
-"""What evaluation and serving share: fused models, ensembles, post-processing."""
+"""Shared by evaluation and serving: fused models, ensembles, post-processing, calibration."""

@@ -1,5 +1,6 @@
 """Trained models -> one SavedModel that answers JPEG or PNG bytes with RLE, without Python."""
 
+import dataclasses
 import json
 import os
 
@@ -9,8 +10,8 @@ from clouds_tf import files, rle
 from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.inference.ensemble import mean_prediction
 from clouds_tf.inference.fusing import fuse
-from clouds_tf.inference.postprocessing import PLAIN, postprocess
-from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES, SCHEMA_VERSION, SUBMISSION_SIZE
+from clouds_tf.inference.postprocessing import plain_rules, postprocess
+from clouds_tf.schema import CLASS_NAMES, CLOUDS, NUM_CLASSES, SCHEMA_VERSION, SUBMISSION_SIZE
 from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS, decode_images
 
 METADATA_FILE = "assets.extra/metadata.json"  # in the SavedModel
@@ -33,7 +34,7 @@ class CloudModel(tf.Module):
         self,
         models,
         image_sizes,
-        rules=PLAIN,
+        rules=plain_rules(NUM_CLASSES),
         test_time_augmentation="none",
         max_image_pixels=MAX_IMAGE_PIXELS,
         training=None,
@@ -52,7 +53,9 @@ class CloudModel(tf.Module):
         )
         def predict_images(images):
             calls = [lambda image, m=model: m(image, training=False) for model in models]
-            probabilities, presence = mean_prediction(calls, images, test_time_augmentation)
+            probabilities, presence = mean_prediction(
+                calls, images, SUBMISSION_SIZE, test_time_augmentation
+            )
             return probabilities, presence, images[0]
 
         def predict(inputs, read):
@@ -82,7 +85,9 @@ class CloudModel(tf.Module):
             return predict(image_bytes, lambda x, size: decode_images(x, size, max_image_pixels))
 
         def answer(probabilities, presence, images):
-            masks = postprocess(probabilities, presence, images, rules)
+            masks = postprocess(
+                probabilities, presence, images, rules, CLOUDS.gap_brightness
+            )
             return {
                 "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2])),
                 "presence": presence,
@@ -112,7 +117,9 @@ class CloudModel(tf.Module):
                 "class_names": CLASS_NAMES,
                 "mask_size": SUBMISSION_SIZE,
                 "image_sizes": image_sizes,
-                "postprocessing": {n: rule._asdict() for n, rule in zip(CLASS_NAMES, rules)},
+                "postprocessing": {
+                    name: dataclasses.asdict(rule) for name, rule in zip(CLASS_NAMES, rules)
+                },
                 "test_time_augmentation": test_time_augmentation,
                 "max_image_pixels": max_image_pixels,
                 "training": training,

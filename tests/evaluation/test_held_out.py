@@ -57,8 +57,8 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(folders, member
         next(iter(input_pipeline.validation_batches(records_dir, [fold], size, 12)))
         for fold, size in ((0, IMAGE_SIZE), (0, (32, 64)), (2, IMAGE_SIZE))
     ]
-    first, _ = mean_prediction(models[:2], [images for images, _ in streams[:2]])
-    second, _ = mean_prediction(models[2:], [streams[2][0]])
+    first, _ = mean_prediction(models[:2], [images for images, _ in streams[:2]], (350, 525))
+    second, _ = mean_prediction(models[2:], [streams[2][0]], (350, 525))
     expected = [
         np.concatenate(pair)
         for pair in zip(

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,7 +52,9 @@ def test_dice_is_that_of_the_masks():
     counts = _counts(probabilities, masks, presence, refinements=WHOLE.refinements)
     for v, refinement in enumerate(WHOLE.refinements):
         for i, threshold in list(enumerate(THRESHOLDS))[:: 4 + v]:
-            rule = refinement._replace(threshold=threshold, top_threshold=threshold)
+            rule = dataclasses.replace(
+                refinement, threshold=threshold, top_threshold=threshold
+            )
             expected = _scores(probabilities, masks, presence, (rule,) * 4)
             found = np.stack([dice(counts, c)[:, i, v] for c in range(4)], axis=1)
             np.testing.assert_allclose(found, expected, atol=1e-6)
@@ -65,7 +69,8 @@ def test_every_rule_of_the_grid_has_the_score_of_post_processing():
     rng = np.random.default_rng(1)
     for _ in range(12):
         gate, area, top, threshold, v = place = tuple(rng.integers(0, n) for n in sums.shape[1:])
-        rule = WHOLE.refinements[v]._replace(
+        rule = dataclasses.replace(
+            WHOLE.refinements[v],
             threshold=THRESHOLDS[threshold],
             top_threshold=THRESHOLDS[top],
             min_area=AREAS[area],

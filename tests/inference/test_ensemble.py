@@ -1,4 +1,5 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 
 from clouds_tf.inference.ensemble import mean_prediction
@@ -18,7 +19,7 @@ def _brightness(images):
 
 def test_one_model_is_left_as_it_is():
     images = tf.zeros([2, 6, 8, 3])
-    mean, presence = mean_prediction([_left_half], [images], size=(6, 8))
+    mean, presence = mean_prediction([_left_half], [images], (6, 8))
     mean = mean.numpy()
     assert mean.shape == (2, 6, 8, 4) and mean.dtype == np.float32
     assert (mean[:, :, :4] == 1).all() and (mean[:, :, 4:] == 0).all()
@@ -27,20 +28,20 @@ def test_one_model_is_left_as_it_is():
 
 def test_flips_average_out_what_is_not_in_the_image():
     images = tf.zeros([1, 6, 8, 3])
-    mean, _ = mean_prediction([_left_half], [images], "flips", size=(6, 8))
+    mean, _ = mean_prediction([_left_half], [images], (6, 8), "flips")
     np.testing.assert_allclose(mean, 0.5)
 
 
 def test_flips_keep_what_is_in_the_image():
     images = tf.random.stateless_uniform([2, 6, 8, 3], [1, 2], -3, 3)
-    plain, _ = mean_prediction([_brightness], [images], size=(6, 8))
-    flipped, _ = mean_prediction([_brightness], [images], "flips", size=(6, 8))
+    plain, _ = mean_prediction([_brightness], [images], (6, 8))
+    flipped, _ = mean_prediction([_brightness], [images], (6, 8), "flips")
     np.testing.assert_allclose(flipped, plain, atol=1e-6)
 
 
 def test_models_are_averaged_each_at_its_own_size():
     images = [tf.zeros([1, 6, 8, 3]), tf.fill([1, 3, 4, 3], 100.0)]
-    mean = mean_prediction([_left_half, _brightness], images, size=(6, 8))[0].numpy()
+    mean = mean_prediction([_left_half, _brightness], images, (6, 8))[0].numpy()
     np.testing.assert_allclose(mean[:, :, :4], 1)
     np.testing.assert_allclose(mean[:, :, 4:], 0.5)
 
@@ -52,8 +53,21 @@ def test_presence_is_the_mean_of_the_heads_that_there_are():
         return {**_left_half(images), "presence_logits": tf.tile(presence, [1, 4])}
 
     images = tf.concat([tf.zeros([1, 6, 4, 3]), tf.ones([1, 6, 4, 3])], axis=2)
-    _, presence = mean_prediction([with_head, _left_half], [images, images], size=(6, 8))
+    _, presence = mean_prediction([with_head, _left_half], [images, images], (6, 8))
     np.testing.assert_allclose(presence, np.full((1, 4), 0.25), rtol=1e-6)
-    mean, presence = mean_prediction([with_head], [images], "flips", size=(6, 8))
+    mean, presence = mean_prediction([with_head], [images], (6, 8), "flips")
     np.testing.assert_allclose(presence, np.full((1, 4), 0.5), rtol=1e-6)
     np.testing.assert_allclose(mean, 0.5)
+
+
+@pytest.mark.parametrize(
+    "models, images, augmentation, message",
+    [
+        ([], [], "none", "got 0 models and 0 batches"),
+        ([_left_half], [tf.zeros([1, 6, 8, 3])] * 2, "none", "got 1 models and 2 batches"),
+        ([_left_half], [tf.zeros([1, 6, 8, 3])], "turns", "got 'turns', expected one of .*flips"),
+    ],
+)
+def test_impossible_arguments_are_named(models, images, augmentation, message):
+    with pytest.raises(ValueError, match=message):
+        mean_prediction(models, images, (6, 8), augmentation)

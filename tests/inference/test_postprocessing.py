@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import cv2
@@ -9,8 +10,10 @@ from conftest import real_data
 from clouds_tf import rle
 from clouds_tf.data import annotations
 from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.inference import postprocessing
-from clouds_tf.inference.postprocessing import PLAIN, Rule, postprocess
+from clouds_tf.inference.calibration import Calibration, Curve
+from clouds_tf.inference.postprocessing import Postprocessing, Rule, plain_rules, postprocess
 
 RULES = (
     Rule(0.2, 0.2, 0),
@@ -69,9 +72,9 @@ def test_equals_opencv_and_numpy_everywhere():
     inputs = _random_input()
     expected = _by_opencv(*inputs, RULES)
     assert (expected.any(axis=(1, 2)).mean(axis=0) > 0).all()
-    masks = postprocess(*map(tf.constant, inputs), RULES)
+    masks = postprocess(*map(tf.constant, inputs), RULES, 2)
     assert masks.dtype == tf.uint8
-    function = tf.function(lambda *x: postprocess(*x, RULES))
+    function = tf.function(lambda *x: postprocess(*x, RULES, 2))
     dataset = tf.data.Dataset.from_tensors(inputs).map(function)
     for result in (masks, function(*inputs), next(iter(dataset))):
         np.testing.assert_array_equal(result, expected)
@@ -105,15 +108,15 @@ def test_equals_opencv_and_numpy_on_real_masks(fields):
         for name in table["filename"].unique()
     ]
     inputs = probabilities, probabilities.max(axis=(1, 2)), np.stack(images)
-    rules = (Rule(**fields), Rule(threshold=0.3)._replace(**fields)) * 2
+    rules = (Rule(**fields), dataclasses.replace(Rule(threshold=0.3), **fields)) * 2
     expected = _by_opencv(*inputs, rules)
     assert expected.any()
-    np.testing.assert_array_equal(postprocess(*inputs, rules), expected)
+    np.testing.assert_array_equal(postprocess(*inputs, rules, 2), expected)
 
 
 def test_no_image_gives_no_mask():
     inputs = [tf.constant(x[:0]) for x in _random_input()]
-    assert postprocess(*inputs, RULES).shape == (0, 20, 31, 4)
+    assert postprocess(*inputs, RULES, 2).shape == (0, 20, 31, 4)
 
 
 def test_a_mask_of_just_the_least_area_stays():
@@ -127,14 +130,25 @@ def test_a_mask_of_just_the_least_area_stays():
 
 def test_plain_is_a_cut_at_one_half():
     probabilities, presence, images = _random_input()
-    masks = postprocess(probabilities, presence, images, PLAIN)
+    masks = postprocess(probabilities, presence, images, plain_rules(4))
     np.testing.assert_array_equal(masks, probabilities > 0.5)
 
 
-def test_rules_come_back(tmp_path):
+WHOLE = Postprocessing(
+    RULES,
+    test_time_augmentation="flips",
+    workdirs=("W0", "W1"),
+    records="0123abcd",
+    calibration=Calibration((Curve((0, 0.25, 1), (0, 0.5, 0.75), "platt"),) * 4),
+    report={"scores": {"plain": 0.5}},
+)
+
+
+def test_contents_come_back(tmp_path):
     path = str(tmp_path / "p.json")
-    postprocessing.write_rules(path, RULES, folds=[0, 1], scores={"plain": 0.5})
-    assert postprocessing.read_rules(path) == RULES
+    postprocessing.write_postprocessing(path, WHOLE, CLOUDS)
+    assert postprocessing.read_postprocessing(path, CLOUDS) == WHOLE
+    assert postprocessing.read_rules(path, CLOUDS) == RULES
     with open(path) as file:
         content = json.load(file)
     assert content["classes"]["Gravel"] == {
@@ -146,24 +160,57 @@ def test_rules_come_back(tmp_path):
         "fill": "holes",
         "remove_gap": False,
     }
-    assert content["size"] == [350, 525] and content["folds"] == [0, 1]
+    assert content["size"] == [350, 525] and content["scores"] == {"plain": 0.5}
+    assert content["calibration"]["Fish"] == {
+        "method": "platt",
+        "knots": [[0, 0], [0.25, 0.5], [1, 0.75]],
+    }
+
+
+def test_classes_and_size_are_those_of_the_data_set(tmp_path):
+    path = str(tmp_path / "p.json")
+    steel = Dataset(("scratch",), (256, 1600), (64, 400))
+    written = Postprocessing((Rule(0.3),))
+    postprocessing.write_postprocessing(path, written, steel)
+    assert postprocessing.read_postprocessing(path, steel) == written
+    with pytest.raises(ValueError, match=r"p.json: size: got \[64, 400\], expected \[350, 525\]"):
+        postprocessing.read_rules(path, CLOUDS)
+
+
+def test_a_file_of_version_3_is_read(tmp_path):
+    """As it was written before calibration, workdirs included."""
+    rule = {"threshold": 0.45, "top_threshold": 0.45, "min_area": 9000, "min_presence": 0.0}
+    rule |= {"min_component_area": 0, "fill": "nothing", "remove_gap": False}
+    content = {
+        "version": 3,
+        "size": [350, 525],
+        "classes": dict.fromkeys(CLOUDS.class_names, rule),
+        "metric": "competition Dice",
+        "workdirs": ["W"],
+        "test_time_augmentation": "none",
+    }
+    (tmp_path / "p.json").write_text(json.dumps(content))
+    assert postprocessing.read_postprocessing(str(tmp_path / "p.json"), CLOUDS) == Postprocessing(
+        (Rule(0.45, 0.45, 9000),) * 4, "none", ("W",), report={"metric": "competition Dice"}
+    )
 
 
 @pytest.mark.parametrize(
     "change, message",
     [
-        ({"version": 0}, r"version: got 0, expected [1-9]"),
+        ({"version": 0}, r"version: got 0, expected 3 or 4; run evaluate"),
         ({"size": [1400, 2100]}, r"size: got \[1400, 2100\], expected \[350, 525\]"),
         ({"classes": {"Cirrus": {}}}, r"classes: got \['Cirrus'\], expected \['Fish'"),
         ({"classes": 3}, "not a postprocessing.json"),
+        ({"calibration": {"Fish": {}}}, r"calibration: got the classes \['Fish'\], expected"),
     ],
 )
 def test_other_settings_are_refused(tmp_path, change, message):
     path = tmp_path / "p.json"
-    postprocessing.write_rules(str(path), RULES)
+    postprocessing.write_postprocessing(str(path), WHOLE, CLOUDS)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=f"p.json: {message}"):
-        postprocessing.read_rules(str(path))
+        postprocessing.read_rules(str(path), CLOUDS)
 
 
 @pytest.mark.parametrize(
@@ -180,17 +227,25 @@ def test_other_settings_are_refused(tmp_path, change, message):
 )
 def test_values_that_cannot_be_are_named(tmp_path, name, value, message):
     path = tmp_path / "p.json"
-    postprocessing.write_rules(str(path), RULES)
+    postprocessing.write_postprocessing(str(path), WHOLE, CLOUDS)
     content = json.loads(path.read_text())
     content["classes"]["Flower"][name] = value
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f"p.json: Flower: {message}"):
-        postprocessing.read_rules(str(path))
+        postprocessing.read_rules(str(path), CLOUDS)
 
 
 def test_what_is_not_json_is_refused(tmp_path):
     (tmp_path / "p.json").write_text("threshold: 0.5")
     with pytest.raises(ValueError, match="p.json: not a postprocessing.json"):
-        postprocessing.read_rules(str(tmp_path / "p.json"))
+        postprocessing.read_rules(str(tmp_path / "p.json"), CLOUDS)
     with pytest.raises(FileNotFoundError, match="q.json: no such file"):
-        postprocessing.read_rules(str(tmp_path / "q.json"))
+        postprocessing.read_rules(str(tmp_path / "q.json"), CLOUDS)
+
+
+def test_rules_that_cannot_be_applied_are_refused():
+    inputs = _random_input()
+    with pytest.raises(ValueError, match="rules: got 2, expected one for each of 4 classes"):
+        postprocess(*inputs, RULES[:2])
+    with pytest.raises(ValueError, match="gap_brightness is None"):
+        postprocess(*inputs, RULES)

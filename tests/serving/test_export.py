@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import shutil
@@ -56,13 +57,13 @@ def image_bytes(data_dir):
 
 def test_the_reloaded_model_equals_the_one_in_memory(models, signatures, image_bytes):
     images = [tf.stack([decode_image(image, size) for image in image_bytes]) for size in SIZES]
-    expected, presence = mean_prediction(models, images, "flips")
+    expected, presence = mean_prediction(models, images, (350, 525), "flips")
     found = signatures["probabilities"](image_bytes=image_bytes)["probabilities"]
     assert found.shape == (3, 350, 525, 4)
     np.testing.assert_allclose(found, expected, atol=1e-5)
 
     answer = signatures["serving_default"](image_bytes=image_bytes)
-    masks = tf.transpose(postprocess(found, presence, images[0], RULES), [0, 3, 1, 2])
+    masks = tf.transpose(postprocess(found, presence, images[0], RULES, 2), [0, 3, 1, 2])
     np.testing.assert_array_equal(rle.decode(answer["encoded_pixels"], *[(350, 525)] * 2), masks)
     np.testing.assert_allclose(answer["presence"], presence, atol=1e-5)
 
@@ -81,7 +82,7 @@ def test_pixels_give_what_their_bytes_give(signatures, models):
     expected = signatures["serving_default"](image_bytes=png)
     np.testing.assert_array_equal(answer["encoded_pixels"], expected["encoded_pixels"])
     resized = [resize_image(images, size) for size in SIZES]
-    expected, _ = mean_prediction(models, resized, "flips")
+    expected, _ = mean_prediction(models, resized, (350, 525), "flips")
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
 
 
@@ -100,7 +101,7 @@ def test_metadata_say_what_the_model_is(signatures, saved):
     assert metadata["version"] == 1
     assert metadata["class_names"] == ["Fish", "Flower", "Gravel", "Sugar"]
     assert metadata["mask_size"] == [350, 525] and metadata["image_sizes"] == [[48, 72], [32, 64]]
-    assert metadata["postprocessing"]["Gravel"] == RULES[2]._asdict()
+    assert metadata["postprocessing"]["Gravel"] == dataclasses.asdict(RULES[2])
     assert [run["records"] for run in metadata["training"]] == ["0123abcd"] * 2
     with open(os.path.join(saved, "assets.extra", "metadata.json")) as file:
         assert json.load(file) == metadata
