@@ -15,6 +15,7 @@ FLOORS = (
     {"inference"},
     {"training", "serving", "exploration"},
     {"evaluation"},
+    {"scenes"},
     {"tools"},
 )
 # Modules or attributes that only these places may name.
@@ -25,6 +26,7 @@ DOORS = {
         "evaluation/",
         "tools/benchmarks/",  # where peers are
     ),
+    r"import (rasterio|xarray)|from (rasterio|xarray)": ("scenes/", "climatology/"),
     r"absl import .*flags": ("tools/",),
     r"import keras_cv|from keras_cv": ("data/augmentation.py",),
     r"import matplotlib|from matplotlib": ("figures/",),

@@ -1,0 +1,1 @@
+"""Georeferenced scenes of any size -> masks with longitude and latitude (extra `geo`)."""

@@ -1,0 +1,220 @@
+"""Opens scenes of any kind: which files are scenes, where they are, and their rows on demand."""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import datetime
+import fnmatch
+import os
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf import files
+from clouds_tf.scenes.georeference import Extent
+
+RASTERS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp")
+ARRAYS = (".nc", ".nc4", ".zarr")
+# What stands beside an image, or is written by the same programs: no scenes, and no news.
+_COMPANIONS = (
+    *(".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw", ".tfw", ".tifw", ".wld", ".prj", ".xml", ".ovr"),
+    *(".csv", ".txt", ".json", ".geojson", ".md"),
+)
+MAX_PIXELS = 2**32  # of a scene: the globe at 0.004 degrees
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """A georeferenced scene whose rows are read on demand.
+
+    Attributes:
+        path: the file.
+        extent: outer edges of the pixels.
+        size: (height, width) in pixels, north up.
+        date: when it was taken, UTC.
+        platform: the satellite, "" where nothing names it.
+        read: a function (start, stop) that reads rows: uint8 [stop - start, width, 4], red, green,
+            blue, and 255 where there is data, 0 where there is none.
+        is_plain_image: whether a JPEG or PNG decoder sees these pixels too.
+        rows_at_a_time: rows of a block in the file, which are best read together.
+    """
+
+    path: str
+    extent: Extent
+    size: tuple[int, int]
+    date: datetime.datetime
+    platform: str
+    read: Callable[[int, int], np.ndarray] = dataclasses.field(repr=False)
+    is_plain_image: bool = False
+    rows_at_a_time: int = 1
+
+    @property
+    def pixel(self) -> tuple[float, float]:
+        """(latitude, longitude) that a pixel spans, in degrees."""
+        height, width = self.extent.degrees
+        return height / self.size[0], width / self.size[1]
+
+
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """What to assume where a file does not say it, and how its values become 0 to 255.
+
+    Attributes:
+        extent: of scenes without a georeference of their own.
+        date: of scenes without a date in their name or tags.
+        value_range: (lowest, highest) value, which become 0 and 255; None for uint8 only.
+        variable: of NetCDF and zarr; None takes the only one with latitude and longitude.
+        bands: one or three bands from 1, the red one first; None takes the first ones.
+        max_pixels: scenes of more pixels are refused.
+    """
+
+    extent: Extent | None = None
+    date: datetime.datetime | None = None
+    value_range: tuple[float, float] | None = None
+    variable: str | None = None
+    bands: tuple[int, ...] | None = None
+    max_pixels: int = MAX_PIXELS
+
+    def __post_init__(self) -> None:
+        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
+            raise ValueError(
+                f"value_range: got {self.value_range}, expected the lowest and a higher value"
+            )
+        if self.bands is not None and (len(self.bands) not in (1, 3) or min(self.bands) < 1):
+            raise ValueError(f"bands: got {self.bands}, expected one or three numbers from 1")
+
+
+def find(scenes: str) -> tuple[list[str], list[str]]:
+    """Lists the scenes of a folder, or those that a pattern names.
+
+    Args:
+        scenes: a folder, a file, or a pattern with * or ?.
+
+    Returns:
+        Paths of scenes, sorted; and names of other files, which are not read.
+
+    Raises:
+        FileNotFoundError: there is no scene.
+        ValueError: two scenes differ in their ending or folder only, so that their outputs would.
+    """
+    if scenes.lower().endswith(ARRAYS) or not tf.io.gfile.isdir(scenes):
+        paths = tf.io.gfile.glob(scenes) if any(c in scenes for c in "*?[") else [scenes]
+        paths = [path for path in paths if tf.io.gfile.exists(path)]
+    else:
+        names = tf.io.gfile.listdir(scenes)
+        paths = [os.path.join(scenes, name.rstrip("/")) for name in names]
+    found, others = [], []
+    for path in sorted(paths):
+        name = os.path.basename(path)
+        if name.lower().endswith(RASTERS + ARRAYS):
+            found.append(path)
+        elif not fnmatch.fnmatch(name, ".*") and not name.lower().endswith(_COMPANIONS):
+            others.append(name)
+    if not found:
+        endings = ", ".join(RASTERS + ARRAYS)
+        raise FileNotFoundError(f"{scenes}: no scenes; expected files that end in {endings}")
+    stems: dict[str, str] = {}
+    for path in found:
+        if stem(path) in stems:
+            raise ValueError(
+                f"{stems[stem(path)]} and {path}: two scenes of one name, whose outputs would be "
+                "the same files; rename one"
+            )
+        stems[stem(path)] = path
+    return found, others
+
+
+def stem(path: str) -> str:
+    """The name of a scene: its file name without the ending."""
+    return os.path.splitext(os.path.basename(path.rstrip("/")))[0]
+
+
+def require_packages(paths: list[str]) -> None:
+    """Makes sure that what reads these files and writes scenes is installed (extra `geo`)."""
+    files.require("rasterio", "geo", "a scene")
+    files.require("h5netcdf", "geo", "a scene")
+    if any(path.lower().endswith(ARRAYS) for path in paths):
+        files.require("xarray", "geo", "NetCDF and zarr")
+    if any(path.lower().endswith(".zarr") for path in paths):
+        files.require("zarr", "geo", "zarr")
+
+
+@contextlib.contextmanager
+def open_scene(path: str, reading: Reading = Reading()) -> Iterator[Scene]:
+    """Opens a scene: its rows can be read inside the `with` block.
+
+    Args:
+        path: a GeoTIFF, a COG, a JPEG, PNG, JPEG 2000 or WebP with a world file, with an extent in
+            its name or with reading.extent; NetCDF or zarr on latitude and longitude.
+        reading: what the file may not say.
+
+    Yields:
+        A Scene.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is damaged, too large, of values that are no colours, or without a place or
+            a date; the message begins with the path and says what to do.
+    """
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        if path.lower().rstrip("/").endswith(ARRAYS):
+            from clouds_tf.scenes.arrays import open_array as open_file
+        else:
+            from clouds_tf.scenes.rasters import open_raster as open_file
+        with open_file(path, reading) as scene:
+            yield scene
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(path) else f"{path}: {message}") from None
+
+
+def check_pixels(size: tuple[int, int], reading: Reading) -> None:
+    """Raises ValueError for a scene of no pixels or of too many."""
+    height, width = size
+    if height < 1 or width < 1:
+        raise ValueError(f"has {height} x {width} pixels (height x width), expected some")
+    if height * width > reading.max_pixels:
+        raise ValueError(
+            f"has {height} x {width} pixels (height x width), more than the {reading.max_pixels} "
+            "of --max_scene_pixels"
+        )
+
+
+def to_bytes(
+    values: np.ndarray, valid: np.ndarray, value_range: tuple[float, float] | None
+) -> np.ndarray:
+    """Makes red, green, blue and data (0 or 255) of the values of one or three bands.
+
+    Args:
+        values: [h, w, 1] or [h, w, 3], of any type.
+        valid: bool [h, w], where there is data.
+        value_range: the values that become 0 and 255; None for uint8 values, which stay.
+
+    Returns:
+        uint8 [h, w, 4]; black where there is no data.
+    """
+    if value_range is not None:
+        low, high = value_range
+        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
+        valid = valid & np.isfinite(scaled).all(axis=2)
+        values = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
+    result = np.empty((*values.shape[:2], 4), np.uint8)
+    result[..., :3] = values
+    result[..., 3] = np.where(valid, 255, 0)
+    result[~valid] = 0
+    return result
+
+
+def check_type(dtype: np.dtype, value_range: tuple[float, float] | None) -> None:
+    """Raises ValueError for values that need a value_range and have none."""
+    if not np.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.complexfloating):
+        raise ValueError(f"has values of type {dtype}, expected numbers")
+    if dtype != np.uint8 and value_range is None:
+        raise ValueError(
+            f"has values of type {dtype}, expected uint8; say which ones are black and white with "
+            "--value_range, such as --value_range=0,65535 or --value_range=0,1"
+        )
