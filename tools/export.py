@@ -13,7 +13,8 @@ from clouds_tf.data import input_pipeline, sample_data
 from clouds_tf.inference import ensemble, postprocessing
 from clouds_tf.schema import CLOUDS, NUM_CLASSES, SUBMISSION_SIZE
 from clouds_tf.serving import check, server, untrusted
-from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
 from clouds_tf.training import distribution, workdir
 
 FLAGS = flags.FLAGS
@@ -41,20 +42,21 @@ def main():
         rules = postprocessing.read_rules(FLAGS.postprocessing, CLOUDS)
     training = [workdir.read_settings(folder) for folder in FLAGS.workdirs]
 
-    def load(precision, fold):
+    def load(precision, fused):
         distribution.set_precision(precision)
         return CloudModel(
             [workdir.load_model(folder) for folder in FLAGS.workdirs],
             [run["image_size"] for run in training],
+            CLOUDS,
             rules,
             FLAGS.test_time_augmentation,
             FLAGS.max_image_pixels,
-            training,
-            fold,
+            training=training,
+            fused=fused,
         )
 
     def finish(path):
-        trained = load("float32", fold=False).serve_pixels
+        trained = load("float32", fused=False).serve_pixels
         difference = check.compare(trained, path, check_batches(training[0]["fold"]))
         print(
             "Exported against trained, on {0.num_images} images: probabilities differ by at most "
@@ -68,7 +70,7 @@ def main():
         except ImportError:
             print("No warm-up requests, for these need pip install -e '.[serving]'")
 
-    path = export(load(FLAGS.precision, fold=True), FLAGS.export_dir, finish)
+    path = write_version(load(FLAGS.precision, fused=True), FLAGS.export_dir, finish)
     server.write_config(FLAGS.export_dir)
     cut = FLAGS.postprocessing or "a cut at 1/2"
     print(f"Exported {len(FLAGS.workdirs)} model(s) with {cut} to {path}")

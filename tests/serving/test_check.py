@@ -4,9 +4,11 @@ import tensorflow as tf
 from conftest import IMAGE_SIZE
 
 from clouds_tf.data import sample_data
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.schema import SUBMISSION_SIZE
 from clouds_tf.serving.check import Difference, check, compare
-from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as workdirs
 
@@ -24,13 +26,14 @@ def batches():
 
 @pytest.fixture(scope="module")
 def trained(workdir):
-    return CloudModel([workdirs.load_model(workdir)], [IMAGE_SIZE], fold=False)
+    return CloudModel([workdirs.load_model(workdir)], [IMAGE_SIZE], CLOUDS, fused=False)
 
 
 def test_folding_changes_nothing_and_other_weights_do(
     trained, workdir, make_workdir, batches, tmp_path
 ):
-    path = export(CloudModel([workdirs.load_model(workdir)], [IMAGE_SIZE]), str(tmp_path / "E"))
+    model = CloudModel([workdirs.load_model(workdir)], [IMAGE_SIZE], CLOUDS)
+    path = write_version(model, str(tmp_path / "E"))
     difference = compare(trained.serve_pixels, path, batches)
     assert 0 < difference.probability < 1e-4 and abs(difference.dice) < 1e-4
     assert difference.num_images == 3
@@ -42,7 +45,7 @@ def test_folding_changes_nothing_and_other_weights_do(
         check(compare(trained.serve_pixels, path, batches), "float32")
 
     with pytest.raises(ValueError, match="a probability differs by .*, expected at most 0.0001"):
-        export(CloudModel([model], [IMAGE_SIZE]), str(tmp_path / "F"), finish)
+        write_version(CloudModel([model], [IMAGE_SIZE], CLOUDS), str(tmp_path / "F"), finish)
     assert not list((tmp_path / "F").iterdir())
 
 
@@ -50,7 +53,7 @@ def test_bfloat16_is_measured_by_the_score(trained, workdir, batches, tmp_path):
     distribution.set_precision("bfloat16")
     try:
         model = workdirs.load_model(workdir)
-        path = export(CloudModel([model], [IMAGE_SIZE]), str(tmp_path / "E"))
+        path = write_version(CloudModel([model], [IMAGE_SIZE], CLOUDS), str(tmp_path / "E"))
     finally:
         distribution.set_precision("float32")
     difference = compare(trained.serve_pixels, path, batches)

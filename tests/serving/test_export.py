@@ -13,10 +13,13 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import decode_image, resize_image
+from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.inference.calibration import Calibration, Curve
 from clouds_tf.inference.ensemble import mean_prediction
 from clouds_tf.inference.postprocessing import Rule, postprocess
 from clouds_tf.models.unet import unet
-from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
 
 RULES = (
@@ -25,6 +28,7 @@ RULES = (
     Rule(0.55, 0.55, 2000, min_component_area=50, fill="holes"),
     Rule(0.5, 0.5, 350 * 525 + 1),  # more than there is
 )
+NUMBERS = ["encoded_pixels", "presence", "area_fraction", "expected_area_fraction"]
 SIZES = [IMAGE_SIZE, (32, 64)]
 
 
@@ -38,7 +42,8 @@ def models(make_workdir):
 def saved(models, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
     training = [{"records": "0123abcd", "fold": 0}, {"records": "0123abcd", "fold": 1}]
-    return export(CloudModel(models, SIZES, RULES, "flips", 300000, training), folder)
+    model = CloudModel(models, SIZES, CLOUDS, RULES, "flips", 300000, training=training)
+    return write_version(model, folder)
 
 
 @pytest.fixture(scope="module")
@@ -86,10 +91,45 @@ def test_pixels_give_what_their_bytes_give(signatures, models):
     np.testing.assert_allclose(answer["probabilities"], expected, atol=1e-5)
 
 
+def test_expected_areas_are_mean_probabilities(signatures, image_bytes):
+    answer = signatures["serving_default"](image_bytes=image_bytes)
+    found = signatures["probabilities"](image_bytes=image_bytes)["probabilities"].numpy()
+    np.testing.assert_allclose(answer["expected_area_fraction"], found.mean((1, 2)), rtol=1e-4)
+
+
+def test_another_data_set_has_its_classes_sizes_order_and_calibration():
+    steel = Dataset(("scratch", "pit", "patch"), (64, 400), (32, 200), rle_order="rows")
+    curves = (Curve((0, 1), (0, 0.5)), Curve((0, 0.5, 1), (0, 1, 1)), Curve((0, 1), (0, 1)))
+    model = CloudModel(
+        [unet(num_classes=3, width=0.125)], [(32, 96)], steel, calibration=Calibration(curves)
+    )
+    images = np.random.default_rng(0).integers(0, 256, (2, 64, 400, 3), np.uint8)
+    answer = {name: value.numpy() for name, value in model.serve_pixels(images).items()}
+    probabilities = answer["probabilities"].astype(np.float64)
+    assert probabilities.shape == (2, 32, 200, 3)
+    by_class = np.moveaxis(probabilities, 3, 0)
+    calibrated = np.stack([by_class[0] / 2, np.minimum(2 * by_class[1], 1), by_class[2]], axis=3)
+    np.testing.assert_allclose(answer["expected_area_fraction"], calibrated.mean((1, 2)), rtol=1e-4)
+    masks = probabilities > 0.5
+    assert masks.any() and not masks.all()
+    for image in range(2):
+        for c in range(3):
+            pixels = np.zeros(32 * 200, bool)
+            runs = list(map(int, answer["encoded_pixels"][image, c].split()))
+            for start, length in zip(runs[::2], runs[1::2]):
+                pixels[start - 1 : start - 1 + length] = True
+            np.testing.assert_array_equal(pixels.reshape(32, 200), masks[image, :, :, c])
+
+
+def test_models_of_other_classes_are_refused():
+    with pytest.raises(ValueError, match="the model has 4 classes, expected the 2 of the data set"):
+        CloudModel([unet(width=0.125)], [IMAGE_SIZE], Dataset(("a", "b"), (8, 8), (8, 8)))
+
+
 def test_no_image_gives_no_answer(signatures):
     answer = signatures["serving_default"](image_bytes=tf.constant([], tf.string))
     shapes = {name: tuple(value.shape) for name, value in answer.items()}
-    assert shapes == dict.fromkeys(["encoded_pixels", "presence", "area_fraction"], (0, 4))
+    assert shapes == dict.fromkeys(NUMBERS, (0, 4))
     answer = signatures["from_pixels"](images=np.zeros([0, 5, 6, 3], np.uint8))
     assert answer["probabilities"].shape == (0, 350, 525, 4)
 
@@ -186,6 +226,6 @@ def test_versions_count_up_and_are_whole(models, saved):
     folder = os.path.dirname(saved)
     assert os.path.basename(saved) == "1"
     os.makedirs(os.path.join(folder, "7"))
-    path = export(CloudModel(models[:1], SIZES[:1]), folder)
+    path = write_version(CloudModel(models[:1], SIZES[:1], CLOUDS), folder)
     assert os.path.basename(path) == "8"
     assert sorted(os.listdir(folder)) == ["1", "7", "8"]

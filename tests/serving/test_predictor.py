@@ -14,9 +14,11 @@ import tensorflow as tf
 from conftest import ENVIRONMENT, IMAGE_SIZE, REPOSITORY
 
 from clouds_tf.data import annotations
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.schema import CLASS_NAMES
 from clouds_tf.serving import predictor
-from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
 
 
@@ -191,7 +193,8 @@ def test_a_picture_shows_the_first_images(data_dir, tmp_path):
 @pytest.fixture(scope="module")
 def saved_model(make_workdir, tmp_path_factory):
     model = workdirs.load_model(make_workdir())
-    return export(CloudModel([model], [IMAGE_SIZE]), str(tmp_path_factory.mktemp("export") / "E"))
+    folder = str(tmp_path_factory.mktemp("export") / "E")
+    return write_version(CloudModel([model], [IMAGE_SIZE], CLOUDS), folder)
 
 
 def test_every_device_gives_the_same(saved_model, data_dir, tmp_path):

@@ -10,16 +10,19 @@ import tensorflow as tf
 from conftest import IMAGE_SIZE, run_tool
 from google.protobuf import text_format
 
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.schema import CLASS_NAMES
 from clouds_tf.serving import server
-from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
 
 
 @pytest.fixture(scope="module")
 def saved_model(make_workdir, tmp_path_factory):
     model = workdirs.load_model(make_workdir())
-    return export(CloudModel([model], [IMAGE_SIZE]), str(tmp_path_factory.mktemp("export") / "E"))
+    folder = str(tmp_path_factory.mktemp("export") / "E")
+    return write_version(CloudModel([model], [IMAGE_SIZE], CLOUDS), folder)
 
 
 @pytest.fixture(scope="module")

@@ -16,9 +16,11 @@ from PIL import Image
 from tqdm import tqdm
 
 from clouds_tf.data import sample_data
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
 from clouds_tf.serving import predictor
-from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
 
 flags.DEFINE_integer("num_inputs", 100000, "Mutated inputs, each a request of its own.")
 flags.DEFINE_integer("seed", 0, "Input i follows from this seed and i.")
@@ -94,7 +96,7 @@ def _with_checksums(png):
 def main():
     contents = seeds()
     with tempfile.TemporaryDirectory() as folder:
-        path = export(CloudModel([unet(width=0.125)], [MODEL_SIZE]), folder)
+        path = write_version(CloudModel([unet(width=0.125)], [MODEL_SIZE], CLOUDS), folder)
         predict = predictor.load(path)
     healthy = tf.constant([content for content in contents if not content.startswith(b"GIF")])
     before = predict(healthy)["encoded_pixels"].numpy()

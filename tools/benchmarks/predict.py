@@ -25,11 +25,13 @@ from benchmarks import measure, print_table  # noqa: E402
 
 from clouds_tf import rle, schema  # noqa: E402
 from clouds_tf.data import annotations, sample_data  # noqa: E402
+from clouds_tf.dataset import CLOUDS  # noqa: E402
 from clouds_tf.inference.fusing import fuse  # noqa: E402
 from clouds_tf.models.unet import DECODER_CHANNELS, unet  # noqa: E402
 from clouds_tf.models.weights import load_encoder_weights  # noqa: E402
 from clouds_tf.serving import predictor  # noqa: E402
-from clouds_tf.serving.export import CloudModel, export  # noqa: E402
+from clouds_tf.serving.cloud_model import CloudModel  # noqa: E402
+from clouds_tf.serving.versions import write_version  # noqa: E402
 from clouds_tf.training import distribution  # noqa: E402
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
@@ -88,7 +90,7 @@ def write_models(folder, image):
                     )
         ours.get_layer("head_conv").set_weights(head.get_weights())
         ours.save_weights(os.path.join(folder, "ours.h5"))
-        export(CloudModel([ours], [SIZE]), os.path.join(folder, precision))
+        write_version(CloudModel([ours], [SIZE], CLOUDS), os.path.join(folder, precision))
     distribution.set_precision("float32")
 
 

@@ -1,0 +1,117 @@
+"""Metadata of a SavedModel: which data set, networks and post-processing it holds."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf import files
+from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.inference.calibration import Calibration
+from clouds_tf.inference.postprocessing import Rule
+
+METADATA_FILE = "assets.extra/metadata.json"  # in the SavedModel
+_SCHEMA_VERSION = 3
+_WITHOUT_DATASET = 2  # SavedModels of the time when there was one data set
+
+
+@dataclasses.dataclass(frozen=True)
+class Metadata:
+    """Facts that a SavedModel carries about itself.
+
+    Attributes:
+        dataset: classes, sizes and CSV spelling of the answers.
+        image_sizes: for each member of the ensemble, the (height, width) of its input.
+        rules: post-processing, one Rule for each class.
+        test_time_augmentation: "none" or "flips".
+        max_image_pixels: larger images are refused before they are decoded.
+        calibration: map from the network's probabilities to calibrated ones, or None.
+        training: for each member, JSON-like facts about the run that trained it.
+        version: number of the SavedModel's folder.
+    """
+
+    dataset: Dataset
+    image_sizes: tuple[tuple[int, int], ...]
+    rules: tuple[Rule, ...]
+    test_time_augmentation: str
+    max_image_pixels: int
+    calibration: Calibration | None = None
+    training: tuple[dict[str, Any], ...] = ()
+    version: int = 0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-like dict that `from_json` reads."""
+        dataset = self.dataset
+        rules = zip(dataset.class_names, self.rules)
+        return {
+            "version": self.version,
+            "schema_version": _SCHEMA_VERSION,
+            # These two stand in "dataset" too; they are here for programs that read them already.
+            "class_names": list(dataset.class_names),
+            "mask_size": list(dataset.submission_size),
+            "dataset": dataset.to_json(),
+            "image_sizes": [list(size) for size in self.image_sizes],
+            "postprocessing": {name: dataclasses.asdict(rule) for name, rule in rules},
+            "test_time_augmentation": self.test_time_augmentation,
+            "max_image_pixels": self.max_image_pixels,
+            "calibration": self.calibration and self.calibration.to_json(dataset.class_names),
+            "training": list(self.training),
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Metadata:
+        """Reads what `to_json` wrote, in this version or the one before; ValueError otherwise."""
+        version = fields.get("schema_version")
+        if version not in (_WITHOUT_DATASET, _SCHEMA_VERSION):
+            raise ValueError(
+                f"schema_version: got {version}, expected {_WITHOUT_DATASET} or {_SCHEMA_VERSION}; "
+                "export again with this version of clouds_tf"
+            )
+        dataset = CLOUDS
+        if version == _SCHEMA_VERSION:
+            dataset = Dataset.from_json(fields["dataset"])
+        calibration = fields.get("calibration")
+        if calibration is not None:
+            calibration = Calibration.from_json(calibration, dataset.class_names)
+        return cls(
+            dataset,
+            tuple(_size(size) for size in fields["image_sizes"]),
+            tuple(Rule(**fields["postprocessing"][name]) for name in dataset.class_names),
+            fields["test_time_augmentation"],
+            fields["max_image_pixels"],
+            calibration,
+            tuple(fields["training"] or ()),
+            fields["version"],
+        )
+
+
+def _size(sides: list[int]) -> tuple[int, int]:
+    height, width = sides
+    return height, width
+
+
+def read_metadata(saved_model: str) -> Metadata:
+    """Reads the metadata of a SavedModel without loading it.
+
+    Args:
+        saved_model: folder of a version, such as E/1.
+
+    Raises:
+        FileNotFoundError: there is no SavedModel.
+        ValueError: the SavedModel is not one of `export`, or its metadata are damaged.
+    """
+    if not tf.saved_model.contains_saved_model(saved_model):
+        raise FileNotFoundError(f"{saved_model}: no SavedModel; expected a folder such as E/1")
+    path = os.path.join(saved_model, METADATA_FILE)
+    if not tf.io.gfile.exists(path):
+        raise ValueError(f"{saved_model}: not a SavedModel of export: it has no {METADATA_FILE}")
+    try:
+        return Metadata.from_json(json.loads(files.read_text(path)))
+    except (AttributeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path}: damaged metadata ({error!r}); export again") from None
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
