@@ -14,8 +14,8 @@ FLOORS = (
     {"data", "models"},
     {"inference"},
     {"training", "serving", "exploration"},
-    {"evaluation"},
-    {"scenes"},
+    {"evaluation", "scenes"},
+    {"climatology"},
     {"tools"},
 )
 # Modules or attributes that only these places may name.
@@ -24,6 +24,7 @@ DOORS = {
         "data/annotations.py",
         "exploration/",
         "evaluation/",
+        "climatology/",
         "tools/benchmarks/",  # where peers are
     ),
     r"import (rasterio|xarray)|from (rasterio|xarray)": ("scenes/", "climatology/"),

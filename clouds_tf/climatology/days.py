@@ -1,0 +1,231 @@
+"""One small CF NetCDF file a day: class fractions and coverage on a grid.
+
+A folder of such files is the memory of a climatology: days come in any order, in any number of
+runs and from any number of machines; a day is there whole or not at all, and once.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import datetime
+import functools
+import hashlib
+import io
+import json
+import os
+import re
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf import files
+from clouds_tf.climatology import netcdf
+from clouds_tf.climatology.grid import Grid
+
+_SETTINGS = "settings.json"
+Progress = Callable[[int, int], None]  # called with (done, total)
+
+
+@dataclasses.dataclass(frozen=True)
+class DayFields:
+    """Fields of one day on a grid of [h, w] cells, for C classes.
+
+    Attributes:
+        date: the day, such as "2017-01-31".
+        fraction: float32 [C, h, w], share of the observed part of a cell that the class covers; 0
+            where nothing was observed.
+        unclassified: float32 [h, w], share of the observed part of a cell without any class.
+        coverage: float32 [h, w], share of a cell that was observed.
+        shared: float64 [C, C], share of the whole observed area that two classes both cover; on
+            the diagonal, that one class covers.
+    """
+
+    date: str
+    fraction: np.ndarray
+    unclassified: np.ndarray
+    coverage: np.ndarray
+    shared: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """What all days of a folder have in common.
+
+    Attributes:
+        grid: the grid of the fields.
+        class_names: names of the classes, in their order.
+        source: "boxes" or "scenes".
+        measure: "boxes", or for scenes "mask" or "expected", as `scenes.day_fields` has it.
+        model_fingerprint: of the model that made the scenes, "" for boxes.
+        resolution: degrees per cell of the scenes, 0 for boxes.
+    """
+
+    grid: Grid
+    class_names: tuple[str, ...]
+    source: str = "boxes"
+    measure: str = "boxes"
+    model_fingerprint: str = ""
+    resolution: float = 0.0
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-like dict that `from_json` reads."""
+        fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {**fields, "grid": self.grid.to_json(), "class_names": list(self.class_names)}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Settings:
+        """Reads what `to_json` wrote."""
+        grid, names = Grid(**fields["grid"]), tuple(fields["class_names"])
+        return cls(**{**fields, "grid": grid, "class_names": names})
+
+
+def check_date(text: str) -> str:
+    """Returns a date "YYYY-MM-DD" or ValueError with what was got."""
+    try:
+        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+            return datetime.date.fromisoformat(text).isoformat()
+    except ValueError:
+        pass
+    raise ValueError(f"got {text!r}, expected a date such as 2017-01-31")
+
+
+def digest(*parts: bytes) -> str:
+    """sha256 of the data of a day, by which a second run knows it again."""
+    framed = (len(part).to_bytes(8, "big") + part for part in parts)
+    return hashlib.sha256(b"".join(framed)).hexdigest()
+
+
+class DayStore:
+    """A folder with one NetCDF file a day.
+
+    Args:
+        folder: the folder; made when the first day is written.
+        settings: what the days must have in common; None reads it from the folder.
+
+    Raises:
+        ValueError: the folder holds days of another grid, other classes or another model; the
+            difference is named.
+    """
+
+    def __init__(self, folder: str, settings: Settings | None = None) -> None:
+        self.folder = folder.rstrip("/")
+        path = os.path.join(self.folder, _SETTINGS)
+        if tf.io.gfile.exists(path):
+            try:
+                known = Settings.from_json(json.loads(files.read_text(path)))
+            except (ValueError, KeyError, TypeError) as error:
+                raise ValueError(f"{path}: is damaged ({error}); delete the folder") from None
+            if settings is not None:
+                _check_same(self.folder, known, settings)
+            settings = known
+        elif settings is None:
+            raise FileNotFoundError(f"{self.folder}: no folder of days (it has no {_SETTINGS})")
+        self.settings = settings
+
+    def __repr__(self) -> str:
+        return f"DayStore({self.folder!r}, {len(self.dates())} days)"
+
+    def prepare(self) -> None:
+        """Makes the folder, and writes down what its days have in common."""
+        path = os.path.join(self.folder, _SETTINGS)
+        if not tf.io.gfile.exists(path):
+            files.write_text(path, json.dumps(self.settings.to_json(), indent=2) + "\n")
+
+    def path(self, date: str) -> str:
+        """File of a day."""
+        return os.path.join(self.folder, f"{date}.nc")
+
+    def dates(self) -> list[str]:
+        """All days that are there, sorted."""
+        if not tf.io.gfile.isdir(self.folder):
+            return []
+        names = tf.io.gfile.listdir(self.folder)
+        return sorted(name[:-3] for name in names if re.fullmatch(r"\d{4}-\d\d-\d\d\.nc", name))
+
+    def has(self, date: str, source: str, fingerprint: str) -> bool:
+        """Whether a day is there already.
+
+        Args:
+            date: the day.
+            source: name of the file or files that it is made of.
+            fingerprint: `digest` of its data.
+
+        Raises:
+            ValueError: the day is there, made of other data.
+        """
+        path = self.path(date)
+        if not tf.io.gfile.exists(path):
+            return False
+        attributes = netcdf.read_attributes(path)
+        if attributes.get("digest") == fingerprint:
+            return True
+        raise ValueError(
+            f"{source}: {date} is already counted, from other data of {attributes.get('source')}; "
+            f"to count this instead, delete {path}"
+        )
+
+    def write(self, fields: DayFields, source: str, fingerprint: str) -> None:
+        """Writes the file of a day, whole or not at all."""
+        observed, gap = fields.coverage > 0, np.float32(np.nan)
+        start = (datetime.date.fromisoformat(fields.date) - netcdf.EPOCH).days
+        values = {
+            "time": start + 0.5,
+            "time_bnds": [start, start + 1],
+            "fraction": np.where(observed, fields.fraction, gap),
+            "unclassified": np.where(observed, fields.unclassified, gap),
+            "coverage": fields.coverage,
+            "co_occurrence": fields.shared,
+        }
+        attributes = {"date": fields.date, "source": source, "digest": fingerprint}
+        netcdf.write_copy(self.path(fields.date), _template(self.settings), values, attributes)
+
+    def read(self, date: str) -> DayFields:
+        """Reads the file of a day; ValueError if it is damaged."""
+        path = self.path(date)
+        names = ("fraction", "unclassified", "coverage", "co_occurrence")
+        fraction, unclassified, coverage, shared = netcdf.read_variables(path, names)
+        if fraction.shape != (len(self.settings.class_names), *self.settings.grid.shape):
+            raise ValueError(f"{path}: is of another grid; delete it and repeat the command")
+        return DayFields(
+            date, np.nan_to_num(fraction), np.nan_to_num(unclassified), coverage, shared
+        )
+
+
+def _check_same(folder: str, known: Settings, settings: Settings) -> None:
+    for field in dataclasses.fields(Settings):
+        old, new = getattr(known, field.name), getattr(settings, field.name)
+        if old != new:
+            name = field.name.replace("_", " ")
+            raise ValueError(
+                f"{folder}: holds days with {name} {old}, got {name} {new}; choose another "
+                "--output or --days_dir"
+            )
+
+
+@functools.lru_cache(maxsize=4)
+def _template(settings: Settings) -> bytes:
+    """A day's file without its values, which are filled in with h5py.
+
+    h5netcdf takes 50 ms to make the variables and axes of a file, h5py 5 ms to fill them.
+    """
+    number = len(settings.class_names)
+    h, w = settings.grid.shape
+    buffer = io.BytesIO()
+    with netcdf.new_file(buffer) as file:
+        netcdf.write_axes(file, settings.grid, settings.class_names)
+        netcdf.write_scalar_time(file, 0)
+        for name, dimensions, shape, kind, long_name in (
+            ("fraction", ("class", "lat", "lon"), (number, h, w), np.float32, netcdf.FRACTION),
+            ("unclassified", ("lat", "lon"), (h, w), np.float32, netcdf.UNCLASSIFIED),
+            ("coverage", ("lat", "lon"), (h, w), np.float32, netcdf.COVERAGE),
+            ("co_occurrence", ("class", "other_class"), (number,) * 2, np.float64, netcdf.SHARED),
+        ):
+            methods = "area: mean" if "lat" in dimensions else ""
+            variable = netcdf.new_variable(
+                file, name, dimensions, shape, kind, long_name, methods
+            )
+            variable.attrs["coordinates"] = "time"
+        netcdf.write_attributes(file, "Cloud patterns of one day", {})
+    return buffer.getvalue()

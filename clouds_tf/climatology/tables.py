@@ -1,0 +1,288 @@
+"""Reads box tables: of longitudes and latitudes, or of the pixels of named Worldview snapshots."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+
+from clouds_tf.climatology import days
+from clouds_tf.climatology.boxes import View
+from clouds_tf.climatology.grid import GLOBE, Extent
+from clouds_tf.climatology.netcdf import EPOCH
+
+COLUMNS = ("date", "label", "lon1", "lon2", "lat1", "lat2")
+# The table of the labelling project has no header.
+LABELLER_COLUMNS = ("id", "image", "x1", "y1", "x2", "y2", "label")
+_IMAGE_SIZE = (1400, 2100)  # of the snapshots that were labelled, in pixels
+_NUMBER = r"(-?\d+(?:\.\d+)?)"
+# Such as Aqua_CorrectedReflectance20071227_-61--40_10-24.jpeg
+_SNAPSHOT = re.compile(rf"(\d{{4}})(\d\d)(\d\d)_{_NUMBER}-{_NUMBER}_{_NUMBER}-{_NUMBER}\.\w+$")
+_CHUNK = 200_000  # rows that are held as text at a time
+
+
+@dataclasses.dataclass(frozen=True)
+class BoxTable:
+    """Boxes of many days, as compact arrays: about 50 bytes a row.
+
+    Attributes:
+        name: file name of the table.
+        days: int32 [n], days since 1970-01-01.
+        labels: int16 [n], class of each row; -1 where a day or image was looked at and nothing was
+            found.
+        boxes: float64 [n, 4]: west, south, east, north in degrees.
+        views: int32 [n], number of the view a row belongs to.
+        extents: region of each view: one for all views, or one for each.
+        num_skipped: number of faulty rows that were left out.
+    """
+
+    name: str
+    days: np.ndarray
+    labels: np.ndarray
+    boxes: np.ndarray
+    views: np.ndarray
+    extents: tuple[Extent, ...]
+    num_skipped: int = 0
+
+    def by_day(self) -> Iterator[tuple[str, list[View]]]:
+        """Yields (date, views) in the order of the days."""
+        order = np.lexsort((self.views, self.days))
+        starts = np.flatnonzero(np.diff(self.days[order], prepend=np.iinfo(np.int32).min))
+        for rows in np.split(order, starts[1:]) if len(order) else []:
+            yield date_of(self.days[rows[0]]), list(self._views(rows))
+
+    def _views(self, rows: np.ndarray) -> Iterator[View]:
+        for view in np.unique(self.views[rows]):
+            members = rows[self.views[rows] == view]
+            boxes = members[self.labels[members] >= 0]
+            extent = self.extents[view if len(self.extents) > 1 else 0]
+            yield View(self.boxes[boxes], self.labels[boxes].astype(int), extent)
+
+
+def date_of(day: int) -> str:
+    """Date of a number of days since 1970-01-01."""
+    return str(np.datetime64(int(day), "D"))
+
+
+def digest(views: Sequence[View]) -> str:
+    """`days.digest` of the boxes of a day; their order does not matter."""
+    parts = [
+        np.column_stack([view.labels, view.boxes]).astype("<f8")
+        for view in views
+        if len(view.labels)
+    ]
+    texts = [repr(view.extent).encode() for view in views]
+    rows = [part[np.lexsort(part.T)].tobytes() for part in parts]
+    return days.digest(*sorted(texts), *sorted(rows))
+
+
+def read(path: str, class_names: Sequence[str], on_error: str = "fail") -> BoxTable:
+    """Reads a box table, plain or compressed by gzip.
+
+    Args:
+        path: a CSV with the columns date, label, lon1, lon2, lat1, lat2 (lon1 the western edge;
+            lon1 > lon2 lies across the date line; others are ignored); or one without a header:
+            id, image, x1, y1, x2, y2, label, whose image name carries date and extent and whose
+            box is in pixels of 2100x1400. A row with an empty label and no box says that the day
+            or image was looked at and nothing was found.
+        class_names: the labels, in the order of the classes.
+        on_error: "fail", or "skip" to leave faulty rows out.
+
+    Returns:
+        A BoxTable. A day without any row counts as not observed.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is empty or unreadable, or a row is faulty; file and line are named.
+    """
+    if on_error not in ("fail", "skip"):
+        raise ValueError(f"on_error: got {on_error!r}, expected fail or skip")
+    labels = {name: number for number, name in enumerate(class_names)}
+    try:
+        first = next(iter(_chunks(path, None, nrows=1)), None)
+        if first is None:
+            raise ValueError(f"{path}: is empty, expected the columns {', '.join(COLUMNS)}")
+        names = [str(name).strip().lower() for name in first.iloc[0]]
+        if set(COLUMNS) <= set(names):
+            table = _read_degrees(path, names, labels, on_error)
+        elif len(names) == len(LABELLER_COLUMNS) and _SNAPSHOT.search(names[1]):
+            table = _read_pixels(path, labels, on_error)
+        else:
+            missing = ", ".join(sorted(set(COLUMNS) - set(names)))
+            raise ValueError(f"{path}, line 1: lacks the columns {missing}")
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (pd.errors.ParserError, UnicodeDecodeError, EOFError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    if not len(table.days):
+        raise ValueError(f"{path}: has no rows")
+    return table
+
+
+def _chunks(path: str, names: list[str] | None, **options: int) -> Iterator[pd.DataFrame]:
+    """Yields parts of a CSV as text, indexed by line number from 1; blank lines are left out."""
+    try:
+        reader = pd.read_csv(
+            path,
+            header=None,
+            names=names,
+            dtype=str,
+            keep_default_na=False,
+            skip_blank_lines=False,
+            encoding="utf-8-sig",
+            chunksize=_CHUNK,
+            **options,
+        )
+    except pd.errors.EmptyDataError:
+        return
+    with reader:
+        for chunk in reader:
+            chunk.index += 1
+            chunk = chunk.fillna("")
+            yield chunk[(chunk != "").any(axis=1)]
+
+
+class _Faults:
+    """Collects the first fault of each faulty row of a table."""
+
+    def __init__(self, path: str, on_error: str) -> None:
+        self.path, self.on_error, self.count = path, on_error, 0
+
+    def sort_out(self, reasons: pd.Series) -> np.ndarray:
+        """Which rows are good; ValueError for the first that is not, unless on_error is "skip"."""
+        bad = reasons != ""
+        self.count += int(bad.sum())
+        if bad.any() and self.on_error == "fail":
+            more = f" (and {bad.sum() - 1} more faulty rows)" if bad.sum() > 1 else ""
+            raise ValueError(
+                f"{self.path}, line {bad.idxmax()}: {reasons[bad.idxmax()]}{more}; "
+                "--on_error=skip leaves faulty rows out"
+            )
+        return ~bad.to_numpy()
+
+
+def _check_labels(labels: pd.Series, blank: pd.Series, known: dict[str, int]) -> pd.Series:
+    """Reasons for unknown labels, "" where there are none."""
+    bad = ~labels.isin(list(known)) & ~blank
+    reasons = "label " + labels.map(repr) + f", expected one of {', '.join(known)}"
+    return reasons.where(bad, "")
+
+
+def _read_degrees(
+    path: str, names: list[str], known: dict[str, int], on_error: str
+) -> BoxTable:
+    """Rows of longitudes and latitudes; all of a day are one view of the globe."""
+    faults, parts = _Faults(path, on_error), []
+    for chunk in _chunks(path, names):
+        chunk = chunk[list(COLUMNS)].drop(index=1, errors="ignore").apply(lambda c: c.str.strip())
+        numbers = chunk[list(COLUMNS[2:])].apply(pd.to_numeric, errors="coerce").astype(float)
+        dates = pd.Series({text: _day_of(text) for text in chunk["date"].unique()}, dtype=float)
+        numbered = chunk["date"].map(dates)
+        good = faults.sort_out(_check_degrees(chunk, numbers, numbered, known))
+        west, east = numbers["lon1"].to_numpy(), numbers["lon2"].to_numpy()
+        east = np.where(east < west, east + 360, east)
+        lat = np.sort(numbers[["lat1", "lat2"]].to_numpy(), axis=1)
+        boxes = np.column_stack([west, lat[:, 0], east, lat[:, 1]])
+        labels = chunk["label"].map(known).fillna(-1).to_numpy(np.int16)
+        parts.append((numbered.fillna(0).to_numpy(np.int32)[good], labels[good], boxes[good]))
+    numbered, labels, boxes = (np.concatenate(column) for column in zip(*parts))
+    views = np.zeros(len(labels), np.int32)
+    name = os.path.basename(path)
+    return BoxTable(name, numbered, labels, boxes, views, (GLOBE,), faults.count)
+
+
+def _check_degrees(
+    chunk: pd.DataFrame, numbers: pd.DataFrame, numbered: pd.Series, known: dict[str, int]
+) -> pd.Series:
+    """The first reason why a row is faulty, "" where there is none."""
+    blank = (chunk[list(COLUMNS[1:])] == "").all(axis=1)
+    reasons = _check_labels(chunk["label"], blank, known)
+
+    def add(wrong: pd.Series, texts: pd.Series) -> None:
+        nonlocal reasons
+        reasons = reasons.mask(wrong & ~blank & (reasons == ""), texts)
+
+    for column in COLUMNS[2:]:
+        shown = chunk[column].map(repr)
+        add(~np.isfinite(numbers[column]), f"{column} " + shown + ", expected a number of degrees")
+    for column in ("lat1", "lat2"):
+        shown = f"{column} " + chunk[column]
+        add(numbers[column].abs() > 90, shown + ", expected -90 to 90")
+    for column in ("lon1", "lon2"):
+        shown = f"{column} " + chunk[column]
+        add(numbers[column].abs() > 360, shown + ", expected -180 to 180")
+    for one, other in (("lon1", "lon2"), ("lat1", "lat2")):
+        shown = f"a box without area: {one} and {other} are both " + chunk[one]
+        add(numbers[one] == numbers[other], shown)
+    shown = "date " + chunk["date"].map(repr) + ", expected one such as 2017-01-31"
+    return reasons.mask(numbered.isna() & (reasons == ""), shown)
+
+
+def _day_of(text: str) -> float:
+    """Days since 1970-01-01, NaN if the text is no date."""
+    try:
+        return (np.datetime64(days.check_date(text), "D") - np.datetime64(EPOCH)).astype(int)
+    except ValueError:
+        return np.nan
+
+
+def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
+    """Rows in a row that name the same image are one view: what one labeller drew into it."""
+    table = pd.concat(_chunks(path, list(LABELLER_COLUMNS)))
+    faults = _Faults(path, on_error)
+    corners = list(LABELLER_COLUMNS[2:6])
+    numbers = table[corners].apply(pd.to_numeric, errors="coerce").astype(float)
+    blank = (table[corners + ["label"]] == "").all(axis=1)
+    parsed = ((name, _parse_snapshot(name)) for name in table["image"].unique())
+    images = {name: found for name, found in parsed if found}
+    reasons = _check_labels(table["label"], blank, known)
+    wrong = ~np.isfinite(numbers).all(axis=1) & ~blank & (reasons == "")
+    reasons = reasons.mask(wrong, "x1, y1, x2 or y2 is no number")
+    # Boxes may be drawn beyond the edge of the image.
+    height, width = _IMAGE_SIZE
+    numbers = numbers.clip(0, [width, height, width, height], axis=1)
+    empty = (numbers["x1"] >= numbers["x2"]) | (numbers["y1"] >= numbers["y2"])
+    reasons = reasons.mask(
+        empty & (reasons == ""), "a box without area: x1 >= x2 or y1 >= y2 in the image"
+    )
+    reasons = reasons.mask(
+        ~table["image"].isin(list(images)),
+        "image " + table["image"] + ", expected a name with date and extent",
+    )
+    good = faults.sort_out(reasons)
+    views = (table["image"] != table["image"].shift()).cumsum().to_numpy()[good] - 1
+    table, numbers = table[good], numbers[good]
+    found = [images[name] for name in table["image"]]
+    numbered = np.array([day for day, _ in found], np.int32)
+    west, south, east, north = np.array([extent for _, extent in found]).reshape(-1, 4).T
+    boxes = np.column_stack(
+        [
+            west + numbers["x1"] * (east - west) / width,
+            north - numbers["y2"] * (north - south) / height,
+            west + numbers["x2"] * (east - west) / width,
+            north - numbers["y1"] * (north - south) / height,
+        ]
+    )
+    labels = table["label"].map(known).fillna(-1).to_numpy(np.int16)
+    _, firsts, views = np.unique(views, return_index=True, return_inverse=True)
+    extents = tuple(found[first][1] for first in firsts)
+    name = os.path.basename(path)
+    return BoxTable(
+        name, numbered, labels, boxes, views.astype(np.int32), extents, faults.count
+    )
+
+
+def _parse_snapshot(name: str) -> tuple[int, Extent] | None:
+    """(day, extent) of a snapshot's file name, or None."""
+    match = _SNAPSHOT.search(name)
+    day = _day_of("-".join(match.groups()[:3])) if match else np.nan
+    if not match or np.isnan(day):
+        return None
+    west, east, south, north = (float(number) for number in match.groups()[3:])
+    east += 360 if east <= west else 0
+    return (int(day), (west, south, east, north)) if -90 <= south < north <= 90 else None

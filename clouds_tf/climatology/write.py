@@ -1,0 +1,199 @@
+"""Writes the product: CF-1.8 NetCDF, or the names and layout of C3ONTEXT."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from clouds_tf.climatology import netcdf
+from clouds_tf.climatology.aggregate import Period, PeriodMeans, means
+from clouds_tf.climatology.days import DayStore, Progress
+from clouds_tf.climatology.grid import Extent
+
+LAYOUTS = ("cf", "c3ontext")
+# Order and spelling of C3ONTEXT (Schulz, "C3ONTEXT: a Common Consensus on Convective OrgaNizaTion
+# during the EUREC4A experimenT", Earth System Science Data 14, 2022).
+_C3ONTEXT_NAMES = {"Sugar": "Sugar", "Flower": "Flowers", "Fish": "Fish", "Gravel": "Gravel"}
+_INTERVAL = "end of the 95 % interval by bootstrap over days: "
+
+
+def product(
+    path: str,
+    store: DayStore,
+    groups: Sequence[Period],
+    across_years: bool = False,
+    regions: Mapping[str, Extent] | None = None,
+    layout: str = "cf",
+    num_resamples: int = 200,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> None:
+    """Writes the means of periods, one period after the other, whole or not at all.
+
+    Args:
+        path: the NetCDF file.
+        store: the days.
+        groups: as `aggregate.periods` gives them.
+        across_years: whether they are the same months or seasons of several years.
+        regions: name -> extent of regional means; all of the grid always comes first.
+        layout: "cf": `fraction(time, class, lat, lon)` with intervals, coverage, co-occurrence and
+            regional means; "c3ontext": `freq(date, longitude, latitude, pattern)` alone.
+        num_resamples: draws of days for the intervals; 0 for none.
+        seed: of the draws.
+        progress: called with (done, total) days.
+
+    Raises:
+        ValueError: there are no days, or the layout is unknown.
+    """
+    if layout not in LAYOUTS:
+        raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    if not groups:
+        raise ValueError(f"{store.folder}: has no days to aggregate")
+    extents = {"all": store.settings.grid.extent, **(regions or {})}
+    if layout == "c3ontext" or max(len(group.dates) for group in groups) < 2:
+        num_resamples = 0
+    found = _means(store, groups, extents, num_resamples, seed, progress)
+    first, last = (min(g.dates[0] for g in groups), max(g.dates[-1] for g in groups))
+    with netcdf.new_file(path) as file:
+        if layout == "cf":
+            _write_cf(file, store, groups, across_years, extents, num_resamples, found)
+        else:
+            _write_c3ontext(file, store, groups, found)
+        netcdf.write_attributes(
+            file,
+            "Frequencies of cloud patterns",
+            {
+                "source": store.settings.source,
+                "measure": store.settings.measure,
+                "model_fingerprint": store.settings.model_fingerprint,
+                "num_days": np.int32(sum(len(group.dates) for group in groups)),
+                "first_day": first,
+                "last_day": last,
+            },
+        )
+
+
+def _means(
+    store: DayStore,
+    groups: Sequence[Period],
+    extents: Mapping[str, Extent],
+    num_resamples: int,
+    seed: int,
+    progress: Progress | None,
+) -> Iterator[PeriodMeans]:
+    total, done = sum(len(group.dates) for group in groups), 0
+
+    def on_day() -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, total)
+
+    for group in groups:
+        yield means(store, group, extents, num_resamples, seed, on_day)
+
+
+def _write_cf(
+    file: Any,
+    store: DayStore,
+    groups: Sequence[Period],
+    across_years: bool,
+    extents: Mapping[str, Extent],
+    num_resamples: int,
+    found: Iterator[PeriodMeans],
+) -> None:
+    grid, names = store.settings.grid, store.settings.class_names
+    netcdf.write_axes(file, grid, names)
+    bounds = np.array([group.bounds for group in groups])
+    middles = np.array([group.middle for group in groups], float)
+    netcdf.write_times(file, middles, bounds, across_years)
+    file.dimensions["region"] = len(extents)
+    netcdf.write_strings(file, "region", ("region",), list(extents), "region of the means")
+    labels = [group.label for group in groups]
+    netcdf.write_strings(file, "period", ("time",), labels, "name of the period")
+    over_years = " time: mean within years time: mean over years"
+    methods = "area: mean" + (over_years if across_years else " time: mean")
+
+    on_grid: tuple[str, ...] = ("time", "class", "lat", "lon")
+    in_regions: tuple[str, ...] = ("time", "region", "class")
+    region_mean = netcdf.FRACTION + ", mean over the region by area and coverage"
+    variables: list[tuple[str, Callable[[PeriodMeans], np.ndarray], tuple[str, ...], str]] = [
+        ("fraction", lambda m: m.fraction, on_grid, netcdf.FRACTION),
+        ("unclassified", lambda m: m.unclassified, ("time", "lat", "lon"), netcdf.UNCLASSIFIED),
+        ("coverage", lambda m: m.coverage, ("time", "lat", "lon"), netcdf.COVERAGE),
+        ("region_fraction", lambda m: m.region_fraction, in_regions, region_mean),
+        ("co_occurrence", lambda m: m.shared, ("time", "class", "other_class"), netcdf.SHARED),
+        ("num_days", lambda m: m.num_days, ("time", "lat", "lon"), "days with an observation"),
+    ]
+    if num_resamples:
+        for end in ("lower", "upper"):
+            for name, dimensions in (("fraction", on_grid), ("region_fraction", in_regions)):
+                attribute = name.replace("fraction", end)
+                variables.append(
+                    (
+                        f"{name}_{end}",
+                        lambda m, attribute=attribute: getattr(m, attribute),  # type: ignore
+                        dimensions,
+                        f"{end} {_INTERVAL}{netcdf.FRACTION}",
+                    )
+                )
+    sizes = {name: len(dimension) for name, dimension in _sizes(file).items()}
+    for name, _, dimensions, long_name in variables:
+        shape = tuple(sizes[dimension] for dimension in dimensions)
+        if name == "num_days":
+            kind: Any = np.int32
+        else:
+            kind = np.float32 if "lat" in dimensions else np.float64
+        cell_methods = "" if name == "num_days" else methods
+        variable = netcdf.new_variable(
+            file, name, dimensions, shape, kind, long_name, cell_methods
+        )
+        variable.attrs["coordinates"] = "period"
+    for i, fields in enumerate(found):
+        for name, get, _, _ in variables:
+            file[name][i] = get(fields)
+
+
+def _sizes(file: Any) -> dict[str, range]:
+    return {name: range(dimension.size) for name, dimension in file.dimensions.items()}
+
+
+def _write_c3ontext(
+    file: Any, store: DayStore, groups: Sequence[Period], found: Iterator[PeriodMeans]
+) -> None:
+    grid, names = store.settings.grid, list(store.settings.class_names)
+    known = [name for name in _C3ONTEXT_NAMES if name in names]
+    order = known + [name for name in names if name not in known]
+    patterns = [_C3ONTEXT_NAMES.get(name, name) for name in order] + ["Unclassified"]
+    axes = {
+        "date": np.array([float(group.bounds[0]) for group in groups]),
+        "longitude": grid.lon,
+        "latitude": grid.lat,
+    }
+    for name, values in axes.items():
+        file.dimensions[name] = len(values)
+        file.create_variable(name, (name,), data=values).attrs.update(_AXIS_ATTRIBUTES[name])
+    file.dimensions["pattern"] = len(patterns)
+    netcdf.write_strings(file, "pattern", ("pattern",), patterns, "cloud pattern")
+    dimensions = ("date", "longitude", "latitude", "pattern")
+    shape = (*(len(values) for values in axes.values()), len(patterns))
+    netcdf.new_variable(
+        file, "freq", dimensions, shape, np.float32, netcdf.FRACTION, "area: mean date: mean"
+    )
+    for i, fields in enumerate(found):
+        maps = [fields.fraction[names.index(name)] for name in order] + [fields.unclassified]
+        file["freq"][i] = np.stack(maps, axis=-1).swapaxes(0, 1)
+
+
+_AXIS_ATTRIBUTES = {
+    "date": {
+        "standard_name": "time",
+        "units": "days since 1970-01-01",
+        "calendar": "standard",
+        "long_name": "first day of the period",
+    },
+    "longitude": {"standard_name": "longitude", "units": "degrees_east"},
+    "latitude": {"standard_name": "latitude", "units": "degrees_north"},
+}

@@ -1,0 +1,208 @@
+import multiprocessing
+import os
+import pathlib
+import signal
+
+import numpy as np
+import pytest
+import xarray
+
+from clouds_tf.climatology import product
+from clouds_tf.climatology.grid import Grid
+
+NAMES = ("Fish", "Flower", "Sugar")
+GRID = Grid(5.0, (-30, -10, 30, 20))
+HEADER = "date,label,lon1,lon2,lat1,lat2"
+
+
+def _rows(seed=0, num_days=40):
+    rng = np.random.default_rng(seed)
+    rows = []
+    for day in range(num_days):
+        date = np.datetime64("2016-11-20") + 3 * day
+        for _ in range(5):
+            (west, south), (w, h) = rng.uniform([-30, -10], [25, 15]), rng.uniform(2, 9, 2)
+            rows.append(f"{date},{rng.choice(NAMES)},{west},{west + w},{south},{south + h}")
+    return rows
+
+
+def _table(path, rows):
+    path.write_text("\n".join([HEADER, *rows]) + "\n")
+    return str(path)
+
+
+def _make(output, boxes, **options):
+    settings = {"class_names": NAMES, "grid": GRID, "by": "season", "num_resamples": 20}
+    return product.make(str(output), boxes=boxes, **{**settings, **options})
+
+
+@pytest.fixture(scope="module")
+def full(tmp_path_factory):
+    """A folder with a table, its days and its climatology, made in one run."""
+    folder = tmp_path_factory.mktemp("full")
+    _make(folder / "c.nc", _table(folder / "b.csv", _rows()))
+    return folder
+
+
+def _same_bytes(folder, other):
+    names = sorted(path.name for path in (folder / "c_days").iterdir())
+    assert names == sorted(path.name for path in (other / "c_days").iterdir())
+    for name in ["c.nc", *(f"c_days/{name}" for name in names)]:
+        assert (folder / name).read_bytes() == (other / name).read_bytes(), name
+
+
+def test_the_closing_line_counts_days(tmp_path):
+    made = _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", _rows(num_days=4) + ["x,,,,,"]),
+                 on_error="skip")
+    assert str(made) == (
+        f"Wrote {tmp_path}/c.nc: 1 periods (by season) of 4 days; 4 days added, 0 were there; "
+        "1 faulty inputs left out"
+    )
+
+
+def test_a_row_in_any_order_gives_the_same_bytes(full, tmp_path):
+    rows = _rows()
+    np.random.default_rng(5).shuffle(rows)
+    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows))
+    _same_bytes(full, tmp_path)
+
+
+def test_days_that_are_added_give_the_bytes_of_one_run(full, tmp_path):
+    rows = _rows()
+    for part in (rows[100:], rows[:50], rows[50:100]):
+        made = _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", part))
+        assert made.added.num_known == 0
+    _same_bytes(full, tmp_path)
+    again = _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows))
+    assert (again.added.num_new, again.added.num_known) == (0, 40)
+    _same_bytes(full, tmp_path)
+
+
+def _killed_run(folder, after):
+    """Makes the climatology, and is killed by SIGKILL when so many days were reported."""
+    reports = 0
+
+    def progress(done, total):
+        nonlocal reports
+        reports += 1
+        if reports == after:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    _make(pathlib.Path(folder) / "c.nc", f"{folder}/b.csv", progress=progress)
+
+
+def test_killed_at_any_place_it_resumes_to_the_same_bytes(full, tmp_path):
+    _table(tmp_path / "b.csv", _rows())
+    for after in (7, 60):  # among the days; among the means
+        process = multiprocessing.get_context("spawn").Process(
+            target=_killed_run, args=(str(tmp_path), after)
+        )
+        process.start()
+        process.join()
+        assert process.exitcode == -signal.SIGKILL
+        assert not (tmp_path / "c.nc").exists()
+        number = len(list((tmp_path / "c_days").glob("????-??-??.nc")))
+        assert number == (7 if after == 7 else 40)
+    _make(tmp_path / "c.nc", str(tmp_path / "b.csv"))
+    for path in [*tmp_path.glob(".*"), *(tmp_path / "c_days").glob(".*")]:
+        path.unlink()  # what a killed process was writing
+    _same_bytes(full, tmp_path)
+
+
+def test_processes_and_beam_give_the_same_bytes(full, tmp_path):
+    rows = _rows()
+    where = product.Where(num_workers=2)
+    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows[:100]), where=where)
+    beam = product.Where("direct", beam_options=("--direct_num_workers=1",))
+    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows), where=beam)
+    _same_bytes(full, tmp_path)
+
+
+def test_a_faulty_table_changes_nothing(full, tmp_path):
+    rows = _rows()
+    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows[:100]))
+    before = (tmp_path / "c.nc").read_bytes()
+    wrong = rows[100:] + ["2018-01-01,Fish,0,1,0,99"]
+    with pytest.raises(ValueError, match="line 102: lat2 99"):
+        _make(tmp_path / "c.nc", _table(tmp_path / "x.csv", wrong))
+    with pytest.raises(ValueError, match="x.csv: 2016-11-20 is already counted, from .* b.csv"):
+        _make(tmp_path / "c.nc", _table(tmp_path / "x.csv", rows[:1]))
+    assert (tmp_path / "c.nc").read_bytes() == before
+    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows))
+    _same_bytes(full, tmp_path)
+
+
+def test_the_product_follows_cf(full):
+    with xarray.open_dataset(full / "c.nc", decode_times=False) as found:
+        assert found["fraction"].dims == ("time", "class", "lat", "lon")
+        assert found.attrs["Conventions"] == "CF-1.8" and found.attrs["num_days"] == 40
+        assert found["time"].attrs["climatology"] == "climatology_bounds"
+        assert found["climatology_bounds"].shape == (3, 2)
+        assert (np.diff(found["time"]) > 0).all()
+        assert found["fraction"].attrs["cell_methods"] == (
+            "area: mean time: mean within years time: mean over years"
+        )
+        for name, word in (("lat", "latitude"), ("lon", "longitude")):
+            assert found[name].attrs["standard_name"] == word
+            bounds = found[found[name].attrs["bounds"]].values
+            np.testing.assert_allclose(bounds.mean(axis=1), found[name], atol=1e-12)
+            np.testing.assert_allclose(bounds[1:, 0], bounds[:-1, 1], atol=1e-12)
+        assert found["period"].values.tolist() == ["DJF", "MAM", "SON"]
+        lower, upper = found["fraction_lower"], found["fraction_upper"]
+        assert ((lower <= found["fraction"] + 1e-6) & (found["fraction"] <= upper + 1e-6)).all()
+        np.testing.assert_allclose(
+            np.diagonal(found["co_occurrence"], axis1=1, axis2=2),
+            found["region_fraction"].sel(region="all"),
+            rtol=1e-5,
+        )
+
+
+def test_each_year_has_time_bounds(full):
+    made = _make(full / "y.nc", None, days_dir=f"{full}/c_days", by="month", across_years=False)
+    with xarray.open_dataset(full / "y.nc") as found:
+        assert made.num_periods == len(found["time"]) == 5
+        assert found["time_bnds"].values[0].astype("datetime64[D]").tolist() == [
+            np.datetime64("2016-11-01").item(),
+            np.datetime64("2016-12-01").item(),
+        ]
+        assert found["fraction"].attrs["cell_methods"] == "area: mean time: mean"
+
+
+def test_the_layout_of_c3ontext(full):
+    _make(full / "d.nc", None, days_dir=f"{full}/c_days", by="day", layout="c3ontext")
+    with xarray.open_dataset(full / "d.nc") as found, xarray.open_dataset(
+        full / "c_days" / "2016-11-23.nc"
+    ) as day:
+        assert found["freq"].dims == ("date", "longitude", "latitude", "pattern")
+        assert found["pattern"].values.tolist() == ["Sugar", "Flowers", "Fish", "Unclassified"]
+        one = found["freq"].sel(date="2016-11-23", pattern="Flowers").values
+        np.testing.assert_array_equal(one.T, day["fraction"].sel({"class": "Flower"}))
+        # As users of C3ONTEXT read it along a track.
+        value = found["freq"].interp(longitude=2.5, latitude=2.5).sel(pattern="Unclassified")
+        assert value.sizes == {"date": 40} and ((value >= 0) & (value <= 1)).all()
+
+
+@pytest.mark.parametrize(
+    "options, reason",
+    [
+        ({"by": "week"}, "by: got 'week'"),
+        ({"layout": "grib"}, "layout: got 'grib', expected one of cf, c3ontext"),
+        ({"num_resamples": -1}, "num_resamples: got -1"),
+        ({"regions": {"far": (100, 0, 120, 5)}}, "regions: far: extent: .* outside the grid"),
+        ({"regions": {"all": (0, 0, 1, 1)}}, "regions: the name all"),
+        ({"boxes": None}, "no folder of days"),
+    ],
+)
+def test_impossible_arguments_are_named_before_any_work(tmp_path, options, reason):
+    boxes = options.pop("boxes", _table(tmp_path / "b.csv", _rows(num_days=2)))
+    with pytest.raises((ValueError, FileNotFoundError), match=reason):
+        _make(tmp_path / "c.nc", boxes, **options)
+    assert not list(tmp_path.glob("c*"))
+
+
+def test_a_table_of_another_place_is_refused(tmp_path):
+    path = tmp_path / "b.csv"
+    image = "Aqua_CorrectedReflectance20110118_-61--40_10-24.jpeg"
+    path.write_text(f"1,{image},0,0,1050,700,Sugar\n")
+    with pytest.raises(ValueError, match="no day looked at the extent"):
+        _make(tmp_path / "c.nc", str(path))

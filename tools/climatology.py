@@ -1,0 +1,75 @@
+"""How often each cloud pattern covers each place: a climatology of scenes or of box tables.
+
+python tools/climatology.py --boxes=B.csv --output=C.nc --by=season --pictures_dir=P
+"""
+
+import cli
+
+from absl import flags
+
+from clouds_tf.climatology import aggregate, grid, product, write
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "boxes", None, "CSV of boxes: date, label, lon1, lon2, lat1, lat2; may end with .gz."
+)
+flags.DEFINE_string("output", None, "NetCDF file to write.", required=True)
+flags.DEFINE_string(
+    "days_dir",
+    None,
+    "Folder of the daily fields, one NetCDF file a day, to which days are added; default: the "
+    "output's name with _days. Without --boxes, its days are aggregated as they are.",
+)
+flags.DEFINE_float("cell", 1.0, "Width and height of a grid cell in degrees.", lower_bound=0)
+flags.DEFINE_string("extent", "-180,-90,180,90", "Grid: lon_min,lat_min,lon_max,lat_max.")
+flags.DEFINE_enum("by", "month", aggregate.BY, "Period of the means.")
+flags.DEFINE_boolean(
+    "each_year", False, "Keep the months and seasons of each year apart, as a time series."
+)
+flags.DEFINE_multi_string(
+    "region", [], "Also the mean over NAME:lon_min,lat_min,lon_max,lat_max; may be repeated."
+)
+flags.DEFINE_enum(
+    "layout", "cf", write.LAYOUTS, "Variables of the output: CF, or freq(date, ...) of C3ONTEXT."
+)
+flags.DEFINE_integer(
+    "num_resamples", 200, "Draws of days for the 95 % intervals; 0: none.", lower_bound=0
+)
+flags.DEFINE_integer("seed", 0, "Seed of these draws.", lower_bound=0)
+flags.DEFINE_enum(
+    "on_error", "fail", ["fail", "skip"], "Faulty rows: stop, or leave them out and count them."
+)
+flags.DEFINE_integer("num_workers", 1, "Processes that compute days.", lower_bound=1)
+flags.DEFINE_enum(
+    "runner",
+    "local",
+    ["local", "direct", "flink", "spark", "dataflow"],
+    "Runner that computes days: local processes, or an Apache Beam runner.",
+)
+flags.DEFINE_list("beam_options", [], "Options of the Beam runner: --project=P,--region=R.")
+cli.DEFINE_dataset()
+
+
+def main() -> None:
+    with cli.progress_bar("day") as progress:
+        made = product.make(
+            FLAGS.output,
+            boxes=FLAGS.boxes,
+            days_dir=FLAGS.days_dir,
+            class_names=FLAGS.dataset.class_names,
+            grid=grid.Grid(FLAGS.cell, grid.parse_extent(FLAGS.extent)),
+            by=FLAGS.by,
+            across_years=not FLAGS.each_year,
+            regions=grid.parse_regions(FLAGS.region),
+            layout=FLAGS.layout,
+            num_resamples=FLAGS.num_resamples,
+            seed=FLAGS.seed,
+            on_error=FLAGS.on_error,
+            where=product.Where(FLAGS.runner, FLAGS.num_workers, tuple(FLAGS.beam_options)),
+            progress=progress,
+        )
+    print(made)
+
+
+if __name__ == "__main__":
+    cli.run(main)
