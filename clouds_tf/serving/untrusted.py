@@ -1,4 +1,9 @@
-"""Bytes that anybody may have sent -> images, in bounded time and memory."""
+"""Requests are untrusted input: bytes to images, in bounded time and memory."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -11,15 +16,40 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _SCAN, _MAX_SCANS = b"\xff\xda", 50
 # libpng unpacks each of these chunks, to at most 8 MB, on its way to the image.
 _PACKED, _MAX_PACKED = (b"zTXt", b"iTXt", b"iCCP"), 20
+_WINDOW = 1 << 20  # bytes that are searched at a time, which bounds the memory of a search
+
+# What files begin with that are often sent instead.
+_OTHER_FORMATS = (
+    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "a TIFF, which tools/predict_scenes.py reads"),
+    ((b"GIF8",), "a GIF, expected a JPEG or a PNG"),
+    ((b"RIFF",), "a WebP, expected a JPEG or a PNG"),
+    ((b"BM",), "a BMP, expected a JPEG or a PNG"),
+    ((b"<",), "HTML or XML, expected a JPEG or a PNG"),
+)
 
 
-def decode_images(image_bytes, size, max_image_pixels=MAX_IMAGE_PIXELS):
+def max_image_bytes(max_image_pixels: int) -> int:
+    """The most bytes that an image may have: those of PNG's widest pixels, and 1 MB for the rest.
+
+    >>> max_image_bytes(1000)
+    1056576
+    """
+    return 8 * max_image_pixels + (1 << 20)
+
+
+def decode_images(
+    image_bytes: tf.Tensor, size: tuple[int, int], max_image_pixels: int = MAX_IMAGE_PIXELS
+) -> tf.Tensor:
     """Decodes JPEGs and PNGs whose headers say that they are not too large.
+
+    Pixels are taken as they are stored: the orientation that EXIF may ask for is not applied, as it
+    is not in training either.
 
     Args:
         image_bytes: string [N], JPEGs and PNGs of any sizes.
         size: (height, width) of the result.
-        max_image_pixels: the most pixels that an image may have.
+        max_image_pixels: the most pixels that an image may have; its bytes are limited by
+            `max_image_bytes` of it.
 
     Returns:
         RGB uint8 [N, height, width, 3].
@@ -28,11 +58,16 @@ def decode_images(image_bytes, size, max_image_pixels=MAX_IMAGE_PIXELS):
         tf.errors.InvalidArgumentError: bytes are neither, are not whole, or are of a larger image;
             its pixels have not been looked at then.
     """
+    max_bytes = max_image_bytes(max_image_pixels)
 
-    def decode(encoded):
+    def decode(encoded: tf.Tensor) -> tf.Tensor:
         is_png = tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
         known = is_png | (tf.strings.substr(encoded, 0, len(_JPEG)) == _JPEG)
-        checks = [tf.Assert(known, ["expected a JPEG or a PNG, got something else"])]
+        length = tf.strings.length(encoded)
+        checks = [
+            tf.Assert(known, ["expected a JPEG or a PNG, got something else"]),
+            tf.Assert(length <= max_bytes, [f"expected at most {max_bytes} bytes, got", length]),
+        ]
         with tf.control_dependencies(checks):
             source_size = tf.cond(is_png, lambda: _png_size(encoded), lambda: _jpeg_size(encoded))
         height, width = tf.unstack(source_size, 2)
@@ -48,24 +83,91 @@ def decode_images(image_bytes, size, max_image_pixels=MAX_IMAGE_PIXELS):
     return tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8))
 
 
-def _jpeg_size(encoded):
+def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
     """The size of a JPEG, int64 [2], by its header; InvalidArgumentError for too many scans."""
-    with tf.control_dependencies([_at_most(_MAX_SCANS, "scans", _count(encoded, _SCAN))]):
+    with tf.control_dependencies([_at_most(_MAX_SCANS, "scans", encoded, [_SCAN])]):
         return tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64)
 
 
-def _png_size(encoded):
+def _png_size(encoded: tf.Tensor) -> tf.Tensor:
     """The size of a PNG, int64 [2], by its header, which stands first."""
-    packed = tf.add_n([_count(encoded, kind) for kind in _PACKED])
-    with tf.control_dependencies([_at_most(_MAX_PACKED, "compressed texts", packed)]):
+    with tf.control_dependencies([_at_most(_MAX_PACKED, "compressed texts", encoded, _PACKED)]):
         header = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
     sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
     return tf.cast(tf.reverse(sides, [0]), tf.int64)
 
 
-def _count(encoded, pattern):
-    return tf.size(tf.strings.split(encoded, pattern)) - 1
+def _at_most(
+    limit: int, things: str, encoded: tf.Tensor, patterns: Sequence[bytes]
+) -> tf.Operation:
+    """An assertion that patterns of one length occur at most so often, int32.
 
+    The search goes from window to window and ends at the limit. To split the string at the patterns
+    would take 30 times its size in memory.
+    """
+    step = _WINDOW - len(patterns[0]) + 1  # a pattern across two windows is found in one of them
 
-def _at_most(limit, things, number):
+    def goes_on(start: tf.Tensor, number: tf.Tensor) -> tf.Tensor:
+        return (start < tf.strings.length(encoded)) & (number <= limit)
+
+    def search(start: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        content = tf.io.decode_raw(tf.strings.substr(encoded, start, _WINDOW), tf.uint8)
+        return start + step, number + tf.add_n([_count(content, p) for p in patterns])
+
+    # Nothing is found in an empty string, and tf.strings.substr refuses a start behind the end.
+    _, number = tf.while_loop(goes_on, search, (tf.constant(0), tf.constant(0)))
     return tf.Assert(number <= limit, [f"expected at most {limit} {things}, got", number])
+
+
+def _count(content: tf.Tensor, pattern: bytes) -> tf.Tensor:
+    """How often a pattern occurs in bytes, uint8 [N]: int32."""
+    starts = tf.maximum(tf.size(content) - len(pattern) + 1, 0)
+    found = tf.ones([starts], tf.bool)
+    for i, byte in enumerate(pattern):
+        found &= content[i : i + starts] == byte
+    return tf.math.count_nonzero(found, dtype=tf.int32)
+
+
+def image_size(encoded: bytes) -> tuple[int, int]:
+    """Reads the (height, width) of a JPEG or a PNG from its header.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it is neither, or its header is not whole.
+    """
+    if encoded.startswith(_PNG):
+        width, height = struct.unpack(">II", encoded[16:24].ljust(8, b"\0"))
+        return height, width
+    height, width = tf.io.extract_jpeg_shape(encoded)[:2].numpy().tolist()
+    return height, width
+
+
+def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:
+    """Says why `decode_images` has refused bytes.
+
+    >>> why_unreadable(b"GIF89a")
+    'a GIF, expected a JPEG or a PNG'
+    """
+    if not encoded:
+        return "an empty file"
+    if not encoded.startswith((_JPEG, _PNG)):
+        for beginnings, reason in _OTHER_FORMATS:
+            if encoded.startswith(beginnings):
+                return reason
+        return "neither a JPEG nor a PNG"
+    kind = "PNG" if encoded.startswith(_PNG) else "JPEG"
+    try:
+        height, width = image_size(encoded)
+    except tf.errors.InvalidArgumentError:
+        return f"a damaged or truncated {kind}"
+    if height * width > max_image_pixels:
+        return (
+            f"{height}x{width} (height x width) are more pixels than the SavedModel takes, "
+            f"{max_image_pixels:,}; export it with a larger --max_image_pixels, or use "
+            "tools/predict_scenes.py"
+        )
+    limit = max_image_bytes(max_image_pixels)
+    if len(encoded) > limit:
+        return f"{len(encoded):,} bytes, expected at most {limit:,}"
+    if encoded.count(_SCAN) > _MAX_SCANS and kind == "JPEG":
+        return f"a JPEG of {encoded.count(_SCAN)} scans, expected at most {_MAX_SCANS}"
+    return f"a damaged or truncated {kind}"

@@ -1,4 +1,5 @@
 import io
+import re
 import resource
 import struct
 import zlib
@@ -8,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from clouds_tf.serving.untrusted import decode_images
+from clouds_tf.serving.untrusted import decode_images, image_size, why_unreadable
 
 SIZE = (60, 80)
 
@@ -72,6 +73,11 @@ HOSTILE = {
     "large png": (_png_of(60000, 50000), r"at most\] \[33554432\].*60000 50000"),
     "png that lacks pixels": (_png_of(5000, 5000), "[Ii]nvalid (JPEG|PNG) data"),
     "scans": (READABLE["progressive"][:-2] + b"\xff\xda\0\x08" * 60, "at most 50 scans, got"),
+    "scans without end": (b"\xff\xd8\xff" + b"\xff\xda" * 10_000_000, "at most 50 scans, got"),
+    "scan across windows": (
+        b"\xff\xd8\xff" + b"\0" * (2**20 - 4) + b"\xff\xda" * 51,
+        "at most 50 scans, got",
+    ),
     "packed texts": (_png_of(4, 4, TEXT * 100), "at most 20 compressed texts, got"),
 }
 
@@ -110,6 +116,60 @@ def test_what_is_hostile_is_an_error_and_takes_no_memory(name, decode):
     with pytest.raises(tf.errors.InvalidArgumentError, match=message):
         decode(tf.constant([READABLE["png"], content]))
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 150 * 1024
+
+
+@pytest.mark.parametrize("start", [2**20 - 4, 2**20 - 3, 2**20 - 2, 2**20 - 1, 2**20, 5])
+def test_every_pattern_is_counted_once_wherever_windows_end(start, decode):
+    content = READABLE["baseline"][:-2].ljust(start, b"\0")[:start]
+    scans = content.count(b"\xff\xda")
+    few, many = (content + b"\xff\xda\0" * (n - scans) + bytes(2000) for n in (50, 51))
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 50 scans, got.*51"):
+        decode(tf.constant([many]))
+    with pytest.raises(tf.errors.InvalidArgumentError) as error:
+        decode(tf.constant([few]))
+    assert "scans" not in str(error.value)
+
+
+def test_bytes_are_limited_by_the_pixels_that_are_allowed():
+    content = READABLE["png"] + bytes(2**20 + 8 * 5000)
+    with pytest.raises(tf.errors.InvalidArgumentError, match="at most 1088576 bytes"):
+        decode_images(tf.constant([content]), SIZE, max_image_pixels=5000)
+    assert re.search(r"bytes, expected at most 1,088,576", why_unreadable(content, 5000))
+    assert decode_images(tf.constant([content]), SIZE, max_image_pixels=9000).shape[0] == 1
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_the_size_is_in_the_header(kind):
+    assert image_size(_encode(kind, size=(30, 70))) == (30, 70)
+
+
+def test_the_orientation_of_exif_is_not_applied():
+    exif = Image.Exif()
+    exif[0x0112] = 6  # to be turned by a quarter
+    turned = decode_images(tf.constant([_encode("JPEG", quality=95, exif=exif)]), SIZE)
+    np.testing.assert_array_equal(turned, decode_images(tf.constant([READABLE["baseline"]]), SIZE))
+
+
+@pytest.mark.parametrize(
+    "content, reason",
+    [
+        (b"", "an empty file"),
+        (_encode("TIFF"), "a TIFF, which tools/predict_scenes.py reads"),
+        (_encode("GIF"), "a GIF, expected"),
+        (_encode("BMP"), "a BMP, expected"),
+        (_encode("WEBP"), "a WebP, expected"),
+        (b"<!DOCTYPE html>", "HTML or XML, expected"),
+        (b"some text", "neither a JPEG nor a PNG"),
+        (b"\xff\xd8\xff", "a damaged or truncated JPEG"),
+        (READABLE["baseline"][:-300], "a damaged or truncated JPEG"),
+        (READABLE["png"][:-100], "a damaged or truncated PNG"),
+        (_jpeg_of(60000, 60000), "60000x60000 .* are more pixels than .*33,554,432; export it"),
+        (_png_of(60000, 50000), "60000x50000 .* are more pixels"),
+        (HOSTILE["scans"][0], "a JPEG of .. scans, expected at most 50"),
+    ],
+)
+def test_the_reason_is_said(content, reason):
+    assert re.match(reason, why_unreadable(content))
 
 
 def test_the_limit_is_on_pixels():
