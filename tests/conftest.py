@@ -11,9 +11,12 @@ import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
 
 from clouds_tf.data import sample_data, shards  # noqa: E402
+from clouds_tf.dataset import CLOUDS  # noqa: E402
 from clouds_tf.keras import keras  # noqa: E402
 from clouds_tf.models.unet import unet  # noqa: E402
+from clouds_tf.training import Recipe  # noqa: E402
 from clouds_tf.training import workdir as workdirs  # noqa: E402
+from clouds_tf.training.checkpoints import Checkpoints  # noqa: E402
 
 REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 IMAGE_SIZE = (48, 72)
@@ -74,14 +77,11 @@ def make_workdir(records_dir, tmp_path_factory):
     def make(fold=0, image_size=IMAGE_SIZE, seed=0):
         keras.utils.set_random_seed(seed)
         folder = str(tmp_path_factory.mktemp("workdir"))
-        settings = {
-            "model": {"num_classes": 4, "width": 0.125},
-            "records": shards.fingerprint(records_dir),
-            "image_size": list(image_size),
-            "fold": fold,
-        }
-        workdirs.start(folder, settings)
-        workdirs.Checkpoints(folder, unet(**settings["model"])).save_best()
+        recipe = Recipe(width=0.125, image_size=image_size)
+        workdirs.start(
+            workdirs.Run(folder, recipe, CLOUDS, fold, shards.fingerprint(records_dir))
+        )
+        Checkpoints(folder, unet(width=0.125)).save_best()
         return folder
 
     return make

@@ -40,7 +40,7 @@ def main():
     rules = postprocessing.plain_rules(NUM_CLASSES)
     if FLAGS.postprocessing:
         rules = postprocessing.read_rules(FLAGS.postprocessing, CLOUDS)
-    training = [workdir.read_settings(folder) for folder in FLAGS.workdirs]
+    training = [workdir.read_run(folder).to_json() for folder in FLAGS.workdirs]
 
     def load(precision, fused):
         distribution.set_precision(precision)

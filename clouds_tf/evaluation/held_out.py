@@ -99,10 +99,10 @@ def load_members(records_dir, folders):
     """
     by_fold = collections.defaultdict(list)
     for folder in folders:
-        settings = workdirs.read_settings(folder)
+        run = workdirs.read_run(folder)
         workdirs.check_records(folder, records_dir)
         model = fuse(workdirs.load_model(folder))
-        by_fold[settings["fold"]].append((model, settings["image_size"]))
+        by_fold[run.fold].append((model, list(run.recipe.image_size)))
     return dict(sorted(by_fold.items()))
 
 

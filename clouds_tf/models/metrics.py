@@ -96,6 +96,11 @@ class Scores(keras.metrics.Metric):
             result |= {f"{name}_{c}": scores[i] for i, c in enumerate(self.class_names)}
         return result
 
+    def blank_dice(self) -> tf.Tensor:
+        """Dice of predicting nothing, float32 [C]: the fraction of images without the class."""
+        *_, truth, _, images = tf.unstack(self.sums)
+        return tf.cast(1 - tf.math.divide_no_nan(truth, images), tf.float32)
+
     def reset_state(self):
         self.sums.assign(tf.zeros_like(self.sums))  # Keras' own assigns 0, which it does not take
 

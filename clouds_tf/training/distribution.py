@@ -1,16 +1,22 @@
-"""Devices and precision: where, and in which numbers, a model is trained."""
+"""Devices and numeric precision of a training."""
+
+from __future__ import annotations
 
 import contextlib
 import functools
 import json
 import os
 import sys
+from collections.abc import Iterator
 
 import tensorflow as tf
 
 from clouds_tf.keras import keras
 
-_POLICIES = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+# Name -> policy of Keras.
+PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
+STRATEGIES = ("none", "mirrored", "multi_worker")
+_STOP_GRACE = 20.0  # seconds; clusters that announce the end of a machine give 30 or more
 
 
 # One of a kind in a process: TensorFlow numbers the sums over replicas of every MirroredStrategy
@@ -74,10 +80,21 @@ def _check_cluster(config):
         raise ValueError(f'TF_CONFIG: got {config!r}, {expected}"index": 0}}}}')
 
 
-def is_chief(strategy):
+def is_chief(strategy: tf.distribute.Strategy) -> bool:
     """Whether this process writes what all see: the first worker, or the only one."""
     resolver = strategy.cluster_resolver
     return resolver is None or not resolver.task_id
+
+
+def stop_grace(strategy: tf.distribute.Strategy) -> float | None:
+    """Seconds that a worker told to stop may wait for others; None where there are no others."""
+    return _STOP_GRACE if _num_workers(strategy) > 1 else None
+
+
+def _num_workers(strategy: tf.distribute.Strategy) -> int:
+    resolver = strategy.cluster_resolver
+    workers = resolver.cluster_spec().as_dict().get("worker", []) if resolver else []
+    return max(1, len(workers))
 
 
 @contextlib.contextmanager
@@ -143,14 +160,31 @@ def set_deterministic():
     tf.config.experimental.enable_op_determinism()
 
 
-def set_precision(precision):
-    """Makes the models that are built from now on compute in float32, bfloat16 or float16.
+def set_precision(precision: str) -> None:
+    """Sets the precision in which models compute that are built from now on.
 
-    Weights, batch-norm statistics, logits and losses stay float32 in each; float16 scales the loss.
+    Weights, batch-norm statistics, logits and losses stay float32; float16 scales the loss.
+
+    Args:
+        precision: "float32", "bfloat16" or "float16".
     """
-    keras.mixed_precision.set_global_policy(_POLICIES[precision])
+    if precision not in PRECISIONS:
+        expected = ", ".join(PRECISIONS)
+        raise ValueError(f"precision: got {precision!r}, expected one of {expected}")
+    keras.mixed_precision.set_global_policy(PRECISIONS[precision])
 
 
-def set_seed(seed):
+@contextlib.contextmanager
+def precision(name: str) -> Iterator[None]:
+    """Context in which models are built to compute in a precision, as `set_precision` has it."""
+    before = keras.mixed_precision.global_policy()
+    set_precision(name)
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def set_seed(seed: int) -> None:
     """Makes the weights of the models that are built from now on repeatable."""
     keras.utils.set_random_seed(seed)

@@ -1,167 +1,256 @@
-"""Fits a model to batches, in a workdir from which the same command goes on."""
+"""The training loop: trains, validates, saves, and resumes where the last call stopped."""
 
-import contextlib
+from __future__ import annotations
+
+import dataclasses
 import math
-import signal
 import sys
-import threading
 import time
+from collections.abc import Callable
+from typing import Any, Optional
 
 import tensorflow as tf
-from tqdm import tqdm
 
 from clouds_tf.training import averaging, distribution
 from clouds_tf.training import workdir as workdirs
-from clouds_tf.training.progress import Progress
+from clouds_tf.training.checkpoints import Checkpoints
+from clouds_tf.training.progress import Reporter, say
+from clouds_tf.training.stopping import STOPPED, StopRequest, listening
+from clouds_tf.training.trainer import Trainer
 
 SCORE = "val_dice"  # decides which epoch is the best
-STOPPED = 128 + signal.SIGTERM  # the exit status of a run that was told to stop, and did
-_PROFILED_STEPS = (5, 10)  # from, to; the first ones trace the graph
+_FIRST_PROFILED_STEP = 5  # the first ones trace the graph
+_PROFILED_STEPS = 5
+
+StepProgress = Callable[[int, int], None]
 
 
-@contextlib.contextmanager
-def _told_to_stop():
-    """Gives an event that SIGTERM sets: clusters send it a while before they take a machine."""
-    event = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield event  # where Python handles no signals
-        return
-    before = signal.signal(signal.SIGTERM, lambda *_: event.set())
-    try:
-        yield event
-    finally:
-        signal.signal(signal.SIGTERM, before)
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Where a training gets its batches.
 
-
-def _train(trainer, batches, steps, stop, where, profile_dir):
-    """Shows the batches of some steps of an epoch, or fewer if one worker is told to stop.
-
-    Returns:
-        (the number of steps of this epoch that are done, the seconds that it waited for input).
+    Attributes:
+        training: a function (initial_epoch, worker, num_workers) -> tf.data.Dataset of that
+            worker's part of every batch of all epochs from there.
+        validation: a function (worker, num_workers) -> its part of the held-out batches.
+        names: a function (epoch, step), both counted from 0 -> names of the images in that batch,
+            for error messages.
     """
-    waited, done, earlier = 0.0, steps.start, None
 
-    def check(step, loss):
-        if not math.isfinite(loss):
-            rate = trainer.learning_rate(steps_ago=done - step)
-            raise ValueError(
-                f"loss is {float(loss)} in {where(step)}, at learning rate {rate:.3g}; the last "
-                "checkpoint is kept, and with a lower rate another workdir can start from it"
-            )
-
-    for step in tqdm(steps, unit="step", leave=False, disable=None, mininterval=1):
-        if profile_dir and step == _PROFILED_STEPS[0]:
-            tf.profiler.experimental.start(profile_dir)
-        asked = time.monotonic()
-        images, masks = next(batches)
-        waited += time.monotonic() - asked
-        loss, stops = trainer.step(images, masks, tf.constant(float(stop.is_set())))
-        done = step + 1
-        # What is looked at is the step before, so that a GPU always has one more to go on with.
-        if earlier:
-            check(*earlier[:2])
-            if earlier[2] > 0:
-                break
-        earlier = step, loss, stops
-        if profile_dir and step == _PROFILED_STEPS[1]:
-            tf.profiler.experimental.stop()
-    check(step, loss)
-    return done, waited
+    training: Callable[[int, int, int], tf.data.Dataset]
+    validation: Callable[[int, int], tf.data.Dataset]
+    names: Callable[[int, int], "list[str]"]
 
 
 def fit(
-    trainer,
-    training_batches,
-    validation_batches,
-    workdir,
-    epochs,
-    steps_per_epoch,
-    batch_files,
-    average_last=0,
-    profile=False,
-):
-    """Trains, going on where the last run in this workdir came to an end, or was stopped.
+    trainer: Trainer,
+    feed: Feed,
+    workdir: str,
+    profile: bool = False,
+    progress: Optional[StepProgress] = None,
+    report: Callable[[str], None] = say,
+) -> list[dict[str, float]]:
+    """Trains, and resumes where the last call in this workdir ended or was stopped.
 
     Args:
-        trainer: a Trainer.
-        training_batches: a function (initial_epoch, worker, num_workers) -> tf.data.Dataset of that
-            worker's part of every batch of all epochs from there.
-        validation_batches: a function (worker, num_workers) -> its part of the held-out batches.
-        workdir: where history.csv, checkpoints/, tensorboard/ and pictures go.
-        epochs: the number of epochs of the whole run.
-        steps_per_epoch: batches in an epoch.
-        batch_files: a function (epoch, step), both from 0 on, -> the names of the images in that
-            batch, for the message that tells where a loss was not finite.
-        average_last: after the last epoch, the mean of the weights of this many last ones is
-            validated as well, and kept if it is better than the best; 0 does not.
-        profile: whether to write a trace of some steps of the first epoch, for TensorBoard.
+        trainer: a new Trainer; its recipe has the number of epochs.
+        feed: where the batches come from.
+        workdir: folder for history.csv, checkpoints/, tensorboard/ and pictures.
+        profile: whether to write a trace of a few steps of the first epoch, for TensorBoard.
+        progress: called as (steps done, steps of the whole run).
+        report: called with each line of text for the user.
 
     Returns:
         The history: a list of dicts, one per epoch, with loss, dice, val_dice and so on.
 
     Raises:
-        ValueError: a loss is not finite, or a checkpoint cannot be written; the last one before it
-            is kept.
-        SystemExit: it was told to stop (SIGTERM), and has saved where it was; the status is 143.
+        ValueError: a loss is not finite, a checkpoint cannot be written (the one before it is
+            kept), or the workdir lacks what it takes to resume.
+        SystemExit: SIGTERM stopped the run, and its state is saved; the status is 143.
     """
-    strategy = trainer.strategy
-    chief = distribution.is_chief(strategy)
-    checkpoints = workdirs.Checkpoints(workdir, trainer.model, trainer, average_last, chief)
-    checkpoints.restore_last()
-    first_epoch, first_step = trainer.epoch.numpy(), trainer.epoch_step.numpy()
-    history = workdirs.read_history(workdir)[:first_epoch]
-    if first_epoch >= epochs:
-        return history
+    loop = _Loop(trainer, feed, workdir, progress or (lambda done, total: None), report)
+    first_epoch = loop.resume()
+    if first_epoch < trainer.recipe.epochs:
+        with listening(grace=distribution.stop_grace(trainer.strategy)) as loop.stop:
+            loop.begin()
+            for epoch in range(first_epoch, trainer.recipe.epochs):
+                loop.run_epoch(epoch, profile and epoch == first_epoch)
+        loop.reporter.end(loop.history)
+    return loop.history
 
-    def batches_to_come(worker, num_workers):
-        return training_batches(first_epoch, worker, num_workers).skip(first_step)
 
-    def keep_if_best(score):
-        if score > trainer.best_score.numpy():
-            trainer.best_score.assign(score)
-            checkpoints.save_best()
+class _Loop:
+    """What the epochs of one call of `fit` share."""
 
-    batches = iter(distribution.distribute_batches(strategy, batches_to_come))
-    held_out = distribution.distribute_batches(strategy, validation_batches)
-    progress = Progress(workdir, trainer, held_out, epochs, chief)
-    with _told_to_stop() as stop:
-        for epoch in range(first_epoch, epochs):
-            trainer.begin_epoch([row[SCORE] for row in history])
+    reporter: Reporter
+    stop: StopRequest
 
-            def where(step, epoch=epoch):
-                names = ", ".join(batch_files(epoch, step))
-                return f"epoch {epoch + 1}, step {step + 1} ({names})"
+    def __init__(
+        self,
+        trainer: Trainer,
+        feed: Feed,
+        workdir: str,
+        progress: StepProgress,
+        report: Callable[[str], None],
+    ) -> None:
+        self.trainer, self.feed, self.workdir = trainer, feed, workdir
+        self.progress, self.report = progress, report
+        self.epochs, self.steps = trainer.recipe.epochs, trainer.steps_per_epoch
+        self.average_last = trainer.recipe.average_last
+        self.strategy = trainer.strategy
+        self.chief = distribution.is_chief(self.strategy)
+        self.checkpoints = Checkpoints(
+            workdir, trainer.model, trainer, self.average_last, self.chief
+        )
+        self.history: list[dict[str, float]] = []
 
-            started = time.monotonic()
-            steps = range(trainer.epoch_step.numpy(), steps_per_epoch)
-            profile_dir = progress.folder if profile and epoch == first_epoch else None
-            done, waited = _train(trainer, batches, steps, stop, where, profile_dir)
-            trained = time.monotonic() - started
-            if done < steps_per_epoch:
-                trainer.epoch_step.assign(done)
-                checkpoints.save_last()
-                if chief:
-                    print(f"Stopped in epoch {epoch + 1} after step {done}; run it again to go on")
-                sys.exit(STOPPED)
-            row = {"epoch": epoch + 1, "seconds": 0.0, "learning_rate": trainer.learning_rate()}
-            row["images_per_second"] = round(trainer.meter.num_images() / trained, 2)
-            row["input_wait"] = round(waited / trained, 4)
-            row.update(trainer.meter.result())
-            with trainer.average_applied():
-                row.update(trainer.validate(held_out))
-                row["seconds"] = round(time.monotonic() - started, 1)
-                history.append(row)
-                progress.epoch(history)
-                keep_if_best(row[SCORE])
-                checkpoints.save_epoch(epoch + 1)
-            if epoch + 1 == epochs and average_last:
-                with averaging.mean_applied(trainer.model, checkpoints.last_epochs()):
-                    score = trainer.validate(held_out)[SCORE]
-                    progress.mean(average_last, score, trainer.best_score.numpy())
-                    keep_if_best(score)
-            # Last of all: whatever is killed before this line is done again.
-            trainer.epoch.assign(epoch + 1)
-            trainer.epoch_step.assign(0)
-            checkpoints.save_last()
-    progress.end(history)
-    return history
+    def resume(self) -> int:
+        """Restores the last state; gives the number of finished epochs."""
+        history = workdirs.read_history(self.workdir)
+        self.checkpoints.restore_last(history)
+        finished = int(self.trainer.epoch.numpy())
+        if len(history) < finished:
+            raise ValueError(
+                f"{self.workdir}/{workdirs.HISTORY_FILE}: has {len(history)} epoch(s), but the "
+                f"checkpoint has {finished}; restore the file, or start again in a new workdir"
+            )
+        self.history = history[:finished]
+        return finished
+
+    def begin(self) -> None:
+        """Opens the streams of batches."""
+        first_epoch, first_step = self.trainer.epoch.numpy(), self.trainer.epoch_step.numpy()
+
+        def batches_to_come(worker: int, num_workers: int) -> tf.data.Dataset:
+            return self.feed.training(int(first_epoch), worker, num_workers).skip(first_step)
+
+        self.batches = iter(distribution.distribute_batches(self.strategy, batches_to_come))
+        self.held_out = distribution.distribute_batches(self.strategy, self.feed.validation)
+        self.reporter = Reporter(
+            self.workdir, self.trainer, self.held_out, self.chief, self.report
+        )
+
+    def run_epoch(self, epoch: int, profile: bool) -> None:
+        """Trains what is left of an epoch, validates and saves."""
+        trainer = self.trainer
+        trainer.begin_epoch([row[SCORE] for row in self.history])
+        started = time.monotonic()
+        done, waited = self._train(epoch, self.reporter.folder if profile else None)
+        trained = time.monotonic() - started
+        if done < self.steps:
+            self._stop(epoch, done)
+        row = {"epoch": epoch + 1, "seconds": 0.0, "learning_rate": trainer.learning_rate()}
+        row["images_per_second"] = round(trainer.meter.num_images() / trained, 2)
+        row["input_wait"] = round(waited / trained, 4)
+        row.update(trainer.meter.result())
+        with trainer.average_applied():
+            row.update(self._validate())
+            row["seconds"] = round(time.monotonic() - started, 1)
+            self.history.append(row)
+            self.reporter.epoch(self.history)
+            self._keep_if_best(row[SCORE])
+            self.checkpoints.save_epoch(epoch + 1)
+        if epoch + 1 == self.epochs and self.average_last:
+            self._try_mean()
+        # Last of all: whatever is killed before this line is done again.
+        trainer.epoch.assign(epoch + 1)
+        trainer.epoch_step.assign(0)
+        self.checkpoints.save_last()
+
+    def _train(self, epoch: int, profile_dir: Optional[str]) -> tuple[int, float]:
+        """Takes the steps that are left of an epoch, or fewer if one worker is told to stop.
+
+        Returns:
+            The number of steps of this epoch that are done, and the seconds of waiting for input.
+        """
+        waited, earlier = 0.0, None
+        steps = range(int(self.trainer.epoch_step.numpy()), self.steps)
+        done = steps.start
+        with _Trace(profile_dir, steps) as trace:
+            for step in steps:
+                trace.before(step)
+                asked = time.monotonic()
+                images, masks = next(self.batches)
+                waited += time.monotonic() - asked
+                stop = tf.constant(float(self.stop.requested.is_set()))
+                loss, stops = self.trainer.step(images, masks, stop)
+                done = step + 1
+                self.stop.alive()
+                self.progress(epoch * self.steps + done, self.epochs * self.steps)
+                # Checks the step before, so that a GPU always has one more to go on with.
+                if earlier:
+                    self._check(epoch, done, *earlier[:2])
+                    if earlier[2] > 0:
+                        break
+                earlier = step, loss, stops
+        self._check(epoch, done, step, loss)
+        return done, waited
+
+    def _check(self, epoch: int, done: int, step: int, loss: Any) -> None:
+        """Raises ValueError if the loss of a step is not finite."""
+        if not math.isfinite(loss):
+            rate = self.trainer.learning_rate(steps_ago=done - step)
+            names = ", ".join(self.feed.names(epoch, step))
+            raise ValueError(
+                f"loss is {float(loss)} in epoch {epoch + 1}, step {step + 1} ({names}), at "
+                f"learning rate {rate:.3g}; the last checkpoint is kept, and a run in another "
+                "workdir with a lower rate can start from it"
+            )
+
+    def _stop(self, epoch: int, done: int) -> None:
+        """Saves the state within an epoch and ends the process."""
+        self.trainer.epoch_step.assign(done)
+        self.checkpoints.save_last()
+        if self.chief:
+            self.report(
+                f"Stopped in epoch {epoch + 1} after step {done}; the same command resumes"
+            )
+        sys.exit(STOPPED)
+
+    def _validate(self) -> dict[str, float]:
+        def batches() -> Any:
+            for batch in self.held_out:
+                self.stop.alive()
+                yield batch
+
+        return self.trainer.validate(batches())
+
+    def _keep_if_best(self, score: float) -> None:
+        if score > self.trainer.best_score.numpy():
+            self.trainer.best_score.assign(score)
+            self.checkpoints.save_best()
+
+    def _try_mean(self) -> None:
+        """Validates the mean of the last epochs' weights, and keeps it if it is the best."""
+        paths = self.checkpoints.epoch_paths(self.checkpoints.last_epochs())
+        with averaging.mean_applied(self.trainer.model, paths):
+            score = self._validate()[SCORE]
+            self.reporter.mean(score, float(self.trainer.best_score.numpy()))
+            self._keep_if_best(score)
+
+
+class _Trace:
+    """Context that traces a few of some steps for TensorBoard, the last ones of a short epoch."""
+
+    def __init__(self, folder: Optional[str], steps: range) -> None:
+        self._folder, self._running = folder, False
+        self._start = min(steps.start + _FIRST_PROFILED_STEP, max(steps.stop - 1, steps.start))
+
+    def before(self, step: int) -> None:
+        """Starts or stops the trace where it is time."""
+        if self._folder and step == self._start:
+            tf.profiler.experimental.start(self._folder)
+            self._running = True
+        elif step == self._start + _PROFILED_STEPS:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._running:
+            self._running = False
+            tf.profiler.experimental.stop()
+
+    def __enter__(self) -> _Trace:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()

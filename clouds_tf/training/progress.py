@@ -1,27 +1,35 @@
-"""What a person sees of a run: a line per epoch, a table, TensorBoard, pictures."""
+"""Reports training progress: a line per epoch, a table, TensorBoard and pictures."""
+
+from __future__ import annotations
 
 import os
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
 
-import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures
-from clouds_tf.schema import CLASS_NAMES
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.workdir import History
 
 _NUM_PICTURES = 4
 
 
-def epoch_line(history, epochs):
-    """One line on the last epoch of a history.
+def say(line: str) -> None:
+    """Prints a line at once, also into a file."""
+    print(line, flush=True)
+
+
+def epoch_line(history: History, epochs: int) -> str:
+    """Describes the last epoch of a history in one line.
 
     Args:
-        history: a list of dicts, as `fit` gives it.
-        epochs: the number of epochs of the whole run.
+        history: one dict per epoch, as `fit` gives it.
+        epochs: number of epochs of the whole run.
 
     Returns:
-        A string: losses, Dice, speed, the share of time in which the device waited for input, and
-        the time that is left at the mean pace so far.
+        Losses, Dice, speed, the fraction of the time in which the device waited for input, and the
+        time that is left at the mean pace so far.
     """
     row = history[-1]
     pace = sum(row["seconds"] for row in history) / len(history)
@@ -33,55 +41,59 @@ def epoch_line(history, epochs):
     )
 
 
-def _duration(seconds):
+def _duration(seconds: float) -> str:
     minutes = round(seconds / 60)
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def _best_epoch(history):
+def best_row(history: History) -> dict[str, float]:
+    """The row of the epoch with the highest held-out Dice."""
     return max(history, key=lambda row: row["val_dice"])
 
 
-def summary_table(history):
-    """A table of the best and of the last epoch, with the Dice of every class held out."""
-    lines = [["epoch", "loss", "val_loss", "val_dice", *CLASS_NAMES]]
-    for name, row in (("best", _best_epoch(history)), ("last", history[-1])):
-        columns = ["loss", "val_loss", "val_dice", *(f"val_dice_{c}" for c in CLASS_NAMES)]
+def summary_table(history: History, class_names: Sequence[str]) -> str:
+    """Tabulates the best and the last epoch, with the held-out Dice of every class."""
+    lines = [["epoch", "loss", "val_loss", "val_dice", *class_names]]
+    for name, row in (("best", best_row(history)), ("last", history[-1])):
+        columns = ["loss", "val_loss", "val_dice", *(f"val_dice_{c}" for c in class_names)]
         lines.append(
             [f"{row['epoch']:.0f} ({name})", *(f"{row[column]:.4f}" for column in columns)]
         )
-    return "\n".join("  ".join(f"{cell:>9}" for cell in line) for line in lines)
+    return as_table(lines)
 
 
-def best_line(history, best_score, average_last):
-    """What the weights that were kept are worth, and which they are: a line of text.
-
-    Args:
-        history: dicts with epoch and val_dice, one per epoch.
-        best_score: the held-out Dice of the weights that were kept, a float32.
-        average_last: the number of epochs at the end whose weights had their mean tried.
-    """
-    best = _best_epoch(history)
-    whose = f"in epoch {best['epoch']:.0f}"
-    if best_score > np.float32(best["val_dice"]):
-        whose = f"by the mean of the last {average_last} epochs' weights"
-    return f"best held-out Dice {best_score:.4f} {whose}"
+def as_table(lines: Sequence[Sequence[str]]) -> str:
+    """Aligns rows of cells at the right, in columns of at least 9 characters."""
+    widths = [max(9, *map(len, column)) for column in zip(*lines)]
+    return "\n".join(
+        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths)) for line in lines
+    )
 
 
-class Progress:
-    """Writes what a run has come to; on workers that are not the chief it is silent.
+class Reporter:
+    """Writes the history, TensorBoard and pictures of a run; only the chief writes.
 
     Args:
-        workdir: where history.csv, curves.png, predictions.png and tensorboard/ go.
-        trainer: a Trainer.
+        workdir: folder for history.csv, curves.png, predictions.png and tensorboard/.
+        trainer: the Trainer of the run.
         held_out: distributed batches (images, masks); the first images of the first are pictured.
-        epochs: the number of epochs of the whole run.
         chief: whether this worker writes.
+        report: called with each line of text for the user.
+
+    Attributes:
+        folder: folder of the TensorBoard events.
     """
 
-    def __init__(self, workdir, trainer, held_out, epochs, chief=True):
+    def __init__(
+        self,
+        workdir: str,
+        trainer: Any,
+        held_out: Any,
+        chief: bool = True,
+        report: Callable[[str], None] = say,
+    ) -> None:
         self.folder = os.path.join(workdir, "tensorboard")
-        self._workdir, self._trainer, self._epochs, self._chief = workdir, trainer, epochs, chief
+        self._workdir, self._trainer, self._chief, self._report = workdir, trainer, chief, report
         self._images, self._masks = next(iter(held_out))
         if chief:
             self._writers = {
@@ -89,42 +101,44 @@ class Progress:
                 for name in ("training", "held_out")
             }
 
-    def epoch(self, history):
-        """Says and writes how an epoch went; call it on all workers."""
+    def epoch(self, history: History) -> None:
+        """Reports and writes the last epoch; call it on all workers."""
         picture = self._predictions()
         if not self._chief:
             return
-        print(epoch_line(history, self._epochs), flush=True)
+        self._report(epoch_line(history, self._trainer.recipe.epochs))
         workdirs.write_history(self._workdir, history)
         row = history[-1]
+        epoch = int(row["epoch"])
         for name, value in row.items():
             held_out = name.startswith("val_")
-            with self._writers["held_out" if held_out else "training"].as_default(row["epoch"]):
+            with self._writers["held_out" if held_out else "training"].as_default(epoch):
                 tf.summary.scalar(name[len("val_") :] if held_out else name, value)
         if picture:
-            with self._writers["held_out"].as_default(row["epoch"]):
+            with self._writers["held_out"].as_default(epoch):
                 tf.summary.image("predictions", figures.pixels(picture)[None])
             figures.save(figures.curves(history), os.path.join(self._workdir, "curves.png"))
             figures.save(picture, os.path.join(self._workdir, "predictions.png"))
 
-    def mean(self, num_epochs, score, best):
-        """Says what the mean of the last weights is worth."""
+    def mean(self, score: float, best: float) -> None:
+        """Reports the score of the mean of the last epochs' weights."""
         if self._chief:
             kept = "kept" if score > best else f"not kept, as the best has {best:.4f}"
-            print(f"mean of the last {num_epochs} epochs' weights: Dice {score:.4f}, {kept}")
+            epochs = self._trainer.recipe.average_last
+            self._report(f"mean of the last {epochs} epochs' weights: Dice {score:.4f}, {kept}")
 
-    def end(self, history):
-        """Says how the run went."""
+    def end(self, history: History) -> None:
+        """Reports the best and the last epoch."""
         if self._chief:
-            print(summary_table(history))
+            self._report(summary_table(history, self._trainer.class_names))
 
-    def _predictions(self):
-        """Truth and prediction side by side; None where nothing can be drawn."""
+    def _predictions(self) -> Optional[Any]:
+        """A figure of truth and prediction side by side; None where nothing can be drawn."""
         if not figures.AVAILABLE:
             return None
         found = self._trainer.predict(self._images)
 
-        def here(values):
+        def here(values: Any) -> Any:
             parts = self._trainer.strategy.experimental_local_results(values)
             return tf.concat(parts, axis=0)[:_NUM_PICTURES].numpy()
 

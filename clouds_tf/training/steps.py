@@ -73,6 +73,11 @@ class Meter(tf.Module):
         """The number of images in it; call it on all workers, outside of replicas."""
         return float(tf.identity(self.means["loss"].count))
 
+    def blank_dice(self):
+        """Mean Dice of predicting nothing on these images; call it as `result`."""
+        (scores,) = self.metrics
+        return float(tf.reduce_mean(scores.blank_dice()))
+
     def reset(self):
         """Begins an epoch."""
         for metric in [*self.means.values(), *self.metrics]:

@@ -1,58 +1,137 @@
-"""The folder of one training run: its settings, checkpoints and history."""
+"""The folder of one training run: its settings and its history."""
+
+from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
-import shutil
-import tempfile
+from typing import Any, Sequence
 
 import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data import shards
+from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models.unet import unet
+from clouds_tf.training.checkpoints import restore_best
+from clouds_tf.training.recipe import Recipe
 
 SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.csv"
-_BEST = "checkpoints/best"
-_EPOCHS = "checkpoints/epochs"
-_LAST = "checkpoints/last"
+LOCK_FILE = ".lock"
+
+History = Sequence["dict[str, float]"]
 
 
-def start(workdir, settings):
-    """Makes a workdir for a run with these settings, or finds that it is this run's already.
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """What a workdir is about: a recipe, and the data that it was applied to.
 
-    Args:
-        workdir: a folder that is new, empty, or of a run with the same settings; only `epochs` may
-            differ, so that a run can be made longer.
-        settings: a JSON-like dict. `model` holds the arguments of `unet`, `image_size` is a list.
+    Attributes:
+        path: the workdir.
+        recipe: all settings of the training.
+        dataset: the data set that the records hold.
+        fold: the held-out fold.
+        records: fingerprint of the records.
+    """
+
+    path: str
+    recipe: Recipe
+    dataset: Dataset
+    fold: int
+    records: str
+
+    def to_json(self) -> dict[str, Any]:
+        """The content of settings.json, which `read_run` reads."""
+        data = {"dataset": self.dataset.to_json(), "fold": self.fold, "records": self.records}
+        return {**self.recipe.to_json(), **data}
+
+
+def read_run(workdir: str) -> Run:
+    """Reads the settings of the run in a workdir, as this or an earlier version wrote them.
 
     Raises:
-        ValueError: the folder holds something else, or a run with other settings, which are named.
+        FileNotFoundError: there is no run in this folder.
+        ValueError: settings.json is damaged, or not that of a training run.
     """
     path = os.path.join(workdir, SETTINGS_FILE)
+    settings = read_settings(workdir)
+    try:
+        # Runs of before the data set was recorded, all of one data set, had "model" with the
+        # arguments of `unet`.
+        fields = {**settings, **settings.get("model", {})}
+        dataset = Dataset.from_json(settings["dataset"]) if "dataset" in settings else CLOUDS
+        recipe = Recipe.from_json(fields)
+        return Run(workdir, recipe, dataset, int(settings["fold"]), str(settings["records"]))
+    except KeyError as error:
+        raise ValueError(f"{path}: lacks {error}, so it is not of a training run") from None
+    except (ValueError, TypeError, AttributeError) as error:
+        raise ValueError(f"{path}: not the settings of a training run: {error}") from None
+
+
+def read_settings(workdir: str) -> dict[str, Any]:
+    """Reads settings.json as it is; `read_run` interprets it.
+
+    Raises:
+        FileNotFoundError: there is none.
+        ValueError: it is not a JSON object.
+    """
+    path = os.path.join(workdir, SETTINGS_FILE)
+    try:
+        settings = json.loads(files.read_text(path))
+    except ValueError as error:
+        raise ValueError(f"{path}: damaged, not valid JSON ({error})") from None
+    if not isinstance(settings, dict):
+        raise ValueError(f"{path}: not the settings of a training run")
+    return settings
+
+
+def check_startable(run: Run) -> None:
+    """Checks that a run can start, or resume, in its workdir; writes nothing.
+
+    Raises:
+        ValueError: the folder holds something else, or a run with other settings, which are named;
+            only `epochs` may grow.
+    """
+    path = os.path.join(run.path, SETTINGS_FILE)
     if tf.io.gfile.exists(path):
-        earlier = read_settings(workdir)
-        for key in sorted({*earlier, *settings} - {"epochs"}):
-            if earlier.get(key) != settings.get(key):
-                raise ValueError(
-                    f"workdir: {workdir} holds a run with {key}={earlier.get(key)}, got "
-                    f"{key}={settings.get(key)}; give the same flags to resume it, or a new workdir"
-                )
-    elif tf.io.gfile.exists(workdir) and tf.io.gfile.listdir(workdir):
-        raise ValueError(f"workdir: {workdir} holds files, but no run ({SETTINGS_FILE}) to resume")
-    files.write_text(path, json.dumps(settings, indent=1) + "\n")
+        earlier, now = read_run(run.path).to_json(), run.to_json()
+        for key in sorted({*now} - {"dataset"}):  # the fingerprint covers the data set
+            if earlier[key] == now[key] or (key == "epochs" and earlier[key] < now[key]):
+                continue
+            advice = "only more epochs" if key == "epochs" else "the same settings"
+            raise ValueError(
+                f"workdir: {run.path} holds a run with {key}={earlier[key]}, got {key}={now[key]}; "
+                f"give {advice} to resume it, or a new workdir"
+            )
+    elif tf.io.gfile.exists(run.path):
+        names = tf.io.gfile.listdir(run.path)
+        if any(name != LOCK_FILE and not files.is_unfinished(name) for name in names):
+            raise ValueError(
+                f"workdir: {run.path} holds files, but no run ({SETTINGS_FILE}) to resume"
+            )
 
 
-def read_settings(workdir):
-    """The settings of the run in a workdir; FileNotFoundError if there is none."""
-    return json.loads(files.read_text(os.path.join(workdir, SETTINGS_FILE)))
+def start(run: Run) -> None:
+    """Makes the workdir of a run, or finds that it is this run's already.
+
+    Raises:
+        ValueError: as `check_startable` does.
+    """
+    check_startable(run)
+    text = json.dumps(run.to_json(), indent=1) + "\n"
+    files.write_text(os.path.join(run.path, SETTINGS_FILE), text)
 
 
-def check_records(workdir, records_dir):
-    """Raises ValueError unless the run of a workdir was trained on these very records."""
-    expected, got = read_settings(workdir)["records"], shards.fingerprint(records_dir)
+def check_records(workdir: str, records_dir: str) -> None:
+    """Checks that the run of a workdir was trained on given records.
+
+    Raises:
+        ValueError: it was trained on others, so it may have seen what is held out there.
+    """
+    expected, got = read_run(workdir).records, shards.fingerprint(records_dir)
     if got != expected:
         raise ValueError(
             f"{workdir}: trained on records with the fingerprint {expected}, but {records_dir} has "
@@ -60,100 +139,58 @@ def check_records(workdir, records_dir):
         )
 
 
-def load_model(workdir):
-    """Builds the model of a workdir with the weights of its best epoch.
+def load_model(workdir: str) -> Any:
+    """Loads the model of the best epoch of a run.
 
-    It computes in float32, or in the precision that was set before.
+    Args:
+        workdir: the folder of a run.
+
+    Returns:
+        A keras.Model from images to a dict of logits, as `unet` makes it. It computes in the
+        global precision policy of Keras, float32 unless it was changed.
 
     Raises:
         FileNotFoundError: there is no run, or none of its epochs has ended.
+        ValueError: its settings or its checkpoint are damaged.
     """
-    model = unet(**read_settings(workdir)["model"])
-    path = tf.train.latest_checkpoint(os.path.join(workdir, _BEST))
-    if path is None:
-        raise FileNotFoundError(f"{os.path.join(workdir, _BEST)}: no checkpoint yet; train first")
-    restored = tf.train.Checkpoint(model=model).restore(path)
-    restored.assert_existing_objects_matched().expect_partial()
+    run = read_run(workdir)
+    model = unet(num_classes=run.dataset.num_classes, **run.recipe.model_arguments())
+    restore_best(model, workdir)
     return model
 
 
-class Checkpoints:
-    """The checkpoints of a run: the best weights, those of the last epochs, and the last state.
+def read_history(workdir: str) -> list[dict[str, float]]:
+    """Reads history.csv.
 
-    Args:
-        workdir: a folder that all workers see.
-        model: a Keras model.
-        state: what else it takes to go on, a trackable object; None where nobody will.
-        num_epochs: of how many last epochs the weights are kept.
-        chief: whether this is the worker whose files are kept. The others must save as well, as
-            some variables are sums over all of them, but what they write is thrown away.
+    Returns:
+        One dict of numbers per finished epoch; none if there is no file.
+
+    Raises:
+        ValueError: the file is damaged; its line is named.
     """
-
-    def __init__(self, workdir, model, state=None, num_epochs=0, chief=True):
-        self._workdir, self._chief, self._num_epochs = workdir, chief, num_epochs
-        weights = tf.train.Checkpoint(model=model)
-        self._last = tf.train.Checkpoint(model=model, **({"state": state} if state else {}))
-        self._scratch = None if chief else tempfile.mkdtemp()
-        self._managers = {
-            name: tf.train.CheckpointManager(
-                checkpoint, os.path.join(self._scratch or workdir, name), max_to_keep=num_kept
-            )
-            for name, checkpoint, num_kept in (
-                (_BEST, weights, 1),
-                (_EPOCHS, weights, num_epochs or 1),
-                (_LAST, self._last, 1),
-            )
-        }
-
-    def restore_last(self):
-        """Brings back the last state, if there is one."""
-        path = tf.train.latest_checkpoint(os.path.join(self._workdir, _LAST))
-        if path:
-            self._last.restore(path).assert_consumed()
-
-    def save_best(self):
-        """Keeps the weights as the best."""
-        self._save(_BEST)
-
-    def save_epoch(self, epoch):
-        """Keeps the weights as those of an epoch, if those of any are wanted."""
-        if self._num_epochs:
-            self._save(_EPOCHS, epoch)
-
-    def save_last(self):
-        """Keeps the weights and the state."""
-        self._save(_LAST)
-
-    def last_epochs(self):
-        """The paths of the checkpoints of the last epochs."""
-        folder = os.path.join(self._workdir, _EPOCHS)
-        return list(tf.train.get_checkpoint_state(folder).all_model_checkpoint_paths)
-
-    def _save(self, name, number=None):
-        try:
-            self._managers[name].save(number)
-        except (tf.errors.OpError, OSError) as error:
-            raise ValueError(
-                f"{os.path.join(self._workdir, name)}: the checkpoint was not written "
-                f"({getattr(error, 'message', error)}); the one before it is kept"
-            ) from error
-        if self._scratch:
-            shutil.rmtree(self._scratch)
-
-
-def read_history(workdir):
-    """The rows of history.csv: a list of dicts of numbers, one per epoch that has ended."""
     path = os.path.join(workdir, HISTORY_FILE)
     if not tf.io.gfile.exists(path):
         return []
-    rows = csv.DictReader(io.StringIO(files.read_text(path)))
-    return [{key: float(value) for key, value in row.items()} for row in rows]
+    history: list[dict[str, float]] = []
+    for row in csv.DictReader(io.StringIO(files.read_text(path))):
+        try:
+            values = {key: float(value) for key, value in row.items() if value != ""}
+        except (TypeError, ValueError, AttributeError):
+            values = {}
+        if values.get("epoch") != len(history) + 1 or "val_dice" not in values:
+            raise ValueError(
+                f"{path}, line {len(history) + 2}: damaged, expected the numbers of epoch "
+                f"{len(history) + 1}; restore the file, or start again in a new workdir"
+            )
+        history.append(values)
+    return history
 
 
-def write_history(workdir, rows):
-    """Writes what `read_history` reads."""
+def write_history(workdir: str, history: History) -> None:
+    """Writes history.csv, which `read_history` reads."""
+    columns = list(dict.fromkeys(key for row in history for key in row))
     text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=list(rows[0]), lineterminator="\n")
+    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
     writer.writeheader()
-    writer.writerows({**row, "epoch": int(row["epoch"])} for row in rows)
+    writer.writerows({**row, "epoch": int(row["epoch"])} for row in history)
     files.write_text(os.path.join(workdir, HISTORY_FILE), text.getvalue())

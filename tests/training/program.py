@@ -13,10 +13,11 @@ import socket
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
-from clouds_tf.models import losses
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training import distribution
+from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.trainer import Trainer
 
 SIZE = (16, 24)
@@ -51,11 +52,16 @@ def network():
     return keras.Model(image, {"logits": logits, "presence_logits": presence})
 
 
-def trainer(**arguments):
+def recipe(**settings):
+    """The recipe of all these tests, but for some settings."""
+    settings = {"optimizer": "sgd", "learning_rate": 0.5, "ema": 0.9, "clip_norm": 2, **settings}
+    return Recipe(**{"epochs": 1, "loss": "bce+batch_dice+lovasz", **settings})
+
+
+def trainer(steps_per_epoch=10, **settings):
     """The trainer of all these tests; call it under a strategy."""
     distribution.set_seed(0)
-    arguments = {"optimizer": "sgd", "learning_rate": 0.5, "ema": 0.9, "clip_norm": 2, **arguments}
-    return Trainer(network(), losses.parse("bce+batch_dice+lovasz"), 10, **arguments)
+    return Trainer(network(), recipe(**settings), steps_per_epoch, CLOUDS.class_names)
 
 
 def free_ports(count):

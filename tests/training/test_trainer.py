@@ -5,11 +5,13 @@ import pytest
 import tensorflow as tf
 from program import SIZE, batches, network, trainer
 
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS, encoder_layers
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import OPTIMIZERS
+from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.steps import PRESENCE_WEIGHT
 from clouds_tf.training.trainer import Trainer
 
@@ -20,7 +22,7 @@ NO_STOP = tf.constant(0.0)
 def _unet_trainer(precision="float32", **arguments):
     distribution.set_precision(precision)
     try:
-        return Trainer(unet(width=WIDTH), losses.parse("bce_dice"), 10, **arguments)
+        return Trainer(unet(width=WIDTH), Recipe(epochs=1, **arguments), 10, CLOUDS.class_names)
     finally:
         distribution.set_precision("float32")
 
@@ -101,7 +103,8 @@ def test_every_optimizer_learns_and_goes_on_from_a_checkpoint(name, precision, t
 @pytest.mark.parametrize("encoder", sorted(ENCODERS))
 def test_a_frozen_encoder_and_its_batch_norm_stay(encoder):
     model = unet(width=WIDTH, encoder=encoder)
-    run = Trainer(model, losses.parse("bce"), 10, freeze_encoder=True)
+    recipe = Recipe(epochs=1, loss="bce", freeze_encoder=True)
+    run = Trainer(model, recipe, 10, CLOUDS.class_names)
     before = _snapshot(model.layers)
     _step_eagerly(run, *next(iter(batches([2]))))
     frozen = _snapshot(encoder_layers(model))
@@ -176,7 +179,7 @@ def test_xla_takes_the_same_step():
 def test_xla_under_several_replicas_is_an_error():
     with distribution.strategy("mirrored", 2).scope():
         with pytest.raises(ValueError, match="xla: .*one device"):
-            Trainer(network(), losses.parse("bce"), 10, xla=True)
+            Trainer(network(), Recipe(xla=True), 10, CLOUDS.class_names)
 
 
 def test_masks_and_images_of_the_program_are_of_its_size():

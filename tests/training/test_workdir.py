@@ -1,45 +1,114 @@
+import dataclasses
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models.unet import unet
+from clouds_tf.training import Recipe
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.checkpoints import Checkpoints
+from clouds_tf.training.workdir import Run
 
-SETTINGS = {"model": {"num_classes": 4, "width": 0.125}, "image_size": [32, 48], "epochs": 2}
+RECIPE = Recipe(width=0.125, image_size=(32, 48), epochs=2)
+# As it was written before there were recipes.
+OLDER_SETTINGS = {
+    "model": {"num_classes": 4, "width": 0.125, "encoder": "resnet34", "classification_head": True},
+    "records": "a90a28fa6f3e332e",
+    "image_size": [192, 288],
+    "fold": 1,
+    "epochs": 14,
+    "loss": "0.75*bce+0.25*batch_dice",
+    "warmup_epochs": 0.0,
+    "clip_norm": 5.0,
+    "encoder_weights": None,
+    "xla": False,
+}
+
+
+def _run(folder, recipe=RECIPE, **data):
+    return Run(str(folder), recipe, **{"dataset": CLOUDS, "fold": 0, "records": "abc", **data})
 
 
 def test_the_same_settings_come_back_and_more_epochs_are_allowed(tmp_path):
-    folder = str(tmp_path / "new" / "run")
-    workdirs.start(folder, SETTINGS)
-    workdirs.start(folder, SETTINGS)
-    workdirs.start(folder, {**SETTINGS, "epochs": 5})
-    assert workdirs.read_settings(folder) == {**SETTINGS, "epochs": 5}
+    run = _run(tmp_path / "new" / "run")
+    workdirs.start(run)
+    workdirs.start(run)
+    longer = dataclasses.replace(run, recipe=dataclasses.replace(RECIPE, epochs=5))
+    workdirs.start(longer)
+    assert workdirs.read_run(run.path) == longer
+    with pytest.raises(ValueError, match="holds a run with epochs=5, got epochs=2; give only more"):
+        workdirs.start(run)
+
+
+def test_the_data_set_comes_back(tmp_path):
+    steel = Dataset(("a", "b", "c"), (256, 1600), (128, 800), ("image", "class"), rle_order="rows")
+    workdirs.start(_run(tmp_path, dataset=steel))
+    assert workdirs.read_run(str(tmp_path)).dataset == steel
 
 
 def test_other_settings_are_refused_by_name_and_the_old_ones_stay(tmp_path):
-    workdirs.start(str(tmp_path), SETTINGS)
+    run = _run(tmp_path)
+    workdirs.start(run)
+    other = dataclasses.replace(RECIPE, image_size=(64, 96))
     with pytest.raises(ValueError, match=r"image_size=\[32, 48\], got image_size=\[64, 96\]"):
-        workdirs.start(str(tmp_path), {**SETTINGS, "image_size": [64, 96]})
-    with pytest.raises(ValueError, match="holds a run with loss=None, got loss=bce"):
-        workdirs.start(str(tmp_path), {**SETTINGS, "loss": "bce"})
-    assert workdirs.read_settings(str(tmp_path)) == SETTINGS
+        workdirs.start(_run(tmp_path, other))
+    with pytest.raises(ValueError, match="holds a run with fold=0, got fold=1; give the same set"):
+        workdirs.start(_run(tmp_path, fold=1))
+    assert workdirs.read_run(str(tmp_path)) == run
+
+
+def test_settings_of_before_there_were_recipes_are_read(tmp_path):
+    (tmp_path / "settings.json").write_text(json.dumps(OLDER_SETTINGS))
+    run = workdirs.read_run(str(tmp_path))
+    assert run.recipe == Recipe(
+        width=0.125,
+        classification_head=True,
+        image_size=(192, 288),
+        epochs=14,
+        loss="0.75*bce+0.25*batch_dice",
+        clip_norm=5.0,
+    )
+    assert (run.fold, run.records, run.dataset) == (1, "a90a28fa6f3e332e", CLOUDS)
+    workdirs.start(run)  # resumes it
+
+
+@pytest.mark.parametrize(
+    "text, message",
+    [
+        ("", "damaged, not valid JSON"),
+        (json.dumps(OLDER_SETTINGS)[:50], "damaged, not valid JSON"),
+        ("[1]", "not the settings of a training run"),
+        ('{"learning_rate": 0.1}', "lacks 'fold', so it is not of a training run"),
+        ('{"fold": 0, "records": "a", "epochs": -3}', "not .* run: epochs: got -3, expected at"),
+        ('{"fold": 0, "records": "a", "model": 3}', "not the settings of a training run"),
+        ('{"fold": null, "records": "a"}', "not the settings of a training run"),
+    ],
+)
+def test_damaged_or_foreign_settings_are_named(tmp_path, text, message):
+    (tmp_path / "settings.json").write_text(text)
+    with pytest.raises(ValueError, match=f"{tmp_path}/settings.json: {message}"):
+        workdirs.read_run(str(tmp_path))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
     with pytest.raises(ValueError, match="holds files, but no run"):
-        workdirs.start(str(tmp_path), SETTINGS)
+        workdirs.start(_run(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
 def test_the_best_model_comes_back(tmp_path):
-    workdirs.start(str(tmp_path), SETTINGS)
+    workdirs.start(_run(tmp_path))
     with pytest.raises(FileNotFoundError, match="checkpoints/best: no checkpoint yet"):
         workdirs.load_model(str(tmp_path))
-    model = unet(**SETTINGS["model"])
-    workdirs.Checkpoints(str(tmp_path), model).save_best()
+    model = unet(width=0.125)
+    Checkpoints(str(tmp_path), model).save_best()
     images = tf.random.stateless_uniform([1, 32, 48, 3], [1, 2], 0, 255)
-    np.testing.assert_array_equal(workdirs.load_model(str(tmp_path))(images), model(images))
+    expected = model(images)["logits"]
+    np.testing.assert_array_equal(workdirs.load_model(str(tmp_path))(images)["logits"], expected)
 
 
 def test_no_run_is_named(tmp_path):
@@ -49,10 +118,28 @@ def test_no_run_is_named(tmp_path):
 
 def test_history_comes_back(tmp_path):
     assert workdirs.read_history(str(tmp_path)) == []
-    rows = [{"epoch": 1, "loss": 0.1234567}, {"epoch": 2, "loss": 1e-9}]
+    rows = [{"epoch": 1, "loss": 0.1234567, "val_dice": 0.1}]
+    rows.append({"epoch": 2, "loss": 1e-9, "val_dice": 1 / 3, "val_blank_dice": 0.4})
     workdirs.write_history(str(tmp_path), rows)
     assert workdirs.read_history(str(tmp_path)) == rows
-    assert (tmp_path / "history.csv").read_text().splitlines()[:2] == ["epoch,loss", "1,0.1234567"]
+    lines = (tmp_path / "history.csv").read_text().splitlines()
+    assert lines[:2] == ["epoch,loss,val_dice,val_blank_dice", "1,0.1234567,0.1,"]
+
+
+@pytest.mark.parametrize(
+    "text, line",
+    [
+        ("epoch,val_dice\n1,0.5\n2,", 3),
+        ("epoch,val_dice\n1,0.5\n2,abc\n", 3),
+        ("epoch,val_dice\n1,0.5,7\n", 2),
+        ("epoch,val_dice\n2,0.5\n", 2),
+        ("PK\x03\x04\nabc\n", 2),
+    ],
+)
+def test_a_damaged_history_is_named_with_its_line(tmp_path, text, line):
+    (tmp_path / "history.csv").write_text(text)
+    with pytest.raises(ValueError, match=f"history.csv, line {line}: damaged, expected the number"):
+        workdirs.read_history(str(tmp_path))
 
 
 def test_other_records_are_refused(make_workdir, records_dir, tmp_path):

@@ -23,6 +23,7 @@ from clouds_tf.models.unet import unet  # noqa: E402
 from clouds_tf.models.upsampling import UpsampleConv  # noqa: E402
 from clouds_tf.training import distribution  # noqa: E402
 from clouds_tf.training.optimizers import Nadam  # noqa: E402
+from clouds_tf.training.recipe import Recipe  # noqa: E402
 from clouds_tf.training.trainer import Trainer  # noqa: E402
 
 flags.DEFINE_list("batch_sizes", ["1", "4", "16"], "Images in a batch.")
@@ -126,7 +127,9 @@ def main():
         print(f"matmul peak in {precision}: {peak[precision] / 1e9:.0f} GFLOP/s")
         distribution.set_precision(precision)
         model = unet()
-        steps["training"]["ours", precision] = training(Trainer(model, loss, num_steps=1))
+        steps["training"]["ours", precision] = training(
+            Trainer(model, Recipe(epochs=1), 1, CLOUDS.class_names)
+        )
         folded = fuse(model)
         steps["forward"]["ours", precision] = forward(folded)
         if precision == "float32":
