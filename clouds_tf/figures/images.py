@@ -4,18 +4,19 @@ import math
 
 import numpy as np
 
-from clouds_tf.figures.style import PALETTE, WIDTH, new_figure, styled
+from clouds_tf.figures.style import WIDTH, class_colors, new_figure, styled
 from clouds_tf.schema import CLASS_NAMES
 
 
-def overlay(axes, image, masks, title=""):
+def overlay(axes, image, masks, title="", class_names=CLASS_NAMES):
     """Draws an image with the outline and the name of every mask that is not empty.
 
     Args:
         axes: matplotlib Axes to draw on.
         image: uint8 [H, W, 3].
-        masks: [h, w, 4] of {0, 1}, of any size.
+        masks: [h, w, C] of {0, 1}, of any size.
         title: what to write above it.
+        class_names: C names, in the order of the masks.
     """
     height, width = image.shape[:2]
     axes.imshow(image)
@@ -24,7 +25,7 @@ def overlay(axes, image, masks, title=""):
     rows = (np.arange(masks.shape[0]) + 0.5) * height / masks.shape[0] - 0.5
     columns = (np.arange(masks.shape[1]) + 0.5) * width / masks.shape[1] - 0.5
     named = []
-    for i, name in enumerate(CLASS_NAMES):
+    for i, (name, color) in enumerate(zip(class_names, class_colors(class_names))):
         mask = masks[:, :, i].astype(float)
         if not mask.any():
             continue
@@ -34,7 +35,7 @@ def overlay(axes, image, masks, title=""):
             np.pad(rows, 1, mode="edge"),
             np.pad(mask, 1),
             levels=[0.5],
-            colors=[PALETTE[name]],
+            colors=[color],
             linewidths=2,
         )
         x, y = _place_name(columns, rows, mask, named)
@@ -47,7 +48,7 @@ def overlay(axes, image, masks, title=""):
             fontsize=9,
             ha="center",
             va="center",
-            bbox={"facecolor": PALETTE[name], "edgecolor": "none", "pad": 1.5},
+            bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
         )
 
 
@@ -64,14 +65,15 @@ def _place_name(columns, rows, mask, named):
 
 
 @styled
-def overlays(images, masks, titles, num_columns=3):
+def overlays(images, masks, titles, num_columns=3, class_names=CLASS_NAMES):
     """Draws a grid of images, each with its masks as `overlay` does.
 
     Args:
         images: a list of uint8 [H, W, 3].
-        masks: as many [h, w, 4] of {0, 1}.
+        masks: as many [h, w, C] of {0, 1}.
         titles: as many strings.
         num_columns: pictures in a row.
+        class_names: C names, in the order of the masks.
 
     Returns:
         A matplotlib Figure.
@@ -82,7 +84,7 @@ def overlays(images, masks, titles, num_columns=3):
     figure = new_figure(side * num_columns, (side * height / width + 0.3) * num_rows)
     grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axes, image, mask, title in zip(grid, images, masks, titles):
-        overlay(axes, image, mask, title)
+        overlay(axes, image, mask, title, class_names)
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     return figure

@@ -2,6 +2,7 @@
 
 import functools
 import io
+import itertools
 
 import numpy as np
 
@@ -20,6 +21,8 @@ except ImportError:
 
 # Four of Okabe and Ito's colours, which stay apart for colour-blind eyes and on clouds.
 PALETTE = dict(zip(CLASS_NAMES, ("#56B4E9", "#E69F00", "#00C795", "#F06EAA")))
+# For classes of other data sets, in turn.
+_OTHER_COLORS = (*PALETTE.values(), "#0072B2", "#D55E00", "#F0E442", "#CC79A7")
 NEUTRAL = "#8C96A3"  # what belongs to no class; seen on white and on black
 
 WIDTH = 5.6  # inches: in this width text is legible on a page and on a phone
@@ -65,6 +68,12 @@ def styled(draw):
             return draw(*args, **kwargs)
 
     return wrapper
+
+
+def class_colors(class_names):
+    """The colour of each class: that of PALETTE, or the next of a cycle of eight."""
+    cycle = itertools.cycle(_OTHER_COLORS)
+    return [PALETTE.get(name, color) for name, color in zip(class_names, cycle)]
 
 
 def ink():

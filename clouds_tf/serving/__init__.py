@@ -1,1 +1,6 @@
-"""A trained model -> a SavedModel, and a SavedModel -> submission.csv."""
+"""Serving: trained models to a SavedModel, and a SavedModel to a submission."""
+
+from clouds_tf.serving.metadata import Metadata, read_metadata
+from clouds_tf.serving.prediction import PredictionResult, predict
+
+__all__ = ["Metadata", "PredictionResult", "predict", "read_metadata"]

@@ -1,95 +1,76 @@
-"""The rows of a submission: in parts while they are predicted, then in one file."""
+"""Tables of predictions: the submission as CSV or Parquet, and numbers per image and class."""
+
+from __future__ import annotations
 
 import itertools
-import json
-import os
-
-import tensorflow as tf
+from collections.abc import Iterable, Iterator
 
 from clouds_tf import files
-from clouds_tf.data import annotations
-from clouds_tf.schema import LABEL_COLUMN, RLE_COLUMN
+from clouds_tf.data import annotations as csv_files
+from clouds_tf.dataset import Dataset
+from clouds_tf.serving.answers import Answer
 
-_SETTINGS_FILE = "settings.json"
+TABLE_COLUMNS = ("filename", "class", "presence", "area_fraction", "expected_area_fraction")
 _ROWS_AT_A_TIME = 4096  # of a row group of Parquet
 
 
-def start_parts(folder, settings):
-    """Makes a folder for the parts of a run, or finds that it holds parts of this run already.
-
-    Args:
-        folder: where the parts are.
-        settings: a JSON-like dict; another one is another run.
-
-    Raises:
-        ValueError: the folder holds parts of another run.
-    """
-    path = os.path.join(folder, _SETTINGS_FILE)
-    if tf.io.gfile.exists(path):
-        earlier = json.loads(files.read_text(path))
-        for key, value in settings.items():
-            if earlier.get(key) != value:
-                raise ValueError(
-                    f"{folder}: holds parts of a run with {key}={earlier.get(key)}, got "
-                    f"{key}={value}; give the same flags to go on with it, or remove the folder"
-                )
-    else:
-        files.write_text(path, json.dumps(settings, indent=1) + "\n")
-
-
-def _part(folder, number):
-    return os.path.join(folder, f"{number:06d}.jsonl")
-
-
-def has_part(folder, number):
-    """Whether a part has been written."""
-    return tf.io.gfile.exists(_part(folder, number))
-
-
-def write_part(folder, number, rows):
-    """Writes (file name, class name, RLE) rows, whole or not at all; None is unreadable."""
-    files.write_text(_part(folder, number), "".join(json.dumps(row) + "\n" for row in rows))
-
-
-def read_parts(folder, numbers):
-    """Yields the rows of parts, one at a time."""
-    for number in numbers:
-        with tf.io.gfile.GFile(_part(folder, number)) as file:
-            for line in file:
-                yield json.loads(line)
-
-
-def check_ending(path):
-    """Raises ValueError if a file of this name cannot be written."""
+def check_output(path: str) -> None:
+    """Makes sure that a submission can be written; ValueError says why it cannot."""
+    files.check_output(path)
     if _is_parquet(path):
-        try:
-            import pyarrow  # noqa: F401
-        except ImportError:
-            raise ValueError(f"{path}: Parquet needs pip install 'clouds_tf[parquet]'") from None
+        files.require("pyarrow", "parquet", path)
 
 
-def _is_parquet(path):
+def _is_parquet(path: str) -> bool:
     return path.endswith(".parquet")
 
 
-def write(path, rows):
-    """Writes (file name, class name, RLE) rows as they come, whole or not at all.
+def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> None:
+    """Writes the rows of a submission as they come, whole or not at all.
 
     Args:
         path: a Parquet file if it ends in .parquet (which must be local), otherwise a CSV.
-        rows: an iterable.
+        rows: (file name, class name, RLE).
+        dataset: names the columns.
     """
     if not _is_parquet(path):
-        annotations.write_rows(path, rows)
+        csv_files.write_rows(path, rows)
         return
     import pyarrow
     from pyarrow import parquet
 
-    schema = pyarrow.schema([(LABEL_COLUMN, pyarrow.string()), (RLE_COLUMN, pyarrow.string())])
-    rows = iter(rows)
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in dataset.columns])
+    cells = iter(_cells(rows, dataset))
     with files.written_whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        while some := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
-            columns = [f"{name}_{class_name}" for name, class_name, _ in some], [
-                r for *_, r in some
-            ]
-            writer.write_table(pyarrow.table([pyarrow.array(c) for c in columns], schema=schema))
+        while some := list(itertools.islice(cells, _ROWS_AT_A_TIME)):
+            columns = [pyarrow.array(column) for column in zip(*some)]
+            writer.write_table(pyarrow.table(columns, schema=schema))
+
+
+def _cells(rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> Iterator[tuple[str, ...]]:
+    """Rows in the spelling of the data set: one column of labels, or two."""
+    for filename, class_name, encoded in rows:
+        if len(dataset.label_columns) == 1:
+            yield f"{filename}_{class_name}", encoded
+        else:
+            yield filename, class_name, encoded
+
+
+def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
+    """Writes a CSV of presence and areas, a row for every image and class.
+
+    Args:
+        path: the CSV to write, with TABLE_COLUMNS.
+        answers: the numbers of unreadable images, and those that an older SavedModel does not give,
+            are left blank.
+        dataset: names the classes.
+    """
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for answer in answers:
+            numbers = (answer.presence, answer.area_fraction, answer.expected_area_fraction)
+            columns = (dataset.class_names, *numbers)
+            for row in itertools.zip_longest(*columns, fillvalue=""):
+                yield (answer.filename, *row)
+
+    csv_files.write_table(path, TABLE_COLUMNS, rows())

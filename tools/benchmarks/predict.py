@@ -23,7 +23,7 @@ import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 from benchmarks import measure, print_table  # noqa: E402
 
-from clouds_tf import rle, schema  # noqa: E402
+from clouds_tf import rle, schema, serving  # noqa: E402
 from clouds_tf.data import annotations, sample_data  # noqa: E402
 from clouds_tf.dataset import CLOUDS  # noqa: E402
 from clouds_tf.inference.fusing import fuse  # noqa: E402
@@ -130,12 +130,11 @@ def run_child(contender, folder):
         model.predict(np.zeros([1, *SIZE, 3], np.float32), verbose=0)
         predict = functools.partial(peer_loop, model, images_dir, output)
     else:
-        ours = predictor.load(os.path.join(folder, contender, "1"))
+        ours = predictor.load_model(os.path.join(folder, contender, "1"))
         first = os.path.join(images_dir, min(os.listdir(images_dir)))
-        ours(tf.stack([tf.io.read_file(first)]))
-        arguments = [images_dir, output]
+        ours.predictors[0](tf.stack([tf.io.read_file(first)]))
         predict = functools.partial(
-            predictor.predict_folder, [ours], *arguments, batch_size=FLAGS.batch_size
+            serving.predict, ours, images_dir, output, batch_size=FLAGS.batch_size
         )
     start = time.perf_counter()
     predict()

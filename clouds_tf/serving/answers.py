@@ -1,0 +1,127 @@
+"""Answers of a SavedModel to images, among which some may be unreadable."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf.serving.untrusted import image_size, max_image_bytes, why_unreadable
+
+# From image_bytes, string [N], to a dict of the outputs of serving_default.
+Predict = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
+_NUMBERS = ("presence", "area_fraction", "expected_area_fraction")
+_DIGITS = 6  # of numbers; float32 has 7
+
+
+@dataclasses.dataclass(frozen=True)
+class Answer:
+    """Masks and numbers of one image, of C classes in the order of the data set.
+
+    Attributes:
+        filename: name of the image in its folder.
+        class_names: the classes whose rows are wanted, in their order.
+        size: (height, width) of the image in pixels; None where it is unreadable.
+        encoded_pixels: C RLE strings; none where the image is unreadable.
+        presence: C probabilities in [0, 1] that the class is in the image.
+        area_fraction: C shares of the image, in [0, 1], that the masks cover.
+        expected_area_fraction: C mean calibrated probabilities; none in older SavedModels.
+        reason: why the image is unreadable; "" where it is not.
+    """
+
+    filename: str
+    class_names: tuple[str, ...]
+    size: tuple[int, int] | None = None
+    encoded_pixels: tuple[str, ...] = ()
+    presence: tuple[float, ...] = ()
+    area_fraction: tuple[float, ...] = ()
+    expected_area_fraction: tuple[float, ...] = ()
+    reason: str = ""
+
+    def to_json(self) -> list[Any]:
+        """A JSON-like list that `from_json` reads."""
+        return list(dataclasses.astuple(self))
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> Answer:
+        """Reads what `to_json` wrote, once it has been through JSON."""
+        fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
+        return cls(*fields)
+
+
+def answer_images(
+    predict: Predict,
+    images_dir: str,
+    images: Sequence[tuple[str, tuple[str, ...]]],
+    max_image_pixels: int,
+) -> list[Answer]:
+    """Reads and predicts a batch of images.
+
+    Args:
+        predict: a function as `predictor.load` gives it.
+        images_dir: folder of the images.
+        images: (file name, class names) of each.
+        max_image_pixels: limit of the SavedModel, for the reasons.
+
+    Returns:
+        An Answer for each image, in order; unreadable ones have a reason.
+    """
+    contents, reasons = [], []
+    for filename, _ in images:
+        content, reason = _read(os.path.join(images_dir, filename), max_image_pixels)
+        contents.append(content)
+        reasons.append(reason)
+    readable = [i for i, reason in enumerate(reasons) if not reason]
+    outputs = _outputs(predict, [contents[i] for i in readable], max_image_pixels)
+    found = dict(zip(readable, outputs))
+    answers = []
+    for i, (filename, class_names) in enumerate(images):
+        output = found.get(i, reasons[i])
+        if isinstance(output, str):
+            answers.append(Answer(filename, class_names, reason=output))
+        else:
+            answers.append(Answer(filename, class_names, image_size(contents[i]), **output))
+    return answers
+
+
+def _read(path: str, max_image_pixels: int) -> tuple[bytes, str]:
+    """The content of a file, or the reason why there is none."""
+    limit = max_image_bytes(max_image_pixels)
+    try:
+        if tf.io.gfile.isdir(path):
+            return b"", "a folder"
+        length = tf.io.gfile.stat(path).length
+        if length > limit:
+            return b"", f"{length:,} bytes, expected at most {limit:,}"
+        with tf.io.gfile.GFile(path, "rb") as file:
+            return file.read(), ""
+    except tf.errors.NotFoundError:
+        return b"", "a link to a file that is not there"
+    except tf.errors.OpError as error:
+        return b"", f"cannot be read: {error.message}"
+
+
+def _outputs(
+    predict: Predict, contents: list[bytes], max_image_pixels: int
+) -> list[dict[str, Any] | str]:
+    """For each image a dict of fields of Answer, or the reason why it is unreadable."""
+    if not contents:
+        return []
+    try:
+        outputs = {name: value.numpy() for name, value in predict(tf.constant(contents)).items()}
+    except tf.errors.InvalidArgumentError:
+        if len(contents) == 1:
+            return [why_unreadable(contents[0], max_image_pixels)]
+        return [_outputs(predict, [one], max_image_pixels)[0] for one in contents]
+    found: list[dict[str, Any] | str] = []
+    for i, rles in enumerate(outputs["encoded_pixels"]):
+        numbers = {name: _numbers(outputs[name][i]) for name in _NUMBERS if name in outputs}
+        found.append({"encoded_pixels": tuple(rle.decode() for rle in rles), **numbers})
+    return found
+
+
+def _numbers(values: Any) -> tuple[float, ...]:
+    return tuple(round(float(value), _DIGITS) for value in values)

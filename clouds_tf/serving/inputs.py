@@ -1,0 +1,119 @@
+"""The images of a prediction: all those of a folder, or those that a sample submission names."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import os
+from collections.abc import Iterator
+
+import tensorflow as tf
+
+from clouds_tf.data.annotations import iterate_rows
+from clouds_tf.dataset import Dataset
+
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+_LISTED = 3  # skipped files in an error
+
+
+@dataclasses.dataclass(frozen=True)
+class Remark:
+    """Something to know about one file; prints as "a.jpg: text"."""
+
+    filename: str
+    text: str
+
+    def __str__(self) -> str:
+        return f"{self.filename}: {self.text}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Inputs:
+    """The images to predict, and the rows that are wanted of them.
+
+    Attributes:
+        images: (file name, class names) of each image, once; the classes are the wanted rows.
+        skipped: files of the folder that are no images, each with the reason.
+        sample: path of a sample submission whose rows of an image are not next to each other, so
+            that the order of the images is not that of the rows; otherwise None.
+    """
+
+    images: tuple[tuple[str, tuple[str, ...]], ...]
+    skipped: tuple[Remark, ...] = ()
+    sample: str | None = None
+
+    def checksum(self) -> str:
+        """Tells inputs apart that differ in their images, wanted rows, or order."""
+        digest = hashlib.sha256()
+        for image in self.images:
+            digest.update(repr(image).encode())
+        return digest.hexdigest()
+
+
+def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset) -> Inputs:
+    """Finds the images to predict.
+
+    Args:
+        images_dir: folder of the images.
+        sample_submission: CSV with the rows to fill in; None takes every image of the folder,
+            sorted by name, with a row for every class.
+        dataset: the Dataset of the answers.
+
+    Raises:
+        FileNotFoundError: there is no such folder or sample, or no image that the sample names.
+        ValueError: the sample is malformed, or there are no images.
+    """
+    if not tf.io.gfile.isdir(images_dir):
+        raise FileNotFoundError(f"{images_dir}: no such folder")
+    if sample_submission is None:
+        return _read_folder(images_dir, dataset)
+    return _read_sample(images_dir, sample_submission, dataset)
+
+
+def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
+    images, skipped = [], []
+    for name in sorted(name.rstrip("/") for name in tf.io.gfile.listdir(images_dir)):
+        if name.lower().endswith(IMAGE_ENDINGS):
+            images.append((name, dataset.class_names))
+        elif not name.startswith("."):
+            skipped.append(Remark(name, _why_skipped(os.path.join(images_dir, name))))
+    if not images:
+        found = "; ".join(map(str, skipped[:_LISTED]))
+        more = f" and {len(skipped) - _LISTED} more" if len(skipped) > _LISTED else ""
+        raise ValueError(
+            f"{images_dir}: no images, expected files that end in {', '.join(IMAGE_ENDINGS)}"
+            + (f"; skipped {found}{more}" if found else "")
+        )
+    return Inputs(tuple(images), tuple(skipped))
+
+
+def _why_skipped(path: str) -> str:
+    if path.lower().endswith((".tif", ".tiff")):
+        return "a TIFF, which tools/predict_scenes.py reads"
+    if tf.io.gfile.isdir(path):
+        return "a folder"
+    return f"does not end in {', '.join(IMAGE_ENDINGS[:-1])} or {IMAGE_ENDINGS[-1]}"
+
+
+def _read_sample(images_dir: str, sample: str, dataset: Dataset) -> Inputs:
+    rows: dict[str, list[str]] = {}
+    known: dict[tuple[str, ...], tuple[str, ...]] = {}  # images share the tuple of their classes
+    grouped, last = True, None
+    for filename, class_name in read_sample_rows(sample, dataset):
+        if filename != last and filename in rows:
+            grouped = False
+        rows.setdefault(filename, []).append(class_name)
+        last = filename
+    for filename in rows:
+        path = os.path.join(images_dir, filename)
+        if not tf.io.gfile.exists(path):
+            raise FileNotFoundError(f"{path}: no such image, but {sample} names it")
+    images = ((name, tuple(classes)) for name, classes in rows.items())
+    shared = tuple((name, known.setdefault(classes, classes)) for name, classes in images)
+    return Inputs(shared, sample=None if grouped else sample)
+
+
+def read_sample_rows(sample: str, dataset: Dataset) -> Iterator[tuple[str, str]]:
+    """Yields (file name, class name) of every row of a sample submission."""
+    for filename, class_name, _ in iterate_rows(sample):
+        yield filename, class_name

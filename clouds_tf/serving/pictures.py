@@ -1,0 +1,65 @@
+"""Pictures of predictions: images with the outlines of their masks, and the masks as PNG files."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf import figures, files, rle
+from clouds_tf.dataset import Dataset
+from clouds_tf.serving.answers import Answer
+from clouds_tf.serving.untrusted import decode_images
+
+
+def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> tf.Tensor:
+    """Masks of an answer, uint8 [C, *size] of {0, 1}."""
+    order = "C" if dataset.rle_order == "rows" else "F"
+    return rle.decode(list(answer.encoded_pixels), dataset.submission_size, size, order)
+
+
+def draw(
+    answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_columns: int = 3
+) -> Any:
+    """Draws images with their masks.
+
+    Args:
+        answers: those of readable images.
+        images_dir: folder of the images.
+        dataset: the Dataset of the answers.
+        num_columns: images in a row.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    size, images, masks = dataset.submission_size, [], []
+    for answer in answers:
+        masks.append(tf.transpose(_masks(answer, size, dataset), [1, 2, 0]).numpy())
+        encoded = tf.io.read_file(os.path.join(images_dir, answer.filename))
+        images.append(decode_images(encoded[tf.newaxis], size)[0].numpy())
+    names = [answer.filename for answer in answers]
+    return figures.overlays(
+        images, masks, names, num_columns=num_columns, class_names=dataset.class_names
+    )
+
+
+def write_overlay(folder: str, answer: Answer, images_dir: str, dataset: Dataset) -> None:
+    """Writes a picture of an image with its masks: a.jpg becomes a.jpg.png."""
+    figure = draw([answer], images_dir, dataset, num_columns=1)
+    figures.save(figure, os.path.join(folder, f"{answer.filename}.png"))
+
+
+def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
+    """Writes the masks of an image at the image's own size, as one PNG of {0, 255} for each class.
+
+    The masks of a.jpg become a.jpg_Fish.png and so on; absent classes are black.
+    """
+    assert answer.size is not None
+    for i, name in enumerate(dataset.class_names):
+        one = Answer("", (), encoded_pixels=answer.encoded_pixels[i : i + 1])
+        mask = _masks(one, answer.size, dataset)[0, :, :, tf.newaxis]
+        path = os.path.join(folder, f"{answer.filename}_{name}.png")
+        with files.written_whole(path) as temporary:
+            tf.io.write_file(temporary, tf.io.encode_png(255 * mask))

@@ -1,0 +1,435 @@
+import csv
+import dataclasses
+import functools
+import io
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ENVIRONMENT, IMAGE_SIZE, REPOSITORY
+from PIL import Image
+
+from clouds_tf.dataset import CLOUDS
+from clouds_tf.inference.postprocessing import plain_rules
+from clouds_tf.serving import predictor
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.inputs import Remark
+from clouds_tf.serving.metadata import Metadata
+from clouds_tf.serving.prediction import PredictionResult, parse_shard, predict
+from clouds_tf.serving.predictor import LoadedModel
+from clouds_tf.serving.versions import write_version
+from clouds_tf.training import workdir as workdirs
+
+NAMES = CLOUDS.class_names
+METADATA = Metadata(CLOUDS, (IMAGE_SIZE,), plain_rules(4), "none", 1_000_000)
+
+
+def _by_length(image_bytes):
+    """Stands in for a model: four RLE that tell the length of the file and the class."""
+    # The real one fails on what is not a JPEG too.
+    tf.map_fn(tf.io.decode_jpeg, image_bytes, fn_output_signature=tf.uint8)
+    lengths = tf.strings.as_string(tf.strings.length(image_bytes))
+    columns = [tf.strings.join([str(i + 1), " ", lengths]) for i in range(4)]
+    numbers = tf.tile([[0.25, 0.5, 0.75, 1.0]], [len(image_bytes), 1])
+    found = {"encoded_pixels": tf.stack(columns, axis=1), "presence": numbers}
+    return {**found, "area_fraction": numbers / 2, "expected_area_fraction": numbers / 4}
+
+
+MODEL = LoadedModel(METADATA, "model 1", (_by_length,))
+
+
+def _expected(folder, filename, class_name):
+    return f"{NAMES.index(class_name) + 1} {(folder / filename).stat().st_size}"
+
+
+def _rows(path):
+    with open(path) as file:
+        return [tuple(row) for row in csv.reader(file)][1:]
+
+
+def _write_sample(path, labels):
+    lines = [f"{name}_{class_name},1 1\n" for name, class_name in labels]
+    path.write_text("".join(["Image_Label,EncodedPixels\n", *lines]))
+    return str(path)
+
+
+@pytest.fixture
+def images_dir(data_dir, tmp_path):
+    """30 images: the three of the test folder, ten times, each with another last byte."""
+    folder = tmp_path / "images"
+    folder.mkdir()
+    contents = [path.read_bytes() for path in sorted((data_dir / "test_images").iterdir())]
+    for i in range(30):
+        (folder / f"{i:02d}.jpg").write_bytes(contents[i % 3] + bytes(i))
+    return folder
+
+
+@pytest.fixture
+def run(images_dir, tmp_path):
+    """A function that predicts the images with _by_length in batches of one, so 8 in a part."""
+    return functools.partial(predict, MODEL, str(images_dir), str(tmp_path / "s.csv"), batch_size=1)
+
+
+@pytest.mark.parametrize("batch_size", [1, 2, 5])
+def test_rows_are_in_the_order_of_the_sample(images_dir, run, tmp_path, batch_size):
+    labels = [("12.jpg", "Sugar"), ("12.jpg", "Fish"), ("00.jpg", "Fish"), ("00.jpg", "Flower")]
+    labels += [("05.jpg", "Gravel")]
+    sample = _write_sample(tmp_path / "sample.csv", labels)
+    result = run(sample_submission=sample, batch_size=batch_size)
+    assert result == PredictionResult(str(tmp_path / "s.csv"), 3)
+    expected = [(f"{name}_{c}", _expected(images_dir, name, c)) for name, c in labels]
+    assert _rows(tmp_path / "s.csv") == expected
+    assert not (tmp_path / "s.csv.parts").exists()
+
+
+def test_a_sample_sorted_by_class_costs_each_image_once(images_dir, run, tmp_path):
+    labels = [(f"{i:02d}.jpg", c) for c in NAMES for i in (3, 1, 2)]
+    calls = []
+
+    def predictor(image_bytes):
+        calls.append(len(image_bytes))
+        return _by_length(image_bytes)
+
+    model = dataclasses.replace(MODEL, predictors=(predictor,))
+    sample = _write_sample(tmp_path / "sample.csv", labels)
+    output = str(tmp_path / "s.csv")
+    assert predict(model, str(images_dir), output, sample, batch_size=2).num_images == 3
+    assert sum(calls) == 3
+    expected = [(f"{name}_{c}", _expected(images_dir, name, c)) for name, c in labels]
+    assert _rows(tmp_path / "s.csv") == expected
+
+
+def test_without_a_sample_rows_are_sorted_by_name_and_other_files_are_named(
+    images_dir, run, tmp_path
+):
+    (images_dir / "notes.txt").write_text("not an image")
+    (images_dir / "scene.tif").write_bytes(b"II*\0")
+    (images_dir / "more").mkdir()
+    (images_dir / ".hidden").write_text("")
+    result = run()
+    assert list(map(str, result.skipped)) == [
+        "more: a folder",
+        "notes.txt: does not end in .jpg, .jpeg or .png",
+        "scene.tif: a TIFF, which tools/predict_scenes.py reads",
+    ]
+    expected = [
+        (f"{i:02d}.jpg_{c}", _expected(images_dir, f"{i:02d}.jpg", c))
+        for i in range(30)
+        for c in NAMES
+    ]
+    assert result.num_images == 30 and _rows(tmp_path / "s.csv") == expected
+
+
+def test_a_missing_image_is_named_before_anything_is_predicted(run, tmp_path):
+    sample = _write_sample(tmp_path / "sample.csv", [("none.jpg", "Fish")])
+    with pytest.raises(FileNotFoundError, match="none.jpg: no such image, but .*sample.csv names"):
+        run(sample_submission=sample)
+    assert not (tmp_path / "s.csv.parts").exists()
+
+
+def test_a_folder_without_images_is_named(tmp_path):
+    output = str(tmp_path / "out" / "s.csv")
+    with pytest.raises(FileNotFoundError, match="none: no such folder"):
+        predict(MODEL, str(tmp_path / "none"), output)
+    folder = tmp_path / "images"
+    folder.mkdir()
+    (folder / "a.tif").write_bytes(b"II*\0")
+    with pytest.raises(ValueError, match=f"{folder}: no images, .*; skipped a.tif: a TIFF, which"):
+        predict(MODEL, str(folder), output)
+
+
+def test_the_rows_of_unreadable_images_are_blank_and_the_reason_is_said(images_dir, run, tmp_path):
+    (images_dir / "03.jpg").write_bytes(b"GIF89a")
+    (images_dir / "04.jpg").unlink()
+    (images_dir / "04.jpg").symlink_to("nowhere.jpg")
+    (images_dir / "05.jpg").unlink()
+    (images_dir / "05.jpg").mkdir()
+    content = (images_dir / "20.jpg").read_bytes()
+    (images_dir / "20.jpg").write_bytes(content[:500])
+    result = run(batch_size=3)
+    assert result.num_images == 30
+    assert list(map(str, result.unreadable)) == [
+        "03.jpg: a GIF, expected a JPEG or a PNG",
+        "04.jpg: a link to a file that is not there",
+        "05.jpg: a folder",
+        "20.jpg: a damaged or truncated JPEG",
+    ]
+    rows = _rows(tmp_path / "s.csv")
+    blank = {label.split("_")[0] for label, found in rows if not found}
+    assert blank == {"03.jpg", "04.jpg", "05.jpg", "20.jpg"}
+    assert sum(not found for _, found in rows) == 16
+    with pytest.raises(ValueError, match="03.jpg: a GIF"):
+        run(batch_size=3, on_error="fail")
+
+
+def test_an_image_of_another_shape_is_named(images_dir, run):
+    for name, size in (("a.png", (300, 200)), ("b.png", (305, 200)), ("c.png", (309, 200))):
+        Image.new("RGB", size).save(images_dir / name)
+    model = dataclasses.replace(
+        MODEL, predictors=(lambda contents: _by_length(tf.repeat(JPEG, len(contents))),)
+    )
+    (remark,) = predict(model, *run.args[1:], batch_size=1).stretched
+    assert remark.filename == "c.png"
+    assert remark.text.startswith("200x309 (height x width) was squeezed to the shape of 1400x2100")
+    assert "tools/predict_scenes.py" in remark.text
+
+
+def _jpeg():
+    file = io.BytesIO()
+    Image.new("RGB", (30, 20)).save(file, "JPEG")
+    return tf.constant([file.getvalue()])
+
+
+JPEG = _jpeg()
+
+
+def test_shards_share_the_work_and_a_run_without_merges(run, tmp_path):
+    run()
+    expected = (tmp_path / "s.csv").read_bytes()
+    os.remove(tmp_path / "s.csv")
+    first = run(shard=(0, 3))
+    assert (first.output, first.num_images) == (None, 14)  # the parts of 8 and, last, of 6
+    assert run(shard=(2, 3)).num_images == 8
+    assert not (tmp_path / "s.csv").exists()
+    seen = []
+    assert run(progress=lambda *counts: seen.append(counts)).num_images == 30
+    assert seen[0] == (22, 30) and seen[-1] == (30, 30) and len(seen) == 9
+    assert (tmp_path / "s.csv").read_bytes() == expected
+    assert not (tmp_path / "s.csv.parts").exists()
+
+
+def test_parts_of_another_model_are_not_mixed_in(images_dir, run, tmp_path):
+    def other(image_bytes):
+        found = _by_length(image_bytes)
+        return {**found, "encoded_pixels": tf.fill([len(image_bytes), 4], "7 7")}
+
+    run(shard=(0, 2))
+    predict(LoadedModel(METADATA, "model 2", (other,)), *run.args[1:], batch_size=1)
+    assert {found for _, found in _rows(tmp_path / "s.csv")} == {"7 7"}
+    # What a slow shard of the first model has left is still its own.
+    seen = []
+    run(progress=lambda *counts: seen.append(counts))
+    assert seen[0] == (16, 30) and "7 7" not in {found for _, found in _rows(tmp_path / "s.csv")}
+
+
+def test_an_image_that_was_repaired_is_predicted_again(images_dir, run, tmp_path):
+    content = (images_dir / "09.jpg").read_bytes()
+    (images_dir / "09.jpg").write_bytes(content[:200])
+    assert len(run(shard=(1, 2)).unreadable) == 1
+    (images_dir / "09.jpg").write_bytes(content)
+    assert run().unreadable == ()
+    assert all(found for _, found in _rows(tmp_path / "s.csv"))
+
+
+def test_a_merge_waits_for_shards(images_dir, run, tmp_path):
+    started, go_on = threading.Event(), threading.Event()
+
+    def waits(image_bytes):
+        started.set()
+        assert go_on.wait(60)
+        return _by_length(image_bytes)
+
+    model = dataclasses.replace(MODEL, predictors=(waits,))
+    shard = threading.Thread(
+        target=predict, args=(model, *run.args[1:]), kwargs={"batch_size": 1, "shard": (0, 2)}
+    )
+    shard.start()
+    try:
+        assert started.wait(60)
+        with pytest.raises(ValueError, match="1 other process still predicts parts of this; run"):
+            run()
+        assert run(shard=(1, 2)).num_images == 14
+    finally:
+        go_on.set()
+        shard.join()
+    assert run().num_images == 30
+
+
+@pytest.mark.parametrize("text", ["1", "2/2", "a/b", "1/2/3", "-1/2", ""])
+def test_what_is_no_shard_is_refused(text):
+    assert parse_shard("2/3") == (2, 3)
+    with pytest.raises(ValueError, match=f"shard: got '{text}', expected i/n"):
+        parse_shard(text)
+
+
+def test_two_batches_at_a_time_on_every_device_and_no_more(images_dir, run):
+    for i in (28, 29):
+        (images_dir / f"{i}.jpg").unlink()
+    running, most, used = [0], [0], set()
+    lock, barrier = threading.Lock(), threading.Barrier(4, timeout=60)
+
+    def predictor(device, image_bytes):
+        with lock:
+            running[0] += 1
+            most[0] = max(most[0], running[0])
+            used.add(device)
+        barrier.wait()  # breaks unless four are here at once
+        with lock:
+            running[0] -= 1
+        return _by_length(image_bytes)
+
+    predictors = tuple(functools.partial(predictor, device) for device in range(2))
+    model = dataclasses.replace(MODEL, predictors=predictors)
+    assert predict(model, *run.args[1:], batch_size=1).num_images == 28
+    assert most[0] == 4 and used == {0, 1}
+
+
+def test_a_table_has_the_numbers_of_every_image_and_class(images_dir, run, tmp_path):
+    (images_dir / "00.jpg").write_bytes(b"")
+    table = tmp_path / "t.csv"
+    run(table=str(table))
+    header, *rows = table.read_text().splitlines()
+    assert header == "filename,class,presence,area_fraction,expected_area_fraction"
+    assert rows[:5] == [*(f"00.jpg,{c},,," for c in NAMES), "01.jpg,Fish,0.25,0.125,0.0625"]
+    assert len(rows) == 30 * 4
+
+
+def test_pictures_and_masks_of_every_readable_image(data_dir, tmp_path):
+    source = sorted((data_dir / "test_images").iterdir())[0]
+    folder = tmp_path / "images"
+    folder.mkdir()
+    shutil.copy(source, folder / "a.jpg")
+    Image.open(source).resize((63, 42)).save(folder / "a.png")
+    (folder / "b.jpg").write_bytes(b"GIF89a")
+
+    def left_half(image_bytes):
+        _by_length(image_bytes)  # which refuses what is no image
+        rles = [["", f"1 {350 * 262}", "", f"1 {350 * 525}"]]
+        return {"encoded_pixels": tf.tile(rles, [len(image_bytes), 1])}
+
+    model = LoadedModel(METADATA, "m", (left_half,))
+    overlays, masks = tmp_path / "overlays", tmp_path / "masks"
+    predict(
+        model,
+        str(folder),
+        str(tmp_path / "s.csv"),
+        batch_size=1,  # the stand-in cannot decode images of several sizes at once
+        overlay_dir=str(overlays),
+        masks_dir=str(masks),
+        picture=str(tmp_path / "p.png"),
+    )
+    assert sorted(os.listdir(overlays)) == ["a.jpg.png", "a.png.png"]
+    assert len(os.listdir(masks)) == 8
+    fish, flower, _, sugar = (np.asarray(Image.open(masks / f"a.png_{c}.png")) for c in NAMES)
+    assert fish.shape == (42, 63) and not fish.any() and (sugar == 255).all()
+    assert (flower[:, :31] == 255).all() and not flower[:, 32:].any()
+    assert np.asarray(Image.open(tmp_path / "p.png")).shape[0] > 100
+
+
+@pytest.mark.parametrize("name", ["output", "table", "picture", "masks_dir", "overlay_dir"])
+def test_what_cannot_be_written_is_named_before_any_work(images_dir, tmp_path, name):
+    def never(image_bytes):
+        raise AssertionError("predicted")
+
+    (tmp_path / "file").write_text("")
+    wrong = str(tmp_path / "file" if name.endswith("_dir") else tmp_path)
+    arguments = {"output": str(tmp_path / "out" / "s.csv"), name: wrong}
+    with pytest.raises(ValueError, match=f"^{wrong}"):
+        predict(dataclasses.replace(MODEL, predictors=(never,)), str(images_dir), **arguments)
+    assert not (tmp_path / "out" / "s.csv.parts").exists()
+
+
+@pytest.mark.parametrize("name", ["picture", "overlay_dir"])
+def test_matplotlib_is_checked_before_any_work(run, tmp_path, monkeypatch, name):
+    monkeypatch.setattr("importlib.util.find_spec", lambda module: None)
+    with pytest.raises(ValueError, match=f"--{name} needs the package matplotlib"):
+        run(**{name: str(tmp_path / "p.png")})
+    assert not (tmp_path / "s.csv.parts").exists()
+
+
+def test_parquet_and_a_picture_go_together(run, images_dir, tmp_path):
+    parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
+    output, picture = str(tmp_path / "s.parquet"), str(tmp_path / "p.png")
+    for path in sorted(images_dir.iterdir())[2:]:
+        path.unlink()
+    predict(MODEL, str(images_dir), output, picture=picture)
+    labels = parquet.read_table(output).to_pydict()["Image_Label"]
+    assert labels == [f"0{i}.jpg_{c}" for i in range(2) for c in NAMES]
+    assert os.path.exists(picture)
+
+
+def test_wrong_arguments_are_named(run):
+    for arguments, message in (
+        ({"batch_size": 0}, "batch_size: got 0, expected at least 1"),
+        ({"on_error": "skip"}, "on_error: got 'skip', expected one of blank, fail"),
+        ({"shard": (3, 3)}, "shard: got '3/3'"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            run(**arguments)
+
+
+def test_a_folder_without_a_model_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match="no SavedModel; expected a folder such as E/1"):
+        predictor.load(str(tmp_path))
+
+
+def test_a_model_of_something_else_is_refused(tmp_path):
+    module = tf.Module()
+    module.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([])])
+    tf.saved_model.save(module, str(tmp_path / "other"), module.double)
+    with pytest.raises(ValueError, match="not a SavedModel of export"):
+        predictor.load(str(tmp_path / "other"))
+
+
+@pytest.fixture(scope="module")
+def saved_model(make_workdir, tmp_path_factory):
+    model = workdirs.load_model(make_workdir())
+    folder = str(tmp_path_factory.mktemp("export") / "E")
+    return write_version(CloudModel([model], [IMAGE_SIZE], CLOUDS), folder)
+
+
+def test_every_device_gives_the_same(saved_model, data_dir, tmp_path):
+    one, two = (predictor.load_model(saved_model, number) for number in (1, 2))
+    assert len(two.predictors) == 2
+    assert all(w.device.endswith("CPU:1") for w in two.predictors[1].module.weights[0])
+    for name, model in (("one.csv", one), ("two.csv", two)):
+        predict(model, str(data_dir / "train_images"), str(tmp_path / name), batch_size=2)
+    assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
+    with pytest.raises(ValueError, match="num_devices: got 99, expected 1 to 4 .CPUs"):
+        predictor.devices(99)
+
+
+def test_killed_and_run_again_it_writes_the_same_file(saved_model, images_dir, tmp_path):
+    output = tmp_path / "s.csv"
+    code = f"""
+import dataclasses, os, signal
+from clouds_tf.serving import predict, predictor
+
+model = predictor.load_model({saved_model!r})
+calls = []
+
+def dies(image_bytes):
+    calls.append(image_bytes)
+    if len(calls) == 20:
+        os.kill(os.getpid(), signal.SIGKILL)
+    return model.predictors[0](image_bytes)
+
+predict(dataclasses.replace(model, predictors=(dies,)), {str(images_dir)!r}, {str(output)!r},
+        batch_size=1)
+"""
+    killed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=ENVIRONMENT)
+    assert killed.returncode == -signal.SIGKILL and not output.exists()
+    seen = []
+    for path in (output, tmp_path / "undisturbed.csv"):
+        predict(
+            saved_model,
+            str(images_dir),
+            str(path),
+            batch_size=1,
+            num_devices=1,
+            progress=lambda done, total: seen.append((done, total)),
+        )
+    # The two parts of eight before the twentieth image were finished, and are not done again.
+    assert [count for count in seen if count[0] in (0, 16)] == [(16, 30), (0, 30), (16, 30)]
+    assert output.read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
+    assert sum(bool(found) for _, found in _rows(output)) > 0
+
+
+def test_remarks_print_as_a_line():
+    assert str(Remark("a.jpg", "too large")) == "a.jpg: too large"
