@@ -1,0 +1,235 @@
+"""One scene on its way from pixels to masks."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Iterator
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf.scenes import georeference, masks, read, resample, tiles
+from clouds_tf.scenes.georeference import Grid
+from clouds_tf.scenes.network import Network
+from clouds_tf.scenes.read import Reading, Scene
+from clouds_tf.scenes.tiles import Layout, Strip, Tile
+
+FORMATS = {
+    "netcdf": ".nc",
+    "cog": ".tif",
+    "geojson": ".geojson",
+    "geoparquet": ".parquet",
+    "picture": ".png",
+}
+_MIN_CELLS = 16  # along each side of a scene; the network knows nothing of less
+_MAX_COARSER = 2  # times the pixels that the network was trained with
+_FAR_NORTH = 40  # degrees of latitude, beyond which cells are narrower than in training
+
+
+@dataclasses.dataclass(frozen=True)
+class Options:
+    """What decides how a scene is predicted and what is written.
+
+    Attributes:
+        overlap: share of a window that its neighbour covers too, 0 to 0.75.
+        resolution: side of the cells that are written, in degrees; None for the training grid.
+        formats: keys of FORMATS.
+        batch_size: number of windows in a batch.
+        force: predict scenes of much coarser pixels than those of the training too.
+        reading: what to assume where files do not say it.
+    """
+
+    overlap: float = 0.25
+    resolution: float | None = None
+    formats: tuple[str, ...] = ("netcdf", "cog", "geojson")
+    batch_size: int = 16
+    force: bool = False
+    reading: Reading = Reading()
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.overlap <= 0.75:
+            raise ValueError(f"overlap: got {self.overlap}, expected 0 to 0.75")
+        if self.resolution is not None and not 0.005 <= self.resolution <= 1:
+            raise ValueError(f"resolution: got {self.resolution}, expected 0.005 to 1 degree")
+        unknown = set(self.formats) - set(FORMATS)
+        if unknown or not self.formats:
+            raise ValueError(
+                f"formats: got {', '.join(self.formats) or 'none'}, expected some of "
+                f"{', '.join(FORMATS)}"
+            )
+        if self.batch_size < 1:
+            raise ValueError(f"batch_size: got {self.batch_size}, expected 1 or more")
+
+
+@dataclasses.dataclass(frozen=True)
+class Frame:
+    """A whole file that is one window, as `serving.predict` would get it."""
+
+    content: bytes
+
+
+class Job:
+    """A scene in progress: its windows, and what was found in them so far.
+
+    Args:
+        scene: an open Scene; it is read by `parts` only.
+        network: the network that its windows go through.
+        options: how.
+
+    Raises:
+        ValueError: the scene is too small or too coarse.
+    """
+
+    def __init__(self, scene: Scene, network: Network, options: Options) -> None:
+        self.scene, self._network, self._options = scene, network, options
+        grid = georeference.cover(scene.extent, network.cell)
+        _check_size(scene, grid)
+        if not options.force:
+            _check_coarseness(scene, network)
+        self.layout = Layout(grid, network.window, network.scale, options.overlap)
+        shape = (network.dataset.num_classes, *grid.size)
+        self._blend = tiles.Blend(self.layout, network.dataset.num_classes)
+        self._probabilities = np.zeros(shape, np.float32)
+        self._present = np.zeros(shape, bool)
+        self._observed = np.zeros(grid.size, bool)
+        self._image = np.zeros((*grid.size, 3), np.uint8)
+        self._gap: np.ndarray | None = None
+
+    @property
+    def num_windows(self) -> int:
+        """Number of windows."""
+        return len(self.layout.rows) * len(self.layout.columns)
+
+    @property
+    def warning(self) -> str | None:
+        """What a reader of the results should know."""
+        latitude = max(abs(self.scene.extent.lat_min), abs(self.scene.extent.lat_max))
+        if latitude <= _FAR_NORTH:
+            return None
+        return (
+            f"{self.scene.path}: reaches {latitude:.0f} degrees of latitude; beyond {_FAR_NORTH}, "
+            "where cells of this grid are narrower than the network knows them, trust it less"
+        )
+
+    def is_frame(self) -> bool:
+        """Whether the file is just what `serving.predict` takes: one window, a JPEG or PNG."""
+        scene, degrees = self.scene, self._network.dataset.degrees
+        assert degrees is not None
+        fits = all(
+            abs(span - expected) < 0.5 * pixel
+            for span, expected, pixel in zip(scene.extent.degrees, degrees, scene.pixel)
+        )
+        few = scene.size[0] * scene.size[1] <= self._network.max_image_pixels
+        return scene.is_plain_image and fits and few and self.layout.grid.size == self.layout.window
+
+    def parts(self) -> Iterator[Tile | Frame]:
+        """Reads the scene and yields what the network has to see, from north to south."""
+        gap_brightness = self._network.dataset.gap_brightness
+        is_frame = self.is_frame()
+        for part in tiles.cut(self.scene, self.layout, gap_brightness):
+            if isinstance(part, Strip):
+                rows = slice(part.start, part.start + len(part.observed))
+                self._observed[rows], self._image[rows] = part.observed, part.image
+            elif not is_frame:
+                yield part
+        if is_frame:
+            with tf.io.gfile.GFile(self.scene.path, "rb") as file:
+                content = file.read()
+            if gap_brightness is not None:
+                self._gap = self._network.gap(content, gap_brightness)
+            yield Frame(content)
+
+    def add(self, part: Tile | Frame, probabilities: np.ndarray, present: np.ndarray) -> None:
+        """Takes the answer of the network; parts come in the order of `parts`.
+
+        Args:
+            part: what the network saw.
+            probabilities: float32 [height, width, C].
+            present: bool [C].
+        """
+        row, column = (part.row, part.column) if isinstance(part, Tile) else (0, 0)
+        self._store(*self._blend.add(row, column, probabilities, present))
+
+    def _store(self, start: int, probabilities: np.ndarray, present: np.ndarray) -> None:
+        rows = slice(start, start + probabilities.shape[1])
+        self._probabilities[:, rows], self._present[:, rows] = probabilities, present
+
+    def finish(self) -> masks.Prediction:
+        """Cuts the masks, when all parts have their answers."""
+        self._store(*self._blend.flush(self.layout.grid.size[0]))
+        scene, network, grid = self.scene, self._network, self.layout.grid
+        probabilities, present, observed, image = (
+            self._probabilities,
+            self._present,
+            self._observed,
+            self._image,
+        )
+        gap = ~observed if self._gap is None else self._gap
+        scale = 1.0
+        if self._options.resolution is not None:
+            grid = georeference.cover(scene.extent, (self._options.resolution,) * 2)
+            axes = [
+                _whole(resample.taps(length, 0, side / cell, count))
+                for length, side, cell, count in zip(
+                    self.layout.grid.size, grid.cell, network.cell, grid.size
+                )
+            ]
+            scale = math.prod(network.cell) / math.prod(grid.cell)
+            probabilities = _resampled(probabilities, axes, 1)
+            present = _resampled(present, axes, 1) >= 0.5
+            observed, gap = (_resampled(x, axes, 0) >= 0.5 for x in (observed, gap))
+            image = np.rint(_resampled(image, axes, 0)).astype(np.uint8)
+        found = masks.cut_masks(
+            probabilities,
+            present,
+            network.rules,
+            lambda mask, rule: masks.refine(mask, rule, gap, scale, grid.periodic),
+        )
+        return masks.Prediction(
+            name=read.stem(scene.path),
+            date=scene.date,
+            platform=scene.platform,
+            model=network.fingerprint,
+            class_names=network.dataset.class_names,
+            grid=grid,
+            probabilities=probabilities,
+            masks=found,
+            observed=observed,
+            image=image,
+            calibration=network.calibration,
+        )
+
+
+def _whole(taps: resample.Taps) -> resample.Taps:
+    """Taps whose weights sum to 1 at the edges too."""
+    total = np.maximum(taps.weight.sum(axis=1, keepdims=True), 1e-6)
+    return dataclasses.replace(taps, weight=taps.weight / total)
+
+
+def _resampled(values: np.ndarray, axes: list[resample.Taps], first: int) -> np.ndarray:
+    rows = resample.apply(axes[0], values, first)
+    return resample.apply(axes[1], rows, first + 1)
+
+
+def _check_size(scene: Scene, grid: Grid) -> None:
+    if min(grid.size) < _MIN_CELLS:
+        height, width = scene.extent.degrees
+        least = [_MIN_CELLS * side for side in grid.cell]
+        raise ValueError(
+            f"spans {height:g} x {width:g} degrees (latitude x longitude), expected at least "
+            f"{least[0]:g} x {least[1]:g}; is its georeference the right one?"
+        )
+
+
+def _check_coarseness(scene: Scene, network: Network) -> None:
+    """Refuses pixels that are much larger than those of the training."""
+    assert network.dataset.degrees is not None
+    for i, (pixel, degrees) in enumerate(zip(scene.pixel, network.dataset.degrees)):
+        trained = degrees / max(size[i] for size in network.image_sizes)
+        if pixel > _MAX_COARSER * trained:
+            raise ValueError(
+                f"has pixels of {scene.pixel[0]:.3g} x {scene.pixel[1]:.3g} degrees, but the "
+                f"network was trained on pixels of {trained:.3g} degrees; take a finer scene, or "
+                "predict it all the same with --force"
+            )

@@ -1,0 +1,144 @@
+"""The SavedModel that windows and files go through, in batches of one size."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import math
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.inference.calibration import Calibration
+from clouds_tf.inference.postprocessing import Rule, black_gap
+from clouds_tf.serving import predictor
+from clouds_tf.serving.untrusted import decode_images
+
+
+@dataclasses.dataclass(frozen=True)
+class Answers:
+    """What the network says of N windows.
+
+    Attributes:
+        probabilities: float32 [N, height, width, C], at the submission size of the data set.
+        present: bool [N, C], whether the rules find the class in the window.
+    """
+
+    probabilities: np.ndarray
+    present: np.ndarray
+
+
+class Network:
+    """A SavedModel of `serving.export`.
+
+    Every call has batch_size windows, filled up with black ones: what a window gets depends on
+    nothing else then, to the last bit.
+
+    Args:
+        saved_model: the folder of a version, such as E/1.
+        batch_size: number of windows in a call.
+
+    Raises:
+        FileNotFoundError, ValueError: there is none, or it cannot do this.
+    """
+
+    def __init__(self, saved_model: str, batch_size: int = 16) -> None:
+        self.path, self.batch_size = saved_model, batch_size
+        self._module = predictor.load(saved_model).module
+        self._signatures = self._module.signatures
+        if "from_pixels" not in self._signatures:
+            raise ValueError(f"{saved_model}: has no signature from_pixels; export it again")
+        metadata = json.loads(
+            self._signatures["metadata"](image_bytes=tf.constant([""]))["metadata"].numpy()[0]
+        )
+        self.dataset = _dataset(metadata)
+        if self.dataset.degrees is None:
+            raise ValueError(
+                f"{saved_model}: its data set has no ground resolution (field degrees), which "
+                "scenes need"
+            )
+        rules = metadata["postprocessing"]
+        self.rules = tuple(Rule(**rules[name]) for name in self.dataset.class_names)
+        self.calibration: Calibration | None = None
+        self.image_sizes = tuple(tuple(size) for size in metadata["image_sizes"])
+        self.max_image_pixels = metadata["max_image_pixels"]
+        self.fingerprint = predictor.fingerprint(saved_model)
+
+    @property
+    def window(self) -> tuple[int, int]:
+        """(height, width) of a window in cells: the submission size."""
+        return self.dataset.submission_size
+
+    @property
+    def cell(self) -> tuple[float, float]:
+        """(latitude, longitude) of a cell of the training grid, in degrees."""
+        assert self.dataset.degrees is not None
+        (dlat, dlon), (height, width) = self.dataset.degrees, self.window
+        return dlat / height, dlon / width
+
+    @property
+    def scale(self) -> int:
+        """Pixels along a side of a cell: a window is no smaller than the network's input."""
+        sides = [side for size in self.image_sizes for side in zip(size, self.window)]
+        return max(math.ceil(side / cells) for side, cells in sides)
+
+    def predict_tiles(self, tiles: list[np.ndarray]) -> Answers:
+        """Predicts windows of pixels: up to batch_size of uint8 [height, width, 3], of one size."""
+        images = np.zeros([self.batch_size, *tiles[0].shape], np.uint8)
+        for image, tile in zip(images, tiles):
+            image[:] = tile
+        answer = self._signatures["from_pixels"](images=tf.constant(images))
+        return self._answers(answer["probabilities"], answer["presence"], len(tiles))
+
+    def predict_files(self, contents: list[bytes]) -> Answers:
+        """Predicts up to batch_size files as `serving.predict` does, from their bytes."""
+        if len(set(self.image_sizes)) == 1:
+            size, encoded = self.image_sizes[0], tf.constant(contents)
+            images = decode_images(encoded, size, self.max_image_pixels)
+            return self.predict_tiles(list(images.numpy()))
+        image_bytes = tf.constant(contents + contents[:1] * (self.batch_size - len(contents)))
+        probabilities = self._signatures["probabilities"](image_bytes=image_bytes)["probabilities"]
+        presence = self._signatures["serving_default"](image_bytes=image_bytes)["presence"]
+        return self._answers(probabilities, presence, len(contents))
+
+    def gap(self, content: bytes, brightness: int) -> np.ndarray:
+        """Where a file is black, as the rules of `serving.predict` see it: bool of window size.
+
+        Raises:
+            ValueError: the bytes are no whole JPEG or PNG.
+        """
+        try:
+            images = decode_images(
+                tf.constant([content]), self.image_sizes[0], self.max_image_pixels
+            )
+        except tf.errors.InvalidArgumentError:
+            raise ValueError("is not a whole, readable JPEG or PNG") from None
+        return black_gap(images, self.window, brightness)[0].numpy()
+
+    def _answers(self, probabilities: tf.Tensor, presence: tf.Tensor, count: int) -> Answers:
+        found, presence = probabilities.numpy()[:count], presence.numpy()[:count]
+
+        def setting(name: str) -> np.ndarray:
+            return np.array([getattr(rule, name) for rule in self.rules], np.float32)
+
+        areas = np.count_nonzero(found > setting("top_threshold"), axis=(1, 2))
+        present = (areas >= setting("min_area")) & (presence >= setting("min_presence"))
+        return Answers(found, present)
+
+
+def _dataset(metadata: dict) -> Dataset:
+    if "dataset" in metadata:
+        return Dataset.from_json(metadata["dataset"])
+    return dataclasses.replace(  # written by an earlier version
+        CLOUDS,
+        class_names=tuple(metadata["class_names"]),
+        submission_size=tuple(metadata["mask_size"]),
+    )
+
+
+@functools.lru_cache(maxsize=1)
+def load(saved_model: str, batch_size: int) -> Network:
+    """Loads a Network once per process."""
+    return Network(saved_model, batch_size)

@@ -1,0 +1,140 @@
+"""Scenes at another resolution: averages by area where they shrink, bilinear where they grow."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from clouds_tf.scenes.georeference import Grid
+from clouds_tf.scenes.read import Scene
+
+_PIXELS_AT_ONCE = 2**22  # of the source
+_NEGLIGIBLE = 1e-6  # weight of a sample; the rounding of coordinates makes such
+
+
+@dataclasses.dataclass(frozen=True)
+class Taps:
+    """How each of n target samples is a weighted sum of neighbouring source samples.
+
+    Attributes:
+        index: int64 [n, t], positions of source samples.
+        weight: float32 [n, t]; sums to 1, or less where the target reaches beyond the source.
+    """
+
+    index: np.ndarray
+    weight: np.ndarray
+
+    def part(self, start: int, stop: int) -> Taps:
+        """The taps of the targets from start to below stop."""
+        return Taps(self.index[start:stop], self.weight[start:stop])
+
+    @property
+    def sources(self) -> tuple[int, int]:
+        """The first source sample that is used, and the one after the last."""
+        used = self.index[self.weight > 0]
+        return (int(used.min()), int(used.max()) + 1) if used.size else (0, 1)
+
+
+def taps(num_sources: int, first: float, step: float, num_targets: int) -> Taps:
+    """Weights that resample along one axis.
+
+    Args:
+        num_sources: number of source samples; sample i covers i to i + 1.
+        first: where the first target begins, in source samples.
+        step: what a target covers, in source samples.
+        num_targets: number of target samples.
+
+    Returns:
+        Taps: the mean over what a target covers where step is above 1, otherwise bilinear
+        interpolation at its centre.
+    """
+    begin = first + step * np.arange(num_targets)[:, np.newaxis]
+    if step > 1:
+        index = np.floor(begin + _NEGLIGIBLE).astype(np.int64)
+        index = index + np.arange(int(np.ceil(step)) + 1)
+        overlap = np.minimum(begin + step, index + 1) - np.maximum(begin, index)
+        weight = np.maximum(overlap, 0) / step
+        weight[(index < 0) | (index >= num_sources)] = 0
+    else:
+        centre = begin + step / 2
+        index = np.floor(centre - 0.5).astype(np.int64) + np.arange(2)
+        weight = 1 - abs(centre - 0.5 - index)
+        outside = (centre < -_NEGLIGIBLE) | (centre > num_sources + _NEGLIGIBLE)
+        weight = np.where(outside, 0, weight)
+    weight[weight < _NEGLIGIBLE] = 0
+    used = (weight > 0).any(axis=0)
+    used[0] |= not used.any()
+    index = np.clip(index, 0, num_sources - 1)
+    return Taps(index[:, used], weight[:, used].astype(np.float32))
+
+
+def apply(taps: Taps, values: np.ndarray, axis: int, first: int = 0) -> np.ndarray:
+    """Resamples an array along an axis.
+
+    Args:
+        taps: of n targets.
+        values: float32 or uint8; its position 0 along the axis is the source sample `first`.
+        axis: the axis.
+        first: source sample of the beginning of the array.
+
+    Returns:
+        float32, n long along the axis.
+    """
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    result = None
+    for index, weight in zip(taps.index.T, taps.weight.T):
+        index = np.clip(index - first, 0, values.shape[axis] - 1)
+        term = np.take(values, index, axis=axis) * weight.reshape(shape)
+        result = term if result is None else np.add(result, term, out=result)
+    assert result is not None
+    return result
+
+
+def axis_taps(scene: Scene, grid: Grid) -> tuple[Taps, Taps]:
+    """The taps of rows and of columns that bring the pixels of a scene to a grid."""
+    (height, width), (dlat, dlon) = scene.size, scene.pixel
+    north = (scene.extent.lat_max - grid.lat_max) / dlat
+    west = (grid.lon_min - scene.extent.lon_min) / dlon
+    rows = taps(height, north, grid.cell[0] / dlat, grid.size[0])
+    return rows, taps(width, west, grid.cell[1] / dlon, grid.size[1])
+
+
+def read_rows(
+    scene: Scene,
+    axes: tuple[Taps, Taps],
+    start: int,
+    stop: int,
+    gap_brightness: int | None,
+) -> np.ndarray:
+    """Reads rows of a grid out of a scene, in strips of bounded size.
+
+    Args:
+        scene: an open Scene.
+        axes: what `axis_taps` gave.
+        start: first row of the grid.
+        stop: row after the last.
+        gap_brightness: pixels whose channels are all at most this are not observed; None takes
+            all for observed that have data.
+
+    Returns:
+        uint8 [stop - start, columns, 4]: red, green, blue, and the observed share times 255.
+    """
+    rows, columns = axes
+    reach = max(1, round(float(rows.index.shape[1])))
+    at_once = max(1, _PIXELS_AT_ONCE // (scene.size[1] * reach))
+    result = np.empty((stop - start, len(columns.index), 4), np.uint8)
+    for begin in range(start, stop, at_once):
+        end = min(begin + at_once, stop)
+        some = rows.part(begin, end)
+        first, last = some.sources
+        source = scene.read(first, last)
+        if gap_brightness is not None:
+            red, green, blue, observed = (source[..., i] for i in range(4))
+            brightness = np.maximum(np.maximum(red, green), blue)
+            observed[brightness <= gap_brightness] = 0
+        values = apply(columns, apply(some, source, 0, first), 1)
+        np.rint(values, out=values)
+        result[begin - start : end - start] = values
+    return result

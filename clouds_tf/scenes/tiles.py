@@ -1,0 +1,256 @@
+"""Windows over a grid of cells, and their answers blended into one."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+
+from clouds_tf.scenes import resample
+from clouds_tf.scenes.georeference import Grid
+from clouds_tf.scenes.read import Scene
+
+
+def starts(length: int, size: int, overlap: float, periodic: bool = False) -> tuple[int, ...]:
+    """Where windows begin along one axis, evenly spread.
+
+    Args:
+        length: of the axis, in cells.
+        size: of a window, in cells.
+        overlap: least share of a window that its neighbour covers too, 0 to below 1.
+        periodic: whether the end of the axis borders on its beginning.
+
+    Returns:
+        First cells. One window that is longer than the axis begins before it, centred.
+
+    >>> starts(1000, 525, 0.25)
+    (0, 238, 475)
+    """
+    stride = max(1, int(size * (1 - overlap)))
+    if periodic and length > size:
+        count = int(np.ceil(length / stride))
+        return tuple(round(i * length / count) for i in range(count))
+    if length <= size:
+        return (-((size - length) // 2),)
+    count = int(np.ceil((length - size) / stride)) + 1
+    return tuple(round(i * (length - size) / (count - 1)) for i in range(count))
+
+
+def reflect(index: np.ndarray, length: int) -> np.ndarray:
+    """Positions on an axis for positions beyond its ends, as in a mirror at its edges.
+
+    >>> reflect(np.arange(-3, 6), 4).tolist()
+    [2, 1, 0, 0, 1, 2, 3, 3, 2]
+    """
+    index = index % (2 * length)
+    return np.where(index < length, index, 2 * length - 1 - index)
+
+
+def ramp(size: int, overlap: float) -> np.ndarray:
+    """Weights of a window along one axis: 1 inside, falling as sin^2 over the overlap to its ends.
+
+    Returns:
+        float32 [size], above 0; those of two windows that overlap by just this sum to 1.
+    """
+    margin = round(overlap * size)
+    weights = np.ones(size)
+    if margin:
+        distance = np.minimum(np.arange(size), np.arange(size)[::-1]) + 0.5
+        weights = np.sin(np.pi / 2 * np.minimum(distance / margin, 1)) ** 2
+    return weights.astype(np.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class Layout:
+    """The windows of a grid.
+
+    Attributes:
+        grid: the cells.
+        window: (height, width) of a window, in cells.
+        scale: pixels along a side of a cell.
+        overlap: least share of a window that its neighbour covers too.
+    """
+
+    grid: Grid
+    window: tuple[int, int]
+    scale: int
+    overlap: float
+
+    @property
+    def rows(self) -> tuple[int, ...]:
+        """First rows of windows, from north to south."""
+        return starts(self.grid.size[0], self.window[0], self.overlap)
+
+    @property
+    def columns(self) -> tuple[int, ...]:
+        """First columns of windows, from west to east."""
+        return starts(self.grid.size[1], self.window[1], self.overlap, self.grid.periodic)
+
+    @property
+    def pixels(self) -> Grid:
+        """The grid of pixels that windows are cut from."""
+        (height, width), (dlat, dlon) = self.grid.size, self.grid.cell
+        return dataclasses.replace(
+            self.grid,
+            cell=(dlat / self.scale, dlon / self.scale),
+            size=(height * self.scale, width * self.scale),
+        )
+
+    def column_index(self, start: int, scale: int = 1) -> np.ndarray:
+        """Columns of a window, wrapped round the globe or reflected at the edges."""
+        index = np.arange(start * scale, (start + self.window[1]) * scale)
+        length = self.grid.size[1] * scale
+        return index % length if self.grid.periodic else reflect(index, length)
+
+    def row_index(self, start: int, scale: int = 1) -> np.ndarray:
+        """Rows of a window, reflected at the edges."""
+        index = np.arange(start * scale, (start + self.window[0]) * scale)
+        return reflect(index, self.grid.size[0] * scale)
+
+
+@dataclasses.dataclass(frozen=True)
+class Strip:
+    """Rows of cells that were read: what does not wait for the network.
+
+    Attributes:
+        start: first row.
+        observed: bool [n, columns].
+        image: uint8 [n, columns, 3].
+    """
+
+    start: int
+    observed: np.ndarray
+    image: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Tile:
+    """A window, with pixels for the network.
+
+    Attributes:
+        row: first row of cells.
+        column: first column.
+        pixels: uint8 [height, width, 3].
+    """
+
+    row: int
+    column: int
+    pixels: np.ndarray
+
+
+def cut(scene: Scene, layout: Layout, gap_brightness: int | None) -> Iterator[Strip | Tile]:
+    """Reads a scene once from north to south, and cuts its windows.
+
+    Windows in which nothing was observed are left out. No more rows than those of a window are in
+    memory.
+
+    Args:
+        scene: an open Scene.
+        layout: the windows.
+        gap_brightness: see `resample.read_rows`.
+
+    Yields:
+        A Strip before the first Tile that shows its rows; tiles row by row.
+    """
+    scale, (height, width) = layout.scale, layout.grid.size
+    axes = resample.axis_taps(scene, layout.pixels)
+    first = done = 0
+    band = np.empty((0, width * scale, 4), np.uint8)
+    for row in layout.rows:
+        drop = max(row, 0) - first
+        first += drop
+        stop = min(row + layout.window[0], height)
+        new = resample.read_rows(scene, axes, done * scale, stop * scale, gap_brightness)
+        band = np.concatenate([band[drop * scale :], new])
+        yield _strip(done, new, scale)
+        done = stop
+        rows = layout.row_index(row, scale) - first * scale
+        for column in layout.columns:
+            tile = band[rows[:, np.newaxis], layout.column_index(column, scale)]
+            if tile[..., 3].any():
+                yield Tile(row, column, tile[..., :3])
+
+
+def _strip(start: int, pixels: np.ndarray, scale: int) -> Strip:
+    height, width = pixels.shape[0] // scale, pixels.shape[1] // scale
+    cells = pixels.reshape(height, scale, width, scale, 4).mean(axis=(1, 3), dtype=np.float32)
+    return Strip(start, cells[..., 3] >= 127.5, np.rint(cells[..., :3]).astype(np.uint8))
+
+
+def _straight(index: np.ndarray) -> list[tuple[int, int]]:
+    """Stretches (start, stop) of an index that rise by 1: one, or two round the globe."""
+    breaks = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
+    return list(zip(breaks[:-1], breaks[1:]))
+
+
+class Blend:
+    """Weighted mean of the answers of windows, row by row of windows.
+
+    Args:
+        layout: the windows.
+        num_classes: C.
+    """
+
+    def __init__(self, layout: Layout, num_classes: int) -> None:
+        self._layout = layout
+        height, width = layout.window[0], layout.grid.size[1]
+        self._first = 0  # row of the grid
+        self._sums = np.zeros((2, num_classes, height, width), np.float32)
+        self._weights = np.zeros((height, width), np.float32)
+        # A single window needs no blending, and keeps its answer to the last bit.
+        self._ramps = [
+            ramp(size, layout.overlap if len(begin) > 1 else 0)
+            for size, begin in zip(layout.window, (layout.rows, layout.columns))
+        ]
+
+    def add(
+        self, row: int, column: int, probabilities: np.ndarray, present: np.ndarray
+    ) -> tuple[int, np.ndarray, np.ndarray]:
+        """Adds the answer of a window; windows come row by row.
+
+        Args:
+            row: first row of the window.
+            column: first column.
+            probabilities: float32 [height, width, C].
+            present: bool [C], whether the window shows the class.
+
+        Returns:
+            The rows that no later window reaches, as `flush` gives them.
+        """
+        finished = self.flush(max(row, 0))
+        above, left = max(-row, 0), max(-column, 0)
+        height = min(row + self._layout.window[0], self._layout.grid.size[0]) - max(row, 0)
+        columns = self._layout.column_index(column)
+        columns = columns[left : left + self._layout.grid.size[1]]
+        y, x = slice(above, above + height), slice(left, left + len(columns))
+        weight = self._ramps[0][y, np.newaxis] * self._ramps[1][x]
+        values = np.moveaxis(probabilities[y, x], -1, 0)
+        for first, last in _straight(columns):
+            where = slice(columns[first], columns[first] + last - first)
+            some = weight[:, first:last]
+            self._sums[0, :, :height, where] += values[..., first:last] * some
+            self._sums[1, :, :height, where] += present[:, np.newaxis, np.newaxis] * some
+            self._weights[:height, where] += some
+        return finished
+
+    def flush(self, row: int) -> tuple[int, np.ndarray, np.ndarray]:
+        """Takes out all rows above `row`.
+
+        Returns:
+            Their first row; probabilities, float32 [C, n, columns], 0 where no window was; and
+            whether the class is present, bool [C, n, columns]: in half of the windows, by weight.
+        """
+        start, count = self._first, row - self._first
+        weights = self._weights[:count]
+        means = np.divide(
+            self._sums[:, :, :count],
+            weights,
+            out=np.zeros_like(self._sums[:, :, :count]),
+            where=weights > 0,
+        )
+        for array in (self._sums, self._weights):
+            array[..., : array.shape[-2] - count, :] = array[..., count:, :].copy()
+            array[..., array.shape[-2] - count :, :] = 0
+        self._first = row
+        return start, means[0], means[1] >= 0.5

@@ -1,0 +1,40 @@
+"""A small SavedModel of random weights, and drawn scenes."""
+
+import numpy as np
+import pytest
+import rasterio
+
+from clouds_tf.inference.postprocessing import Rule
+from clouds_tf.keras import keras
+from clouds_tf.models.unet import unet
+from clouds_tf.serving.export import CloudModel, export
+
+RULES = (
+    Rule(0.5, 0.5),
+    Rule(0.45, 0.5, 100, fill="boxes", remove_gap=True),
+    Rule(0.5, 0.55, 2000, min_component_area=50, fill="holes"),
+    Rule(0.5, 0.5, 350 * 525 + 1),  # more than there is
+)
+
+
+@pytest.fixture(scope="session")
+def saved_model(tmp_path_factory):
+    """The folder of a SavedModel of one network with random weights and inputs of 64x96."""
+    keras.utils.set_random_seed(3)
+    model = unet(width=0.125, classification_head=True)
+    folder = str(tmp_path_factory.mktemp("saved") / "E")
+    return export(CloudModel([model], [(64, 96)], RULES, "none"), folder)
+
+
+def write_mosaic(path, size=(200, 400), extent=(-60.0, 0.0, -40.0, 10.0), seed=0, **profile):
+    """A GeoTIFF of a drawn sky; extent is west, south, east, north."""
+    rng = np.random.default_rng(seed)
+    small = rng.integers(20, 255, (size[0] // 10 + 1, size[1] // 10 + 1)).astype(np.uint8)
+    pixels = np.kron(small, np.ones((10, 10), np.uint8))[: size[0], : size[1]]
+    pixels = np.repeat(pixels[np.newaxis], 3, axis=0)
+    transform = rasterio.transform.from_bounds(*extent, size[1], size[0])
+    with rasterio.open(
+        path, "w", "GTiff", size[1], size[0], 3, "EPSG:4326", transform, np.uint8, **profile
+    ) as file:
+        file.write(pixels)
+    return pixels

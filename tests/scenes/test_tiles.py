@@ -1,0 +1,110 @@
+import datetime
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from clouds_tf.scenes import tiles
+from clouds_tf.scenes.georeference import Extent, Grid, cover
+from clouds_tf.scenes.read import Scene
+from clouds_tf.scenes.tiles import Blend, Layout, Strip, Tile
+
+
+@given(st.integers(1, 400), st.integers(2, 60), st.floats(0, 0.75), st.booleans())
+def test_windows_cover_an_axis_with_the_overlap_asked_for(length, size, overlap, periodic):
+    begin = np.array(tiles.starts(length, size, overlap, periodic))
+    if length <= size:
+        assert len(begin) == 1 and begin[0] <= 0 and begin[0] + size >= length
+        return
+    steps = np.diff(np.r_[begin, begin[0] + length] if periodic else begin)
+    assert (steps > 0).all() and (steps <= np.ceil(size * (1 - overlap)) + 1e-9).all()
+    assert begin[0] == 0 and (periodic or begin[-1] == length - size)
+
+
+@given(st.integers(1, 30), st.integers(1, 90))
+def test_edges_reflect_as_those_of_numpy(length, margin):
+    index = np.arange(-margin, length + margin)
+    expected = np.pad(np.arange(length), margin, mode="symmetric")
+    np.testing.assert_array_equal(tiles.reflect(index, length), expected)
+
+
+@pytest.mark.parametrize("overlap", [0, 0.25, 0.5])
+def test_ramps_of_neighbours_sum_to_one(overlap):
+    weights = tiles.ramp(100, overlap)
+    margin = round(100 * overlap)
+    assert (weights > 0).all() and 0.999 < weights.max() <= 1
+    np.testing.assert_allclose(weights[100 - margin :] + weights[:margin], 1, atol=1e-6)
+
+
+def layout(size, window=(20, 30), overlap=0.25, periodic=False, scale=1):
+    grid = Grid(-180 if periodic else 0, 10, (0.04, 360 / size[1] if periodic else 0.04), size)
+    grid = Grid(grid.lon_min, grid.lat_max, grid.cell, grid.size, periodic)
+    return Layout(grid, window, scale, overlap)
+
+
+@pytest.mark.parametrize("size", [(20, 30), (7, 11), (55, 30), (20, 95), (61, 83)])
+@pytest.mark.parametrize("overlap, periodic", [(0, False), (0.25, False), (0.5, True)])
+def test_windows_of_one_picture_blend_into_that_picture(size, overlap, periodic):
+    plan = layout(size, overlap=overlap, periodic=periodic and size[1] > 30)
+    picture = np.random.default_rng(0).random((*size, 2)).astype(np.float32)
+    blend, found = Blend(plan, 2), np.zeros((2, *size), np.float32)
+
+    def store(start, probabilities, present):
+        found[:, start : start + probabilities.shape[1]] = probabilities
+        assert present.shape == probabilities.shape and (present[0] & ~present[1]).all()
+
+    for row in plan.rows:
+        for column in plan.columns:
+            window = picture[plan.row_index(row)[:, np.newaxis], plan.column_index(column)]
+            store(*blend.add(row, column, window, np.array([True, False])))
+    store(*blend.flush(size[0]))
+    np.testing.assert_allclose(found, np.moveaxis(picture, -1, 0), atol=1e-6)
+
+
+def test_presence_is_decided_by_the_windows_near_by():
+    plan = layout((20, 300))
+    blend = Blend(plan, 1)
+    for column in plan.columns:
+        blend.add(0, column, np.ones((20, 30, 1), np.float32), np.array([column < 100]))
+    _, probabilities, present = blend.flush(20)
+    assert present[0, :, :100].all() and not present[0, :, 130:].any()
+    assert (probabilities == 1).all()
+
+
+def test_windows_without_an_answer_leave_no_probability():
+    plan = layout((20, 90), overlap=0)
+    blend = Blend(plan, 1)
+    blend.add(0, 0, np.ones((20, 30, 1), np.float32), np.array([True]))
+    _, probabilities, present = blend.flush(20)
+    assert probabilities[0, :, :30].all() and present[0, :, :30].all()
+    assert not probabilities[0, :, 30:].any() and not present[0, :, 30:].any()
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_cutting_reads_each_row_once_and_gives_strips_before_their_tiles(scale):
+    pixels = np.random.default_rng(0).integers(3, 256, (100 * scale, 70 * scale, 4), np.uint8)
+    pixels[..., 3] = 255
+    pixels[60 * scale :, :] = 0  # nothing there
+    reads = []
+
+    def read(start, stop):
+        reads.append((start, stop))
+        return pixels[start:stop].copy()
+
+    extent = Extent(0, 6, 2.8, 10)
+    scene = Scene("x", extent, pixels.shape[:2], datetime.datetime(2020, 1, 1), "", read)
+    plan = Layout(cover(extent, (0.04, 0.04)), (20, 30), scale, 0.25)
+    parts = list(tiles.cut(scene, plan, 2))
+    assert reads[0][0] == 0 and reads[-1][1] == len(pixels)
+    assert all(a[1] == b[0] for a, b in zip(reads, reads[1:]))
+    strips = [part for part in parts if isinstance(part, Strip)]
+    observed = np.concatenate([strip.observed for strip in strips])
+    assert observed[:60].all() and not observed[60:].any()
+    assert isinstance(parts[0], Strip)
+    found = [part for part in parts if isinstance(part, Tile)]
+    assert all(tile.row < 60 for tile in found) and len({t.column for t in found}) == 3
+    for tile in found:
+        rows = slice(tile.row * scale, (tile.row + 20) * scale)
+        columns = slice(tile.column * scale, (tile.column + 30) * scale)
+        np.testing.assert_array_equal(tile.pixels, pixels[rows, columns, :3])

@@ -1,0 +1,141 @@
+"""Predicts georeferenced scenes of any size: NetCDF, GeoTIFF and GeoJSON with coordinates.
+
+python tools/predict_scenes.py --saved_model=E/1 --scenes=FOLDER_OR_PATTERN --output_dir=S
+
+Exits with status 2 when scenes could not be predicted. Killed, the same command continues where it
+stopped. Several processes share the work with --shard=0/3, --shard=1/3, --shard=2/3; when they have
+finished, the command without --shard predicts what is missing and writes S/scenes.csv.
+"""
+
+import sys
+import time
+
+import cli
+
+from absl import flags
+
+from clouds_tf.scenes import georeference
+from clouds_tf.scenes.jobs import FORMATS, Options
+from clouds_tf.scenes.predict import predict_scenes
+from clouds_tf.scenes.read import MAX_PIXELS, Reading
+from clouds_tf.serving import predictor
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string(
+    "saved_model", None, "SavedModel that export wrote, such as E/1.", required=True
+)
+flags.DEFINE_string(
+    "scenes",
+    None,
+    "Folder of scenes, one file, or a quoted pattern with * or ?: GeoTIFF, COG, JPEG, PNG, JPEG "
+    "2000, WebP, NetCDF, zarr.",
+    required=True,
+)
+flags.DEFINE_string("output_dir", None, "Folder of the results.", required=True)
+flags.DEFINE_string(
+    "extent",
+    None,
+    "Edges lon_min,lat_min,lon_max,lat_max in degrees of scenes that do not say where they are.",
+)
+flags.DEFINE_string("date", None, "Date of scenes that do not say it: YYYY-MM-DD[THH:MM], UTC.")
+flags.DEFINE_list(
+    "formats", ["netcdf", "cog", "geojson"], f"Files to write: {', '.join(FORMATS)}."
+)
+flags.DEFINE_boolean("pictures", False, "Also draw each scene with its masks (needs matplotlib).")
+flags.DEFINE_float(
+    "overlap",
+    Options.overlap,
+    "Share of a window that its neighbour covers too.",
+    lower_bound=0,
+    upper_bound=0.75,
+)
+flags.DEFINE_float(
+    "resolution", None, "Side of a cell in degrees; default: the grid of the training."
+)
+flags.DEFINE_string(
+    "value_range", None, "LOW,HIGH: values of black and white, for others than 8-bit ones."
+)
+flags.DEFINE_list(
+    "bands", None, "Numbers of the bands to take for red, green and blue, or of one, from 1."
+)
+flags.DEFINE_string("variable", None, "Variable of NetCDF and zarr; default: the only one.")
+flags.DEFINE_integer("batch_size", Options.batch_size, "Windows in a batch.", lower_bound=1)
+flags.DEFINE_boolean(
+    "force", False, "Also predict scenes that are much coarser than the training images."
+)
+flags.DEFINE_integer(
+    "max_scene_pixels", MAX_PIXELS, "Refuse scenes of more pixels.", lower_bound=1
+)
+flags.DEFINE_string("shard", "0/1", "Share of the scenes to predict: 0/3, 1/3 or 2/3 of three.")
+flags.DEFINE_enum("on_error", "skip", ["skip", "fail"], "What to do with unusable scenes.")
+flags.DEFINE_string(
+    "runner", "local", "Where scenes are predicted: local, or an Apache Beam runner (direct, dask)."
+)
+flags.DEFINE_multi_string("beam_option", [], "An option of that runner; may be repeated.")
+
+
+def _numbers(name, kind):
+    """The value of a flag as a tuple of numbers, or None."""
+    value = FLAGS[name].value
+    if value is None:
+        return None
+    parts = value if isinstance(value, list) else value.split(",")
+    try:
+        numbers = tuple(map(kind, parts))
+    except ValueError:
+        raise ValueError(f"--{name}: got {value}, expected numbers with commas between") from None
+    if name == "value_range" and len(numbers) != 2:
+        raise ValueError(f"--{name}: got {value}, expected two numbers LOW,HIGH")
+    return numbers
+
+
+def _options():
+    return Options(
+        overlap=FLAGS.overlap,
+        resolution=FLAGS.resolution,
+        formats=tuple(FLAGS.formats) + ("picture",) * FLAGS.pictures,
+        batch_size=FLAGS.batch_size,
+        force=FLAGS.force,
+        reading=Reading(
+            extent=georeference.parse_extent(FLAGS.extent) if FLAGS.extent else None,
+            date=georeference.parse_date(FLAGS.date) if FLAGS.date else None,
+            value_range=_numbers("value_range", float),
+            variable=FLAGS.variable,
+            bands=_numbers("bands", int),
+            max_pixels=FLAGS.max_scene_pixels,
+        ),
+    )
+
+
+def main():
+    start = time.time()
+    with cli.progress_bar("scene") as progress:
+        result = predict_scenes(
+            FLAGS.saved_model,
+            FLAGS.scenes,
+            FLAGS.output_dir,
+            _options(),
+            shard=predictor.parse_shard(FLAGS.shard),
+            on_error=FLAGS.on_error,
+            runner=FLAGS.runner,
+            beam_options=FLAGS.beam_option,
+            progress=progress,
+        )
+    for line in result.warnings:
+        print(f"warning: {line}", file=sys.stderr)
+    for name in result.skipped:
+        print(f"{name}: skipped, not a kind of file that holds scenes", file=sys.stderr)
+    for line in result.failed:
+        print(f"{line} (skipped)", file=sys.stderr)
+    minutes = (time.time() - start) / 60
+    print(
+        f"Wrote {result.num_scenes - len(result.failed)} scenes ({result.num_predicted} now, of "
+        f"{result.num_windows} windows; {len(result.failed)} failed) to "
+        f"{result.path or FLAGS.output_dir} in {minutes:.1f} min"
+    )
+    if result.failed:
+        sys.exit(2)
+
+
+if __name__ == "__main__":
+    cli.run(main)
