@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 import math
 
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.inference.calibration import Calibration
-from clouds_tf.inference.postprocessing import Rule, black_gap
-from clouds_tf.serving import predictor
+from clouds_tf.inference.postprocessing import black_gap
+from clouds_tf.serving.metadata import read_metadata
 from clouds_tf.serving.untrusted import decode_images
 
 
@@ -46,25 +43,22 @@ class Network:
 
     def __init__(self, saved_model: str, batch_size: int = 16) -> None:
         self.path, self.batch_size = saved_model, batch_size
-        self._module = predictor.load(saved_model).module
-        self._signatures = self._module.signatures
-        if "from_pixels" not in self._signatures:
-            raise ValueError(f"{saved_model}: has no signature from_pixels; export it again")
-        metadata = json.loads(
-            self._signatures["metadata"](image_bytes=tf.constant([""]))["metadata"].numpy()[0]
-        )
-        self.dataset = _dataset(metadata)
+        metadata = read_metadata(saved_model)
+        self.dataset, self.rules = metadata.dataset, metadata.rules
+        self.calibration = metadata.calibration
+        self.image_sizes = metadata.image_sizes
+        self.max_image_pixels = metadata.max_image_pixels
         if self.dataset.degrees is None:
             raise ValueError(
                 f"{saved_model}: its data set has no ground resolution (field degrees), which "
                 "scenes need"
             )
-        rules = metadata["postprocessing"]
-        self.rules = tuple(Rule(**rules[name]) for name in self.dataset.class_names)
-        self.calibration: Calibration | None = None
-        self.image_sizes = tuple(tuple(size) for size in metadata["image_sizes"])
-        self.max_image_pixels = metadata["max_image_pixels"]
-        self.fingerprint = predictor.fingerprint(saved_model)
+        self.fingerprint = fingerprint(saved_model)
+        # The signatures hold the variables of the module only weakly.
+        self._module = tf.saved_model.load(saved_model)
+        self._signatures = self._module.signatures
+        if "from_pixels" not in self._signatures:
+            raise ValueError(f"{saved_model}: has no signature from_pixels; export it again")
 
     @property
     def window(self) -> tuple[int, int]:
@@ -128,14 +122,15 @@ class Network:
         return Answers(found, present)
 
 
-def _dataset(metadata: dict) -> Dataset:
-    if "dataset" in metadata:
-        return Dataset.from_json(metadata["dataset"])
-    return dataclasses.replace(  # written by an earlier version
-        CLOUDS,
-        class_names=tuple(metadata["class_names"]),
-        submission_size=tuple(metadata["mask_size"]),
-    )
+def fingerprint(saved_model: str) -> str:
+    """Checksums of the graph and of the weights, which tell SavedModels apart.
+
+    Raises:
+        FileNotFoundError: there is no SavedModel.
+    """
+    if not tf.saved_model.contains_saved_model(saved_model):
+        raise FileNotFoundError(f"{saved_model}: no SavedModel; expected a folder such as E/1")
+    return tf.saved_model.experimental.read_fingerprint(saved_model).singleprint()
 
 
 @functools.lru_cache(maxsize=1)

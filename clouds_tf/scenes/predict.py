@@ -19,7 +19,6 @@ from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
 from clouds_tf.scenes.tiles import Tile
-from clouds_tf.serving import predictor
 
 _T = TypeVar("_T")
 
@@ -92,9 +91,7 @@ def predict_scenes(
     if os.path.abspath(output_dir) == os.path.abspath(os.path.dirname(paths[0])):
         raise ValueError(f"{output_dir}: holds the scenes themselves; take another folder")
     files.check_output(os.path.join(output_dir, cards.SCENES_CSV))
-    if not tf.saved_model.contains_saved_model(saved_model):
-        raise FileNotFoundError(f"{saved_model}: no SavedModel; expected a folder such as E/1")
-    fingerprint = predictor.fingerprint(saved_model)
+    fingerprint = network.fingerprint(saved_model)
     cards.check_settings(output_dir, fingerprint, options)
     mine = paths[shard[0] :: shard[1]]
     cards.remove_leftovers(output_dir, {read.stem(path) for path in mine})

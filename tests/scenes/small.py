@@ -4,10 +4,12 @@ import numpy as np
 import pytest
 import rasterio
 
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.inference.postprocessing import Rule
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
-from clouds_tf.serving.export import CloudModel, export
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
 
 RULES = (
     Rule(0.5, 0.5),
@@ -23,7 +25,7 @@ def saved_model(tmp_path_factory):
     keras.utils.set_random_seed(3)
     model = unet(width=0.125, classification_head=True)
     folder = str(tmp_path_factory.mktemp("saved") / "E")
-    return export(CloudModel([model], [(64, 96)], RULES, "none"), folder)
+    return write_version(CloudModel([model], [(64, 96)], CLOUDS, RULES), folder)
 
 
 def write_mosaic(path, size=(200, 400), extent=(-60.0, 0.0, -40.0, 10.0), seed=0, **profile):
