@@ -39,6 +39,14 @@ flags.DEFINE_integer("seed", 0, "Seed of these draws.", lower_bound=0)
 flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"], "Faulty rows: stop, or leave them out and count them."
 )
+flags.DEFINE_string(
+    "track", None, "CSV of time, latitude, longitude: also writes the fractions along it."
+)
+flags.DEFINE_string("pictures_dir", None, "Folder for maps and charts as PNG.")
+flags.DEFINE_enum(
+    "colors", "plain", ["plain", "field"], "One colour, or those that publications use."
+)
+flags.DEFINE_string("coastlines", None, "GeoJSON file of lines to draw on the maps.")
 flags.DEFINE_integer("num_workers", 1, "Processes that compute days.", lower_bound=1)
 flags.DEFINE_enum(
     "runner",
@@ -65,6 +73,10 @@ def main() -> None:
             num_resamples=FLAGS.num_resamples,
             seed=FLAGS.seed,
             on_error=FLAGS.on_error,
+            track_csv=FLAGS.track,
+            pictures_dir=FLAGS.pictures_dir,
+            colors=FLAGS.colors,
+            coastlines=FLAGS.coastlines,
             where=product.Where(FLAGS.runner, FLAGS.num_workers, tuple(FLAGS.beam_options)),
             progress=progress,
         )

@@ -175,13 +175,11 @@ def means(
     seen = np.where(sums.coverage > 0, sums.coverage, np.nan)
     lower, upper = np.full((2, *sums.fraction.shape), np.nan, np.float32)
     ends = np.full((2, len(regions), len(sums.fraction)), np.nan)
-    if num_resamples and len(dates) > 1:
-        rng = np.random.default_rng([seed, period.bounds[0] + 2**31])
-        chances = np.full(len(dates), 1 / len(dates))
-        draws = rng.multinomial(len(dates), chances, num_resamples).astype(np.float32)
+    draws = draw(period, num_resamples, seed)
+    if draws is not None:
         lower, upper = _intervals(store, dates, draws, sums.fraction, sums.coverage)
         drawn = (np.einsum("bn,nrc->rcb", draws, x) for x in (sums.covered_in, sums.observed_in))
-        ends = np.stack(quantiles(_divide(*drawn)))
+        ends = np.stack(quantiles(divide(*drawn)))
     with np.errstate(invalid="ignore"):
         shared = sums.shared / sums.observed
     return PeriodMeans(
@@ -192,10 +190,24 @@ def means(
         coverage=(sums.coverage / max(len(dates), 1)).astype(np.float32),
         num_days=sums.num_days,
         shared=shared,
-        region_fraction=_divide(sums.covered_in.sum(axis=0), sums.observed_in.sum(axis=0)),
+        region_fraction=divide(sums.covered_in.sum(axis=0), sums.observed_in.sum(axis=0)),
         region_lower=ends[0],
         region_upper=ends[1],
     )
+
+
+def draw(period: Period, num_resamples: int, seed: int) -> np.ndarray | None:
+    """How often each of the n days of a period is drawn: float32 [num_resamples, n].
+
+    None where no interval can be had: less than two days, or no draws.
+    """
+    number = len(period.dates)
+    if number < 2 or not num_resamples:
+        return None
+    # Each period has draws of its own, which do not depend on the other periods.
+    rng = np.random.default_rng([seed, period.bounds[0] + 2**31])
+    chances = np.full(number, 1 / number)
+    return rng.multinomial(number, chances, num_resamples).astype(np.float32)
 
 
 @dataclasses.dataclass
@@ -245,7 +257,7 @@ def _sum_days(
     return sums
 
 
-def _divide(covered: np.ndarray, observed: np.ndarray) -> np.ndarray:
+def divide(covered: np.ndarray, observed: np.ndarray) -> np.ndarray:
     """Shares, NaN where nothing was observed."""
     gaps = np.full(np.broadcast(covered, observed).shape, np.nan, covered.dtype)
     return np.divide(covered, observed, out=gaps, where=observed > 0)
@@ -272,7 +284,7 @@ def _intervals(
         for counts, fractions, coverages in _chunks(store, dates, draws, places, cells):
             covered += (fractions * coverages[:, of_place]).T @ counts.T
             observed += coverages.T @ counts.T
-        flat[:, places] = quantiles(_divide(covered, observed[of_place]))
+        flat[:, places] = quantiles(divide(covered, observed[of_place]))
     return ends[0], ends[1]
 
 

@@ -8,11 +8,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from clouds_tf import files
-from clouds_tf.climatology import aggregate, tables, write
+from clouds_tf.climatology import aggregate, pictures, tables, track, write
 from clouds_tf.climatology.boxes import View, day_fields, looks_at
 from clouds_tf.climatology.days import DayStore, Progress, Settings
 from clouds_tf.climatology.grid import Extent, Grid, extent_weights
 from clouds_tf.data import runners
+from clouds_tf.figures.climatology import read_coastlines
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +145,10 @@ def make(
     num_resamples: int = 200,
     seed: int = 0,
     on_error: str = "fail",
+    track_csv: str | None = None,
+    pictures_dir: str | None = None,
+    colors: str = "plain",
+    coastlines: str | None = None,
     where: Where = Where(),
     progress: Progress | None = None,
 ) -> Made:
@@ -159,6 +164,9 @@ def make(
         by, across_years: as for `aggregate.periods`.
         regions, layout, num_resamples, seed: as for `write.product`.
         on_error: "fail", or "skip" to leave faulty rows out.
+        track_csv: a track as `track.read` reads it; the table is written to `track.table_path`.
+        pictures_dir: folder for pictures, None for none.
+        colors, coastlines: as for `pictures.write`.
         where: where the days are computed.
         progress: called with (done, total) days, first for those that are added.
 
@@ -169,6 +177,11 @@ def make(
         ValueError: bad input, named by file and line; days that were added stay.
     """
     check(output, grid, by, layout, regions, num_resamples)
+    if pictures_dir:
+        check_pictures(layout, coastlines)
+    if track_csv:
+        files.check_output(track.table_path(output))
+        track.read(track_csv)
     folder, added = days_dir or days_folder(output), Added(0, 0, 0)
     if boxes:
         store = DayStore(folder, Settings(grid, tuple(class_names)))
@@ -179,7 +192,16 @@ def make(
     groups = aggregate.periods(dates, by, across_years)
     folded = across_years and by in ("month", "season")
     write.product(output, store, groups, folded, regions, layout, num_resamples, seed, progress)
-    return Made(output, len(dates), len(groups), by, added)
+    written: list[str] = []
+    if track_csv:
+        track.write(store, track_csv, track.table_path(output))
+        written.append(track.table_path(output))
+    if pictures_dir:
+        pictures.write(
+            pictures_dir, output, store, regions, num_resamples, seed, colors, coastlines
+        )
+        written.append(pictures_dir)
+    return Made(output, len(dates), len(groups), by, added, tuple(written))
 
 
 def check(
@@ -209,6 +231,15 @@ def check(
         except ValueError as error:
             raise ValueError(f"regions: {name}: {error}") from None
     files.check_output(output)
+
+
+def check_pictures(layout: str, coastlines: str | None) -> None:
+    """Makes sure that pictures can be drawn; ValueError or FileNotFoundError says what is wrong."""
+    files.require("matplotlib", "plots", "pictures_dir")
+    if layout != "cf":
+        raise ValueError(f"layout: got {layout!r}, pictures need cf")
+    if coastlines:
+        read_coastlines(coastlines)
 
 
 def days_folder(output: str) -> str:

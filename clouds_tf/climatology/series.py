@@ -1,0 +1,111 @@
+"""Regional series of all days: the seasonal cycle, and longitude over time."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from clouds_tf.climatology import aggregate
+from clouds_tf.climatology.days import DayStore
+from clouds_tf.climatology.grid import Extent, extent_weights
+
+_MONTHLY_FROM = 2 * 366  # days; shorter series have rows of five days
+
+
+@dataclasses.dataclass(frozen=True)
+class Cycle:
+    """Mean shares of M months over a region, with 95 % intervals: each [M, C]."""
+
+    months: tuple[str, ...]
+    mean: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+@dataclasses.dataclass(frozen=True)
+class Series:
+    """What all days of a store say about regions, for C classes.
+
+    Attributes:
+        cycles: region -> Cycle.
+        times: datetime64 [T + 1], edges of the rows of by_longitude: months, or five days.
+        by_longitude: float64 [C, T, w], shares, means over latitude weighted by area and coverage;
+            NaN where nothing was observed.
+        shared: float64 [C, C], shares of the observed area that two classes both cover.
+    """
+
+    cycles: dict[str, Cycle]
+    times: np.ndarray
+    by_longitude: np.ndarray
+    shared: np.ndarray
+
+
+def read(
+    store: DayStore, regions: Mapping[str, Extent], num_resamples: int = 200, seed: int = 0
+) -> Series:
+    """Reads all days once.
+
+    Args:
+        store: the days, at least one.
+        regions: name -> (lon_min, lat_min, lon_max, lat_max).
+        num_resamples: draws of days for the intervals; 0 for none (NaN).
+        seed: of the draws.
+    """
+    grid, dates = store.settings.grid, store.dates()
+    number = len(store.settings.class_names)
+    weights = [extent_weights(grid, extent) for extent in regions.values()]
+    area_weights = np.reshape(weights, (len(regions), -1))
+    covered = np.zeros((len(dates), len(regions), number))
+    observed = np.zeros((len(dates), len(regions), 1))
+    times = _rows(dates[0], dates[-1])
+    covered_at = np.zeros((number, len(times) - 1, grid.shape[1]))
+    observed_at = np.zeros(covered_at.shape[1:])
+    shared, area = np.zeros((number, number)), 0.0
+    for i, date in enumerate(dates):
+        day = store.read(date)
+        seen = grid.areas * day.coverage
+        covered[i] = area_weights @ (day.fraction * day.coverage).reshape(number, -1).T
+        observed[i, :, 0] = area_weights @ day.coverage.ravel()
+        row = np.searchsorted(times, np.datetime64(date), side="right") - 1
+        covered_at[:, row] += (day.fraction * seen).sum(axis=1)
+        observed_at[row] += seen.sum(axis=0)
+        shared += day.shared * seen.sum()
+        area += seen.sum()
+    cycles = {
+        name: _cycle(dates, covered[:, r], observed[:, r], num_resamples, seed)
+        for r, name in enumerate(regions)
+    }
+    return Series(cycles, times, aggregate.divide(covered_at, observed_at), shared / area)
+
+
+def _cycle(
+    dates: Sequence[str],
+    covered: np.ndarray,
+    observed: np.ndarray,
+    num_resamples: int,
+    seed: int,
+) -> Cycle:
+    months, parts = [], []
+    index = {date: i for i, date in enumerate(dates)}
+    for period in aggregate.periods(dates, "month"):
+        members = [index[date] for date in period.dates]
+        mean = aggregate.divide(covered[members].sum(axis=0), observed[members].sum(axis=0))
+        ends = np.full((2, *mean.shape), np.nan)
+        draws = aggregate.draw(period, num_resamples, seed)
+        if draws is not None:
+            drawn = aggregate.divide(draws @ covered[members], draws @ observed[members])
+            ends = np.stack(aggregate.quantiles(drawn.T))
+        months.append(period.label)
+        parts.append((mean, *ends))
+    return Cycle(tuple(months), *(np.stack(values) for values in zip(*parts)))
+
+
+def _rows(first: str, last: str) -> np.ndarray:
+    """Edges of months, or of five days where there are less than two years."""
+    start, end = np.datetime64(first, "D"), np.datetime64(last, "D")
+    if (end - start).astype(int) < _MONTHLY_FROM:
+        return np.arange(start, end + 5, 5)
+    months = np.arange(start.astype("datetime64[M]"), end.astype("datetime64[M]") + 2)
+    return months.astype("datetime64[D]")

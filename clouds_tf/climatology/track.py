@@ -1,0 +1,129 @@
+"""Class fractions along the track of a ship, an aircraft or a drifter."""
+
+from __future__ import annotations
+
+import os
+
+import numpy as np
+import pandas as pd
+
+from clouds_tf import files
+from clouds_tf.climatology.days import DayFields, DayStore
+from clouds_tf.climatology.grid import Grid
+
+COLUMNS = ("time", "latitude", "longitude")
+
+
+def read(path: str) -> pd.DataFrame:
+    """Reads a track.
+
+    Args:
+        path: a CSV with the columns time (UTC, such as 2020-01-31T12:00), latitude and longitude in
+            degrees; other columns are ignored.
+
+    Returns:
+        A table with these columns, in the order of the file: datetime64, float64, float64.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: a column is missing or a row is faulty; file and line are named.
+    """
+    try:
+        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
+    except FileNotFoundError:
+        raise FileNotFoundError(f"{path}: no such file") from None
+    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError) as error:
+        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
+    missing = [name for name in COLUMNS if name not in table]
+    if missing:
+        raise ValueError(f"{path}, line 1: lacks the columns {', '.join(missing)}")
+    table = table.loc[(table != "").any(axis=1), list(COLUMNS)]
+    if table.empty:
+        raise ValueError(f"{path}: has no rows")
+    times = pd.to_datetime(table["time"], errors="coerce", utc=True, format="ISO8601")
+    lat, lon = (pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:])
+    for name, good, expected in (
+        ("time", times.notna(), "a time such as 2020-01-31T12:00"),
+        ("latitude", lat.abs() <= 90, "-90 to 90"),
+        ("longitude", lon.abs() <= 360, "-180 to 180"),
+    ):
+        if not good.all():
+            row = (~good).idxmax()
+            got = table.loc[row, name]
+            raise ValueError(f"{path}, line {row + 2}: {name} {got!r}, expected {expected}")
+    times = times.dt.tz_localize(None)
+    return pd.DataFrame({"time": times, "latitude": lat, "longitude": lon})
+
+
+def along(store: DayStore, track: pd.DataFrame) -> pd.DataFrame:
+    """Interpolates daily fields along a track.
+
+    Bilinear between the centres of cells, weighted by coverage; in time the nearest day that is
+    there, measured from its noon, of two equally near ones the earlier.
+
+    Args:
+        store: the days, at least one.
+        track: as `read` gives it.
+
+    Returns:
+        The track with the columns date (of the day that was taken), one share per class,
+        unclassified, and coverage (share that was observed around the position: 0 outside the grid,
+        where the shares are blank).
+    """
+    dates = store.dates()
+    noons = np.array(dates, "datetime64[s]") + np.timedelta64(12, "h")
+    times = track["time"].to_numpy().astype("datetime64[s]")
+    after = np.clip(np.searchsorted(noons, times), 1, max(len(noons) - 1, 1))
+    before = after - 1
+    after = np.minimum(after, len(noons) - 1)
+    nearest = np.where(times - noons[before] <= noons[after] - times, before, after)
+    lat, lon = track["latitude"].to_numpy(), track["longitude"].to_numpy()
+    names = [*store.settings.class_names, "unclassified", "coverage"]
+    values = np.full((len(track), len(names)), np.nan)
+    for day in np.unique(nearest):
+        rows = np.flatnonzero(nearest == day)
+        fields = store.read(dates[day])
+        values[rows] = interpolate(fields, store.settings.grid, lat[rows], lon[rows])
+    found = track.assign(date=[dates[day] for day in nearest])
+    return found.assign(**dict(zip(names, values.T)))
+
+
+def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:
+    """Interpolates the fields of a day at n positions.
+
+    Returns:
+        float64 [n, C + 2]: shares of the classes and unclassified, NaN where nothing was observed,
+        and coverage.
+    """
+    west, south = grid.extent[:2]
+    height, width = grid.shape
+    y = (lat - south) / grid.cell - 0.5
+    x = (lon - west) % 360 / grid.cell - 0.5
+    # Half a cell west of the grid's western edge is also almost a turn east of it.
+    inside = (lat >= south) & (lat <= grid.extent[3]) & (x <= width - 0.5)
+    fields = np.concatenate([day.fraction, day.unclassified[np.newaxis]]).astype(float)
+    top, coverage = np.zeros((len(fields), len(lat))), np.zeros(len(lat))
+    low, left = np.floor(y).astype(int), np.floor(x).astype(int)
+    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
+        weight = (1 - np.abs(y - low - i)) * (1 - np.abs(x - left - j))
+        # Beyond the outermost centres the outermost cells count.
+        rows = np.clip(low + i, 0, height - 1)
+        columns = (left + j) % width if grid.is_global else np.clip(left + j, 0, width - 1)
+        weight = weight * inside * day.coverage[rows, columns]
+        top += weight * fields[:, rows, columns]
+        coverage += weight
+    shares = np.divide(top, coverage, out=np.full_like(top, np.nan), where=coverage > 0)
+    return np.concatenate([shares, coverage[np.newaxis]]).T
+
+
+def write(store: DayStore, track_csv: str, output: str) -> int:
+    """Writes the table of `along` as CSV, whole or not at all; returns the number of positions."""
+    table = along(store, read(track_csv))
+    text = table.to_csv(index=False, float_format="%.6g", date_format="%Y-%m-%dT%H:%M:%S")
+    files.write_text(output, text)
+    return len(table)
+
+
+def table_path(output: str) -> str:
+    """Where the table of a track is written: beside C.nc, C_track.csv."""
+    return os.path.splitext(output)[0] + "_track.csv"
