@@ -7,18 +7,28 @@ import cli
 
 from absl import flags
 
-from clouds_tf.climatology import aggregate, grid, product, write
+from clouds_tf.climatology import aggregate, grid, inputs, product, write
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
     "boxes", None, "CSV of boxes: date, label, lon1, lon2, lat1, lat2; may end with .gz."
+)
+flags.DEFINE_string(
+    "scenes_dir", None, "Folder of tools/predict_scenes.py, or a pattern of its NetCDF files."
+)
+flags.DEFINE_enum(
+    "measure",
+    "mask",
+    ["mask", "expected"],
+    "Of scenes: the area of the masks, or the expected area by calibrated probabilities.",
 )
 flags.DEFINE_string("output", None, "NetCDF file to write.", required=True)
 flags.DEFINE_string(
     "days_dir",
     None,
     "Folder of the daily fields, one NetCDF file a day, to which days are added; default: the "
-    "output's name with _days. Without --boxes, its days are aggregated as they are.",
+    "output's name with _days. Without --boxes and --scenes_dir, its days are aggregated as they "
+    "are.",
 )
 flags.DEFINE_float("cell", 1.0, "Width and height of a grid cell in degrees.", lower_bound=0)
 flags.DEFINE_string("extent", "-180,-90,180,90", "Grid: lon_min,lat_min,lon_max,lat_max.")
@@ -42,6 +52,12 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "track", None, "CSV of time, latitude, longitude: also writes the fractions along it."
 )
+flags.DEFINE_string(
+    "objects",
+    None,
+    "Parquet file to write: all objects of the scenes; and beside it a CSV of the scenes with "
+    "cloud fraction and organisation.",
+)
 flags.DEFINE_string("pictures_dir", None, "Folder for maps and charts as PNG.")
 flags.DEFINE_enum(
     "colors", "plain", ["plain", "field"], "One colour, or those that publications use."
@@ -63,21 +79,28 @@ def main() -> None:
         made = product.make(
             FLAGS.output,
             boxes=FLAGS.boxes,
+            scenes_dir=FLAGS.scenes_dir,
+            measure=FLAGS.measure,
             days_dir=FLAGS.days_dir,
             class_names=FLAGS.dataset.class_names,
             grid=grid.Grid(FLAGS.cell, grid.parse_extent(FLAGS.extent)),
-            by=FLAGS.by,
-            across_years=not FLAGS.each_year,
-            regions=grid.parse_regions(FLAGS.region),
-            layout=FLAGS.layout,
-            num_resamples=FLAGS.num_resamples,
-            seed=FLAGS.seed,
+            form=product.Form(
+                by=FLAGS.by,
+                across_years=not FLAGS.each_year,
+                regions=grid.parse_regions(FLAGS.region),
+                layout=FLAGS.layout,
+                num_resamples=FLAGS.num_resamples,
+                seed=FLAGS.seed,
+            ),
+            extras=product.Extras(
+                track_csv=FLAGS.track,
+                objects_file=FLAGS.objects,
+                pictures_dir=FLAGS.pictures_dir,
+                colors=FLAGS.colors,
+                coastlines=FLAGS.coastlines,
+            ),
             on_error=FLAGS.on_error,
-            track_csv=FLAGS.track,
-            pictures_dir=FLAGS.pictures_dir,
-            colors=FLAGS.colors,
-            coastlines=FLAGS.coastlines,
-            where=product.Where(FLAGS.runner, FLAGS.num_workers, tuple(FLAGS.beam_options)),
+            where=inputs.Where(FLAGS.runner, FLAGS.num_workers, tuple(FLAGS.beam_options)),
             progress=progress,
         )
     print(made)

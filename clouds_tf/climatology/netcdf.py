@@ -145,22 +145,30 @@ def write_attributes(file: Any, title: str, attributes: dict[str, Any]) -> None:
 
 def read_attributes(path: str) -> dict[str, Any]:
     """Global attributes of a file; ValueError if it is none of NetCDF-4 or damaged."""
-    with _opened(path) as file:
-        return {name: _plain(value) for name, value in file.attrs.items()}
+    with opened(path) as file:
+        return plain_attributes(file)
 
 
 def read_variables(path: str, names: Sequence[str]) -> list[np.ndarray]:
     """Reads whole variables; ValueError if the file is damaged or lacks one."""
-    with _opened(path) as file:
+    with opened(path) as file:
         missing = [name for name in names if name not in file]
         if missing:
             raise ValueError(f"{path}: has no variable {', '.join(missing)}")
         return [file[name][...] for name in names]
 
 
+def plain_attributes(item: Any) -> dict[str, Any]:
+    """Attributes of a file or variable of h5py as strings and numbers."""
+    return {name: _plain(value) for name, value in item.attrs.items()}
+
+
 @contextlib.contextmanager
-def _opened(path: str) -> Iterator[Any]:
-    """Opens with h5py, which reads small files several times faster than readers of NetCDF."""
+def opened(path: str) -> Iterator[Any]:
+    """Opens a file to read; ValueError if it is damaged, also while it is read.
+
+    With h5py, which reads small files several times faster than readers of NetCDF.
+    """
     try:
         with h5py.File(path, "r") as file:
             yield file

@@ -4,103 +4,63 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
 
 from clouds_tf import files
-from clouds_tf.climatology import aggregate, pictures, tables, track, write
-from clouds_tf.climatology.boxes import View, day_fields, looks_at
+from clouds_tf.climatology import aggregate, inputs, objects, pictures, track, write
 from clouds_tf.climatology.days import DayStore, Progress, Settings
 from clouds_tf.climatology.grid import Extent, Grid, extent_weights
-from clouds_tf.data import runners
 from clouds_tf.figures.climatology import read_coastlines
 
 
 @dataclasses.dataclass(frozen=True)
-class Added:
-    """What `add_boxes` and `add_scenes` did.
+class Form:
+    """What the output looks like.
 
     Attributes:
-        num_new: days that were added.
-        num_known: days that were there already.
-        num_skipped: faulty rows or scenes that were left out.
+        by: "day", "month", "season", "year" or "all".
+        across_years: one month or season for all years, or one for each.
+        regions: name -> extent of regional means.
+        layout: "cf" or "c3ontext", as `write.product` has them.
+        num_resamples: draws of days for the intervals; 0 for none.
+        seed: of the draws.
     """
 
-    num_new: int
-    num_known: int
-    num_skipped: int
+    by: str = "month"
+    across_years: bool = True
+    regions: Mapping[str, Extent] = dataclasses.field(default_factory=dict)
+    layout: str = "cf"
+    num_resamples: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        aggregate.periods([], self.by)
+        if self.layout not in write.LAYOUTS:
+            known = ", ".join(write.LAYOUTS)
+            raise ValueError(f"layout: got {self.layout!r}, expected one of {known}")
+        if self.num_resamples < 0:
+            raise ValueError(f"num_resamples: got {self.num_resamples}, expected 0 or more")
+        if "all" in self.regions:
+            raise ValueError("regions: the name all is that of the whole grid; choose another")
 
 
 @dataclasses.dataclass(frozen=True)
-class Where:
-    """Where days are computed: see `runners`.
+class Extras:
+    """What is written beside the output, None for nothing.
 
     Attributes:
-        runner: "local", or the name of an Apache Beam runner such as "direct" or "dataflow".
-        num_workers: local processes.
-        beam_options: options of the Beam runner, such as ["--project=P"].
+        track_csv: a track as `track.read` reads it; its table goes to `track.table_path`.
+        objects_file: a Parquet file for the objects of scenes, see `objects.write`.
+        pictures_dir: a folder for pictures.
+        colors: of the pictures, "plain" or "field".
+        coastlines: GeoJSON file of lines to draw on maps.
     """
 
-    runner: str = "local"
-    num_workers: int = 1
-    beam_options: tuple[str, ...] = ()
-
-    def run(
-        self, function: Any, jobs: Iterable[tuple[Any, ...]], total: int, progress: Progress | None
-    ) -> int:
-        """Calls function(*job) for every job; returns their number."""
-        if self.runner != "local":
-            jobs = list(jobs)
-            runners.run_in_beam(function, jobs, self.runner, self.beam_options)
-            return len(jobs)
-        done = 0
-        for _ in runners.run(function, jobs, self.num_workers):
-            done += 1
-            if progress:
-                progress(done, total)
-        return done
-
-
-def add_boxes(
-    store: DayStore,
-    path: str,
-    on_error: str = "fail",
-    where: Where = Where(),
-    progress: Progress | None = None,
-) -> Added:
-    """Adds the days of a box table to a folder of days; days that are there already are kept.
-
-    Args:
-        store: the folder of days.
-        path: a table as `tables.read` reads it. It is checked before a day is written.
-        on_error: "fail", or "skip" to leave faulty rows out.
-        where: where the days are computed.
-        progress: called with (done, total) days.
-
-    Raises:
-        ValueError: the table is faulty, or has other boxes for a day that is there already.
-    """
-    table = tables.read(path, store.settings.class_names, on_error)
-    grid, new, num_known = store.settings.grid, [], 0
-    for date, all_views in table.by_day():
-        views = [view for view in all_views if looks_at(view, grid)]
-        if views and store.has(date, table.name, tables.digest(views)):
-            num_known += 1
-        elif views:
-            new.append((store.folder, store.settings, date, views, table.name))
-    if not new and not num_known:
-        raise ValueError(f"{path}: no day looked at the extent {grid.extent} of the grid")
-    store.prepare()
-    where.run(_write_boxes, new, len(new), progress)
-    return Added(len(new), num_known, table.num_skipped)
-
-
-def _write_boxes(
-    folder: str, settings: Settings, date: str, views: list[View], source: str
-) -> None:
-    """Computes and writes one day; called in worker processes."""
-    fields = day_fields(date, views, len(settings.class_names), settings.grid)
-    DayStore(folder, settings).write(fields, source, tables.digest(views))
+    track_csv: str | None = None
+    objects_file: str | None = None
+    pictures_dir: str | None = None
+    colors: str = "plain"
+    coastlines: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -120,7 +80,7 @@ class Made:
     num_days: int
     num_periods: int
     by: str
-    added: Added
+    added: inputs.Added
     written: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -135,21 +95,15 @@ def make(
     output: str,
     *,
     boxes: str | None = None,
+    scenes_dir: str | None = None,
+    measure: str = "mask",
     days_dir: str | None = None,
-    class_names: Sequence[str],
+    class_names: Sequence[str] = (),
     grid: Grid = Grid(),
-    by: str = "month",
-    across_years: bool = True,
-    regions: Mapping[str, Extent] | None = None,
-    layout: str = "cf",
-    num_resamples: int = 200,
-    seed: int = 0,
+    form: Form = Form(),
+    extras: Extras = Extras(),
     on_error: str = "fail",
-    track_csv: str | None = None,
-    pictures_dir: str | None = None,
-    colors: str = "plain",
-    coastlines: str | None = None,
-    where: Where = Where(),
+    where: inputs.Where = inputs.Where(),
     progress: Progress | None = None,
 ) -> Made:
     """Makes a climatology; killed at any time, the same call goes on where it stopped.
@@ -157,60 +111,78 @@ def make(
     Args:
         output: the NetCDF file to write.
         boxes: a box table, as `tables.read` reads it.
+        scenes_dir: instead of boxes, a folder or pattern of scenes.
+        measure: of scenes, as for `scenes.day_fields`.
         days_dir: folder of the days, as `days.DayStore` has them; None for `days_folder(output)`.
-            Without boxes, its days are aggregated as they are.
-        class_names: names of the classes, in their order.
+            Without boxes and scenes, its days are aggregated as they are.
+        class_names: labels of boxes, in the order of the classes; scenes have their own.
         grid: the grid of a new folder of days.
-        by, across_years: as for `aggregate.periods`.
-        regions, layout, num_resamples, seed: as for `write.product`.
-        on_error: "fail", or "skip" to leave faulty rows out.
-        track_csv: a track as `track.read` reads it; the table is written to `track.table_path`.
-        pictures_dir: folder for pictures, None for none.
-        colors, coastlines: as for `pictures.write`.
+        form: what the output looks like.
+        extras: what is written beside it.
+        on_error: "fail", or "skip" to leave faulty rows and scenes out.
         where: where the days are computed.
         progress: called with (done, total) days, first for those that are added.
-
-    Returns:
-        What was done.
 
     Raises:
         ValueError: bad input, named by file and line; days that were added stay.
     """
-    check(output, grid, by, layout, regions, num_resamples)
-    if pictures_dir:
-        check_pictures(layout, coastlines)
-    if track_csv:
-        files.check_output(track.table_path(output))
-        track.read(track_csv)
-    folder, added = days_dir or days_folder(output), Added(0, 0, 0)
-    if boxes:
+    if boxes and scenes_dir:
+        raise ValueError("got boxes and scenes_dir, expected one of them")
+    check(output, grid, form, extras, scenes_dir)
+    folder, added = days_dir or days_folder(output), inputs.Added(0, 0, 0)
+    if scenes_dir:
+        store, added = inputs.add_scenes(
+            folder, scenes_dir, grid, measure, on_error, where, progress
+        )
+    elif boxes:
         store = DayStore(folder, Settings(grid, tuple(class_names)))
-        added = add_boxes(store, boxes, on_error, where, progress)
+        added = inputs.add_boxes(store, boxes, on_error, where, progress)
     else:
         store = DayStore(folder)
     dates = store.dates()
-    groups = aggregate.periods(dates, by, across_years)
-    folded = across_years and by in ("month", "season")
-    write.product(output, store, groups, folded, regions, layout, num_resamples, seed, progress)
-    written: list[str] = []
-    if track_csv:
-        track.write(store, track_csv, track.table_path(output))
+    groups = aggregate.periods(dates, form.by, form.across_years)
+    folded = form.across_years and form.by in ("month", "season")
+    write.product(
+        output, store, groups, folded, form.regions, form.layout, form.num_resamples, form.seed,
+        progress,
+    )
+    written = _write_extras(output, store, form, extras, scenes_dir, on_error)
+    return Made(output, len(dates), len(groups), form.by, added, tuple(written))
+
+
+def _write_extras(
+    output: str,
+    store: DayStore,
+    form: Form,
+    extras: Extras,
+    scenes_dir: str | None,
+    on_error: str,
+) -> list[str]:
+    """Writes the extras; returns their paths."""
+    written = []
+    if extras.track_csv:
+        track.write(store, extras.track_csv, track.table_path(output))
         written.append(track.table_path(output))
-    if pictures_dir:
+    if extras.objects_file and scenes_dir:
+        objects.write(scenes_dir, extras.objects_file, on_error)
+        written += [extras.objects_file, objects.scenes_path(extras.objects_file)]
+    if extras.pictures_dir:
         pictures.write(
-            pictures_dir, output, store, regions, num_resamples, seed, colors, coastlines
+            extras.pictures_dir,
+            output,
+            store,
+            form.regions,
+            form.num_resamples,
+            form.seed,
+            extras.colors,
+            extras.coastlines,
         )
-        written.append(pictures_dir)
-    return Made(output, len(dates), len(groups), by, added, tuple(written))
+        written.append(extras.pictures_dir)
+    return written
 
 
 def check(
-    output: str,
-    grid: Grid,
-    by: str,
-    layout: str = "cf",
-    regions: Mapping[str, Extent] | None = None,
-    num_resamples: int = 200,
+    output: str, grid: Grid, form: Form, extras: Extras, scenes_dir: str | None = None
 ) -> None:
     """Makes sure, before any work, that a climatology can be written.
 
@@ -218,28 +190,26 @@ def check(
         ValueError: an argument is wrong, a package is missing, or nothing can be written there.
     """
     files.require("h5netcdf", "geo", "NetCDF")
-    aggregate.periods([], by)
-    if layout not in write.LAYOUTS:
-        raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(write.LAYOUTS)}")
-    if num_resamples < 0:
-        raise ValueError(f"num_resamples: got {num_resamples}, expected 0 or more")
-    for name, extent in (regions or {}).items():
-        if name == "all":
-            raise ValueError("regions: the name all is that of the whole grid; choose another")
+    for name, extent in form.regions.items():
         try:
             extent_weights(grid, extent)
         except ValueError as error:
             raise ValueError(f"regions: {name}: {error}") from None
+    if extras.pictures_dir:
+        files.require("matplotlib", "plots", "pictures_dir")
+        if form.layout != "cf":
+            raise ValueError(f"layout: got {form.layout!r}, pictures need cf")
+        if extras.coastlines:
+            read_coastlines(extras.coastlines)
+    if extras.objects_file:
+        files.require("pyarrow", "parquet", "objects")
+        if not scenes_dir:
+            raise ValueError("objects: need scenes_dir, the scenes that have them")
+        files.check_output(extras.objects_file)
+    if extras.track_csv:
+        files.check_output(track.table_path(output))
+        track.read(extras.track_csv)
     files.check_output(output)
-
-
-def check_pictures(layout: str, coastlines: str | None) -> None:
-    """Makes sure that pictures can be drawn; ValueError or FileNotFoundError says what is wrong."""
-    files.require("matplotlib", "plots", "pictures_dir")
-    if layout != "cf":
-        raise ValueError(f"layout: got {layout!r}, pictures need cf")
-    if coastlines:
-        read_coastlines(coastlines)
 
 
 def days_folder(output: str) -> str:

@@ -109,12 +109,10 @@ def test_a_run_writes_all_pictures(tmp_path):
         boxes=str(tmp_path / "b.csv"),
         class_names=NAMES,
         grid=Grid(10.0),
-        by="season",
-        regions={"north": (-180, 0, 180, 90)},
-        num_resamples=10,
-        track_csv=str(tmp_path / "ship.csv"),
-        pictures_dir=str(tmp_path / "p"),
-        colors="field",
+        form=product.Form("season", regions={"north": (-180, 0, 180, 90)}, num_resamples=10),
+        extras=product.Extras(
+            track_csv=str(tmp_path / "ship.csv"), pictures_dir=str(tmp_path / "p"), colors="field"
+        ),
     )
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
         *(f"map_{season}.png" for season in ("DJF", "MAM", "JJA", "SON")),
@@ -126,5 +124,7 @@ def test_a_run_writes_all_pictures(tmp_path):
 def test_pictures_of_another_layout_are_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="layout: got 'c3ontext', pictures need cf"):
         product.make(
-            str(tmp_path / "c.nc"), class_names=NAMES, layout="c3ontext", pictures_dir="p"
+            str(tmp_path / "c.nc"),
+            form=product.Form(layout="c3ontext"),
+            extras=product.Extras(pictures_dir=str(tmp_path / "p")),
         )

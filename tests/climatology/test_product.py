@@ -1,3 +1,4 @@
+import dataclasses
 import multiprocessing
 import os
 import pathlib
@@ -9,6 +10,7 @@ import xarray
 
 from clouds_tf.climatology import product
 from clouds_tf.climatology.grid import Grid
+from clouds_tf.climatology.inputs import Where
 
 NAMES = ("Fish", "Flower", "Sugar")
 GRID = Grid(5.0, (-30, -10, 30, 20))
@@ -32,7 +34,10 @@ def _table(path, rows):
 
 
 def _make(output, boxes, **options):
-    settings = {"class_names": NAMES, "grid": GRID, "by": "season", "num_resamples": 20}
+    fields = {field.name for field in dataclasses.fields(product.Form)}
+    form = {"by": "season", "num_resamples": 20}
+    form.update({name: options.pop(name) for name in fields & set(options)})
+    settings = {"class_names": NAMES, "grid": GRID, "form": product.Form(**form)}
     return product.make(str(output), boxes=boxes, **{**settings, **options})
 
 
@@ -111,9 +116,9 @@ def test_killed_at_any_place_it_resumes_to_the_same_bytes(full, tmp_path):
 
 def test_processes_and_beam_give_the_same_bytes(full, tmp_path):
     rows = _rows()
-    where = product.Where(num_workers=2)
+    where = Where(num_workers=2)
     _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows[:100]), where=where)
-    beam = product.Where("direct", beam_options=("--direct_num_workers=1",))
+    beam = Where("direct", beam_options=("--direct_num_workers=1",))
     _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows), where=beam)
     _same_bytes(full, tmp_path)
 

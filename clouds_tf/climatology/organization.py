@@ -1,0 +1,111 @@
+"""How the clouds of a scene are organised: Iorg and open sky."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from clouds_tf import rle
+
+_KM_PER_DEGREE = 111.195
+
+
+def measures(
+    cloudy: np.ndarray, observed: np.ndarray, lat_edges: np.ndarray, lon_edges: np.ndarray
+) -> dict[str, float]:
+    """Cloud fraction and organisation of a scene.
+
+    Args:
+        cloudy: bool [h, w], observed and cloudy.
+        observed: bool [h, w].
+        lat_edges: edges of the rows in degrees, [h + 1].
+        lon_edges: edges of the columns in degrees, [w + 1].
+
+    Returns:
+        cloud_fraction, share of the observed area; iorg; open_sky_largest and open_sky_mean, as
+        `open_sky` has them. NaN where they mean nothing.
+    """
+    lat, lon = ((edges[:-1] + edges[1:]) / 2 for edges in (lat_edges, lon_edges))
+    across = np.cos(np.radians(lat)) * np.abs(lon_edges[1] - lon_edges[0]) * _KM_PER_DEGREE
+    down = np.abs(lat_edges[1] - lat_edges[0]) * _KM_PER_DEGREE
+    area = (observed.sum(axis=1) * across * down).sum()
+    clouds = (cloudy.sum(axis=1) * across * down).sum()
+    middle = np.cos(np.radians(lat.mean()))
+    points = centroids(cloudy)
+    km = np.array([down, middle * np.abs(lon_edges[1] - lon_edges[0]) * _KM_PER_DEGREE])
+    largest, mean = open_sky(cloudy, observed)
+    return {
+        "cloud_fraction": clouds / area if area else np.nan,
+        "iorg": organization_index(points * km, area),
+        "open_sky_largest": largest,
+        "open_sky_mean": mean,
+    }
+
+
+def centroids(mask: np.ndarray) -> np.ndarray:
+    """Centres (row, column) of the connected components of a mask: float64 [n, 2]."""
+    labels = rle.components(mask).numpy()
+    rows, columns = np.nonzero(labels)
+    numbers = labels[rows, columns]
+    sums = np.stack([np.bincount(numbers, weights=values) for values in (rows, columns)], axis=1)
+    return sums[1:] / np.bincount(numbers)[1:, np.newaxis]
+
+
+def organization_index(points: np.ndarray, area: float) -> float:
+    """Iorg: more than 0.5 where clouds stand together, less where they keep apart.
+
+    The area under the curve of the share of clouds whose nearest neighbour is at most so far
+    away, over the share that a Poisson process of as many clouds on the area would have, 1 -
+    exp(-pi n / area r^2) (Tompkins and Semie, "Organization of tropical convection in low vertical
+    wind shears", JAMES 9, 2017). The curve is a staircase, under which the area is the mean of 1
+    minus the latter share.
+
+    Args:
+        points: centres of the n clouds in km, [n, 2].
+        area: observed area in km2.
+
+    Returns:
+        0 to 1; NaN for less than two clouds.
+    """
+    number = len(points)
+    if number < 2 or area <= 0:
+        return float("nan")
+    nearest = np.empty(number)
+    for start in range(0, number, 256):
+        part = points[start : start + 256]
+        squares = ((part[:, np.newaxis] - points) ** 2).sum(axis=2)
+        squares[np.arange(len(part)), np.arange(start, start + len(part))] = np.inf
+        nearest[start : start + 256] = squares.min(axis=1)
+    return float(np.mean(np.exp(-np.pi * number / area * nearest)))
+
+
+def open_sky(cloudy: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
+    """Open sky: how far one looks from clear cells before a cloud (Antonissen, TU Delft, 2019).
+
+    Of a clear cell it is the product of the number of clear cells in its row and in its column
+    that can be reached without crossing a cloud or what was not observed.
+
+    Args:
+        cloudy: bool [h, w].
+        observed: bool [h, w].
+
+    Returns:
+        The largest and the mean open sky of the clear cells, as shares of the number of observed
+        cells; NaN where there is no clear cell.
+    """
+    clear = observed & ~cloudy
+    if not clear.any():
+        return float("nan"), float("nan")
+    sky = _run_lengths(clear) * _run_lengths(clear.T).T
+    total = observed.sum()
+    return float(sky.max() / total), float(sky[clear].mean() / total)
+
+
+def _run_lengths(mask: np.ndarray) -> np.ndarray:
+    """Of each cell, the length of the run of its row that it belongs to; 0 outside the mask."""
+    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
+    steps = np.diff(padded, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    _, ends = np.nonzero(steps == -1)
+    lengths = np.zeros(mask.shape, np.int64)
+    lengths[mask] = np.repeat(ends - starts, ends - starts)
+    return lengths

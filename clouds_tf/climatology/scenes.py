@@ -1,0 +1,227 @@
+"""Files of tools/predict_scenes.py become fractions of grid cells, by exact overlaps."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf.climatology import days, netcdf
+from clouds_tf.climatology.days import DayFields, Settings
+from clouds_tf.climatology.grid import Grid, overlaps, overlaps_around, sine, turns
+
+MEASURES = ("mask", "expected")
+_ROWS_AT_ONCE = 256
+_REGULAR = 1e-3  # of a cell, by which edges may miss a regular grid
+
+
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """What the file of a scene says about itself.
+
+    Attributes:
+        path: the NetCDF file.
+        name: of the scene.
+        date: the day, such as "2017-01-31".
+        model: what tells one model from another.
+        class_names: names of the classes.
+        lat_edges: edges of the rows in degrees, in the order of the file, [H + 1].
+        lon_edges: edges of the columns, increasing, [W + 1].
+        fingerprint: `days.digest` of the scene.
+    """
+
+    path: str
+    name: str
+    date: str
+    model: str
+    class_names: tuple[str, ...]
+    lat_edges: np.ndarray
+    lon_edges: np.ndarray
+    fingerprint: str
+
+    @property
+    def resolution(self) -> float:
+        """Degrees per cell, rounded to what a file can say."""
+        return round(float(abs(self.lat_edges[1] - self.lat_edges[0])), 6)
+
+    def __repr__(self) -> str:
+        size = f"{len(self.lat_edges) - 1}x{len(self.lon_edges) - 1}"
+        return f"Scene({self.name!r}, {self.date}, {size} cells)"
+
+
+def find(pattern: str) -> list[str]:
+    """Files of a folder (*.nc) or of a pattern, sorted; FileNotFoundError if there are none."""
+    if tf.io.gfile.isdir(pattern):
+        pattern = os.path.join(pattern, "*.nc")
+    paths = sorted(tf.io.gfile.glob(pattern))
+    if not paths:
+        raise FileNotFoundError(f"{pattern}: no scenes, expected files of tools/predict_scenes.py")
+    return paths
+
+
+def read(path: str) -> Scene:
+    """Reads what a scene says about itself.
+
+    Raises:
+        ValueError: the file is damaged, is no scene, or its cells are not regular; the reason and
+            the file are named.
+    """
+    with netcdf.opened(path) as file:
+        wanted = ("time", "class", "lat_bnds", "lon_bnds", "mask", "observed")
+        missing = [name for name in wanted if name not in file]
+        if missing:
+            raise ValueError(f"{path}: is no scene, lacks the variable {', '.join(missing)}")
+        lat, lon = (_edges(path, name, file[f"{name}_bnds"][...]) for name in ("lat", "lon"))
+        seconds = np.ravel(file["time"][...])
+        units = file["time"].attrs.get("units", b"")
+        units = units.decode() if isinstance(units, bytes) else str(units)
+        if len(seconds) != 1 or not units.startswith("seconds since 1970-01-01"):
+            raise ValueError(f"{path}: time: expected one number of seconds since 1970-01-01")
+        names = tuple(name.decode() for name in file["class"][...])
+        attributes = netcdf.plain_attributes(file)
+    name = str(attributes.get("scene", os.path.basename(path)))
+    model = str(attributes.get("model_fingerprint", attributes.get("model", "")))
+    size = tf.io.gfile.stat(path).length
+    date = str(np.datetime64(int(seconds[0]), "s").astype("datetime64[D]"))
+    fingerprint = days.digest(name.encode(), model.encode(), str(size).encode())
+    return Scene(path, name, date, model, names, lat, lon, fingerprint)
+
+
+def _edges(path: str, name: str, bounds: np.ndarray) -> np.ndarray:
+    edges = np.append(bounds[:, 0], bounds[-1, 1])
+    steps = np.diff(edges)
+    step = np.median(steps) if len(steps) else 0
+    regular = np.allclose(steps, step, rtol=0, atol=_REGULAR * abs(step))
+    if not step or not regular or (name == "lon" and step < 0) or (
+        name == "lat" and np.abs(edges).max() > 90 + _REGULAR
+    ):
+        raise ValueError(f"{path}: {name}_bnds: expected regular cells between the poles")
+    return np.clip(edges, -90, 90) if name == "lat" else edges
+
+
+def check(scene: Scene, settings: Settings) -> None:
+    """ValueError if a scene is of other classes, another resolution or another model."""
+    for what, got, expected in (
+        ("classes", scene.class_names, settings.class_names),
+        ("degrees per cell", scene.resolution, settings.resolution),
+        ("model", scene.model, settings.model_fingerprint),
+    ):
+        if got != expected:
+            raise ValueError(
+                f"{scene.path}: {what}: got {got}, expected {expected} as in the other days; "
+                "choose another --output, or leave this scene out"
+            )
+
+
+def check_day(scenes: Sequence[Scene]) -> None:
+    """ValueError if two scenes of a day overlap: their cells would count twice."""
+    for i, one in enumerate(scenes):
+        for other in scenes[:i]:
+            if _overlap(one, other):
+                raise ValueError(
+                    f"{one.path}: {one.date} is there twice, overlaps {other.path}; choose one of "
+                    "them, for example one satellite by a pattern: --scenes_dir='S/Aqua*.nc'"
+                )
+
+
+def _overlap(one: Scene, other: Scene) -> bool:
+    slack = _REGULAR * one.resolution
+    low = max(one.lat_edges.min(), other.lat_edges.min())
+    high = min(one.lat_edges.max(), other.lat_edges.max())
+    west, east = other.lon_edges[[0, -1]]
+    around = turns(west + slack, east - slack, one.lon_edges[0], one.lon_edges[-1])
+    return bool(high - low > slack and around)
+
+
+def looks_at(scene: Scene, grid: Grid) -> bool:
+    """Whether a scene and a grid overlap."""
+    rows = overlaps(grid.lat_edges, np.sort(scene.lat_edges)[[0, -1]])
+    return bool(rows.any() and overlaps_around(grid.lon_edges, scene.lon_edges[[0, -1]]).any())
+
+
+def plane(variable: Any, rows: slice, index: int | None = None) -> np.ndarray:
+    """Rows of a variable (time, [class,] lat, lon) of one time, or of one without time."""
+    lead = variable.ndim - (2 if index is None else 3)
+    place: tuple[Any, ...] = (0,) * lead + (() if index is None else (index,))
+    return np.asarray(variable[(*place, rows)])
+
+
+def day_fields(date: str, scenes: Sequence[Scene], measure: str, grid: Grid) -> DayFields:
+    """Class fractions of one day, from scenes that do not overlap.
+
+    Args:
+        date: the day.
+        scenes: all scenes of that day, in any order.
+        measure: "mask" for the share that masks cover; "expected" for the mean of calibrated
+            probabilities, an unbiased area. What is unclassified or shared always comes from masks.
+        grid: a Grid of [h, w] cells.
+
+    Raises:
+        ValueError: a file is damaged, or has no calibrated probabilities.
+    """
+    if measure not in MEASURES:
+        raise ValueError(f"measure: got {measure!r}, expected one of {', '.join(MEASURES)}")
+    sums = _Sums.zeros(len(scenes[0].class_names), grid)
+    for scene in sorted(scenes, key=lambda scene: scene.name):
+        _add(sums, scene, measure, grid)
+    weight = np.where(sums.seen > 0, sums.seen, 1.0)
+    areas = (sums.covered / weight, sums.nothing / weight, sums.seen / grid.areas)
+    fraction, unclassified, coverage = (np.clip(x, 0, 1).astype(np.float32) for x in areas)
+    total = max(sums.seen.sum(), np.finfo(float).tiny)
+    return DayFields(date, fraction, unclassified, coverage, sums.shared / total)
+
+
+@dataclasses.dataclass
+class _Sums:
+    """Areas in the unit of `Grid.areas`."""
+
+    covered: np.ndarray  # by each class, [C, h, w]
+    nothing: np.ndarray  # observed, without any class, [h, w]
+    seen: np.ndarray  # observed, [h, w]
+    shared: np.ndarray  # by two classes, [C, C]
+
+    @classmethod
+    def zeros(cls, number: int, grid: Grid) -> _Sums:
+        shapes = ((number, *grid.shape), grid.shape, grid.shape, (number, number))
+        return cls(*(np.zeros(shape) for shape in shapes))
+
+
+def _add(sums: _Sums, scene: Scene, measure: str, grid: Grid) -> None:
+    """Adds the areas of a scene, some rows at a time."""
+    number, height = len(scene.class_names), len(scene.lat_edges) - 1
+    ascending = np.argsort(scene.lat_edges[:-1] + scene.lat_edges[1:])
+    from_rows = np.empty((grid.shape[0], height))
+    from_rows[:, ascending] = overlaps(sine(grid.lat_edges), sine(np.sort(scene.lat_edges)))
+    across = overlaps_around(grid.lon_edges, scene.lon_edges).T
+    with netcdf.opened(scene.path) as file:
+        scale = _calibrated_scale(scene, file) if measure == "expected" else 1.0
+        for start in range(0, height, _ROWS_AT_ONCE):
+            rows = slice(start, min(start + _ROWS_AT_ONCE, height))
+            down = from_rows[:, rows]
+            observed = plane(file["observed"], rows) > 0
+            mask = plane(file["mask"], rows) * observed
+            sums.seen += down @ (observed @ across)
+            sums.nothing += down @ ((observed & (mask == 0)) @ across)
+            masks = [(mask >> c & 1).astype(float) for c in range(number)]
+            for c in range(number):
+                share = masks[c]
+                if measure == "expected":
+                    share = plane(file["calibrated_probability"], rows, c) * scale * observed
+                sums.covered[c] += down @ (share @ across)
+            for i, j in np.ndindex(number, number):
+                both = (masks[i] * masks[j]) @ across.sum(axis=1)
+                sums.shared[i, j] += down.sum(axis=0) @ both
+
+
+def _calibrated_scale(scene: Scene, file: Any) -> float:
+    if "calibrated_probability" not in file:
+        raise ValueError(
+            f"{scene.path}: has no calibrated_probability, which --measure=expected needs: export "
+            "with a calibration, or choose --measure=mask"
+        )
+    scale = file["calibrated_probability"].attrs.get("scale_factor", 1.0)
+    return float(np.ravel(scale)[0])

@@ -1,0 +1,79 @@
+"""Organisation of clouds; scipy and plain loops are the oracles."""
+
+import numpy as np
+import pytest
+from scipy import integrate, ndimage, spatial
+
+from clouds_tf.climatology import organization
+
+
+@pytest.mark.parametrize("number", [2, 3, 50, 600])
+def test_iorg_is_the_area_under_its_curve(number):
+    points = np.random.default_rng(number).uniform(0, 100, (number, 2))
+    distances, _ = spatial.cKDTree(points).query(points, k=2)
+    nearest = np.sort(distances[:, 1])
+    r = np.linspace(0, 400, 400_001)
+    of_clouds = np.searchsorted(nearest, r, side="right") / number
+    of_poisson = 1 - np.exp(-np.pi * number / 100**2 * r**2)
+    expected = integrate.trapezoid(of_clouds, of_poisson)
+    found = organization.organization_index(points, 100.0**2)
+    assert found == pytest.approx(expected, abs=1e-3)
+
+
+def test_iorg_tells_clusters_from_a_lattice_and_chance():
+    rng = np.random.default_rng(0)
+    chance = rng.uniform(0, 1000, (3000, 2))
+    centres = rng.uniform(0, 1000, (20, 2))
+    clusters = centres[rng.integers(0, 20, 500)] + rng.normal(0, 5, (500, 2))
+    lattice = np.stack(np.meshgrid(np.arange(0, 1000, 50.0), np.arange(0, 1000, 50.0)), -1)
+    found = [
+        organization.organization_index(points.reshape(-1, 2), 1e6)
+        for points in (chance, clusters, lattice)
+    ]
+    assert found[0] == pytest.approx(0.5, abs=0.03)
+    assert found[1] > 0.8 and found[2] < 0.1
+    assert np.isnan(organization.organization_index(np.zeros((1, 2)), 1e6))
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_open_sky_is_that_of_loops(seed):
+    rng = np.random.default_rng(seed)
+    cloudy, observed = rng.random((12, 17)) < 0.2, rng.random((12, 17)) < 0.95
+    cloudy &= observed
+    clear, skies = observed & ~cloudy, []
+    for i, j in zip(*np.nonzero(clear)):
+        reach = []
+        for di, dj in ((0, 1), (0, -1), (1, 0), (-1, 0)):
+            steps, y, x = 0, i + di, j + dj
+            while 0 <= y < 12 and 0 <= x < 17 and clear[y, x]:
+                steps, y, x = steps + 1, y + di, x + dj
+            reach.append(steps)
+        skies.append((reach[0] + reach[1] + 1) * (reach[2] + reach[3] + 1))
+    largest, mean = organization.open_sky(cloudy, observed)
+    assert largest == pytest.approx(max(skies) / observed.sum())
+    assert mean == pytest.approx(np.mean(skies) / observed.sum())
+
+
+def test_skies_without_clouds_and_without_gaps():
+    nothing, all_of_it = np.zeros((5, 6), bool), np.ones((5, 6), bool)
+    assert organization.open_sky(nothing, all_of_it) == (1, 1)
+    assert np.isnan(organization.open_sky(all_of_it, all_of_it)).all()
+    assert np.isnan(organization.open_sky(nothing, nothing)).all()
+
+
+def test_centres_are_those_of_scipy():
+    mask = np.random.default_rng(0).random((20, 30)) < 0.2
+    labels, number = ndimage.label(mask, np.ones((3, 3)))
+    expected = ndimage.center_of_mass(mask, labels, range(1, number + 1))
+    found = organization.centroids(mask)
+    np.testing.assert_allclose(sorted(map(tuple, found)), sorted(expected))
+
+
+def test_the_cloud_fraction_counts_observed_area_only():
+    cloudy, observed = np.zeros((2, 4), bool), np.ones((2, 4), bool)
+    cloudy[0, :2] = True
+    observed[1] = False
+    found = organization.measures(cloudy, observed, np.array([60, 30, 0]), np.arange(5.0))
+    assert found["cloud_fraction"] == pytest.approx(0.5)
+    empty = organization.measures(cloudy & False, observed & False, np.arange(3), np.arange(5.0))
+    assert all(np.isnan(value) for value in empty.values())

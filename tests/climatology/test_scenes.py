@@ -1,0 +1,161 @@
+"""Fractions by scenes; loops over fine steps and areas of cells are the oracle."""
+
+import numpy as np
+import pytest
+import xarray
+from scene_writer import write_scene as _write
+
+from clouds_tf.climatology import product, scenes
+from clouds_tf.climatology.grid import Grid
+from clouds_tf.climatology.inputs import Added
+
+
+def _expected(values, observed, lat, lon, grid, step=0.5):
+    """Share of the observed part of each cell, by ten times finer steps in each direction."""
+    fine = 10
+    height, width = grid.shape
+    top, bottom = np.zeros(grid.shape), np.zeros(grid.shape)
+    for i, j in np.ndindex(observed.shape):
+        for k in range(fine):
+            y = lat[i] - step / 2 + (k + 0.5) * step / fine
+            row = int((y - grid.extent[1]) // grid.cell)
+            area = np.cos(np.radians(y))
+            for m in range(fine):
+                x = lon[j] - step / 2 + (m + 0.5) * step / fine
+                column = int((x - grid.extent[0]) % 360 // grid.cell)
+                if 0 <= row < height and column < width:
+                    bottom[row, column] += area * observed[i, j]
+                    top[row, column] += area * values[i, j]
+    whole = (grid.cell * fine / step) ** 2 * np.cos(np.radians(grid.lat))[:, None]
+    return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0), bottom / whole
+
+
+# Cells of 1.25 degrees cut those of a scene.
+@pytest.mark.parametrize(
+    "grid, extent",
+    [
+        (Grid(1.25, (-12.5, 0, 2.5, 5)), (-10, 0, 0, 5)),
+        (Grid(1.25, (-180, 60, 180, 65)), (177.5, 60, 182.5, 64.5)),
+    ],
+)
+@pytest.mark.parametrize("measure", scenes.MEASURES)
+def test_fractions_are_those_of_fine_steps(tmp_path, grid, extent, measure):
+    masks, observed, probabilities, lat, lon = _write(tmp_path / "a.nc", extent=extent)
+    fields = scenes.day_fields("2017-03-04", [scenes.read(str(tmp_path / "a.nc"))], measure, grid)
+    for c in range(4):
+        values = masks[c] if measure == "mask" else probabilities[c]
+        expected, coverage = _expected(values, observed, lat, lon, grid)
+        np.testing.assert_allclose(fields.fraction[c], expected, atol=1e-5)
+        np.testing.assert_allclose(fields.coverage, coverage, atol=1e-3)
+    nothing = observed & ~masks.any(axis=0)
+    expected, _ = _expected(nothing, observed, lat, lon, grid)
+    np.testing.assert_allclose(fields.unclassified, expected, atol=1e-5)
+    area = np.cos(np.radians(lat))[:, None] * observed
+    for i, j in np.ndindex(4, 4):
+        share = (area * masks[i] * masks[j]).sum() / area.sum()
+        assert fields.shared[i, j] == pytest.approx(share, rel=1e-9)
+
+
+def test_rows_at_once_do_not_matter(tmp_path, monkeypatch):
+    _write(tmp_path / "a.nc")
+    grid = Grid(2.5, (-10, 0, 0, 5))
+    scene = scenes.read(str(tmp_path / "a.nc"))
+    whole = scenes.day_fields("2017-03-04", [scene], "mask", grid)
+    monkeypatch.setattr(scenes, "_ROWS_AT_ONCE", 3)
+    parts = scenes.day_fields("2017-03-04", [scene], "mask", grid)
+    np.testing.assert_allclose(whole.fraction, parts.fraction, atol=1e-6)
+
+
+def _make(tmp_path, **options):
+    form = product.Form(by="all", num_resamples=5)
+    settings = {"grid": Grid(5.0, (-20, 0, 10, 10)), "form": form}
+    output = str(tmp_path / "c.nc")
+    return product.make(output, scenes_dir=str(tmp_path / "s"), **{**settings, **options})
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three scenes of two days; two of them beside each other."""
+    (tmp_path / "s").mkdir()
+    _write(tmp_path / "s" / "a.nc", seed=1)
+    _write(tmp_path / "s" / "b.nc", extent=(0, 0, 10, 5), seed=2)
+    _write(tmp_path / "s" / "c.nc", date="2017-03-05", seed=3)
+    return tmp_path
+
+
+def test_scenes_become_days_which_become_a_product(folder):
+    made = _make(folder)
+    assert (made.num_days, made.added) == (2, Added(2, 0, 0))
+    first = (folder / "c.nc").read_bytes()
+    assert _make(folder).added == Added(0, 2, 0)
+    _write(folder / "s" / "d.nc", date="2017-03-01", seed=4)
+    assert _make(folder).added == Added(1, 2, 0)
+    grown = (folder / "c.nc").read_bytes()
+    assert grown != first
+    other = folder / "other"
+    other.mkdir()
+    (folder / "s").rename(other / "s")
+    _make(other)
+    assert (other / "c.nc").read_bytes() == grown
+    with xarray.open_dataset(other / "c.nc") as found:
+        assert found.attrs["model_fingerprint"] == "abc"
+        # 0.8 of all cells are observed; the eastern scene is there on one of three days.
+        expected = [[0, 0, 0.8, 0.8, 0.8 / 3, 0.8 / 3], [0] * 6]
+        np.testing.assert_allclose(found["coverage"][0], expected, atol=0.05)
+
+
+@pytest.mark.parametrize(
+    "changed, reason",
+    [
+        ({"model": "xyz"}, "model: got xyz, expected abc as in the other days"),
+        ({"names": ["a", "b", "c", "d"]}, "classes: got .*'a'.*, expected .*'Fish'"),
+        ({"step": 0.25}, "degrees per cell: got 0.25, expected 0.5"),
+        ({"date": "2017-03-05", "extent": (-1, 4, 9, 9)}, "2017-03-05 is there twice, overlaps"),
+    ],
+)
+def test_scenes_that_do_not_fit_are_named_and_may_be_left_out(folder, changed, reason):
+    _make(folder)
+    before = (folder / "c.nc").read_bytes()
+    path = folder / "s" / "x.nc"
+    _write(path, **{"date": "2018-01-01", **changed})
+    with pytest.raises(ValueError, match=f"^{path}: {reason}"):
+        _make(folder)
+    assert (folder / "c.nc").read_bytes() == before
+    assert _make(folder, on_error="skip").added == Added(0, 2, 1)
+    assert (folder / "c.nc").read_bytes() == before
+
+
+def test_another_model_does_not_join_days_that_are_there(folder):
+    _make(folder)
+    for path in (folder / "s").iterdir():
+        path.unlink()
+    _write(folder / "s" / "x.nc", date="2018-01-01", model="xyz")
+    with pytest.raises(ValueError, match="holds days with model fingerprint abc, got .* xyz"):
+        _make(folder)
+    with pytest.raises(ValueError, match="has no calibrated_probability"):
+        _write(folder / "s" / "x.nc", date="2018-01-01", uncalibrated=True)
+        _make(folder, days_dir=str(folder / "new"), measure="expected")
+
+
+def test_damaged_files_are_named(folder):
+    path = folder / "s" / "x.nc"
+    whole = (folder / "s" / "a.nc").read_bytes()
+    for text in (b"", b"no NetCDF", whole[: len(whole) // 2]):
+        path.write_bytes(text)
+        with pytest.raises(ValueError, match=f"^{path}: is damaged or no NetCDF-4 file"):
+            _make(folder)
+    xarray.Dataset({"mask": ("x", [1])}).to_netcdf(path, engine="h5netcdf")
+    with pytest.raises(ValueError, match=f"^{path}: is no scene, lacks the variable time, class"):
+        _make(folder)
+    assert _make(folder, on_error="skip").added.num_skipped == 1
+
+
+def test_no_scenes_are_named(tmp_path):
+    (tmp_path / "s").mkdir()
+    with pytest.raises(FileNotFoundError, match=r"s/\*.nc: no scenes"):
+        _make(tmp_path)
+    _write(tmp_path / "s" / "a.nc", extent=(100, 0, 110, 5))
+    with pytest.raises(ValueError, match="no scene overlaps the extent"):
+        _make(tmp_path)
+    with pytest.raises(ValueError, match="expected one of them"):
+        _make(tmp_path, boxes="b.csv")
