@@ -66,7 +66,7 @@ def data_dir(tmp_path_factory):
 def records_dir(data_dir, tmp_path_factory):
     """The training images in 4 shards and 3 folds."""
     folder = str(tmp_path_factory.mktemp("records"))
-    shards.write_records(str(data_dir), folder, num_shards=4, num_folds=3, num_workers=1)
+    shards.write_records(str(data_dir), folder, CLOUDS, num_shards=4, num_folds=3, num_workers=1)
     return folder
 
 

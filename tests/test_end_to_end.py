@@ -10,6 +10,7 @@ import pytest
 from conftest import ENVIRONMENT, REPOSITORY, run_tool
 
 from clouds_tf.data import annotations, input_pipeline
+from clouds_tf.dataset import CLOUDS
 
 
 def _run(tool, *arguments, **flags):
@@ -76,8 +77,8 @@ def test_from_train_csv_to_the_score(tmp_path):
     )
     assert line.startswith(f"Wrote 3 images (0 unreadable) to {submission} in ")
     assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
-    sample = annotations.read_rows(str(data / "sample_submission.csv"))
-    found = annotations.read_rows(str(submission))
+    sample = annotations.read_rows(str(data / "sample_submission.csv"), CLOUDS)
+    found = annotations.read_rows(str(submission), CLOUDS)
     assert found[["filename", "class"]].equals(sample[["filename", "class"]])
 
     worst = tmp_path / "worst.csv"

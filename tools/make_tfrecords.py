@@ -1,54 +1,78 @@
-"""Writes a folder of data as shards of TFRecords.
+"""Writes a data folder as shards of TFRecords.
 
 python tools/make_tfrecords.py --data_dir=D --output_dir=R
 
-A run that was killed is finished by the same command. With --verify, R is only checked.
+The same command finishes a run that was killed. With --verify, the shards in R are only checked.
 """
+
+import dataclasses
 
 import cli
 
 from absl import flags
 
-from clouds_tf import schema
 from clouds_tf.data import shards
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.")
 flags.DEFINE_string("output_dir", None, "Folder for the shards.", required=True)
+cli.DEFINE_dataset()
 flags.DEFINE_integer(
     "num_shards", None, "Number of files; default: 16, or fewer for fewer images.", lower_bound=1
 )
-flags.DEFINE_integer("num_folds", 5, "Number of folds.", lower_bound=2)
-cli.DEFINE_size("image_size", None, "Reduce the images to this size; without it, as they are.")
-cli.DEFINE_size("mask_size", schema.IMAGE_SIZE, "Size of the masks that the RLE encodes.")
-flags.DEFINE_integer("seed", 0, "Seed of folds and order.", lower_bound=0)
-flags.DEFINE_integer("num_workers", 2, "Number of processes.", lower_bound=1)
-flags.DEFINE_integer("jpeg_quality", 95, "Of reduced images.", lower_bound=1, upper_bound=100)
-flags.DEFINE_string("folds_csv", None, "Takes the folds from here: columns filename and fold.")
-flags.DEFINE_string("exclude", None, "Text file with the names of images to leave out.")
-flags.DEFINE_enum("on_error", "fail", ["fail", "skip"], "What to do about faulty images and rows.")
-flags.DEFINE_enum(
-    "runner", "local", ["local", "direct", "flink", "spark", "dataflow"], "Who writes the shards."
+flags.DEFINE_integer("num_folds", 5, "Number of folds for cross-validation.", lower_bound=2)
+cli.DEFINE_size(
+    "image_size", None, "Size to reduce the images to; default: the files as they are."
 )
-flags.DEFINE_list("beam_options", [], "Options of that runner: --project=P,--region=R.")
-flags.DEFINE_boolean("verify", False, "Only checks the shards in output_dir.")
+cli.DEFINE_size(
+    "mask_size", None, "Size of the masks that the RLE encodes; default: the data set's mask_size."
+)
+flags.DEFINE_integer("seed", 0, "Seed of the folds and of the order.", lower_bound=0)
+flags.DEFINE_integer(
+    "num_workers", 2, "Number of worker processes; 1 runs in this process.", lower_bound=1
+)
+flags.DEFINE_integer(
+    "jpeg_quality", 95, "JPEG quality of reduced images.", lower_bound=1, upper_bound=100
+)
+flags.DEFINE_string(
+    "folds_csv", None, "CSV with the columns filename and fold, to use instead of new folds."
+)
+flags.DEFINE_string("exclude", None, "Text file with the names of images to leave out, one a line.")
+flags.DEFINE_enum(
+    "on_error",
+    "fail",
+    ["fail", "skip"],
+    "What to do about faulty images and rows: list them and fail, or leave these images out and "
+    "list the faults in rejected.csv.",
+)
+flags.DEFINE_enum(
+    "runner",
+    "local",
+    ["local", "direct", "flink", "spark", "dataflow"],
+    "Runner that writes the shards: local processes, or an Apache Beam runner.",
+)
+flags.DEFINE_list("beam_options", [], "Options of the Beam runner, such as --project=P,--region=R.")
+flags.DEFINE_boolean("verify", False, "Check the shards in --output_dir and write nothing.")
 
 
 def main():
     if FLAGS.verify:
         info = shards.verify_records(FLAGS.output_dir)
-        print(f"{info['num_examples']} images in {len(info['shards'])} shards are as written")
+        print(f"{info.num_examples} images in {len(info.shards)} shards are as written")
         return
     if FLAGS.data_dir is None:
         raise ValueError("--data_dir: got nothing, expected a folder")
+    dataset = FLAGS.dataset
+    if FLAGS.mask_size:
+        dataset = dataclasses.replace(dataset, mask_size=FLAGS.mask_size)
     with cli.progress_bar("image") as progress:
         info = shards.write_records(
             FLAGS.data_dir,
             FLAGS.output_dir,
+            dataset,
             num_shards=FLAGS.num_shards,
             num_folds=FLAGS.num_folds,
             image_size=FLAGS.image_size,
-            mask_size=FLAGS.mask_size,
             seed=FLAGS.seed,
             num_workers=FLAGS.num_workers,
             jpeg_quality=FLAGS.jpeg_quality,
@@ -59,10 +83,10 @@ def main():
             beam_options=FLAGS.beam_options,
             progress=progress,
         )
-    rejected = f", {info['num_rejected']} faults in rejected.csv" if info["num_rejected"] else ""
+    rejected = f", {info.num_rejected} faults in rejected.csv" if info.num_rejected else ""
     print(
-        f"Wrote {info['num_examples']} images in {len(info['shards'])} shards "
-        f"and {info['num_folds']} folds to {FLAGS.output_dir}{rejected}"
+        f"Wrote {info.num_examples} images in {len(info.shards)} shards and {info.num_folds} folds "
+        f"to {FLAGS.output_dir}{rejected}"
     )
 
 

@@ -1,6 +1,6 @@
 """(example, seed) -> example: random changes that move image and mask together.
 
-An example is a dict with image uint8 [h, w, 3] and mask uint8 [h, w, 4] of {0, 1}. A seed is an
+An example is a dict with image uint8 [h, w, 3] and mask uint8 [h, w, C] of {0, 1}. A seed is an
 int [2]; the same seed makes the same choice, whatever else runs. All of it is stateless: the random
 layers of keras_cv are not used, as they draw from a generator that remembers what it drew before.
 
@@ -8,13 +8,23 @@ What happens to each pixel in `baseline` and `strong` is compiled by XLA into on
 less than half the time of the ops one after the other, and of the resampler of addons.
 """
 
+from __future__ import annotations
+
 import functools
 import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from clouds_tf.data.mixing import MIXES, cutmix, mixup  # noqa: F401
+from clouds_tf.data.packing import from_words, to_words
 
-def flips(example, seed):
+Example = dict[str, tf.Tensor]
+
+
+def flips(example: Example, seed: Any) -> Example:
     """Mirrors left-right and top-bottom, each with probability 1/2.
 
     Args:
@@ -25,17 +35,17 @@ def flips(example, seed):
         A new dict with both flipped alike.
     """
     axes = tf.boolean_mask([0, 1], _draw_flips(seed))
-    words = tf.reverse(_to_words(example["mask"]), axes)
-    image = tf.reverse(example["image"], axes)
-    return {**example, "image": image, "mask": _to_masks(words)}
+    mask, image = example["mask"], tf.reverse(example["image"], axes)
+    words = [tf.reverse(word, axes) for word in to_words(mask)]
+    return {**example, "image": image, "mask": from_words(words, mask.shape[-1])}
 
 
-def _draw_flips(seed):
+def _draw_flips(seed: Any) -> tf.Tensor:
     """Whether to flip top-bottom and left-right, bool [2]."""
     return tf.random.stateless_uniform([2], seed) < 0.5
 
 
-def baseline(example, seed):
+def baseline(example: Example, seed: Any) -> Example:
     """Flips, and shifts, scales and rotates with probability 1/2, in one projective warp.
 
     By at most 0.15 of each side, by 0.85 to 1.15, and by 45 degrees about the centre.
@@ -59,12 +69,12 @@ def baseline(example, seed):
 
 
 @tf.function(jit_compile=True)
-def _baseline_warp(pair, seeds):
+def _baseline_warp(pair: Example, seeds: tf.Tensor) -> Example:
     places = affine_places(pair["image"].shape[:2], seeds[2])
     return warp(pair, flip_places(places, _draw_flips(seeds[0])))
 
 
-def strong(example, seed):
+def strong(example: Example, seed: Any) -> Example:
     """Flips, then `affine_places`, `bend` and `cutout` in one warp, then `photometric`.
 
     Each of the three that move pixels comes with probability 1/2.
@@ -81,7 +91,7 @@ def strong(example, seed):
 
 
 @tf.function(jit_compile=True)
-def _strong(pair, seed):
+def _strong(pair: Example, seed: tf.Tensor) -> Example:
     seeds = tf.random.experimental.stateless_split(seed, 6)
     use = tf.cast(tf.random.stateless_uniform([3], seeds[0]) < 0.5, tf.float32)
     places = affine_places(pair["image"].shape[:2], seeds[2], use[0])
@@ -90,7 +100,7 @@ def _strong(pair, seed):
     return {**pair, "image": photometric(pair["image"], seeds[5])}
 
 
-def affine_places(size, seed, strength=1.0):
+def affine_places(size: Sequence[int], seed: Any, strength: Any = 1.0) -> tf.Tensor:
     """Draws a shift, a scale and a rotation.
 
     Args:
@@ -112,7 +122,7 @@ def affine_places(size, seed, strength=1.0):
     return tf.stack([cos * x + sin * y + center_x, cos * y - sin * x + center_y])
 
 
-def flip_places(places, flipped):
+def flip_places(places: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
     """Places in an image of which those places are in its mirror image.
 
     Args:
@@ -128,7 +138,13 @@ def flip_places(places, flipped):
     return tf.stack([x, y])
 
 
-def bend(places, seed, strength=1.0, grid=(5, 7), max_shift=0.25):
+def bend(
+    places: tf.Tensor,
+    seed: Any,
+    strength: Any = 1.0,
+    grid: tuple[int, int] = (5, 7),
+    max_shift: float = 0.25,
+) -> tf.Tensor:
     """Moves the knots of a coarse grid at random, and all between them smoothly.
 
     One warp stands for the two usual ones: knots that move by steps of their own are a grid
@@ -154,7 +170,7 @@ def bend(places, seed, strength=1.0, grid=(5, 7), max_shift=0.25):
 
 
 @functools.lru_cache(maxsize=None)
-def _bicubic(knots, length):
+def _bicubic(knots: int, length: int) -> np.ndarray:
     """The matrix [length, knots] that resizes as TensorFlow's op does, which XLA has not."""
     with tf.init_scope():
         return tf.image.resize(tf.eye(knots)[..., tf.newaxis], [length, knots], "bicubic")[
@@ -162,7 +178,9 @@ def _bicubic(knots, length):
         ].numpy()
 
 
-def cutout(places, seed, strength=1.0, max_side=0.35):
+def cutout(
+    places: tf.Tensor, seed: Any, strength: Any = 1.0, max_side: float = 0.35
+) -> tf.Tensor:
     """Takes a rectangle out of image and mask: its pixels show what is far outside.
 
     Args:
@@ -176,7 +194,7 @@ def cutout(places, seed, strength=1.0, max_side=0.35):
     """
     u = tf.random.stateless_uniform([2, 2], seed)
 
-    def inside(length, center, side):
+    def inside(length: float, center: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
         distance = tf.abs(tf.range(length) + 0.5 - center * length)
         return tf.cast(distance < strength * side * max_side / 2 * length, tf.float32)
 
@@ -186,7 +204,9 @@ def cutout(places, seed, strength=1.0, max_side=0.35):
     return places - far * rows[:, tf.newaxis] * columns
 
 
-def photometric(image, seed, gain=0.2, tint=0.05, curve=0.3):
+def photometric(
+    image: tf.Tensor, seed: Any, gain: float = 0.2, tint: float = 0.05, curve: float = 0.3
+) -> tf.Tensor:
     """Changes brightness, contrast and colour: x becomes x (a + b (1 - x)), in each colour.
 
     Black stays black, as the gap between two orbits is.
@@ -208,7 +228,7 @@ def photometric(image, seed, gain=0.2, tint=0.05, curve=0.3):
     return tf.cast(tf.round(image), tf.uint8)
 
 
-def warp(example, places):
+def warp(example: Example, places: tf.Tensor) -> Example:
     """Shows other places of an image and its mask.
 
     Args:
@@ -217,14 +237,14 @@ def warp(example, places):
 
     Returns:
         A dict: image uint8 [h, w, 3], sampled bilinearly at whole 1/256 pixels, and mask uint8
-        [h, w, 4], by nearest neighbour. Both are 0 where a place is outside.
+        [h, w, C], by nearest neighbour. Both are 0 where a place is outside.
     """
     height, width = example["image"].shape[:2]
     red, green, blue = tf.unstack(tf.cast(example["image"], tf.int32), axis=-1)
     # A border of zeros, and what is far outside is moved there: no place needs a test of its own.
-    colors, classes = (
+    colors, *classes = (
         tf.reshape(tf.pad(words, [[1, 2], [1, 2]]), [-1])
-        for words in (red + 256 * green + 65536 * blue, _to_words(example["mask"]))
+        for words in (red + 256 * green + 65536 * blue, *to_words(example["mask"]))
     )
     stride = width + 3
     x, y = (
@@ -238,7 +258,7 @@ def warp(example, places):
     both = shift_right(right * lower, 8)
     weights = [256 - right - lower + both, right - both, lower - both, both]
 
-    def every_second_byte(first):
+    def every_second_byte(first: int) -> tf.Tensor:
         """Sums two of the four bytes of a word at once; 16 bits are enough for each."""
         sums = 0x00800080  # one half, to round
         for corner, weight in zip(corners, weights):
@@ -248,77 +268,19 @@ def warp(example, places):
     colors = every_second_byte(0) + 256 * every_second_byte(1)
     nearest = shift_right(y + 128, 8) * stride + shift_right(x + 128, 8)
     image = tf.bitcast(colors, tf.uint8)[..., :3]
-    return {**example, "image": image, "mask": _to_masks(tf.gather(classes, nearest))}
+    classes = [tf.gather(words, nearest) for words in classes]
+    mask = from_words(classes, example["mask"].shape[-1])
+    return {**example, "image": image, "mask": mask}
 
 
-def mixup(images, masks, seed, alpha=0.2):
-    """Blends each example of a batch with the one before it.
-
-    Args:
-        images: uint8 [B, h, w, 3].
-        masks: uint8 [B, h, w, 4] of {0, 1}.
-        seed: int [2].
-        alpha: of the Beta distribution of the share, one for each example.
-
-    Returns:
-        Float32 images 0..255 and float32 masks 0..1, of the same shapes.
-    """
-    share = tf.reshape(_beta([tf.shape(images)[0]], alpha, seed), [-1, 1, 1, 1])
-
-    def blend(x):
-        x = tf.cast(x, tf.float32)
-        other = tf.roll(x, 1, axis=0)
-        return other + share * (x - other)  # where both are 1 it is 1, and not a little more
-
-    return blend(images), blend(masks)
+def _unchanged(example: Example, seed: Any) -> Example:
+    """Leaves an example as it is."""
+    return example
 
 
-def cutmix(images, masks, seed, alpha=1.0):
-    """Pastes a rectangle of each example of a batch into the next one, with its mask.
-
-    Args:
-        images: uint8 [B, h, w, 3].
-        masks: uint8 [B, h, w, 4] of {0, 1}.
-        seed: int [2].
-        alpha: of the Beta distribution of the rectangle's share, one for each example.
-
-    Returns:
-        Images and masks of the same shapes and dtypes.
-    """
-    seeds = tf.random.experimental.stateless_split(seed, 2)
-    count, height, width = tf.unstack(tf.shape(images)[:3])
-    side = tf.sqrt(1 - _beta([count], alpha, seeds[0]))[:, tf.newaxis]
-    center = tf.random.stateless_uniform([2, count, 1], seeds[1])
-
-    def inside(length, place):
-        places = (tf.range(length, dtype=tf.float32) + 0.5) / tf.cast(length, tf.float32)
-        return tf.abs(places - place) < side / 2
-
-    pasted = inside(height, center[0])[:, :, tf.newaxis] & inside(width, center[1])[:, tf.newaxis]
-    pasted = pasted[..., tf.newaxis]
-    return tuple(tf.where(pasted, tf.roll(x, 1, axis=0), x) for x in (images, masks))
-
-
-def _beta(shape, alpha, seed):
-    """Beta(alpha, alpha), float32 of that shape."""
-    one, other = tf.unstack(tf.random.stateless_gamma([2, *shape], seed, alpha))
-    # Both are 0 to the last bit once in a while, if alpha is small.
-    return (one + 1e-30) / (one + other + 2e-30)
-
-
-def _to_words(mask):
-    """uint8 [h, w, 4] -> int32 [h, w]: to move whole pixels is faster with one number for each."""
-    return tf.bitcast(mask, tf.int32)
-
-
-def _to_masks(words):
-    return tf.bitcast(words, tf.uint8)
-
-
-AUGMENTATIONS = {
-    "none": lambda example, seed: example,
+AUGMENTATIONS: dict[str, Callable[[Example, Any], Example]] = {
+    "none": _unchanged,
     "flips": flips,
     "baseline": baseline,
     "strong": strong,
 }
-MIXES = {"none": lambda images, masks, seed: (images, masks), "mixup": mixup, "cutmix": cutmix}

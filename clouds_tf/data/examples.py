@@ -1,9 +1,15 @@
 """tf.train.Example: written and parsed by the pair of functions here."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
+from clouds_tf.data.geometry import to_column_major
+from clouds_tf.dataset import Dataset
 
 FILENAME_KEY = "image/filename"
 ENCODED_KEY = "image/encoded"
@@ -18,16 +24,24 @@ FOLD_KEY = "fold"
 SCHEMA_VERSION = 2
 
 
-def make_example(filename, encoded, size, rles, mask_size, fold):
+def make_example(
+    filename: str,
+    encoded: bytes,
+    size: tuple[int, int],
+    rles: Sequence[str],
+    fold: int,
+    dataset: Dataset,
+) -> tf.train.Example:
     """Makes the tf.train.Example of one image.
 
     Args:
         filename: the name of the image's file.
         encoded: the bytes of its JPEG.
         size: (height, width) of that JPEG.
-        rles: four RLE strings, in the order of CLASS_NAMES.
-        mask_size: (height, width) of the masks that the RLE encodes.
+        rles: one RLE string per class, in the order of the data set.
         fold: the fold in which the image is held out.
+        dataset: has the size of the masks and the order of the RLE; the example's runs are
+            column-major whatever that order is.
 
     Returns:
         A tf.train.Example, which `parse_example` reads.
@@ -36,14 +50,15 @@ def make_example(filename, encoded, size, rles, mask_size, fold):
         tf.errors.InvalidArgumentError: a RLE is malformed.
     """
 
-    def string(value):
+    def string(value: bytes) -> tf.train.Feature:
         return tf.train.Feature(bytes_list=tf.train.BytesList(value=[value]))
 
-    def integers(*values):
+    def integers(*values: int) -> tf.train.Feature:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
     # The text is parsed once, here: doing so in every epoch would take longer than to draw it.
-    runs = rle.parse(tf.constant(rles), mask_size)
+    mask_size = dataset.mask_size
+    runs = rle.parse(to_column_major(tf.constant(rles), dataset), mask_size)
     runs = np.column_stack([runs.value_rowids(), runs.values])
     feature = {
         FILENAME_KEY: string(filename.encode()),
@@ -58,7 +73,7 @@ def make_example(filename, encoded, size, rles, mask_size, fold):
     return tf.train.Example(features=tf.train.Features(feature=feature))
 
 
-def parse_example(serialized):
+def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
     """Parses what `make_example` made; nothing is decoded yet.
 
     Args:

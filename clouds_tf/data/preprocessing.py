@@ -1,11 +1,15 @@
 """JPEG bytes -> image: the one step that training and serving share."""
 
+from __future__ import annotations
+
+from typing import Any
+
 import tensorflow as tf
 
 _REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequency domain
 
 
-def decode_image(encoded, size):
+def decode_image(encoded: Any, size: Any) -> tf.Tensor:
     """Decodes a JPEG at the size asked for.
 
     The JPEG is decoded at the smallest of libjpeg's scales that is not below `size`, which skips
@@ -38,7 +42,7 @@ def decode_image(encoded, size):
     return tf.reshape(image, [*tf.unstack(tf.convert_to_tensor(size)), 3])
 
 
-def resize_image(image, size):
+def resize_image(image: Any, size: Any) -> tf.Tensor:
     """Resizes as `decode_image` does: by area where it shrinks, bilinearly where it grows.
 
     Args:

@@ -1,13 +1,28 @@
 """Where jobs run: in this process, in several, or in an Apache Beam pipeline."""
 
+from __future__ import annotations
+
 import concurrent.futures
 import multiprocessing
 import os
 import threading
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
 
 
-def run(function, jobs, num_workers):
-    """Yields function(*job) for every job, as they finish, from num_workers processes."""
+def run(
+    function: Callable[..., Any], jobs: Iterable[Sequence[Any]], num_workers: int
+) -> Iterator[Any]:
+    """Yields function(*job) for every job, as they finish, from num_workers processes.
+
+    Args:
+        function: a function of a module, as processes import it.
+        jobs: the arguments of each call.
+        num_workers: number of processes; 1 calls in this one, in order.
+
+    Raises:
+        ValueError: a worker process was killed. Errors of a job are raised as they are.
+    """
     if num_workers == 1:
         yield from (function(*job) for job in jobs)
         return
@@ -30,8 +45,23 @@ def run(function, jobs, num_workers):
             raise
 
 
-def run_in_beam(function, jobs, runner, beam_options):
-    """Calls function(*job) for every job in an Apache Beam pipeline; jobs should be small."""
+def run_in_beam(
+    function: Callable[..., Any],
+    jobs: Iterable[Sequence[Any]],
+    runner: str,
+    beam_options: Iterable[str],
+) -> None:
+    """Calls function(*job) for every job in an Apache Beam pipeline.
+
+    Args:
+        function: a function of a module, which workers import.
+        jobs: the arguments of each call; they travel with the pipeline, so they should be small.
+        runner: name of a Beam runner, such as "direct" or "dataflow".
+        beam_options: options of that runner, such as ["--project=P"].
+
+    Raises:
+        ValueError: Apache Beam is not installed.
+    """
     try:
         import apache_beam as beam
     except ImportError:
@@ -47,11 +77,13 @@ def run_in_beam(function, jobs, runner, beam_options):
         pipeline | beam.Create(jobs) | beam.Reshuffle() | beam.MapTuple(function)
 
 
-def _end_with_parent():
-    """Lets a process end when the one that started it is killed; by itself it would wait on."""
+def _end_with_parent() -> None:
+    """Exits this worker process when its parent dies; by itself it would wait for jobs for ever."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None  # this is a worker
 
-    def wait():
-        multiprocessing.parent_process().join()
+    def wait() -> None:
+        parent.join()
         os._exit(1)
 
     threading.Thread(target=wait, daemon=True).start()

@@ -1,21 +1,34 @@
 """A synthetic folder in the layout of the competition, for the demo and the tests.
 
-All lengths are in pixels of schema.IMAGE_SIZE, so that a scene is the same at every size.
+All lengths of a scene are in pixels of 1400x2100, so that it is the same at every size.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import math
 import os
+from collections.abc import Callable, Iterator, Sequence
 from concurrent import futures
 
 import numpy as np
 import tensorflow as tf
-from tqdm import tqdm
 
-from clouds_tf import files, rle, schema
-from clouds_tf.data import annotations
+from clouds_tf import files, rle
+from clouds_tf.data.annotations import write_csv
+from clouds_tf.data.textures import RENDER_SIZE, SCENE_SIZE, TEXTURES, noise, ramp, ridges
+from clouds_tf.dataset import (
+    CLOUDS,
+    SAMPLE_SUBMISSION_CSV,
+    TEST_CSV,
+    TEST_IMAGES,
+    TRAIN_CSV,
+    TRAIN_IMAGES,
+    Dataset,
+)
 
-# Clouds are drawn at this size and then resized: it shows the finest texture, and is fast.
-_RENDER_SIZE = (700, 1050)
+Size = tuple[int, int]
+
 
 # How many training images of the competition have 1, 2, 3 and 4 labels.
 _LABEL_COUNTS = (1348, 2372, 1560, 266)
@@ -28,26 +41,37 @@ _SUN_GLINT = (120, 118, 112)
 _VEIL = (214, 222, 232)
 
 
-def draw_scene(rng):
+@dataclasses.dataclass(frozen=True)
+class Scene:
+    """Which classes an image shows, and where.
+
+    Attributes:
+        boxes: float [num_boxes, 4] (top, left, bottom, right) for the name of each present class.
+        gap: float [2, 2], where the orbit gap begins and ends in the first row and in the last.
+    """
+
+    boxes: dict[str, np.ndarray]
+    gap: np.ndarray
+
+
+def draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> Scene:
     """Draws which classes an image shows, and where.
 
-    Args:
-        rng: a numpy.random.Generator.
-
-    Returns:
-        A dict: "boxes", from the name of each present class to float [num_boxes, 4] (top, left,
-        bottom, right), and "gap", float [2, 2], where the orbit gap begins and ends in the first
-        row and in the last.
+    The four classes of CLOUDS are as frequent as in the competition, those of other data sets all
+    alike.
     """
-    height, width = schema.IMAGE_SIZE
-    num_labels = 1 + rng.choice(4, p=np.divide(_LABEL_COUNTS, sum(_LABEL_COUNTS)))
-    classes = rng.choice(schema.CLASS_NAMES, num_labels, replace=False, p=_CLASS_WEIGHTS)
+    height, width = SCENE_SIZE
+    class_counts, class_weights = np.ones(min(4, dataset.num_classes)), None
+    if dataset.class_names == CLOUDS.class_names:
+        class_counts, class_weights = np.array(_LABEL_COUNTS), _CLASS_WEIGHTS
+    num_labels = 1 + rng.choice(len(class_counts), p=class_counts / class_counts.sum())
+    classes = rng.choice(dataset.class_names, num_labels, replace=False, p=class_weights)
 
     boxes = {}
     for place, name in enumerate(classes):
         # Classes are spread from left to right, so that they overlap in part but rarely in whole.
-        sides = rng.uniform((0.35, 0.25), (0.95, 0.65)) * schema.IMAGE_SIZE
-        free = schema.IMAGE_SIZE - sides
+        sides = rng.uniform((0.35, 0.25), (0.95, 0.65)) * SCENE_SIZE
+        free = SCENE_SIZE - sides
         start = free * (rng.uniform(), (place + rng.uniform()) / num_labels)
         box = np.concatenate([start, start + sides])
         # Three annotators see the same clouds and hardly agree on where they end.
@@ -57,208 +81,161 @@ def draw_scene(rng):
     slant = rng.choice((-1, 1)) * rng.uniform(100, 200)
     centers = rng.uniform(0.05, 0.95) * width + np.array([-slant, slant])
     half_widths = rng.uniform(90, 155, 2)
-    return {"boxes": boxes, "gap": np.stack([centers - half_widths, centers + half_widths], axis=1)}
+    return Scene(boxes, np.stack([centers - half_widths, centers + half_widths], axis=1))
 
 
-def _pixel_centers(size):
+def _pixel_centers(size: Size) -> tuple[np.ndarray, np.ndarray]:
     """The rows [h, 1] and the columns [1, w] of the pixels of an image of `size`, float32."""
-    (height, width), (full_height, full_width) = size, schema.IMAGE_SIZE
+    (height, width), (full_height, full_width) = size, SCENE_SIZE
     y = (np.arange(height, dtype=np.float32) + 0.5) * full_height / height
     x = (np.arange(width, dtype=np.float32) + 0.5) * full_width / width
     return y[:, None], x[None, :]
 
 
-def _is_gap(gap, size):
+def _is_gap(gap: np.ndarray, size: Size) -> np.ndarray:
     """Bool [h, w]: whether a pixel lies in the orbit gap."""
     y, x = _pixel_centers(size)
-    left, right = (first + (last - first) * y / schema.IMAGE_SIZE[0] for first, last in gap.T)
+    left, right = (first + (last - first) * y / SCENE_SIZE[0] for first, last in gap.T)
     return (left <= x) & (x < right)
 
 
-def _depth(boxes, size):
+def _depth(boxes: np.ndarray, size: Size) -> np.ndarray:
     """Float32 [h, w]: how far a pixel lies inside the union of the boxes; negative outside."""
     y, x = _pixel_centers(size)
-    top, left, bottom, right = np.float32(boxes).T[..., None, None]
+    top, left, bottom, right = np.asarray(boxes, np.float32).T[..., None, None]
     return np.minimum(np.minimum(y - top, bottom - y), np.minimum(x - left, right - x)).max(axis=0)
 
 
-def make_masks(scene, size):
-    """The truth of a scene.
+def make_masks(scene: Scene, size: Size, dataset: Dataset = CLOUDS) -> np.ndarray:
+    """Draws the masks of a scene.
 
     Args:
-        scene: what `draw_scene` returns.
+        scene: the scene.
         size: (height, width).
+        dataset: names the classes.
 
     Returns:
-        uint8 [4, height, width] of 0 and 1, in the order of schema.CLASS_NAMES; 0 in the gap.
+        uint8 [C, height, width] of 0 and 1, in the order of the classes; 0 in the gap.
     """
-    masks = np.zeros((schema.NUM_CLASSES, *size), np.uint8)
-    for name, boxes in scene["boxes"].items():
-        masks[schema.CLASS_NAMES.index(name)] = _depth(boxes, size) > 0
-    return masks * ~_is_gap(scene["gap"], size)
+    masks = np.zeros((dataset.num_classes, *size), np.uint8)
+    for name, boxes in scene.boxes.items():
+        masks[dataset.class_names.index(name)] = _depth(boxes, size) > 0
+    return masks * ~_is_gap(scene.gap, size)
 
 
-def _noise(rng, wavelength, octaves, stretch=1.0, angle=0.0):
-    """A random field of mean 0 and variance 1, float32 of _RENDER_SIZE.
-
-    Args:
-        rng: a numpy.random.Generator.
-        wavelength: how long its waves are.
-        octaves: how much that varies: 0.3 makes even ripples or blobs, 1.5 a fractal.
-        stretch: how many times longer the waves are in the direction of `angle`.
-        angle: radians, 0 is along a row.
-    """
-    height, width = _RENDER_SIZE
-    pitch = schema.IMAGE_SIZE[0] / height
-    y = np.float32(np.fft.fftfreq(height, pitch))[:, None]
-    x = np.float32(np.fft.rfftfreq(width, pitch))[None, :]
-    along = x * math.cos(angle) + y * math.sin(angle)
-    across = y * math.cos(angle) - x * math.sin(angle)
-    frequency = wavelength * np.hypot(stretch * along, across)
-    frequency[0, 0] = np.inf  # the mean is no wave
-    # The same energy in every octave, under a bell around the wavelength.
-    amplitude = np.exp(-0.5 * np.square(np.log2(frequency) / octaves)) / frequency
-    # Their sum is normally distributed although the waves are not, and these are faster to draw.
-    real, imaginary = rng.random((2, *amplitude.shape), dtype=np.float32) - 0.5
-    field = tf.signal.irfft2d(amplitude * (real + 1j * imaginary), _RENDER_SIZE).numpy()
-    return field / field.std()
-
-
-def _ramp(x, low, high):
-    """0 below `low`, 1 above `high`, and linear between."""
-    return np.clip((x - low) / (high - low), 0, 1)
-
-
-def _ridges(field, width):
-    """1 on the lines where a field changes its sign, and falling to 0 on either side."""
-    return np.exp(-np.square(field / width))
-
-
-def _fish(rng):
-    """Long skeletons with ribs."""
-    angle = rng.uniform(-0.4, 0.4)
-    detail = _noise(rng, 80, 1.6)
-    skeleton = _noise(rng, 420, 0.35, stretch=3, angle=angle) + 0.12 * detail
-    ribs = _ramp(_noise(rng, 75, 0.5, stretch=3, angle=angle + 1.2) + 0.6 * detail, 0.2, 1.8)
-    return _ridges(skeleton, 0.22) * _ramp(detail, -1.8, 1.2) + _ridges(skeleton, 0.5) * ribs
-
-
-def _flower(rng):
-    """Large blobs, apart from each other, with ragged edges."""
-    detail = _noise(rng, 70, 1.6)
-    return _ramp(_noise(rng, 330, 0.3) + 0.35 * detail, 0.2, 0.9) * (0.85 + 0.15 * detail)
-
-
-def _gravel(rng):
-    """Small bright granules along arcs and rings."""
-    arcs = _ridges(_noise(rng, 330, 0.25), 0.5)
-    return _ramp(_noise(rng, 45, 0.6) + 2.4 * arcs, 2, 3.4)
-
-
-def _sugar(rng):
-    """A dust of tiny puffs."""
-    return _ramp(_noise(rng, 16, 0.7) + 0.4 * _noise(rng, 400, 1), 0, 2.2)
-
-
-# Opacity and colour, from the lowest clouds to the highest.
-_CLOUDS = {
-    "Sugar": (_sugar, (172, 184, 200)),
-    "Gravel": (_gravel, (250, 246, 236)),
-    "Flower": (_flower, (240, 238, 232)),
-    "Fish": (_fish, (214, 222, 232)),
-}
-
-
-def _blend(image, color, opacity):
+def _blend(image: np.ndarray, color: Sequence[float], opacity: np.ndarray) -> np.ndarray:
     """`image` [3, h, w] under a cloud of one colour; opacity [h, w] is cut to 0..1."""
-    color = np.float32(color)[:, None, None]
-    return image + np.clip(opacity, 0, 1) * (color - image)
+    return image + np.clip(opacity, 0, 1) * (np.array(color, np.float32)[:, None, None] - image)
 
 
-def render_image(rng, scene, size):
-    """Draws a scene.
+def render_image(
+    rng: np.random.Generator, scene: Scene, size: Size, dataset: Dataset = CLOUDS
+) -> np.ndarray:
+    """Draws the image of a scene.
 
     Args:
-        rng: a numpy.random.Generator.
-        scene: what `draw_scene` returns.
+        rng: a generator of random numbers.
+        scene: the scene.
         size: (height, width).
+        dataset: names the classes.
 
     Returns:
         uint8 [height, width, 3] RGB, black in the orbit gap.
     """
-    image = np.float32(_OCEAN)[:, None, None] * (1 + 0.12 * _noise(rng, 1500, 1))
-    glint_center, glint_width = rng.uniform((0, 100), (schema.IMAGE_SIZE[1], 300))
-    glint = _ridges(_pixel_centers(_RENDER_SIZE)[1] - glint_center, glint_width)
+    image = np.array(_OCEAN, np.float32)[:, None, None] * (1 + 0.12 * noise(rng, 1500, 1))
+    glint_center, glint_width = rng.uniform((0, 100), (SCENE_SIZE[1], 300))
+    glint = ridges(_pixel_centers(RENDER_SIZE)[1] - glint_center, glint_width)
     image = _blend(image, _SUN_GLINT, rng.uniform(0, 0.5) * glint)
     # Thin high clouds, which nobody labels.
-    veil = _noise(rng, 350, 1.7, stretch=3, angle=rng.uniform(0, math.pi))
-    image = _blend(image, _VEIL, 0.3 * _ramp(veil, 0.5, 3))
+    veil = noise(rng, 350, 1.7, stretch=3, angle=rng.uniform(0, math.pi))
+    image = _blend(image, _VEIL, 0.3 * ramp(veil, 0.5, 3))
 
-    for name, (draw_opacity, color) in _CLOUDS.items():
-        if name in scene["boxes"]:
+    for place, name in reversed(list(enumerate(dataset.class_names))):
+        if name in scene.boxes:
+            draw_opacity, color = TEXTURES[place % len(TEXTURES)]
             # The clouds end near the edge of the label, raggedly.
-            depth = _depth(scene["boxes"][name], _RENDER_SIZE) + 25 * _noise(rng, 200, 1)
-            image = _blend(image, color, draw_opacity(rng) * _ramp(depth, -40, 40))
+            depth = _depth(scene.boxes[name], RENDER_SIZE) + 25 * noise(rng, 200, 1)
+            image = _blend(image, color, draw_opacity(rng) * ramp(depth, -40, 40))
 
     image = np.moveaxis(image, 0, -1)
     image = tf.image.resize(image, size, method="bicubic", antialias=True).numpy()
-    image[_is_gap(scene["gap"], size)] = 0
+    image[_is_gap(scene.gap, size)] = 0
     return np.clip(np.rint(image), 0, 255).astype(np.uint8)
 
 
-def render_images(num_images, size, seed=0):
-    """Draws scenes: uint8 images [N, height, width, 3] RGB and masks [N, height, width, 4]."""
+def render_images(
+    num_images: int, size: Size, seed: int = 0, dataset: Dataset = CLOUDS
+) -> tuple[np.ndarray, np.ndarray]:
+    """Draws scenes: uint8 images [N, height, width, 3] RGB and masks [N, height, width, C]."""
     images, masks = [], []
     for index in range(num_images):
         rng = np.random.default_rng((seed, index))
-        scene = draw_scene(rng)
-        images.append(render_image(rng, scene, size))
-        masks.append(np.moveaxis(make_masks(scene, size), 0, -1))
+        scene = draw_scene(rng, dataset)
+        images.append(render_image(rng, scene, size, dataset))
+        masks.append(np.moveaxis(make_masks(scene, size, dataset), 0, -1))
     return np.stack(images), np.stack(masks)
 
 
-def _make_filename(seed, split, index):
+def _make_filename(seed: int, split: int, index: int) -> str:
     """Seven hexadecimal digits, as in the competition; no two images of a folder share a name."""
     offset = np.random.default_rng(seed).integers(16**7)
     # An odd factor permutes the numbers below 16**7.
     return f"{(offset + 0x9E3779B * (2 * index + split)) % 16**7:07x}.jpg"
 
 
-def _write_images(folder, num_images, image_size, seed, split):
-    """Writes JPEG files; returns their names, sorted, and four RLE strings for each."""
+def _write_images(
+    folder: str,
+    num_images: int,
+    image_size: Size,
+    seed: int,
+    split: int,
+    dataset: Dataset,
+) -> Iterator[tuple[str, list[str]]]:
+    """Writes JPEG files; yields the name of each, and one RLE string per class."""
+    order = "F" if dataset.rle_order == "columns" else "C"
 
-    def write_image(index):
+    def write_image(index: int) -> tuple[str, list[str]]:
         # A generator of its own, so that an image depends neither on the others nor on the threads.
         rng = np.random.default_rng((seed, split, index))
-        scene = draw_scene(rng)
-        image = render_image(rng, scene, image_size)
+        scene = draw_scene(rng, dataset)
+        image = render_image(rng, scene, image_size, dataset)
         filename = _make_filename(seed, split, index)
         tf.io.write_file(os.path.join(folder, filename), tf.io.encode_jpeg(image, quality=90))
-        rles = rle.encode(make_masks(scene, schema.IMAGE_SIZE)).numpy()
+        rles = rle.encode(make_masks(scene, dataset.mask_size, dataset), order=order).numpy()
         return filename, [encoded.decode() for encoded in rles]
 
     # NumPy and TensorFlow let other threads run while they compute.
     with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        written = pool.map(write_image, range(num_images))
-        progress = tqdm(written, os.path.basename(folder), num_images, unit="image")
-        return zip(*sorted(progress))
+        yield from pool.map(write_image, range(num_images))
 
 
-def write_sample_data(output_dir, num_train=48, num_test=12, image_size=schema.IMAGE_SIZE, seed=0):
+def write_sample_data(
+    output_dir: str,
+    num_train: int = 48,
+    num_test: int = 12,
+    image_size: Size | None = None,
+    seed: int = 0,
+    dataset: Dataset = CLOUDS,
+    progress: Callable[[int, int], None] = lambda done, total: None,
+) -> None:
     """Writes a folder in the layout of the competition, whole or not at all.
 
-    It also has test.csv, the truth of the test images. The RLE is at schema.IMAGE_SIZE always.
+    It also has test.csv, the truth of the test images. The RLE is at the data set's mask_size, also
+    where the images are smaller.
 
     Args:
         output_dir: a folder that does not exist yet, or is empty.
         num_train: number of training images, at least 1.
         num_test: number of test images, at least 1.
-        image_size: (height, width) of the JPEG files.
+        image_size: (height, width) of the JPEG files; None takes the data set's mask_size.
         seed: at least 0; the same seed writes the same bytes.
+        dataset: names classes and columns, and has the sizes and the order of the RLE.
+        progress: called with the number of images written, and of all.
 
     Raises:
         ValueError: an argument is out of range, or output_dir is a file or not empty.
     """
+    image_size = image_size or dataset.mask_size
     for name, value, least in (
         ("num_train", num_train, 1),
         ("num_test", num_test, 1),
@@ -271,13 +248,19 @@ def write_sample_data(output_dir, num_train=48, num_test=12, image_size=schema.I
     if tf.io.gfile.listdir(output_dir) if is_folder else tf.io.gfile.exists(output_dir):
         raise ValueError(f"{output_dir}: exists already, expected a new or an empty folder")
 
+    total, done = num_train + num_test, 0
     with files.written_whole(output_dir.rstrip("/")) as folder:
-        images = os.path.join(folder, schema.TRAIN_IMAGES)
-        filenames, rles = _write_images(images, num_train, image_size, seed, split=0)
-        annotations.write_csv(os.path.join(folder, schema.TRAIN_CSV), filenames, rles)
-
-        images = os.path.join(folder, schema.TEST_IMAGES)
-        filenames, rles = _write_images(images, num_test, image_size, seed, split=1)
-        annotations.write_csv(os.path.join(folder, schema.TEST_CSV), filenames, rles)
-        sample_submission = os.path.join(folder, schema.SAMPLE_SUBMISSION_CSV)
-        annotations.write_csv(sample_submission, filenames, [["1 1"] * 4] * num_test)
+        for split, (images, csv, count) in enumerate(
+            ((TRAIN_IMAGES, TRAIN_CSV, num_train), (TEST_IMAGES, TEST_CSV, num_test))
+        ):
+            written = []
+            images_dir = os.path.join(folder, images)
+            for entry in _write_images(images_dir, count, image_size, seed, split, dataset):
+                written.append(entry)
+                done += 1
+                progress(done, total)
+            filenames, rles = zip(*sorted(written))
+            write_csv(os.path.join(folder, csv), filenames, rles, dataset)
+        blank = [["1 1"] * dataset.num_classes] * num_test
+        sample_submission = os.path.join(folder, SAMPLE_SUBMISSION_CSV)
+        write_csv(sample_submission, filenames, blank, dataset)

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data import annotations
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE, SUBMISSION_SIZE
 
 # Of N images, in the order of the annotations: filenames [N]; dice float64 [N, 4] in [0, 1]; and,
@@ -31,8 +32,8 @@ def compare(submission, annotations_csv, annotations_size=IMAGE_SIZE):
         FileNotFoundError: a file is not there.
         ValueError: a file is malformed, or the images differ; those that do are named.
     """
-    truth = annotations.read_csv(annotations_csv, annotations_size)
-    predicted = annotations.read_csv(submission, SUBMISSION_SIZE).set_index("filename")
+    truth = annotations.read_csv(annotations_csv, CLOUDS, annotations_size)
+    predicted = annotations.read_csv(submission, CLOUDS, SUBMISSION_SIZE).set_index("filename")
     missing = truth["filename"][~truth["filename"].isin(predicted.index)]
     surplus = predicted.index[~predicted.index.isin(truth["filename"])]
     faults = [f"no rows for {name}, which {annotations_csv} has" for name in missing]

@@ -10,6 +10,7 @@ import tensorflow as tf
 from clouds_tf import figures, files, rle
 from clouds_tf.data import annotations
 from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.exploration import page, sections
 from clouds_tf.exploration.statistics import measure
 from clouds_tf.exploration.summary import summarize
@@ -44,7 +45,7 @@ def write_report(
         ValueError: the CSV is faulty, or no image can be read.
     """
     images_dir = os.path.join(data_dir, TRAIN_IMAGES)
-    table = annotations.read_csv(os.path.join(data_dir, TRAIN_CSV), mask_size)
+    table = annotations.read_csv(os.path.join(data_dir, TRAIN_CSV), CLOUDS, mask_size)
     if not tf.io.gfile.isdir(images_dir):
         raise FileNotFoundError(f"{images_dir}: no such folder")
     num_listed = len(table)

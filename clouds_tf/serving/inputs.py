@@ -115,5 +115,5 @@ def _read_sample(images_dir: str, sample: str, dataset: Dataset) -> Inputs:
 
 def read_sample_rows(sample: str, dataset: Dataset) -> Iterator[tuple[str, str]]:
     """Yields (file name, class name) of every row of a sample submission."""
-    for filename, class_name, _ in iterate_rows(sample):
+    for filename, class_name, _ in iterate_rows(sample, dataset):
         yield filename, class_name

@@ -34,7 +34,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
         dataset: names the columns.
     """
     if not _is_parquet(path):
-        csv_files.write_rows(path, rows)
+        csv_files.write_rows(path, rows, dataset)
         return
     import pyarrow
     from pyarrow import parquet

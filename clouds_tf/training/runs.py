@@ -13,7 +13,7 @@ import filelock
 import tensorflow as tf
 
 from clouds_tf.data import input_pipeline, shards
-from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.dataset import Dataset
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
@@ -176,11 +176,11 @@ def check_folds(records_dir: str, folds: Sequence[int]) -> None:
 
 
 def _num_folds(records_dir: str) -> int:
-    return int(shards.read_info(records_dir)["num_folds"])
+    return shards.read_info(records_dir).num_folds
 
 
 def _dataset(records_dir: str) -> Dataset:
-    return getattr(shards.read_info(records_dir), "dataset", CLOUDS)
+    return shards.read_info(records_dir).dataset
 
 
 @contextlib.contextmanager
@@ -278,7 +278,14 @@ def _feed(records_dir: str, run: Run, execution: Execution) -> Feed:
 
     def names(epoch: int, step: int) -> list[str]:
         return input_pipeline.batch_files(
-            records_dir, folds, recipe.batch_size, recipe.seed, epoch, step, cache=execution.cache
+            records_dir,
+            folds,
+            recipe.batch_size,
+            recipe.seed,
+            epoch,
+            step,
+            execution.cache,
+            recipe.image_size,
         )
 
     return Feed(training, validation, names)

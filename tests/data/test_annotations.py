@@ -1,3 +1,4 @@
+import dataclasses
 import gzip
 
 import numpy as np
@@ -5,8 +6,13 @@ import pytest
 from conftest import real_data
 
 from clouds_tf.data import annotations
-from clouds_tf.schema import CLASS_NAMES
+from clouds_tf.data.folds import split_into_folds
+from clouds_tf.data.geometry import check_geometry
+from clouds_tf.dataset import CLOUDS
 
+CLASS_NAMES = CLOUDS.class_names
+
+TINY = dataclasses.replace(CLOUDS, mask_size=(4, 5))
 HEADER = "Image_Label,EncodedPixels"
 
 
@@ -23,7 +29,7 @@ def _four(filename, *rles):
 def test_reads_one_row_per_image_in_the_order_of_the_classes(tmp_path):
     lines = _four("b.jpg", "1 2", "", "", "5 1 7 1") + _four("a_1.jpg", "", "3 3", "", "")
     path = _write(tmp_path, *lines[:4], *lines[:3:-1])
-    table = annotations.read_csv(path, (4, 5))
+    table = annotations.read_csv(path, TINY)
     assert table.columns.tolist() == ["filename", *CLASS_NAMES]
     assert table.values.tolist() == [
         ["b.jpg", "1 2", "", "", "5 1 7 1"],
@@ -53,23 +59,23 @@ def test_reads_one_row_per_image_in_the_order_of_the_classes(tmp_path):
 )
 def test_faults_are_named(tmp_path, lines, message):
     with pytest.raises(ValueError, match=f"train.csv.*{message}"):
-        annotations.read_csv(_write(tmp_path, *lines), (4, 5))
+        annotations.read_csv(_write(tmp_path, *lines), TINY)
 
 
 def test_a_fault_far_down_is_named_by_its_line(tmp_path):
     lines = [line for i in range(700) for line in _four(f"{i}.jpg", "1 1", "", "", "")]
     lines[2500] = "625.jpg_Fish,1"
     with pytest.raises(ValueError, match="line 2502: 625.jpg, Fish"):
-        annotations.read_csv(_write(tmp_path, *lines), (4, 5))
+        annotations.read_csv(_write(tmp_path, *lines), TINY)
 
 
 def test_rows_come_one_at_a_time_too(tmp_path):
     lines = [line for i in range(700) for line in _four(f"{i}.jpg", "1 1", "", "", "2 2")]
     path = _write(tmp_path, *lines)
-    rows = list(annotations.iterate_rows(path))
-    assert rows == [tuple(row) for row in annotations.read_rows(path).to_numpy().tolist()]
+    rows = list(annotations.iterate_rows(path, CLOUDS))
+    assert rows == [tuple(row) for row in annotations.read_rows(path, CLOUDS).to_numpy().tolist()]
     assert len(rows) == 2800 and rows[-1] == ("699.jpg", "Sugar", "2 2")
-    rows = annotations.iterate_rows(_write(tmp_path, *lines, "nonsense,"))
+    rows = annotations.iterate_rows(_write(tmp_path, *lines, "nonsense,"), CLOUDS)
     assert next(rows) == ("0.jpg", "Fish", "1 1")
     with pytest.raises(ValueError, match="train.csv, line 2802: got the label 'nonsense'"):
         list(rows)
@@ -78,22 +84,22 @@ def test_rows_come_one_at_a_time_too(tmp_path):
 def test_a_missing_column_is_named(tmp_path):
     path = _write(tmp_path, "a.jpg_Fish,", header="Image_Label,Pixels")
     with pytest.raises(ValueError, match="no column 'EncodedPixels', got 'Image_Label', 'Pixels'"):
-        annotations.read_csv(path)
+        annotations.read_csv(path, CLOUDS)
 
 
 def test_an_empty_or_missing_file_is_named(tmp_path):
     (tmp_path / "train.csv").write_text("")
     with pytest.raises(ValueError, match="train.csv: not a CSV file"):
-        annotations.read_csv(str(tmp_path / "train.csv"))
+        annotations.read_csv(str(tmp_path / "train.csv"), CLOUDS)
     with pytest.raises(FileNotFoundError, match="other.csv: no such file"):
-        annotations.read_csv(str(tmp_path / "other.csv"))
+        annotations.read_csv(str(tmp_path / "other.csv"), CLOUDS)
 
 
 def test_writing_and_reading_agree(tmp_path):
     path = str(tmp_path / "out.csv")
     rles = [["1 2", "", "3 4", ""], ["", "", "", "20 1"]]
-    annotations.write_csv(path, ["x.jpg", "y.jpg"], rles)
-    table = annotations.read_csv(path, (4, 5))
+    annotations.write_csv(path, ["x.jpg", "y.jpg"], rles, CLOUDS)
+    table = annotations.read_csv(path, TINY)
     assert table["filename"].tolist() == ["x.jpg", "y.jpg"]
     assert table[list(CLASS_NAMES)].values.tolist() == rles
     with open(path) as file:
@@ -106,30 +112,30 @@ def test_rows_that_fail_leave_no_file(tmp_path):
         raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
-        annotations.write_rows(str(tmp_path / "out.csv"), rows())
+        annotations.write_rows(str(tmp_path / "out.csv"), rows(), CLOUDS)
     assert not list(tmp_path.iterdir())
 
 
 def test_folds_are_even_in_every_class_and_repeatable():
     labels = np.random.default_rng(0).random((500, 4)) < [0.5, 0.43, 0.53, 0.68]
-    folds = annotations.split_into_folds(labels, 5, seed=3)
+    folds = split_into_folds(labels, 5, seed=3)
     assert set(folds) == set(range(5))
     for fold in range(5):
         members = labels[folds == fold]
         assert 90 <= len(members) <= 110
         np.testing.assert_allclose(members.mean(axis=0), labels.mean(axis=0), atol=0.06)
-    assert (folds == annotations.split_into_folds(labels, 5, seed=3)).all()
-    assert (folds != annotations.split_into_folds(labels, 5, seed=4)).any()
+    assert (folds == split_into_folds(labels, 5, seed=3)).all()
+    assert (folds != split_into_folds(labels, 5, seed=4)).any()
 
 
 @pytest.mark.parametrize("num_folds", [1, 11])
 def test_an_impossible_number_of_folds_is_refused(num_folds):
     with pytest.raises(ValueError, match=f"num_folds: got {num_folds}, expected 2 to 10"):
-        annotations.split_into_folds(np.ones((10, 4), bool), num_folds, seed=0)
+        split_into_folds(np.ones((10, 4), bool), num_folds, seed=0)
 
 
 def test_real_rows_pass():
-    table = annotations.read_csv(str(real_data("clouds_small") / "train.csv"))
+    table = annotations.read_csv(str(real_data("clouds_small") / "train.csv"), CLOUDS)
     assert len(table) == 1000
     assert table["filename"][0] == "0011165.jpg"
     assert table["Fish"][0].startswith("264918 937 266318 937 267718 937")
@@ -145,25 +151,25 @@ def test_unusual_files_are_read(tmp_path):
         gzip.compress(text.encode()),
     ):
         (tmp_path / "train.csv").write_bytes(content)
-        table = annotations.read_csv(str(tmp_path / "train.csv"), (4, 5))
+        table = annotations.read_csv(str(tmp_path / "train.csv"), TINY)
         assert table.values.tolist() == [["a.jpg", "1 2", "", "", ""]]
 
 
 def test_all_faults_are_found_and_the_other_images_kept(tmp_path):
     lines = _four("a.jpg", "1 2", "", "0 1", "x") + _four("b.jpg", "", "", "", "")[:2]
     path = _write(tmp_path, *lines, *_four("c.jpg", "", "", "", "1 1"), "c_Fish,", "d.jpg_Fog,")
-    table, names, faults = annotations.check_csv(path, (4, 5), exclude=["c"])
+    table, names, faults = annotations.check_csv(path, TINY, exclude=["c"])
     assert table["filename"].tolist() == ["c.jpg"] and names == {"a.jpg", "b.jpg", "c.jpg"}
     assert [fault.line for fault in faults] == [0, 4, 5, 13]
     assert "b.jpg has no row for Gravel, Sugar" in faults[0].reason
     with pytest.raises(ValueError, match="^5 faults:\n"):
-        annotations.read_csv(path, (4, 5))
+        annotations.read_csv(path, TINY)
 
 
 def test_commas_at_the_ends_of_rows_are_an_error(tmp_path):
     lines = [line + "," for line in _four("a.jpg", "1 2", "", "", "")]
     with pytest.raises(ValueError, match="train.csv: rows have more cells than the header"):
-        annotations.read_csv(_write(tmp_path, *lines), (4, 5))
+        annotations.read_csv(_write(tmp_path, *lines), TINY)
 
 
 def test_damaged_gzip_is_named(tmp_path):
@@ -173,13 +179,13 @@ def test_damaged_gzip_is_named(tmp_path):
     content[len(content) // 2] ^= 255
     path.write_bytes(content)
     with pytest.raises(ValueError, match="train.csv.gz: not a CSV file, or damaged"):
-        annotations.read_csv(str(path), (4, 5))
+        annotations.read_csv(str(path), TINY)
 
 
 def test_many_faults_are_counted_and_the_first_ones_listed(tmp_path):
     path = _write(tmp_path, *(f"{i}.jpg_Cirrus," for i in range(81)))
     with pytest.raises(ValueError, match="81 faults:") as error:
-        annotations.read_rows(path)
+        annotations.read_rows(path, CLOUDS)
     lines = str(error.value).splitlines()
     assert len(lines) == 12 and lines[-1] == "  and 71 more"
 
@@ -188,7 +194,7 @@ def test_many_faults_are_counted_and_the_first_ones_listed(tmp_path):
 def test_the_height_of_real_masks_shows(height, got):
     folder = {1400: "clouds_small/train.csv", 350: "clouds_full/train.csv.gz"}[height]
     path = real_data(folder.split("/")[0]) / folder.split("/")[1]
-    table = annotations.read_csv(str(path), (height, height * 3 // 2)).head(100)
-    annotations.check_geometry(table, (height, height * 3 // 2), "train.csv", "--mask_size")
+    table = annotations.read_csv(str(path), CLOUDS, (height, height * 3 // 2)).head(100)
+    check_geometry(table, CLOUDS, "train.csv", "--mask_size", (height, height * 3 // 2))
     with pytest.raises(ValueError, match=f"masks of {height} rows, got .*give .* with --mask_size"):
-        annotations.check_geometry(table, got, "train.csv", "--mask_size")
+        check_geometry(table, CLOUDS, "train.csv", "--mask_size", got)

@@ -11,9 +11,11 @@ from conftest import ENVIRONMENT, real_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clouds_tf.data import annotations, examples, input_pipeline, shards
+from clouds_tf.data import annotations, batching, examples, input_pipeline, shards
 from clouds_tf.data.examples import ENCODED_KEY
-from clouds_tf.schema import CLASS_NAMES
+from clouds_tf.dataset import CLOUDS
+
+CLASS_NAMES = CLOUDS.class_names
 
 SIZE = (28, 42)
 
@@ -44,6 +46,12 @@ def _training(records_dir, folds=(0, 1, 2), batch_size=5, epochs=1, **arguments)
     )
 
 
+def _write_one_shard(data_dir, records_dir):
+    shards.write_records(
+        str(data_dir), str(records_dir), CLOUDS, num_shards=1, num_folds=2, num_workers=1
+    )
+
+
 def test_folds_are_split(records_dir):
     assert input_pipeline.split_folds(records_dir, 1) == ([0, 2], [1])
     for fold in (-1, 3):
@@ -53,7 +61,7 @@ def test_folds_are_split(records_dir):
 
 @given(num_examples=st.integers(1, 500), batch_size=st.integers(1, 100))
 def test_batches_are_few_and_even(num_examples, batch_size):
-    sizes = input_pipeline.batch_sizes(num_examples, batch_size)
+    sizes = batching.batch_sizes(num_examples, batch_size)
     assert sum(sizes) == num_examples and len(sizes) == -(-num_examples // batch_size)
     assert 1 <= min(sizes) and max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
 
@@ -64,13 +72,13 @@ def test_batches_are_few_and_even(num_examples, batch_size):
     num_workers=st.integers(1, 6),
 )
 def test_the_slices_of_all_workers_are_the_batches(num_examples, batch_size, num_workers):
-    sizes = input_pipeline.batch_sizes(num_examples, batch_size)
+    sizes = batching.batch_sizes(num_examples, batch_size)
     if min(sizes) < num_workers:
         with pytest.raises(ValueError, match=f"batch_size: got {batch_size}, which makes batches"):
-            input_pipeline.slices(num_examples, batch_size, 0, num_workers)
+            batching.slices(num_examples, batch_size, 0, num_workers)
         return
     parts = [
-        input_pipeline.slices(num_examples, batch_size, worker, num_workers)
+        batching.slices(num_examples, batch_size, worker, num_workers)
         for worker in range(num_workers)
     ]
     shown = [i for batch in zip(*parts) for start, end in batch for i in range(start, end)]
@@ -98,7 +106,7 @@ def test_workers_together_see_what_one_sees(records_dir):
 
 def test_a_worker_decodes_its_own_examples_alone(data_dir, tmp_path):
     """Not one of the others: theirs are no JPEGs here."""
-    shards.write_records(str(data_dir), str(tmp_path), 1, num_folds=2, num_workers=1)
+    _write_one_shard(data_dir, tmp_path)
     path = next(tmp_path.glob("*.tfrecord"))
     records = [r.numpy() for r in tf.data.TFRecordDataset(str(path))]
     with tf.io.TFRecordWriter(str(path)) as writer:
@@ -242,7 +250,7 @@ def test_augmentation_can_be_left_out(records_dir):
 
 
 def test_masks_are_those_of_the_csv(data_dir, records_dir):
-    table = annotations.read_csv(str(data_dir / "train.csv")).set_index("filename")
+    table = annotations.read_csv(str(data_dir / "train.csv"), CLOUDS).set_index("filename")
     for size in (SIZE, (350, 525)):
         dataset = input_pipeline.validation_batches(records_dir, [0], SIZE, 2, mask_size=size)
         assert dataset.element_spec == (
@@ -251,8 +259,8 @@ def test_masks_are_those_of_the_csv(data_dir, records_dir):
         )
         found = sorted(m.tobytes() for _, masks in dataset.as_numpy_iterator() for m in masks)
         expected = []
-        for shard in shards.read_info(records_dir)["shards"]:
-            for record in tf.data.TFRecordDataset(f"{records_dir}/{shard['file']}"):
+        for shard in shards.read_info(records_dir).shards:
+            for record in tf.data.TFRecordDataset(f"{records_dir}/{shard.file}"):
                 parsed = examples.parse_example(record)
                 if parsed["fold"] == 0:
                     row = table.loc[parsed["filename"].numpy().decode()]
@@ -263,8 +271,8 @@ def test_masks_are_those_of_the_csv(data_dir, records_dir):
 
 def test_native_images_with_their_masks(tmp_path):
     folder = real_data("clouds_native")
-    shards.write_records(str(folder), str(tmp_path), 1, num_folds=2, num_workers=1)
-    table = annotations.read_csv(str(folder / "train.csv")).set_index("filename")
+    _write_one_shard(folder, tmp_path)
+    table = annotations.read_csv(str(folder / "train.csv"), CLOUDS).set_index("filename")
     dataset = input_pipeline.validation_batches(str(tmp_path), [0, 1], (320, 480), 2, (320, 480))
     ((images, masks),) = dataset.as_numpy_iterator()
     for filename, row in table.iterrows():

@@ -6,8 +6,9 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf import rle, schema
+from clouds_tf import rle
 from clouds_tf.data import annotations, sample_data
+from clouds_tf.dataset import CLOUDS
 
 SIZE = (70, 105)
 EVERYWHERE = np.array([[0.0, 0.0, 1400.0, 2100.0]])
@@ -35,7 +36,7 @@ def draw_scene(seed):
 
 
 def render(seed, boxes, gap=NO_GAP, size=(128, 192)):
-    scene = {"boxes": boxes, "gap": gap}
+    scene = sample_data.Scene(boxes, gap)
     return sample_data.render_image(np.random.default_rng(seed), scene, size)
 
 
@@ -72,11 +73,11 @@ def test_images_have_the_size_asked_for(folder):
 
 
 def test_rle_is_the_full_size_mask_of_the_scene(folder):
-    table = annotations.read_csv(str(folder / "train.csv")).set_index("filename")
+    table = annotations.read_csv(str(folder / "train.csv"), CLOUDS).set_index("filename")
     for index in range(3):
-        encoded = table.loc[sample_data._make_filename(7, 0, index), list(schema.CLASS_NAMES)]
-        masks = rle.decode(encoded.tolist(), schema.IMAGE_SIZE, schema.IMAGE_SIZE)
-        expected = sample_data.make_masks(draw_scene((7, 0, index)), schema.IMAGE_SIZE)
+        encoded = table.loc[sample_data._make_filename(7, 0, index), list(CLOUDS.class_names)]
+        masks = rle.decode(encoded.tolist(), CLOUDS.mask_size, CLOUDS.mask_size)
+        expected = sample_data.make_masks(draw_scene((7, 0, index)), CLOUDS.mask_size)
         np.testing.assert_array_equal(masks, expected)
 
 
@@ -104,8 +105,8 @@ def test_file_names_never_collide():
 
 def test_labels_have_the_proportions_of_the_competition():
     rng = np.random.default_rng(0)
-    drawn = [sample_data.draw_scene(rng)["boxes"] for _ in range(5000)]
-    presence = np.array([[name in boxes for name in schema.CLASS_NAMES] for boxes in drawn])
+    drawn = [sample_data.draw_scene(rng).boxes for _ in range(5000)]
+    presence = np.array([[name in boxes for name in CLOUDS.class_names] for boxes in drawn])
     expected = np.array([2781, 2365, 2939, 3751]) / 5546
     np.testing.assert_allclose(presence.mean(axis=0), expected, atol=0.025)
     counts = np.bincount(presence.sum(axis=1), minlength=5) / len(drawn)
@@ -116,7 +117,7 @@ def test_present_classes_have_masks_of_a_realistic_area():
     scenes = [draw_scene(seed) for seed in range(300)]
     masks = np.array([sample_data.make_masks(scene, SIZE) for scene in scenes])
     assert masks.dtype == np.uint8 and masks.max() == 1
-    present = np.array([[name in s["boxes"] for name in schema.CLASS_NAMES] for s in scenes])
+    present = np.array([[name in s.boxes for name in CLOUDS.class_names] for s in scenes])
     np.testing.assert_array_equal(masks.any(axis=(2, 3)), present)
     # Of the real images, a mask that is not empty covers 0.25 to 0.32, depending on the class.
     assert 0.22 < masks[present].mean() < 0.35
@@ -127,10 +128,10 @@ def test_present_classes_have_masks_of_a_realistic_area():
 def test_the_gap_is_black_and_unlabelled():
     shares = []
     for seed in range(10):
-        boxes = {name: EVERYWHERE for name in schema.CLASS_NAMES}
-        gap = draw_scene(seed)["gap"]
+        boxes = {name: EVERYWHERE for name in CLOUDS.class_names}
+        gap = draw_scene(seed).gap
         black = (render(seed, boxes, gap, SIZE) == 0).all(axis=-1)
-        for mask in sample_data.make_masks({"boxes": boxes, "gap": gap}, SIZE):
+        for mask in sample_data.make_masks(sample_data.Scene(boxes, gap), SIZE):
             np.testing.assert_array_equal(mask, ~black)
         shares.append(black.mean())
     assert 0.09 < np.mean(shares) < 0.13
@@ -146,7 +147,7 @@ def test_textures_differ():
     described = np.array(
         [
             [describe(render(seed, {name: EVERYWHERE})) for seed in range(6)]
-            for name in schema.CLASS_NAMES
+            for name in CLOUDS.class_names
         ]
     )
     described /= described.std(axis=(0, 1))
@@ -156,10 +157,10 @@ def test_textures_differ():
     np.testing.assert_array_equal(distance.argmin(axis=-1), expected)
 
 
-@pytest.mark.parametrize("name", schema.CLASS_NAMES)
+@pytest.mark.parametrize("name", CLOUDS.class_names)
 def test_clouds_lie_where_they_are_labelled(name):
     boxes = {name: np.array([[300.0, 400.0, 1100.0, 1700.0]])}
-    label = sample_data.make_masks({"boxes": boxes, "gap": NO_GAP}, (128, 192)).any(axis=0)
+    label = sample_data.make_masks(sample_data.Scene(boxes, NO_GAP), (128, 192)).any(axis=0)
     # The same seed without clouds is the same sea.
     clouds = (render(0, boxes).astype(float) - render(0, {})).mean(axis=-1)
     assert clouds[label].mean() > 10
@@ -168,8 +169,8 @@ def test_clouds_lie_where_they_are_labelled(name):
 
 def test_the_scene_is_the_same_at_every_size():
     scene = draw_scene(3)
-    small = render(3, **scene, size=SIZE)
-    large = render(3, **scene, size=(280, 420))
+    small = render(3, scene.boxes, scene.gap, size=SIZE)
+    large = render(3, scene.boxes, scene.gap, size=(280, 420))
     reduced = tf.image.resize(large, SIZE, antialias=True).numpy()
     assert np.abs(reduced - small).mean() < 3
 
@@ -183,16 +184,15 @@ def test_what_exists_is_refused_and_left_alone(tmp_path, taken):
     assert read_tree(tmp_path) == {taken: b"mine"}
 
 
-def test_an_interrupted_run_leaves_nothing(tmp_path, monkeypatch):
+def test_an_interrupted_run_leaves_nothing(tmp_path):
     written = []
 
-    def interrupt(path, filenames, rles):
+    def interrupt(done, total):
         written.extend(tmp_path.rglob("*.jpg"))
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(annotations, "write_csv", interrupt)
     with pytest.raises(KeyboardInterrupt):
-        sample_data.write_sample_data(str(tmp_path / "data"), 1, 1, SIZE)
+        sample_data.write_sample_data(str(tmp_path / "data"), 1, 1, SIZE, progress=interrupt)
     assert len(written) == 1
     assert not list(tmp_path.iterdir())
 

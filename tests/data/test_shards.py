@@ -1,3 +1,4 @@
+import dataclasses
 import json
 import os
 import re
@@ -14,7 +15,9 @@ from conftest import ENVIRONMENT
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.examples import ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
-from clouds_tf.schema import CLASS_NAMES
+from clouds_tf.dataset import CLOUDS
+
+CLASS_NAMES = CLOUDS.class_names
 
 
 def _read(records_dir):
@@ -29,7 +32,7 @@ def _read(records_dir):
 
 
 def test_records_hold_every_image_untouched(data_dir, records_dir):
-    table = annotations.read_csv(str(data_dir / "train.csv"))
+    table = annotations.read_csv(str(data_dir / "train.csv"), CLOUDS)
     found = _read(records_dir)
     assert set(found) == set(table["filename"])
     for row in table.to_dict("records"):
@@ -48,17 +51,18 @@ def test_records_hold_every_image_untouched(data_dir, records_dir):
 def test_info_counts_what_the_shards_hold(records_dir):
     info = shards.read_info(records_dir)
     found = _read(records_dir).values()
-    assert info["num_examples"] == 12 and info["num_folds"] == 3 and len(info["shards"]) == 4
-    for shard in info["shards"]:
-        folds = [f[FOLD_KEY].int64_list.value[0] for name, f in found if name == shard["file"]]
-        assert shard["num_examples"] == len(folds)
-        assert shard["folds"] == {str(fold): folds.count(fold) for fold in set(folds)}
+    assert info.num_examples == 12 and info.num_folds == 3 and len(info.shards) == 4
+    for shard in info.shards:
+        folds = [f[FOLD_KEY].int64_list.value[0] for name, f in found if name == shard.file]
+        assert shard.num_examples == len(folds)
+        assert shard.folds == {fold: folds.count(fold) for fold in set(folds)}
     # Ordered by fold, so that most of them are of one fold.
-    assert sum(len(shard["folds"]) for shard in info["shards"]) <= 4 + 3 - 1
+    assert sum(len(shard.folds) for shard in info.shards) <= 4 + 3 - 1
 
 
 def test_the_same_bytes_whatever_the_number_of_processes(data_dir, records_dir, tmp_path):
-    shards.write_records(str(data_dir), str(tmp_path), num_shards=4, num_folds=3, num_workers=2)
+    arguments = {"num_shards": 4, "num_folds": 3, "num_workers": 2}
+    shards.write_records(str(data_dir), str(tmp_path), CLOUDS, **arguments)
     for name in os.listdir(records_dir):
         with open(os.path.join(records_dir, name), "rb") as one:
             assert one.read() == (tmp_path / name).read_bytes(), name
@@ -67,9 +71,7 @@ def test_the_same_bytes_whatever_the_number_of_processes(data_dir, records_dir, 
 
 
 def test_images_can_be_reduced(data_dir, tmp_path):
-    shards.write_records(
-        str(data_dir), str(tmp_path), 1, num_folds=2, image_size=(70, 105), num_workers=1
-    )
+    _write(data_dir, str(tmp_path), num_shards=1, image_size=(70, 105))
     for name, (_, feature) in _read(tmp_path).items():
         parsed = examples.parse_example(
             tf.train.Example(features=tf.train.Features(feature=feature)).SerializeToString()
@@ -90,9 +92,10 @@ def broken(tmp_path):
     return folder, str(tmp_path / "records")
 
 
-def _write(folder, output_dir, **arguments):
+def _write(folder, output_dir, mask_size=CLOUDS.mask_size, **arguments):
     arguments = {"num_shards": 2, "num_folds": 2, "num_workers": 1, **arguments}
-    return shards.write_records(str(folder), output_dir, **arguments)
+    dataset = dataclasses.replace(CLOUDS, mask_size=mask_size)
+    return shards.write_records(str(folder), output_dir, dataset, **arguments)
 
 
 def _an_image(folder):
@@ -125,7 +128,7 @@ def test_no_records_without_annotations(broken):
 
 
 def test_no_more_shards_than_images_unless_asked_for(broken):
-    assert len(_write(*broken, num_shards=None)["shards"]) == 3
+    assert len(_write(*broken, num_shards=None).shards) == 3
 
 
 def test_more_shards_than_images_are_refused(broken):
@@ -138,7 +141,7 @@ def test_info_of_another_version_is_refused(broken):
     path = os.path.join(broken[1], shards.INFO_FILE)
     with open(path) as file:
         info = json.load(file)
-    for key, value in (("schema_version", 99), ("class_names", ["Cirrus"])):
+    for key, value in (("schema_version", 99),):
         with open(path, "w") as file:
             json.dump({**info, key: value}, file)
         with pytest.raises(ValueError, match=f"dataset_info.json: {key}: got .*, expected"):
@@ -147,7 +150,7 @@ def test_info_of_another_version_is_refused(broken):
 
 def test_a_missing_shard_is_named(broken):
     info = _write(*broken)
-    os.remove(os.path.join(broken[1], info["shards"][1]["file"]))
+    os.remove(os.path.join(broken[1], info.shards[1].file))
     with pytest.raises(FileNotFoundError, match="clouds-00001-of-00002.tfrecord: no such shard"):
         shards.read_info(broken[1])
 
@@ -160,11 +163,12 @@ def _contents(folder):
 _STOPS_AFTER_A_SHARD = """
 import os, signal
 from clouds_tf.data import shards
+from clouds_tf.dataset import CLOUDS
 
 def progress(done, total):
     os.kill(os.getpid(), signal.SIGKILL)
 
-shards.write_records(*{folders}, num_workers=1, progress=progress, **{arguments})
+shards.write_records(*{folders}, CLOUDS, num_workers=1, progress=progress, **{arguments})
 """
 
 
@@ -172,7 +176,7 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
     """SIGKILL in the middle, then again: byte for byte what an undisturbed run writes."""
     arguments = {"num_shards": 6, "num_folds": 3, "image_size": (70, 105)}
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    shards.write_records(str(data_dir), str(whole), num_workers=1, **arguments)
+    shards.write_records(str(data_dir), str(whole), CLOUDS, num_workers=1, **arguments)
     code = _STOPS_AFTER_A_SHARD.format(folders=[str(data_dir), str(killed)], arguments=arguments)
     child = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True)
     assert child.returncode == -signal.SIGKILL, child.stderr
@@ -180,7 +184,7 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
     kept = {path: path.stat().st_ino for path in killed.glob("clouds*.tfrecord")}
     assert 1 <= len(kept) < 6
     (killed / ".123.clouds-00005-of-00006.tfrecord").write_bytes(b"half")
-    shards.write_records(str(data_dir), str(killed), num_workers=1, **arguments)
+    shards.write_records(str(data_dir), str(killed), CLOUDS, num_workers=1, **arguments)
     assert _contents(killed) == _contents(whole)
     assert all(path.stat().st_ino == inode for path, inode in kept.items())
 
@@ -188,7 +192,7 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
 def test_a_finished_shard_is_written_again_when_it_or_its_source_changed(broken):
     folder, output_dir = broken
     info = _write(folder, output_dir)
-    paths = [os.path.join(output_dir, shard["file"]) for shard in info["shards"]]
+    paths = [os.path.join(output_dir, shard.file) for shard in info.shards]
     before = [os.stat(path).st_ino for path in paths]
     assert _write(folder, output_dir) == info
     assert [os.stat(path).st_ino for path in paths] == before
@@ -199,7 +203,7 @@ def test_a_finished_shard_is_written_again_when_it_or_its_source_changed(broken)
     assert _write(folder, output_dir) == info
     after = [os.stat(path).st_ino for path in paths]
     assert after[0] != before[0] and after[1] == before[1]
-    assert _write(folder, output_dir, image_size=(14, 21))["shards"] != info["shards"]
+    assert _write(folder, output_dir, image_size=(14, 21)).shards != info.shards
 
 
 def _break_everything(folder):
@@ -247,7 +251,7 @@ def test_faulty_images_can_be_skipped(all_broken):
     folder, output_dir, expected = all_broken
     for _ in range(2):  # the second time from finished shards
         info = _write(folder, str(output_dir), on_error="skip")
-        assert info["num_examples"] == 2 == len(_read(output_dir)) and info["num_rejected"] == 8
+        assert info.num_examples == 2 == len(_read(output_dir)) and info.num_rejected == 8
         lines = (output_dir / "rejected.csv").read_text().splitlines()
         assert lines[0] == "file,line,reason" and len(lines) == 9
     shards.verify_records(str(output_dir))
@@ -259,7 +263,7 @@ def test_grey_and_cmyk_images_are_kept(broken):
     image = PIL.Image.open(first)
     image.convert("L").save(first)
     image.convert("CMYK").save(second)
-    assert _write(folder, output_dir, image_size=(14, 21))["num_examples"] == 3
+    assert _write(folder, output_dir, image_size=(14, 21)).num_examples == 3
 
 
 def test_folds_are_written_and_taken(data_dir, tmp_path):
@@ -269,7 +273,7 @@ def test_folds_are_written_and_taken(data_dir, tmp_path):
     assert lines[0] == "filename,fold" and len(lines) == 13
     _write(data_dir, str(two), seed=5, folds_csv=str(one / "folds.csv"))
     assert (two / "folds.csv").read_text().splitlines() == lines
-    assert shards.read_info(str(two))["num_folds"] == 3
+    assert shards.read_info(str(two)).num_folds == 3
     (one / "folds.csv").write_text("\n".join([*lines[:4], "b.jpg,x"]))
     with pytest.raises(ValueError, match="10 faults:.*\n.*line 5: got the fold 'x'"):
         _write(data_dir, str(two), folds_csv=str(one / "folds.csv"))
@@ -354,13 +358,13 @@ def test_masks_of_another_size_are_noticed(tmp_path):
     with pytest.raises(ValueError, match="train.csv: .* masks of 1400 rows, got 2100x1400.*--mask"):
         _write(folder, str(tmp_path / "r"), mask_size=(2100, 1400))
     csv = folder / "train.csv"
-    table = annotations.read_csv(str(csv))
+    table = annotations.read_csv(str(csv), CLOUDS)
     small = rle.resize(table[list(CLASS_NAMES)].to_numpy(object).tolist(), (1400, 2100), (350, 525))
     decoded = [[text.decode() for text in row] for row in small.numpy()]
-    annotations.write_csv(str(csv), table["filename"], decoded)
+    annotations.write_csv(str(csv), table["filename"], decoded, CLOUDS)
     with pytest.raises(ValueError, match="train.csv: the runs are those of masks of 350 rows"):
         _write(folder, str(tmp_path / "r"))
-    assert _write(folder, str(tmp_path / "r"), mask_size=(350, 525))["num_examples"] == 8
+    assert _write(folder, str(tmp_path / "r"), mask_size=(350, 525)).num_examples == 8
 
 
 @pytest.mark.parametrize("content", ["", "[]", '{"num_examples": 3', '{"num_folds": 5}'])
@@ -376,7 +380,7 @@ def test_a_damaged_info_is_named(broken, content):
 def test_a_damaged_shard_is_named(broken):
     info = _write(*broken)
     assert shards.verify_records(broken[1]) == info
-    path = os.path.join(broken[1], info["shards"][1]["file"])
+    path = os.path.join(broken[1], info.shards[1].file)
     with open(path, "r+b") as file:
         file.seek(50)
         file.write(b"damage")

@@ -4,12 +4,13 @@ from conftest import real_data
 from scipy import stats
 
 from clouds_tf.data import annotations
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation.score import Comparison, compare, intervals, table, worst_images
 
 
 def _write(tmp_path, name, filenames, rles):
     path = str(tmp_path / name)
-    annotations.write_csv(path, filenames, rles)
+    annotations.write_csv(path, filenames, rles, CLOUDS)
     return path
 
 
@@ -63,7 +64,7 @@ def test_rle_beyond_the_submission_is_refused(tmp_path):
 def test_all_blank_on_the_real_rows(tmp_path):
     """Of the whole training set .4665 of the rows are blank; these are a thousand of its images."""
     truth = str(real_data("clouds_small") / "train.csv")
-    filenames = annotations.read_rows(truth)["filename"].unique()
+    filenames = annotations.read_rows(truth, CLOUDS)["filename"].unique()
     blank = _write(tmp_path, "blank.csv", filenames, [[""] * 4] * len(filenames))
     found = compare(blank, truth)
     assert found.dice.mean() == pytest.approx(0.4665, abs=0.02)

@@ -12,6 +12,7 @@ from conftest import run_tool
 
 from clouds_tf import figures
 from clouds_tf.data import annotations
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.exploration import page, report
 from clouds_tf.schema import CLASS_NAMES
 
@@ -173,7 +174,7 @@ def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only):
 def test_a_folder_without_masks(data_dir, tmp_path, drawn_only):
     folder, images = _copy(data_dir, tmp_path / "data")
     names = [image.name for image in images]
-    annotations.write_csv(str(folder / "train.csv"), names, [[""] * 4] * len(names))
+    annotations.write_csv(str(folder / "train.csv"), names, [[""] * 4] * len(names), CLOUDS)
     report.write_report(str(folder), str(tmp_path / "out"))
     assert "There are no masks." in (tmp_path / "out" / "report.html").read_text()
 

@@ -7,6 +7,7 @@ from conftest import real_data
 
 from clouds_tf import rle
 from clouds_tf.data import annotations
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.exploration import findings, statistics
 from clouds_tf.exploration.statistics import GRID
 from clouds_tf.exploration.summary import summarize
@@ -229,7 +230,7 @@ def test_correlation_is_pearsons_and_none_where_a_class_never_varies(measured):
 
 def test_real_rows_equal_those_of_opencv():
     folder = real_data("clouds_native")
-    table = annotations.read_csv(str(folder / "train.csv"))
+    table = annotations.read_csv(str(folder / "train.csv"), CLOUDS)
     found = statistics.measure(table, str(folder / "train_images"))
     for row in found.rows.itertuples():
         encoded = table.set_index("filename").loc[row.filename, row[2]]

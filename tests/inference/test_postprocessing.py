@@ -95,7 +95,7 @@ def test_equals_opencv_and_numpy_everywhere():
 )
 def test_equals_opencv_and_numpy_on_real_masks(fields):
     folder = real_data("clouds_small")
-    table = annotations.read_rows(str(folder / "train.csv")).head(16)
+    table = annotations.read_rows(str(folder / "train.csv"), CLOUDS).head(16)
     truth = rle.decode(table["rle"].tolist(), (1400, 2100), (350, 525)).numpy()
     truth = truth.reshape(4, 4, 350, 525).transpose(0, 2, 3, 1)
     # Real outlines, ragged as those of a network are.

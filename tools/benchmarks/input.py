@@ -23,6 +23,7 @@ from clouds_tf import rle, schema
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.augmentation import AUGMENTATIONS
 from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.dataset import CLOUDS
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
 
@@ -39,7 +40,7 @@ BATCH_SIZE = 16
 
 def make_data(source, folder, num_images):
     """Writes a folder of data of num_images links to the images of another."""
-    table = annotations.read_csv(os.path.join(source, schema.TRAIN_CSV))
+    table = annotations.read_csv(os.path.join(source, schema.TRAIN_CSV), CLOUDS)
     rows = [table.iloc[i % len(table)] for i in range(num_images)]
     names = [f"{i:04d}_{row['filename']}" for i, row in enumerate(rows)]
     os.makedirs(os.path.join(folder, schema.TRAIN_IMAGES))
@@ -49,7 +50,7 @@ def make_data(source, folder, num_images):
             os.path.join(folder, schema.TRAIN_IMAGES, name),
         )
     rles = [[row[c] for c in schema.CLASS_NAMES] for row in rows]
-    annotations.write_csv(os.path.join(folder, schema.TRAIN_CSV), names, rles)
+    annotations.write_csv(os.path.join(folder, schema.TRAIN_CSV), names, rles, CLOUDS)
 
 
 def numpy_decode(string):
@@ -65,7 +66,7 @@ class Generator(tf.keras.utils.Sequence):
 
     def __init__(self, data_dir, size):
         super().__init__()
-        table = annotations.read_csv(os.path.join(data_dir, schema.TRAIN_CSV))
+        table = annotations.read_csv(os.path.join(data_dir, schema.TRAIN_CSV), CLOUDS)
         self.folder = os.path.join(data_dir, schema.TRAIN_IMAGES)
         self.rows = table.to_dict("records")
         self.size = size
@@ -149,7 +150,7 @@ def measure_turn(reader, seconds):
 def read_jpegs(records_dir):
     """The JPEGs of a folder of records."""
     info = shards.read_info(records_dir)
-    paths = [os.path.join(records_dir, shard["file"]) for shard in info["shards"]]
+    paths = [os.path.join(records_dir, shard.file) for shard in info.shards]
     return [examples.parse_example(r)["encoded"].numpy() for r in tf.data.TFRecordDataset(paths)]
 
 
@@ -171,12 +172,12 @@ def print_memory(records_dir, size, num_images, epochs):
 
 def print_parts(records_dir, size):
     """Prints the CPU time of each part of the work on one image, each by itself."""
-    shard = shards.read_info(records_dir)["shards"][0]
-    path = os.path.join(records_dir, shard["file"])
+    shard = shards.read_info(records_dir).shards[0]
+    path = os.path.join(records_dir, shard.file)
     serialized = next(iter(tf.data.TFRecordDataset(path)))
     record = examples.parse_example(serialized)
     runs = tf.cast(record["runs"], tf.int32)
-    example = input_pipeline.load_example(record, size, size)
+    example = input_pipeline.load_example(record, size, size, 4)
     seeds = [tf.constant([i, 0]) for i in range(8)]  # half of them warp
     augmented = [name for name in AUGMENTATIONS if name != "none"]
     parts = {
@@ -190,7 +191,7 @@ def print_parts(records_dir, size):
             [(runs, schema.NUM_CLASSES, record["mask_size"])],
         ),
         "load_example (both, and classes last)": (
-            tf.function(lambda record: input_pipeline.load_example(record, size, size)),
+            tf.function(lambda record: input_pipeline.load_example(record, size, size, 4)),
             [(record,)],
         ),
         **{
@@ -223,7 +224,13 @@ def main():
         make_data(os.path.abspath(source), data, num_images)
         for records_dir, image_size in ((native, None), (reduced, size)):
             shards.write_records(
-                data, records_dir, 4, num_folds=2, image_size=image_size, num_workers=1
+                data,
+                records_dir,
+                CLOUDS,
+                num_shards=4,
+                num_folds=2,
+                image_size=image_size,
+                num_workers=1,
             )
         print_memory(native, size, num_images, flags.FLAGS.memory_epochs)
         print_parts(native, size)

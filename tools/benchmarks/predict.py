@@ -179,7 +179,7 @@ def print_latency(folder):
 def agreement(folder):
     """The mean Dice between the masks of the peer and those of ours in float32."""
     strings = [
-        [row[2] for row in annotations.iterate_rows(os.path.join(folder, f"{name}.csv"))]
+        [row[2] for row in annotations.iterate_rows(os.path.join(folder, f"{name}.csv"), CLOUDS)]
         for name in ("peer", "float32")
     ]
     return float(tf.reduce_mean(rle.dice(*strings)))

@@ -19,6 +19,7 @@ from absl import flags
 from benchmarks import print_table
 
 from clouds_tf.data import sample_data, shards
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.schema import SUBMISSION_SIZE
 
 flags.DEFINE_string("records_dir", None, "Shards, of make_tfrecords; None draws sample images.")
@@ -92,7 +93,7 @@ def main():
             # A fifth is held out.
             num_train = FLAGS.num_images * 5 // 4
             sample_data.write_sample_data(data_dir, num_train, 1, SUBMISSION_SIZE)
-            shards.write_records(data_dir, records_dir)
+            shards.write_records(data_dir, records_dir, CLOUDS)
         for batch_size in map(int, FLAGS.batch_sizes):
             alone = None
             for num_workers in (1, 2):

@@ -1,0 +1,140 @@
+"""Even batches of an epoch, and the part of each that one of several workers decodes."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Sequence
+
+import numpy as np
+import tensorflow as tf
+
+
+def batch_sizes(num_examples: int, batch_size: int) -> list[int]:
+    """Divides examples into the fewest batches of at most batch_size, as even as can be.
+
+    Of 33 images and a batch size of 32 come batches of 16 and 17: a last batch of one would be a
+    whole step on one image, and would leave all replicas but one without any.
+
+    Returns:
+        A list of whole numbers that differ by at most 1, and add up to num_examples.
+    """
+    return [end - start for start, end in slices(num_examples, batch_size)]
+
+
+def slices(
+    num_examples: int, batch_size: int, worker: int = 0, num_workers: int = 1
+) -> list[tuple[int, int]]:
+    """Computes one worker's part of each batch, where several workers share each batch.
+
+    Args:
+        num_examples: number of examples in an epoch, at least 1.
+        batch_size: the most examples in a batch, over all workers; see `batch_sizes`.
+        worker: number of the worker, from 0.
+        num_workers: number of workers; their parts are as even as can be.
+
+    Returns:
+        A list of (start, end), the positions in the epoch, one pair for each batch.
+
+    Raises:
+        ValueError: there are no examples, no such worker, or less than one example for each worker
+            in a batch.
+    """
+    if num_examples < 1:
+        raise ValueError("folds: got folds without images, expected at least one image")
+    if batch_size < 1:
+        raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
+    if not 0 <= worker < num_workers:
+        raise ValueError(f"worker: got {worker}, expected 0 to {num_workers - 1}")
+    steps = math.ceil(num_examples / batch_size)
+    if num_examples // steps < num_workers:
+        raise ValueError(
+            f"batch_size: got {batch_size}, which makes batches of {num_examples // steps} of the "
+            f"{num_examples} images, expected at least one image for each of {num_workers} workers"
+        )
+    bounds = [num_examples * i // steps for i in range(steps + 1)]
+    return [
+        (
+            start + (end - start) * worker // num_workers,
+            start + (end - start) * (worker + 1) // num_workers,
+        )
+        for start, end in zip(bounds, bounds[1:])
+    ]
+
+
+def take(dataset: tf.data.Dataset, positions: Sequence[Sequence[int]]) -> tf.data.Dataset:
+    """Takes the elements at some positions of a dataset, before they are decoded.
+
+    Args:
+        dataset: the elements of an epoch, in order.
+        positions: the positions to take, batch by batch, in ascending order.
+    """
+    flat = [position for batch in positions for position in batch]
+    taken = np.zeros(flat[-1] + 1, bool)
+    taken[flat] = True
+    if taken.all():
+        return dataset
+    numbered = dataset.take(len(taken)).enumerate()
+    return numbered.filter(lambda i, _: tf.gather(taken, i)).map(lambda _, element: element)
+
+
+def batch_pairs(
+    examples: tf.data.Dataset, sizes: Sequence[int], initial_step: int = 0
+) -> tf.data.Dataset:
+    """Batches the (image, mask) pairs of examples.
+
+    Args:
+        examples: dicts with image and mask, from the first one of batch `initial_step`.
+        sizes: number of examples in each batch of an epoch; they repeat in every epoch.
+        initial_step: number of the first batch within its epoch.
+    """
+    pairs = examples.map(lambda example: (example["image"], example["mask"]))
+    return pairs.batch(max(sizes)).rebatch([*sizes[initial_step:], *sizes[:initial_step]])
+
+
+@dataclasses.dataclass(frozen=True)
+class MixedPart:
+    """One worker's part of a batch whose examples are mixed with their predecessors.
+
+    The predecessor of the first example of the batch is the last one.
+
+    Attributes:
+        positions: positions in the epoch of the worker's examples and, with several workers, of the
+            predecessor of the first one; ascending.
+        places: the same, counted from the start of the batch.
+        batch_size: number of examples in the whole batch.
+        first: index in `positions` of the worker's first example.
+        size: number of the worker's examples.
+    """
+
+    positions: tuple[int, ...]
+    places: tuple[int, ...]
+    batch_size: int
+    first: int
+    size: int
+
+
+def mixed_parts(
+    num_examples: int, batch_size: int, worker: int = 0, num_workers: int = 1
+) -> list[MixedPart]:
+    """Computes what one worker decodes for each batch that is mixed.
+
+    Args and errors are those of `slices`.
+    """
+    parts = []
+    for (start, end), (first, last) in zip(
+        slices(num_examples, batch_size),
+        slices(num_examples, batch_size, worker, num_workers),
+    ):
+        partner = first - 1 if first > start else end - 1
+        positions = sorted({*range(first, last), partner})
+        parts.append(
+            MixedPart(
+                positions=tuple(positions),
+                places=tuple(position - start for position in positions),
+                batch_size=end - start,
+                first=positions.index(first),
+                size=last - first,
+            )
+        )
+    return parts

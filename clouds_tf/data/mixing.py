@@ -1,0 +1,107 @@
+"""(images, masks, seed) -> images and masks: random mixes of the examples of one batch.
+
+All of them are stateless, and an example is mixed with the one before it in the batch alone: so
+workers that share a batch can mix their parts as if one had the whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+Mix = Callable[..., tuple[tf.Tensor, tf.Tensor]]
+
+
+def mixup(
+    images: tf.Tensor,
+    masks: tf.Tensor,
+    seed: Any,
+    places: Any = None,
+    batch_size: Any = None,
+    alpha: float = 0.2,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Blends each example of a batch with the one before it, the first with the last.
+
+    Args:
+        images: uint8 [B, h, w, 3].
+        masks: uint8 [B, h, w, C] of {0, 1}.
+        seed: int [2].
+        places: int [B], the place of each example in a batch of which these are a part; None for
+            the whole batch.
+        batch_size: number of examples in that batch.
+        alpha: parameter of the Beta distribution of the share, drawn for each example.
+
+    Returns:
+        Float32 images 0..255 and float32 masks 0..1, of the same shapes.
+    """
+    batch_size = tf.shape(images)[0] if batch_size is None else batch_size
+    share = _beta([batch_size], alpha, seed)
+    share = tf.reshape(share if places is None else tf.gather(share, places), [-1, 1, 1, 1])
+
+    def blend(x: tf.Tensor) -> tf.Tensor:
+        x = tf.cast(x, tf.float32)
+        other = tf.roll(x, 1, axis=0)
+        return other + share * (x - other)  # where both are 1 it is 1, and not a little more
+
+    return blend(images), blend(masks)
+
+
+def cutmix(
+    images: tf.Tensor,
+    masks: tf.Tensor,
+    seed: Any,
+    places: Any = None,
+    batch_size: Any = None,
+    alpha: float = 1.0,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Pastes a rectangle of each example of a batch into the next one, with its mask.
+
+    Args:
+        images: uint8 [B, h, w, 3].
+        masks: uint8 [B, h, w, C] of {0, 1}.
+        seed: int [2].
+        places: int [B], the place of each example in a batch of which these are a part; None for
+            the whole batch.
+        batch_size: number of examples in that batch.
+        alpha: parameter of the Beta distribution of the rectangle's share, drawn for each example.
+
+    Returns:
+        Images and masks of the same shapes and dtypes.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    height, width = tf.unstack(tf.shape(images)[1:3])
+    batch_size = tf.shape(images)[0] if batch_size is None else batch_size
+    side = tf.sqrt(1 - _beta([batch_size], alpha, seeds[0]))[:, tf.newaxis]
+    center = tf.random.stateless_uniform([2, batch_size, 1], seeds[1])
+    if places is not None:
+        side, center = tf.gather(side, places), tf.gather(center, places, axis=1)
+
+    def inside(length: tf.Tensor, place: tf.Tensor) -> tf.Tensor:
+        pixels = (tf.range(length, dtype=tf.float32) + 0.5) / tf.cast(length, tf.float32)
+        return tf.abs(pixels - place) < side / 2
+
+    pasted = inside(height, center[0])[:, :, tf.newaxis] & inside(width, center[1])[:, tf.newaxis]
+    pasted = pasted[..., tf.newaxis]
+    mixed_images, mixed_masks = (
+        tf.where(pasted, tf.roll(x, 1, axis=0), x) for x in (images, masks)
+    )
+    return mixed_images, mixed_masks
+
+
+def _unmixed(
+    images: tf.Tensor, masks: tf.Tensor, seed: Any, places: Any = None, batch_size: Any = None
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Leaves a batch as it is."""
+    return images, masks
+
+
+def _beta(shape: Sequence[Any], alpha: float, seed: Any) -> tf.Tensor:
+    """Beta(alpha, alpha), float32 of that shape."""
+    one, other = tf.unstack(tf.random.stateless_gamma([2, *shape], seed, alpha))
+    # Both are 0 to the last bit once in a while, if alpha is small.
+    return (one + 1e-30) / (one + other + 2e-30)
+
+
+MIXES: dict[str, Mix] = {"none": _unmixed, "mixup": mixup, "cutmix": cutmix}

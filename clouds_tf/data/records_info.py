@@ -1,0 +1,190 @@
+"""What a folder of TFRecords holds: dataset_info.json, written, read and verified."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+import os
+from collections.abc import Collection
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf import files
+from clouds_tf.data.examples import SCHEMA_VERSION
+from clouds_tf.data.faults import Fault, raise_faults
+from clouds_tf.dataset import CLOUDS, Dataset
+
+INFO_FILE = "dataset_info.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Shard:
+    """One file of TFRecords.
+
+    Attributes:
+        file: name of the file in its folder.
+        num_examples: number of images in it.
+        folds: number of images by fold; folds without images are left out.
+        num_bytes: length of the file.
+        sha256: its SHA-256 in hexadecimal digits.
+    """
+
+    file: str
+    num_examples: int
+    folds: dict[int, int]
+    num_bytes: int
+    sha256: str
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-like dict that `from_json` reads."""
+        return {**dataclasses.asdict(self), "folds": {str(k): n for k, n in self.folds.items()}}
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Shard:
+        """Reads what `to_json` wrote."""
+        return cls(**{**fields, "folds": {int(k): n for k, n in fields["folds"].items()}})
+
+
+@dataclasses.dataclass(frozen=True)
+class RecordsInfo:
+    """Content of dataset_info.json: what a folder of shards holds.
+
+    Attributes:
+        dataset: the data set, with the size that its masks were read with.
+        image_size: (height, width) that the images were reduced to; None for the bytes of the
+            files.
+        num_examples: number of images in all shards.
+        num_folds: number of folds.
+        seed: seed of the folds and of the order.
+        num_rejected: number of faults that were skipped, see rejected.csv.
+        shards: the shards, by name.
+    """
+
+    dataset: Dataset
+    image_size: tuple[int, int] | None
+    num_examples: int
+    num_folds: int
+    seed: int
+    num_rejected: int
+    shards: tuple[Shard, ...]
+
+    def count(self, folds: Collection[int]) -> int:
+        """Counts the images of some folds; ValueError for a fold that is not there, or repeated."""
+        if not set(folds) <= set(range(self.num_folds)) or len(set(folds)) < len(folds):
+            raise ValueError(
+                f"folds: got {list(folds)}, expected some of 0 to {self.num_folds - 1}, each once"
+            )
+        return sum(shard.folds.get(fold, 0) for shard in self.shards for fold in folds)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-like dict that `from_json` reads."""
+        return {
+            "schema_version": SCHEMA_VERSION,
+            "dataset": self.dataset.to_json(),
+            "image_size": self.image_size and list(self.image_size),
+            "num_examples": self.num_examples,
+            "num_folds": self.num_folds,
+            "seed": self.seed,
+            "num_rejected": self.num_rejected,
+            "shards": [shard.to_json() for shard in self.shards],
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> RecordsInfo:
+        """Reads what `to_json` wrote, now or in earlier versions.
+
+        Raises:
+            KeyError, TypeError, ValueError: a field is missing or wrong.
+        """
+        if "dataset" in fields:
+            dataset = Dataset.from_json(fields["dataset"])
+        else:  # earlier versions knew the competition's data set alone, and left out the rest
+            dataset = dataclasses.replace(
+                CLOUDS, class_names=fields["class_names"], mask_size=fields["mask_size"]
+            )
+        image_size = fields.get("image_size")
+        return cls(
+            dataset=dataset,
+            image_size=image_size and tuple(image_size),
+            num_examples=fields["num_examples"],
+            num_folds=fields["num_folds"],
+            seed=fields.get("seed", 0),
+            num_rejected=fields.get("num_rejected", 0),
+            shards=tuple(map(Shard.from_json, fields["shards"])),
+        )
+
+
+def write_info(records_dir: str, info: RecordsInfo) -> None:
+    """Writes dataset_info.json, whole or not at all."""
+    text = json.dumps(info.to_json(), indent=1) + "\n"
+    files.write_text(os.path.join(records_dir, INFO_FILE), text)
+
+
+def read_info(records_dir: str) -> RecordsInfo:
+    """Reads the dataset_info.json of a folder of shards and checks that the shards are there.
+
+    Raises:
+        FileNotFoundError: it, or a shard that it names, is not there.
+        ValueError: damaged, another version of the schema, or a shard of another length.
+    """
+    path = os.path.join(records_dir, INFO_FILE)
+    try:
+        fields = json.loads(files.read_text(path))
+        version = fields["schema_version"]
+        info = RecordsInfo.from_json(fields) if version == SCHEMA_VERSION else None
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise ValueError(
+            f"{path}: damaged, or not written by make_tfrecords ({error!r}); the command that "
+            "wrote these records mends it"
+        ) from None
+    if info is None:
+        raise ValueError(
+            f"{path}: schema_version: got {version}, expected {SCHEMA_VERSION}; write the records "
+            "again with make_tfrecords"
+        )
+    for shard in info.shards:
+        path = os.path.join(records_dir, shard.file)
+        if not tf.io.gfile.exists(path):
+            raise FileNotFoundError(f"{path}: no such shard")
+        length = tf.io.gfile.stat(path).length
+        if length != shard.num_bytes:
+            raise ValueError(f"{path}: has {length} bytes, expected {shard.num_bytes}")
+    return info
+
+
+def verify_records(records_dir: str) -> RecordsInfo:
+    """Reads a folder of shards from end to end.
+
+    Returns:
+        What `read_info` returns.
+
+    Raises:
+        FileNotFoundError, ValueError: as `read_info` raises them, or shards have another checksum;
+            all of them are named.
+    """
+    info = read_info(records_dir)
+    faults = []
+    for shard in info.shards:
+        path = os.path.join(records_dir, shard.file)
+        found = sha256(path)
+        if found != shard.sha256:
+            faults.append(Fault(path, 0, f"SHA-256 is {found}, expected {shard.sha256}"))
+    raise_faults(faults)
+    return info
+
+
+def fingerprint(records_dir: str) -> str:
+    """A short string that differs when the records differ in images, folds or sizes."""
+    text = files.read_text(os.path.join(records_dir, INFO_FILE))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def sha256(path: str) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()

@@ -1,0 +1,57 @@
+"""A tf.data service: other processes read, decode and augment the images of training."""
+
+from __future__ import annotations
+
+import re
+import socket
+from collections.abc import Callable
+
+import tensorflow as tf
+
+MakeEpoch = Callable[[tf.Tensor], tf.data.Dataset]
+
+
+def serve_epochs(
+    make_epoch: MakeEpoch, initial_epoch: int, epochs: int, data_service: str
+) -> MakeEpoch:
+    """Lets a tf.data service make the datasets of epochs.
+
+    Args:
+        make_epoch: a function from an epoch, int64 [], to a tf.data.Dataset.
+        initial_epoch: the first epoch.
+        epochs: the epoch behind the last one.
+        data_service: grpc://host:port of its dispatcher.
+
+    Returns:
+        Another such function; the dataset that it returns is made by all workers of the service
+        together, in the order in which its elements come.
+
+    Raises:
+        ValueError: nothing listens at data_service.
+    """
+    service = tf.data.experimental.service
+    _check_listening(data_service)
+    traced = tf.function(make_epoch)  # so that the graph is built once and not for every epoch
+    datasets = [traced(tf.constant(epoch, tf.int64)) for epoch in range(initial_epoch, epochs)]
+    ids = [service.register_dataset(data_service, dataset) for dataset in datasets]
+
+    def served(epoch: tf.Tensor) -> tf.data.Dataset:
+        return service.from_dataset_id(
+            service.ShardingPolicy.DYNAMIC,
+            data_service,
+            tf.gather(ids, epoch - initial_epoch),
+            datasets[0].element_spec,
+        )
+
+    return served
+
+
+def _check_listening(data_service: str) -> None:
+    """Raises ValueError unless something listens there; TensorFlow would wait for an hour."""
+    match = re.fullmatch(r"grpc://(.+):(\d+)", data_service)
+    if not match:
+        raise ValueError(f"data_service: got {data_service!r}, expected grpc://host:port")
+    try:
+        socket.create_connection((match[1], int(match[2])), timeout=10).close()
+    except OSError as error:
+        raise ValueError(f"data_service: nothing listens at {data_service}: {error}") from None
