@@ -4,37 +4,33 @@ python tools/request.py --url=http://localhost:8501/v1/models/clouds --images=a.
     --output=answers.csv
 """
 
-import os
-
 import cli
 
 from absl import flags
 
-from clouds_tf.schema import CLASS_NAMES
-from clouds_tf.serving import server, submission
+from clouds_tf.serving import client, submission
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("url", None, "Of the model: http://HOST:PORT/v1/models/NAME.", required=True)
-flags.DEFINE_list("images", None, "Files to send, JPEGs or PNGs.", required=True)
-flags.DEFINE_string("output", None, "CSV for the masks, or NAME.parquet.")
+flags.DEFINE_string(
+    "url", None, "URL of the model: http://HOST:PORT/v1/models/NAME.", required=True
+)
+flags.DEFINE_list("images", None, "Image files to send, JPEG or PNG.", required=True)
+flags.DEFINE_string("output", None, "Submission to write: CSV, or NAME.parquet.")
 flags.DEFINE_integer("batch_size", 8, "Images in a request.", lower_bound=1)
 
 
 def main():
-    rows = []
-    for start in range(0, len(FLAGS.images), FLAGS.batch_size):
-        paths = FLAGS.images[start : start + FLAGS.batch_size]
-        contents = []
-        for path in paths:
-            with open(path, "rb") as file:
-                contents.append(file.read())
-        for path, answer in zip(paths, server.request(FLAGS.url, contents)):
-            name = os.path.basename(path)
-            found = zip(CLASS_NAMES, answer["presence"], answer["area_fraction"])
-            print(name, *(f"{c}: {p:.2f} on {a:.0%}" for c, p, a in found), sep="  ")
-            rows += [(name, c, r) for c, r in zip(CLASS_NAMES, answer["encoded_pixels"])]
     if FLAGS.output:
-        submission.write(FLAGS.output, rows)
+        submission.check_output(FLAGS.output)
+    dataset = client.read_metadata(FLAGS.url).dataset
+    rows = []
+    answers = client.request_files(FLAGS.url, FLAGS.images, dataset.class_names, FLAGS.batch_size)
+    for answer in answers:
+        found = list(zip(dataset.class_names, answer.presence, answer.area_fraction))
+        print(answer.filename, *(f"{c}: {p:.2f} on {a:.0%}" for c, p, a in found), sep="  ")
+        rows += [(answer.filename, *row) for row in zip(dataset.class_names, answer.encoded_pixels)]
+    if FLAGS.output:
+        submission.write(FLAGS.output, rows, dataset)
     print(
         f"{FLAGS.url} answered for {len(FLAGS.images)} images, with the probability and area above"
     )

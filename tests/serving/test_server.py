@@ -2,17 +2,19 @@ import base64
 import http.server
 import json
 import os
+import re
+import shutil
+import subprocess
 import threading
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE, run_tool
+from conftest import IMAGE_SIZE, REPOSITORY, run_tool
 from google.protobuf import text_format
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.schema import CLASS_NAMES
-from clouds_tf.serving import server
+from clouds_tf.serving import client, read_metadata, server
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
@@ -33,11 +35,13 @@ def url(saved_model):
     class Handler(http.server.BaseHTTPRequestHandler):
         def do_POST(self):  # noqa: N802 (the name that http.server looks for)
             length = int(self.headers["Content-Length"])
-            instances = json.loads(self.rfile.read(length))["instances"]
+            body = json.loads(self.rfile.read(length))
+            instances = body["instances"]
             contents = [base64.b64decode(x["image_bytes"]["b64"]) for x in instances]
             try:
                 assert self.path == "/v1/models/clouds:predict"
-                answer = module.signatures["serving_default"](image_bytes=tf.constant(contents))
+                signature = module.signatures[body.get("signature_name", "serving_default")]
+                answer = signature(image_bytes=tf.constant(contents))
                 answer = {name: value.numpy().tolist() for name, value in answer.items()}
                 rows = [dict(zip(answer, values)) for values in zip(*answer.values())]
                 status, body = 200, {"predictions": rows}
@@ -72,20 +76,61 @@ def expected(saved_model, images):
 
 
 def test_answers_are_those_of_the_model(url, images, expected):
-    answers = server.request(url, [path.read_bytes() for path in images])
+    answers = client.request(url, [path.read_bytes() for path in images])
     for name in ("presence", "area_fraction"):
         np.testing.assert_allclose([answer[name] for answer in answers], expected[name], rtol=1e-5)
     found = [[x.encode() for x in answer["encoded_pixels"]] for answer in answers]
     assert found == expected["encoded_pixels"].tolist() and any(map(any, found))
 
 
-def test_what_the_server_says_is_passed_on(url, images):
-    with pytest.raises(ValueError, match="v1/models/clouds: status 400: .*a JPEG or a PNG"):
-        server.request(url, [images[0].read_bytes(), b"<html>"])
+def test_what_the_server_says_is_passed_on_in_one_line(url, images):
+    with pytest.raises(ValueError) as error:
+        client.request(url, [images[0].read_bytes(), b"<html>"])
+    assert str(error.value) == f"{url}: status 400: expected a JPEG or a PNG, got something else"
     with pytest.raises(ValueError, match="v1/models/other: status 400"):
-        server.request(url.replace("clouds", "other"), [])
+        client.request(url.replace("clouds", "other"), [])
     with pytest.raises(ConnectionError, match="http://127.0.0.1:9/v1: no answer: .*refused"):
-        server.request("http://127.0.0.1:9/v1", [])
+        client.request("http://127.0.0.1:9/v1", [])
+
+
+def test_the_file_that_is_refused_is_named(url, images, tmp_path):
+    bad = tmp_path / "bad.png"
+    bad.write_bytes(b"GIF89a")
+    paths = [str(path) for path in (*images, bad)]
+    with pytest.raises(ValueError) as error:
+        list(client.request_files(url, paths, CLOUDS.class_names))
+    reason = "expected a JPEG or a PNG, got something else"
+    assert str(error.value) == f"{bad}: {url}: status 400: {reason}"
+
+
+@pytest.mark.parametrize("url", ["http://localhost:8501", "localhost:8501/v1", "ftp://a/b", ""])
+def test_what_is_no_url_of_a_model_is_named(url):
+    with pytest.raises(ValueError, match=f"url: got '{url}', expected that of a model, such as"):
+        client.request(url, [])
+
+
+def test_the_server_says_which_model_it_has(url, saved_model):
+    assert client.read_metadata(url) == read_metadata(saved_model)
+
+
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
+def test_the_documented_curl_command_takes_a_native_image(url, expected, tmp_path):
+    documents = [REPOSITORY / "README.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+    text = "".join(path.read_text() for path in documents)
+    (command,) = re.findall(
+        r"^(echo .*image\.jpg.*request\.json\ncurl .*-d @request\.json)$", text, re.MULTILINE
+    )
+    noise = np.random.default_rng(0).integers(0, 256, (1400, 2100, 3), np.uint8)
+    content = tf.io.encode_jpeg(noise).numpy()
+    assert len(content) > 500_000  # far beyond what an argument of a command may have
+    (tmp_path / "image.jpg").write_bytes(content)
+    command = command.replace("http://localhost:8501/v1/models/clouds", url)
+    found = subprocess.run(
+        ["bash", "-c", command], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert found.returncode == 0, found.stderr
+    (answer,) = json.loads(found.stdout)["predictions"]
+    assert set(answer) == set(expected) and len(answer["encoded_pixels"]) == 4
 
 
 def test_the_tool_writes_rows(url, images, expected, tmp_path):
@@ -95,7 +140,7 @@ def test_the_tool_writes_rows(url, images, expected, tmp_path):
     assert found.returncode == 0, found.stderr
     header, *rows = output.read_text().splitlines()
     assert header == "Image_Label,EncodedPixels"
-    names = [f"{path.name}_{class_name}" for path in images for class_name in CLASS_NAMES]
+    names = [f"{path.name}_{class_name}" for path in images for class_name in CLOUDS.class_names]
     rles = [rle.decode() for rle in expected["encoded_pixels"].ravel()]
     assert rows == [f"{name},{rle}" for name, rle in zip(names, rles)]
     lines = found.stdout.splitlines()

@@ -1,0 +1,154 @@
+"""Export: trained models to one SavedModel that is checked against them."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+import os
+from collections.abc import Iterable, Sequence
+
+import tensorflow as tf
+
+from clouds_tf import files
+from clouds_tf.data import input_pipeline, sample_data
+from clouds_tf.dataset import Dataset
+from clouds_tf.inference.postprocessing import Postprocessing, plain_rules, read_postprocessing
+from clouds_tf.serving import parity, server
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.members import Member, find_mismatches, read_members
+from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS
+from clouds_tf.serving.versions import write_version
+from clouds_tf.training import distribution
+from clouds_tf.training import workdir as run_folders
+
+_BATCH_SIZE = 4  # of the check
+
+
+@dataclasses.dataclass(frozen=True)
+class ExportResult:
+    """What `export` has written.
+
+    Attributes:
+        path: folder of the SavedModel.
+        num_models: number of models that it averages.
+        test_time_augmentation: "none" or "flips".
+        difference: how its answers differ from those of the trained models.
+        has_warmup: whether it holds warm-up requests for TensorFlow Serving.
+        warnings: sentences on what may be wrong.
+    """
+
+    path: str
+    num_models: int
+    test_time_augmentation: str
+    difference: parity.Difference
+    has_warmup: bool
+    warnings: tuple[str, ...] = ()
+
+
+def export(
+    workdirs: Sequence[str] = (),
+    export_dir: str = "export",
+    *,
+    weights: Sequence[str] = (),
+    postprocessing: str | None = None,
+    test_time_augmentation: str | None = None,
+    precision: str = "float32",
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    records_dir: str | None = None,
+    check_images: int = 16,
+) -> ExportResult:
+    """Writes one SavedModel of one or several trained models, and what a server needs beside it.
+
+    The global precision of Keras is as before afterwards.
+
+    Args:
+        workdirs: folders of training runs; or none, and
+        weights: .safetensors files of whole models, see `models.weights.save_model_weights`.
+        export_dir: folder of all versions of the SavedModel; it goes into a new numbered folder.
+        postprocessing: postprocessing.json of `evaluate`; None cuts every class at 0.5.
+        test_time_augmentation: "none" or "flips"; None takes what the rules were tuned with.
+        precision: "float32", "bfloat16" or "float16", in which the SavedModel computes.
+        max_image_pixels: larger images are refused before they are decoded.
+        records_dir: records whose held-out images the SavedModel is checked on; None draws images.
+        check_images: number of images to check it on.
+
+    Returns:
+        An ExportResult.
+
+    Raises:
+        FileNotFoundError: there is no such run, file of weights, or post-processing.
+        ValueError: an argument is wrong, models and post-processing do not fit each other, nothing
+            can be written, or the SavedModel differs too much from the trained models. Nothing is
+            left behind then.
+    """
+    if check_images < 1:
+        raise ValueError(f"check_images: got {check_images}, expected at least 1")
+    members = read_members(workdirs, weights)
+    dataset = members[0].dataset
+    tuned = Postprocessing(plain_rules(dataset.num_classes))
+    if postprocessing is not None:
+        tuned = read_postprocessing(postprocessing, dataset)
+    flips = test_time_augmentation or tuned.test_time_augmentation or "none"
+    warnings = [f"{postprocessing}: {text}" for text in find_mismatches(members, tuned, flips)]
+    batches = _check_batches(members, records_dir, check_images)
+    files.check_output(os.path.join(export_dir, "models.config"))
+
+    def build(precision: str, fused: bool) -> CloudModel:
+        with distribution.precision(precision):
+            return CloudModel(
+                [member.load() for member in members],
+                [member.image_size for member in members],
+                dataset,
+                tuned.rules,
+                flips,
+                max_image_pixels,
+                tuned.calibration,
+                [member.training for member in members],
+                fused,
+            )
+
+    found = []
+
+    def finish(path: str) -> None:
+        exported = tf.saved_model.load(path)  # its signatures hold its variables only weakly
+        trained = build("float32", fused=False)
+        difference = parity.compare(
+            trained.serve_pixels, exported.signatures["from_pixels"], batches, dataset
+        )
+        parity.require_parity(difference, precision)
+        found.append((difference, _write_warmup(path, dataset)))
+
+    path = write_version(build(precision, fused=True), export_dir, finish)
+    server.write_config(export_dir)
+    return ExportResult(path, len(members), flips, *found[0], tuple(warnings))
+
+
+def _write_warmup(path: str, dataset: Dataset) -> bool:
+    """Writes warm-up requests, if the package for them is there; says whether."""
+    image = sample_data.render_images(1, dataset.submission_size, dataset=dataset)[0][0]
+    try:
+        server.write_warmup(path, image)
+    except ImportError:
+        return False
+    return True
+
+
+def _check_batches(
+    members: Sequence[Member], records_dir: str | None, num_images: int
+) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
+    """Batches of images and masks: of the fold that the first model held out, or drawn ones."""
+    dataset, starts = members[0].dataset, range(0, num_images, _BATCH_SIZE)
+    if records_dir is None:
+        images, masks = sample_data.render_images(
+            num_images, dataset.submission_size, dataset=dataset
+        )
+        return [(images[i : i + _BATCH_SIZE], masks[i : i + _BATCH_SIZE]) for i in starts]
+    if "fold" not in members[0].training:
+        raise ValueError(f"records_dir: {members[0].path} does not say which fold it has held out")
+    for member in members:
+        if "records" in member.training:
+            run_folders.check_records(member.path, records_dir)
+    batches = input_pipeline.validation_batches(
+        records_dir, [members[0].training["fold"]], dataset.submission_size, _BATCH_SIZE
+    )
+    return itertools.islice(batches, len(starts))

@@ -1,0 +1,112 @@
+"""The trained models that an export takes: workdirs of runs, or files of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from clouds_tf.dataset import Dataset
+from clouds_tf.inference.postprocessing import Postprocessing
+from clouds_tf.models import weights as model_weights
+from clouds_tf.training import workdir as workdirs
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One trained model.
+
+    Attributes:
+        path: its workdir, or its file of weights.
+        dataset: the Dataset that it was trained on.
+        image_size: (height, width) of its input.
+        training: JSON-like facts about its training.
+        load: builds the Keras model in the global precision.
+    """
+
+    path: str
+    dataset: Dataset
+    image_size: tuple[int, int]
+    training: dict[str, Any] = dataclasses.field(repr=False)
+    load: Callable[[], Any] = dataclasses.field(repr=False)
+
+
+def read_members(workdirs: Sequence[str], weights: Sequence[str]) -> tuple[Member, ...]:
+    """Reads what the models of workdirs or of files of weights are.
+
+    Args:
+        workdirs: folders of training runs; or none.
+        weights: .safetensors files of `models.weights.save_model_weights`, whose metadata have the
+            fields "dataset" and "image_size", and may have "training"; or none.
+
+    Raises:
+        FileNotFoundError: there is no such run or file.
+        ValueError: neither or both are given, one of them twice, they are damaged, or they were
+            trained on different data sets.
+    """
+    if bool(workdirs) == bool(weights):
+        raise ValueError("expected either workdirs of training runs or files of weights")
+    paths = [os.path.realpath(path) for path in (*workdirs, *weights)]
+    for i, path in enumerate(paths):
+        if path in paths[:i]:
+            raise ValueError(f"{path}: given twice; an ensemble needs different models")
+    members = [*map(_of_workdir, workdirs), *map(_of_weights, weights)]
+    for member in members[1:]:
+        if member.dataset != members[0].dataset:
+            raise ValueError(
+                f"{member.path}: trained on another data set than {members[0].path}: "
+                f"{member.dataset}, expected {members[0].dataset}"
+            )
+    return tuple(members)
+
+
+def _of_workdir(path: str) -> Member:
+    run = workdirs.read_run(path)
+    training = {key: value for key, value in run.to_json().items() if key != "dataset"}
+    return Member(
+        path, run.dataset, run.recipe.image_size, training, lambda: workdirs.load_model(path)
+    )
+
+
+def _of_weights(path: str) -> Member:
+    metadata, _ = model_weights.read_model_weights(path)
+    for name in ("dataset", "image_size"):
+        if name not in metadata:
+            raise ValueError(f"{path}: its metadata lack {name!r}, so it cannot be exported")
+    try:
+        dataset = Dataset.from_json(metadata["dataset"])
+        height, width = metadata["image_size"]
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: damaged metadata: {error}") from None
+    training = dict(metadata.get("training") or {}, model=metadata["model"])
+    return Member(
+        path, dataset, (height, width), training, lambda: model_weights.load_model(path)[0]
+    )
+
+
+def find_mismatches(
+    members: Sequence[Member], postprocessing: Postprocessing, test_time_augmentation: str
+) -> list[str]:
+    """Sentences on how post-processing was tuned for something else than these models."""
+    found = []
+    tuned_with = postprocessing.test_time_augmentation
+    if tuned_with not in (None, test_time_augmentation):
+        found.append(
+            f"its rules were tuned with --test_time_augmentation={tuned_with}, got "
+            f"{test_time_augmentation}"
+        )
+    expected = sorted(os.path.basename(os.path.normpath(path)) for path in postprocessing.workdirs)
+    got = sorted(os.path.basename(os.path.normpath(member.path)) for member in members)
+    # Weights come from a run whose name they do not tell.
+    comparable = all("records" in member.training for member in members)
+    if expected and comparable and expected != got:
+        found.append(f"its rules were tuned with {', '.join(expected)}, got {', '.join(got)}")
+    for member in members:
+        records = member.training.get("records")
+        if None not in (records, postprocessing.records) and records != postprocessing.records:
+            found.append(
+                f"its rules were tuned on records with the fingerprint {postprocessing.records}, "
+                f"but {member.path} was trained on {records}"
+            )
+    return found

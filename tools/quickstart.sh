@@ -1,0 +1,54 @@
+#!/usr/bin/env bash
+# usage: bash tools/quickstart.sh IMAGES_DIR [OUTPUT_DIR]
+# Masks of one's own images with the shipped model, without training: makes the environment if there
+# is none, a SavedModel of the shipped weights, and predictions of all JPEGs and PNGs of the folder.
+# Everything is written to OUTPUT_DIR (quickstart by default). WEIGHTS and POSTPROCESSING name other
+# files than the shipped ones.
+set -euo pipefail
+
+fail() {
+  echo "quickstart.sh: error: $1" >&2
+  exit 1
+}
+[ $# -ge 1 ] && [ $# -le 2 ] || fail "usage: bash tools/quickstart.sh IMAGES_DIR [OUTPUT_DIR]"
+[ -d "$1" ] || fail "$1: no such folder; expected a folder of JPEGs and PNGs"
+IMAGES=$(cd "$1" && pwd)
+OUTPUT=${2:-quickstart}
+mkdir -p "$OUTPUT" 2>/dev/null || fail "$OUTPUT: cannot be made"
+OUTPUT=$(cd "$OUTPUT" && pwd)
+source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
+WEIGHTS=${WEIGHTS:-models/clouds_unet.safetensors}
+POSTPROCESSING=${POSTPROCESSING-models/postprocessing.json}
+for file in "$WEIGHTS" ${POSTPROCESSING:+"$POSTPROCESSING"}; do
+  [ -f "$file" ] || fail "$file: no such file; git clone brings it with the shipped model"
+done
+
+make_environment
+install plots
+
+run() {
+  echo "== tools/$1.py"
+  "$VENV/bin/python" "tools/$1.py" "${@:2}"
+}
+stamp="$OUTPUT/model/made_of"
+wanted=$(cat "$WEIGHTS" ${POSTPROCESSING:+"$POSTPROCESSING"} | sha256sum)
+if [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ]; then
+  rm -rf "$OUTPUT/model"
+  run export --weights="$WEIGHTS" ${POSTPROCESSING:+--postprocessing="$POSTPROCESSING"} \
+    --export_dir="$OUTPUT/model" --check_images=2
+  echo "$wanted" >"$stamp"
+fi
+status=0
+run predict --saved_model="$OUTPUT/model/1" --images_dir="$IMAGES" \
+  --output="$OUTPUT/predictions.csv" --table="$OUTPUT/table.csv" --masks_dir="$OUTPUT/masks" \
+  --overlay_dir="$OUTPUT/pictures" --picture="$OUTPUT/overview.png" || status=$?
+[ $status = 0 ] || [ $status = 2 ] || exit $status # 2: some images were unreadable, and named
+
+echo
+echo "Masks as RLE:        $OUTPUT/predictions.csv"
+echo "Presence and areas:  $OUTPUT/table.csv"
+echo "Masks as PNG:        $OUTPUT/masks"
+echo "Pictures:            $OUTPUT/pictures and $OUTPUT/overview.png"
+echo "SavedModel:          $OUTPUT/model/1"
+echo "Next:                source $VENV/bin/activate, then python tools/predict.py --help"
+exit $status
