@@ -1,14 +1,20 @@
 """Strings <-> the run-length encodings of COCO.
 
-COCO counts pixels: those outside the mask first, then those inside, and so on by turns through the
-column-major mask. A compressed string writes each count, from the fourth on less the count two
-before, in groups of 5 bits, least first, as characters from "0" (48) on; 32 says that more follow,
-and the last group's 16 is the sign.
+COCO lists the lengths of runs through the column-major mask, alternating between outside and inside
+and starting outside. A compressed string holds each count, from the fourth on as the difference
+from the count two places before, in groups of 5 bits, lowest first, as characters from "0" (48) on.
+Bit 32 says that more groups follow; bit 16 of the last group is the sign.
 """
 
+from __future__ import annotations
+
+from typing import Union
+
+import numpy.typing as npt
 import tensorflow as tf
 
 from clouds_tf.rle.runs import (
+    Size,
     count_below,
     expand,
     index_in_row,
@@ -17,12 +23,19 @@ from clouds_tf.rle.runs import (
     split_size,
     to_ragged,
 )
-from clouds_tf.rle.text import printable, raise_faults, read_runs, write_runs
+from clouds_tf.rle.text import (
+    Strings,
+    printable,
+    raise_faults,
+    read_runs,
+    to_strings,
+    write_runs,
+)
 
-_LONGEST = 7  # characters of a count below 2^32, the most that COCO holds
+_LONGEST = 7  # characters of a count below 2^32, the largest that COCO holds
 
 
-def to_coco_counts(rle, size):
+def to_coco_counts(rle: Strings, size: Size) -> Union[tf.Tensor, tf.RaggedTensor]:
     """Rewrites run-length encodings as COCO's lists of counts.
 
     Args:
@@ -33,17 +46,20 @@ def to_coco_counts(rle, size):
         int64 RaggedTensor [..., C] (a Tensor where rle is a scalar).
 
     Raises:
+        ValueError: size is not (height, width), or rle has elements that are not strings.
         tf.errors.InvalidArgumentError: as `parse` does.
     """
-    rle = tf.convert_to_tensor(rle, tf.string)
+    rle = to_strings(rle)
     return to_ragged(*_to_counts(rle, size), tf.shape(rle, tf.int64))
 
 
-def from_coco_counts(counts, size):
+def from_coco_counts(
+    counts: Union[npt.ArrayLike, tf.Tensor, tf.RaggedTensor], size: Size
+) -> tf.Tensor:
     """Rewrites COCO's lists of counts as run-length encodings.
 
     Args:
-        counts: int Tensor or RaggedTensor [..., C], ragged only in C.
+        counts: int Tensor, nested list or RaggedTensor [..., C], ragged only in C.
         size: (height, width) of the masks, ints or int tensors.
 
     Returns:
@@ -65,7 +81,7 @@ def from_coco_counts(counts, size):
     return _from_counts("counts", tf.cast(values, tf.int64), row, shape, size)
 
 
-def to_coco_string(rle, size):
+def to_coco_string(rle: Strings, size: Size) -> tf.Tensor:
     """Rewrites run-length encodings as COCO's compressed strings.
 
     Args:
@@ -76,9 +92,10 @@ def to_coco_string(rle, size):
         String [...], as pycocotools writes them.
 
     Raises:
+        ValueError: size is not (height, width), or rle has elements that are not strings.
         tf.errors.InvalidArgumentError: as `parse` does.
     """
-    rle = tf.convert_to_tensor(rle, tf.string)
+    rle = to_strings(rle)
     shape = tf.shape(rle, tf.int64)
     counts, row = _to_counts(rle, size)
     before = shift(shift(counts, 0), 0)
@@ -99,11 +116,11 @@ def to_coco_string(rle, size):
     return tf.reshape(tf.strings.unicode_encode(characters, "UTF-8"), shape)
 
 
-def from_coco_string(string, size):
+def from_coco_string(string: Strings, size: Size) -> tf.Tensor:
     """Rewrites COCO's compressed strings as run-length encodings.
 
     Args:
-        string: string [...].
+        string: string [...], without missing values.
         size: (height, width) of the masks, ints or int tensors.
 
     Returns:
@@ -112,8 +129,9 @@ def from_coco_string(string, size):
     Raises:
         tf.errors.InvalidArgumentError: names the index of the first string that is not a list of
             numbers, and as `from_coco_counts` does.
+        ValueError: size is not (height, width), or an element is missing or not a string.
     """
-    string = tf.convert_to_tensor(string, tf.string)
+    string = to_strings(string, "string", allow_missing=False)
     shape = tf.shape(string, tf.int64)
     string = tf.reshape(string, [-1])
     characters = tf.strings.unicode_decode(string, "UTF-8")
@@ -136,7 +154,7 @@ def from_coco_string(string, size):
     row = tf.boolean_mask(row, ~more)
     counts = tf.math.segment_sum(value + sign, number)
 
-    # Each count is a difference from the one two before; the first one stands alone.
+    # Each count is stored as the difference from the one two places before, except the first.
     index = index_in_row(row)
     turn = tf.equal(index[:, tf.newaxis] % 2, [0, 1])
     steps = tf.where(turn & (index > 0)[:, tf.newaxis], counts[:, tf.newaxis], 0)
@@ -147,36 +165,38 @@ def from_coco_string(string, size):
     return _from_counts("string", counts, row, shape, size)
 
 
-def _row_ids(ragged):
-    """The row of each value of a RaggedTensor [N, None], which are int64 [V]."""
+def _row_ids(ragged: tf.RaggedTensor) -> tf.Tensor:
+    """Index of the row of each value of a RaggedTensor [N, None], int64 [V]."""
     lengths = tf.cast(ragged.row_lengths(), tf.int64)
     return expand(tf.zeros_like(lengths), lengths)[1]
 
 
-def _to_counts(rle, size):
+def _to_counts(rle: tf.Tensor, size: Size) -> tuple[tf.Tensor, tf.Tensor]:
     """Strings [...] -> counts [C] and the row of each."""
     start, length, row = merge_runs(*read_runs(rle, size))
     area = tf.reduce_prod(split_size(size))
-    # A mask ends with an edge, if not with a run.
+    # A mask ends with an edge even if no run reaches its last pixel.
     masks = tf.range(tf.size(rle, tf.int64))
     last = tf.math.unsorted_segment_max(start + length, row, tf.size(masks))
     ends = tf.boolean_mask(masks, last < area) * (area + 1) + area
-    # Sorted on one line, on which each mask has one place more than pixels.
+    # Sorted on one line, on which each mask takes one position more than its pixels.
     start += row * (area + 1)
     edges = tf.sort(tf.concat([start, start + length, ends], axis=0))
     row = edges // (area + 1)
     return edges - tf.where(tf.equal(row, shift(row, -1)), shift(edges, 0), row * (area + 1)), row
 
 
-def _from_counts(name, counts, row, shape, size):
-    """Counts [C], given as the argument name, and the row of each -> strings [*shape]."""
+def _from_counts(
+    name: str, counts: tf.Tensor, row: tf.Tensor, shape: tf.Tensor, size: Size
+) -> tf.Tensor:
+    """Counts [C] of the argument called name, and the row of each -> strings [*shape]."""
     join, text = tf.strings.join, tf.strings.as_string
     area = tf.reduce_prod(split_size(size))
     sums = tf.math.unsorted_segment_sum(counts, row, tf.reduce_prod(shape))
     sentences = tf.where(
         tf.equal(sums, area), "", join(["sum ", text(sums), ", expected ", text(area)])
     )
-    # Checked one by one too, since sums of such counts may overflow.
+    # Single counts are checked too, because the sum of huge counts may overflow.
     wrong = tf.where((counts < 0) | (counts > area))[:, 0]
     sentences = tf.tensor_scatter_nd_update(
         sentences,

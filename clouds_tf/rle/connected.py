@@ -1,18 +1,22 @@
 """Connected components of masks, found on runs."""
 
+from __future__ import annotations
+
+from typing import Union
+
 import tensorflow as tf
 
 from clouds_tf.rle.masks import find_runs
-from clouds_tf.rle.runs import count_below, count_up, expand, split_size, to_ragged
-from clouds_tf.rle.text import read_runs
+from clouds_tf.rle.runs import Size, count_below, count_up, expand, split_size, to_ragged
+from clouds_tf.rle.text import Strings, read_runs, to_strings
 
 
-def components(mask, connectivity=8):
+def components(mask: tf.Tensor, connectivity: int = 8) -> tf.Tensor:
     """Numbers the connected components of masks.
 
     Args:
-        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
-        connectivity: 8, where pixels that touch at a corner are connected too, or 4.
+        mask: integer or bool [..., height, width]; nonzero pixels belong to the mask.
+        connectivity: 8 if pixels that touch at a corner are connected, else 4.
 
     Returns:
         int32 [..., height, width]: 0 outside the mask, and 1, 2, ... in the components, in the
@@ -34,23 +38,28 @@ def components(mask, connectivity=8):
     return tf.linalg.matrix_transpose(labels)
 
 
-def component_areas(rle, size, connectivity=8):
+def component_areas(
+    rle: Strings, size: Size, connectivity: int = 8
+) -> Union[tf.Tensor, tf.RaggedTensor]:
     """Counts the pixels of each connected component of masks.
 
     Args:
         rle: string [...], run-length encodings.
         size: (height, width) of the masks, ints or int tensors.
-        connectivity: 8, where pixels that touch at a corner are connected too, or 4.
+        connectivity: 8 if pixels that touch at a corner are connected, else 4.
 
     Returns:
         int64 RaggedTensor [..., C] (a Tensor where rle is a scalar), in the order of the
         components' first pixels, column-major.
 
     Raises:
+        ValueError: size is not (height, width), or rle has elements that are not strings.
         tf.errors.InvalidArgumentError: as `parse` does.
     """
-    rle = tf.convert_to_tensor(rle, tf.string)
-    _, _, length, row, root = _connect(*read_runs(rle, size), *split_size(size), connectivity)
+    height, width = split_size(size)
+    rle = to_strings(rle)
+    runs = read_runs(rle, (height, width))
+    _, _, length, row, root = _connect(*runs, height, width, connectivity)
     areas = tf.math.unsorted_segment_sum(length, root, tf.size(root))
     is_root = _is_root(root)
     return to_ragged(
@@ -58,16 +67,18 @@ def component_areas(rle, size, connectivity=8):
     )
 
 
-def remove_small(mask, min_area, connectivity=8):
-    """Removes the connected components of less than min_area pixels.
+def remove_small(
+    mask: tf.Tensor, min_area: Union[int, tf.Tensor], connectivity: int = 8
+) -> tf.Tensor:
+    """Removes the connected components of fewer than min_area pixels.
 
     Args:
-        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
+        mask: integer or bool [..., height, width]; nonzero pixels belong to the mask.
         min_area: int, or an int tensor that broadcasts to [...], such as one area per class.
-        connectivity: 8, where pixels that touch at a corner are connected too, or 4.
+        connectivity: 8 if pixels that touch at a corner are connected, else 4.
 
     Returns:
-        The mask, 0 where a component was removed.
+        The mask in its own dtype, 0 in removed components.
     """
     mask = tf.convert_to_tensor(mask)
     shape = tf.shape(mask, tf.int64)
@@ -86,11 +97,11 @@ def remove_small(mask, min_area, connectivity=8):
     return tf.reshape(pixels, shape)
 
 
-def fill_holes(mask):
-    """Fills the holes of masks: what is not connected with the outside by its sides.
+def fill_holes(mask: tf.Tensor) -> tf.Tensor:
+    """Fills the holes of masks: background without a 4-connected path to the image border.
 
     Args:
-        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
+        mask: integer or bool [..., height, width]; nonzero pixels belong to the mask.
 
     Returns:
         bool [..., height, width].
@@ -98,16 +109,16 @@ def fill_holes(mask):
     mask = tf.convert_to_tensor(mask)
     frame = [[0, 0]] * (mask.shape.rank - 2) + [[1, 1]] * 2
     outside = tf.pad(~tf.cast(mask, tf.bool), frame, constant_values=True)
-    # The first pixel is of the frame, so its component, number 1, is the outside.
+    # The first pixel belongs to the frame, so component 1 is the outside.
     return components(outside, connectivity=4)[..., 1:-1, 1:-1] != 1
 
 
-def fill_boxes(mask, connectivity=8):
+def fill_boxes(mask: tf.Tensor, connectivity: int = 8) -> tf.Tensor:
     """Fills the bounding rectangle of each connected component of masks.
 
     Args:
-        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
-        connectivity: 8, where pixels that touch at a corner are connected too, or 4.
+        mask: integer or bool [..., height, width]; nonzero pixels belong to the mask.
+        connectivity: 8 if pixels that touch at a corner are connected, else 4.
 
     Returns:
         bool [..., height, width].
@@ -127,7 +138,7 @@ def fill_boxes(mask, connectivity=8):
         for v in (y + length, x + 1)
     )
     row = tf.boolean_mask(row, is_root)
-    # A rectangle is the sum from the upper left of 1 and -1 at its corners.
+    # A rectangle is the cumulative sum of 1 and -1 at its corners.
     corners = [
         tf.stack([row, *corner], axis=1)
         for corner in ((top, left), (bottom, right), (top, right), (bottom, left))
@@ -142,23 +153,30 @@ def fill_boxes(mask, connectivity=8):
     return tf.reshape(covering > 0, shape)
 
 
-def _connect(start, length, row, height, width, connectivity):
-    """Splits runs [R] where they cross columns, and finds the pieces that belong together.
+def _connect(
+    start: tf.Tensor,
+    length: tf.Tensor,
+    row: tf.Tensor,
+    height: tf.Tensor,
+    width: tf.Tensor,
+    connectivity: int,
+) -> list[tf.Tensor]:
+    """Splits runs [R] at column ends and finds the pieces that are connected.
 
     Returns:
-        int64 [S] each: y, x, length, and row of the pieces, and the index of the first piece of the
-        component that each belongs to, its root.
+        int64 [S] each: y, x, length and row of each piece, and its root: the index of the first
+        piece of its component.
     """
     if connectivity not in (4, 8):
-        raise ValueError(f"connectivity {connectivity!r}, expected 4 or 8")
+        raise ValueError(f"connectivity: got {connectivity!r}, expected 4 or 8")
     end = start + length
     x, run = expand(start // height, (end - 1) // height + 1)
     y = tf.maximum(tf.gather(start, run) - x * height, 0)
     length = tf.minimum(tf.gather(end, run) - x * height, height) - y
     row = tf.gather(row, run)
 
-    # On one line: an empty pixel ends each column, an empty column each mask, so that only pieces
-    # of neighbouring columns of one mask overlap when one column is laid over the next.
+    # All pixels on one line. An empty pixel after each column and an empty column after each mask
+    # make sure that a shift by one column overlaps only neighbouring columns of the same mask.
     column = height + 1
     start = (row * (width + 1) + x) * column + y
     end = start + length
@@ -167,12 +185,12 @@ def _connect(start, length, row, height, width, connectivity):
         count_below(end, start + column - reach + 1), count_below(start, end + column + reach)
     )
 
-    # Each round hangs the larger root of each pair of neighbours below the smaller one, then
-    # shortens the ways to the roots, until neighbours agree (Shiloach and Vishkin, 1982).
-    def disagree(root):
+    # Each round hooks the larger root of each pair of neighbours below the smaller one, then halves
+    # the paths to the roots, until all neighbours agree (Shiloach and Vishkin, 1982).
+    def disagree(root: tf.Tensor) -> tf.Tensor:
         return tf.reduce_any(tf.gather(root, left) != tf.gather(root, right))
 
-    def hook_and_jump(root):
+    def hook_and_jump(root: tf.Tensor) -> list[tf.Tensor]:
         a, b = tf.gather(root, left), tf.gather(root, right)
         root = tf.tensor_scatter_nd_min(root, tf.maximum(a, b)[:, tf.newaxis], tf.minimum(a, b))
         root = tf.gather(root, root)
@@ -182,5 +200,5 @@ def _connect(start, length, row, height, width, connectivity):
     return [y, x, length, row, *tf.while_loop(disagree, hook_and_jump, [pieces])]
 
 
-def _is_root(root):
+def _is_root(root: tf.Tensor) -> tf.Tensor:
     return tf.equal(root, tf.range(tf.size(root, tf.int64)))

@@ -1,64 +1,91 @@
 """Strings <-> masks, at any size."""
 
+from __future__ import annotations
+
+from typing import Union
+
 import tensorflow as tf
 
-from clouds_tf.rle.runs import count_up, merge_runs, split_size
-from clouds_tf.rle.text import read_runs, write_runs
+from clouds_tf.rle.runs import Runs, Size, count_up, merge_runs, split_size
+from clouds_tf.rle.text import Strings, read_runs, to_strings, write_runs
 
 
-def decode(rle, source_size, size, order="F"):
+def decode(rle: Strings, source_size: Size, size: Size, order: str = "F") -> tf.Tensor:
     """Draws masks at any size.
 
     Equal to the masks of source_size resized by nearest neighbour at pixel centres: target row i
-    shows source row floor((i + 0.5) * H / h). Those masks are never made: the time is O(runs +
-    target pixels).
+    shows source row floor((i + 0.5) * H / h). The full-size masks are never made: the time is
+    O(runs + target pixels).
+
+    >>> from clouds_tf import rle
+    >>> rle.decode("1 3 8 2", source_size=(3, 4), size=(3, 4)).numpy()
+    array([[1, 0, 0, 0],
+           [1, 0, 1, 0],
+           [1, 0, 1, 0]], dtype=uint8)
+    >>> rle.decode(["1 3 8 2", None], source_size=(3, 4), size=(1, 2)).numpy().tolist()
+    [[[0, 0]], [[0, 0]]]
 
     Args:
-        rle: string [...], 1-based "start length start length ...".
-        source_size: (height, width) that rle speaks of, ints or int tensors.
+        rle: string [...], 1-based "start length start length ..."; a column of pandas too. Missing
+            values are empty masks.
+        source_size: (height, width) of the masks that rle encodes, ints or int tensors.
         size: (height, width) of the masks to draw, ints or int tensors.
-        order: "F", where rle counts down the columns, or "C", where it counts along the rows.
+        order: "F" if rle counts down the columns, "C" if it counts along the rows.
 
     Returns:
         uint8 [..., height, width] of 0 and 1.
 
     Raises:
+        ValueError: a size is not (height, width), or rle has elements that are not strings.
         tf.errors.InvalidArgumentError: as `parse` does.
     """
+    source_size, size = split_size(source_size, "source_size"), split_size(size)
     if _along_rows(order):
         return tf.linalg.matrix_transpose(decode(rle, source_size[::-1], size[::-1]))
-    rle = tf.convert_to_tensor(rle, tf.string)
+    rle = to_strings(rle)
     start, length, row = read_runs(rle, source_size)
     masks = _draw(start, length, row, tf.size(rle, tf.int64), source_size, size)
-    return tf.reshape(masks, tf.concat([tf.shape(rle, tf.int64), split_size(size)], axis=0))
+    return tf.reshape(masks, tf.concat([tf.shape(rle, tf.int64), size], axis=0))
 
 
-def draw(runs, count, source_size, size):
-    """Draws masks from runs that need no parsing and no checks; equal to `decode` of their strings.
+def draw(
+    runs: tf.Tensor, count: Union[int, tf.Tensor], source_size: Size, size: Size
+) -> tf.Tensor:
+    """Draws masks from runs that are known to be valid; equal to `decode` of their strings.
 
     Args:
         runs: int32 or int64 [R, 3]: mask (0 to count - 1), 0-based column-major start, length;
-            sorted, and each inside source_size, as `parse` has made sure of before. int32 takes
-            half the time; it is enough where no area, nor twice the product of two sides, reaches
-            2^31.
+            sorted and inside source_size, which is not checked again. int32 takes half the time;
+            it suffices if no area, nor twice the product of two sides, reaches 2^31.
         count: number of masks.
-        source_size: (height, width) that runs speaks of, ints or int tensors.
+        source_size: (height, width) of the masks that runs describe, ints or int tensors.
         size: (height, width) of the masks to draw, ints or int tensors.
 
     Returns:
         uint8 [count, height, width] of 0 and 1.
+
+    Raises:
+        ValueError: a size is not (height, width).
     """
+    source_size, size = split_size(source_size, "source_size"), split_size(size)
     row, start, length = tf.unstack(runs, num=3, axis=1)
     return _draw(start, length, row, count, source_size, size)
 
 
-def _draw(start, length, row, count, source_size, size):
+def _draw(
+    start: tf.Tensor,
+    length: tf.Tensor,
+    row: tf.Tensor,
+    count: Union[int, tf.Tensor],
+    source_size: Size,
+    size: Size,
+) -> tf.Tensor:
     """Runs [R] -> uint8 [count, height, width]."""
     dtype = start.dtype
-    source_width = tf.cast(split_size(source_size)[1], dtype)
+    source_width = tf.cast(source_size[1], dtype)
     height, width = tf.unstack(tf.cast(size, dtype), num=2)
     count = tf.cast(count, dtype)
-    # A wider target shows columns of the source several times; they are drawn once.
+    # A wider target repeats columns of the source; each is drawn once.
     drawn = tf.minimum(width, source_width)
     start, end = _sample([start, start + length], source_size, [height, drawn])
     steps = count_up(
@@ -76,43 +103,49 @@ def _draw(start, length, row, count, source_size, size):
     return tf.linalg.matrix_transpose(masks)
 
 
-def resize(rle, source_size, size):
+def resize(rle: Strings, source_size: Size, size: Size) -> tf.Tensor:
     """Resizes masks by nearest neighbour at pixel centres, without drawing them.
+
+    >>> from clouds_tf import rle
+    >>> rle.resize("1 3 8 2", source_size=(3, 4), size=(6, 8)).numpy()
+    b'1 12 27 4 33 4'
 
     Args:
         rle: string [...], run-length encodings.
-        source_size: (height, width) that rle speaks of, ints or int tensors.
+        source_size: (height, width) of the masks that rle encodes, ints or int tensors.
         size: (height, width) of the result, ints or int tensors.
 
     Returns:
-        String [...], canonical: encode(decode(rle, source_size, size)), in time O(runs) where the
+        String [...], canonical: encode(decode(rle, source_size, size)), in time O(runs) if the
         result is not wider than its source.
 
     Raises:
+        ValueError: a size is not (height, width), or rle has elements that are not strings.
         tf.errors.InvalidArgumentError: as `parse` does.
     """
-    rle = tf.convert_to_tensor(rle, tf.string)
+    source_size, size = split_size(source_size, "source_size"), split_size(size)
+    rle = to_strings(rle)
 
-    def sample_runs():
+    def sample_runs() -> tf.Tensor:
         start, length, row = read_runs(rle, source_size)
         start, end = _sample([start, start + length], source_size, size)
         runs = (tf.boolean_mask(x, end > start) for x in (start, end - start, row))
         return write_runs(*merge_runs(*runs), tf.shape(rle, tf.int64))
 
     return tf.cond(
-        split_size(size)[1] <= split_size(source_size)[1],
+        size[1] <= source_size[1],
         sample_runs,
         lambda: encode(decode(rle, source_size, size)),
     )
 
 
-def _sample(positions, source_size, size):
-    """How many samples of a target, no wider than its source, stand before positions in that."""
+def _sample(positions: list[tf.Tensor], source_size: Size, size: Size) -> list[tf.Tensor]:
+    """Number of target samples that precede each source position; the target is no wider."""
     dtype = positions[0].dtype
     source_height, source_width = tf.unstack(tf.cast(source_size, dtype), num=2)
     height, width = tf.unstack(tf.cast(size, dtype), num=2)
 
-    def before(position):
+    def before(position: tf.Tensor) -> tf.Tensor:
         x, y = position // source_height, position % source_height
         columns = _samples_before(x, source_width, width)
         in_column = _samples_before(x + 1, source_width, width) - columns
@@ -121,43 +154,45 @@ def _sample(positions, source_size, size):
     return [before(position) for position in positions]
 
 
-def _samples_before(position, source, target):
-    """How many of the target's samples along one side stand before a position of the source.
+def _samples_before(position: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -> tf.Tensor:
+    """Number of target samples along one side that precede a source position.
 
-    Sample i stands at floor((2 i + 1) source / (2 target)); before p are those with
-    i < target p / source - 1 / 2.
+    Sample i lies at floor((2 i + 1) source / (2 target)), so that position p is preceded by the
+    samples with i < target p / source - 1 / 2.
     """
     return (2 * target * position + source - 1) // (2 * source)
 
 
-def coverage(rle, source_size, size, order="F"):
-    """Gives the fraction of each target cell that the mask covers.
+def coverage(rle: Strings, source_size: Size, size: Size, order: str = "F") -> tf.Tensor:
+    """Computes the fraction of each target cell that the mask covers.
 
-    Equal to the area average of the masks of source_size, at ratios that are no whole numbers too,
-    and counted in whole numbers. Those masks are never made: the time is O(runs + target pixels).
+    Equal to the area average of the masks of source_size, also at fractional ratios, and exact: it
+    is summed in integers. The full-size masks are never made: the time is O(runs + target pixels).
 
     Args:
         rle: string [...], 1-based "start length start length ...".
-        source_size: (height, width) that rle speaks of, ints or int tensors.
+        source_size: (height, width) of the masks that rle encodes, ints or int tensors.
         size: (height, width) of the result, ints or int tensors.
-        order: "F", where rle counts down the columns, or "C", where it counts along the rows.
+        order: "F" if rle counts down the columns, "C" if it counts along the rows.
 
     Returns:
         float32 [..., height, width], 0 to 1.
 
     Raises:
+        ValueError: a size is not (height, width), or rle has elements that are not strings.
         tf.errors.InvalidArgumentError: as `parse` does.
     """
-    if _along_rows(order):
-        return tf.linalg.matrix_transpose(coverage(rle, source_size[::-1], size[::-1]))
-    rle = tf.convert_to_tensor(rle, tf.string)
-    start, length, row = read_runs(rle, source_size)
-    source_height, source_width = split_size(source_size)
+    source_height, source_width = split_size(source_size, "source_size")
     height, width = split_size(size)
+    if _along_rows(order):
+        transposed = coverage(rle, (source_width, source_height), (width, height))
+        return tf.linalg.matrix_transpose(transposed)
+    rle = to_strings(rle)
+    start, length, row = read_runs(rle, source_size)
 
-    # A run is what follows its start less what follows its end; what follows the pixel (y, x) are
-    # three quadrants (all that is not above y and not left of x):
-    # those of (y, x) and (0, x + 1), less that of (y, x + 1).
+    # A run is everything from its start on, minus everything from its end on. Everything from the
+    # pixel (y, x) on, column-major, is the sum of quadrants (pixels neither above y nor left of x):
+    # the quadrants of (y, x) and (0, x + 1), minus the quadrant of (y, x + 1).
     position = tf.concat([start, start + length], axis=0)
     sign = tf.concat([tf.ones_like(start), -tf.ones_like(start)], axis=0)
     y, x = position % source_height, position // source_height
@@ -167,8 +202,8 @@ def coverage(rle, source_size, size, order="F"):
     sign = tf.concat([sign, sign, -sign], axis=0)
     row = tf.tile(row, [6])
 
-    # A quadrant is the sum from the upper left of four numbers at its corner. The unit of area
-    # makes them whole: a target cell has source_height * source_width.
+    # A quadrant is the cumulative sum of four numbers at its corner. In this unit of area they are
+    # integers: a target cell measures source_height * source_width.
     i, lower = y * height // source_height, y * height % source_height
     j, right = x * width // source_width, x * width % source_width
     shape = tf.stack([tf.size(rle, tf.int64), height + 1, width + 2])
@@ -185,15 +220,25 @@ def coverage(rle, source_size, size, order="F"):
     return tf.reshape(fraction, tf.concat([tf.shape(rle, tf.int64), [height, width]], axis=0))
 
 
-def encode(mask, order="F"):
-    """Writes masks as canonical run-length encodings: of maximal runs, with single spaces.
+def encode(mask: tf.Tensor, order: str = "F") -> tf.Tensor:
+    """Writes masks as canonical run-length encodings: maximal runs, single spaces.
+
+    >>> from clouds_tf import rle
+    >>> rle.encode([[1, 0, 0], [1, 0, 1]]).numpy()
+    b'1 2 6 1'
+    >>> rle.encode([[1, 0, 0], [1, 0, 1]], order="C").numpy()
+    b'1 1 4 1 6 1'
 
     Args:
-        mask: integer or bool [..., height, width]; whatever is not 0 belongs to the mask.
-        order: "F" to count down the columns, or "C" to count along the rows.
+        mask: integer or bool [..., height, width]; nonzero pixels belong to the mask.
+        order: "F" to count down the columns, "C" to count along the rows.
 
     Returns:
         String [...], 1-based "start length start length ..."; "" for an empty mask.
+
+    Raises:
+        TypeError: the mask is neither integer nor bool.
+        ValueError: the mask has fewer than two dimensions.
     """
     mask = tf.convert_to_tensor(mask)
     if _along_rows(order):
@@ -201,22 +246,24 @@ def encode(mask, order="F"):
     return write_runs(*find_runs(mask), tf.shape(mask, tf.int64)[:-2])
 
 
-def find_runs(mask):
+def find_runs(mask: tf.Tensor) -> Runs:
     """Integer or bool masks [..., H, W] -> maximal runs: start, length, row [R]."""
     if not (mask.dtype.is_integer or mask.dtype.is_bool):
         raise TypeError(f"mask of dtype {mask.dtype.name}, expected an integer or bool")
+    if mask.shape.rank is not None and mask.shape.rank < 2:
+        raise ValueError(f"mask: got shape {mask.shape}, expected [..., height, width]")
     shape = tf.shape(mask, tf.int64)
     height, width = shape[-2], shape[-1]
     count = tf.reduce_prod(shape[:-2])
-    # Each pixel is compared with the one before it, in column-major order, where it lies: sorting
-    # the few places that differ takes less time than transposing the masks.
+    # Each pixel is compared with its predecessor in column-major order, in place: sorting the few
+    # positions that differ takes less time than transposing the masks.
     pixels = tf.reshape(tf.cast(mask, tf.bool), tf.stack([count, height, width]))
     pixels = tf.cast(pixels, tf.uint8)
     above = tf.pad(pixels[:, -1:, :-1], [[0, 0], [0, 0], [1, 0]])
     before = tf.concat([above, pixels[:, :-1]], axis=1)
     place = tf.where(tf.reshape(pixels != before, [-1]))[:, 0]
     row, y, x = place // (height * width), place // width % height, place % width
-    # Masks that reach their last pixel end behind it.
+    # A run that reaches the last pixel ends behind it.
     full = tf.where(pixels[:, -1, -1] != 0)[:, 0]
     area = height * width + 1
     edges = tf.concat([row * area + x * height + y, full * area + area - 1], axis=0)
@@ -224,7 +271,7 @@ def find_runs(mask):
     return start % area, end - start, start // area
 
 
-def _along_rows(order):
+def _along_rows(order: str) -> bool:
     if order not in ("F", "C"):
-        raise ValueError(f"order {order!r}, expected 'F' or 'C'")
+        raise ValueError(f"order: got {order!r}, expected 'F' (columns) or 'C' (rows)")
     return order == "C"

@@ -5,28 +5,78 @@ position: `start`, the 0-based column-major position of a run's first pixel in i
 in pixels; and `row`, the index of its mask, 0..N-1.
 """
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Tuple, Union
+
+import numpy as np
 import tensorflow as tf
 
+# (height, width) in pixels: whole numbers, an int array or tensor [2], or two int scalars.
+Size = Union[Sequence[int], Sequence[tf.Tensor], np.ndarray, tf.Tensor]
+# start, length and row, as above.
+Runs = Tuple[tf.Tensor, tf.Tensor, tf.Tensor]
 
-def split_size(size):
-    """(height, width), of ints or int scalars, or an int tensor [2] -> two int64 scalars."""
-    return tf.unstack(tf.cast(size, tf.int64), num=2)
+
+def split_size(size: Size, name: str = "size") -> tuple[tf.Tensor, tf.Tensor]:
+    """Checks a size and splits it into two int64 scalars.
+
+    Args:
+        size: (height, width), ints or int tensors.
+        name: name of the argument, for the message.
+
+    Returns:
+        The height and the width.
+
+    Raises:
+        ValueError: size is not a pair of whole numbers of at least 1, as far as its value is known
+            when a graph is built.
+    """
+    shown: Any = size
+    if tf.is_tensor(shown):
+        value = tf.get_static_value(shown)  # None if it is known only when the graph runs
+        is_size = shown.shape.is_compatible_with([2]) and (value is None or _are_lengths(value))
+        shown = shown.shape if value is None else value.tolist()
+    else:
+        is_size = _are_lengths(shown)
+    if not is_size:
+        raise ValueError(
+            f"{name}: got {shown}, expected (height, width) in whole pixels, such as (350, 525)"
+        )
+    height, width = tf.unstack(tf.cast(size, tf.int64), num=2)
+    return height, width
 
 
-def shift(x, first):
-    """Vector x [R] moved up by one place: first, x[0], ..., x[R - 2]."""
+def _are_lengths(sides: Any) -> bool:
+    """Whether a value is two scalars that are, if known, whole numbers from 1 on."""
+    if isinstance(sides, (str, bytes)) or not hasattr(sides, "__len__") or len(sides) != 2:
+        return False
+    known = [tf.get_static_value(side) if tf.is_tensor(side) else side for side in sides]
+    unknown = [tf.is_tensor(side) and value is None for side, value in zip(sides, known)]
+    return all(
+        is_unknown
+        or np.ndim(value) == 0
+        and np.issubdtype(np.asarray(value).dtype, np.integer)
+        and value >= 1
+        for value, is_unknown in zip(known, unknown)
+    )
+
+
+def shift(x: tf.Tensor, first: int) -> tf.Tensor:
+    """Moves a vector x [R] up by one place: first, x[0], ..., x[R - 2]."""
     return tf.concat([tf.cast([first], x.dtype), x], axis=0)[:-1]
 
 
-def count_below(x, limit):
-    """How many of the sorted x [R] are below each limit [L] -> int64 [L]."""
+def count_below(x: tf.Tensor, limit: tf.Tensor) -> tf.Tensor:
+    """Counts the values of the sorted x [R] that are below each limit [L] -> int64 [L]."""
     # Not tf.searchsorted: it fails on empty vectors.
     return tf.raw_ops.LowerBound(
         sorted_inputs=x[tf.newaxis], values=limit[tf.newaxis], out_type=tf.int64
     )[0]
 
 
-def expand(first, last):
+def expand(first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Lists the whole numbers first .. last - 1 of each pair of bounds.
 
     Args:
@@ -43,29 +93,31 @@ def expand(first, last):
     return tf.bitwise.bitwise_and(numbers, 2**32 - 1), tf.bitwise.right_shift(numbers, 32)
 
 
-def index_in_row(row):
-    """Numbers the places of each row from 0 on; row, a sorted vector [R] -> int64 [R]."""
+def index_in_row(row: tf.Tensor) -> tf.Tensor:
+    """Numbers the elements of each row from 0 on; row, a sorted vector [R] -> int64 [R]."""
     return tf.range(tf.size(row, tf.int64)) - count_below(row, row)
 
 
-def merge_runs(start, length, row):
-    """Joins the runs that touch."""
+def merge_runs(start: tf.Tensor, length: tf.Tensor, row: tf.Tensor) -> Runs:
+    """Joins runs that touch."""
     begins = (start != shift(start + length, -1)) | (row != shift(row, -1))
     run = tf.cumsum(tf.cast(begins, tf.int64)) - 1
     start, row = tf.boolean_mask(start, begins), tf.boolean_mask(row, begins)
     return start, tf.math.segment_sum(length, run), row
 
 
-def count_up(start, end, base, size):
-    """Writes along a line of pixels: up to -1 in each gap, upwards from a base in each run.
+def count_up(
+    start: tf.Tensor, end: tf.Tensor, base: tf.Tensor, size: Union[int, tf.Tensor]
+) -> tf.Tensor:
+    """Fills a line of pixels: counts up to -1 in each gap, and up from base in each run.
 
-    One kernel does so at the speed of memory, unlike tf.repeat, tf.cumsum or a scatter.
+    A single kernel does it at the speed of memory, unlike tf.repeat, tf.cumsum or a scatter.
 
     Args:
-        start: int64 or int32 [R], the runs' first places, sorted.
-        end: [R], the places behind them.
+        start: int64 or int32 [R], the first position of each run, sorted.
+        end: [R], the position behind each run.
         base: int64 [R], at least 0; or int32, where gaps and runs are shorter than 2^31.
-        size: the length of the line.
+        size: length of the line.
 
     Returns:
         [size] of the dtype of base: at least 0 exactly inside the runs.
@@ -79,10 +131,12 @@ def count_up(start, end, base, size):
     return tf.ragged.range(tf.reshape(first, [-1]), tf.reshape(last, [-1])).values
 
 
-def to_ragged(values, row, shape):
-    """Gathers values [R, ...] by their row, 0..N-1 -> RaggedTensor [*shape, None, ...].
+def to_ragged(
+    values: tf.Tensor, row: tf.Tensor, shape: tf.Tensor
+) -> Union[tf.Tensor, tf.RaggedTensor]:
+    """Groups values [R, ...] by their row, 0..N-1 -> RaggedTensor [*shape, None, ...].
 
-    Where shape, an int64 vector of static length, is that of a scalar, just the values.
+    Returns the values themselves if shape, an int64 vector of static length, is that of a scalar.
     """
     ragged = tf.RaggedTensor.from_value_rowids(values, row, tf.reduce_prod(shape), validate=False)
     rank = shape.shape[0]

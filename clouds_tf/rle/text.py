@@ -1,15 +1,65 @@
 """Strings <-> runs."""
 
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Optional, Union
+
+import numpy as np
 import tensorflow as tf
 
-from clouds_tf.rle.runs import count_below, shift, split_size, to_ragged
+from clouds_tf.rle.runs import Runs, Size, count_below, shift, split_size, to_ragged
+
+# A string, nested lists of them, an array or tensor, or a column of pandas. Outside of graphs,
+# missing values (None, NaN, pandas.NA) stand for "", the encoding of an empty mask.
+Strings = Any
 
 # With 12 digits, more than any image needs, no sum of positions over a batch can overflow.
 _PAIRS = r"(\s*\d{1,12}\s+\d{1,12}(\s|$))*\s*"
 _NUMBERS = r"^(\s*\d{1,12}(\s|$))*\s*"
 
 
-def faults(rle, size=None):
+def to_strings(rle: Strings, name: str = "rle", allow_missing: bool = True) -> tf.Tensor:
+    """Converts strings to a tensor; missing values become "".
+
+    Args:
+        rle: string [...]: a tensor, array, nested list or pandas column; None, NaN and pandas.NA
+            are missing values.
+        name: name of the argument, for the message.
+        allow_missing: whether missing values are accepted.
+
+    Returns:
+        String [...].
+
+    Raises:
+        ValueError: names the first element that is not accepted.
+    """
+    try:
+        return tf.convert_to_tensor(rle, tf.string)
+    except (TypeError, ValueError):
+        # TensorFlow's messages name neither the element nor its value.
+        if tf.is_tensor(rle):
+            got = f"a tensor of {rle.dtype.name}"
+            raise ValueError(f"{name}: got {got}, expected strings") from None
+    values = np.asarray(rle, object)
+    missing = np.zeros(values.shape, bool)
+    for index, value in np.ndenumerate(values):
+        missing[index] = _is_missing(value)
+        if not isinstance(value, (str, bytes)) and not (missing[index] and allow_missing):
+            place = f"[{', '.join(map(str, index))}]" if index else ""
+            expected = ", None, NaN or pandas.NA" if allow_missing else "; drop missing values"
+            raise ValueError(f"{name}{place}: got {value!r}, expected a string{expected}")
+    return tf.convert_to_tensor(np.where(missing, "", values), tf.string)
+
+
+def _is_missing(value: Any) -> bool:
+    if isinstance(value, float):
+        return value != value
+    # By name, so that pandas need not be imported.
+    return value is None or type(value).__name__ == "NAType"
+
+
+def faults(rle: Strings, size: Optional[Size] = None) -> tf.Tensor:
     """Says what is wrong with run-length encodings.
 
     Args:
@@ -20,12 +70,14 @@ def faults(rle, size=None):
         String [...]: "" where the encoding is well formed, as a blank one is, otherwise a sentence
         that names its first fault.
     """
-    rle = tf.convert_to_tensor(rle, tf.string)
+    rle = to_strings(rle)
     *_, sentences = _read(tf.reshape(rle, [-1]), size)
     return tf.reshape(sentences, tf.shape(rle))
 
 
-def parse(rle, size=None):
+def parse(
+    rle: Strings, size: Optional[Size] = None
+) -> Union[tf.Tensor, tf.RaggedTensor]:
     """Reads run-length encodings as runs.
 
     Args:
@@ -40,25 +92,34 @@ def parse(rle, size=None):
         tf.errors.InvalidArgumentError: names the index of the first string that is not well formed
             and says, as `faults` does, what is wrong with it.
     """
-    rle = tf.convert_to_tensor(rle, tf.string)
+    rle = to_strings(rle)
     start, length, row = read_runs(rle, size)
     return to_ragged(tf.stack([start, length], axis=1), row, tf.shape(rle, tf.int64))
 
 
-def read_runs(rle, size=None, name="rle"):
+def read_runs(rle: tf.Tensor, size: Optional[Size] = None, name: str = "rle") -> Runs:
     """Strings [...] -> start, length, row [R]; raises InvalidArgumentError as `parse` does."""
     *runs, sentences = _read(tf.reshape(rle, [-1]), size)
-    return raise_faults(name, sentences, tf.shape(rle, tf.int64), runs)
+    start, length, row = raise_faults(name, sentences, tf.shape(rle, tf.int64), runs)
+    return start, length, row
 
 
-def raise_faults(name, sentences, shape, tensors):
-    """Passes tensors on; raises InvalidArgumentError with the first sentence that is not blank.
+def raise_faults(
+    name: str, sentences: tf.Tensor, shape: tf.Tensor, tensors: Sequence[tf.Tensor]
+) -> list[tf.Tensor]:
+    """Passes tensors on if no sentence names a fault.
 
     Args:
-        name: the argument that the sentences speak of.
-        sentences: string [N].
-        shape: int64 [rank], the shape of the argument, of N elements.
-        tensors: list of tensors.
+        name: name of the argument that the sentences are about.
+        sentences: string [N], "" where there is no fault.
+        shape: int64 [rank], shape of the argument, of N elements.
+        tensors: tensors to pass on.
+
+    Returns:
+        The tensors, which exist only if the check passes.
+
+    Raises:
+        tf.errors.InvalidArgumentError: with the index and the text of the first sentence.
     """
     faulty = sentences != ""
     # tf.where takes no scalar, so every shape gets one axis more.
@@ -72,14 +133,16 @@ def raise_faults(name, sentences, shape, tensors):
         return [tf.identity(x) for x in tensors]
 
 
-def printable(text):
-    """The first token of each string, as far as it can be printed and helps to find it."""
+def printable(text: tf.Tensor) -> tf.Tensor:
+    """Cuts each string to the printable part of its first 24 bytes, up to the first blank."""
     # \C is any byte, also one that is no UTF-8 and could not stand in an error.
     return tf.strings.regex_replace(tf.strings.substr(text, 0, 24), r"^([!-~]*)\C*", r"\1")
 
 
-def write_runs(start, length, row, shape):
-    """Writes sorted runs [R] as strings [*shape]; their rows count through shape."""
+def write_runs(
+    start: tf.Tensor, length: tf.Tensor, row: tf.Tensor, shape: tf.Tensor
+) -> tf.Tensor:
+    """Writes sorted runs [R] as strings [*shape]; rows count through shape."""
     numbers = tf.strings.as_string(tf.stack([start + 1, length], axis=1))
     rle = tf.strings.unsorted_segment_join(
         tf.reshape(numbers, [-1]), tf.repeat(row, 2), tf.reduce_prod(shape), separator=" "
@@ -87,7 +150,7 @@ def write_runs(start, length, row, shape):
     return tf.reshape(rle, shape)
 
 
-def _read(rle, size):
+def _read(rle: tf.Tensor, size: Optional[Size]) -> tuple[tf.Tensor, ...]:
     """Strings [N] -> start, length, row [R] of the readable ones, and sentences [N]."""
     readable = tf.strings.regex_full_match(rle, _PAIRS)
     tokens = tf.strings.split(tf.where(readable, rle, ""))
@@ -101,7 +164,7 @@ def _read(rle, size):
     if size is not None:
         wrong |= end > tf.reduce_prod(split_size(size)) + 1
 
-    def describe():
+    def describe() -> tf.Tensor:
         pair = tf.where(wrong)[:, 0]
         pair = tf.boolean_mask(pair, tf.gather(row, pair) != shift(tf.gather(row, pair), -1))
         sentences = tf.tensor_scatter_nd_update(
@@ -121,7 +184,14 @@ def _read(rle, size):
     return start - 1, length, row, sentences
 
 
-def _describe_pairs(pair, start, length, row, least, size):
+def _describe_pairs(
+    pair: tf.Tensor,
+    start: tf.Tensor,
+    length: tf.Tensor,
+    row: tf.Tensor,
+    least: tf.Tensor,
+    size: Optional[Size],
+) -> tf.Tensor:
     """Says what is wrong with the runs of index pair [P] -> sentences [P]."""
     join, text = tf.strings.join, tf.strings.as_string
     number = pair - count_below(row, tf.gather(row, pair)) + 1
@@ -139,7 +209,7 @@ def _describe_pairs(pair, start, length, row, least, size):
     return join(["pair ", text(number), " (", text(start), " ", text(length), "): ", problem])
 
 
-def _describe_text(rle):
+def _describe_text(rle: tf.Tensor) -> tf.Tensor:
     """Says what is wrong with strings [N] that are not pairs of numbers -> sentences [N]."""
     join, text = tf.strings.join, tf.strings.as_string
     rest = tf.strings.regex_replace(rle, _NUMBERS, "", replace_global=False)

@@ -57,7 +57,7 @@ def test_masks_of_a_batch_overlap_only_with_their_own():
 
 
 def test_different_shapes_are_refused():
-    with pytest.raises(ValueError, match=r"\(1,\) and \(2,\) are incompatible"):
+    with pytest.raises(ValueError, match=r"b: got shape \(2,\), expected that of a, \(1,\)"):
         rle.intersection(["1 1"], ["1 1", "1 1"])
 
 

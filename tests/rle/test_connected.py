@@ -151,11 +151,11 @@ def test_empty_batches():
 
 
 def test_other_connectivities_are_refused():
-    with pytest.raises(ValueError, match="connectivity 6, expected 4 or 8"):
+    with pytest.raises(ValueError, match="connectivity: got 6, expected 4 or 8"):
         rle.components([[1]], 6)
-    with pytest.raises(ValueError, match="connectivity 6, expected 4 or 8"):
+    with pytest.raises(ValueError, match="connectivity: got 6, expected 4 or 8"):
         rle.remove_small([[1]], 5, 6)
-    with pytest.raises(ValueError, match="connectivity 6, expected 4 or 8"):
+    with pytest.raises(ValueError, match="connectivity: got 6, expected 4 or 8"):
         rle.component_areas("1 1", (3, 3), 6)
 
 
