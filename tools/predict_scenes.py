@@ -18,7 +18,7 @@ from clouds_tf.scenes import georeference
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.read import MAX_PIXELS, Reading
-from clouds_tf.serving import predictor
+from clouds_tf.serving.prediction import parse_shard
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -115,7 +115,7 @@ def main():
             FLAGS.scenes,
             FLAGS.output_dir,
             _options(),
-            shard=predictor.parse_shard(FLAGS.shard),
+            shard=parse_shard(FLAGS.shard),
             on_error=FLAGS.on_error,
             runner=FLAGS.runner,
             beam_options=FLAGS.beam_option,

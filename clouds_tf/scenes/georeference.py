@@ -121,6 +121,13 @@ class Grid:
         return self.lat_max - self.cell[0] * (np.arange(self.size[0]) + 0.5)
 
     @property
+    def edges(self) -> tuple[float, float, float, float]:
+        """(lon_min, lat_min, lon_max, lat_max) of the whole grid, in degrees."""
+        (height, width), (dlat, dlon) = self.size, self.cell
+        south, east = self.lat_max - height * dlat, self.lon_min + width * dlon
+        return self.lon_min, south, east, self.lat_max
+
+    @property
     def cell_areas(self) -> np.ndarray:
         """float64 [rows], the area of a cell of each row on a sphere, in km2."""
         edges = np.sin(np.radians(self.latitude_edges))

@@ -11,8 +11,9 @@ from typing import Any, TypeVar
 
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import figures, files
 from clouds_tf.data import runners
+from clouds_tf.figures.scenes import scene_maps
 from clouds_tf.scenes import cards, masks, network, read
 from clouds_tf.scenes.cards import Card
 from clouds_tf.scenes.jobs import Frame, Job, Options
@@ -248,17 +249,39 @@ def _predict(model: Network, parts: Sequence[Tile | Frame]) -> Iterator[tuple[An
     yield from zip(answers.probabilities, answers.present)
 
 
+def draw(*predictions: masks.Prediction, num_columns: int = 1) -> Any:
+    """Draws scenes with their masks, coordinates on the axes: a matplotlib Figure."""
+    return scene_maps(
+        [
+            {
+                "title": f"{prediction.name}\n{prediction.date:%Y-%m-%d} {prediction.platform}",
+                "image": prediction.image,
+                "masks": prediction.masks & prediction.observed,
+                "observed": prediction.observed,
+                "extent": prediction.grid.edges,
+                "class_names": prediction.class_names,
+            }
+            for prediction in predictions
+        ],
+        num_columns,
+    )
+
+
 def _write(
     prediction: masks.Prediction, output_dir: str, options: Options
 ) -> tuple[tuple[Any, ...], ...]:
     """Writes all files of a scene; gives its rows of scenes.csv."""
-    from clouds_tf.scenes import write
+    from clouds_tf.scenes import geoparquet, write
 
     found = [masks.find_objects(prediction, i) for i in range(len(prediction.class_names))]
     writers: dict[str, Callable[[str], None]] = {
         "netcdf": lambda path: write.write_netcdf(path, prediction),
         "cog": lambda path: write.write_cog(path, prediction, path + ".scratch"),
         "geojson": lambda path: write.write_geojson(path, write.features(prediction, found)),
+        "geoparquet": lambda path: geoparquet.write_geoparquet(
+            path, write.features(prediction, found)
+        ),
+        "picture": lambda path: figures.save(draw(prediction), path),
     }
     with tempfile.TemporaryDirectory() as folder:
         for key, path in cards.outputs(output_dir, prediction.name, options).items():

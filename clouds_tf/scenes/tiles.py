@@ -242,15 +242,14 @@ class Blend:
             whether the class is present, bool [C, n, columns]: in half of the windows, by weight.
         """
         start, count = self._first, row - self._first
-        weights = self._weights[:count]
-        means = np.divide(
-            self._sums[:, :, :count],
-            weights,
-            out=np.zeros_like(self._sums[:, :, :count]),
-            where=weights > 0,
-        )
+        # Where windows were left out, more rows are asked for than a window has.
+        kept = min(count, len(self._weights))
+        means = np.zeros((*self._sums.shape[:2], count, self._sums.shape[3]), np.float32)
+        weights = self._weights[:kept]
+        np.divide(self._sums[:, :, :kept], weights, out=means[:, :, :kept], where=weights > 0)
         for array in (self._sums, self._weights):
-            array[..., : array.shape[-2] - count, :] = array[..., count:, :].copy()
-            array[..., array.shape[-2] - count :, :] = 0
+            left = array.shape[-2] - kept
+            array[..., :left, :] = array[..., kept:, :].copy()
+            array[..., left:, :] = 0
         self._first = row
         return start, means[0], means[1] >= 0.5

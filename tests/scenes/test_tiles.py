@@ -108,3 +108,14 @@ def test_cutting_reads_each_row_once_and_gives_strips_before_their_tiles(scale):
         rows = slice(tile.row * scale, (tile.row + 20) * scale)
         columns = slice(tile.column * scale, (tile.column + 30) * scale)
         np.testing.assert_array_equal(tile.pixels, pixels[rows, columns, :3])
+
+
+def test_whole_rows_of_windows_may_be_left_out():
+    plan = layout((100, 30), overlap=0)
+    blend = Blend(plan, 1)
+    blend.add(0, 0, np.ones((20, 30, 1), np.float32), np.array([True]))
+    start, probabilities, _ = blend.add(80, 0, np.ones((20, 30, 1), np.float32), np.array([True]))
+    assert start == 0 and probabilities.shape == (1, 80, 30)
+    assert probabilities[0, :20].all() and not probabilities[0, 20:].any()
+    start, probabilities, present = blend.flush(100)
+    assert start == 80 and probabilities.all() and present.all()

@@ -1,0 +1,192 @@
+"""Interrupted, shared and failing work."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import ENVIRONMENT, REPOSITORY
+from PIL import Image
+from small import saved_model as _saved_model
+from small import write_mosaic
+
+from clouds_tf.scenes import cards
+from clouds_tf.scenes.georeference import Extent
+from clouds_tf.scenes.jobs import Options
+from clouds_tf.scenes.predict import predict_scenes
+from clouds_tf.scenes.read import Reading
+
+saved_model = _saved_model
+OPTIONS = Options(batch_size=2, formats=("netcdf", "geojson"))
+ENDINGS = (".nc", ".geojson", ".csv")
+
+
+@pytest.fixture(scope="module")
+def sky(tmp_path_factory):
+    """Four scenes of one or two windows."""
+    folder = tmp_path_factory.mktemp("sky")
+    for i in range(4):
+        width = 700 if i == 1 else 300
+        extent = (-60.0, 0.0, -60 + width * 0.04, 8.0)
+        write_mosaic(folder / f"s{i}_2020020{i + 1}.tif", (200, width), extent, seed=i)
+    return folder
+
+
+def contents(folder):
+    return {
+        name: open(os.path.join(folder, name), "rb").read()
+        for name in sorted(os.listdir(folder))
+        if name.endswith(ENDINGS)
+    }
+
+
+@pytest.fixture(scope="module")
+def undisturbed(saved_model, sky, tmp_path_factory):
+    """The files of one call."""
+    folder = str(tmp_path_factory.mktemp("undisturbed") / "S")
+    result = predict_scenes(saved_model, str(sky), folder, OPTIONS)
+    assert result.num_predicted == 4 and result.num_windows == 5
+    found = contents(folder)
+    assert len(found) == 9
+    return found
+
+
+def test_shards_and_another_batch_make_the_same_files(saved_model, sky, undisturbed, tmp_path):
+    for i in (1, 0):
+        result = predict_scenes(saved_model, str(sky), str(tmp_path), OPTIONS, shard=(i, 2))
+        assert result.num_predicted == 2 and result.path is None
+    result = predict_scenes(saved_model, str(sky), str(tmp_path), OPTIONS)
+    assert result.num_predicted == 0 and result.path is not None
+    assert contents(tmp_path) == undisturbed
+
+
+def test_a_killed_run_continues_to_the_same_files(saved_model, sky, undisturbed, tmp_path):
+    """Killed as soon as the first scene has its card."""
+    command = [sys.executable, str(REPOSITORY / "tools" / "predict_scenes.py")]
+    command += [f"--saved_model={saved_model}", f"--scenes={sky}", f"--output_dir={tmp_path}"]
+    command += ["--batch_size=2", "--formats=netcdf,geojson"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    while process.poll() is None and not any((tmp_path / "cards").glob("s*.json")):
+        time.sleep(0.01)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    (tmp_path / ".0123456789abcdef.s2_20200203.nc").write_text("half")
+    done = len(list((tmp_path / "cards").glob("s*.json")))
+    assert 1 <= done
+    result = predict_scenes(saved_model, str(sky), str(tmp_path), OPTIONS)
+    assert result.num_predicted == 4 - done
+    assert contents(tmp_path) == undisturbed
+    assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
+
+
+def test_beam_makes_the_same_files(saved_model, sky, undisturbed, tmp_path):
+    """In two processes of Beam's direct runner."""
+    pytest.importorskip("apache_beam")
+    beam_options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    predict_scenes(
+        saved_model, str(sky), str(tmp_path), OPTIONS, runner="direct", beam_options=beam_options
+    )
+    assert contents(tmp_path) == undisturbed
+
+
+def test_changed_scenes_are_predicted_again_and_other_models_refused(
+    saved_model, sky, undisturbed, tmp_path
+):
+    folder = str(tmp_path / "S")
+    one = str(sky / "s0_20200201.tif")
+    predict_scenes(saved_model, one, folder, OPTIONS)
+    assert predict_scenes(saved_model, one, folder, OPTIONS).num_predicted == 0
+    more = dataclasses.replace(OPTIONS, formats=("netcdf", "geojson", "cog"))
+    assert predict_scenes(saved_model, one, folder, more).num_predicted == 1
+    os.utime(one, ns=(1, 1))
+    assert predict_scenes(saved_model, one, folder, more).num_predicted == 1
+    with pytest.raises(ValueError, match="predicted with overlap 0.25, got 0.5"):
+        predict_scenes(saved_model, one, folder, dataclasses.replace(OPTIONS, overlap=0.5))
+    with open(os.path.join(folder, "settings.json"), "w") as file:
+        json.dump({"model": "another"}, file)
+    with pytest.raises(ValueError, match="another folder"):
+        predict_scenes(saved_model, one, folder, OPTIONS)
+
+
+def hostile(folder):
+    """Writes scenes that cannot be predicted; gives what is said of each."""
+    whole = folder / "whole_20200101.tif"
+    write_mosaic(whole, (200, 300), (0.0, 0.0, 12.0, 8.0))
+    content = whole.read_bytes()
+    (folder / "cut_20200101.tif").write_bytes(content[: len(content) // 3])
+    (folder / "empty_20200101.tif").write_bytes(b"")
+    (folder / "text_20200101.jpg").write_bytes(b"<html>")
+    write_mosaic(folder / "pixel_20200101.tif", (1, 1), (0.0, 0.0, 0.01, 0.01))
+    write_mosaic(folder / "metres_20200101.tif", (200, 300), (5e5, 5e6, 6e5, 5.1e6))
+    write_mosaic(folder / "coarse_20200101.tif", (20, 30), (0.0, 0.0, 30.0, 20.0))
+    write_mosaic(folder / "undated.tif", (200, 300), (0.0, 0.0, 12.0, 8.0))
+    Image.fromarray(np.zeros((200, 300), np.uint16)).save(folder / "deep_20200101.png")
+    Image.fromarray(np.zeros((200, 300, 3), np.uint8)).save(folder / "nowhere_20200101.png")
+    with rasterio.open(
+        folder / "bomb_20200101.tif", "w", "GTiff", 100000, 100000, 3, "EPSG:4326",
+        rasterio.transform.from_bounds(-180, -90, 180, 90, 100000, 100000), np.uint8,
+        sparse_ok=True, tiled=True,
+    ):
+        pass
+    (folder / "bad_20200101.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
+    return {
+        "cut_20200101.tif": "cannot be read",
+        "empty_20200101.tif": "first bytes are b''",
+        "text_20200101.jpg": "is no TIFF, JPEG",
+        "pixel_20200101.tif": "expected at least 0.64 x 0.64",
+        "metres_20200101.tif": "coordinate reference system the right one",
+        "coarse_20200101.tif": "--force",
+        "undated.tif": "--date",
+        "deep_20200101.png": "--value_range",
+        "nowhere_20200101.png": "--extent",
+        "bomb_20200101.tif": "--max_scene_pixels",
+        "bad_20200101.nc": "cannot be read",
+    }
+
+
+def test_hostile_scenes_get_a_line_each_and_the_others_their_masks(saved_model, tmp_path):
+    (tmp_path / "in").mkdir()
+    expected = hostile(tmp_path / "in")
+    result = predict_scenes(saved_model, str(tmp_path / "in"), str(tmp_path / "S"), OPTIONS)
+    assert result.num_predicted == 1 and len(result.failed) == len(expected)
+    for name, message in expected.items():
+        (line,) = [line for line in result.failed if line.startswith(str(tmp_path / "in" / name))]
+        assert message in line and "\n" not in line, line
+    made = sorted(name for name in os.listdir(tmp_path / "S") if name.endswith((".nc", ".geojson")))
+    assert made == ["whole_20200101.geojson", "whole_20200101.nc"]
+    # What was wrong can be set right.
+    reading = Reading(extent=Extent(0, 0, 12, 8), value_range=(0, 65535))
+    options = dataclasses.replace(OPTIONS, reading=reading, force=True)
+    result = predict_scenes(saved_model, str(tmp_path / "in"), str(tmp_path / "S"), options)
+    failed = {os.path.basename(line.split(":")[0]) for line in result.failed}
+    assert not failed & {"deep_20200101.png", "nowhere_20200101.png", "coarse_20200101.tif"}
+    with pytest.raises(ValueError, match="cannot be read|first bytes"):
+        predict_scenes(
+            saved_model, str(tmp_path / "in"), str(tmp_path / "T"), OPTIONS, on_error="fail"
+        )
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"overlap": 0.9}, "overlap: got 0.9"),
+        ({"resolution": 5}, "resolution: got 5"),
+        ({"formats": ("shapefile",)}, "formats: got shapefile"),
+        ({"batch_size": 0}, "batch_size: got 0"),
+    ],
+)
+def test_impossible_options_are_named(arguments, message):
+    with pytest.raises(ValueError, match=message):
+        Options(**arguments)
+
+
+def test_outputs_never_mix_with_scenes(saved_model, sky):
+    with pytest.raises(ValueError, match="holds the scenes themselves"):
+        predict_scenes(saved_model, str(sky), str(sky), OPTIONS)
+    assert not (sky / cards.SCENES_CSV).exists()
