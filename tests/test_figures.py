@@ -129,9 +129,11 @@ except ImportError as error:
 def test_the_best_place_of_a_map_is_marked():
     scores = np.zeros((4, 3, 5))
     scores[1, 2, 3] = 0.7
-    figure = figures.score_maps(scores, [0.1, 0.2, 0.3, 0.4, 0.5], [0, 10, 20], "t")
+    figure = figures.score_maps(
+        scores, np.full(4, 0.25), [0.1, 0.2, 0.3, 0.4, 0.5], [0, 10, 20], CLASS_NAMES, "t"
+    )
     flower = figure.axes[1]
-    assert flower.get_title("left") == "Flower: 0.700 at best"
+    assert flower.get_title("left") == "Flower: 0.700 at best, 0.250 blank"
     assert [(x.item(), y.item()) for x, y in [line.get_data() for line in flower.lines]] == [
         (0.4, 20)
     ]
@@ -140,7 +142,7 @@ def test_the_best_place_of_a_map_is_marked():
 def test_reliability_is_drawn_at_the_middle_of_each_bin():
     shares = np.full((4, 2), 0.25)
     shares[2, 1] = np.nan
-    above, below = figures.reliability([0, 0.4, 1], shares, np.ones((4, 2)), "t").axes
+    above, below = figures.reliability([0, 0.4, 1], shares, np.ones((4, 2)), CLASS_NAMES, "t").axes
     diagonal, *lines = above.lines
     assert [line.get_label() for line in lines] == list(CLASS_NAMES)
     assert lines[0].get_xdata().tolist() == [0.2, 0.7]
@@ -151,7 +153,7 @@ def test_reliability_is_drawn_at_the_middle_of_each_bin():
 def test_confusions_show_share_and_number():
     counts = np.zeros((4, 2, 2))
     counts[3] = [[1, 2], [0, 1]]
-    sugar = figures.confusions(counts, "t").axes[3]
+    sugar = figures.confusions(counts, CLASS_NAMES, "t").axes[3]
     texts = [text.get_text() for text in sugar.texts]
     assert texts == ["25.0%\n1", "50.0%\n2", "0.0%\n0", "25.0%\n1"]
 
@@ -159,7 +161,20 @@ def test_confusions_show_share_and_number():
 def test_comparisons_have_a_row_for_each_image():
     image, mask = np.zeros((8, 12, 3), np.uint8), np.zeros((8, 12, 4), np.uint8)
     mask[2:5, 3:9, 0] = 1
-    figure = figures.comparisons([image] * 2, [[mask, mask * 0]] * 2, ["a", "b"], ["one", "two"])
+    figure = figures.comparisons(
+        [image] * 2, [[mask, mask * 0]] * 2, ["a", "b"], ["one", "two"], CLASS_NAMES
+    )
     names = [[text.get_text() for text in axes.texts] for axes in figure.axes]
     assert names == [["a"], ["Fish"], [], ["b"], ["Fish"], []]
     assert [axes.get_title("left") for axes in figure.axes[:3]] == ["image", "one", "two"]
+
+
+def test_areas_show_every_image_and_the_bias():
+    true = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
+    series = {"masks": (true / 2, [0.5, 0, -0.25]), "expected": (true, [0, 0, float("nan")])}
+    figure = figures.predicted_areas(true, series, ("a", "b", "c"), "t")
+    third = figure.axes[2]
+    points = [collection.get_offsets() for collection in third.collections]
+    np.testing.assert_allclose(points[0], [[0.3, 0.15], [0.6, 0.3]])
+    labels = [text.get_text() for text in third.get_legend().get_texts()]
+    assert labels == ["masks: -25.0%", "expected: +nan%"]

@@ -1,63 +1,144 @@
-"""Held-out predictions, reduced to what every search needs: counts of pixels per threshold."""
+"""Held-out predictions, reduced to pixel counts from which every score and every rule follows."""
 
-import collections
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any, Optional
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf.data import input_pipeline
+from clouds_tf.dataset import Dataset
+from clouds_tf.evaluation.members import Member, records_dataset
 from clouds_tf.inference.ensemble import mean_prediction
-from clouds_tf.inference.fusing import fuse
 from clouds_tf.inference.postprocessing import Rule, refine
-from clouds_tf.schema import CLOUDS, NUM_CLASSES, SUBMISSION_SIZE
-from clouds_tf.training import workdir as workdirs
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+# Finer near 0 and 1, where most pixels are.
+_TAIL = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075)
+EDGES = (*_TAIL, *(round(0.01 * i, 2) for i in range(1, 100)), *(1 - x for x in reversed(_TAIL)))
 
-# What every search needs of N images, in pixels, int64:
-#   areas [N, C, T]: more probable than each threshold;
-#   mask_areas [N, C, T, V]: of the masks that V refinements make of these;
-#   intersections [N, C, T, V]: those of them in the truth;
-#   truths [N, C]: of the truth;
-# and presence, float32 [N, C], what the models say of it; folds [N], where each was held out.
-Counts = collections.namedtuple("Counts", "areas mask_areas intersections truths presence folds")
+Progress = Callable[[int, int], None]
 
 
-def count_pixels(probabilities, masks, thresholds=THRESHOLDS):
-    """Counts, for every threshold at once, what the metric needs.
+@dataclasses.dataclass(frozen=True)
+class Counts:
+    """Pixel counts of N held-out images of C classes, at the submission size.
 
-    From these numbers follows the Dice of every pair of threshold and least area, so that no
-    probabilities have to be kept.
+    Attributes:
+        histograms: int64 [N, C, 2, B]: pixels outside and inside the truth, by probability; the B
+            bins lie between 0, EDGES and 1, and a probability on an edge belongs below it.
+        mask_areas: int64 [N, C, T, V]: areas of the masks of T thresholds and V refinements.
+        intersections: int64 [N, C, T, V]: areas that these masks share with the truth.
+        presence: float32 [N, C]: presence that was predicted.
+        folds: int [N]: the fold that held the image out.
+    """
+
+    histograms: np.ndarray
+    mask_areas: np.ndarray
+    intersections: np.ndarray
+    presence: np.ndarray
+    folds: np.ndarray
+
+    @functools.cached_property
+    def truths(self) -> np.ndarray:
+        """Areas of the truth, int64 [N, C]."""
+        return self.histograms[:, :, 1].sum(axis=-1)
+
+    @functools.cached_property
+    def areas(self) -> np.ndarray:
+        """Pixels that are more probable than each of THRESHOLDS, int64 [N, C, T]."""
+        return more_probable(self.histograms.sum(axis=2), THRESHOLDS)
+
+    @property
+    def num_classes(self) -> int:
+        """Number of classes."""
+        return self.histograms.shape[1]
+
+    def refined_by(self, index: Sequence[int]) -> Counts:
+        """The same images with some of the refinements only."""
+        index = list(index)
+        return dataclasses.replace(
+            self,
+            mask_areas=self.mask_areas[..., index],
+            intersections=self.intersections[..., index],
+        )
+
+    def cross_fitting_groups(self, seed: int = 0, num_splits: int = 10) -> list[np.ndarray]:
+        """Divides the images into groups, of which one is measured and the others are fitted on.
+
+        Args:
+            seed: seed of the halves.
+            num_splits: number of ways to halve a single fold.
+
+        Returns:
+            A list of int [N], the group 0..K-1 of each image: the folds or, where there is one fold
+            only, several ways to divide it into random halves.
+
+        Raises:
+            ValueError: there is one image only.
+        """
+        if len(self.folds) < 2:
+            raise ValueError(
+                f"got {len(self.folds)} held-out images, expected at least 2: rules are fitted on "
+                "some and measured on others"
+            )
+        names, groups = np.unique(self.folds, return_inverse=True)
+        if len(names) > 1:
+            return [groups.reshape(-1)]
+        rng = np.random.default_rng(seed)
+        return [rng.permutation(len(self.folds)) % 2 for _ in range(num_splits)]
+
+
+def more_probable(histograms: np.ndarray, thresholds: Iterable[float]) -> np.ndarray:
+    """Counts the pixels above thresholds that are among EDGES.
+
+    Args:
+        histograms: int64 [..., B], as Counts has them.
+        thresholds: T members of EDGES.
+
+    Returns:
+        int64 [..., T].
+    """
+    above = np.flip(np.flip(histograms, axis=-1).cumsum(axis=-1), axis=-1)
+    return above[..., [EDGES.index(threshold) + 1 for threshold in thresholds]]
+
+
+def histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+    """Counts the pixels of each image and class by truth and probability, in one pass.
 
     Args:
         probabilities: float32 [B, h, w, C] in [0, 1].
         masks: truth [B, h, w, C] of {0, 1}.
-        thresholds: T increasing numbers.
 
     Returns:
-        areas, intersections int64 [B, C, T] and truths int64 [B, C], in pixels.
+        int64 [B, C, 2, len(EDGES) + 1], as Counts has them.
     """
     # The negation makes the comparison strict: p > t, as in post-processing.
     at_least = tf.raw_ops.Bucketize(
-        input=-probabilities, boundaries=[-t for t in reversed(thresholds)]
+        input=-probabilities, boundaries=[-edge for edge in reversed(EDGES)]
     )
-    num_bins = len(thresholds) + 1
-    number_above = num_bins - 1 - at_least  # of thresholds
+    num_bins = len(EDGES) + 1
     batch, classes = tf.shape(masks)[0], masks.shape[3]
     row = tf.reshape(tf.range(batch * classes), [batch, 1, 1, classes])
-    # Truth and its complement are counted apart, in one pass over the pixels.
-    bins = (row * 2 + tf.cast(masks, tf.int32)) * num_bins + number_above
+    bins = (row * 2 + tf.cast(masks, tf.int32)) * num_bins + (num_bins - 1 - at_least)
     length = batch * classes * 2 * num_bins
-    histogram = tf.math.bincount(tf.reshape(bins, [-1]), minlength=length, maxlength=length)
-    histogram = tf.cast(tf.reshape(histogram, [batch, classes, 2, num_bins]), tf.int64)
-    above = tf.cumsum(histogram, axis=3, reverse=True)
-    intersections = above[:, :, 1]
-    areas = above[:, :, 0] + intersections
-    return areas[..., 1:], intersections[..., 1:], intersections[..., 0]
+    counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=length, maxlength=length)
+    return tf.cast(tf.reshape(counts, [batch, classes, 2, num_bins]), tf.int64)
 
 
-def count_refined(probabilities, masks, images, refinement, thresholds=THRESHOLDS):
-    """Counts, for every threshold, what is left of a mask and added to it by a refinement.
+def count_refined(
+    probabilities: tf.Tensor,
+    masks: tf.Tensor,
+    images: tf.Tensor,
+    refinement: Rule,
+    thresholds: Sequence[float] = THRESHOLDS,
+    gap_brightness: int | None = None,
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """Counts the pixels of refined masks for every threshold.
 
     Args:
         probabilities: float32 [B, h, w, C] in [0, 1].
@@ -65,121 +146,133 @@ def count_refined(probabilities, masks, images, refinement, thresholds=THRESHOLD
         images: uint8 [B, H, W, 3], as `refine` takes them.
         refinement: a Rule, as `refine` takes it.
         thresholds: T increasing numbers.
+        gap_brightness: see `Dataset`.
 
     Returns:
-        areas, intersections int64 [B, C, T], in pixels.
+        Areas and intersections with the truth, int64 [B, C, T], in pixels.
     """
-    truths = tf.unstack(tf.cast(masks, tf.bool), axis=3)
+    num_classes = masks.shape[3]
+    truths = tf.unstack(tf.cast(masks, tf.bool), num=num_classes, axis=3)
 
-    def count(threshold):
-        cuts = tf.unstack(probabilities > threshold, axis=3)
-        refined = [refine(cut, images, refinement, CLOUDS.gap_brightness) for cut in cuts]
-        pairs = zip(refined, truths)
-        areas = tf.math.count_nonzero(tf.stack(refined), axis=[2, 3])
-        return areas, tf.math.count_nonzero(tf.stack([r & t for r, t in pairs]), axis=[2, 3])
+    def count(threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        cuts = tf.unstack(probabilities > threshold, num=num_classes, axis=3)
+        refined = [refine(cut, images, refinement, gap_brightness) for cut in cuts]
+        shared = [mask & truth for mask, truth in zip(refined, truths)]
+        return tuple(tf.math.count_nonzero(tf.stack(x), axis=[2, 3]) for x in (refined, shared))
 
     # One threshold after the other, for the sake of memory.
     found = tf.map_fn(count, tf.constant(thresholds), fn_output_signature=(tf.int64, tf.int64))
-    return [tf.transpose(counts, [2, 1, 0]) for counts in found]
-
-
-def load_members(records_dir, folders):
-    """Loads the models of workdirs, by the fold that they held out.
-
-    Args:
-        records_dir: the folder of shards that the workdirs were trained on.
-        folders: workdirs of runs.
-
-    Returns:
-        A dict of fold -> pairs of a Keras model from images to logits, its batch norm folded as in
-        serving, and its image size; in the order of the folds.
-
-    Raises:
-        FileNotFoundError, ValueError: a workdir without a run, or of other records.
-    """
-    by_fold = collections.defaultdict(list)
-    for folder in folders:
-        run = workdirs.read_run(folder)
-        workdirs.check_records(folder, records_dir)
-        model = fuse(workdirs.load_model(folder))
-        by_fold[run.fold].append((model, list(run.recipe.image_size)))
-    return dict(sorted(by_fold.items()))
+    areas, intersections = (tf.transpose(counts, [2, 1, 0]) for counts in found)
+    return areas, intersections
 
 
 def collect(
-    records_dir,
-    members_by_fold,
-    batch_size=16,
-    test_time_augmentation="none",
-    refinements=(Rule(),),
-    progress=iter,
-):
-    """Predicts every image of the folds, with the models that held it out, and counts pixels.
+    records_dir: str,
+    members_by_fold: dict[int, list[Member]],
+    batch_size: int = 16,
+    test_time_augmentation: str = "none",
+    refinements: Sequence[Rule] = (Rule(),),
+    progress: Progress = lambda done, total: None,
+) -> Counts:
+    """Predicts every image of the folds with the models that held it out, and counts pixels.
 
-    A batch is counted and forgotten, so that the memory does not grow with the images.
+    A batch is counted and forgotten: an image costs 2 kB a class, whatever its size.
 
     Args:
-        records_dir: the folder of shards that the workdirs were trained on.
+        records_dir: the folder of shards that the models were trained on.
         members_by_fold: as `load_members` gives it.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
         refinements: V Rules, as `refine` takes them; the first refines nothing.
-        progress: wraps the iterable of batches, such as tqdm.
+        progress: called with (done, total) images.
 
     Returns:
         Counts over all N images, those of the first fold first.
+
+    Raises:
+        ValueError: the folds hold no image.
     """
+    total = input_pipeline.count_examples(records_dir, list(members_by_fold))
+    if not total:
+        raise ValueError(f"{records_dir}: no images in the folds {list(members_by_fold)}")
+    dataset = records_dataset(records_dir)
+    found: list[list[np.ndarray]] = []
+    done = 0
+    for fold, members in members_by_fold.items():
+        count = _counter(refinements, members[0].image_size, dataset)
+        for images, mask, probabilities, presence in predict_fold(
+            records_dir, fold, members, batch_size, test_time_augmentation
+        ):
+            counted = count(images[0], mask, probabilities)
+            folds = np.full(len(mask), fold)
+            found.append([np.asarray(x) for x in (*counted, presence, folds)])
+            done += len(mask)
+            progress(done, total)
+    return Counts(*map(np.concatenate, zip(*found)))
 
-    def batches():
-        for fold, members in members_by_fold.items():
-            for images, mask, *predicted in predict_fold(
-                records_dir, fold, members, batch_size, test_time_augmentation
-            ):
-                counted = _count(images[0], mask, *predicted, refinements)
-                yield Counts(*(np.asarray(x) for x in counted), np.full(len(mask), fold))
 
-    return Counts(*map(np.concatenate, zip(*progress(batches()))))
+def _counter(refinements: Sequence[Rule], image_size: tuple[int, int], dataset: Dataset) -> Any:
+    """A function of (images, mask, probabilities) that gives the first three fields of Counts."""
 
+    def count(images: tf.Tensor, mask: tf.Tensor, probabilities: tf.Tensor) -> tuple:
+        histograms = histogram(probabilities, mask)
+        above = tf.cumsum(histograms, axis=3, reverse=True)
+        places = [EDGES.index(threshold) + 1 for threshold in THRESHOLDS]
+        by_truth = tf.gather(above, places, axis=3)
+        plain = tf.reduce_sum(by_truth, axis=2), by_truth[:, :, 1]
+        refined = [
+            count_refined(probabilities, mask, images, rule, THRESHOLDS, dataset.gap_brightness)
+            for rule in refinements[1:]
+        ]
+        return histograms, *(tf.stack(variants, axis=3) for variants in zip(plain, *refined))
 
-@tf.function(reduce_retracing=True)
-def _count(images, mask, probabilities, presence, refinements):
-    areas, intersections, truths = count_pixels(probabilities, mask)
-    refined = [count_refined(probabilities, mask, images, r) for r in refinements[1:]]
-    by_variant = zip((areas, intersections), *refined)
-    return areas, *(tf.stack(variants, axis=3) for variants in by_variant), truths, presence
+    masks = [None, *dataset.submission_size, dataset.num_classes]
+    # Concrete: a tf.function that is made anew for each fold would be called a retracing one.
+    return tf.function(count).get_concrete_function(
+        tf.TensorSpec([None, *image_size, 3], tf.uint8),
+        tf.TensorSpec(masks, tf.uint8),
+        tf.TensorSpec(masks, tf.float32),
+    )
 
 
 def predict_fold(
-    records_dir, fold, members, batch_size=16, test_time_augmentation="none", places=None
-):
+    records_dir: str,
+    fold: int,
+    members: Sequence[Member],
+    batch_size: int = 16,
+    test_time_augmentation: str = "none",
+    places: Optional[Sequence[int]] = None,
+) -> Iterator[tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]]:
     """Predicts the images of one fold, in the order of the shards.
 
     Args:
         records_dir: a folder of shards.
-        fold: which one to predict.
-        members: pairs of a Keras model from images to logits and its image size, to be averaged.
+        fold: the fold to predict.
+        members: M Members, to be averaged.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
         places: which images of the fold to predict, counted from 0; all by default.
 
     Yields:
-        For every batch: a list of images uint8 [B, h, w, 3], one for each member; the truth uint8
-        [B, 350, 525, C]; and what `mean_prediction` gives for them.
+        For every batch: a list of M batches of images uint8 [B, h, w, 3], one for each member; the
+        truth uint8 [B, height, width, C] at the submission size; and the probabilities and
+        presence that `mean_prediction` gives for them.
     """
-    models, sizes = zip(*members)
+    size = records_dataset(records_dir).submission_size
+    sizes = [member.image_size for member in members]
+    calls = [lambda image, m=member.model: m(image, training=False) for member in members]
     streams = tuple(
-        input_pipeline.validation_batches(records_dir, [fold], size, batch_size) for size in sizes
+        input_pipeline.validation_batches(records_dir, [fold], s, batch_size) for s in sizes
     )
-    calls = [lambda image, m=model: m(image, training=False) for model in models]
 
-    @tf.function(reduce_retracing=True)
-    def predict(images):
-        probabilities, presence = mean_prediction(
-            calls, images, SUBMISSION_SIZE, test_time_augmentation
-        )
-        shape = [None, *SUBMISSION_SIZE, NUM_CLASSES]
-        return tf.ensure_shape(probabilities, shape), tf.ensure_shape(presence, shape[::3])
+    @tf.function
+    def predict(images: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        return mean_prediction(calls, images, size, test_time_augmentation)
 
+    # Concrete, as that of `_counter`.
+    predict = predict.get_concrete_function(
+        [tf.TensorSpec([None, *s, 3], tf.uint8) for s in sizes]
+    )
     batches = tf.data.Dataset.zip(streams)
     if places is not None:
         wanted = batches.unbatch().enumerate().filter(lambda i, _: tf.reduce_any(i == places))

@@ -1,54 +1,93 @@
-"""What each step of post-processing and prediction is worth."""
+"""The ladder: what each search and each kind of prediction is worth, rung by rung."""
 
-from clouds_tf.evaluation.score import intervals
-from clouds_tf.evaluation.search import GRIDS, search
-from clouds_tf.schema import CLASS_NAMES
+from __future__ import annotations
 
-COLUMNS = ("prediction", "search", *CLASS_NAMES, "mean", "gain", "from", "to", "tuned")
+import dataclasses
+from collections.abc import Sequence
 
+import numpy as np
 
-def select(counts, refinements, grid):
-    """Leaves of Counts, whose refinements are given, those of a Grid."""
-    index = [refinements.index(refinement) for refinement in grid.refinements]
-    return counts._replace(
-        mask_areas=counts.mask_areas[..., index], intersections=counts.intersections[..., index]
-    )
+from clouds_tf.evaluation.held_out import Counts
+from clouds_tf.evaluation.score import class_means, intervals
+from clouds_tf.evaluation.search import GRIDS, Grid, search
+from clouds_tf.inference.postprocessing import Rule
 
 
-def ladder(counts, refinements, names, seed=0):
+@dataclasses.dataclass(frozen=True)
+class Rung:
+    """Scores of one search on one kind of prediction.
+
+    Attributes:
+        prediction: test-time augmentation, such as "flips".
+        search: a key of GRIDS; "plain" is a cut at 0.5, "blank" are blank masks.
+        dice: the cross-fitted Dice of each class and their mean, C + 1 numbers.
+        gain: what the mean gains over the first search of the first prediction.
+        interval: lower and upper end of the 95 % bootstrap interval of the gain.
+        tuned: the mean Dice on the images that the rules were tuned on: optimistic.
+    """
+
+    prediction: str
+    search: str
+    dice: tuple[float, ...]
+    gain: float
+    interval: tuple[float, float]
+    tuned: float
+
+    def cells(self) -> list[str]:
+        """A row below `columns`."""
+        numbers = (*self.dice, self.gain, *self.interval, self.tuned)
+        return [self.prediction, self.search, *(f"{number:.4f}" for number in numbers)]
+
+
+def columns(class_names: Sequence[str]) -> list[str]:
+    """Names of the cells of a Rung."""
+    return ["prediction", "search", *class_names, "mean", "gain", "from", "to", "tuned"]
+
+
+def select(counts: Counts, refinements: Sequence[Rule], grid: Grid) -> Counts:
+    """The Counts of some refinements, reduced to those of a Grid."""
+    return counts.refined_by([list(refinements).index(rule) for rule in grid.refinements])
+
+
+def ladder(
+    counts: dict[str, Counts], refinements: Sequence[Rule], names: Sequence[str], seed: int = 0
+) -> list[Rung]:
     """Searches several grids on several predictions of the same images.
 
     Args:
-        counts: a dict of name -> Counts of N images, such as without flips and with them.
-        refinements: those of the Counts.
+        counts: name of the prediction, such as "flips" -> Counts of the same N images.
+        refinements: the refinements of the Counts.
         names: the keys of GRIDS to search.
         seed: as `search` takes it.
 
     Returns:
-        Rows of COLUMNS: the cross-fitted Dice of each class and of all; what it gains over the
-        first search of the first prediction, with the ends of a bootstrap interval of that; and
-        the optimistic score. Above them, a row of each prediction cut at 1/2.
+        Rungs: blank masks, then for each prediction a cut at 0.5 and each search.
     """
-    found = []
+    found: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for prediction, some in counts.items():
         results = [search(select(some, refinements, GRIDS[n]), GRIDS[n], seed) for n in names]
-        plain = results[0]["scores"]["plain"]
-        found.append((prediction, "plain", plain, plain))
+        if not found:
+            found.append(("none", "blank", results[0].all_blank, results[0].all_blank))
+        found.append((prediction, "plain", results[0].plain, results[0].plain))
         for name, result in zip(names, results):
-            scores = result["scores"]
-            found.append((prediction, name, scores["cross_fitted"], scores["tuned"]))
-    base = found[1][2]
-    rows = []
-    for prediction, name, honest, tuned in found:
-        low, high = intervals(honest - base)[:, -1]
-        numbers = (*honest.mean(axis=0), honest.mean(), (honest - base).mean(), low, high)
-        rows.append([prediction, name, *(f"{x:.4f}" for x in (*numbers, tuned.mean()))])
-    return rows
+            found.append((prediction, name, result.cross_fitted, result.tuned))
+    base = found[2][2]
+    return [
+        Rung(
+            prediction,
+            name,
+            tuple(class_means(honest)),
+            float((honest - base).mean()),
+            tuple(intervals(honest - base)[:, -1]),
+            float(tuned.mean()),
+        )
+        for prediction, name, honest, tuned in found
+    ]
 
 
-def as_text(rows):
-    """The rows of `ladder` as a table."""
+def as_text(rungs: Sequence[Rung], class_names: Sequence[str]) -> str:
+    """Formats rungs as a table."""
     return "\n".join(
         f"{row[0]:<12}{row[1]:<14}" + "".join(f"{cell:>9}" for cell in row[2:])
-        for row in (COLUMNS, *rows)
+        for row in (columns(class_names), *(rung.cells() for rung in rungs))
     )

@@ -1,71 +1,80 @@
 """Pictures of how good the held-out predictions are."""
 
+from __future__ import annotations
+
 import os
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures
-from clouds_tf.evaluation.held_out import THRESHOLDS, predict_fold
-from clouds_tf.evaluation.search import AREA_GRID, MIN_AREAS, score_sums
+from clouds_tf.dataset import Dataset
+from clouds_tf.evaluation.areas import AreaResult, area_bias
+from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, predict_fold
+from clouds_tf.evaluation.members import Member, records_dataset
+from clouds_tf.evaluation.search import GRIDS, MIN_AREAS, SearchResult, score_sums
 from clouds_tf.inference.postprocessing import plain_rules, postprocess
-from clouds_tf.schema import CLOUDS, NUM_CLASSES, SUBMISSION_SIZE
+
+NAMES = ("scores", "reliability", "presence", "areas", "examples")
 
 
-def score_maps(counts):
-    """The mean Dice of every least area and threshold: float64 [4, A, T]."""
-    unrefined = counts._replace(
-        mask_areas=counts.mask_areas[..., :1], intersections=counts.intersections[..., :1]
-    )
+def score_maps(counts: Counts) -> np.ndarray:
+    """The mean Dice of every minimum area and threshold: float64 [C, A, T]."""
+    unrefined = counts.refined_by([0])
     groups = np.zeros(len(counts.folds), int)
     maps = []
-    for c in range(NUM_CLASSES):
-        sums = score_sums(unrefined, c, AREA_GRID, groups)[0, 0, ..., 0]
+    for c in range(counts.num_classes):
+        sums = score_sums(unrefined, c, GRIDS["area"], groups)[0, 0, ..., 0]
         maps.append(np.diagonal(sums, axis1=1, axis2=2) / len(groups))
     return np.stack(maps)
 
 
-def reliability(counts):
+def reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """How often pixels are of a class, by the probability that they were given.
 
     Returns:
-        The edges of the bins, [T + 2]; the shares, float64 [4, T + 1], nan where a bin is empty;
-        and the numbers of pixels in them, int64 [4, T + 1].
+        The edges of the bins, [T + 2]; the shares, float64 [C, T + 1], nan where a bin is empty;
+        and the numbers of pixels in them, int64 [C, T + 1].
     """
-    whole = np.full((len(counts.folds), NUM_CLASSES, 1), np.prod(SUBMISSION_SIZE))
-    truths = counts.truths[..., np.newaxis]
-    # More probable than nothing is every pixel, and than 1 none.
-    above = np.concatenate([whole, counts.areas, 0 * whole], axis=2).sum(axis=0)
-    shared = np.concatenate([truths, counts.intersections[..., 0], 0 * truths], axis=2).sum(axis=0)
-    numbers, true = -np.diff(above), -np.diff(shared)
-    shares = np.where(numbers > 0, true / np.maximum(numbers, 1), np.nan)
+    by_truth = counts.histograms.sum(axis=0)
+    starts = [0, *(EDGES.index(threshold) + 1 for threshold in THRESHOLDS)]
+    outside, inside = np.moveaxis(np.add.reduceat(by_truth, starts, axis=2), 1, 0)
+    numbers = outside + inside
+    shares = np.where(numbers > 0, inside / np.maximum(numbers, 1), np.nan)
     return np.array([0, *THRESHOLDS, 1]), shares, numbers
 
 
-def confusions(counts, present):
+def confusions(counts: Counts, present: np.ndarray) -> np.ndarray:
     """Counts images by whether a class is there, and whether it is predicted.
 
     Args:
         counts: Counts of N images.
-        present: float [N, 4], as `search` gives it.
+        present: float [N, C], as `search` gives it.
 
     Returns:
-        float64 [4, 2, 2]: class, there, predicted.
+        float64 [C, 2, 2]: class, there, predicted.
     """
     there = np.stack([counts.truths == 0, counts.truths > 0], axis=1).astype(float)
     predicted = np.stack([1 - present, present], axis=1)
     return np.einsum("ntc,npc->ctp", there, predicted)
 
 
-def extremes(values, count=2):
-    """The places of the highest, the middle and the lowest of values [N]: a dict of lists."""
+def extremes(values: np.ndarray, count: int = 2) -> dict[str, list[int]]:
+    """The places of the highest, the middle and the lowest of values [N]."""
     order = np.argsort(-values, kind="stable").tolist()
     count = min(count, len(order))
     starts = {"best": 0, "median": (len(order) - count) // 2, "worst": len(order) - count}
     return {name: order[start : start + count] for name, start in starts.items()}
 
 
-def examples(records_dir, members_by_fold, counts, found, test_time_augmentation="none"):
+def examples(
+    records_dir: str,
+    members_by_fold: dict[int, list[Member]],
+    counts: Counts,
+    found: SearchResult,
+    test_time_augmentation: str = "none",
+) -> Any:
     """Draws images of high, middle and low score, with truth and prediction.
 
     Args:
@@ -78,7 +87,8 @@ def examples(records_dir, members_by_fold, counts, found, test_time_augmentation
     Returns:
         A matplotlib Figure.
     """
-    dice = found["scores"]["cross_fitted"].mean(axis=1)
+    dataset = records_dataset(records_dir)
+    dice = found.cross_fitted.mean(axis=1)
     named = [(name, i) for name, places in extremes(dice).items() for i in places]
     chosen = [i for _, i in named]
     drawn = {}
@@ -91,36 +101,78 @@ def examples(records_dir, members_by_fold, counts, found, test_time_augmentation
             records_dir, fold, members, len(places), test_time_augmentation, places
         )
         images, truth, probabilities, presence = next(iter(predicted))
-        some = probabilities, presence, images[0]
-        masks = truth, *(
-            postprocess(*some, rules, CLOUDS.gap_brightness)
-            for rules in (plain_rules(NUM_CLASSES), found["rules"])
-        )
-        larger = tf.cast(tf.image.resize(images[0], SUBMISSION_SIZE), tf.uint8).numpy()
+        by_rules = [
+            postprocess(probabilities, presence, images[0], rules, dataset.gap_brightness)
+            for rules in (plain_rules(dataset.num_classes), found.rules)
+        ]
+        larger = tf.cast(tf.image.resize(images[0], dataset.submission_size), tf.uint8).numpy()
         for k, place in enumerate(places):
-            drawn[first + place] = larger[k], [mask[k].numpy() for mask in masks]
+            drawn[first + place] = larger[k], [mask[k].numpy() for mask in (truth, *by_rules)]
     return figures.comparisons(
         [drawn[i][0] for i in chosen],
         [drawn[i][1] for i in chosen],
         [f"{name}: {dice[i]:.3f}" for name, i in named],
-        ["truth", "cut at 1/2", "post-processed"],
+        ["truth", "cut at 0.5", "post-processed"],
+        dataset.class_names,
     )
 
 
-def write(folder, records_dir, members_by_fold, counts, found, test_time_augmentation="none"):
-    """Writes all pictures as PNG into a folder; the arguments are those of `examples`."""
-    number = f"{len(counts.folds):,} held-out images"
+def write(
+    folder: str,
+    records_dir: str,
+    members_by_fold: dict[int, list[Member]],
+    counts: Counts,
+    found: SearchResult,
+    areas: AreaResult,
+    test_time_augmentation: str = "none",
+) -> None:
+    """Writes all pictures as PNG into a folder.
+
+    Args:
+        folder: the folder; files NAME.png of NAMES in it are replaced.
+        records_dir: as `examples` takes it, and so are the others.
+        members_by_fold: as `load_members` gives it.
+        counts: Counts of N images.
+        found: as `search` gives it.
+        areas: as `calibrate` gives it.
+        test_time_augmentation: "none" or "flips".
+    """
+    dataset = records_dataset(records_dir)
     drawn = {
-        "scores": figures.score_maps(
-            score_maps(counts), THRESHOLDS, MIN_AREAS, f"Dice on all {number}: optimistic"
-        ),
-        "reliability": figures.reliability(
-            *reliability(counts), f"Reliability of the pixels of {number}"
-        ),
-        "presence": figures.confusions(
-            confusions(counts, found["present"]), f"Presence in {number}, cross-fitted"
-        ),
+        **_charts(dataset, counts, found, areas),
         "examples": examples(records_dir, members_by_fold, counts, found, test_time_augmentation),
     }
-    for name, figure in drawn.items():
-        figures.save(figure, os.path.join(folder, f"{name}.png"))
+    for name in NAMES:
+        figures.save(drawn[name], os.path.join(folder, f"{name}.png"))
+
+
+def _charts(
+    dataset: Dataset, counts: Counts, found: SearchResult, areas: AreaResult
+) -> dict[str, Any]:
+    """The pictures that need no images, by name."""
+    names, number = dataset.class_names, f"{len(counts.folds):,} held-out images"
+    pixels = dataset.submission_size[0] * dataset.submission_size[1]
+    predicted = {"tuned masks": found.areas, "expected area": areas.expected}
+    series = {}
+    for label, some in predicted.items():
+        biases = [area_bias(x, true).value for x, true in zip(some.T, areas.true.T)]
+        series[label] = some / pixels, biases
+    return {
+        "scores": figures.score_maps(
+            score_maps(counts),
+            found.all_blank.mean(axis=0),
+            THRESHOLDS,
+            MIN_AREAS,
+            names,
+            f"Dice on all {number}: optimistic",
+        ),
+        "reliability": figures.reliability(
+            *reliability(counts), names, f"Reliability of the pixels of {number}"
+        ),
+        "presence": figures.confusions(
+            confusions(counts, found.present), names, f"Presence in {number}, cross-fitted"
+        ),
+        "areas": figures.predicted_areas(
+            areas.true / pixels, series, names, f"Areas in {number}, cross-fitted"
+        ),
+    }

@@ -1,124 +1,239 @@
-"""The competition's score of a submission, computed on runs."""
+"""The competition's score of a submission, computed on runs; intervals and tables of scores."""
 
-import collections
+from __future__ import annotations
+
+import dataclasses
+import os
+import tempfile
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
-from clouds_tf import rle
-from clouds_tf.data import annotations
-from clouds_tf.dataset import CLOUDS
-from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE, SUBMISSION_SIZE
-
-# Of N images, in the order of the annotations: filenames [N]; dice float64 [N, 4] in [0, 1]; and,
-# int64 [N, 4] in pixels at SUBMISSION_SIZE, areas of the truth and of the submission, and of both.
-Comparison = collections.namedtuple(
-    "Comparison", "filenames dice true_areas predicted_areas intersections"
-)
+from clouds_tf import files, rle
+from clouds_tf.data.annotations import read_csv
+from clouds_tf.data.faults import Fault, raise_faults
+from clouds_tf.data.geometry import check_geometry
+from clouds_tf.dataset import Dataset
 
 
-def compare(submission, annotations_csv, annotations_size=IMAGE_SIZE):
+def dice_of_areas(shared: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
+    """Dice of masks from their areas, float64 in [0, 1]; 1 where both masks are empty.
+
+    >>> dice_of_areas(np.array([2, 0]), np.array([4, 0]), np.array([4, 0])).tolist()
+    [0.5, 1.0]
+
+    Args:
+        shared: area of the intersection.
+        true: area of the true mask.
+        predicted: area of the predicted mask; all of shapes that broadcast.
+    """
+    total = np.asarray(true) + predicted
+    return np.where(total == 0, 1.0, 2 * np.asarray(shared) / np.maximum(total, 1))
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """A submission against the truth: N images in the order of the annotations, C classes.
+
+    Attributes:
+        class_names: names of the classes.
+        filenames: file names of the images.
+        dice: float64 [N, C] in [0, 1].
+        true_areas: int64 [N, C], in pixels at the submission size, as the next two.
+        predicted_areas: int64 [N, C].
+        intersections: int64 [N, C].
+    """
+
+    class_names: tuple[str, ...]
+    filenames: tuple[str, ...]
+    dice: np.ndarray
+    true_areas: np.ndarray
+    predicted_areas: np.ndarray
+    intersections: np.ndarray
+
+    @property
+    def all_blank(self) -> np.ndarray:
+        """Dice of blank masks on the same images: float64 [N, C]."""
+        return (self.true_areas == 0).astype(float)
+
+    def __repr__(self) -> str:
+        return (
+            f"Comparison({len(self.filenames)} images, Dice {self.dice.mean():.4f}, "
+            f"all blank {self.all_blank.mean():.4f})"
+        )
+
+
+def compare(
+    submission: str,
+    annotations_csv: str,
+    dataset: Dataset,
+    annotations_size: tuple[int, int] | None = None,
+) -> Comparison:
     """Compares a submission with the truth; the mean of the Dice is the competition's score.
 
     Args:
-        submission: a CSV with RLE at SUBMISSION_SIZE.
+        submission: a CSV, or a table of predict in Parquet, with RLE at the submission size.
         annotations_csv: a CSV with the true RLE of the same images.
-        annotations_size: (height, width) of that RLE.
+        dataset: the Dataset that both files are of.
+        annotations_size: (height, width) of the true RLE; the data set's mask size by default.
 
     Returns:
         A Comparison.
 
     Raises:
         FileNotFoundError: a file is not there.
-        ValueError: a file is malformed, or the images differ; those that do are named.
+        ValueError: a file is malformed, its runs are those of masks of another size, or the images
+            differ; the first ones that do are named.
     """
-    truth = annotations.read_csv(annotations_csv, CLOUDS, annotations_size)
-    predicted = annotations.read_csv(submission, CLOUDS, SUBMISSION_SIZE).set_index("filename")
+    size = annotations_size or dataset.mask_size
+    truth = read_csv(annotations_csv, dataset, size)
+    check_geometry(truth, dataset, annotations_csv, "--annotations_size", size)
+    predicted = _read_submission(submission, dataset).set_index("filename")
     missing = truth["filename"][~truth["filename"].isin(predicted.index)]
     surplus = predicted.index[~predicted.index.isin(truth["filename"])]
     faults = [f"no rows for {name}, which {annotations_csv} has" for name in missing]
     faults += [f"rows for {name}, which {annotations_csv} has not" for name in surplus]
-    annotations.raise_faults([annotations.Fault(submission, 0, reason) for reason in faults])
+    raise_faults([Fault(submission, 0, reason) for reason in faults])
     predicted = predicted.loc[truth["filename"]]
 
     true_rle, predicted_rle = (
-        tf.constant(table[list(CLASS_NAMES)].to_numpy(dtype=object).tolist())
+        tf.constant(table[list(dataset.class_names)].to_numpy(dtype=object).tolist())
         for table in (truth, predicted)
     )
-    true_rle = rle.resize(true_rle, annotations_size, SUBMISSION_SIZE)
-    true, predicted = rle.area(true_rle).numpy(), rle.area(predicted_rle).numpy()
+    # Runs along the rows of a mask are those down the columns of the transposed mask.
+    order = 1 if dataset.rle_order == "columns" else -1
+    true_rle = rle.resize(true_rle, size[::order], dataset.submission_size[::order])
+    true, found = rle.area(true_rle).numpy(), rle.area(predicted_rle).numpy()
     shared = rle.intersection(true_rle, predicted_rle).numpy()
     # As rle.dice, which would parse the strings once more.
-    dice = np.where(true + predicted == 0, 1.0, 2 * shared / np.maximum(true + predicted, 1))
-    return Comparison(truth["filename"].tolist(), dice, true, predicted, shared)
+    dice = dice_of_areas(shared, true, found)
+    names = tuple(truth["filename"])
+    return Comparison(dataset.class_names, names, dice, true, found, shared)
 
 
-def intervals(dice, num_resamples=2000, seed=0):
-    """Bootstrap: between which means 95 of 100 other choices of as many images would fall.
+def _read_submission(path: str, dataset: Dataset) -> pd.DataFrame:
+    """A submission as `annotations.read_csv` gives it, from CSV or Parquet."""
+    if path.endswith(".parquet"):
+        table = _read_parquet(path, dataset)
+    else:
+        table = read_csv(path, dataset, dataset.submission_size)
+    try:
+        check_geometry(table, dataset, path, "", dataset.submission_size)
+    except ValueError as error:
+        height, width = dataset.submission_size
+        raise ValueError(
+            f"{str(error).split(';')[0]}; a submission has masks of {height}x{width}, as predict "
+            "writes them"
+        ) from None
+    return table
 
-    Efron, "Bootstrap methods", 1979; percentiles of means of images drawn with replacement.
+
+def _read_parquet(path: str, dataset: Dataset) -> pd.DataFrame:
+    files.require("pyarrow", "parquet", f"{path}: reading Parquet")
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        rows = pd.read_parquet(path)
+    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+        raise ValueError(f"{path}: not a Parquet file, or damaged: {error}") from None
+    missing = [name for name in dataset.columns if name not in rows.columns]
+    if missing:
+        raise ValueError(
+            f"{path}: no column {missing[0]!r}, got {', '.join(map(repr, rows.columns))}"
+        )
+    with tempfile.TemporaryDirectory() as folder:
+        as_csv = os.path.join(folder, "submission.csv")
+        rows[list(dataset.columns)].to_csv(as_csv, index=False)
+        try:
+            return read_csv(as_csv, dataset, dataset.submission_size)
+        except ValueError as error:
+            raise ValueError(str(error).replace(as_csv, path)) from None
+
+
+def intervals(dice: np.ndarray, num_resamples: int = 2000, seed: int = 0) -> np.ndarray:
+    """95 % bootstrap confidence intervals of mean scores, over images.
+
+    Efron, "Bootstrap methods", 1979; percentiles of the means of images drawn with replacement.
 
     Args:
         dice: [N, C], or differences of these.
-        num_resamples: how often to draw N images.
-        seed: of the draws.
+        num_resamples: number of times that N images are drawn.
+        seed: seed of the draws.
 
     Returns:
         float64 [2, C + 1]: lower and upper ends, of each class and of the mean over classes.
     """
     values = np.column_stack([dice, np.mean(dice, axis=1)])
-    rng = np.random.default_rng(seed)
-    drawn = rng.multinomial(len(values), np.full(len(values), 1 / len(values)), num_resamples)
+    drawn = resamples(len(values), num_resamples, seed)
     return np.percentile(drawn @ values / len(values), [2.5, 97.5], axis=0)
 
 
-def table(scores, interval_of=None):
-    """Formats mean scores of classes and of all as lines of a table.
+def resamples(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
+    """How often each image is in each bootstrap resample: int64 [num_resamples, num_images]."""
+    rng = np.random.default_rng(seed)
+    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), num_resamples)
+
+
+def table(
+    scores: dict[str, np.ndarray],
+    class_names: tuple[str, ...],
+    interval_of: str | None = None,
+    baseline: str | None = None,
+) -> str:
+    """Formats mean scores of each class and of all as lines of a table.
 
     Args:
-        scores: a dict of name -> Dice [N, 4].
-        interval_of: the name whose `intervals` are shown as well.
-
-    Returns:
-        A text.
+        scores: name -> Dice [N, C].
+        class_names: names of the classes.
+        interval_of: the name of the scores whose `intervals` are shown as well.
+        baseline: the name of the scores that the others are compared with.
     """
-    lines = ["".join(f"{head:>14}" for head in ("", *CLASS_NAMES, "mean"))]
+    lines = ["".join(f"{head:>14}" for head in ("", *class_names, "mean"))]
 
-    def add(name, numbers):
-        lines.append(f"{name:>14}" + "".join(f"{number:14.4f}" for number in numbers))
+    def add(name: str, numbers: np.ndarray, sign: str = "") -> None:
+        lines.append(f"{name:>14}" + "".join(f"{number:{sign}14.4f}" for number in numbers))
 
     for name, values in scores.items():
-        means = np.mean(values, axis=0)
-        add(name, (*means, means.mean()))
+        means = class_means(values)
+        add(name.replace("_", " "), means)
         if name == interval_of:
             for end, numbers in zip(("95 % from", "to"), intervals(values)):
                 add(end, numbers)
+        if baseline not in (None, name):
+            add("over blank", means - class_means(scores[baseline]), "+")
     return "\n".join(lines)
 
 
-def worst_images(comparison):
+def class_means(scores: np.ndarray) -> np.ndarray:
+    """The mean over images of each class, and the mean of these: [N, C] to float64 [C + 1]."""
+    means = np.mean(scores, axis=0)
+    return np.append(means, means.mean())
+
+
+def worst_images(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
     """Lists the images, the worst first, with what is wrong in each.
 
     Args:
         comparison: a Comparison.
 
     Returns:
-        A list of columns, and a list of rows: filename, mean Dice, Dice of each class, and the
-        faults in words, such as "Fish: false alarm of 5231 px; Sugar: too small, 812 of 9000 px".
+        Columns and rows: file name, mean Dice, Dice of each class, and the faults in words, such
+        as "Fish: false alarm of 5231 px; Sugar: too small, 9000 px, 812 of 12000 hit".
     """
-    dice = comparison.dice
+    dice, names = comparison.dice, comparison.class_names
     rows = []
     for i in np.argsort(dice.mean(axis=1), kind="stable"):
-        areas = zip(*(x[i] for x in comparison[2:]))
-        faults = [
-            f"{name}: {fault}" for name, fault in zip(CLASS_NAMES, map(_fault, areas)) if fault
-        ]
+        areas = zip(
+            comparison.true_areas[i], comparison.predicted_areas[i], comparison.intersections[i]
+        )
+        faults = [f"{name}: {fault}" for name, fault in zip(names, map(_fault, areas)) if fault]
         numbers = [f"{number:.4f}" for number in (dice[i].mean(), *dice[i])]
         rows.append([comparison.filenames[i], *numbers, "; ".join(faults)])
-    return ["filename", "dice", *CLASS_NAMES, "faults"], rows
+    return ["filename", "dice", *names, "faults"], rows
 
 
-def _fault(areas):
+def _fault(areas: tuple[int, int, int]) -> str:
     """What is wrong with a mask of (true, predicted, shared) pixels; "" if half of it is right."""
     true, predicted, shared = areas
     if predicted and not true:

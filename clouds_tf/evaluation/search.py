@@ -1,61 +1,113 @@
-"""The post-processing that scores best, and how much of its score is luck."""
+"""Search for the post-processing that scores best, and how much of its score is luck."""
 
-import collections
+from __future__ import annotations
+
 import dataclasses
 
 import numpy as np
 
-from clouds_tf.evaluation.held_out import THRESHOLDS
+from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
+from clouds_tf.evaluation.score import dice_of_areas
 from clouds_tf.inference.postprocessing import Rule
-from clouds_tf.schema import NUM_CLASSES
 
-MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at SUBMISSION_SIZE
+MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
 MIN_PRESENCES = tuple(round(0.05 * i, 2) for i in range(20))
-_NUM_SPLITS = 10  # into halves, where there is one fold only
-
-# What to try: least areas; least presences; whether top thresholds may be above the others; and V
-# Rules, the refinements that were counted.
-Grid = collections.namedtuple("Grid", "min_areas min_presences triplet refinements")
-AREA_GRID = Grid(MIN_AREAS, (0.0,), False, (Rule(),))
 
 
-def _refining(*fields):
-    return AREA_GRID._replace(refinements=(Rule(), *(Rule(**some) for some in fields)))
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Rules to choose from.
+
+    Attributes:
+        min_areas: A minimum areas, increasing, in pixels at the submission size.
+        min_presences: G minimum presences, increasing, in [0, 1].
+        triplet: whether the top threshold may be above the threshold.
+        refinements: V Rules that `refine` applies; the first refines nothing.
+    """
+
+    min_areas: tuple[int, ...] = MIN_AREAS
+    min_presences: tuple[float, ...] = (0.0,)
+    triplet: bool = False
+    refinements: tuple[Rule, ...] = (Rule(),)
 
 
+# Filling holes and blanking the gap gained nothing on held-out images, so they are not searched; a
+# rule in postprocessing.json may still switch them on.
 GRIDS = {
-    "area": AREA_GRID,
-    "triplet": AREA_GRID._replace(triplet=True),
-    "gate": AREA_GRID._replace(min_presences=MIN_PRESENCES),
-    "triplet_gate": AREA_GRID._replace(triplet=True, min_presences=MIN_PRESENCES),
-    "components": _refining(*({"min_component_area": area} for area in (1000, 2000, 5000))),
-    "holes": _refining({"fill": "holes"}),
-    "gap": _refining({"remove_gap": True}),
-    "boxes": _refining({"fill": "boxes"}, {"fill": "boxes", "remove_gap": True}),
+    "area": Grid(),
+    "triplet": Grid(triplet=True),
+    "gate": Grid(min_presences=MIN_PRESENCES),
+    "triplet_gate": Grid(triplet=True, min_presences=MIN_PRESENCES),
+    "components": Grid(
+        refinements=(Rule(), *(Rule(min_component_area=area) for area in (1000, 2000, 5000)))
+    ),
+    "boxes": Grid(refinements=(Rule(), Rule(fill="boxes"))),
 }
 GRIDS["all"] = Grid(
-    MIN_AREAS,
-    MIN_PRESENCES,
-    True,
-    tuple(dict.fromkeys(rule for grid in GRIDS.values() for rule in grid.refinements)),
+    min_presences=MIN_PRESENCES,
+    triplet=True,
+    refinements=tuple(dict.fromkeys(rule for grid in GRIDS.values() for rule in grid.refinements)),
 )
 
 
-def dice(counts, c):
-    """The competition's Dice of the masks of a class, at every threshold.
+@dataclasses.dataclass(frozen=True)
+class Place:
+    """One rule of a Grid, by the index of each of its settings."""
 
-    Args:
-        counts: Counts of N images.
-        c: the index of the class.
+    gate: int
+    area: int
+    top: int
+    threshold: int
+    refinement: int
 
-    Returns:
-        float64 [N, T, V] in [0, 1].
+    def rule(self, grid: Grid) -> Rule:
+        """The Rule at this place."""
+        return dataclasses.replace(
+            grid.refinements[self.refinement],
+            threshold=THRESHOLDS[self.threshold],
+            top_threshold=THRESHOLDS[self.top],
+            min_area=grid.min_areas[self.area],
+            min_presence=grid.min_presences[self.gate],
+        )
+
+
+@dataclasses.dataclass(frozen=True)
+class SearchResult:
+    """Rules that a search found, and their scores on N images of C classes.
+
+    Attributes:
+        rules: C Rules, tuned on all images.
+        all_blank: float64 [N, C]: Dice of blank masks, the least that a model should beat.
+        plain: float64 [N, C]: Dice of a cut at 0.5.
+        tuned: float64 [N, C]: Dice on the images that the rules were tuned on: optimistic.
+        cross_fitted: float64 [N, C]: Dice of rules that were tuned on the other folds or, where
+            there is one fold, on the other half; the mean over ten ways to halve it.
+        present: float64 [N, C]: share of these ways in which the image has a mask.
+        areas: float64 [N, C]: mean area of these masks, in pixels.
     """
-    total = counts.mask_areas[:, c] + counts.truths[:, c, np.newaxis, np.newaxis]
-    return np.where(total == 0, 1.0, 2 * counts.intersections[:, c] / np.maximum(total, 1))
+
+    rules: tuple[Rule, ...]
+    all_blank: np.ndarray
+    plain: np.ndarray
+    tuned: np.ndarray
+    cross_fitted: np.ndarray
+    present: np.ndarray
+    areas: np.ndarray
+
+    @property
+    def scores(self) -> dict[str, np.ndarray]:
+        """The Dice [N, C] of blank masks and of the three ways to measure, by name."""
+        names = ("all_blank", "plain", "tuned", "cross_fitted")
+        return {name: getattr(self, name) for name in names}
 
 
-def _kept(counts, c, grid):
+def dice(counts: Counts, c: int) -> np.ndarray:
+    """The competition's Dice of the masks of class `c` at every threshold: float64 [N, T, V]."""
+    truths = counts.truths[:, c, np.newaxis, np.newaxis]
+    return dice_of_areas(counts.intersections[:, c], truths, counts.mask_areas[:, c])
+
+
+def _kept(counts: Counts, c: int, grid: Grid) -> np.ndarray:
     """Whether the class counts as present, under every rule: bool [N, G, A, T]."""
     large = counts.areas[:, c, np.newaxis, :] >= np.array(grid.min_areas)[:, np.newaxis]
     # In the precision of post-processing, so that equal numbers are equal.
@@ -64,21 +116,21 @@ def _kept(counts, c, grid):
     return large[:, np.newaxis] & likely[:, :, np.newaxis, np.newaxis]
 
 
-def score_sums(counts, c, grid, groups):
+def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.ndarray:
     """Adds up the Dice of a class over groups of images, for every rule of a grid at once.
 
     The Dice of an image is that of a blank mask, plus, where the class counts as present, what its
-    mask gains over that. Whether it does depends on presence, least area and top threshold alone,
+    mask gains over that. Whether it does depends on presence, minimum area and top threshold alone,
     the mask on threshold and refinement alone; so the sums of all pairs are a product of matrices.
 
     Args:
         counts: Counts of N images.
         c: the index of the class.
-        grid: a Grid.
+        grid: a Grid, its refinements those of the counts.
         groups: the group of each image, int [N] in 0..K-1.
 
     Returns:
-        float64 [K, G, A, T, T, V]: least presence, least area, top threshold, threshold,
+        float64 [K, G, A, T, T, V]: minimum presence, minimum area, top threshold, threshold,
         refinement.
     """
     kept = _kept(counts, c, grid)
@@ -92,79 +144,82 @@ def score_sums(counts, c, grid, groups):
     return sums
 
 
-def best(sums, grid):
-    """The place of the best of sums [G, A, T, T, V]; of equals the first, so the smallest area."""
+def best(sums: np.ndarray, grid: Grid) -> Place:
+    """Finds the best rule of a grid.
+
+    Of equally good rules it takes the least refined, then the middle of the longest run of equally
+    good thresholds, top thresholds, minimum areas and minimum presences, in this order; of two
+    middles or runs the higher, which predicts less.
+
+    Args:
+        sums: float64 [G, A, T, T, V], as `score_sums` gives them for a group.
+        grid: the Grid.
+    """
     index = np.arange(sums.shape[2])
     above = index[:, np.newaxis, np.newaxis] - index[:, np.newaxis]
     allowed = above >= 0 if grid.triplet else above == 0
     # Rounded, so that rules whose scores differ by the order of summation are equal.
     sums = np.where(allowed, np.round(sums, 9), -np.inf)
-    return np.unravel_index(sums.argmax(), sums.shape)
+    tied = sums == sums.max()
+    refinement = int(tied.any(axis=(0, 1, 2, 3)).argmax())
+    tied = tied[..., refinement]
+    threshold = _middle(tied.any(axis=(0, 1, 2)))
+    tied = tied[..., threshold]
+    top = _middle(tied.any(axis=(0, 1)))
+    tied = tied[..., top]
+    area = _middle(tied.any(axis=0))
+    gate = _middle(tied[:, area])
+    return Place(gate, area, top, threshold, refinement)
 
 
-def _measure(counts, c, grid, place):
-    """Dice of every image under the rule at a place of the grid, and whether its mask is there."""
-    gate, area, top, threshold, refinement = place
-    kept = _kept(counts, c, grid)[:, gate, area, top]
-    scores = np.where(kept, dice(counts, c)[:, threshold, refinement], counts.truths[:, c] == 0)
-    return scores, kept & (counts.mask_areas[:, c, threshold, refinement] > 0)
+def _middle(tied: np.ndarray) -> int:
+    """The middle of the longest run of True in bool [K], the higher one where there are two."""
+    steps = np.diff(np.concatenate([[0], tied.astype(int), [0]]))
+    starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
+    longest = len(starts) - 1 - (ends - starts)[::-1].argmax()
+    return int((starts[longest] + ends[longest]) // 2)
 
 
-def _rule(grid, place):
-    gate, area, top, threshold, refinement = place
-    return dataclasses.replace(
-        grid.refinements[refinement],
-        threshold=THRESHOLDS[threshold],
-        top_threshold=THRESHOLDS[top],
-        min_area=grid.min_areas[area],
-        min_presence=grid.min_presences[gate],
-    )
+def _measure(counts: Counts, c: int, grid: Grid, place: Place) -> tuple[np.ndarray, np.ndarray]:
+    """Dice and mask area of every image under the rule at a place of the grid: float64 [N]."""
+    kept = _kept(counts, c, grid)[:, place.gate, place.area, place.top]
+    of_masks = dice(counts, c)[:, place.threshold, place.refinement]
+    areas = kept * counts.mask_areas[:, c, place.threshold, place.refinement]
+    return np.where(kept, of_masks, counts.truths[:, c] == 0), areas
 
 
-def _splits(folds, seed):
-    """Ways to divide images into groups, of which one is measured and the rest is tuned on."""
-    if len(folds) < 2:
-        raise ValueError("one held-out image is not enough to tune on some and measure on others")
-    names, groups = np.unique(folds, return_inverse=True)
-    if len(names) > 1:
-        return [groups]
-    rng = np.random.default_rng(seed)
-    return [rng.permutation(len(folds)) % 2 for _ in range(_NUM_SPLITS)]
-
-
-def search(counts, grid=AREA_GRID, seed=0):
+def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchResult:
     """Finds the best rule of every class, and scores it in three ways.
 
     Args:
         counts: Counts of N held-out images.
         grid: a Grid, its refinements those of the counts.
-        seed: of the halves into which a single fold is split for cross-fitting.
+        seed: seed of the halves into which a single fold is divided for cross-fitting.
 
     Returns:
-        A dict: rules, four Rules, tuned on all images; scores, a dict of float64 [N, 4]: "plain",
-        cut at 1/2; "tuned", measured on the images that it was tuned on and so optimistic;
-        "cross_fitted", tuned on the other folds and measured on the rest, or, where there is one
-        fold, on the other half, the mean over ten ways to halve it; and present, float64 [N, 4],
-        in which share of those ways the image has a mask.
+        A SearchResult.
 
     Raises:
-        ValueError: there is one image only, so that there is no rest.
+        ValueError: there is one image only.
     """
-    splits = _splits(counts.folds, seed)
+    splits = counts.cross_fitting_groups(seed)
+    shape = counts.presence.shape
+    plain, tuned, cross_fitted, present, mean_areas = (np.zeros(shape) for _ in range(5))
     rules = []
-    plain, tuned, cross_fitted, present = np.zeros((4, *counts.truths.shape))
-    for c in range(NUM_CLASSES):
+    for c in range(counts.num_classes):
         plain[:, c] = dice(counts, c)[:, THRESHOLDS.index(0.5), 0]
         for groups in splits:
             sums = score_sums(counts, c, grid, groups)
             total = sums.sum(axis=0)
             for group, own in enumerate(sums):
-                place = best(total - own, grid)
                 members = groups == group
-                for mean, values in zip((cross_fitted, present), _measure(counts, c, grid, place)):
-                    mean[members, c] += values[members] / len(splits)
+                scores, areas = _measure(counts, c, grid, best(total - own, grid))
+                cross_fitted[members, c] += scores[members]
+                present[members, c] += areas[members] > 0
+                mean_areas[members, c] += areas[members]
         place = best(total, grid)
-        rules.append(_rule(grid, place))
+        rules.append(place.rule(grid))
         tuned[:, c], _ = _measure(counts, c, grid, place)
-    scores = {"plain": plain, "tuned": tuned, "cross_fitted": cross_fitted}
-    return {"rules": tuple(rules), "scores": scores, "present": present}
+    blank = (counts.truths == 0).astype(float)
+    means = (x / len(splits) for x in (cross_fitted, present, mean_areas))
+    return SearchResult(tuple(rules), blank, plain, tuned, *means)

@@ -14,7 +14,13 @@ from clouds_tf.figures.charts import (
     matrix,
     shares,
 )
-from clouds_tf.figures.evaluation import comparisons, confusions, reliability, score_maps
+from clouds_tf.figures.evaluation import (
+    comparisons,
+    confusions,
+    predicted_areas,
+    reliability,
+    score_maps,
+)
 from clouds_tf.figures.images import overlay, overlays
 from clouds_tf.figures.network import network
 from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
@@ -37,6 +43,7 @@ __all__ = [
     "overlay",
     "overlays",
     "pixels",
+    "predicted_areas",
     "reliability",
     "save",
     "score_maps",

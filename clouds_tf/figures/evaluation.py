@@ -1,53 +1,85 @@
 """Charts of how good predictions are."""
 
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
 import numpy as np
 
 from clouds_tf.figures.images import overlay
-from clouds_tf.figures.style import NEUTRAL, PALETTE, WIDTH, headline, ink, new_figure, styled
-from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES
+from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, headline, ink, new_figure, styled
+
+
+def _by_class(class_names: Sequence[str], height: float, **options: Any) -> tuple[Any, list, Any]:
+    """A figure with one axes per class in two columns: figure, axes of classes, grid of all."""
+    num_columns = min(2, len(class_names))
+    num_rows = math.ceil(len(class_names) / num_columns)
+    figure = new_figure(WIDTH, 0.3 + height * num_rows)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False, **options)
+    for axes in grid.ravel()[len(class_names) :]:
+        axes.set_axis_off()
+    return figure, list(grid.ravel()[: len(class_names)]), grid
 
 
 @styled
-def score_maps(scores, thresholds, min_areas, title):
-    """Draws the score over threshold and least area, a picture per class, the best place marked.
+def score_maps(
+    scores: np.ndarray,
+    blank: np.ndarray,
+    thresholds: Sequence[float],
+    min_areas: Sequence[int],
+    class_names: Sequence[str],
+    title: str,
+) -> Any:
+    """Draws the score over threshold and minimum area, one map per class, the best place marked.
 
     Args:
-        scores: float [4, A, T], the mean Dice.
+        scores: float [C, A, T], the mean Dice.
+        blank: float [C], the mean Dice of blank masks.
         thresholds: T increasing numbers.
         min_areas: A increasing numbers of pixels.
-        title: what to write above it.
+        class_names: names of the classes.
+        title: headline of the figure.
 
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(WIDTH, 5.4)
-    grid = figure.subplots(2, 2, sharex=True, sharey=True)
-    for axes, name, values in zip(grid.ravel(), CLASS_NAMES, scores):
+    figure, panels, grid = _by_class(class_names, 2.55, sharex=True, sharey=True)
+    for axes, name, values, baseline in zip(panels, class_names, scores, blank):
         # Each class on a scale of its own: what matters is the way to its best place.
         mesh = axes.pcolormesh(thresholds, min_areas, values, cmap="cividis", shading="nearest")
         area, threshold = np.unravel_index(values.argmax(), values.shape)
         axes.plot(thresholds[threshold], min_areas[area], "o", ms=7, mfc="none", mec="black")
-        axes.set_title(f"{name}: {values.max():.3f} at best", fontsize=10.5, pad=4)
+        label = f"{name}: {values.max():.3f} at best, {baseline:.3f} blank"
+        axes.set_title(label, fontsize=9.5, pad=4)
         axes.yaxis.set_major_formatter("{x:,.0f}")
         figure.colorbar(mesh, ax=axes, format="{x:.2f}").outline.set(visible=False)
     for axes in grid[-1]:
         axes.set_xlabel("threshold")
     for axes in grid[:, 0]:
-        axes.set_ylabel("least area, pixels")
+        axes.set_ylabel("minimum area, pixels")
     headline(figure, title)
     return figure
 
 
 @styled
-def reliability(edges, shares, numbers, title):
+def reliability(
+    edges: np.ndarray,
+    shares: np.ndarray,
+    numbers: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+) -> Any:
     """Draws how often a pixel is of a class, by the probability that it was given.
 
     Args:
         edges: the edges of M bins of probability, [M + 1].
-        shares: float [4, M], the share of the bin's pixels that are of the class; nan where the
+        shares: float [C, M], the share of the bin's pixels that are of the class; nan where the
             bin is empty.
-        numbers: [4, M], the number of pixels in each bin.
-        title: what to write above it.
+        numbers: [C, M], the number of pixels in each bin.
+        class_names: names of the classes.
+        title: title of the chart.
 
     Returns:
         A matplotlib Figure.
@@ -56,9 +88,10 @@ def reliability(edges, shares, numbers, title):
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
     above.plot([0, 1], [0, 1], color=NEUTRAL, lw=1.2, ls=(0, (4, 3)), label="reliable")
     middles = (np.asarray(edges)[:-1] + np.asarray(edges)[1:]) / 2
-    for name, share, number in zip(CLASS_NAMES, shares, numbers):
-        above.plot(middles, share, marker=".", color=PALETTE[name], label=name)
-        below.stairs(number / max(np.sum(number), 1), edges, color=PALETTE[name], lw=1.6)
+    colors = class_colors(class_names)
+    for name, color, share, number in zip(class_names, colors, shares, numbers):
+        above.plot(middles, share, marker=".", color=color, label=name)
+        below.stairs(number / max(np.sum(number), 1), edges, color=color, lw=1.6)
     above.set(title=title, ylabel="share that is of the class", xlim=(0, 1), ylim=(0, 1))
     above.grid()
     above.legend()
@@ -68,19 +101,19 @@ def reliability(edges, shares, numbers, title):
 
 
 @styled
-def confusions(counts, title):
-    """Draws how often a class is there and is predicted, a table per class.
+def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> Any:
+    """Draws how often a class is there and is predicted, one table per class.
 
     Args:
-        counts: float [4, 2, 2] images: class, whether it is there, whether it is predicted.
-        title: what to write above it.
+        counts: float [C, 2, 2] images: class, whether it is there, whether it is predicted.
+        class_names: names of the classes.
+        title: headline of the figure.
 
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(WIDTH, 4.7)
-    grid = figure.subplots(2, 2)
-    for axes, name, table in zip(grid.ravel(), CLASS_NAMES, np.asarray(counts, float)):
+    figure, panels, _ = _by_class(class_names, 2.2)
+    for axes, name, table in zip(panels, class_names, np.asarray(counts, float)):
         shares = table / max(table.sum(), 1)
         axes.imshow(shares, cmap="cividis", vmin=0, vmax=0.6, aspect="auto")
         for (i, j), share in np.ndenumerate(shares):
@@ -97,14 +130,67 @@ def confusions(counts, title):
 
 
 @styled
-def comparisons(images, masks, titles, columns):
+def predicted_areas(
+    true: np.ndarray,
+    predicted: dict[str, tuple[np.ndarray, Sequence[float]]],
+    class_names: Sequence[str],
+    title: str,
+) -> Any:
+    """Draws predicted against true area of every image, one chart per class.
+
+    Args:
+        true: float [N, C], the share of each image in the true mask.
+        predicted: name of a way to predict -> the shares, float [N, C], and the bias of each class
+            (predicted over true area of all images, minus 1).
+        class_names: names of the classes.
+        title: headline of the figure.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    figure, panels, grid = _by_class(class_names, 2.7, sharex=True, sharey=True)
+    ways = list(zip(predicted.items(), (NEUTRAL, None), ("x", "o")))
+    for c, (axes, name, color) in enumerate(zip(panels, class_names, class_colors(class_names))):
+        axes.plot([0, 1], [0, 1], color=NEUTRAL, lw=1, ls=(0, (4, 3)))
+        for (label, (shares, biases)), own_color, marker in ways:
+            axes.scatter(
+                true[:, c],
+                np.asarray(shares)[:, c],
+                s=9,
+                marker=marker,
+                color=own_color or color,
+                alpha=0.55,
+                lw=0.8 if marker == "x" else 0,
+                label=f"{label}: {biases[c]:+.1%}",
+            )
+        axes.set_title(name, fontsize=10.5, pad=4)
+        axes.set(xlim=(0, 1), ylim=(0, 1))
+        axes.grid()
+        axes.legend(fontsize=8, loc="upper left", handletextpad=0.1, borderpad=0.1)
+    for axes in grid[-1]:
+        axes.set_xlabel("true share of the image")
+    for axes in grid[:, 0]:
+        axes.set_ylabel("predicted share")
+    headline(figure, title)
+    return figure
+
+
+@styled
+def comparisons(
+    images: Sequence[np.ndarray],
+    masks: Sequence[Sequence[np.ndarray]],
+    titles: Sequence[str],
+    columns: Sequence[str],
+    class_names: Sequence[str],
+) -> Any:
     """Draws a row for each image: the image alone, then with each of several masks.
 
     Args:
-        images: a list of R images, uint8 [H, W, 3].
-        masks: for each image a list of M masks, [h, w, 4] of {0, 1}.
+        images: R images, uint8 [H, W, 3].
+        masks: for each image M masks, [h, w, C] of {0, 1}.
         titles: R strings, to write at the left.
         columns: M strings, to write above the masks.
+        class_names: C names, in the order of the masks.
 
     Returns:
         A matplotlib Figure.
@@ -114,10 +200,10 @@ def comparisons(images, masks, titles, columns):
     side = 2 * WIDTH / num_columns
     figure = new_figure(2 * WIDTH, (side * height / width + 0.08) * len(images) + 0.3)
     grid = figure.subplots(len(images), num_columns, squeeze=False)
+    blank = np.zeros((1, 1, masks[0][0].shape[-1]))
     for row, image, some, title in zip(grid, images, masks, titles):
-        blank = np.zeros((1, 1, NUM_CLASSES))
         for axes, mask in zip(row, (blank, *some)):
-            overlay(axes, image, mask)
+            overlay(axes, image, mask, class_names=class_names)
         row[0].text(
             -0.02,
             0.5,

@@ -6,7 +6,14 @@ from conftest import IMAGE_SIZE
 
 from clouds_tf.data import input_pipeline
 from clouds_tf.evaluation import held_out
-from clouds_tf.evaluation.held_out import THRESHOLDS, count_pixels, count_refined
+from clouds_tf.evaluation.held_out import (
+    EDGES,
+    THRESHOLDS,
+    count_refined,
+    histogram,
+    more_probable,
+)
+from clouds_tf.evaluation.members import load_members
 from clouds_tf.inference.ensemble import mean_prediction
 from clouds_tf.inference.postprocessing import Rule
 from clouds_tf.training import workdir as workdirs
@@ -29,10 +36,25 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
     probabilities[1, 0, :2] = [[0], [1]]
     masks = (rng.random((3, 20, 30, 4)) < 0.3).astype(np.uint8)
     masks[2, ..., 1] = 0
-    for function in (count_pixels, tf.function(count_pixels)):
-        for found, expected in zip(function(probabilities, masks), _by_hand(probabilities, masks)):
-            assert found.dtype == tf.int64
-            np.testing.assert_array_equal(found, expected)
+    areas, intersections, truths = _by_hand(probabilities, masks)
+    for function in (histogram, tf.function(histogram)):
+        found = function(probabilities, masks)
+        assert found.dtype == tf.int64 and found.shape == (3, 4, 2, len(EDGES) + 1)
+        outside, inside = np.moveaxis(found.numpy(), 2, 0)
+        np.testing.assert_array_equal(more_probable(inside, THRESHOLDS), intersections)
+        np.testing.assert_array_equal(more_probable(outside + inside, THRESHOLDS), areas)
+        np.testing.assert_array_equal(inside.sum(axis=2), truths)
+
+
+def test_the_histogram_is_that_of_numpy():
+    probabilities = np.random.default_rng(0).random((2, 30, 40, 3)) ** 3
+    masks = np.uint8(probabilities > 0.4)
+    found = histogram(np.float32(probabilities), masks).numpy()
+    for b, c in np.ndindex(2, 3):
+        for truth in (0, 1):
+            some = probabilities[b, :, :, c][masks[b, :, :, c] == truth]
+            expected, _ = np.histogram(some, [0, *EDGES, 1])
+            np.testing.assert_array_equal(found[b, c, truth], expected)
 
 
 @pytest.fixture(scope="module")
@@ -42,11 +64,11 @@ def folders(make_workdir):
 
 @pytest.fixture(scope="module")
 def members(folders, records_dir):
-    return held_out.load_members(records_dir, folders)
+    return load_members(records_dir, folders)
 
 
 def test_every_image_is_predicted_by_the_models_that_held_it_out(folders, members, records_dir):
-    assert [size for _, size in members[0]] == [list(IMAGE_SIZE), [32, 64]]
+    assert [member.image_size for member in members[0]] == [IMAGE_SIZE, (32, 64)]
     counts = held_out.collect(records_dir, members, batch_size=2)
     num_first = input_pipeline.count_examples(records_dir, [0])
     num_second = input_pipeline.count_examples(records_dir, [2])
@@ -101,7 +123,7 @@ def test_refined_counts_are_those_of_refined_masks():
     images = rng.integers(0, 5, (2, 9, 12, 3), np.uint8)
     refinement = Rule(min_component_area=4, remove_gap=True)
     areas, intersections = (
-        x.numpy() for x in count_refined(probabilities, masks, images, refinement, (0.3, 0.7))
+        x.numpy() for x in count_refined(probabilities, masks, images, refinement, (0.3, 0.7), 2)
     )
     for t, threshold in enumerate((0.3, 0.7)):
         for b, c in np.ndindex(2, 4):
@@ -116,4 +138,31 @@ def test_refined_counts_are_those_of_refined_masks():
 def test_workdirs_of_other_records_are_refused(folders, tmp_path):
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(ValueError, match="trained on records with the fingerprint"):
-        held_out.load_members(str(tmp_path), folders)
+        load_members(str(tmp_path), folders)
+
+
+def test_the_same_workdir_twice_is_refused(folders, records_dir, tmp_path):
+    link = tmp_path / "another_name"
+    link.symlink_to(folders[0])
+    with pytest.raises(ValueError, match="another_name is given 2 times, expected once"):
+        load_members(records_dir, [str(link), folders[1], folders[0]])
+
+
+def test_five_folds_do_not_make_tensorflow_warn_of_retracing(folders, records_dir, caplog):
+    (member,) = load_members(records_dir, folders[:1])[0]
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        for way in ("none", "flips"):
+            held_out.collect(records_dir, {fold: [member] for fold in (0, 1, 2)}, 2, way)
+    assert not [record.message for record in caplog.records if "retracing" in record.message]
+
+
+def test_progress_counts_the_images(members, records_dir):
+    told = []
+    counts = held_out.collect(
+        records_dir, members, 3, progress=lambda done, total: told.append((done, total))
+    )
+    total = len(counts.folds)
+    assert told[-1] == (total, total) and {t for _, t in told} == {total}
+    assert [done for done, _ in told] == sorted({done for done, _ in told})
+    with pytest.raises(ValueError, match="no images in the folds"):
+        held_out.collect(records_dir, {})

@@ -1,8 +1,12 @@
+import dataclasses
+
 import numpy as np
 from test_search import _counts, _random_images
 
 from clouds_tf.evaluation import held_out, pictures
+from clouds_tf.evaluation.areas import calibrate
 from clouds_tf.evaluation.held_out import THRESHOLDS
+from clouds_tf.evaluation.members import load_members
 from clouds_tf.evaluation.search import MIN_AREAS, dice, search
 from clouds_tf.schema import SUBMISSION_SIZE
 
@@ -34,7 +38,10 @@ def test_reliability_by_hand():
 
 def test_confusions_by_hand():
     counts = _counts(*_random_images(3))
-    counts = counts._replace(truths=np.array([[5, 0, 0, 1]] * 3))
+    histograms = counts.histograms.copy()
+    histograms[:, :, 1] = 0
+    histograms[:, [0, 3], 1, -1] = 5  # pixels of Fish and Sugar
+    counts = dataclasses.replace(counts, histograms=histograms)
     present = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0.5, 1, 0, 0]])
     found = pictures.confusions(counts, present)
     np.testing.assert_allclose(found[0], [[0, 0], [1.5, 1.5]])
@@ -51,21 +58,21 @@ def test_extremes_are_the_best_the_median_and_the_worst():
 
 
 def test_pictures_of_held_out_images_are_written(make_workdir, records_dir, tmp_path):
-    (members,) = held_out.load_members(records_dir, [make_workdir()]).values()
+    (members,) = load_members(records_dir, [make_workdir()]).values()
     members = {0: members, 2: members}  # as if they had held out both
     counts = held_out.collect(records_dir, members)
     found = search(counts)
     figure = pictures.examples(records_dir, members, counts, found)
     assert len(figure.axes) == 6 * 4
-    scores = found["scores"]["cross_fitted"].mean(axis=1)
+    scores = found.cross_fitted.mean(axis=1)
     assert figure.axes[0].texts[0].get_text() == f"best: {scores.max():.3f}"
     names = [axes.get_title("left") for axes in figure.axes[:4]]
-    assert names == ["image", "truth", "cut at 1/2", "post-processed"]
+    assert names == ["image", "truth", "cut at 0.5", "post-processed"]
     # The truth in the first row is that of the best image.
     classes = {text.get_text() for text in figure.axes[1].texts}
     present = counts.truths[scores.argmax()] > 0
     assert len(classes) == present.sum()
 
-    pictures.write(str(tmp_path / "P"), records_dir, members, counts, found)
+    pictures.write(str(tmp_path / "P"), records_dir, members, counts, found, calibrate(counts))
     written = {path.name for path in (tmp_path / "P").iterdir()}
-    assert written == {f"{n}.png" for n in ("scores", "reliability", "presence", "examples")}
+    assert written == {f"{n}.png" for n in pictures.NAMES}

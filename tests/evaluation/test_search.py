@@ -4,13 +4,22 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.evaluation.held_out import THRESHOLDS, Counts, count_pixels, count_refined
-from clouds_tf.evaluation.search import AREA_GRID, MIN_AREAS, Grid, best, dice, score_sums, search
+from clouds_tf.evaluation.held_out import THRESHOLDS, Counts, count_refined, histogram
+from clouds_tf.evaluation.search import (
+    GRIDS,
+    MIN_AREAS,
+    Grid,
+    Place,
+    best,
+    dice,
+    score_sums,
+    search,
+)
 from clouds_tf.inference.postprocessing import Rule, postprocess
 from clouds_tf.models.metrics import competition_dice
 
 AREAS = (0, 5, 20, 60)
-SMALL = AREA_GRID._replace(min_areas=AREAS)
+SMALL = Grid(AREAS)
 WHOLE = Grid(AREAS, (0.0, 0.4, 0.8), True, (Rule(), Rule(fill="boxes")))
 
 
@@ -31,14 +40,11 @@ def _black(probabilities):
 
 
 def _counts(probabilities, masks, presence, folds=None, refinements=(Rule(),)):
-    areas, intersections, truths = (np.asarray(x) for x in count_pixels(probabilities, masks))
-    variants = [(areas, intersections)] + [
-        tuple(np.asarray(x) for x in _refined(probabilities, masks, _black(masks), refinement))
-        for refinement in refinements[1:]
-    ]
-    mask_areas, intersections = (np.stack(v, axis=3) for v in zip(*variants))
+    histograms = histogram(probabilities, masks).numpy()
+    variants = [_refined(probabilities, masks, _black(masks), rule) for rule in refinements]
+    areas, intersections = (np.stack([np.asarray(x) for x in v], axis=3) for v in zip(*variants))
     folds = np.zeros(len(masks), int) if folds is None else folds
-    return Counts(areas, mask_areas, intersections, truths, presence, folds)
+    return Counts(histograms, areas, intersections, presence, folds)
 
 
 def _scores(probabilities, masks, presence, rules):
@@ -82,14 +88,46 @@ def test_every_rule_of_the_grid_has_the_score_of_post_processing():
             assert found == pytest.approx(expected[groups == group].sum(), abs=1e-5)
 
 
-def test_the_best_of_a_grid_is_found_and_of_equals_the_first():
-    sums = np.zeros((1, 2, 19, 19, 1))
-    assert best(sums, SMALL) == (0, 0, 0, 0, 0)
+def test_the_best_of_a_grid_is_found():
+    sums = np.zeros((1, 4, 19, 19, 1))
     sums[0, 1, 3, 3] = 1
     sums[0, 1, 5, 4] = 2
     sums[0, 0, 4, 5] = 3  # a top threshold below the other
-    assert best(sums, SMALL) == (0, 1, 3, 3, 0)
-    assert best(sums, SMALL._replace(triplet=True)) == (0, 1, 5, 4, 0)
+    assert best(sums, SMALL) == Place(0, 1, top=3, threshold=3, refinement=0)
+    assert best(sums, dataclasses.replace(SMALL, triplet=True)) == Place(0, 1, 5, 4, 0)
+
+
+def test_of_equals_the_middle_of_the_longest_run_is_taken_and_of_two_the_higher():
+    sums = np.zeros((1, 4, 19, 19, 2))
+    assert best(sums, SMALL) == Place(0, area=2, top=9, threshold=9, refinement=0)
+    for threshold in (0, 1, 2, 8, 10, 11, 12):
+        sums[0, :, threshold, threshold] = 1
+    assert best(sums, SMALL) == Place(0, 2, 11, 11, 0)  # of 0 to 2 and 10 to 12
+    sums[0, 0, 11, 11] = 0
+    assert best(sums, SMALL).area == 2  # of 1 to 3
+    sums[0, 3, 11, 11] = 2
+    assert best(sums, SMALL).area == 3
+    sums[0, 3, 11, 11, 1] = 3
+    assert best(sums, SMALL).refinement == 1
+
+
+def test_a_class_that_never_fires_gets_the_middle_of_everything():
+    probabilities = np.full((6, 12, 13, 4), 0.01, np.float32)
+    masks = np.zeros((6, 12, 13, 4), np.uint8)
+    masks[:2, :, :, 1] = 1
+    found = search(_counts(probabilities, masks, probabilities.max(axis=(1, 2))))
+    assert found.rules == (Rule(0.5, 0.5, 15000),) * 4
+    np.testing.assert_array_equal(found.cross_fitted, found.all_blank)
+
+
+def test_a_class_that_only_harms_is_switched_off_on_the_safe_side():
+    """It is never there, but up to 0.3 probable in up to 12x13 pixels."""
+    probabilities = np.random.default_rng(0).random((6, 12, 13, 4), np.float32) * 0.3
+    masks = np.zeros((6, 12, 13, 4), np.uint8)
+    found = search(_counts(probabilities, masks, probabilities.max(axis=(1, 2))), SMALL)
+    for rule in found.rules:
+        assert rule.threshold >= 0.5 and rule.min_area >= 20
+    np.testing.assert_array_equal(found.cross_fitted, 1)
 
 
 @pytest.mark.parametrize("grid", [SMALL, WHOLE], ids=["small", "whole"])
@@ -98,31 +136,31 @@ def test_the_three_scores(grid):
     folds = np.arange(40) % 4
     counts = _counts(*images, folds, grid.refinements)
     found = search(counts, grid)
-    scores = found["scores"]
-
     plain = competition_dice(images[1], images[0] > 0.5)
-    np.testing.assert_allclose(scores["plain"], plain, atol=1e-6)
-    np.testing.assert_allclose(scores["tuned"], _scores(*images, found["rules"]), atol=1e-6)
-    assert (scores["tuned"].mean(axis=0) >= scores["plain"].mean(axis=0) - 1e-9).all()
+    np.testing.assert_allclose(found.plain, plain, atol=1e-6)
+    np.testing.assert_allclose(found.tuned, _scores(*images, found.rules), atol=1e-6)
+    assert (found.tuned.mean(axis=0) >= found.plain.mean(axis=0) - 1e-9).all()
     # What is measured elsewhere than tuned cannot beat the best that there is.
-    assert (scores["cross_fitted"].mean(axis=0) <= scores["tuned"].mean(axis=0) + 1e-9).all()
+    assert (found.cross_fitted.mean(axis=0) <= found.tuned.mean(axis=0) + 1e-9).all()
 
     rest = search(
         _counts(*(x[folds != 2] for x in images), folds[folds != 2], grid.refinements), grid
     )
     held_out = [x[folds == 2] for x in images]
-    by_hand = _scores(*held_out, rest["rules"])
-    np.testing.assert_allclose(scores["cross_fitted"][folds == 2], by_hand, atol=1e-6)
-    masks = postprocess(held_out[0], held_out[2], _black(held_out[0]), rest["rules"]).numpy()
-    np.testing.assert_array_equal(found["present"][folds == 2], masks.any(axis=(1, 2)))
+    by_hand = _scores(*held_out, rest.rules)
+    np.testing.assert_allclose(found.cross_fitted[folds == 2], by_hand, atol=1e-6)
+    masks = postprocess(held_out[0], held_out[2], _black(held_out[0]), rest.rules).numpy()
+    np.testing.assert_array_equal(found.present[folds == 2], masks.any(axis=(1, 2)))
+    np.testing.assert_array_equal(found.areas[folds == 2], masks.sum(axis=(1, 2)))
+    np.testing.assert_array_equal(found.all_blank, counts.truths == 0)
 
 
 def test_more_to_choose_from_never_tunes_to_less():
     images = _random_images(12)
     counts = _counts(*images, refinements=WHOLE.refinements)
     plain_counts = _counts(*images)
-    small = search(plain_counts, SMALL)["scores"]["tuned"].mean(axis=0)
-    whole = search(counts, WHOLE)["scores"]["tuned"].mean(axis=0)
+    small = search(plain_counts, SMALL).tuned.mean(axis=0)
+    whole = search(counts, WHOLE).tuned.mean(axis=0)
     assert (whole >= small - 1e-9).all()
 
 
@@ -131,22 +169,27 @@ def test_tuning_on_noise_is_exposed_by_cross_fitting():
     rng = np.random.default_rng(3)
     probabilities = rng.random((10, 6, 7, 4), np.float32)
     masks = (rng.random((10, 6, 7, 4)) < 0.5).astype(np.uint8)
-    grid = AREA_GRID._replace(min_areas=tuple(range(0, 40, 2)))
-    scores = search(_counts(probabilities, masks, probabilities.max((1, 2))), grid)["scores"]
-    assert scores["cross_fitted"].mean() < scores["tuned"].mean()
+    grid = Grid(tuple(range(0, 40, 2)))
+    found = search(_counts(probabilities, masks, probabilities.max((1, 2))), grid)
+    assert found.cross_fitted.mean() < found.tuned.mean()
 
 
 def test_one_fold_is_split_the_same_way_for_the_same_seed():
     counts = _counts(*_random_images(30))
     one, again, other = (search(counts, SMALL, seed) for seed in (5, 5, 6))
-    np.testing.assert_array_equal(one["scores"]["cross_fitted"], again["scores"]["cross_fitted"])
-    assert (one["scores"]["cross_fitted"] != other["scores"]["cross_fitted"]).any()
+    np.testing.assert_array_equal(one.cross_fitted, again.cross_fitted)
+    assert (one.cross_fitted != other.cross_fitted).any()
 
 
 def test_one_image_is_refused():
-    with pytest.raises(ValueError, match="one held-out image is not enough"):
+    with pytest.raises(ValueError, match="got 1 held-out images, expected at least 2"):
         search(_counts(*_random_images(1)), SMALL)
 
 
 def test_the_grid_covers_what_the_best_teams_used():
     assert MIN_AREAS[0] == 0 and {5000, 25000} <= set(MIN_AREAS) and 0.5 in THRESHOLDS
+
+
+def test_what_gained_nothing_is_not_searched():
+    searched = {rule for grid in GRIDS.values() for rule in grid.refinements}
+    assert not [rule for rule in searched if rule.fill == "holes" or rule.remove_gap]

@@ -1,0 +1,103 @@
+"""The models that held a fold out, loaded for inference."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from clouds_tf.data.records_info import read_info
+from clouds_tf.dataset import Dataset
+from clouds_tf.inference.fusing import fuse
+from clouds_tf.keras import keras
+from clouds_tf.models import weights as model_weights
+from clouds_tf.training import distribution
+from clouds_tf.training import workdir as workdir_files
+
+
+@dataclasses.dataclass(frozen=True)
+class Member:
+    """One model of an ensemble.
+
+    Attributes:
+        model: a Keras model from images to a dict of logits.
+        image_size: (height, width) of the images that it takes.
+    """
+
+    model: Any
+    image_size: tuple[int, int]
+
+
+def records_dataset(records_dir: str) -> Dataset:
+    """The Dataset that a folder of shards holds."""
+    return read_info(records_dir).dataset
+
+
+def load_members(
+    records_dir: str, workdirs: Sequence[str], precision: str = "float32"
+) -> dict[int, list[Member]]:
+    """Loads the models of workdirs, by the fold that each held out.
+
+    Args:
+        records_dir: the folder of shards that the workdirs were trained on.
+        workdirs: workdirs of `train`.
+        precision: "float32", "bfloat16" or "float16", of the computation.
+
+    Returns:
+        A dict of fold -> Members, with batch norm fused as in serving, in the order of the folds.
+
+    Raises:
+        FileNotFoundError: a workdir without a run.
+        ValueError: a workdir was trained on other records or is given twice.
+    """
+    if not workdirs:
+        raise ValueError("workdirs: got none, expected at least one workdir of train")
+    given = [os.path.realpath(folder) for folder in workdirs]
+    for folder, path in zip(workdirs, given):
+        if given.count(path) > 1:
+            times = given.count(path)
+            raise ValueError(f"workdirs: {folder} is given {times} times, expected once")
+        workdir_files.check_records(folder, records_dir)
+    by_fold: dict[int, list[Member]] = {}
+    for folder in workdirs:
+        run = workdir_files.read_run(folder)
+        model = _in_precision(precision, workdir_files.load_model, folder)
+        member = Member(fuse(model), run.recipe.image_size)
+        by_fold.setdefault(run.fold, []).append(member)
+    return dict(sorted(by_fold.items()))
+
+
+def load_weights(
+    path: str, folds: Iterable[int], precision: str = "float32"
+) -> tuple[dict[int, list[Member]], dict[str, Any]]:
+    """Loads the model of a .safetensors file as the one that predicts each of some folds.
+
+    Args:
+        path: a file of `save_model_weights`, whose metadata has the image size.
+        folds: the folds to predict.
+        precision: as `load_members` takes it.
+
+    Returns:
+        A dict of fold -> Members, as `load_members` gives it; and the metadata of the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is altered, of another kind, or does not say for which image size it is.
+    """
+    model, metadata = _in_precision(precision, model_weights.load_model, path)
+    size = metadata.get("image_size")
+    if size is None:
+        raise ValueError(f"{path}: its metadata has no image_size, (height, width) of the input")
+    member = Member(fuse(model), (int(size[0]), int(size[1])))
+    return {fold: [member] for fold in folds}, metadata
+
+
+def _in_precision(precision: str, load: Callable[[str], Any], path: str) -> Any:
+    """What `load(path)` builds in a precision; the global policy is restored."""
+    policy = keras.mixed_precision.global_policy()
+    try:
+        distribution.set_precision(precision)
+        return load(path)
+    finally:
+        keras.mixed_precision.set_global_policy(policy)

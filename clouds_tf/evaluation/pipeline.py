@@ -1,0 +1,288 @@
+"""Evaluation from records and trained models to postprocessing.json, scores and pictures."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import os
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+
+from clouds_tf import files
+from clouds_tf.data.annotations import write_table
+from clouds_tf.data.records_info import fingerprint, read_info
+from clouds_tf.dataset import Dataset
+from clouds_tf.evaluation import held_out, ladder, members, pictures, score
+from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
+from clouds_tf.evaluation.search import GRIDS, SearchResult, search
+from clouds_tf.inference import ensemble
+from clouds_tf.inference.postprocessing import Postprocessing, write_postprocessing
+
+_CHOSEN_EPOCH = (
+    "The epoch that each run kept was chosen on its own held-out fold, so all three scores are a "
+    "little optimistic; only images that no choice has seen give an unbiased one."
+)
+
+
+def _setting(default: Any, help: str, **bounds: Any) -> Any:
+    return dataclasses.field(default=default, metadata={"help": help, **bounds})
+
+
+@dataclasses.dataclass(frozen=True)
+class Settings:
+    """How `evaluate` predicts, and what it searches; the tool makes its flags from these fields."""
+
+    batch_size: int = _setting(16, "Images in a batch.", min=1)
+    test_time_augmentation: str = _setting(
+        "none", "Mirror images to average over.", choices=tuple(ensemble.FLIPS)
+    )
+    search: str = _setting("area", "What to tune beside the threshold.", choices=tuple(GRIDS))
+    precision: str = _setting(
+        "float32",
+        "Numeric precision of the computation.",
+        choices=("float32", "bfloat16", "float16"),
+    )
+    seed: int = _setting(
+        0, "Seed of the random halves for cross-fitting where there is only one fold.", min=0
+    )
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value, meta = getattr(self, field.name), field.metadata
+            if "choices" in meta and value not in meta["choices"]:
+                expected = f"one of {', '.join(meta['choices'])}"
+                raise ValueError(f"{field.name}: got {value!r}, expected {expected}")
+            if "min" in meta and value < meta["min"]:
+                raise ValueError(f"{field.name}: got {value}, expected at least {meta['min']}")
+
+
+@dataclasses.dataclass(frozen=True)
+class EvaluationResult:
+    """Rules, calibration and scores of held-out predictions of N images; prints as a report.
+
+    Attributes:
+        output: the postprocessing.json that was written.
+        dataset: the Dataset of the records.
+        folds: the folds whose images were predicted.
+        settings: how they were predicted, and what was searched.
+        search: rules and scores.
+        areas: calibration and areas.
+        remarks: sentences that a reader of the scores should know.
+        rungs: the ladder; empty if it was not asked for.
+    """
+
+    output: str
+    dataset: Dataset
+    folds: tuple[int, ...]
+    settings: Settings
+    search: SearchResult
+    areas: AreaResult
+    remarks: tuple[str, ...]
+    rungs: tuple[ladder.Rung, ...] = ()
+
+    @property
+    def num_images(self) -> int:
+        """Number of images N."""
+        return len(self.areas.true)
+
+    @property
+    def area_biases(self) -> dict[str, tuple[Bias, ...]]:
+        """Bias of the areas of each class, cross-fitted, by the way to predict them."""
+        ways = {
+            "tuned_masks": self.search.areas,
+            "unbiased_masks": self.areas.unbiased_masks,
+            "expected_area": self.areas.expected,
+        }
+        true = self.areas.true
+        return {n: tuple(area_bias(x, t) for x, t in zip(a.T, true.T)) for n, a in ways.items()}
+
+    def postprocessing(self, models: tuple[str, ...], records_dir: str) -> Postprocessing:
+        """The contents of postprocessing.json, for models that were evaluated on records."""
+        return Postprocessing(
+            self.search.rules,
+            self.settings.test_time_augmentation,
+            models,
+            fingerprint(records_dir),
+            self.areas.calibration,
+            _report(self),
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"EvaluationResult({self.num_images} images, cross-fitted Dice "
+            f"{self.search.cross_fitted.mean():.4f}, {self.output})"
+        )
+
+    def __str__(self) -> str:
+        names = self.dataset.class_names
+        table = score.table(self.search.scores, names, "cross_fitted", baseline="all_blank")
+        parts = [table, _area_table(self.area_biases, names)]
+        if self.rungs:
+            parts.append(ladder.as_text(self.rungs, names))
+        return "\n\n".join([*parts, "\n".join(self.remarks)])
+
+
+def _area_table(biases: dict[str, tuple[Bias, ...]], names: Sequence[str]) -> str:
+    """Formats the biases of areas, a line per class."""
+    lines = ["Predicted over true area (95 % interval), cross-fitted:"]
+    lines.append("".join(f"{head:>28}" for head in ("", *(n.replace("_", " ") for n in biases))))
+    for c, name in enumerate(names):
+        lines.append(f"{name:>28}" + "".join(f"{str(some[c]):>28}" for some in biases.values()))
+    return "\n".join(lines)
+
+
+def evaluate(
+    records_dir: str,
+    workdirs: Sequence[str],
+    output: str,
+    *,
+    weights: Optional[str] = None,
+    folds: Optional[Sequence[int]] = None,
+    settings: Settings = Settings(),
+    ladder_csv: Optional[str] = None,
+    pictures_dir: Optional[str] = None,
+    progress: held_out.Progress = lambda done, total: None,
+) -> EvaluationResult:
+    """Finds post-processing and calibration on held-out images, and says how good they are.
+
+    Every image of a fold is predicted by the mean of the models that held the fold out. The rules
+    are tuned and the calibration is fitted on all these images, and measured by cross-fitting.
+
+    Args:
+        records_dir: the folder of shards that the models were trained on.
+        workdirs: workdirs of `train`; models of one fold are averaged.
+        output: the postprocessing.json to write.
+        weights: a .safetensors file of a whole model, instead of workdirs.
+        folds: the folds that `weights` predicts, which must be held out; by default all.
+        settings: how to predict and what to search.
+        ladder_csv: CSV to write: the score of every search, without flips and with them.
+        pictures_dir: folder for pictures of scores, areas and examples.
+        progress: called with (done, total) images, for each kind of prediction.
+
+    Raises:
+        FileNotFoundError: records, a workdir or the weights are not there.
+        ValueError: an output cannot be written, matplotlib is missing for pictures, or models and
+            records do not fit; before any image is predicted.
+    """
+    _check_outputs(output, ladder_csv, pictures_dir)
+    by_fold, remarks = _load(records_dir, workdirs, weights, folds, settings.precision)
+    grid = GRIDS[settings.search]
+    refinements = (GRIDS["all"] if ladder_csv else grid).refinements
+    way = settings.test_time_augmentation
+    counts = {
+        name: held_out.collect(
+            records_dir, by_fold, settings.batch_size, name, refinements, progress
+        )
+        for name in (ensemble.FLIPS if ladder_csv else [way])
+    }
+    chosen = ladder.select(counts[way], refinements, grid)
+    dataset, seed = members.records_dataset(records_dir), settings.seed
+    found, areas = search(chosen, grid, seed), calibrate(chosen, seed)
+    rungs = tuple(ladder.ladder(counts, refinements, list(GRIDS), seed) if ladder_csv else ())
+    remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
+    result = EvaluationResult(
+        output, dataset, tuple(by_fold), settings, found, areas, tuple(remarks), rungs
+    )
+    if ladder_csv:
+        rows = [rung.cells() for rung in rungs]
+        write_table(ladder_csv, ladder.columns(dataset.class_names), rows)
+    if pictures_dir:
+        pictures.write(pictures_dir, records_dir, by_fold, chosen, found, areas, way)
+    models = tuple([weights] if weights else workdirs)
+    write_postprocessing(output, result.postprocessing(models, records_dir), dataset)
+    return result
+
+
+def _check_outputs(output: str, ladder_csv: str | None, pictures_dir: str | None) -> None:
+    """Raises ValueError for what could only fail after all the work."""
+    if pictures_dir:
+        files.require("matplotlib", "plots", "pictures_dir")
+        for name in pictures.NAMES:
+            files.check_output(os.path.join(pictures_dir, f"{name}.png"))
+    for path in filter(None, (output, ladder_csv)):
+        files.check_output(path)
+
+
+def _load(
+    records_dir: str,
+    workdirs: Sequence[str],
+    weights: str | None,
+    folds: Sequence[int] | None,
+    precision: str,
+) -> tuple[dict[int, list[members.Member]], list[str]]:
+    """The models by the fold that they predict, and what to remark about them."""
+    if bool(workdirs) == bool(weights):
+        raise ValueError("workdirs, weights: expected one of both, got both or none")
+    if not weights:
+        if folds is not None:
+            raise ValueError("folds: only for weights; workdirs know the fold that they held out")
+        return members.load_members(records_dir, workdirs, precision), [_CHOSEN_EPOCH]
+    num_folds = read_info(records_dir).num_folds
+    folds = range(num_folds) if folds is None else folds
+    for fold in folds:
+        if not 0 <= fold < num_folds:
+            raise ValueError(f"folds: got {fold}, expected 0 to {num_folds - 1}")
+    by_fold, metadata = members.load_weights(weights, sorted(set(folds)), precision)
+    names = metadata.get("class_names") or metadata.get("dataset", {}).get("class_names")
+    expected = list(members.records_dataset(records_dir).class_names)
+    if names is not None and list(names) != expected:
+        raise ValueError(f"{weights}: for the classes {list(names)}, the records have {expected}")
+    if metadata.get("records") != fingerprint(records_dir):
+        return by_fold, [
+            "The weights do not say that these records were kept from their training: the scores "
+            "are held out only if the images were."
+        ]
+    seen = sorted(set(folds) - {metadata.get("fold")})
+    if seen:
+        raise ValueError(
+            f"{weights}: was trained on the folds {seen} of these records, expected only the fold "
+            f"{metadata.get('fold')} that it held out"
+        )
+    return by_fold, [_CHOSEN_EPOCH]
+
+
+def _worse_than_blank(found: SearchResult, class_names: Sequence[str]) -> list[str]:
+    """Sentences on classes, or all of them, whose cross-fitted score blank masks beat."""
+    ours, blank = score.class_means(found.cross_fitted), score.class_means(found.all_blank)
+    return [
+        f"{name}: the cross-fitted Dice {mine:.4f} is below the {theirs:.4f} of blank masks: "
+        "predicting nothing would score higher."
+        for name, mine, theirs in zip((*class_names, "Mean"), ours, blank)
+        if mine < theirs - 1e-9  # rounding
+    ]
+
+
+def _report(result: EvaluationResult) -> dict[str, Any]:
+    """What postprocessing.json holds for readers, beside what programs need."""
+    names, found, areas = result.dataset.class_names, result.search, result.areas
+
+    def by_class(numbers: Any) -> dict[str, float | None]:
+        finite = [round(float(x), 4) if math.isfinite(x) else None for x in numbers]
+        return dict(zip((*names, "mean"), finite))
+
+    means = {name: score.class_means(values) for name, values in found.scores.items()}
+    ends = np.asarray(score.intervals(found.cross_fitted))
+    gain = {name: by_class(values - means["all_blank"]) for name, values in means.items()}
+    gain.pop("all_blank")
+    biases = {
+        way: {
+            name: [None if math.isnan(x) else round(x, 4) for x in (b.value, b.low, b.high)]
+            for name, b in zip(names, some)
+        }
+        for way, some in result.area_biases.items()
+    }
+    return {
+        "metric": "competition Dice",
+        "scores": {name: by_class(values) for name, values in means.items()},
+        "gain_over_all_blank": gain,
+        "interval_of_cross_fitted": [by_class(end) for end in ends],
+        "area_bias": biases,
+        "unbiased_thresholds": by_class(areas.thresholds),
+        "log_loss": {name: by_class(values) for name, values in areas.log_losses.items()},
+        "num_images": result.num_images,
+        "folds": list(result.folds),
+        "search": result.settings.search,
+        "remarks": list(result.remarks),
+    }

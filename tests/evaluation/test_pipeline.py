@@ -1,0 +1,208 @@
+import dataclasses
+import json
+import os
+import shutil
+
+import numpy as np
+import pytest
+from conftest import IMAGE_SIZE
+
+from clouds_tf.data import input_pipeline
+from clouds_tf.data.records_info import fingerprint
+from clouds_tf.dataset import CLOUDS
+from clouds_tf.evaluation import Settings, evaluate, pipeline
+from clouds_tf.evaluation.areas import area_bias
+from clouds_tf.evaluation.search import GRIDS
+from clouds_tf.inference.postprocessing import read_postprocessing
+from clouds_tf.models.unet import unet
+from clouds_tf.models.weights import save_model_weights
+from clouds_tf.training import workdir as workdirs
+
+ARGUMENTS = {"num_classes": 4, "width": 0.125}
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    return tmp_path_factory.mktemp("evaluation")
+
+
+@pytest.fixture(scope="module")
+def folders(make_workdir):
+    return [make_workdir(0), make_workdir(2, seed=2)]
+
+
+@pytest.fixture(scope="module")
+def result(folder, folders, records_dir):
+    return evaluate(
+        records_dir,
+        folders,
+        str(folder / "p.json"),
+        settings=Settings(batch_size=4, search="boxes", test_time_augmentation="flips"),
+        ladder_csv=str(folder / "ladder.csv"),
+        pictures_dir=str(folder / "P"),
+    )
+
+
+def test_everything_is_written_and_comes_back(result, folder, folders, records_dir):
+    found = read_postprocessing(str(folder / "p.json"), CLOUDS)
+    assert found.rules == result.search.rules
+    assert found.test_time_augmentation == "flips" and found.workdirs == tuple(folders)
+    assert found.records == fingerprint(records_dir)
+    assert found.calibration == result.areas.calibration
+    assert len(list((folder / "P").iterdir())) == 5
+    assert len((folder / "ladder.csv").read_text().splitlines()) == 2 + 2 * (1 + len(GRIDS))
+    assert sorted(os.listdir(folder)) == ["P", "ladder.csv", "p.json"]
+    assert result.folds == (0, 2)
+    assert result.num_images == input_pipeline.count_examples(records_dir, [0, 2])
+
+
+def test_the_file_has_all_blank_beside_every_score(result, folder):
+    content = json.loads((folder / "p.json").read_text())
+    assert set(content["scores"]) == {"all_blank", "plain", "tuned", "cross_fitted"}
+    blank = result.search.all_blank
+    for name, scores in content["scores"].items():
+        for c, class_name in enumerate(CLOUDS.class_names):
+            expected = result.search.scores[name][:, c].mean()
+            assert scores[class_name] == pytest.approx(expected, abs=6e-5)
+            if name != "all_blank":
+                gain = content["gain_over_all_blank"][name][class_name]
+                assert gain == pytest.approx(expected - blank[:, c].mean(), abs=6e-5)
+    for c, class_name in enumerate(CLOUDS.class_names):
+        bias = area_bias(result.areas.expected[:, c], result.areas.true[:, c])
+        stored = content["area_bias"]["expected_area"][class_name]
+        assert stored == pytest.approx([bias.value, bias.low, bias.high], abs=6e-5)
+    assert content["search"] == "boxes" and content["folds"] == [0, 2]
+
+
+def test_the_report_shows_blank_biases_and_remarks(result):
+    text = str(result)
+    lines = [line.split() for line in text.splitlines()]
+    assert lines[0] == [*CLOUDS.class_names, "mean"]
+    assert lines[1][:2] == ["all", "blank"] and text.count("over blank") == 3
+    assert "tuned masks" in text and "expected area" in text and "flips       boxes" in text
+    assert "The epoch that each run kept was chosen on its own held-out fold" in text
+    assert repr(result).startswith(f"EvaluationResult({result.num_images} images")
+
+
+def test_worse_than_blank_is_said_in_words(result):
+    class_names = CLOUDS.class_names
+    blank = np.tile([1.0, 0.5, 0.5, 0.0], (4, 1))
+    ours = np.tile([0.25, 0.5, 0.75, 0.25], (4, 1))
+    worse = dataclasses.replace(result.search, all_blank=blank, cross_fitted=ours)
+    remarks = pipeline._worse_than_blank(worse, class_names)
+    assert [remark.split(":")[0] for remark in remarks] == ["Fish", "Mean"]
+    assert "0.2500 is below the 1.0000 of blank masks" in remarks[0]
+    assert not pipeline._worse_than_blank(
+        dataclasses.replace(worse, cross_fitted=blank), class_names
+    )
+
+
+@pytest.fixture(scope="module")
+def weights(tmp_path_factory, folders, records_dir):
+    """A function that writes the model of the first workdir with some metadata."""
+
+    def write(**metadata):
+        path = str(tmp_path_factory.mktemp("weights") / "m.safetensors")
+        model = workdirs.load_model(folders[0])
+        save_model_weights(model, path, {"model": ARGUMENTS, **metadata})
+        return path
+
+    return write
+
+
+def test_a_file_of_weights_is_scored(weights, folders, records_dir, tmp_path):
+    path = weights(image_size=list(IMAGE_SIZE))
+    alone = evaluate(records_dir, [], str(tmp_path / "w.json"), weights=path, folds=[0])
+    workdir = evaluate(records_dir, folders[:1], str(tmp_path / "d.json"))
+    # Kernels are stored in float16.
+    np.testing.assert_allclose(alone.search.plain, workdir.search.plain, atol=0.02)
+    assert "only if the images were" in alone.remarks[-1]
+    everything = evaluate(records_dir, [], str(tmp_path / "w.json"), weights=path)
+    assert everything.folds == (0, 1, 2) and everything.num_images == 12
+    assert read_postprocessing(str(tmp_path / "w.json"), CLOUDS).workdirs == (path,)
+
+
+def test_weights_are_not_scored_on_what_they_were_trained_on(weights, records_dir, tmp_path):
+    of_run = {"image_size": IMAGE_SIZE, "records": fingerprint(records_dir), "fold": 1}
+    path, output = weights(**of_run), str(tmp_path / "w.json")
+    with pytest.raises(ValueError, match=r"trained on the folds \[0, 2\] of these records"):
+        evaluate(records_dir, [], output, weights=path)
+    assert evaluate(records_dir, [], output, weights=path, folds=[1]).folds == (1,)
+    with pytest.raises(ValueError, match="folds: got 7, expected 0 to 2"):
+        evaluate(records_dir, [], output, weights=path, folds=[7])
+
+
+@pytest.mark.parametrize(
+    "metadata, message",
+    [
+        ({}, "its metadata has no image_size"),
+        (
+            {"image_size": IMAGE_SIZE, "class_names": ["a", "b", "c", "d"]},
+            r"for the classes \['a', 'b', 'c', 'd'\], the records have \['Fish'",
+        ),
+    ],
+)
+def test_weights_that_do_not_fit_are_refused(weights, records_dir, tmp_path, metadata, message):
+    with pytest.raises(ValueError, match=message):
+        evaluate(records_dir, [], str(tmp_path / "w.json"), weights=weights(**metadata))
+
+
+def test_either_workdirs_or_weights(records_dir, folders, tmp_path):
+    output = str(tmp_path / "p.json")
+    for workdir_list, path in ((folders, "m.safetensors"), ([], None)):
+        with pytest.raises(ValueError, match="workdirs, weights: expected one of both"):
+            evaluate(records_dir, workdir_list, output, weights=path)
+    with pytest.raises(ValueError, match="folds: only for weights"):
+        evaluate(records_dir, folders, output, folds=[0])
+
+
+def test_outputs_are_checked_before_any_work(folders, records_dir, tmp_path, monkeypatch):
+    def fail(*_):
+        raise AssertionError("work was done")
+
+    monkeypatch.setattr(pipeline, "_load", fail)
+    good, taken = str(tmp_path / "p.json"), str(tmp_path / "taken")
+    os.makedirs(os.path.join(taken, "scores.png"))
+    (tmp_path / "file").write_text("")
+    for more in (
+        {"output": taken},
+        {"output": str(tmp_path / "file" / "p.json")},
+        {"output": good, "ladder_csv": taken},
+        {"output": good, "pictures_dir": taken},
+        {"output": good, "pictures_dir": str(tmp_path / "file")},
+    ):
+        with pytest.raises(ValueError, match="is a folder|cannot be written"):
+            evaluate(records_dir, folders, **more)
+    monkeypatch.setattr(pipeline.files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install -e '.\[plots\]'"):
+        evaluate(records_dir, folders, good, pictures_dir=str(tmp_path / "P"))
+
+
+def test_records_of_other_runs_are_refused(folders, records_dir, tmp_path):
+    other = shutil.copytree(records_dir, tmp_path / "R")
+    info = other / "dataset_info.json"
+    info.write_text(info.read_text() + "\n")
+    with pytest.raises(ValueError, match="trained on records with the fingerprint"):
+        evaluate(str(other), folders, str(tmp_path / "p.json"))
+    assert not (tmp_path / "p.json").exists()
+
+
+@pytest.mark.parametrize(
+    "fields, message",
+    [
+        ({"search": "everything"}, "search: got 'everything', expected one of area, triplet"),
+        ({"test_time_augmentation": "turns"}, "got 'turns', expected one of none, flips"),
+        ({"batch_size": 0}, "batch_size: got 0, expected at least 1"),
+        ({"precision": "float8"}, "got 'float8', expected one of float32"),
+    ],
+)
+def test_impossible_settings_are_named(fields, message):
+    with pytest.raises(ValueError, match=message):
+        Settings(**fields)
+
+
+def test_the_precision_of_other_models_is_left_alone(folders, records_dir, tmp_path):
+    settings = Settings(precision="bfloat16")
+    found = evaluate(records_dir, folders[:1], str(tmp_path / "p.json"), settings=settings)
+    assert np.isfinite(found.search.plain).all()
+    assert unet(**ARGUMENTS).layers[1].compute_dtype == "float32"
