@@ -85,8 +85,8 @@ def test_from_train_csv_to_the_score(tmp_path):
     line = _succeeds("score", submission=submission, annotations=data / "test.csv", per_image=worst)
     assert re.match(r"Dice [01]\.\d{4} over 3 images \(all blank: [01]\.\d{4}\); wrote", line)
     assert worst.read_text().splitlines()[0] == "filename,dice,Fish,Flower,Gravel,Sugar,faults"
-    assert len((tmp_path / "ladder.csv").read_text().splitlines()) == 1 + 2 * 10
-    assert len(list((tmp_path / "pictures").iterdir())) == 4
+    assert len((tmp_path / "ladder.csv").read_text().splitlines()) == 2 + 2 * 8
+    assert len(list((tmp_path / "pictures").iterdir())) == 5
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         ["D", "R", "W", "p.json", "ladder.csv", "pictures", "E", "s.csv", "predictions.png"]
         + ["worst.csv"]
