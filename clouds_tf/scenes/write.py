@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from clouds_tf.scenes.georeference import Grid
-from clouds_tf.scenes.masks import Object, Prediction
+from clouds_tf.scenes.masks import Object, Prediction, measure
 
 _STEP = 0.004  # of a probability in a byte: 0 to 250
 _NONE = 255  # what was not observed
@@ -34,7 +34,11 @@ def bit_field(masks: np.ndarray) -> np.ndarray:
 
 
 def write_netcdf(path: str, prediction: Prediction) -> None:
-    """Writes NetCDF-4 that follows CF-1.8: time, lat, lon; probability, mask, observed.
+    """Writes NetCDF-4 that follows CF-1.8, on time, lat and lon.
+
+    Variables: `mask`, a bit for each class; `observed`; `probability`, and with a calibration
+    `calibrated_probability`, packed into bytes; `brightness`; and for each class the share of the
+    observed area, `area_fraction` and `expected_area_fraction`.
 
     Args:
         path: of the file.
@@ -49,51 +53,75 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
         }
         file.attrs.update(_global_attributes(prediction))
         _write_coordinates(file, prediction)
-        shape, dims = (1, *grid.size), ("time", "lat", "lon")
-        chunks = tuple(map(min, (1, 256, 512), shape))
-        options = {"chunks": chunks, "compression": "gzip", "compression_opts": 4, "shuffle": True}
-        attributes = {"grid_mapping": "crs", "coordinates": "time lat lon"}
-
-        mask = bit_field(prediction.masks)
-        flags = file.create_variable("mask", dims, mask.dtype, **options)
-        flags.attrs.update(
-            long_name="cloud patterns, one bit for each class",
-            flag_masks=np.left_shift(1, np.arange(len(names))).astype(mask.dtype),
-            flag_meanings=" ".join(name.replace(" ", "_") for name in names),
-            ancillary_variables="observed",
-            **attributes,
-        )
-        flags[0] = mask
-        observed = file.create_variable("observed", dims, np.uint8, **options)
-        observed.attrs.update(
-            long_name="whether the satellite saw the cell",
-            flag_values=np.array([0, 1], np.uint8),
-            flag_meanings="unobserved observed",
-            **attributes,
-        )
-        observed[0] = prediction.observed.astype(np.uint8)
-        variables = {"probability": "probability of the class"}
-        if prediction.calibration is not None:
-            variables["calibrated_probability"] = (
-                "calibrated probability of the class; its mean is the expected share of an area"
-            )
-        options["chunks"] = (1, *chunks)
-        for variable, long_name in variables.items():
-            values = file.create_variable(
-                variable, ("time", "class", "lat", "lon"), np.uint8, fillvalue=_NONE, **options
-            )
+        _write_planes(file, prediction)
+        _write_probabilities(file, prediction)
+        areas = measure(prediction, [0] * len(names))
+        for name, field in (("area_fraction", "share"), ("expected_area_fraction", None)):
+            shares = [getattr(area, field or "expected_share") for area in areas]
+            values = file.create_variable(name, ("time", "class"), np.float64)
+            values[0] = np.array(shares)
             values.attrs.update(
-                long_name=long_name,
+                long_name=f"{'expected ' if field is None else ''}share of the observed area",
                 units="1",
-                scale_factor=np.float32(_STEP),
-                add_offset=np.float32(0),
-                ancillary_variables="observed",
-                **attributes,
+                cell_methods="area: mean",
             )
-            for i in range(len(names)):
-                found = prediction.probabilities[i]
-                found = found if variable == "probability" else prediction.calibrated(i)
-                values[0, i] = packed(found, prediction.observed)
+
+
+def _create(file: Any, name: str, dims: tuple[str, ...], dtype: Any, **options: Any) -> Any:
+    """A compressed variable on the grid, last two dimensions lat and lon."""
+    shape = [file.dimensions[dim].size for dim in dims]
+    chunks = (1,) * (len(dims) - 2) + (min(256, shape[-2]), min(512, shape[-1]))
+    values = file.create_variable(
+        name, dims, dtype, chunks=chunks, compression="gzip", compression_opts=4, shuffle=True,
+        **options,
+    )
+    values.attrs.update(grid_mapping="crs", coordinates="time lat lon")
+    return values
+
+
+def _write_planes(file: Any, prediction: Prediction) -> None:
+    dims, names = ("time", "lat", "lon"), prediction.class_names
+    mask = bit_field(prediction.masks)
+    flags = _create(file, "mask", dims, mask.dtype)
+    flags.attrs.update(
+        long_name="cloud patterns, one bit for each class",
+        flag_masks=np.left_shift(1, np.arange(len(names))).astype(mask.dtype),
+        flag_meanings=" ".join(name.replace(" ", "_") for name in names),
+        ancillary_variables="observed",
+    )
+    flags[0] = mask
+    observed = _create(file, "observed", dims, np.uint8)
+    observed.attrs.update(
+        long_name="whether the satellite saw the cell",
+        flag_values=np.array([0, 1], np.uint8),
+        flag_meanings="not_observed observed",
+    )
+    observed[0] = prediction.observed.astype(np.uint8)
+    brightness = _create(file, "brightness", dims, np.uint8)
+    brightness.attrs.update(long_name="mean of red, green and blue of the scene", units="1")
+    brightness[0] = np.rint(prediction.image.mean(axis=2, dtype=np.float32)).astype(np.uint8)
+
+
+def _write_probabilities(file: Any, prediction: Prediction) -> None:
+    variables = {"probability": "probability of the class"}
+    if prediction.calibration is not None:
+        variables["calibrated_probability"] = (
+            "calibrated probability of the class; its mean is the expected share of an area"
+        )
+    for name, long_name in variables.items():
+        dims = ("time", "class", "lat", "lon")
+        values = _create(file, name, dims, np.uint8, fillvalue=_NONE)
+        values.attrs.update(
+            long_name=long_name,
+            units="1",
+            scale_factor=np.float32(_STEP),
+            add_offset=np.float32(0),
+            ancillary_variables="observed",
+        )
+        for i in range(len(prediction.class_names)):
+            found = prediction.probabilities[i]
+            found = found if name == "probability" else prediction.calibrated(i)
+            values[0, i] = packed(found, prediction.observed)
 
 
 def _global_attributes(prediction: Prediction) -> dict[str, Any]:
@@ -102,8 +130,10 @@ def _global_attributes(prediction: Prediction) -> dict[str, Any]:
         "title": f"Cloud patterns of {prediction.name}",
         "source": f"clouds_tf, SavedModel {prediction.model}",
         "scene": prediction.name,
+        "date": f"{prediction.date:%Y-%m-%d}",
         "platform": prediction.platform or "unknown",
-        "model": prediction.model,
+        "model_fingerprint": prediction.model,
+        "resolution": prediction.grid.cell[0],
     }
 
 

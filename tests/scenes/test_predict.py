@@ -1,10 +1,14 @@
 """Scenes of any size through a SavedModel."""
 
+import csv
+import dataclasses
+import json
 import os
 
 import h5py
 import numpy as np
 import pytest
+import rasterio
 import tensorflow as tf
 from small import saved_model as _saved_model
 from small import write_mosaic
@@ -12,6 +16,7 @@ from small import write_mosaic
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.scenes import network
+from clouds_tf.scenes.georeference import Extent, cover
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
 
@@ -80,10 +85,103 @@ def test_netcdf_is_read_by_h5py_and_follows_cf(results, saved_model):
     assert found["observed"].all() and found["probability"].max() <= 250
     with h5py.File(os.path.join(folder, "wide_20200201.nc")) as file:
         assert file.attrs["Conventions"] == "CF-1.8"
-        assert file.attrs["model"] == network.fingerprint(saved_model)
+        assert file.attrs["model_fingerprint"] == network.fingerprint(saved_model)
         mask, probability = file["mask"].attrs, file["probability"].attrs
         assert mask["flag_masks"].tolist() == [1, 2, 4, 8]
         assert mask["flag_meanings"] == "Fish Flower Gravel Sugar"
         assert probability["_FillValue"] == 255 and probability["scale_factor"] == np.float32(0.004)
         assert file["lat"].attrs["bounds"] == "lat_bnds"
         assert file["crs"].attrs["grid_mapping_name"] == "latitude_longitude"
+
+
+def test_windows_go_through_the_network_and_are_blended(results, saved_model, sky):
+    """The middle of the first window, which no other one reaches, is the network's own answer."""
+    _, folder = results
+    found = read_netcdf(os.path.join(folder, "wide_20200201.nc"))
+    with rasterio.open(sky / "wide_20200201.tif") as file:
+        pixels = np.moveaxis(file.read(), 0, -1)
+    module = tf.saved_model.load(saved_model)
+    answer = module.signatures["from_pixels"](images=tf.constant(pixels[np.newaxis, :350, :525]))
+    expected = np.moveaxis(answer["probabilities"][0].numpy(), -1, 0)
+    # Windows begin at rows 0 and 50, columns 0 and 375: up to row 50 there is one in each column.
+    part = (slice(None), slice(0, 50), slice(0, 375))
+    got = found["probability"][0][part] * 0.004
+    np.testing.assert_allclose(got, expected[part], atol=0.003)
+
+
+def test_a_scene_across_the_date_line_keeps_longitudes_rising(results):
+    _, folder = results
+    found = read_netcdf(os.path.join(folder, "small_20200202.nc"))
+    np.testing.assert_allclose(found["lon"], 175 + 0.04 * (np.arange(150) + 0.5), atol=1e-9)
+    with open(os.path.join(folder, "small_20200202.geojson")) as file:
+        features = json.load(file)["features"]
+    corners = np.array(
+        [c for f in features for p in f["geometry"]["coordinates"] for ring in p for c in ring]
+    )
+    assert len(features) and abs(corners[:, 0]).max() <= 180
+
+
+def test_the_globe_has_no_seam(saved_model, tmp_path):
+    """A belt round the globe gets the same answers where it is cut elsewhere."""
+    pixels = write_mosaic(tmp_path / "a_20200101.tif", (90, 1800), (-180.0, -9.0, 180.0, 9.0))
+    # 25 windows at every 360th of 9000 cells; eight of them are 576 pixels.
+    turned = np.roll(pixels, -576, axis=2)
+    west = -180 + 576 * 0.2
+    transform = rasterio.transform.from_bounds(west, -9, west + 360, 9, 1800, 90)
+    with rasterio.open(
+        tmp_path / "b_20200101.tif", "w", "GTiff", 1800, 90, 3, "EPSG:4326", transform, np.uint8
+    ) as file:
+        file.write(turned)
+    options = dataclasses.replace(NETCDF, force=True, batch_size=16, overlap=0.3142)
+    result = predict_scenes(saved_model, str(tmp_path / "*.tif"), str(tmp_path / "S"), options)
+    assert result.num_windows == 2 * 2 * 25
+    a, b = (read_netcdf(tmp_path / "S" / f"{name}_20200101.nc") for name in "ab")
+    assert a["mask"].shape == (1, 450, 9000)
+    turned = np.roll(b["probability"], 2880, axis=-1).astype(int)
+    assert abs(turned - a["probability"]).max() <= 1  # of 250
+
+
+def test_what_was_not_observed_has_no_probability_and_no_area(saved_model, tmp_path):
+    write_mosaic(tmp_path / "a_20200101.tif", (200, 600), (0.0, 0.0, 24.0, 8.0), nodata=0)
+    with rasterio.open(tmp_path / "a_20200101.tif", "r+") as file:
+        pixels = file.read()
+        pixels[:, :, :100] = 0  # no data
+        file.write(pixels)
+    result = predict_scenes(saved_model, str(tmp_path / "*.tif"), str(tmp_path / "S"), NETCDF)
+    found = read_netcdf(tmp_path / "S" / "a_20200101.nc")
+    assert not found["observed"][0, :, :100].any() and found["observed"][0, :, 100:].all()
+    assert (found["probability"][0, :, :, :100] == 255).all()
+    with open(result.path) as file:
+        rows = list(csv.DictReader(file))
+    grid = cover(Extent(4, 0, 24, 8), (0.04, 0.04))
+    assert float(rows[0]["observed_km2"]) == pytest.approx(grid.cell_areas.sum() * 500, rel=1e-6)
+    for i, row in enumerate(rows):
+        mask = (found["mask"][0] >> i & 1) * found["observed"][0]
+        area = float(mask.sum(axis=1) @ grid.cell_areas)
+        assert float(row["area_km2"]) == pytest.approx(area, abs=0.01)
+        assert float(row["share"]) == pytest.approx(area / float(row["observed_km2"]), abs=1e-5)
+        assert found["area_fraction"][0, i] == pytest.approx(float(row["share"]), abs=1e-6)
+
+
+@pytest.mark.parametrize("resolution, size", [(0.02, (400, 1200)), (0.1, (80, 240))])
+def test_other_resolutions_show_the_same_areas(saved_model, tmp_path, resolution, size):
+    write_mosaic(tmp_path / "a_20200101.tif", (200, 600), (0.0, 0.0, 24.0, 8.0))
+    found = []
+    for i, side in enumerate((None, resolution)):
+        options = dataclasses.replace(NETCDF, resolution=side)
+        folder = tmp_path / str(i)
+        predict_scenes(saved_model, str(tmp_path / "*.tif"), str(folder), options)
+        found.append(read_netcdf(folder / "a_20200101.nc"))
+    assert found[1]["mask"].shape[1:] == size
+    means = [np.where(x["probability"] == 255, 0, x["probability"]).mean() for x in found]
+    assert means[1] == pytest.approx(means[0], abs=1)
+    np.testing.assert_allclose(found[1]["lon"][0], resolution / 2, atol=1e-9)
+
+
+def test_far_from_the_equator_a_line_says_so(saved_model, tmp_path):
+    write_mosaic(tmp_path / "a_20200101.tif", (100, 100), (0.0, 80.0, 10.0, 90.0))
+    options = dataclasses.replace(NETCDF, force=True)
+    result = predict_scenes(saved_model, str(tmp_path / "*.tif"), str(tmp_path / "S"), options)
+    assert result.num_predicted == 1 and "90 degrees of latitude" in result.warnings[0]
+    bounds = read_netcdf(tmp_path / "S" / "a_20200101.nc")["lat_bnds"]
+    assert bounds.max() == 90 and np.isfinite(bounds).all()
