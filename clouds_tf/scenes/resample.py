@@ -36,7 +36,9 @@ class Taps:
         return (int(used.min()), int(used.max()) + 1) if used.size else (0, 1)
 
 
-def taps(num_sources: int, first: float, step: float, num_targets: int) -> Taps:
+def taps(
+    num_sources: int, first: float, step: float, num_targets: int, periodic: bool = False
+) -> Taps:
     """Weights that resample along one axis.
 
     Args:
@@ -44,6 +46,7 @@ def taps(num_sources: int, first: float, step: float, num_targets: int) -> Taps:
         first: where the first target begins, in source samples.
         step: what a target covers, in source samples.
         num_targets: number of target samples.
+        periodic: whether the last source sample borders on the first one.
 
     Returns:
         Taps: the mean over what a target covers where step is above 1, otherwise bilinear
@@ -55,17 +58,18 @@ def taps(num_sources: int, first: float, step: float, num_targets: int) -> Taps:
         index = index + np.arange(int(np.ceil(step)) + 1)
         overlap = np.minimum(begin + step, index + 1) - np.maximum(begin, index)
         weight = np.maximum(overlap, 0) / step
-        weight[(index < 0) | (index >= num_sources)] = 0
+        outside = (index < 0) | (index >= num_sources)
     else:
         centre = begin + step / 2
         index = np.floor(centre - 0.5).astype(np.int64) + np.arange(2)
         weight = 1 - abs(centre - 0.5 - index)
         outside = (centre < -_NEGLIGIBLE) | (centre > num_sources + _NEGLIGIBLE)
+    if not periodic:
         weight = np.where(outside, 0, weight)
     weight[weight < _NEGLIGIBLE] = 0
     used = (weight > 0).any(axis=0)
     used[0] |= not used.any()
-    index = np.clip(index, 0, num_sources - 1)
+    index = index % num_sources if periodic else np.clip(index, 0, num_sources - 1)
     return Taps(index[:, used], weight[:, used].astype(np.float32))
 
 
@@ -98,7 +102,7 @@ def axis_taps(scene: Scene, grid: Grid) -> tuple[Taps, Taps]:
     north = (scene.extent.lat_max - grid.lat_max) / dlat
     west = (grid.lon_min - scene.extent.lon_min) / dlon
     rows = taps(height, north, grid.cell[0] / dlat, grid.size[0])
-    return rows, taps(width, west, grid.cell[1] / dlon, grid.size[1])
+    return rows, taps(width, west, grid.cell[1] / dlon, grid.size[1], grid.periodic)
 
 
 def read_rows(
