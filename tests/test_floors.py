@@ -30,7 +30,7 @@ DOORS = {
     ),
     r"import (rasterio|xarray)|from (rasterio|xarray)": ("scenes/", "climatology/"),
     r"absl import .*flags": ("tools/",),
-    r"import keras_cv|from keras_cv": ("data/augmentation.py",),
+    r"import keras_cv\b|from keras_cv\b": ("models/encoders/keras_cv_backbones.py",),
     r"import matplotlib|from matplotlib": ("figures/",),
     r"tensorflow_addons": ("data/augmentation.py", "training/"),
     r"\btf\.keras": ("keras.py", "tools/benchmarks/"),

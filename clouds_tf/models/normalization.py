@@ -1,12 +1,21 @@
-"""Batch norm over the images of all replicas, at the speed of that over the images of one."""
+"""Batch norm over the images of all replicas, about as fast as over those of one."""
+
+from __future__ import annotations
 
 import tensorflow as tf
 
 from clouds_tf.keras import keras
 
 
-def _affine(x, scale, offset, mean, variance, epsilon):
-    """scale * (x - mean) / sqrt(variance + epsilon) + offset, in one pass; in the dtype of x."""
+def _affine(
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    mean: tf.Tensor,
+    variance: tf.Tensor,
+    epsilon: float,
+) -> tf.Tensor:
+    """Computes scale * (x - mean) / sqrt(variance + epsilon) + offset in one pass."""
     return tf.raw_ops.FusedBatchNormV3(
         x=x,
         scale=scale,
@@ -18,8 +27,8 @@ def _affine(x, scale, offset, mean, variance, epsilon):
     ).y
 
 
-def _sums(x):
-    """Sum and sum of squares of each channel, and the number of its values: float32 [3, C]."""
+def _sums(x: tf.Tensor) -> tf.Tensor:
+    """Sum, sum of squares and number of the values of each channel: float32 [3, C]."""
     channels = tf.shape(x)[-1]
     count = tf.cast(tf.size(x) // channels, tf.float32)
     ones = tf.ones([channels])
@@ -27,21 +36,23 @@ def _sums(x):
         x=x, scale=ones, offset=ones, mean=[], variance=[], is_training=True
     )
     mean = found.batch_mean
-    # The operation gives the variance of a sample, by Bessel; of no values it gives NaN.
+    # The operation returns the unbiased variance (divided by count - 1), and NaN for no values.
     squares = found.batch_variance * (count - 1) + tf.square(mean) * count
     sums = tf.stack([mean * count, squares, count * ones])
     return tf.where(count > 0, sums, 0.0)
 
 
-def _sum_over_replicas(values):
+def _sum_over_replicas(values: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
 
-def normalize_over_replicas(x, scale, offset, epsilon):
-    """Normalises by the mean and variance of all replicas' values; call it in each replica.
+def normalize_over_replicas(
+    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
+) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Normalizes by the mean and variance over all replicas; call it in each replica.
 
-    Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1 and the gradients on page 4. Forward
-    and backward there is one sum over replicas.
+    Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1 and the gradients on page 4. The
+    forward and the backward pass take one sum over replicas each.
 
     Args:
         x: float16, bfloat16 or float32 [B, H, W, C]; B may be 0 in some replicas.
@@ -50,17 +61,18 @@ def normalize_over_replicas(x, scale, offset, epsilon):
         epsilon: a number above 0, which is added to the variance.
 
     Returns:
-        Like x; and without gradient, float32 [C]: mean, and the variance of a sample.
+        The normalized values, of the shape and dtype of x; and, without gradient, the mean and the
+        unbiased variance over all replicas, float32 [C].
     """
 
     @tf.custom_gradient
-    def normalize(x, scale, offset):
+    def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple:
         total, squares, count = tf.unstack(_sum_over_replicas(_sums(x)))
         mean = total / count
         variance = tf.maximum(squares / count - tf.square(mean), 0.0)
 
-        def gradient(dy, *_):
-            # These sums are of the values here alone, as the gradients of other weights are.
+        def gradient(dy: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+            # These sums are over this replica alone, as the gradients of other weights are.
             dx, d_scale, d_offset, *_ = tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=dy,
                 x=x,
@@ -83,14 +95,14 @@ def normalize_over_replicas(x, scale, offset, epsilon):
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class BatchNorm(keras.layers.BatchNormalization):
-    """Keras' batch norm, whose statistics are of the images of all replicas.
+    """Keras' batch norm with statistics over the images of all replicas.
 
     Keras' own `synchronized` takes six sums over replicas, and adds and multiplies whole maps one
     operation at a time. Weights, and everything but training on several replicas, are Keras'.
     """
 
-    def call(self, inputs, training=None):
-        """Normalises inputs, float [B, H, W, C]."""
+    def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:
+        """Normalizes inputs, float [B, H, W, C]."""
         replica = tf.distribute.get_replica_context()
         if not (training and self.trainable and replica and replica.num_replicas_in_sync > 1):
             return super().call(inputs, training)

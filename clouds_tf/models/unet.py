@@ -189,7 +189,7 @@ def _convolutions(model: Any, maps: list[Any]) -> list[int]:
     """Counts the convolutions on the longest path to each map from the one before it."""
     depths: dict[int, int] = {}
     for layer in model.layers:  # in the order of the graph
-        counted = isinstance(layer, (layers.Conv2D, UpsampleConv))
+        counted = isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, UpsampleConv))
         before = max((depths.get(id(x), 0) for x in tf.nest.flatten(layer.input)), default=0)
         depths[id(layer.output)] = before + counted
     found = [depths[id(x)] for x in maps]

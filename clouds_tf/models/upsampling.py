@@ -1,18 +1,22 @@
-"""Upsampling and the convolution after it, in fewer products."""
+"""Upsampling and the convolution after it, in fewer multiplications."""
+
+from __future__ import annotations
+
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf.keras import keras
 
-# Each row of a 4x4 kernel as a sum of rows of a 3x3 one: over an upsampled map, two of the three
-# rows fall on one and the same row of the original, and which two depends on the output's parity.
+# Each row of a 4x4 kernel as a sum of rows of a 3x3 one: on an upsampled map, two of the three rows
+# fall on the same row of the original, and which two depends on the parity of the output's row.
 _ROWS = np.float32([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
-_SPREAD = np.kron(_ROWS, _ROWS)  # [16, 9]: the same for rows and columns
+_SPREAD = np.kron(_ROWS, _ROWS)  # [16, 9], for rows and columns
 
 
-def spread_kernel(kernel, channels):
-    """Divides the 3x3 kernel of joined maps, and spreads the part of the upsampled ones.
+def spread_kernel(kernel: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
+    """Splits the 3x3 kernel for joined maps and spreads the part for the upsampled ones.
 
     Args:
         kernel: float [3, 3, C + S, F] of a convolution of C upsampled maps and S of a skip.
@@ -30,17 +34,17 @@ def spread_kernel(kernel, channels):
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class UpsampleConv(keras.layers.Layer):
-    """Upsamples maps to twice the size, joins a skip, and convolves by 3x3 at stride 1.
+    """Upsamples maps to twice the size, joins a skip, and applies a 3x3 convolution.
 
-    Nearest-neighbour upsampling is a transposed convolution of 2x2 ones at stride 2; with the 3x3
-    after it, it is one of 4x4: 16 products for each pixel and pair of channels instead of 36. The
-    convolution of joined maps is the sum of one for each, so nothing is upsampled or joined.
+    Nearest-neighbour upsampling is a transposed convolution with a 2x2 kernel of ones at stride 2;
+    together with the 3x3 convolution after it, it is one with a 4x4 kernel: 16 multiplications for
+    each pixel of the input and pair of channels instead of 36. A convolution of joined maps is the
+    sum of one convolution each, so no upsampled or joined map is ever made.
 
     Args:
         filters: F, the channels of the result.
         use_bias: whether to add a bias.
-        folded: whether the weights are what `spread_kernel` makes of the kernel, for a model that
-            is trained no more.
+        fused: whether the weights are the results of `spread_kernel`, for inference only.
 
     Call arguments:
         inputs: maps [B, H, W, C], or a list of these and a skip [B, 2H, 2W, S].
@@ -49,16 +53,18 @@ class UpsampleConv(keras.layers.Layer):
         float [B, 2H, 2W, F].
     """
 
-    def __init__(self, filters, use_bias=False, folded=False, **kwargs):
+    def __init__(
+        self, filters: int, use_bias: bool = False, fused: bool = False, **kwargs: Any
+    ) -> None:
         super().__init__(**kwargs)
-        self.filters, self.use_bias, self.folded = filters, use_bias, folded
+        self.filters, self.use_bias, self.fused = filters, use_bias, fused
 
-    def build(self, input_shape):
+    def build(self, input_shape: Any) -> None:
         # A saved model gives a single shape as a list too.
         several = isinstance(input_shape[0], (list, tuple, tf.TensorShape))
         shapes = input_shape if several else [input_shape]
         channels = [shape[-1] for shape in shapes]
-        if self.folded:
+        if self.fused:
             self.up_kernel = self.add_weight("up_kernel", [4, 4, self.filters, channels[0]])
             for skip_channels in channels[1:]:
                 shape = [3, 3, skip_channels, self.filters]
@@ -70,9 +76,9 @@ class UpsampleConv(keras.layers.Layer):
             self.bias = self.add_weight("bias", [self.filters], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, inputs):
+    def call(self, inputs: Any) -> tf.Tensor:
         x, *skips = tf.nest.flatten(inputs)
-        if self.folded:
+        if self.fused:
             up, rest = self.up_kernel, self.skip_kernel if skips else None
         else:
             up, rest = spread_kernel(self.kernel, x.shape[3])
@@ -84,6 +90,13 @@ class UpsampleConv(keras.layers.Layer):
             terms[-1] = tf.nn.bias_add(terms[-1], self.bias)
         return tf.add_n(terms)
 
-    def get_config(self):
-        config = {"filters": self.filters, "use_bias": self.use_bias, "folded": self.folded}
+    def get_config(self) -> dict[str, Any]:
+        config = {"filters": self.filters, "use_bias": self.use_bias, "fused": self.fused}
         return {**super().get_config(), **config}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> UpsampleConv:
+        config = dict(config)
+        if "folded" in config:  # the name of `fused` in models saved by version 0.1
+            config["fused"] = config.pop("folded")
+        return cls(**config)

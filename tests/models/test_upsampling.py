@@ -34,8 +34,8 @@ def test_one_convolution_of_upsampled_and_joined_maps(skip_channels):
     with_bias = _layer(inputs, [kernel, BIAS], use_bias=True)
     np.testing.assert_allclose(with_bias(inputs), expected + BIAS, atol=1e-12)
     up, rest = spread_kernel(tf.constant(kernel), 6)
-    folded = _layer(inputs, [up, rest][: len(inputs) if skip_channels else 1], folded=True)
-    np.testing.assert_allclose(folded(inputs), expected, atol=1e-12)
+    fused = _layer(inputs, [up, rest][: len(inputs) if skip_channels else 1], fused=True)
+    np.testing.assert_allclose(fused(inputs), expected, atol=1e-12)
 
 
 def test_gradients_are_those_of_the_plain_way():
@@ -54,6 +54,11 @@ def test_gradients_are_those_of_the_plain_way():
 
 
 def test_the_layer_comes_back_from_its_config():
-    layer = UpsampleConv(7, use_bias=True, folded=True, name="up")
+    layer = UpsampleConv(7, use_bias=True, fused=True, name="up")
     again = keras.layers.deserialize(keras.layers.serialize(layer))
     assert again.get_config() == layer.get_config()
+
+
+def test_configurations_of_version_0_1_are_read():
+    assert UpsampleConv.from_config({"filters": 8, "folded": True}).fused
+    assert not UpsampleConv.from_config({"filters": 8, "use_bias": True}).fused

@@ -7,7 +7,7 @@ from program import SIZE, batches, network, trainer
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models import losses
-from clouds_tf.models.encoders import ENCODERS, encoder_layers
+from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import OPTIMIZERS
@@ -100,7 +100,7 @@ def test_every_optimizer_learns_and_goes_on_from_a_checkpoint(name, precision, t
     assert found == pytest.approx(expected, rel=1e-3 if precision == "float16" else 1e-5)
 
 
-@pytest.mark.parametrize("encoder", sorted(ENCODERS))
+@pytest.mark.parametrize("encoder", ["resnet34", "resnet34_preactivation"])
 def test_a_frozen_encoder_and_its_batch_norm_stay(encoder):
     model = unet(width=WIDTH, encoder=encoder)
     recipe = Recipe(epochs=1, loss="bce", freeze_encoder=True)

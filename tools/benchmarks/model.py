@@ -130,11 +130,11 @@ def main():
         steps["training"]["ours", precision] = training(
             Trainer(model, Recipe(epochs=1), 1, CLOUDS.class_names)
         )
-        folded = fuse(model)
-        steps["forward"]["ours", precision] = forward(folded)
+        fused = fuse(model)
+        steps["forward"]["ours", precision] = forward(fused)
         if precision == "float32":
-            onnx = to_onnx(folded) if "forward" in FLAGS.modes else None
-            counts = {"ours": operations(folded), PEER[0]: operations(peer)}
+            onnx = to_onnx(fused) if "forward" in FLAGS.modes else None
+            counts = {"ours": operations(fused), PEER[0]: operations(peer)}
     distribution.set_precision("float32")
 
     rows = [("mode", "batch", "library", "precision", "ms", f"{PEER[0]} / this", "aim")]

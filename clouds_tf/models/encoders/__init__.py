@@ -6,10 +6,14 @@ from typing import Any
 
 from clouds_tf.models.encoders import resnet
 from clouds_tf.models.encoders.interface import Encoder
+from clouds_tf.models.encoders.keras_cv_backbones import KERAS_CV_ENCODERS
+from clouds_tf.models.encoders.mix_transformer import MIT_B0
 
 ENCODERS: dict[str, Encoder] = {
     "resnet34": resnet.RESNET34,
     "resnet34_preactivation": resnet.RESNET34_PREACTIVATION,
+    "mit_b0": MIT_B0,
+    **KERAS_CV_ENCODERS,
 }
 
 # A U-Net is named after its encoder; copies of it, fused or loaded from a file, keep the name.

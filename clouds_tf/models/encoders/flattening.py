@@ -1,0 +1,185 @@
+"""Backbones of nested blocks as flat graphs of plain Keras layers.
+
+keras-cv nests convolutions and batch norm in blocks. Copies of the innermost layers, under names
+that are the same in every process, are what freezing, fusing, batch norm over all replicas and
+saving work on. Three things differ from the original, none of which changes a prediction:
+
+*   Batch norm has a momentum of 0.9. Published values go up to 0.999, which takes thousands of
+    steps until the moving statistics are those of the data.
+*   Stochastic depth is left out: its random state is not part of a checkpoint, so a resumed run
+    would differ from one that was not interrupted.
+*   The image's scaling and the first convolution compute in float32 in every precision.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf.keras import keras
+from clouds_tf.models.normalization import BatchNorm
+
+layers = keras.layers
+
+MOMENTUM = 0.9
+
+
+@keras.utils.register_keras_serializable("clouds_tf")
+def relu6_sigmoid(x: tf.Tensor) -> tf.Tensor:
+    """MobileNet's hard sigmoid, relu6(x + 3) / 6; Keras 2 has another one of that name."""
+    return tf.nn.relu6(x + 3) / 6
+
+
+@keras.utils.register_keras_serializable("clouds_tf")
+class EverySecond(keras.layers.Layer):
+    """Takes every second row and column of maps [B, H, W, C].
+
+    Args:
+        row: the first row, 0 or 1.
+        column: the first column, 0 or 1.
+    """
+
+    def __init__(self, row: int, column: int, **kwargs: Any) -> None:
+        super().__init__(**kwargs)
+        self.row, self.column = row, column
+
+    def call(self, x: tf.Tensor) -> tf.Tensor:
+        return x[:, self.row :: 2, self.column :: 2]
+
+    def get_config(self) -> dict[str, Any]:
+        return {**super().get_config(), "row": self.row, "column": self.column}
+
+
+def _calls(outputs: list[Any]) -> list[Any]:
+    """Lists the Keras nodes that lead to symbolic tensors, each after those it depends on."""
+    ordered: dict[int, Any] = {}
+    pending = [tensor.node for tensor in outputs]
+    while pending:
+        missing = [node for node in pending[-1].parent_nodes if id(node) not in ordered]
+        if missing:
+            pending += missing
+        else:
+            node = pending.pop()
+            ordered[id(node)] = node
+    return list(ordered.values())
+
+
+def _replay(outputs: list[Any], image: Any, call: Callable[..., Any]) -> list[Any]:
+    """Repeats the graph of symbolic tensors on another image, with `call` for each layer.
+
+    Args:
+        outputs: symbolic tensors of one functional model.
+        image: the symbolic tensor to take for that model's input.
+        call: function of a layer, and of the arguments that it was called with.
+
+    Returns:
+        The symbolic tensors that take the place of `outputs`.
+    """
+    values: dict[int, Any] = {}
+    for node in _calls(outputs):
+        if node.is_input:
+            values[id(node.outputs)] = image
+            continue
+        args, kwargs = tf.nest.map_structure(
+            lambda x: values.get(id(x), x), (node.call_args, node.call_kwargs)
+        )
+        values[id(node.outputs)] = call(node.layer, *args, **kwargs)
+    return [values[id(tensor)] for tensor in outputs]
+
+
+def _is_block(layer: Any) -> bool:
+    """Whether a layer is made of others."""
+    return bool(layer.submodules) and not isinstance(layer, layers.Conv2D)
+
+
+def _call_within(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    """Calls a layer, or what a block consists of."""
+    if not _is_block(layer):
+        return layer(*args, **kwargs)
+    if hasattr(layer, "excite_conv"):  # multiplies with an operation that is no layer
+        layer.excite_conv.activation = relu6_sigmoid
+        scale = layer.excite_conv(layer.squeeze_conv(layer.global_average_pool(args[0])))
+        return layers.Multiply()([args[0], scale])
+    return layer.call(*args, **kwargs)  # Keras takes note of each layer that is called in it
+
+
+def _without_blocks(outputs: list[Any]) -> list[Any]:
+    """Repeats a graph with the layers that its blocks consist of, which keep their weights."""
+    while any(_is_block(node.layer) for node in _calls(outputs)):
+        outputs = _replay(outputs, keras.Input([None, None, 3]), _call_within)
+    return outputs
+
+
+def _name(prefix: str, position: int, layer: Any) -> str:
+    """Names a layer by its position: keras-cv's names depend on what was built before."""
+    kind = type(layer).__name__.lower()
+    return f"{prefix}{position:03d}_{kind.replace('batchnormalization', 'batchnorm')}"
+
+
+def innermost_layers(outputs: list[Any], prefix: str) -> dict[str, Any]:
+    """Lists the layers that symbolic tensors are made of.
+
+    Args:
+        outputs: symbolic tensors of one functional keras.Model.
+        prefix: what the names start with.
+
+    Returns:
+        A dict from the names that `copied` gives to the copies to the layers themselves.
+    """
+    nodes = [node for node in _calls(_without_blocks(outputs)) if not node.is_input]
+    found = [node.layer for node in nodes if not isinstance(node.layer, layers.Dropout)]
+    return {_name(prefix, position, layer): layer for position, layer in enumerate(found, start=1)}
+
+
+def _copy(layer: Any, name: str, dtype: str | None) -> Any:
+    """Makes a new layer like another, which can be saved; the dtype None keeps its own."""
+    config = {**layer.get_config(), "name": name}
+    if dtype:
+        config["dtype"] = dtype
+    if isinstance(layer, layers.BatchNormalization):
+        return BatchNorm.from_config({**config, "momentum": MOMENTUM})
+    same = {"name": name, "dtype": config["dtype"]}
+    # Functions and slices of CSPDarkNet, which Keras writes to files but does not read.
+    if isinstance(layer, layers.Lambda):
+        return layers.Activation("swish", **same)
+    if type(layer).__name__ == "SlicingOpLambda":
+        node = layer.inbound_nodes[0]
+        spec = node.call_args[1] if len(node.call_args) > 1 else node.call_kwargs["slice_spec"]
+        row, column = (_start(part) for part in spec[1:3])
+        return EverySecond(row, column, **same)
+    return layer.__class__.from_config(config)
+
+
+def _start(part: Any) -> int:
+    """First index of a slice, which Keras keeps as a dict."""
+    return (part["start"] if isinstance(part, dict) else part.start) or 0
+
+
+def copied(outputs: list[Any], image: Any, prefix: str) -> list[Any]:
+    """Applies copies of the layers that symbolic tensors are made of to an image.
+
+    Args:
+        outputs: symbolic tensors of one functional keras.Model.
+        image: the symbolic tensor to take for that model's input.
+        prefix: what the names of the copies start with.
+
+    Returns:
+        The symbolic tensors that take the place of `outputs`.
+    """
+    position = 0
+    in_stem = True
+
+    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+        nonlocal position, in_stem
+        if isinstance(layer, layers.Dropout):
+            return args[0]
+        position += 1
+        copy = _copy(layer, _name(prefix, position, layer), "float32" if in_stem else None)
+        if isinstance(copy, EverySecond):
+            args, kwargs = args[:1], {}
+        in_stem = in_stem and not isinstance(layer, layers.Conv2D)
+        return copy(*args, **kwargs)
+
+    return _replay(_without_blocks(outputs), image, call)
