@@ -86,9 +86,9 @@ def fit_platt(pixels: np.ndarray, num_steps: int = 50) -> Curve:
         slope, shift = 0.0, float(_logit((weight * target).sum()))
     edges = np.array([0, *_SEGMENTS, 1])
     middles = (edges[1:] + edges[:-1]) / 2
-    outputs = _sigmoid(slope * _logit(middles) + shift)
+    fitted = _sigmoid(slope * _logit(middles) + shift)
     # Flat at both ends: the logistic curve was not fitted to how pixels lie within the last bins.
-    inputs, outputs = [0, *middles, 1], [outputs[0], *outputs, outputs[-1]]
+    inputs, outputs = [0, *middles, 1], [fitted[0], *fitted, fitted[-1]]
     return Curve(tuple(map(float, inputs)), tuple(map(float, outputs)), "platt")
 
 

@@ -5,18 +5,21 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
 from conftest import IMAGE_SIZE
 
-from clouds_tf.data import input_pipeline
+from clouds_tf.data import annotations, input_pipeline, shards
 from clouds_tf.data.records_info import fingerprint
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation import Settings, evaluate, pipeline
 from clouds_tf.evaluation.areas import area_bias
 from clouds_tf.evaluation.search import GRIDS
 from clouds_tf.inference.postprocessing import read_postprocessing
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
+from clouds_tf.training import Recipe
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.checkpoints import Checkpoints  # noqa: E402
 
 ARGUMENTS = {"num_classes": 4, "width": 0.125}
 
@@ -206,3 +209,36 @@ def test_the_precision_of_other_models_is_left_alone(folders, records_dir, tmp_p
     found = evaluate(records_dir, folders[:1], str(tmp_path / "p.json"), settings=settings)
     assert np.isfinite(found.search.plain).all()
     assert unet(**ARGUMENTS).layers[1].compute_dtype == "float32"
+
+
+def test_three_classes_of_another_data_set(tmp_path):
+    steel = Dataset(
+        ("pit", "scratch", "stain"),
+        (32, 128),
+        (16, 64),
+        label_columns=("ImageId", "ClassId"),
+        rle_order="rows",
+    )
+    data, records, workdir = tmp_path / "D", str(tmp_path / "R"), str(tmp_path / "W")
+    (data / "train_images").mkdir(parents=True)
+    names = [f"{i}.jpg" for i in range(6)]
+    rng = np.random.default_rng(0)
+    for name in names:
+        image = rng.integers(0, 256, (32, 128, 3), np.uint8)
+        (data / "train_images" / name).write_bytes(tf.io.encode_jpeg(image).numpy())
+    masks = [["1 1280", "" if i % 2 else "129 600", "3000 900"] for i in range(6)]
+    annotations.write_csv(str(data / "train.csv"), names, masks, steel)
+    shards.write_records(str(data), records, steel, num_shards=2, num_folds=2, num_workers=1)
+    recipe = Recipe(width=0.125, image_size=(32, 128))
+    workdirs.start(workdirs.Run(workdir, recipe, steel, 1, fingerprint(records)))
+    Checkpoints(workdir, unet(num_classes=3, width=0.125)).save_best()
+
+    output = str(tmp_path / "p.json")
+    found = evaluate(records, [workdir], output, pictures_dir=str(tmp_path / "P"))
+    assert found.search.plain.shape == (3, 3)
+    true = found.areas.true[:, [0, 2]]
+    np.testing.assert_array_equal(true[:, 0], 320)  # of 16x64, a quarter of 1,280
+    assert (true[:, 1] > 0).all()
+    assert read_postprocessing(output, steel).rules == found.search.rules
+    assert str(found).split()[:4] == ["pit", "scratch", "stain", "mean"]
+    assert len(os.listdir(tmp_path / "P")) == 5

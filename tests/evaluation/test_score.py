@@ -8,7 +8,7 @@ from scipy import stats
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, sample_data
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation.score import Comparison, compare, intervals, table, worst_images
 
 
@@ -44,6 +44,24 @@ def test_truth_at_the_size_of_the_submission(tmp_path):
     path = _write(tmp_path, "t.csv", ["a.jpg"], [["1 350 700 3", "", "", "183750 1"]])
     found = compare(path, path, CLOUDS, (350, 525))
     np.testing.assert_array_equal(found.dice, 1)
+
+
+def test_three_classes_with_runs_along_rows_and_two_label_columns(tmp_path):
+    steel = Dataset(
+        ("pit", "scratch", "stain"),
+        (8, 32),
+        (4, 16),
+        label_columns=("ImageId", "ClassId"),
+        rle_order="rows",
+    )
+    truth, submission = str(tmp_path / "t.csv"), str(tmp_path / "s.csv")
+    # The two upper rows of 32 pixels are the first one of 16.
+    annotations.write_csv(truth, ["a.jpg"], [["1 64", "", "1 64"]], steel)
+    annotations.write_csv(submission, ["a.jpg"], [["1 16", "", "9 16"]], steel)
+    found = compare(submission, truth, steel)
+    np.testing.assert_array_equal(found.true_areas, [[16, 0, 16]])
+    np.testing.assert_array_equal(found.dice, [[1, 1, 0.5]])
+    assert worst_images(found)[0] == ["filename", "dice", "pit", "scratch", "stain", "faults"]
 
 
 def test_differing_images_are_named(tmp_path):
