@@ -1,1 +1,1 @@
-"""Batches -> logits, losses and metrics."""
+"""Encoders, the U-Net, its losses and metrics, and files of weights."""

@@ -1,4 +1,9 @@
-"""The competition's Dice as a function, and with its relatives as a Keras metric."""
+"""The competition's Dice, and a Keras metric of it and related scores."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -7,12 +12,12 @@ from clouds_tf.keras import keras
 _NUM_SUMS = 9  # of which `Scores` is made, for each class
 
 
-def probabilities(logits, size):
-    """Probabilities at another size: the sigmoid, then bilinear.
+def probabilities(logits: tf.Tensor, size: Any) -> tf.Tensor:
+    """Applies the sigmoid, then resizes bilinearly.
 
     Args:
         logits: [B, h, w, C].
-        size: (height, width) of the result.
+        size: (height, width) of the result, ints or an int32 tensor [2].
 
     Returns:
         float32 [B, height, width, C] in [0, 1].
@@ -20,8 +25,8 @@ def probabilities(logits, size):
     return tf.image.resize(tf.sigmoid(tf.cast(logits, tf.float32)), size)
 
 
-def competition_dice(mask, predicted):
-    """2|X and Y| / (|X| + |Y|) of each image and class; 1 where both are empty.
+def competition_dice(mask: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
+    """Dice of each image and class, 2 |X and Y| / (|X| + |Y|); 1 where both are empty.
 
     Args:
         mask: truth [B, h, w, C], zero or not.
@@ -32,7 +37,7 @@ def competition_dice(mask, predicted):
     """
     mask, predicted = tf.cast(mask, tf.bool), tf.cast(predicted, tf.bool)
 
-    def area(x):
+    def area(x: tf.Tensor) -> tf.Tensor:
         return tf.math.count_nonzero(x, axis=[1, 2], dtype=tf.int32)
 
     intersection, total = area(mask & predicted), area(mask) + area(predicted)
@@ -41,7 +46,7 @@ def competition_dice(mask, predicted):
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class Scores(keras.metrics.Metric):
-    """Scores of logits at the size of the masks, found where the probability is above 1/2.
+    """Scores of logits at the size of the masks; a class is found where its probability > 0.5.
 
     | name                 | over the images, for each class                                       |
     |----------------------|-----------------------------------------------------------------------|
@@ -57,7 +62,9 @@ class Scores(keras.metrics.Metric):
     divided over batches or replicas.
     """
 
-    def __init__(self, class_names, name="scores", **kwargs):
+    def __init__(
+        self, class_names: Sequence[str], name: str = "scores", **kwargs: Any
+    ) -> None:
         super().__init__(name=name, **kwargs)
         self.class_names = tuple(class_names)
         # In float64, as float32 stops counting pixels at 2^24: one batch of 91 masks.
@@ -65,7 +72,8 @@ class Scores(keras.metrics.Metric):
             "sums", [_NUM_SUMS, len(class_names)], dtype=tf.float64, initializer="zeros"
         )
 
-    def update_state(self, mask, logits, sample_weight=None):
+    def update_state(self, mask: tf.Tensor, logits: tf.Tensor, sample_weight: Any = None) -> None:
+        """Adds a batch: mask [B, h, w, C] in 0..1, logits [B, h', w', C]."""
         del sample_weight  # an image counts once, as in the competition
         q = probabilities(logits, tf.shape(mask)[1:3])
         p = tf.cast(mask, tf.float32)
@@ -80,7 +88,7 @@ class Scores(keras.metrics.Metric):
             tf.stack([tf.reduce_sum(tf.cast(x, tf.float64), axis=0) for x in per_image])
         )
 
-    def result(self):
+    def result(self) -> dict[str, tf.Tensor]:
         overlap, total, both, either, dice, hit, truth, found, images = tf.unstack(self.sums)
         ratios = {
             "dice": (dice, images),
@@ -101,8 +109,8 @@ class Scores(keras.metrics.Metric):
         *_, truth, _, images = tf.unstack(self.sums)
         return tf.cast(1 - tf.math.divide_no_nan(truth, images), tf.float32)
 
-    def reset_state(self):
+    def reset_state(self) -> None:
         self.sums.assign(tf.zeros_like(self.sums))  # Keras' own assigns 0, which it does not take
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "class_names": list(self.class_names)}

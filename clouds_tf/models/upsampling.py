@@ -11,7 +11,7 @@ from clouds_tf.keras import keras
 
 # Each row of a 4x4 kernel as a sum of rows of a 3x3 one: on an upsampled map, two of the three rows
 # fall on the same row of the original, and which two depends on the parity of the output's row.
-_ROWS = np.float32([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]])
+_ROWS = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
 _SPREAD = np.kron(_ROWS, _ROWS)  # [16, 9], for rows and columns
 
 

@@ -1,17 +1,17 @@
-"""Losses from logits, in Keras' order (mask, logits).
+"""Losses from logits, as functions of (mask, logits) in Keras' order.
 
-Each gives float32 [B], of which the loss is the mean over all B examples of the global batch: under
+Each returns float32 [B]; the loss is the mean over all B examples of the global batch: under
 several replicas, sum over the examples of a replica, divide by the global batch size, and sum over
 replicas. That holds for the losses of a whole batch too (`batch_dice` and so on): their sums go
 over all replicas, and the one number that follows stands for each example. So loss and gradients
 do not depend on how a batch is divided, not even where a replica has less or nothing.
 
-The name says what a sum goes over before it is divided: an image's class, if it says nothing; the
-image's classes that are there (`present_`); the whole batch (`batch_`).
+Prefixes of the names say what is summed before dividing: without a prefix, each image and class;
+`present_`, the classes present in an image; `batch_`, the whole batch.
 
-Masks are [B, h, w, C] of {0, 1}, or anything between for blended examples, of any numeric dtype; at
-other numbers tf.errors.InvalidArgumentError is raised, though not from steps compiled by XLA, which
-knows no errors. Logits are [B, h', w', C], resized bilinearly where h', w' differ from h, w.
+Masks are [B, h, w, C] of {0, 1}, or anything between for blended examples, of any numeric dtype;
+other numbers raise tf.errors.InvalidArgumentError, except in steps compiled by XLA, which cannot
+raise. Logits are [B, h', w', C], resized bilinearly where h', w' differ from h, w.
 """
 
 from clouds_tf.models.losses.entropy import (

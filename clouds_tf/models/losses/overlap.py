@@ -1,19 +1,23 @@
-"""Losses of overlap: 1 - a ratio of sums over pixels, with truth p and probability q."""
+"""Overlap losses: 1 - a ratio of sums over pixels, with truth p and probability q."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
 
 import tensorflow as tf
 
 from clouds_tf.models.losses.inputs import prepared
 
 
-def _sums(mask, logits, axis=(1, 2)):
-    """sum(pq), sum p and sum q over these axes: float32 [B, C], or [] over all."""
+def _sums(mask: tf.Tensor, logits: tf.Tensor, axis: Sequence[int] = (1, 2)) -> list[tf.Tensor]:
+    """Computes sum(pq), sum p and sum q over some axes: float32 [B, C], or [] over all."""
     mask, logits = prepared(mask, logits)
     q = tf.sigmoid(logits)
     return [tf.reduce_sum(x, axis=axis) for x in (mask * q, mask, q)]
 
 
-def _batch_sums(mask, logits):
-    """The same over the global batch: float32 [] each."""
+def _batch_sums(mask: tf.Tensor, logits: tf.Tensor) -> list[tf.Tensor]:
+    """Computes sum(pq), sum p and sum q over the global batch: float32 [] each."""
     sums = _sums(mask, logits, axis=[0, 1, 2, 3])
     context = tf.distribute.get_replica_context()
     if context and context.num_replicas_in_sync > 1:
@@ -21,28 +25,28 @@ def _batch_sums(mask, logits):
     return sums
 
 
-def _for_each_image(value, mask):
-    """One number for the batch, given to each of its images here."""
+def _for_each_image(value: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+    """Repeats the one number of a batch for each of its images in this replica."""
     return tf.fill([tf.shape(mask)[0]], value)
 
 
-def _dice(sums, smooth):
+def _dice(sums: list[tf.Tensor], smooth: float) -> tf.Tensor:
     overlap, truth, found = sums
     return 1 - (2 * overlap + smooth) / (truth + found + smooth)
 
 
-def _tversky(sums, beta, smooth):
+def _tversky(sums: list[tf.Tensor], beta: float, smooth: float) -> tf.Tensor:
     overlap, truth, found = sums
     wrong, missed = found - overlap, truth - overlap
     return 1 - (overlap + smooth) / (overlap + beta * wrong + (1 - beta) * missed + smooth)
 
 
-def _jaccard(sums, smooth):
+def _jaccard(sums: list[tf.Tensor], smooth: float) -> tf.Tensor:
     overlap, truth, found = sums
     return 1 - (overlap + smooth) / (truth + found - overlap + smooth)
 
 
-def dice(mask, logits, smooth=1.0):
+def dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
     """1 - soft Dice of each image and class, the mean over classes.
 
     1 - (2 sum(pq) + s) / (sum p + sum q + s). Milletari et al., "V-Net", 2016, section 3, has the
@@ -59,23 +63,25 @@ def dice(mask, logits, smooth=1.0):
     return tf.reduce_mean(_dice(_sums(mask, logits), smooth), axis=1)
 
 
-def present_dice(mask, logits, smooth=1.0):
-    """`dice` of the classes that an image has, and 0 for an image without any: float32 [B]."""
+def present_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
+    """`dice` over the classes present in an image, and 0 for an image of none: float32 [B]."""
     sums = _sums(mask, logits)
     present = tf.cast(sums[1] > 0, tf.float32)
     total = tf.reduce_sum(present * _dice(sums, smooth), axis=1)
     return tf.math.divide_no_nan(total, tf.reduce_sum(present, axis=1))
 
 
-def batch_dice(mask, logits, smooth=1.0):
-    """`dice` of all pixels of the batch together, whatever image or class: float32 [B], all equal.
+def batch_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
+    """`dice` of all pixels, images and classes of the batch together: float32 [B], all equal.
 
-    It is the baseline's, and not the competition's: there every image and class counts the same.
+    The baseline's loss. The competition's score counts every image and class the same instead.
     """
     return _for_each_image(_dice(_batch_sums(mask, logits), smooth), mask)
 
 
-def tversky(mask, logits, beta=0.5, smooth=1.0):
+def tversky(
+    mask: tf.Tensor, logits: tf.Tensor, beta: float = 0.5, smooth: float = 1.0
+) -> tf.Tensor:
     """1 - the Tversky index of each image and class, the mean over classes.
 
     1 - (sum(pq) + s) / (sum(pq) + beta sum((1-p)q) + (1-beta) sum(p(1-q)) + s): Salehi et al.,
@@ -94,12 +100,14 @@ def tversky(mask, logits, beta=0.5, smooth=1.0):
     return tf.reduce_mean(_tversky(_sums(mask, logits), beta, smooth), axis=1)
 
 
-def batch_tversky(mask, logits, beta=0.5, smooth=1.0):
+def batch_tversky(
+    mask: tf.Tensor, logits: tf.Tensor, beta: float = 0.5, smooth: float = 1.0
+) -> tf.Tensor:
     """`tversky` of all pixels of the batch together: float32 [B], all equal."""
     return _for_each_image(_tversky(_batch_sums(mask, logits), beta, smooth), mask)
 
 
-def jaccard(mask, logits, smooth=1.0):
+def jaccard(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
     """1 - soft intersection over union of each image and class, the mean over classes.
 
     1 - (sum(pq) + s) / (sum p + sum q - sum(pq) + s): Rahman and Wang, "Optimizing
@@ -116,6 +124,6 @@ def jaccard(mask, logits, smooth=1.0):
     return tf.reduce_mean(_jaccard(_sums(mask, logits), smooth), axis=1)
 
 
-def batch_jaccard(mask, logits, smooth=1.0):
+def batch_jaccard(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
     """`jaccard` of all pixels of the batch together: float32 [B], all equal."""
     return _for_each_image(_jaccard(_batch_sums(mask, logits), smooth), mask)

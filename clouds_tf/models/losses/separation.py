@@ -1,6 +1,9 @@
-"""Cross entropy that weighs most where two objects of a class come near each other."""
+"""Cross entropy with the largest weights between neighbouring objects of a class."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import tensorflow as tf
 
@@ -13,53 +16,54 @@ _LABEL = (1 << _LABEL_BITS) - 1
 _FAR = tf.int32.max
 _ROW_AROUND = [[0, 0], [1, 1], [0, 0]]
 _MAX_RADIUS = 31  # whose square, twice, fits into the upper bits
+_Keys = Sequence[tf.Tensor]  # two of them
 
 
-def _nearest_two(one, other):
-    """The two least keys that lead to different objects, among two such pairs."""
+def _nearest_two(one: _Keys, other: _Keys) -> _Keys:
+    """Merges two pairs of keys into the two least keys that lead to different objects."""
     (a1, a2), (b1, b2) = one, other
     same = (a1 ^ b1) & _LABEL == 0
     rest = tf.where(same, _FAR, tf.maximum(a1, b1))
     return tf.minimum(a1, b1), tf.minimum(rest, tf.minimum(a2, b2))
 
 
-def _squared_distances(labels, radius):
-    """Squared distances of pixels to the nearest two objects: two int32 [N, h, w].
+def _squared_distances(labels: tf.Tensor, radius: int) -> list[tf.Tensor]:
+    """Computes squared distances to the nearest two objects: two int32 [N, h, w].
 
     Steps up and down that cost 1, 3, 5, ... cost the square of their number; the same to the left
-    and right gives Euclid's distance. Two keys in each pixel suffice: an object that is third in
-    its column is third, or further, for everybody in that row. What is beyond `radius` rows or
+    and right gives the Euclidean distance. Two keys in each pixel suffice: an object that is third
+    in its column is third, or further, for every pixel of that row. What is beyond `radius` rows or
     columns counts as _FAR.
     """
 
-    def step(number, *keys):
+    def step(number: tf.Tensor, *keys: tf.Tensor) -> tuple:
         cost = tf.bitwise.left_shift(2 * number + 1, _LABEL_BITS)
         further = [tf.where(key == _FAR, _FAR, key + cost) for key in keys]
         further = [tf.pad(key, _ROW_AROUND, constant_values=_FAR) for key in further]
-        keys = _nearest_two(keys, [key[:, :-2] for key in further])
-        return number + 1, *_nearest_two(keys, [key[:, 2:] for key in further])
+        nearest = _nearest_two(keys, [key[:, :-2] for key in further])
+        return number + 1, *_nearest_two(nearest, [key[:, 2:] for key in further])
 
-    keys = tf.where(labels > 0, labels, _FAR), tf.fill(tf.shape(labels), _FAR)
+    keys = [tf.where(labels > 0, labels, _FAR), tf.fill(tf.shape(labels), _FAR)]
     for _ in ("rows", "columns"):
         _, *keys = tf.while_loop(lambda number, *_: number < radius, step, (0, *keys))
         keys = [tf.linalg.matrix_transpose(key) for key in keys]
     return [tf.where(key == _FAR, _FAR, tf.bitwise.right_shift(key, _LABEL_BITS)) for key in keys]
 
 
-def separation_weights(mask, w0=10.0, sigma=5.0):
-    """How much more a pixel weighs for lying between two objects of a class.
+def separation_weights(mask: tf.Tensor, w0: float = 10.0, sigma: float = 5.0) -> tf.Tensor:
+    """Extra weights of pixels between two objects of a class.
 
     w0 exp(-(d1 + d2)^2 / (2 sigma^2)), d1 and d2 its distances to the nearest two objects, which
     are connected components (corners connect); 0 inside one. Ronneberger et al., "U-Net", 2015,
-    equation 2. An object further than 4 sigma counts as none: at most w0 / 2981 is lost.
+    equation 2. An object further away than 4 sigma is ignored: at most w0 / 2981 is lost.
 
     A distance transform such as that of addons knows the nearest object only, so it would have
     to be called for each; it runs on the CPU alone, and would make the pipeline carry a third map.
 
     Args:
         mask: [B, h, w, C] of numbers in 0..1; objects are where it is at least 1/2.
-        w0: of pixels that touch two objects, nearly.
-        sigma: in pixels, up to 7.75.
+        w0: weight of pixels that nearly touch two objects.
+        sigma: width of the weights in pixels, up to 7.75.
 
     Returns:
         float32 [B, h, w, C].
@@ -80,7 +84,9 @@ def separation_weights(mask, w0=10.0, sigma=5.0):
     return tf.transpose(weights, [0, 2, 3, 1])
 
 
-def distance_bce(mask, logits, w0=10.0, sigma=5.0, base=1.0):
+def distance_bce(
+    mask: tf.Tensor, logits: tf.Tensor, w0: float = 10.0, sigma: float = 5.0, base: float = 1.0
+) -> tf.Tensor:
     """Cross entropy times (base + `separation_weights`), the mean over pixels and classes.
 
     Returns:

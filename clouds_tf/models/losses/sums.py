@@ -1,7 +1,12 @@
 """Losses by name, and weighted sums of them."""
 
+from __future__ import annotations
+
+import dataclasses
 import inspect
 import re
+from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -31,66 +36,89 @@ _TERM = re.compile(rf"(?:({_NUMBER})\*)?(\w+)(?:\((.*)\))?")
 _KNOB = re.compile(rf"(\w+)=({_NUMBER})")
 
 
-def _parse_term(term, spec):
-    """One term -> (weight, function, its knobs)."""
+@dataclasses.dataclass(frozen=True)
+class _Term:
+    """One summand: weight * loss(mask, logits, **arguments)."""
+
+    weight: float
+    loss: Callable[..., tf.Tensor]
+    arguments: tuple[tuple[str, float], ...]
+
+
+def _parse_term(term: str, spec: str) -> _Term:
+    """Reads one summand, such as "0.5*focal(gamma=3)"."""
     match = _TERM.fullmatch(term)
     weight, name, knobs = match.groups() if match else (None, term, None)
     if name not in LOSSES:
-        known = ", ".join([*LOSSES, *_SHORT])
-        raise ValueError(f"loss: got {name!r} in {spec!r}, expected a sum of {known}")
+        names = ", ".join([*LOSSES, *_SHORT])
+        raise ValueError(f"loss: got {name!r} in {spec!r}, expected a sum of {names}")
     function = LOSSES[name]
     known = list(inspect.signature(function).parameters)[2:]  # after mask and logits
     pairs = [_KNOB.fullmatch(knob) for knob in knobs.split(",")] if knobs else []
-    if not all(pair and pair[1] in known for pair in pairs):
+    arguments = tuple((pair[1], float(pair[2])) for pair in pairs if pair)
+    if len(arguments) < len(pairs) or not all(knob in known for knob, _ in arguments):
         expected = ", ".join(f"{knob}=NUMBER" for knob in known) or "nothing"
         raise ValueError(f"loss: got {name}({knobs}), expected {expected} in the brackets")
     if float(weight or 1) == 0:
         raise ValueError(f"loss: got {weight}*{name} in {spec!r}, expected a weight above 0")
-    return float(weight or 1), function, {pair[1]: float(pair[2]) for pair in pairs}
+    return _Term(float(weight or 1), function, arguments)
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class WeightedSum:
-    """A sum of losses as `parse` reads it, which Keras saves with a model and loads again."""
+    """Weighted sum of losses, as read by `parse`; Keras saves it with a model."""
 
-    def __init__(self, spec):
+    def __init__(self, spec: str) -> None:
         self.spec = spec
         self.__name__ = re.sub(r"\W+", "_", spec)  # Keras wants one
         terms = _SHORT.get(spec, spec).replace(" ", "").split("+")
-        self._terms = [_parse_term(term, spec) for term in terms]
+        self._terms = tuple(_parse_term(term, spec) for term in terms)
 
-    def __call__(self, mask, logits):
-        return tf.add_n([a * loss(mask, logits, **knobs) for a, loss, knobs in self._terms])
+    def __call__(self, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Computes the loss of each example, float32 [B]."""
+        return tf.add_n(
+            [
+                term.weight * term.loss(mask, logits, **dict(term.arguments))
+                for term in self._terms
+            ]
+        )
 
-    def __repr__(self):
+    def __repr__(self) -> str:
         return f"losses.parse({self.spec!r})"
 
-    def __eq__(self, other):
+    def __eq__(self, other: object) -> bool:
         return isinstance(other, WeightedSum) and self._terms == other._terms
 
-    def __hash__(self):
-        return hash(self.spec)
+    def __hash__(self) -> int:
+        return hash(self._terms)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
         return {"spec": self.spec}
 
     @classmethod
-    def from_config(cls, config):
+    def from_config(cls, config: dict[str, Any]) -> WeightedSum:
         return cls(**config)
 
 
-def parse(spec):
+def parse(spec: str) -> WeightedSum:
     """Reads a loss such as "0.75*bce+0.25*dice" or "focal(gamma=3)+lovasz".
 
     Args:
         spec: names in LOSSES joined by "+", each after a weight and "*" if it is not 1, and before
-            its keyword arguments in brackets if they are not the usual ones; or "bce_dice", short
+            its keyword arguments in brackets unless all keep their defaults; or "bce_dice", short
             for the baseline's "bce+batch_dice".
 
     Returns:
-        A function of (mask, logits) that gives float32 [B], as every loss does.
+        A function of (mask, logits) that returns float32 [B], as every loss does.
 
     Raises:
-        ValueError: a name or an argument is unknown; the error lists those that are known.
+        ValueError: a name or an argument is unknown, or a weight is 0; the message lists the names
+            that are known.
+
+    >>> loss = parse("0.75*bce+0.25*dice(smooth=2)")
+    >>> loss
+    losses.parse('0.75*bce+0.25*dice(smooth=2)')
+    >>> loss(tf.ones([2, 8, 8, 4]), tf.zeros([2, 8, 8, 4])).shape
+    TensorShape([2])
     """
     return WeightedSum(spec)
