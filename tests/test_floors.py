@@ -31,8 +31,10 @@ DOORS = {
     r"import (rasterio|xarray)|from (rasterio|xarray)": ("scenes/", "climatology/"),
     r"absl import .*flags": ("tools/",),
     r"import keras_cv\b|from keras_cv\b": ("models/encoders/keras_cv_backbones.py",),
+    r"import jinja2|from jinja2": ("exploration/",),
     r"import matplotlib|from matplotlib": ("figures/",),
-    r"tensorflow_addons": ("data/augmentation.py", "training/"),
+    r"import safetensors|from safetensors": ("models/weights.py", "models/encoders/published.py"),
+    r"import tensorflow_addons|from tensorflow_addons": (),
     r"\btf\.keras": ("keras.py", "tools/benchmarks/"),
     r"tf\.py_function|tf\.numpy_function": (),
 }
