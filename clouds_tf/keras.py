@@ -2,16 +2,22 @@
 
 It is Keras 2 in both lanes: `tf.keras` of TensorFlow 2.15, and the package tf-keras beside newer
 versions, whose own `tf.keras` is Keras 3. The choice depends on the version of TensorFlow alone,
-not on the environment variable TF_USE_LEGACY_KERAS, nor on whether Keras 3 was imported before.
+neither on the environment variable TF_USE_LEGACY_KERAS nor on an earlier import of Keras 3.
 
-Keras 3 would not do: its optimizers' `apply_gradients` always sums over replicas (the training step
-sums by itself, in packs, and clips in between), `get_scaled_loss` is gone, and its batch norm is
-not fused.
+The project is not ported to Keras 3: its optimizers' `apply_gradients` always sums over replicas
+(our training step sums by itself, in packs, and clips in between, so that they would be summed
+twice), `get_scaled_loss` is gone, and its batch norm is not fused.
 """
+
+from __future__ import annotations
+
+import os
 
 import tensorflow as tf
 
 if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
+    # With this variable tf.keras of 2.15 loads tf-keras too, which lane one does not install.
+    os.environ.pop("TF_USE_LEGACY_KERAS", None)
     keras = tf.keras
 else:
     import tf_keras as keras  # noqa: F401

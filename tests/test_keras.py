@@ -1,0 +1,45 @@
+"""The door to Keras gives Keras 2, whatever the environment or other imports say."""
+
+import subprocess
+import sys
+
+import pytest
+import tensorflow as tf
+from conftest import ENVIRONMENT
+
+IS_LANE_TWO = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16)
+# What the training step needs and Keras 3 lacks.
+PROGRAM = """
+{before}
+from clouds_tf.keras import keras
+from clouds_tf.models.unet import unet
+
+model = unet(width=0.125)
+assert isinstance(model, keras.Model)
+optimizer = keras.mixed_precision.LossScaleOptimizer(keras.optimizers.Adam())
+optimizer.get_scaled_loss(keras.backend.constant(1.0))
+pairs = [(variable * 0, variable) for variable in model.trainable_variables]
+optimizer.apply_gradients(pairs, experimental_aggregate_gradients=False)
+"""
+
+
+def _run(before, **environment):
+    return subprocess.run(
+        [sys.executable, "-c", PROGRAM.format(before=before)],
+        env={**ENVIRONMENT, **environment},
+        capture_output=True,
+        text=True,
+    )
+
+
+@pytest.mark.parametrize("value", ["0", "1"])
+def test_the_environment_variable_does_not_matter(value):
+    found = _run("", TF_USE_LEGACY_KERAS=value)
+    assert found.returncode == 0, found.stderr
+
+
+@pytest.mark.skipif(not IS_LANE_TWO, reason="lane one has no Keras 3")
+@pytest.mark.parametrize("before", ["import keras", "from tensorflow import keras"])
+def test_keras_3_may_have_been_imported_before(before):
+    found = _run(f"{before}\nassert __import__('keras').__version__.startswith('3.')")
+    assert found.returncode == 0, found.stderr
