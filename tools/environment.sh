@@ -50,6 +50,8 @@ install() {
   [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
   # The pip that comes with Python 3.9 searches for fitting versions without end.
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
-  "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
+  # setuptools warns about every editable installation.
+  PYTHONWARNINGS="ignore:Editable installation" \
+    "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --editable ".[$1]"
   echo "$wanted" >"$stamp"
 }
