@@ -137,3 +137,9 @@ def test_what_is_missing_is_found():
     body = "    x = 1\n" * (MAX_FUNCTION_LINES - 1)
     assert not _too_long(f"def f():\n{body}")
     assert _too_long(f"class A:\n  def f(self):\n{body}    x = 1\n") == {"A.f"}
+
+
+def test_files_of_tests_have_names_of_their_own():
+    """Pytest imports them by name, from folders that are no packages."""
+    names = [path.name for path in (REPOSITORY / "tests").rglob("*.py")]
+    assert len(names) == len(set(names))
