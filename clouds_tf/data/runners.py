@@ -9,6 +9,9 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+# Runners that Beam does not know by their short name.
+_BEAM_RUNNERS = {"dask": "apache_beam.runners.dask.dask_runner.DaskRunner"}
+
 
 def run(
     function: Callable[..., Any], jobs: Iterable[Sequence[Any]], num_workers: int
@@ -56,7 +59,7 @@ def run_in_beam(
     Args:
         function: a function of a module, which workers import.
         jobs: the arguments of each call; they travel with the pipeline, so they should be small.
-        runner: name of a Beam runner, such as "direct" or "dataflow".
+        runner: name of a Beam runner, such as "direct", "dask" or "dataflow".
         beam_options: options of that runner, such as ["--project=P"].
 
     Raises:
@@ -70,7 +73,7 @@ def run_in_beam(
             "pip install -e '.[beam]'"
         ) from None
     options = beam.options.pipeline_options.PipelineOptions(
-        list(beam_options), runner=f"{runner.title()}Runner"
+        list(beam_options), runner=_BEAM_RUNNERS.get(runner, f"{runner.title()}Runner")
     )
     with beam.Pipeline(options=options) as pipeline:
         # Without the reshuffle, one worker would take all jobs.

@@ -190,3 +190,21 @@ def test_outputs_never_mix_with_scenes(saved_model, sky):
     with pytest.raises(ValueError, match="holds the scenes themselves"):
         predict_scenes(saved_model, str(sky), str(sky), OPTIONS)
     assert not (sky / cards.SCENES_CSV).exists()
+
+
+def test_dask_makes_the_same_files(saved_model, sky, undisturbed, tmp_path):
+    """In a cluster of two processes."""
+    pytest.importorskip("apache_beam")
+    distributed = pytest.importorskip("distributed")
+    with distributed.LocalCluster(
+        n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
+    ) as cluster:
+        predict_scenes(
+            saved_model,
+            str(sky),
+            str(tmp_path),
+            OPTIONS,
+            runner="dask",
+            beam_options=[f"--dask_client_address={cluster.scheduler_address}"],
+        )
+    assert contents(tmp_path) == undisturbed
