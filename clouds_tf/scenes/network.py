@@ -5,6 +5,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import math
+from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -12,6 +14,8 @@ import tensorflow as tf
 from clouds_tf.inference.postprocessing import black_gap
 from clouds_tf.serving.metadata import read_metadata
 from clouds_tf.serving.untrusted import decode_images
+
+_CPU_CALL = 4  # windows
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,19 +34,20 @@ class Answers:
 class Network:
     """A SavedModel of `serving.export`.
 
-    Every call has batch_size windows, filled up with black ones: what a window gets depends on
-    nothing else then, to the last bit.
+    Every call has the same number of windows, filled up with black ones: what a window gets depends
+    on nothing else then, to the last bit. On a CPU, where more are no faster, that is 4 at most.
 
     Args:
         saved_model: the folder of a version, such as E/1.
-        batch_size: number of windows in a call.
+        batch_size: largest number of windows in a call.
 
     Raises:
         FileNotFoundError, ValueError: there is none, or it cannot do this.
     """
 
     def __init__(self, saved_model: str, batch_size: int = 16) -> None:
-        self.path, self.batch_size = saved_model, batch_size
+        has_gpu = bool(tf.config.list_physical_devices("GPU"))
+        self._call_size = batch_size if has_gpu else min(batch_size, _CPU_CALL)
         metadata = read_metadata(saved_model)
         self.dataset, self.rules = metadata.dataset, metadata.rules
         self.calibration = metadata.calibration
@@ -79,23 +84,39 @@ class Network:
         return max(math.ceil(side / cells) for side, cells in sides)
 
     def predict_tiles(self, tiles: list[np.ndarray]) -> Answers:
-        """Predicts windows of pixels: up to batch_size of uint8 [height, width, 3], of one size."""
-        images = np.zeros([self.batch_size, *tiles[0].shape], np.uint8)
-        for image, tile in zip(images, tiles):
-            image[:] = tile
-        answer = self._signatures["from_pixels"](images=tf.constant(images))
-        return self._answers(answer["probabilities"], answer["presence"], len(tiles))
+        """Predicts windows of pixels: a list of uint8 [height, width, 3] of one size."""
+
+        def call(some: list[np.ndarray]) -> Answers:
+            images = np.zeros([self._call_size, *some[0].shape], np.uint8)
+            for image, tile in zip(images, some):
+                image[:] = tile
+            answer = self._signatures["from_pixels"](images=tf.constant(images))
+            return self._answers(answer["probabilities"], answer["presence"], len(some))
+
+        return self._in_calls(call, tiles)
 
     def predict_files(self, contents: list[bytes]) -> Answers:
-        """Predicts up to batch_size files as `serving.predict` does, from their bytes."""
+        """Predicts whole files as `serving.predict` does, from their bytes."""
         if len(set(self.image_sizes)) == 1:
             size, encoded = self.image_sizes[0], tf.constant(contents)
             images = decode_images(encoded, size, self.max_image_pixels)
             return self.predict_tiles(list(images.numpy()))
-        image_bytes = tf.constant(contents + contents[:1] * (self.batch_size - len(contents)))
-        probabilities = self._signatures["probabilities"](image_bytes=image_bytes)["probabilities"]
-        presence = self._signatures["serving_default"](image_bytes=image_bytes)["presence"]
-        return self._answers(probabilities, presence, len(contents))
+
+        def call(some: list[bytes]) -> Answers:
+            image_bytes = tf.constant(some + some[:1] * (self._call_size - len(some)))
+            found = self._signatures["probabilities"](image_bytes=image_bytes)["probabilities"]
+            presence = self._signatures["serving_default"](image_bytes=image_bytes)["presence"]
+            return self._answers(found, presence, len(some))
+
+        return self._in_calls(call, contents)
+
+    def _in_calls(self, call: Callable[[Any], Answers], inputs: list[Any]) -> Answers:
+        size = self._call_size
+        answers = [call(inputs[i : i + size]) for i in range(0, len(inputs), size)]
+        return Answers(
+            np.concatenate([answer.probabilities for answer in answers]),
+            np.concatenate([answer.present for answer in answers]),
+        )
 
     def gap(self, content: bytes, brightness: int) -> np.ndarray:
         """Where a file is black, as the rules of `serving.predict` see it: bool of window size.

@@ -172,9 +172,9 @@ def predict_group(
     if not paths:
         return
     model = network.load(saved_model, options.batch_size)
-    for batch in _ahead(_batches(_events(paths, model, options), options.batch_size)):
-        parts = [event.part for event in batch if event.part is not None]
-        answers = iter(_predict(model, parts))
+    batches = _ahead(_batches(_events(paths, model, options), options.batch_size))
+    # Scenes are read, predicted and written at the same time.
+    for batch, answers in _ahead((batch, _predict(model, batch)) for batch in batches):
         for event in batch:
             if event.part is not None:
                 assert event.job is not None
@@ -239,14 +239,16 @@ def _ahead(items: Iterator[_T]) -> Iterator[_T]:
             yield item
 
 
-def _predict(model: Network, parts: Sequence[Tile | Frame]) -> Iterator[tuple[Any, Any]]:
+def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any]]:
+    """Probabilities and presence of each window of a batch, in order."""
+    parts = [event.part for event in batch if event.part is not None]
     if not parts:
-        return
+        return iter(())
     if isinstance(parts[0], Frame):
         answers = model.predict_files([part.content for part in parts])  # type: ignore
     else:
         answers = model.predict_tiles([part.pixels for part in parts])  # type: ignore
-    yield from zip(answers.probabilities, answers.present)
+    return zip(answers.probabilities, answers.present)
 
 
 def draw(*predictions: masks.Prediction, num_columns: int = 1) -> Any:

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import tensorflow as tf
-from rasterio.enums import ColorInterp, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 
@@ -160,6 +160,7 @@ def _reprojected(source: Any) -> Any:
 
 
 def _reader(source: Any, first: int, bands: tuple[int, ...], reading: Reading) -> Any:
+    all_valid = all(flags == [MaskFlags.all_valid] for flags in source.mask_flag_enums)
     palette = None
     if len(bands) == 1 and source.colorinterp[bands[0] - 1] == ColorInterp.palette:
         palette = np.zeros((256, 4), np.uint8)
@@ -170,7 +171,9 @@ def _reader(source: Any, first: int, bands: tuple[int, ...], reading: Reading) -
         window = rasterio.windows.Window(0, first + start, source.width, stop - start)
         try:
             values = np.moveaxis(source.read(list(bands), window=window), 0, -1)
-            valid = source.dataset_mask(window=window) > 0
+            valid = np.ones(values.shape[:2], bool)
+            if not all_valid:
+                valid = source.dataset_mask(window=window) > 0
         except RasterioError as error:
             raise ValueError(f"row {start}: {_reason(error)}") from None
         if palette is not None:

@@ -204,8 +204,9 @@ def to_bytes(
         values = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
     result = np.empty((*values.shape[:2], 4), np.uint8)
     result[..., :3] = values
-    result[..., 3] = np.where(valid, 255, 0)
-    result[~valid] = 0
+    result[..., 3] = valid.view(np.uint8) * 255
+    if not valid.all():
+        result[~valid] = 0
     return result
 
 

@@ -225,13 +225,14 @@ class Blend:
         columns = columns[left : left + self._layout.grid.size[1]]
         y, x = slice(above, above + height), slice(left, left + len(columns))
         weight = self._ramps[0][y, np.newaxis] * self._ramps[1][x]
-        values = np.moveaxis(probabilities[y, x], -1, 0)
+        values = np.ascontiguousarray(np.moveaxis(probabilities[y, x], -1, 0))
+        values *= weight
         for first, last in _straight(columns):
             where = slice(columns[first], columns[first] + last - first)
-            some = weight[:, first:last]
-            self._sums[0, :, :height, where] += values[..., first:last] * some
-            self._sums[1, :, :height, where] += present[:, np.newaxis, np.newaxis] * some
-            self._weights[:height, where] += some
+            self._sums[0, :, :height, where] += values[..., first:last]
+            for i in np.flatnonzero(present):
+                self._sums[1, i, :height, where] += weight[:, first:last]
+            self._weights[:height, where] += weight[:, first:last]
         return finished
 
     def flush(self, row: int) -> tuple[int, np.ndarray, np.ndarray]:

@@ -15,10 +15,13 @@ from small import write_mosaic
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.models.unet import unet
 from clouds_tf.scenes import network
 from clouds_tf.scenes.georeference import Extent, cover
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
 
 NETCDF = Options(formats=("netcdf",), batch_size=4)
 
@@ -185,3 +188,16 @@ def test_far_from_the_equator_a_line_says_so(saved_model, tmp_path):
     assert result.num_predicted == 1 and "90 degrees of latitude" in result.warnings[0]
     bounds = read_netcdf(tmp_path / "S" / "a_20200101.nc")["lat_bnds"]
     assert bounds.max() == 90 and np.isfinite(bounds).all()
+
+
+def test_frames_of_an_ensemble_of_two_sizes_too(frames, tmp_path):
+    models = [unet(width=0.125, classification_head=True) for _ in range(2)]
+    ensemble = CloudModel(models, [(32, 64), (64, 96)], CLOUDS)
+    path = write_version(ensemble, str(tmp_path / "E"))
+    options = dataclasses.replace(NETCDF, batch_size=2)
+    predict_scenes(path, str(frames), str(tmp_path / "S"), options)
+    for file in sorted(frames.iterdir()):
+        answer = ensemble.serve(tf.constant([file.read_bytes()]))
+        expected = rle.decode(answer["encoded_pixels"][0], (350, 525), (350, 525)).numpy()
+        found = read_netcdf(tmp_path / "S" / f"{file.stem}.nc")["mask"][0]
+        np.testing.assert_array_equal([found >> i & 1 for i in range(4)], expected)

@@ -40,7 +40,7 @@ REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds
 
 flags.DEFINE_string("images_dir", str(REAL / "train_images"), "Images; drawn ones if absent.")
 flags.DEFINE_string("workdir", None, "Trained run; random weights without, whose seams say little.")
-flags.DEFINE_list("image_size", ["192", "288"], "Height and width of the network's input.")
+flags.DEFINE_list("image_size", ["320", "480"], "Height and width of the network's input.")
 flags.DEFINE_list("belt", ["3000", "36000"], "Height and width of the belt, in pixels.")
 flags.DEFINE_integer("batch_size", 16, "Windows in a batch.", lower_bound=1)
 flags.DEFINE_integer("mosaic", 3, "Images along a side of the mosaic.", lower_bound=1)
@@ -240,7 +240,7 @@ def main():
             FLAGS.image_size = [str(side) for side in image_size]
         else:
             keras.utils.set_random_seed(0)
-            model = unet(width=0.75)
+            model = unet()
         image_size = tuple(map(int, FLAGS.image_size))
         saved = write_version(CloudModel([model], [image_size], CLOUDS), os.path.join(folder, "E"))
         images = read_images(folder, max(4, FLAGS.mosaic**2))
