@@ -28,7 +28,11 @@ DOORS = {
         "climatology/",
         "tools/benchmarks/",  # where peers are
     ),
-    r"import (rasterio|xarray)|from (rasterio|xarray)": ("scenes/", "climatology/"),
+    r"import (rasterio|xarray)|from (rasterio|xarray)": (
+        "scenes/",
+        "climatology/",
+        "tools/benchmarks/",
+    ),
     r"absl import .*flags": ("tools/",),
     r"import keras_cv\b|from keras_cv\b": ("models/encoders/keras_cv_backbones.py",),
     r"import jinja2|from jinja2": ("exploration/",),

@@ -47,7 +47,8 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
     import h5netcdf
 
     grid, names = prediction.grid, prediction.class_names
-    with h5netcdf.File(path, "w") as file:
+    # Groups that keep the order of creation keep its time too, in some versions of HDF5.
+    with h5netcdf.File(path, "w", track_order=False) as file:
         file.dimensions = {
             "time": 1, "class": len(names), "lat": grid.size[0], "lon": grid.size[1], "bnds": 2
         }

@@ -1,6 +1,7 @@
 """Each format is read by a library that did not write it."""
 
 import datetime
+import time
 
 import geopandas
 import h5py
@@ -168,6 +169,7 @@ def test_netcdf_has_the_same_bytes_and_no_probability_where_nothing_was_observed
     prediction = prediction_of(blocks(grid.size, (5, 5, 10, 15)), grid, observed)
     for name in ("a.nc", "b.nc"):
         write.write_netcdf(str(tmp_path / name), prediction)
+        time.sleep(1.1)  # HDF5 writes times in seconds, unless told not to
     assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
     with h5py.File(tmp_path / "a.nc") as file:
         assert (file["probability"][0, 0, 3] == 255).all() and not file["observed"][0, 3].any()
@@ -194,3 +196,15 @@ def test_bit_fields_hold_all_classes(count, dtype):
     field = write.bit_field(found)
     assert field.dtype == dtype
     np.testing.assert_array_equal([field >> i & 1 for i in range(count)], found)
+
+
+def test_netcdf_is_read_by_the_library_of_unidata(tmp_path):
+    """GDAL reads NetCDF with netCDF-C; the georeference is what it makes of CF."""
+    grid = cover(Extent(170, -6, 190, 5), (0.04, 0.04))
+    prediction = prediction_of(blocks(grid.size, (5, 5, 100, 150)), grid)
+    path = str(tmp_path / "a.nc")
+    write.write_netcdf(path, prediction)
+    with rasterio.open(f'NETCDF:"{path}":mask') as file:
+        assert file.crs.to_epsg() == 4326 and file.shape == grid.size
+        np.testing.assert_allclose(file.transform[:6], write.transform(grid)[:6], atol=1e-9)
+        np.testing.assert_array_equal(file.read(1), prediction.masks[0])
