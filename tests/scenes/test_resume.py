@@ -207,4 +207,5 @@ def test_dask_makes_the_same_files(saved_model, sky, undisturbed, tmp_path):
             runner="dask",
             beam_options=[f"--dask_client_address={cluster.scheduler_address}"],
         )
+        distributed.default_client().close()  # Beam leaves it open, and xarray would turn to it
     assert contents(tmp_path) == undisturbed
