@@ -20,7 +20,6 @@ TOO_LONG = {
     "exploration/sections/images.py: images",
     "exploration/sections/labels.py: labels",
     "exploration/sections/masks.py: masks",
-    "scenes/predict.py: predict_scenes",
     "serving/exporting.py: export",
     "serving/prediction.py: predict",
 }

@@ -61,19 +61,16 @@ def predict_scenes(
 ) -> ScenesResult:
     """Predicts scenes, and writes files for each and a row for each scene and class.
 
-    For each scene, S/NAME.nc, S/NAME.tif and so on, as options.formats has them, whole or not at
-    all; then S/scenes.csv. Called again, it predicts what is missing or has changed, and the bytes
-    are those of one undisturbed call.
+    Called again, it predicts what is missing or has changed; the bytes are those of one call.
 
     Args:
         saved_model: the folder of a version that `serving.export` wrote, such as E/1.
         scenes: a folder, a file, or a pattern with * or ?; see `read.open_scene`.
-        output_dir: the folder S of the results.
+        output_dir: the folder of the results, and of scenes.csv.
         options: scale, overlap and formats.
         shard: (i, n): predicts every n-th scene from the i-th on; scenes.csv is written if n is 1.
         on_error: "skip" goes on after a scene that cannot be predicted, "fail" raises.
-        runner: "local" predicts in this process; or the name of an Apache Beam runner, such as
-            "direct" or "dask".
+        runner: "local" for this process, or an Apache Beam runner, such as "direct" or "dask".
         beam_options: options of that runner, such as ["--project=P"].
         progress: called with the number of scenes done and of all.
 
@@ -97,31 +94,50 @@ def predict_scenes(
     mine = paths[shard[0] :: shard[1]]
     cards.remove_leftovers(output_dir, {read.stem(path) for path in mine})
     todo = [p for p in mine if not cards.is_done(p, output_dir, fingerprint, options)]
-    done = len(mine) - len(todo)
-    progress(done, len(mine))
+    for done, card in _run(saved_model, todo, output_dir, options, runner, beam_options):
+        _raise_if(on_error == "fail", card)
+        progress(len(mine) - len(todo) + done, len(mine))
+    result = _result(output_dir, mine, todo, skipped)
+    _raise_if(on_error == "fail", *result.failed)
+    path = cards.write_csv(output_dir) if shard[1] == 1 else None
+    return dataclasses.replace(result, path=path)
+
+
+def _run(
+    saved_model: str,
+    todo: list[str],
+    output_dir: str,
+    options: Options,
+    runner: str,
+    beam_options: Sequence[str],
+) -> Iterator[tuple[int, str | None]]:
+    """Predicts scenes; yields how many are done, and the error of the last one."""
+    yield 0, None
     if runner == "local":
-        for card in predict_group(saved_model, todo, output_dir, options):
-            _raise_if(on_error == "fail", card)
-            done += 1
-            progress(done, len(mine))
-    else:
-        size = options.batch_size
-        groups = [todo[i : i + size] for i in range(0, len(todo), size)]
-        jobs = [(saved_model, group, output_dir, options) for group in groups]
-        runners.run_in_beam(_predict_whole_group, jobs, runner, beam_options)
-        progress(len(mine), len(mine))
-    found = {path: cards.read_card(output_dir, read.stem(path)) for path in mine}
-    for result in found.values():
-        _raise_if(on_error == "fail", result)
+        for i, card in enumerate(predict_group(saved_model, todo, output_dir, options)):
+            yield i + 1, card.error
+        return
+    size = options.batch_size
+    groups = [todo[i : i + size] for i in range(0, len(todo), size)]
+    jobs = [(saved_model, group, output_dir, options) for group in groups]
+    runners.run_in_beam(_predict_whole_group, jobs, runner, beam_options)
+    yield len(todo), None
+
+
+def _result(
+    output_dir: str, paths: list[str], todo: list[str], skipped: list[str]
+) -> ScenesResult:
+    """What the cards of scenes say."""
+    found = {path: cards.read_card(output_dir, read.stem(path)) for path in paths}
     new = [found[path] for path in todo]
     return ScenesResult(
-        num_scenes=len(mine),
+        num_scenes=len(paths),
         num_predicted=sum(card is not None and card.error is None for card in new),
         num_windows=sum(card.num_windows for card in new if card),
         failed=tuple(card.error for card in found.values() if card and card.error),
         warnings=tuple(card.warning for card in found.values() if card and card.warning),
         skipped=tuple(skipped),
-        path=cards.write_csv(output_dir) if shard[1] == 1 else None,
+        path=None,
     )
 
 
@@ -133,9 +149,10 @@ def _check_packages(paths: list[str], options: Options) -> None:
         files.require("matplotlib", "plots", "a picture")
 
 
-def _raise_if(condition: bool, card: Card | None) -> None:
-    if condition and card is not None and card.error is not None:
-        raise ValueError(card.error)
+def _raise_if(condition: bool, *errors: str | None) -> None:
+    for error in errors:
+        if condition and error is not None:
+            raise ValueError(error)
 
 
 @dataclasses.dataclass(frozen=True)

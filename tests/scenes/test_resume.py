@@ -1,6 +1,7 @@
 """Interrupted, shared and failing work."""
 
 import dataclasses
+import importlib.util
 import json
 import os
 import signal
@@ -209,3 +210,25 @@ def test_dask_makes_the_same_files(saved_model, sky, undisturbed, tmp_path):
         )
         distributed.default_client().close()  # Beam leaves it open, and xarray would turn to it
     assert contents(tmp_path) == undisturbed
+
+
+@pytest.mark.parametrize(
+    "missing, formats, extra",
+    [
+        ("rasterio", ("netcdf",), "geo"),
+        ("h5netcdf", ("netcdf",), "geo"),
+        ("pyarrow", ("geoparquet",), "parquet"),
+        ("matplotlib", ("picture",), "plots"),
+    ],
+)
+def test_a_missing_package_is_one_line_before_any_work(
+    sky, tmp_path, monkeypatch, missing, formats, extra
+):
+    find_spec = importlib.util.find_spec
+    monkeypatch.setattr(
+        importlib.util, "find_spec", lambda name: None if name == missing else find_spec(name)
+    )
+    folder = tmp_path / "S"
+    with pytest.raises(ValueError, match=rf"{missing}.*\[{extra}\]"):
+        predict_scenes("no model", str(sky), str(folder), Options(formats=formats))
+    assert not folder.exists()
