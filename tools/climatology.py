@@ -53,6 +53,9 @@ flags.DEFINE_string(
     "track", None, "CSV of time, latitude, longitude: also writes the fractions along it."
 )
 flags.DEFINE_string(
+    "agreement", None, "CSV to write: agreement of several labellers of one image, by season."
+)
+flags.DEFINE_string(
     "objects",
     None,
     "Parquet file to write: all objects of the scenes; and beside it a CSV of the scenes with "
@@ -94,6 +97,7 @@ def main() -> None:
             ),
             extras=product.Extras(
                 track_csv=FLAGS.track,
+                agreement_csv=FLAGS.agreement,
                 objects_file=FLAGS.objects,
                 pictures_dir=FLAGS.pictures_dir,
                 colors=FLAGS.colors,

@@ -19,11 +19,13 @@ class View:
             180 where a box lies across the date line.
         labels: int [n], the class of each box.
         extent: the region that was looked at.
+        image: name of the image, "" where it has none.
     """
 
     boxes: np.ndarray
     labels: np.ndarray
     extent: Extent = GLOBE
+    image: str = ""
 
 
 def day_fields(date: str, views: list[View], num_classes: int, grid: Grid) -> DayFields:
@@ -98,44 +100,67 @@ def _cover(
     boxes, labels = unwrap(boxes, labels, grid.extent)
     frame, _ = unwrap(np.array([extent]), np.zeros(1, int), grid.extent)
     west, south, east, north = np.concatenate([boxes, frame]).T
-    x = np.unique(np.concatenate([grid.lon_edges, west, east]))
+    lon = np.unique(np.concatenate([grid.lon_edges, west, east]))
+    lat = np.unique(np.concatenate([grid.lat_edges, south, north]))
     # Each latitude has one sine, so that edges which touch in degrees touch here.
-    y = sine(lat := np.unique(np.concatenate([grid.lat_edges, south, north])))
-    dx, dy = np.diff(x), np.diff(y)
-
-    def paint(raster: np.ndarray, box: np.ndarray) -> None:
-        left, right = np.searchsorted(x, box[[0, 2]])
-        low, high = np.searchsorted(lat, box[[1, 3]])
-        raster[low:high, left:right] = True
-
-    observed = np.zeros((len(dy), len(dx)), bool)
-    for box in frame:
-        paint(observed, box)
-    covered = np.zeros((num_classes, *observed.shape), bool)
-    for box, label in zip(boxes, labels):
-        paint(covered[label], box)
+    dx, dy = np.diff(lon), np.diff(sine(lat))
+    observed = _paint(frame, np.zeros(len(frame), int), 1, lon, lat)[0]
+    covered = _paint(boxes, labels, num_classes, lon, lat)
     if not observed.all():
         covered &= observed
 
-    columns = np.searchsorted(x, grid.lon_edges[:-1])
+    columns = np.searchsorted(lon, grid.lon_edges[:-1])
     rows = np.searchsorted(lat, grid.lat_edges[:-1])
 
     def sum_cells(raster: np.ndarray) -> np.ndarray:
         across = np.add.reduceat(raster * dx, columns, axis=1)
         return np.add.reduceat(across * dy[:, np.newaxis], rows, axis=0)
 
-    classes = np.stack([sum_cells(raster) for raster in covered])
-    shared = np.diag(classes.sum(axis=(1, 2)))
-    for i, j in zip(*np.triu_indices(num_classes, 1)):
+    return _Cover(
+        classes=np.stack([sum_cells(raster) for raster in covered]),
+        any_class=sum_cells(covered.any(axis=0)),
+        observed=sum_cells(observed),
+        shared=_shared(covered, dx, dy),
+    )
+
+
+def _paint(
+    boxes: np.ndarray, labels: np.ndarray, number: int, lon: np.ndarray, lat: np.ndarray
+) -> np.ndarray:
+    """What boxes cover of a raster; lon and lat, its lines, have all their edges: [number, y, x]."""
+    covered = np.zeros((number, len(lat) - 1, len(lon) - 1), bool)
+    for box, label in zip(boxes, labels):
+        left, right = np.searchsorted(lon, box[[0, 2]])
+        low, high = np.searchsorted(lat, box[[1, 3]])
+        covered[label, low:high, left:right] = True
+    return covered
+
+
+def _shared(covered: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
+    """Areas that two layers of a raster both cover: float64 [n, n]."""
+    shared = np.zeros((len(covered), len(covered)))
+    for i, j in zip(*np.triu_indices(len(covered))):
         both = covered[i] & covered[j]
         if both.any():
             shared[i, j] = shared[j, i] = dy @ (both @ dx)
-    return _Cover(
-        classes=classes,
-        any_class=sum_cells(covered.any(axis=0)),
-        observed=sum_cells(observed),
-        shared=shared,
-    )
+    return shared
+
+
+def shared_areas(boxes: np.ndarray, owners: np.ndarray, number: int) -> np.ndarray:
+    """Areas that the unions of boxes of two owners share.
+
+    Args:
+        boxes: float64 [n, 4]: west, south, east, north in degrees, all within one turn.
+        owners: int [n], 0 to number - 1.
+        number: of owners.
+
+    Returns:
+        float64 [number, number], in the unit of `Grid.areas`; on the diagonal, the area of one.
+    """
+    if not len(boxes):
+        return np.zeros((number, number))
+    lon, lat = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
+    return _shared(_paint(boxes, owners, number, lon, lat), np.diff(lon), np.diff(sine(lat)))
 
 
 def unwrap(

@@ -7,7 +7,16 @@ import os
 from collections.abc import Mapping, Sequence
 
 from clouds_tf import files
-from clouds_tf.climatology import aggregate, inputs, objects, pictures, track, write
+from clouds_tf.climatology import (
+    aggregate,
+    inputs,
+    labellers,
+    objects,
+    pictures,
+    tables,
+    track,
+    write,
+)
 from clouds_tf.climatology.days import DayStore, Progress, Settings
 from clouds_tf.climatology.grid import Extent, Grid, extent_weights
 from clouds_tf.figures.climatology import read_coastlines
@@ -50,6 +59,7 @@ class Extras:
 
     Attributes:
         track_csv: a track as `track.read` reads it; its table goes to `track.table_path`.
+        agreement_csv: a CSV for the agreement of labellers, by season: see `labellers`.
         objects_file: a Parquet file for the objects of scenes, see `objects.write`.
         pictures_dir: a folder for pictures.
         colors: of the pictures, "plain" or "field".
@@ -57,6 +67,7 @@ class Extras:
     """
 
     track_csv: str | None = None
+    agreement_csv: str | None = None
     objects_file: str | None = None
     pictures_dir: str | None = None
     colors: str = "plain"
@@ -146,7 +157,7 @@ def make(
         output, store, groups, folded, form.regions, form.layout, form.num_resamples, form.seed,
         progress,
     )
-    written = _write_extras(output, store, form, extras, scenes_dir, on_error)
+    written = _write_extras(output, store, form, extras, boxes, scenes_dir, on_error)
     return Made(output, len(dates), len(groups), form.by, added, tuple(written))
 
 
@@ -155,6 +166,7 @@ def _write_extras(
     store: DayStore,
     form: Form,
     extras: Extras,
+    boxes: str | None,
     scenes_dir: str | None,
     on_error: str,
 ) -> list[str]:
@@ -163,6 +175,14 @@ def _write_extras(
     if extras.track_csv:
         track.write(store, extras.track_csv, track.table_path(output))
         written.append(track.table_path(output))
+    if extras.agreement_csv and boxes:
+        names = store.settings.class_names
+        table = tables.read(boxes, names, on_error)
+        by_season = labellers.agreement(
+            table, len(names), num_resamples=form.num_resamples, seed=form.seed
+        )
+        labellers.write(by_season, names, extras.agreement_csv)
+        written.append(extras.agreement_csv)
     if extras.objects_file and scenes_dir:
         objects.write(scenes_dir, extras.objects_file, on_error)
         written += [extras.objects_file, objects.scenes_path(extras.objects_file)]
@@ -206,6 +226,8 @@ def check(
         if not scenes_dir:
             raise ValueError("objects: need scenes_dir, the scenes that have them")
         files.check_output(extras.objects_file)
+    if extras.agreement_csv:
+        files.check_output(extras.agreement_csv)
     if extras.track_csv:
         files.check_output(track.table_path(output))
         track.read(extras.track_csv)

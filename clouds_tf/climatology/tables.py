@@ -39,6 +39,7 @@ class BoxTable:
         views: int32 [n], number of the view a row belongs to.
         extents: region of each view: one for all views, or one for each.
         num_skipped: number of faulty rows that were left out.
+        images: image of each view, empty where they have none.
     """
 
     name: str
@@ -48,6 +49,7 @@ class BoxTable:
     views: np.ndarray
     extents: tuple[Extent, ...]
     num_skipped: int = 0
+    images: tuple[str, ...] = ()
 
     def by_day(self) -> Iterator[tuple[str, list[View]]]:
         """Yields (date, views) in the order of the days."""
@@ -61,7 +63,8 @@ class BoxTable:
             members = rows[self.views[rows] == view]
             boxes = members[self.labels[members] >= 0]
             extent = self.extents[view if len(self.extents) > 1 else 0]
-            yield View(self.boxes[boxes], self.labels[boxes].astype(int), extent)
+            image = self.images[view] if self.images else ""
+            yield View(self.boxes[boxes], self.labels[boxes].astype(int), extent, image)
 
 
 def date_of(day: int) -> str:
@@ -271,10 +274,10 @@ def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
     labels = table["label"].map(known).fillna(-1).to_numpy(np.int16)
     _, firsts, views = np.unique(views, return_index=True, return_inverse=True)
     extents = tuple(found[first][1] for first in firsts)
+    names = tuple(table["image"].iloc[firsts])
+    views = views.astype(np.int32)
     name = os.path.basename(path)
-    return BoxTable(
-        name, numbered, labels, boxes, views.astype(np.int32), extents, faults.count
-    )
+    return BoxTable(name, numbered, labels, boxes, views, extents, faults.count, names)
 
 
 def _parse_snapshot(name: str) -> tuple[int, Extent] | None:

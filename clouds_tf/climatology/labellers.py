@@ -1,0 +1,107 @@
+"""How far several labellers of one image agree."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from clouds_tf import files
+from clouds_tf.climatology import aggregate
+from clouds_tf.climatology.boxes import View, shared_areas
+from clouds_tf.climatology.grid import Extent, Grid, extent_weights
+from clouds_tf.climatology.tables import BoxTable
+
+
+@dataclasses.dataclass(frozen=True)
+class Agreement:
+    """Agreement of labellers on one region in one season or month.
+
+    Attributes:
+        extent: the region.
+        period: such as "DJF".
+        num_days: days with an image that two or more labelled.
+        fraction: float64 [C], mean share of the region that a labeller gives to the class.
+        agreement: float64 [C], area that two labellers of an image both give to the class over the
+            area that at least one of them does, of all pairs; NaN where nobody does.
+        lower, upper: float64 [C], 95 % interval of agreement by bootstrap over days.
+    """
+
+    extent: Extent
+    period: str
+    num_days: int
+    fraction: np.ndarray
+    agreement: np.ndarray
+    lower: np.ndarray
+    upper: np.ndarray
+
+
+def agreement(
+    table: BoxTable, num_classes: int, by: str = "season", num_resamples: int = 200, seed: int = 0
+) -> list[Agreement]:
+    """Compares the labellers of every image, pair by pair.
+
+    Args:
+        table: as `tables.read` gives it, of images that several people labelled.
+        num_classes: C.
+        by: period, as for `aggregate.periods`; years are taken together.
+        num_resamples: draws of days for the intervals; 0 for none (NaN).
+        seed: of the draws.
+
+    Returns:
+        An Agreement for each region and period, sorted.
+    """
+    sums: dict[Extent, dict[str, np.ndarray]] = {}
+    one = np.ones((1, num_classes))
+    for date, views in table.by_day():
+        for image in sorted({view.image for view in views}):
+            here = [view for view in views if view.image == image]
+            if len(here) > 1:
+                of_region = sums.setdefault(here[0].extent, {})
+                compared = np.concatenate([_compare(here, num_classes), one])
+                of_region[date] = of_region.get(date, 0) + compared
+    found = []
+    for extent, by_date in sorted(sums.items()):
+        for period in aggregate.periods(list(by_date), by):
+            # Of each day: area per labeller, area of both, area of either, number of images.
+            area, both, either, number = np.stack([by_date[date] for date in period.dates], axis=1)
+            ends = np.full((2, num_classes), np.nan)
+            draws = aggregate.draw(period, num_resamples, seed)
+            if draws is not None:
+                drawn = aggregate.divide(draws @ both, draws @ either)
+                ends = np.stack(aggregate.quantiles(drawn.T))
+            whole = extent_weights(Grid(), extent).sum()
+            share = area.sum(axis=0) / number.sum(axis=0) / whole
+            ratio = aggregate.divide(both.sum(axis=0), either.sum(axis=0))
+            found.append(Agreement(extent, period.label, len(period.dates), share, ratio, *ends))
+    return found
+
+
+def _compare(views: Sequence[View], num_classes: int) -> np.ndarray:
+    """Mean area per labeller, shared area and united area of all pairs: float64 [3, C]."""
+    found = np.zeros((3, num_classes))
+    owners = np.concatenate([np.full(len(view.labels), i) for i, view in enumerate(views)])
+    boxes, labels = (
+        np.concatenate([getattr(view, name) for view in views]) for name in ("boxes", "labels")
+    )
+    for c in range(num_classes):
+        of_class = labels == c
+        shared = shared_areas(boxes[of_class], owners[of_class], len(views))
+        areas, pairs = np.diag(shared), np.triu_indices(len(views), 1)
+        found[0, c] = areas.mean()
+        found[1, c] = shared[pairs].sum()
+        found[2, c] = (areas[pairs[0]] + areas[pairs[1]] - shared[pairs]).sum()
+    return found
+
+
+def write(found: Sequence[Agreement], class_names: Sequence[str], path: str) -> None:
+    """Writes a row per region, period and class as CSV, whole or not at all."""
+    lines = ["region,period,num_days,class,fraction,agreement,lower,upper"]
+    for item in found:
+        region = " ".join(f"{side:g}" for side in item.extent)
+        for c, name in enumerate(class_names):
+            numbers = (item.fraction[c], item.agreement[c], item.lower[c], item.upper[c])
+            shown = ",".join("" if np.isnan(x) else f"{x:.4f}" for x in numbers)
+            lines.append(f"{region},{item.period},{item.num_days},{name},{shown}")
+    files.write_text(path, "\n".join(lines) + "\n")

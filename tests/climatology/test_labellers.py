@@ -1,0 +1,67 @@
+"""Agreement of labellers; shapely is the oracle."""
+
+import itertools
+
+import numpy as np
+import pytest
+import shapely
+
+from clouds_tf.climatology import labellers, tables
+from clouds_tf.climatology.grid import sine
+
+NAMES = ("Fish", "Sugar")
+IMAGE = "Aqua_CorrectedReflectance2011{:02}15_-61--40_10-24.jpeg"
+
+
+def _table(tmp_path, seed=0):
+    """Three images of three labellers each, one labeller's rows after the other's."""
+    rng, rows = np.random.default_rng(seed), []
+    for _ in range(3):
+        for month in (1, 2, 7):
+            for _ in range(rng.integers(1, 4)):
+                x, y = np.sort(rng.integers(0, 2100, 2)), np.sort(rng.integers(0, 1400, 2))
+                box = f"{x[0]},{y[0]},{x[1] + 1},{y[1] + 1}"
+                rows.append(f"0,{IMAGE.format(month)},{box},{rng.choice(NAMES)}")
+    (tmp_path / "z.csv").write_text("\n".join(rows) + "\n")
+    return tables.read(str(tmp_path / "z.csv"), NAMES)
+
+
+def test_agreement_is_shared_over_united_area_of_all_pairs(tmp_path):
+    table = _table(tmp_path)
+    found = labellers.agreement(table, 2, num_resamples=20)
+    assert [(item.period, item.num_days) for item in found] == [("DJF", 2), ("JJA", 1)]
+    whole = 21 * (sine(24) - sine(10))
+    for item, months in zip(found, ((1, 2), (7,))):
+        for c in range(2):
+            both = either = 0.0
+            shares = []
+            for date, views in table.by_day():
+                if int(date[5:7]) not in months:
+                    continue
+                unions = [
+                    shapely.union_all(
+                        [
+                            shapely.box(w, sine(s), e, sine(n))
+                            for w, s, e, n in view.boxes[view.labels == c]
+                        ]
+                    )
+                    for view in views
+                ]
+                shares.append(np.mean([union.area for union in unions]) / whole)
+                for one, other in itertools.combinations(unions, 2):
+                    both += one.intersection(other).area
+                    either += one.union(other).area
+            assert item.agreement[c] == pytest.approx(both / either, rel=1e-9)
+            assert item.fraction[c] == pytest.approx(np.mean(shares), rel=1e-9)
+    assert (found[0].lower <= found[0].agreement).all()
+    assert (found[0].agreement <= found[0].upper).all()
+    assert np.isnan(found[1].lower).all()  # one day has no interval
+
+
+def test_the_table_has_a_row_per_region_period_and_class(tmp_path):
+    found = labellers.agreement(_table(tmp_path), 2, num_resamples=0)
+    labellers.write(found, NAMES, str(tmp_path / "a.csv"))
+    lines = (tmp_path / "a.csv").read_text().splitlines()
+    assert lines[0] == "region,period,num_days,class,fraction,agreement,lower,upper"
+    assert len(lines) == 1 + 2 * 2
+    assert lines[1].startswith("-61 10 -40 24,DJF,2,Fish,0.") and lines[1].endswith(",,")
