@@ -6,7 +6,10 @@ import pytest
 from conftest import REPOSITORY
 
 from clouds_tf import figures
-from clouds_tf.schema import CLASS_NAMES
+from clouds_tf.dataset import CLOUDS
+from clouds_tf.models.unet import Stage
+
+CLASS_NAMES = CLOUDS.class_names
 
 
 def _history(num_epochs):
@@ -26,7 +29,7 @@ def _luminance(color):
 
 @pytest.mark.parametrize("num_epochs", [1, 3])
 def test_curves_show_every_epoch_of_every_class(num_epochs):
-    loss, dice = figures.curves(_history(num_epochs)).axes
+    loss, dice = figures.curves(_history(num_epochs), CLASS_NAMES).axes
     assert len(loss.lines) == 2 and len(dice.lines) == 2 + len(CLASS_NAMES)
     for line in (*loss.lines, *dice.lines):
         assert list(line.get_xdata()) == list(range(1, num_epochs + 1))
@@ -37,7 +40,7 @@ def test_an_overlay_names_the_classes_that_are_there():
     masks = np.zeros((20, 30, 4), np.uint8)
     masks[2:6, 3:9, 1] = 1
     masks[:, :, 3] = 1
-    figure = figures.overlays([image], [masks], ["a.jpg"], num_columns=1)
+    figure = figures.overlays([image], [masks], ["a.jpg"], CLASS_NAMES, num_columns=1)
     (axes,) = figure.axes
     assert [text.get_text() for text in axes.texts] == ["Flower", "Sugar"]
     x, y = axes.texts[0].get_position()
@@ -48,16 +51,13 @@ def test_an_overlay_names_the_classes_that_are_there():
 
 def test_a_grid_has_room_for_all():
     image, mask = np.zeros((8, 12, 3), np.uint8), np.zeros((8, 12, 4), np.uint8)
-    figure = figures.overlays([image] * 4, [mask] * 4, list("abcd"))
+    figure = figures.overlays([image] * 4, [mask] * 4, list("abcd"), CLASS_NAMES)
     assert [axes.get_title() for axes in figure.axes] == ["a", "b", "c", "d", "", ""]
 
 
 def test_a_network_shows_every_map_and_skip():
     def stage(name, height, convolutions=2):
-        return {
-            **{"name": name, "convolutions": convolutions},
-            **{"height": height, "width": 2 * height, "channels": 7},
-        }
+        return Stage(name, convolutions, height, 2 * height, 7)
 
     down = [stage("image", 8, 0), stage("stem", 4, 1), stage("stage1", 2)]
     up = [stage("decoder1", 4), stage("decoder2", 8), stage("head", 8, 1)]
@@ -65,7 +65,7 @@ def test_a_network_shows_every_map_and_skip():
     texts = [text.get_text() for text in axes.texts if text.get_text()]
     assert texts[0] == "image\n8 × 16 × 7"
     assert texts[1] == "stem\n4 × 8 × 7\n1 convolution"
-    assert [text.split("\n")[0] for text in texts] == [d["name"] for d in down + up]
+    assert [text.split("\n")[0] for text in texts] == [stage.name for stage in down + up]
     arrows = [(tuple(text.xyann), tuple(text.xy)) for text in axes.texts if not text.get_text()]
     across = [(start, end) for start, end in arrows if start[1] == end[1]]
     assert len(arrows) == 5 + 1
@@ -73,8 +73,9 @@ def test_a_network_shows_every_map_and_skip():
 
 
 def test_names_can_be_read_on_their_colours():
-    assert set(figures.PALETTE) == set(CLASS_NAMES)
-    for color in figures.PALETTE.values():
+    colors = figures.class_colors(CLASS_NAMES)
+    assert len(set(colors)) == 4
+    for color in colors:
         assert (_luminance(color) + 0.05) / 0.05 >= 7  # contrast with black, WCAG level AAA
 
 
@@ -82,14 +83,15 @@ def test_overlapping_names_stand_apart_and_on_their_masks():
     masks = np.zeros((40, 60, 4), np.uint8)
     masks[5:35, 10:50, 0] = 1
     masks[5:35, 10:50, 1] = 1
-    (axes,) = figures.overlays([np.zeros((40, 60, 3), np.uint8)], [masks], [""], 1).axes
+    image = np.zeros((40, 60, 3), np.uint8)
+    (axes,) = figures.overlays([image], [masks], [""], CLASS_NAMES, 1).axes
     (x, y), (other_x, other_y) = (text.get_position() for text in axes.texts)
     assert abs(x - other_x) >= 15 or abs(y - other_y) >= 5
     assert 10 <= other_x < 50 and 5 <= other_y < 35
 
 
 def test_the_combinations_of_an_upset_are_bars_and_dots():
-    figure = figures.combinations({("Fish", "Sugar"): 7, (): 2}, "title")
+    figure = figures.combinations({("Fish", "Sugar"): 7, (): 2}, CLASS_NAMES, "title")
     above, below = figure.axes
     assert [bar.get_height() for bar in above.patches] == [7, 2]
     dots = [len(points.get_offsets()) for points in below.collections]
@@ -97,7 +99,10 @@ def test_the_combinations_of_an_upset_are_bars_and_dots():
 
 
 def test_a_dark_figure_differs_in_its_paper_only():
-    light, dark = (figures.bars({"Fish": 3, "other": 1}, "t", "x", dark=d) for d in (False, True))
+    light, dark = (
+        figures.bars({"a": 3, "b": 1}, "t", "x", ["#56B4E9", "#8C96A3"], dark=d)
+        for d in (False, True)
+    )
     assert sum(light.get_facecolor()[:3]) > 2.5 > 0.5 > sum(dark.get_facecolor()[:3])
     colors = [[bar.get_facecolor() for bar in figure.axes[0].patches] for figure in (light, dark)]
     assert colors[0] == colors[1]
@@ -105,7 +110,7 @@ def test_a_dark_figure_differs_in_its_paper_only():
 
 def test_a_picture_is_written(tmp_path):
     path = tmp_path / "new" / "curves.png"
-    figures.save(figures.curves(_history(2)), str(path))
+    figures.save(figures.curves(_history(2), CLASS_NAMES), str(path))
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
@@ -116,14 +121,38 @@ sys.modules["matplotlib"] = None
 from clouds_tf import figures
 assert not figures.AVAILABLE
 try:
-    figures.curves([])
-except ImportError as error:
+    figures.curves([], ())
+except ValueError as error:
     print(error)
 """
     found = subprocess.run(
         [sys.executable, "-c", code], cwd=REPOSITORY, capture_output=True, text=True, check=True
     )
-    assert found.stdout.strip() == "pictures need matplotlib: pip install clouds_tf[plots]"
+    assert found.stdout.strip() == (
+        "a picture needs the package matplotlib: in the folder of clouds_tf, run "
+        "pip install -e '.[plots]'"
+    )
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 9])
+def test_charts_of_any_number_of_classes(num_classes):
+    names = [f"class {i}" for i in range(num_classes)]
+    numbers = {name: np.arange(1.0, 5) for name in names}
+    share = dict.fromkeys(names, 0.5)
+    square = np.full((num_classes, num_classes), 0.5)
+    image, mask = np.zeros((8, 12, 3), np.uint8), np.ones((8, 12, num_classes), np.uint8)
+    drawn = [
+        figures.combinations({tuple(names): 3, (): 1}, names, "t"),
+        figures.shares(share, share, ("a", "b")),
+        figures.matrix(square, names, "t", "{:.1f}", (0, 1)),
+        figures.distributions(numbers, np.arange(6), "t", "x"),
+        figures.average_masks(np.ones((num_classes, 4, 6)), names, (8, 12), "t"),
+        figures.box_sizes(numbers, numbers, (8, 12), "t"),
+        figures.overlays([image], [mask], ["a"], names),
+    ]
+    assert all(figures.pixels(figure).std() > 0 for figure in drawn)
+    maps = [axes for axes in drawn[4].axes if axes.get_title("left")]
+    assert [axes.get_title("left") for axes in maps] == names
 
 
 def test_the_best_place_of_a_map_is_marked():

@@ -9,7 +9,7 @@ import numpy as np
 from absl import flags
 
 from clouds_tf import figures
-from clouds_tf.data import augmentation, input_pipeline
+from clouds_tf.data import augmentation, input_pipeline, records_info
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
@@ -20,7 +20,7 @@ flags.DEFINE_integer("num_columns", 3, "How often each one is shown.", lower_bou
 
 
 def main():
-    size = FLAGS.image_size
+    size, dataset = FLAGS.image_size, records_info.read_info(FLAGS.records_dir).dataset
     images, masks = next(
         iter(input_pipeline.validation_batches(FLAGS.records_dir, [0], size, 2, mask_size=size))
     )
@@ -55,7 +55,7 @@ def main():
         for name, step in steps.items()
         for column in range(FLAGS.num_columns)
     ]
-    figure = figures.overlays(*zip(*shown), FLAGS.num_columns)
+    figure = figures.overlays(*zip(*shown), dataset.class_names, FLAGS.num_columns)
     figures.save(figure, FLAGS.output)
     print(f"Wrote {len(steps)} augmentations to {FLAGS.output}")
 

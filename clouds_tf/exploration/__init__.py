@@ -1,1 +1,1 @@
-"""A look at the data before training: numbers, findings, and the report that shows them."""
+"""Explores a data folder before training: measurements, findings, and a report that shows them."""

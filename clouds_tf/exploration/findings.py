@@ -1,33 +1,33 @@
-"""What stands out: near-duplicates, images unlike the others, and masks worth a look."""
+"""Finds near-duplicates, unusual images, and masks that are tiny or in the black gap."""
+
+from __future__ import annotations
 
 import numpy as np
 import pandas as pd
 
-from clouds_tf.schema import NUM_CLASSES
-
-NEAR_DUPLICATE = 0.95  # correlation of thumbnails from which two images pass for one
-TINY = 0.01  # share of the image below which a mask is tiny
-ON_BLACK = 0.01  # share of a mask in the gap from which it is worth a look
-UNLIKE = 5.0  # how far an image lies from the others, as `unlike_others` counts
+NEAR_DUPLICATE = 0.95  # images with this correlation of thumbnails, or more, are near-duplicates
+TINY = 0.01  # masks of less than this share of the image are tiny
+ON_BLACK = 0.01  # masks with this share of their area in the gap, or more, are reported
+UNLIKE = 5.0  # images at this distance from the median, or more, are unusual; see `unlike_others`
 IMAGE_MEASURES = ("brightness", "contrast", "blueness", "gap", "glint")
 
-_BLOCK = 1024  # bounds the memory of comparing all images with all
+_BLOCK = 1024  # images compared with all others at a time, which bounds the memory
 
 
-def closest_pairs(thumbnails, count):
+def closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, float]]:
     """Finds the pairs of images whose thumbnails correlate most.
 
     Args:
         thumbnails: [N, h, w], grey.
-        count: how many pairs.
+        count: number of pairs.
 
     Returns:
-        A list of at most count (i, j, correlation) with i < j, the closest first.
+        At most count tuples (i, j, correlation) with i < j, the closest first.
     """
     vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
-    pairs = []
+    pairs: list[tuple[int, int, float]] = []
     for start in range(0, len(vectors), _BLOCK):
         block = vectors[start : start + _BLOCK] @ vectors.T
         block[np.arange(len(vectors)) <= start + np.arange(len(block))[:, np.newaxis]] = -np.inf
@@ -41,22 +41,22 @@ def closest_pairs(thumbnails, count):
     return sorted(pairs, key=lambda pair: -pair[2])[:count]
 
 
-def per_image(rows):
-    """The rows of `measure`, reduced to one for each image."""
-    return rows.iloc[::NUM_CLASSES].reset_index(drop=True)
+def per_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Reduces the rows of `measure` to one for each image."""
+    return rows.drop_duplicates("filename").reset_index(drop=True)
 
 
-def unlike_others(images):
-    """Says by which measure each image differs most from the others, and by how much.
+def unlike_others(images: pd.DataFrame) -> pd.DataFrame:
+    """Finds the measure by which each image differs most from the others, and its distance.
 
-    The distance is that from the median, in half the widths that hold the middle 68 % of images:
-    standard deviations, if the measure were normally distributed.
+    Distances are measured from the median, in units of half the range that holds the middle 68 % of
+    the images: a standard deviation, if the measure is normally distributed.
 
     Args:
-        images: a DataFrame of `per_image`.
+        images: a row per image, from `per_image`.
 
     Returns:
-        A DataFrame with filename, measure, value, median and distance, the farthest first.
+        A row per image with filename, measure, value, median and distance, the farthest first.
     """
     values = images[list(IMAGE_MEASURES)]
     median = values.median()
@@ -76,11 +76,11 @@ def unlike_others(images):
     return found.sort_values("distance", key=np.abs, ascending=False, ignore_index=True)
 
 
-def tiny_masks(rows):
-    """The rows whose masks cover less than TINY of the image, the smallest first."""
+def tiny_masks(rows: pd.DataFrame) -> pd.DataFrame:
+    """Selects rows whose masks cover less than TINY of the image, the smallest first."""
     return rows[(rows["area"] > 0) & (rows["fraction"] < TINY)].sort_values("area")
 
 
-def masks_on_black(rows):
-    """The rows of whose masks ON_BLACK or more lies in the gap, the most first."""
+def masks_on_black(rows: pd.DataFrame) -> pd.DataFrame:
+    """Selects rows whose masks have ON_BLACK or more of their area in the gap, the most first."""
     return rows[rows["on_black"] >= ON_BLACK].sort_values("on_black", ascending=False)

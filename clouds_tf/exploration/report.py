@@ -1,141 +1,156 @@
-"""The report on a folder of data: report.html, figures/, statistics.json and rows.csv."""
+"""The report on a data folder: report.html, figures/, statistics.json and rows.csv."""
 
+from __future__ import annotations
+
+import dataclasses
 import functools
 import json
 import os
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
+import pandas as pd
 import tensorflow as tf
 
 from clouds_tf import figures, files, rle
-from clouds_tf.data import annotations
+from clouds_tf.data.annotations import read_csv
+from clouds_tf.data.geometry import to_column_major
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.dataset import TEST_IMAGES, TRAIN_CSV, TRAIN_IMAGES, Dataset
 from clouds_tf.exploration import page, sections
-from clouds_tf.exploration.statistics import measure
+from clouds_tf.exploration.statistics import Statistics, measure
 from clouds_tf.exploration.summary import summarize
-from clouds_tf.schema import (
-    CLASS_NAMES,
-    IMAGE_SIZE,
-    SUBMISSION_SIZE,
-    TEST_IMAGES,
-    TRAIN_CSV,
-    TRAIN_IMAGES,
-)
 
 
 def write_report(
-    data_dir, output_dir, max_images=None, mask_size=IMAGE_SIZE, seed=0, progress=None
-):
+    data_dir: str,
+    output_dir: str,
+    dataset: Dataset,
+    *,
+    max_images: int | None = None,
+    seed: int = 0,
+    progress: Callable[[int, int], None] | None = None,
+) -> dict[str, Any]:
     """Explores a folder in the layout of the competition.
 
     Args:
-        data_dir: a folder with train.csv and train_images/, and perhaps test_images/.
-        output_dir: gets rows.csv, statistics.json, figures/*.png and, last, report.html.
-        max_images: how many training images to look at, drawn at random; None takes all.
-        mask_size: (height, width) of the masks that the RLE encodes.
-        seed: of that draw and of the examples that are shown.
-        progress: wraps the iterable of batches and is told their number, such as tqdm.
+        data_dir: folder with train.csv and train_images/, and perhaps test_images/.
+        output_dir: folder for rows.csv, statistics.json, figures/*.png and, last, report.html.
+        dataset: the Dataset of the folder.
+        max_images: number of training images to measure, drawn at random; None takes all.
+        seed: seed of that draw and of the examples.
+        progress: called with (images done, images in all).
 
     Returns:
         The content of statistics.json.
 
     Raises:
-        FileNotFoundError: the CSV or the folder of the training images is not there.
-        ValueError: the CSV is faulty, or no image can be read.
+        FileNotFoundError: the CSV or the folder of the training images is missing.
+        ValueError: matplotlib is not installed, nothing can be written to output_dir, the CSV is
+            faulty, or no image can be read.
     """
+    files.require("matplotlib", "plots", "explore")
     images_dir = os.path.join(data_dir, TRAIN_IMAGES)
-    table = annotations.read_csv(os.path.join(data_dir, TRAIN_CSV), CLOUDS, mask_size)
+    table = read_csv(os.path.join(data_dir, TRAIN_CSV), dataset)
     if not tf.io.gfile.isdir(images_dir):
         raise FileNotFoundError(f"{images_dir}: no such folder")
+    if max_images is not None and max_images < 1:
+        raise ValueError(f"max_images: got {max_images}, expected at least 1")
+    files.check_output(os.path.join(output_dir, "report.html"))
     num_listed = len(table)
     problems = _find_unlisted(images_dir, table["filename"])
     rng = np.random.default_rng(seed)
     if max_images and max_images < num_listed:
         chosen = np.sort(rng.choice(num_listed, max_images, replace=False))
         table = table.iloc[chosen].reset_index(drop=True)
-    statistics = measure(
-        table, images_dir, mask_size, **({"progress": progress} if progress else {})
-    )
+    statistics = measure(table, images_dir, dataset, progress)
     summary = {
         "num_train_images": num_listed,
         "num_test_images": _count_files(os.path.join(data_dir, TEST_IMAGES)),
-        **summarize(statistics),
+        **summarize(statistics, dataset.class_names),
     }
-    sizes = summary["image_sizes"]
-    if len(sizes) > 1:
-        found = ", ".join(f"{count} of {size}" for size, count in sizes.items())
-        problems.append(f"{images_dir}: images of {len(sizes)} sizes: {found}")
+    problems += _compare_sizes(images_dir, summary["image_sizes"])
     summary["problems"] = problems + statistics.problems
-
-    data = sections.Data(
-        table=table.set_index("filename"),
-        statistics=statistics,
-        summary=summary,
-        load=functools.partial(_load, images_dir, table.set_index("filename"), mask_size),
-        mask_size=mask_size,
-    )
-    with files.written_whole(os.path.join(output_dir, "rows.csv")) as temporary:
-        statistics.rows.to_csv(temporary, index=False, float_format="%.6g")
-    text = json.dumps(summary, indent=1) + "\n"
-    files.write_text(os.path.join(output_dir, "statistics.json"), text)
-    html = _write_page(data, rng, data_dir, os.path.join(output_dir, "figures"))
+    by_name = table.set_index("filename")
+    load = functools.partial(_load, images_dir, by_name, dataset)
+    data = sections.Explored(dataset, by_name, statistics, summary, load)
+    _write_numbers(statistics, summary, output_dir)
+    html = _draw_page(data, rng, data_dir, os.path.join(output_dir, "figures"))
     files.write_text(os.path.join(output_dir, "report.html"), html)
     return summary
 
 
-def _find_unlisted(images_dir, filenames):
+def _find_unlisted(images_dir: str, filenames: Iterable[str]) -> list[str]:
     unlisted = sorted(set(_list_files(images_dir)) - set(filenames))
     if not unlisted:
         return []
     return [f"{images_dir}: {len(unlisted)} images without rows in the CSV, such as {unlisted[0]}"]
 
 
-def _list_files(folder):
+def _list_files(folder: str) -> list[str]:
     return [name for name in tf.io.gfile.listdir(folder) if not name.startswith(".")]
 
 
-def _count_files(folder):
+def _count_files(folder: str) -> int:
     return len(_list_files(folder)) if tf.io.gfile.isdir(folder) else 0
 
 
-def _load(images_dir, table, mask_size, filename):
-    """An image and its masks at SUBMISSION_SIZE."""
+def _compare_sizes(images_dir: str, sizes: dict[str, int]) -> list[str]:
+    if len(sizes) < 2:
+        return []
+    found = ", ".join(f"{count} of {size}" for size, count in sizes.items())
+    return [f"{images_dir}: images of {len(sizes)} sizes: {found}"]
+
+
+def _load(
+    images_dir: str, table: pd.DataFrame, dataset: Dataset, filename: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Loads an image and its masks at the submission size."""
+    size = dataset.submission_size
     encoded = tf.io.read_file(os.path.join(images_dir, filename))
-    strings = table.loc[filename, list(CLASS_NAMES)].tolist()
-    masks = rle.decode(strings, mask_size, SUBMISSION_SIZE)
-    return decode_image(encoded, SUBMISSION_SIZE).numpy(), tf.transpose(masks, [1, 2, 0]).numpy()
+    strings = to_column_major(table.loc[filename, list(dataset.class_names)].tolist(), dataset)
+    masks = rle.decode(strings, dataset.mask_size, size)
+    return decode_image(encoded, size).numpy(), tf.transpose(masks, [1, 2, 0]).numpy()
 
 
-def _write_page(data, rng, data_dir, figures_dir):
-    summary = data.summary
-    contents = {
-        "The folder": sections.folder(data),
-        "Labels": sections.labels(data),
-        "Examples": sections.examples(data, rng),
-        "Masks": sections.masks(data),
-        "Images": sections.images(data),
-        "Worth a look": sections.worth_a_look(data),
-        "Problems": sections.problems(data),
-    }
-    drawn = {
-        name: (above, [_draw(card, figures_dir) for card in cards])
-        for name, (above, cards) in contents.items()
-    }
-    lead = page.paragraph(
-        f"{summary['num_images']:,} of {summary['num_train_images']:,} training images of "
-        f"{os.path.basename(os.path.abspath(data_dir))}, with {summary['num_masks']:,} masks. "
-        "Every number and sentence below was computed from them.",
-        "soft",
+def _write_numbers(statistics: Statistics, summary: dict[str, Any], output_dir: str) -> None:
+    with files.written_whole(os.path.join(output_dir, "rows.csv")) as temporary:
+        statistics.rows.to_csv(temporary, index=False, float_format="%.6g")
+    text = json.dumps(summary, indent=1) + "\n"
+    files.write_text(os.path.join(output_dir, "statistics.json"), text)
+
+
+def _draw_page(
+    data: sections.Explored, rng: np.random.Generator, data_dir: str, figures_dir: str
+) -> str:
+    """Draws all pictures and renders the page."""
+    contents = [
+        sections.folder(data),
+        sections.labels(data),
+        sections.examples(data, rng),
+        sections.masks(data),
+        sections.images(data),
+        sections.suspects(data),
+        sections.problems(data),
+    ]
+    drawn = [
+        dataclasses.replace(section, cards=[_draw(card, figures_dir) for card in section.cards])
+        for section in contents
+    ]
+    summary, name = data.summary, os.path.basename(os.path.abspath(data_dir))
+    lead = (
+        f"{summary['num_images']:,} of {summary['num_train_images']:,} training images of {name}, "
+        f"with {summary['num_masks']:,} masks. All numbers and sentences are computed from them."
     )
-    return page.page("Clouds, before training", lead, drawn)
+    return page.render(f"{name}, before training", lead, drawn)
 
 
-def _draw(card, figures_dir):
-    """A card as HTML; a picture also goes to figures/."""
-    if isinstance(card, str):
+def _draw(card: page.Card, figures_dir: str) -> page.Card:
+    """Draws a picture, light and dark, and saves it as PNG; other cards stay as they are."""
+    if not isinstance(card, page.Picture):
         return card
     light = card.draw()
     figures.save(light, os.path.join(figures_dir, f"{card.name}.png"))
-    shown = figures.encode(light), figures.encode(card.draw(dark=True))
-    return page.figure(*shown, card.alt, card.sentence)
+    dark = card.draw(dark=True)
+    return page.Figure(figures.encode(light), figures.encode(dark), card.alt, card.sentence)

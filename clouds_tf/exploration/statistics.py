@@ -1,70 +1,83 @@
-"""Numbers of every image and mask, counted on runs and reduced images in tf.data.
+"""Measures every image and mask, on runs and on reduced images, in tf.data.
 
-No mask is drawn at its full size: areas, boxes and components are counted on runs, and where a mask
-lies in its image is asked on a grid of GRID cells.
+No mask is drawn at its full size: areas, boxes and components are counted on runs, and positions in
+the image on a grid of GRID cells.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import os
-from typing import NamedTuple
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
 from clouds_tf import rle
+from clouds_tf.data.geometry import to_column_major
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE, NUM_CLASSES
+from clouds_tf.dataset import Dataset
+from clouds_tf.inference.postprocessing import black_gap
 
-GRID = (70, 105)  # cells in which masks and gap are laid over each other
-THUMBNAIL = (14, 21)  # grey pictures by which images are compared
-_DECODED = (140, 210)  # images are looked at in this size, twice GRID
+GRID = (70, 105)  # cells in which masks and the black gap are compared
+THUMBNAIL = (14, 21)  # size of the grey thumbnails by which images are compared
+_DECODED = (140, 210)  # size at which images are measured, twice GRID
 
-# The gap is black but for JPEG noise, up to 8 when reduced. Cells on its rim are partly sea and
-# count from about half on; other cells as dark as these are sea.
-_BLACK, _RIM = 8, 20
-# Sun glint: where even the darkest cell nearby is grey and as bright as no clear sea is. Brighter
-# than that are thick clouds.
+# A pixel beside the gap is a mixture of gap and sea. It counts as gap if it is no brighter than
+# this, which is about half of the darkest sea.
+_RIM = 20
+# Sun glint: even the darkest cell nearby is grey, and brighter than any clear sea. Still brighter
+# cells are thick clouds.
 _GLINT_RANGE = (50, 140)
-_GLINT_GREY = 12  # most by which red may differ from blue and from green
+_GLINT_GREY = 12  # largest difference of red from blue and from green
 _GLINT_WINDOW = 7  # cells; wider than the gaps between small clouds
 
 _BATCH_SIZE = 16
 _BOX_COLUMNS = ["top", "left", "bottom", "right"]
 
 
-class Statistics(NamedTuple):
-    """What `measure` finds in N readable images.
+@dataclasses.dataclass(frozen=True)
+class Statistics:
+    """Measurements of N readable images with C classes.
 
     Attributes:
-        rows: a DataFrame, a row per image and class in the order of the CSV; see `measure`.
-        components: a DataFrame with filename, class and area (pixels of the mask's geometry), a row
-            per connected component (8 neighbours).
-        average_masks: float32 [4, *GRID], the share of images in which a cell is covered.
+        rows: a row per image and class, in the order of the CSV; see `measure`.
+        components: a row per connected component (8 neighbours), with filename, class and area in
+            pixels at the mask size.
+        average_masks: float32 [C, *GRID], share of images in which a cell is covered, 0 to 1.
         thumbnails: uint8 [N, *THUMBNAIL], grey, the gap filled with the mean.
-        problems: a list of sentences, each naming a file that could not be used.
+        problems: sentences, each naming a file that could not be used.
     """
 
     rows: pd.DataFrame
     components: pd.DataFrame
     average_masks: np.ndarray
     thumbnails: np.ndarray
-    problems: list
+    problems: list[str]
+
+    def __repr__(self) -> str:
+        return (
+            f"Statistics({len(self.thumbnails)} images, {len(self.rows)} rows, "
+            f"{len(self.components)} components, {len(self.problems)} problems)"
+        )
 
 
-def boxes(runs, height):
+def boxes(runs: tf.RaggedTensor, height: Any) -> tf.Tensor:
     """Finds the bounding boxes of masks.
 
     Args:
-        runs: int64 RaggedTensor [N, R, 2], as `rle.parse` gives it.
-        height: of the masks, int or int tensor.
+        runs: int64 RaggedTensor [N, R, 2], as `rle.parse` returns it.
+        height: height of the masks, int or int tensor.
 
     Returns:
-        int64 [N, 4]: top, left, bottom, right; the last two are behind the box. Zeros where a mask
-        is empty.
+        int64 [N, 4]: top, left, bottom, right; bottom and right are exclusive. Zeros for empty
+        masks.
     """
     count, row, height = runs.nrows(), runs.value_rowids(), tf.cast(height, tf.int64)
     first, last = runs.values[:, 0], runs.values[:, 0] + runs.values[:, 1] - 1
-    # A run that goes on in the next column touches both the bottom and the top.
+    # A run that continues in the next column touches both the bottom and the top.
     crosses = first // height != last // height
     top = tf.where(crosses, tf.zeros_like(first), first % height)
     bottom = tf.where(crosses, height - 1, last % height)
@@ -74,28 +87,27 @@ def boxes(runs, height):
     return tf.where(is_empty, tf.zeros_like(least[:, :1]), tf.concat([least, most + 1], 1))
 
 
-# Traced once, also where `measure` is called several times.
-@tf.function
-def describe_image(encoded):
+def describe_image(encoded: Any, gap_brightness: int | None) -> dict[str, tf.Tensor]:
     """Measures one image, decoded at a reduced scale.
 
     Args:
-        encoded: the bytes of a JPEG, string [].
+        encoded: bytes of a JPEG, string [].
+        gap_brightness: highest value of a channel in the black gap, see `Dataset`; None if the
+            images have no gap.
 
     Returns:
         A dict: size int32 [2]; brightness and contrast (mean and standard deviation, 0 to 255) and
-        blueness (mean blue less red) of what is not gap; gap and glint, shares of the image, 0 to
-        1, all float32 []; black bool [*GRID], the cells wholly in the gap; thumbnail uint8
+        blueness (mean of blue minus red) outside the gap; gap and glint, shares of the image, 0 to
+        1, all float32 []; black bool [*GRID], the cells entirely in the gap; thumbnail uint8
         [*THUMBNAIL].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not a whole JPEG.
+        tf.errors.InvalidArgumentError: the bytes are not a complete JPEG.
     """
-    image = tf.cast(decode_image(encoded, _DECODED), tf.float32)
-    brightest = tf.reduce_max(image, axis=2, keepdims=True)
-    near = -tf.nn.max_pool2d(-brightest[tf.newaxis], 3, 1, "SAME")[0]
-    is_gap = tf.reduce_all((near <= _BLACK) & (brightest <= _RIM), axis=2)
-    seen = tf.cast(~is_gap, tf.float32)
+    pixels = decode_image(encoded, _DECODED)
+    image = tf.cast(pixels, tf.float32)
+    seen = tf.cast(~_in_gap(pixels, gap_brightness), tf.float32)
+    is_gap = seen == 0
     num_seen = tf.maximum(tf.reduce_sum(seen), 1)
     grey = tf.reduce_mean(image, axis=2)
     brightness = tf.reduce_sum(grey * seen) / num_seen
@@ -115,15 +127,24 @@ def describe_image(encoded):
     }
 
 
-def _glint(image, seen):
-    """The share of an image that is sun glint: the sea between the clouds is bright and grey."""
+def _in_gap(pixels: tf.Tensor, gap_brightness: int | None) -> tf.Tensor:
+    """Which pixels of an image uint8 [h, w, 3] are in the black gap or on its rim: bool [h, w]."""
+    if gap_brightness is None:
+        return tf.zeros(tf.shape(pixels)[:2], tf.bool)
+    black = tf.cast(black_gap(pixels[tf.newaxis], _DECODED, gap_brightness), tf.float32)
+    near = tf.nn.max_pool2d(black[..., tf.newaxis], 3, 1, "SAME")[0, ..., 0] > 0
+    return near & (tf.reduce_max(pixels, axis=2) <= _RIM)
+
+
+def _glint(image: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
+    """Share of an image with sun glint, where the sea between the clouds is bright and grey."""
     seen = seen[..., tf.newaxis]
-    # Beside the gap a cell is half black; it must not pass for dark sea.
+    # A cell beside the gap is half black and would pass for dark sea.
     inside = -tf.nn.max_pool2d(-seen[tf.newaxis], 3, 1, "SAME")
     cells = tf.where(inside > 0, image[tf.newaxis], 255.0)
     cells = -tf.nn.max_pool2d(-cells, 2, 2, "VALID")
     darkest = -tf.nn.max_pool2d(-cells, _GLINT_WINDOW, 1, "SAME")
-    # Opening: back to the width that it had before the darkest cell spread.
+    # Morphological opening: undoes the spreading of the darkest cells.
     sea = tf.nn.max_pool2d(darkest, _GLINT_WINDOW, 1, "SAME")[0]
     red = sea[..., :1]
     low, high = _GLINT_RANGE
@@ -131,20 +152,21 @@ def _glint(image, seen):
     return tf.reduce_mean(tf.cast(tf.reduce_all(is_glint, axis=2), tf.float32))
 
 
-@tf.function
-def describe_masks(encoded, size, black):
+def describe_masks(
+    encoded: tf.Tensor, size: tuple[int, int], black: tf.Tensor
+) -> dict[str, Any]:
     """Measures the masks of images on their runs.
 
     Args:
-        encoded: string [B, 4], run-length encodings.
-        size: (height, width) of the masks, ints.
-        black: bool [B, *GRID], the cells in the gap, as `describe_image` gives them.
+        encoded: string [B, C], column-major run-length encodings.
+        size: (height, width) of the masks.
+        black: bool [B, *GRID], the cells in the gap, as `describe_image` returns them.
 
     Returns:
-        A dict: component_areas int64 RaggedTensor [B, 4, C]; runs, characters int [B, 4]; box
-        int64 [B, 4, 4] as `boxes` gives it; on_black float32 [B, 4], the share of the mask on black
-        cells; touches_gap bool [B, 4], whether it reaches a black cell or one beside it; covered
-        float32 [4, *GRID], the sum of the coverage of the masks.
+        A dict: component_areas int64 RaggedTensor [B, C, K]; runs int64 [B, C]; box int64
+        [B, C, 4], as `boxes` returns it; on_black float32 [B, C], share of the mask on black
+        cells; touches_gap bool [B, C], whether it reaches a black cell or a neighbour of one;
+        covered float32 [C, *GRID], sum of the coverage of the masks.
 
     Raises:
         tf.errors.InvalidArgumentError: as `rle.parse` does.
@@ -158,99 +180,129 @@ def describe_masks(encoded, size, black):
     return {
         "component_areas": rle.component_areas(encoded, size),
         "runs": tf.reshape(runs.row_lengths(), tf.shape(encoded)),
-        "characters": tf.strings.length(encoded),
-        "box": tf.reshape(boxes(runs, size[0]), [-1, NUM_CLASSES, 4]),
+        "box": tf.reshape(boxes(runs, size[0]), [-1, encoded.shape[1], 4]),
         "on_black": tf.math.divide_no_nan(tf.reduce_sum(cover * black, axis=[2, 3]), total),
         "touches_gap": tf.reduce_any(cover * near > 0, axis=[2, 3]),
         "covered": tf.reduce_sum(cover, axis=0),
     }
 
 
-def _load(index, path):
-    return {"index": index, **describe_image(tf.io.read_file(path))}
-
-
-def _find_problem(path):
+def _find_problem(path: str) -> str:
     """Says why an image could not be measured."""
     try:
-        _load(0, path)
+        decode_image(tf.io.read_file(path), _DECODED)
     except tf.errors.NotFoundError:
         return f"{path}: no such image, but the CSV has rows for it"
     except tf.errors.InvalidArgumentError:
         return f"{path}: not a whole, readable JPEG"
-    return f"{path}: could not be read at the first try"
+    return f"{path}: could not be read at the first attempt"
 
 
-def measure(table, images_dir, mask_size=IMAGE_SIZE, progress=lambda batches, total: batches):
+def measure(
+    table: pd.DataFrame,
+    images_dir: str,
+    dataset: Dataset,
+    progress: Callable[[int, int], None] | None = None,
+) -> Statistics:
     """Measures images and masks.
 
-    Images that are missing or not readable are left out and named in the problems.
+    Images that are missing or unreadable are left out and named in the problems.
 
     Args:
-        table: a DataFrame of `annotations.read_csv`, a row per image.
-        images_dir: the folder of the images.
-        mask_size: (height, width) of the masks that the RLE encodes.
-        progress: wraps the iterable of batches, and is told their number, such as tqdm.
+        table: a row per image, from `annotations.read_csv`.
+        images_dir: folder of the images.
+        dataset: the Dataset of the table.
+        progress: called with (images done, images in all) after every batch.
 
     Returns:
         Statistics of the N readable images. The columns of rows are filename and class; of the
-        mask: area (pixels), fraction (of the mask's geometry), runs, characters, components,
-        smallest_component and largest_component (pixels), top, left, bottom, right, on_black,
-        touches_gap; of the image: height, width, brightness, contrast, blueness, gap, glint.
+        mask: area (pixels), fraction (share of the mask size), runs (down the columns), characters
+        (of the RLE in the CSV), components, smallest_component and largest_component (pixels), top,
+        left, bottom, right, on_black, touches_gap; of the image: height, width, brightness,
+        contrast, blueness, gap, glint.
 
     Raises:
         ValueError: none of the images can be read.
         tf.errors.InvalidArgumentError: as `rle.parse` does.
     """
     paths = [os.path.join(images_dir, filename) for filename in table["filename"]]
-    encoded = tf.constant(table[list(CLASS_NAMES)].to_numpy(dtype=object).tolist(), tf.string)
-
-    def add_masks(images):
-        rles = tf.gather(encoded, images["index"])
-        return {**images, **describe_masks(rles, mask_size, images["black"])}
-
-    images = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), paths))
-    images = images.map(_load, tf.data.AUTOTUNE).ignore_errors()
-    batches = images.batch(_BATCH_SIZE).map(add_masks, tf.data.AUTOTUNE).prefetch(1)
-    batches = list(_without_pixels(progress(batches, total=-(-len(paths) // _BATCH_SIZE))))
+    batches = []
+    for batch in _measured_batches(table, paths, dataset):
+        batches.append(_without_pixels(batch))
+        if progress:
+            progress(min(int(batches[-1]["index"][-1]) + 1, len(paths)), len(paths))
     if not batches:
         raise ValueError(f"none of {len(paths)} images can be read; {_find_problem(paths[0])}")
+    if progress:
+        progress(len(paths), len(paths))
+    return _gather(batches, table, paths, dataset)
 
+
+def _measured_batches(
+    table: pd.DataFrame, paths: list[str], dataset: Dataset
+) -> Iterable[dict[str, Any]]:
+    """Batches of what `describe_image` and `describe_masks` return, without unreadable images."""
+    names = list(dataset.class_names)
+    encoded = tf.constant(table[names].to_numpy(dtype=object).tolist(), tf.string)
+    size = dataset.mask_size
+
+    def describe(index: tf.Tensor, path: tf.Tensor) -> dict[str, tf.Tensor]:
+        found = describe_image(tf.io.read_file(path), dataset.gap_brightness)
+        return {"index": index, **found}
+
+    def add_masks(images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+        strings = tf.reshape(tf.gather(encoded, images["index"]), [-1, len(names)])
+        found = describe_masks(to_column_major(strings, dataset), size, images["black"])
+        return {**images, **found, "characters": tf.strings.length(strings)}
+
+    images = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), paths))
+    images = images.map(describe, tf.data.AUTOTUNE).ignore_errors()
+    return images.batch(_BATCH_SIZE).map(add_masks, tf.data.AUTOTUNE).prefetch(1)
+
+
+def _without_pixels(batch: dict[str, Any]) -> dict[str, np.ndarray]:
+    """A batch as arrays, one row per image or, flat, per mask or component."""
+    areas = batch.pop("component_areas")
+    del batch["black"]
+    arrays = {key: value.numpy() for key, value in batch.items()}
+    arrays["components"] = areas.values.row_lengths().numpy()
+    return {**arrays, "component_areas": areas.flat_values.numpy()}
+
+
+def _gather(
+    batches: list[dict[str, np.ndarray]], table: pd.DataFrame, paths: list[str], dataset: Dataset
+) -> Statistics:
+    """Puts the batches together as Statistics."""
     found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     unread = np.setdiff1d(np.arange(len(paths)), found["index"])
+    covered = found["covered"].reshape(-1, dataset.num_classes, *GRID).sum(0)
     per_mask = pd.MultiIndex.from_product(
-        [table["filename"].to_numpy()[found["index"]], CLASS_NAMES], names=["filename", "class"]
+        [table["filename"].to_numpy()[found["index"]], dataset.class_names],
+        names=["filename", "class"],
     )
     components = pd.DataFrame(
         {"area": found["component_areas"]}, per_mask.repeat(found["components"])
     ).reset_index()
     return Statistics(
-        rows=_make_rows(found, per_mask, mask_size),
+        rows=_make_rows(found, per_mask, dataset.mask_size),
         components=components,
-        average_masks=found["covered"].reshape(-1, NUM_CLASSES, *GRID).sum(0) / len(found["index"]),
+        average_masks=covered / len(found["index"]),
         thumbnails=found["thumbnail"],
         problems=[_find_problem(paths[i]) for i in unread],
     )
 
 
-def _without_pixels(batches):
-    """Batches as dicts of arrays, one row per image or, flat, per mask or component."""
-    for batch in batches:
-        areas = batch.pop("component_areas")
-        del batch["black"]
-        batch = {key: value.numpy() for key, value in batch.items()}
-        batch["components"] = areas.values.row_lengths().numpy()
-        yield {**batch, "component_areas": areas.flat_values.numpy()}
-
-
-def _make_rows(found, per_mask, mask_size):
+def _make_rows(
+    found: dict[str, np.ndarray], per_mask: pd.MultiIndex, mask_size: tuple[int, int]
+) -> pd.DataFrame:
+    """A row per image and class, of flat arrays."""
     count = found["components"]
     first = np.cumsum(count) - count
     present = count > 0
     starts = first[present]
     areas = found["component_areas"]
 
-    def per_component(reduce):
+    def per_component(reduce: np.ufunc) -> np.ndarray:
         values = np.zeros(len(count), np.int64)
         values[present] = reduce.reduceat(areas, starts) if len(starts) else 0
         return values
@@ -272,7 +324,8 @@ def _make_rows(found, per_mask, mask_size):
         rows[column] = pd.Series(box[:, i], per_mask).where(present).astype("Int64")
     for key in ("on_black", "touches_gap"):
         rows[key] = found[key].ravel()
-    rows["height"], rows["width"] = found["size"].repeat(NUM_CLASSES, axis=0).T
+    num_classes = len(count) // len(found["size"])
+    rows["height"], rows["width"] = found["size"].repeat(num_classes, axis=0).T
     for key in ("brightness", "contrast", "blueness", "gap", "glint"):
-        rows[key] = found[key].repeat(NUM_CLASSES)
+        rows[key] = found[key].repeat(num_classes)
     return rows.reset_index()

@@ -23,11 +23,11 @@ from clouds_tf.figures.evaluation import (
 )
 from clouds_tf.figures.images import overlay, overlays
 from clouds_tf.figures.network import network
-from clouds_tf.figures.style import AVAILABLE, PALETTE, encode, pixels, save
+from clouds_tf.figures.style import AVAILABLE, class_colors, encode, pixels, save
 
 __all__ = [
     "AVAILABLE",
-    "PALETTE",
+    "class_colors",
     "average_masks",
     "bars",
     "box_sizes",

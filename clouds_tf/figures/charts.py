@@ -1,18 +1,24 @@
-"""Charts: what numbers look like."""
+"""Charts of training, labels, masks and images."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
-from clouds_tf.figures.style import NEUTRAL, PALETTE, WIDTH, headline, ink, new_figure, styled
-from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES
+from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, headline, ink, new_figure, styled
 
 
 @styled
-def curves(history):
+def curves(history: Sequence[Mapping[str, float]], class_names: Sequence[str]) -> Any:
     """Draws loss and Dice over epochs.
 
     Args:
-        history: a list of dicts, one per epoch, with epoch, loss, val_loss, dice, val_dice and
+        history: one mapping per epoch, with epoch, loss, val_loss, dice, val_dice and
             val_dice_<class>.
+        class_names: names of the classes.
 
     Returns:
         A matplotlib Figure.
@@ -21,15 +27,15 @@ def curves(history):
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
 
-    def line(axes, key, label, **style):
+    def line(axes: Any, key: str, label: str, **style: Any) -> None:
         axes.plot(epochs, [row[key] for row in history], marker=".", label=label, **style)
 
     line(left, "loss", "training", color=NEUTRAL)
     line(left, "val_loss", "held out", color=ink())
     line(right, "dice", "training", color=NEUTRAL)
     line(right, "val_dice", "held out", color=ink())
-    for name in CLASS_NAMES:
-        line(right, f"val_dice_{name}", f"held out, {name}", color=PALETTE[name], linewidth=1.3)
+    for name, color in zip(class_names, class_colors(class_names)):
+        line(right, f"val_dice_{name}", f"held out, {name}", color=color, linewidth=1.3)
     for axes, title in ((left, "Loss"), (right, "Competition Dice at probability 1/2")):
         axes.set(title=title, xlabel="epoch")
         axes.grid()
@@ -39,13 +45,16 @@ def curves(history):
 
 
 @styled
-def bars(counts, title, xlabel):
-    """Draws one bar per name, with its count and its share of all.
+def bars(
+    counts: Mapping[Any, int], title: str, xlabel: str, colors: Sequence[str] | None = None
+) -> Any:
+    """Draws one bar per name, with its count and its share of the total.
 
     Args:
-        counts: a dict of name -> count; a class name has the class's colour.
-        title: what to write above it.
+        counts: name -> count.
+        title: title of the figure.
         xlabel: what is counted.
+        colors: colour of each bar, such as `class_colors` gives; None draws all in grey.
 
     Returns:
         A matplotlib Figure.
@@ -54,15 +63,17 @@ def bars(counts, title, xlabel):
     axes = figure.subplots()
     values = np.array(list(counts.values()))
     labels = [f" {value:,}  ({value / max(values.sum(), 1):.1%})" for value in values]
-    _draw_bars(axes, counts, labels)
+    _draw_bars(axes, counts, labels, colors)
     axes.set(title=title, xlabel=xlabel)
     return figure
 
 
-def _draw_bars(axes, values, labels):
-    """Bars from the left, the first on top, each with its label behind it."""
-    colors = [PALETTE.get(name, NEUTRAL) for name in values]
-    drawn = axes.barh([str(name) for name in values], list(values.values()), color=colors)
+def _draw_bars(
+    axes: Any, values: Mapping[Any, float], labels: Sequence[str], colors: Sequence[str] | None
+) -> None:
+    """Draws bars from the left, the first on top, each followed by its label."""
+    names = [str(name) for name in values]
+    drawn = axes.barh(names, list(values.values()), color=colors or NEUTRAL)
     axes.bar_label(drawn, labels, fontsize=9.5)
     axes.invert_yaxis()
     axes.set_xlim(0, 1.32 * max(values.values()) or 1)
@@ -72,44 +83,49 @@ def _draw_bars(axes, values, labels):
 
 
 @styled
-def shares(left, right, titles):
-    """Draws two shares per class beside each other.
+def shares(left: Mapping[str, float], right: Mapping[str, float], titles: Sequence[str]) -> Any:
+    """Draws two shares per class side by side.
 
     Args:
-        left: a dict of class name -> share, 0 to 1.
-        right: the same.
-        titles: what to write above each.
+        left: class name -> share, 0 to 1; all classes in their order.
+        right: class name -> another share.
+        titles: title of each side.
 
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(WIDTH, 2.6)
+    figure = new_figure(WIDTH, 1.0 + 0.4 * len(left))
     for axes, values, title in zip(figure.subplots(1, 2, sharey=True), (left, right), titles):
-        _draw_bars(axes, values, [f" {value:.1%}" for value in values.values()])
+        labels = [f" {value:.1%}" for value in values.values()]
+        _draw_bars(axes, values, labels, class_colors(values))
         axes.set_title(title)
         axes.xaxis.set_major_formatter(_percent)
-    axes.invert_yaxis()  # the shared axis was turned twice
+    axes.invert_yaxis()  # the shared axis was inverted twice
     return figure
 
 
-def _percent(value, _=None):
+def _percent(value: float, _: Any = None) -> str:
     return f"{100 * value:.3g}%"
 
 
 @styled
-def combinations(counts, title):
+def combinations(
+    counts: Mapping[tuple[str, ...], int], class_names: Sequence[str], title: str
+) -> Any:
     """Draws how often each combination of classes occurs: bars above a grid of dots.
 
     Args:
-        counts: a dict of combination -> count, from the most frequent on; a combination is a tuple
-            of class names.
-        title: what to write above it.
+        counts: combination, a tuple of class names -> count; the most frequent first.
+        class_names: names of the classes.
+        title: title of the figure.
 
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(WIDTH, 4.2)
-    above, below = figure.subplots(2, 1, sharex=True, height_ratios=(5, 3))
+    num_classes = len(class_names)
+    figure = new_figure(WIDTH, 2.7 + 0.37 * num_classes)
+    ratios = (2.1, 0.3 * num_classes)
+    above, below = figure.subplots(2, 1, sharex=True, height_ratios=ratios)
     places = np.arange(len(counts))
     drawn = above.bar(places, list(counts.values()), color=NEUTRAL, width=0.7)
     above.bar_label(drawn, fontsize=8.5, padding=1)
@@ -117,31 +133,39 @@ def combinations(counts, title):
     above.tick_params(axis="x", length=0)
     above.grid(axis="y")
 
-    for i, name in enumerate(CLASS_NAMES):
+    for i, (name, color) in enumerate(zip(class_names, class_colors(class_names))):
         member = np.array([name in combination for combination in counts], bool)
         below.scatter(places, np.full(len(places), i), s=46, color=NEUTRAL, alpha=0.25, lw=0)
-        below.scatter(places[member], np.full(member.sum(), i), s=60, color=PALETTE[name], lw=0)
+        below.scatter(places[member], np.full(member.sum(), i), s=60, color=color, lw=0)
     for place, combination in zip(places, counts):
-        rows = [CLASS_NAMES.index(name) for name in combination]
+        rows = [class_names.index(name) for name in combination]
         if rows:
             below.plot([place] * 2, [min(rows), max(rows)], color=NEUTRAL, lw=1.6, zorder=0.5)
-    below.set_yticks(range(NUM_CLASSES), CLASS_NAMES)
-    below.set_ylim(NUM_CLASSES - 0.5, -0.5)
+    below.set_yticks(range(num_classes), class_names)
+    below.set_ylim(num_classes - 0.5, -0.5)
     below.tick_params(length=0, labelbottom=False)
     below.spines[:].set_visible(False)
     return figure
 
 
 @styled
-def matrix(values, title, label, limits, diverging=False):
+def matrix(
+    values: np.ndarray,
+    class_names: Sequence[str],
+    title: str,
+    label: str,
+    limits: tuple[float, float],
+    diverging: bool = False,
+) -> Any:
     """Draws a matrix of classes by classes with its numbers.
 
     Args:
-        values: float [4, 4]; nan is left blank.
-        title: what to write above it.
-        label: how to write a number, a format such as "{:.0%}".
-        limits: (least, most) of the colours.
-        diverging: whether the middle of the limits is neutral.
+        values: float [C, C]; NaN is left blank.
+        class_names: C names.
+        title: title of the figure.
+        label: format of a number, such as "{:.0%}".
+        limits: (low, high) ends of the colour scale.
+        diverging: whether the middle of the scale is neutral.
 
     Returns:
         A matplotlib Figure.
@@ -157,8 +181,8 @@ def matrix(values, title, label, limits, diverging=False):
         is_dark = abs(place - 0.5) > 0.36 if diverging else place < 0.5
         color = "white" if is_dark else "black"
         axes.text(j, i, label.format(value), ha="center", va="center", color=color)
-    axes.set_xticks(range(NUM_CLASSES), CLASS_NAMES)
-    axes.set_yticks(range(NUM_CLASSES), CLASS_NAMES)
+    axes.set_xticks(range(len(class_names)), class_names)
+    axes.set_yticks(range(len(class_names)), class_names)
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
     axes.set_title(title)
@@ -166,28 +190,31 @@ def matrix(values, title, label, limits, diverging=False):
 
 
 @styled
-def distributions(values, bins, title, xlabel, log=False):
-    """Draws a histogram for each class, and above them the shares of all in one.
+def distributions(
+    values: Mapping[str, np.ndarray], bins: np.ndarray, title: str, xlabel: str, log: bool = False
+) -> Any:
+    """Draws a histogram for each class, and above them the shares of all classes together.
 
     Args:
-        values: a dict of class name -> array of numbers.
-        bins: the edges of the bins, [num_bins + 1].
-        title: what to write above it.
-        xlabel: what the numbers are.
-        log: whether the numbers are shown on a logarithmic axis.
+        values: class name -> numbers [N]; all classes in their order.
+        bins: edges of the bins, [num_bins + 1].
+        title: title of the figure.
+        xlabel: what the numbers measure, with the unit.
+        log: whether the x axis is logarithmic.
 
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(WIDTH, 6.2)
-    top, *rest = figure.subplots(1 + NUM_CLASSES, 1, sharex=True, height_ratios=(2, 1, 1, 1, 1))
+    figure = new_figure(WIDTH, 2.4 + 0.95 * len(values))
+    ratios = (2, *[1] * len(values))
+    top, *rest = figure.subplots(1 + len(values), 1, sharex=True, height_ratios=ratios)
     most = 1
-    for axes, (name, some) in zip(rest, values.items()):
+    for axes, (name, some), color in zip(rest, values.items(), class_colors(values)):
         some = np.asarray(some, float)
         counts, _ = np.histogram(some, bins)
         most = max(most, counts.max())
-        top.stairs(counts / max(len(some), 1), bins, color=PALETTE[name], lw=2, label=name)
-        axes.stairs(counts, bins, color=PALETTE[name], fill=True)
+        top.stairs(counts / max(len(some), 1), bins, color=color, lw=2, label=name)
+        axes.stairs(counts, bins, color=color, fill=True)
         _mark_median(axes, some)
         axes.text(0.995, 0.97, name, transform=axes.transAxes, ha="right", va="top", weight="bold")
     for axes in rest:
@@ -198,29 +225,36 @@ def distributions(values, bins, title, xlabel, log=False):
     top.set_ylabel("share of the class")
     top.grid(axis="y")
     top.legend(ncols=2)
-    rest[1].set_ylabel("number")
+    rest[(len(rest) - 1) // 2].set_ylabel("number")
     rest[-1].set_xlabel(f"{xlabel} (dashed: median)")
     if log:
         top.set_xscale("log")
     return figure
 
 
-def _mark_median(axes, values):
+def _mark_median(axes: Any, values: np.ndarray) -> None:
     if len(values):
         axes.axvline(np.median(values), color=ink(), lw=1.2, ls=(0, (4, 3)))
 
 
 @styled
-def histogram(values, bins, title, xlabel, ylabel="images", percent=False):
-    """Draws the histogram of numbers that belong to no class.
+def histogram(
+    values: np.ndarray,
+    bins: np.ndarray,
+    title: str,
+    xlabel: str,
+    ylabel: str = "images",
+    percent: bool = False,
+) -> Any:
+    """Draws a histogram of numbers that belong to no class.
 
     Args:
-        values: an array of numbers.
-        bins: the edges of the bins, [num_bins + 1].
-        title: what to write above it.
-        xlabel: what the numbers are.
+        values: numbers [N].
+        bins: edges of the bins, [num_bins + 1].
+        title: title of the figure.
+        xlabel: what the numbers measure, with the unit.
         ylabel: what is counted.
-        percent: whether the numbers are shares.
+        percent: whether the numbers are shares, 0 to 1.
 
     Returns:
         A matplotlib Figure.
@@ -236,52 +270,68 @@ def histogram(values, bins, title, xlabel, ylabel="images", percent=False):
     return figure
 
 
+def _by_class(class_names: Sequence[str], height: float) -> tuple[Any, Any]:
+    """A figure with one axes per class in two columns, each height inches high; its grid."""
+    num_rows = math.ceil(len(class_names) / 2)
+    figure = new_figure(WIDTH, 0.3 + height * num_rows)
+    num_columns = min(2, len(class_names))
+    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
+    for axes, name in zip(grid.ravel(), class_names):
+        axes.set_title(name, fontsize=10.5, pad=4)
+    for axes in grid.ravel()[len(class_names) :]:
+        axes.set_axis_off()
+    return figure, grid
+
+
 @styled
-def average_masks(masks, size, title):
-    """Draws how often each place is covered, a picture per class, all on one scale.
+def average_masks(
+    masks: np.ndarray, class_names: Sequence[str], size: tuple[int, int], title: str
+) -> Any:
+    """Draws how often each place is covered, one map per class, all on one scale.
 
     Args:
-        masks: float [4, h, w], the share of images in which a cell is covered.
-        size: (height, width) to write along the sides.
-        title: what to write above it.
+        masks: float [C, h, w], share of images in which a cell is covered, 0 to 1.
+        class_names: C names.
+        size: (height, width) in pixels that the axes show.
+        title: title of the figure.
 
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(WIDTH, 3.9)
-    grid = figure.subplots(2, 2, sharex=True, sharey=True)
-    for axes, name, mask in zip(grid.ravel(), CLASS_NAMES, masks):
+    figure, grid = _by_class(class_names, 1.8)
+    for axes, mask in zip(grid.ravel(), masks):
         extent = (0, size[1], size[0], 0)
         shown = axes.imshow(
             mask, cmap="cividis", vmin=0, vmax=max(masks.max(), 1e-9), extent=extent
         )
-        axes.set_title(name, fontsize=10.5, pad=4)
         axes.spines[:].set_visible(False)
-    figure.colorbar(shown, ax=grid, format=_percent, shrink=0.8, label="of all images").outline.set(
-        visible=False
-    )
+    bar = figure.colorbar(shown, ax=grid, format=_percent, shrink=0.8, label="of all images")
+    bar.outline.set(visible=False)
     headline(figure, title)
     return figure
 
 
 @styled
-def box_sizes(widths, heights, size, title):
-    """Draws the width and height of every bounding box, a picture per class.
+def box_sizes(
+    widths: Mapping[str, np.ndarray],
+    heights: Mapping[str, np.ndarray],
+    size: tuple[int, int],
+    title: str,
+) -> Any:
+    """Draws width and height of every bounding box, one scatter plot per class.
 
     Args:
-        widths: a dict of class name -> array of pixels.
-        heights: the same.
+        widths: class name -> widths in pixels; all classes in their order.
+        heights: class name -> heights in pixels.
         size: (height, width) of the masks.
-        title: what to write above it.
+        title: title of the figure.
 
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(WIDTH, 4.6)
-    grid = figure.subplots(2, 2, sharex=True, sharey=True)
-    for axes, name in zip(grid.ravel(), CLASS_NAMES):
-        axes.scatter(widths[name], heights[name], s=9, color=PALETTE[name], alpha=0.55, lw=0)
-        axes.set_title(name, fontsize=10.5, pad=4)
+    figure, grid = _by_class(list(widths), 2.15)
+    for axes, name, color in zip(grid.ravel(), widths, class_colors(widths)):
+        axes.scatter(widths[name], heights[name], s=9, color=color, alpha=0.55, lw=0)
         axes.set(xlim=(0, 1.02 * size[1]), ylim=(0, 1.02 * size[0]))
         axes.grid()
     for axes in grid[-1]:

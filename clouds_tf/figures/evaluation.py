@@ -203,7 +203,7 @@ def comparisons(
     blank = np.zeros((1, 1, masks[0][0].shape[-1]))
     for row, image, some, title in zip(grid, images, masks, titles):
         for axes, mask in zip(row, (blank, *some)):
-            overlay(axes, image, mask, class_names=class_names)
+            overlay(axes, image, mask, class_names)
         row[0].text(
             -0.02,
             0.5,

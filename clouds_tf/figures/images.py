@@ -1,22 +1,27 @@
 """Images with their masks."""
 
+from __future__ import annotations
+
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from clouds_tf.figures.style import WIDTH, class_colors, new_figure, styled
-from clouds_tf.schema import CLASS_NAMES
 
 
-def overlay(axes, image, masks, title="", class_names=CLASS_NAMES):
+def overlay(
+    axes: Any, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str], title: str = ""
+) -> None:
     """Draws an image with the outline and the name of every mask that is not empty.
 
     Args:
         axes: matplotlib Axes to draw on.
         image: uint8 [H, W, 3].
         masks: [h, w, C] of {0, 1}, of any size.
-        title: what to write above it.
         class_names: C names, in the order of the masks.
+        title: title of the axes.
     """
     height, width = image.shape[:2]
     axes.imshow(image)
@@ -24,7 +29,7 @@ def overlay(axes, image, masks, title="", class_names=CLASS_NAMES):
     axes.set_axis_off()
     rows = (np.arange(masks.shape[0]) + 0.5) * height / masks.shape[0] - 0.5
     columns = (np.arange(masks.shape[1]) + 0.5) * width / masks.shape[1] - 0.5
-    named = []
+    named: list[tuple[float, float]] = []
     for i, (name, color) in enumerate(zip(class_names, class_colors(class_names))):
         mask = masks[:, :, i].astype(float)
         if not mask.any():
@@ -52,8 +57,10 @@ def overlay(axes, image, masks, title="", class_names=CLASS_NAMES):
         )
 
 
-def _place_name(columns, rows, mask, named):
-    """The place (x, y) in the mask nearest to its middle where no other name stands."""
+def _place_name(
+    columns: np.ndarray, rows: np.ndarray, mask: np.ndarray, named: list[tuple[float, float]]
+) -> tuple[float, float]:
+    """Finds the position (x, y) in the mask nearest to its middle that is clear of other names."""
     where = np.argwhere(mask)
     y, x = rows[where[:, 0]], columns[where[:, 1]]
     height, width = rows[-1] + rows[0] + 1, columns[-1] + columns[0] + 1
@@ -65,15 +72,21 @@ def _place_name(columns, rows, mask, named):
 
 
 @styled
-def overlays(images, masks, titles, num_columns=3, class_names=CLASS_NAMES):
-    """Draws a grid of images, each with its masks as `overlay` does.
+def overlays(
+    images: Sequence[np.ndarray],
+    masks: Sequence[np.ndarray],
+    titles: Sequence[str],
+    class_names: Sequence[str],
+    num_columns: int = 3,
+) -> Any:
+    """Draws a grid of images with the outlines and names of their masks.
 
     Args:
-        images: a list of uint8 [H, W, 3].
-        masks: as many [h, w, C] of {0, 1}.
-        titles: as many strings.
-        num_columns: pictures in a row.
+        images: N images, uint8 [H, W, 3].
+        masks: N masks [h, w, C] of {0, 1}.
+        titles: N titles.
         class_names: C names, in the order of the masks.
+        num_columns: number of images in a row.
 
     Returns:
         A matplotlib Figure.
@@ -84,7 +97,7 @@ def overlays(images, masks, titles, num_columns=3, class_names=CLASS_NAMES):
     figure = new_figure(side * num_columns, (side * height / width + 0.3) * num_rows)
     grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
     for axes, image, mask, title in zip(grid, images, masks, titles):
-        overlay(axes, image, mask, title, class_names)
+        overlay(axes, image, mask, class_names, title)
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     return figure

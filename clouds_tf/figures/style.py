@@ -1,13 +1,16 @@
-"""What all pictures share: palette, style sheet, and how they are written."""
+"""The common style of all figures, and how they are written."""
+
+from __future__ import annotations
 
 import functools
 import io
 import itertools
+from collections.abc import Callable, Iterable
+from typing import Any
 
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.schema import CLASS_NAMES
 
 try:
     import matplotlib
@@ -19,13 +22,20 @@ try:
 except ImportError:
     AVAILABLE = False
 
-# Four of Okabe and Ito's colours, which stay apart for colour-blind eyes and on clouds.
-PALETTE = dict(zip(CLASS_NAMES, ("#56B4E9", "#E69F00", "#00C795", "#F06EAA")))
-# For classes of other data sets, in turn.
-_OTHER_COLORS = (*PALETTE.values(), "#0072B2", "#D55E00", "#F0E442", "#CC79A7")
-NEUTRAL = "#8C96A3"  # what belongs to no class; seen on white and on black
+# After Okabe and Ito: told apart by colour-blind readers. The first four also stand out on clouds.
+COLORS = (
+    "#56B4E9",
+    "#E69F00",
+    "#00C795",
+    "#F06EAA",
+    "#0072B2",
+    "#D55E00",
+    "#F0E442",
+    "#CC79A7",
+)
+NEUTRAL = "#8C96A3"  # for what belongs to no class; visible on white and on black
 
-WIDTH = 5.6  # inches: in this width text is legible on a page and on a phone
+WIDTH = 5.6  # inches; text is legible at this width on a page and on a phone
 
 _STYLE = {
     "figure.dpi": 160,
@@ -47,7 +57,7 @@ _STYLE = {
 }
 
 
-def _colors(paper, ink, faint):
+def _colors(paper: str, ink: str, faint: str) -> dict[str, str]:
     inks = ("text.color", "axes.labelcolor", "axes.edgecolor", "xtick.color", "ytick.color")
     papers = ("figure.facecolor", "axes.facecolor", "savefig.facecolor")
     return {**dict.fromkeys(inks, ink), **dict.fromkeys(papers, paper), "grid.color": faint}
@@ -57,60 +67,62 @@ _LIGHT = _colors("#FFFFFF", "#1D2733", "#DDE2E8")
 _DARK = _colors("#171C23", "#E4E9EF", "#343D48")
 
 
-def styled(draw):
-    """Lets a function that draws a Figure use the style sheet, and take the keyword `dark`."""
+def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
+    """Decorates a function that draws a Figure: applies the style, adds the keyword `dark`.
+
+    The decorated function raises ValueError if matplotlib is not installed.
+    """
 
     @functools.wraps(draw)
-    def wrapper(*args, dark=False, **kwargs):
-        if not AVAILABLE:
-            raise ImportError("pictures need matplotlib: pip install clouds_tf[plots]")
-        with matplotlib.rc_context({**_STYLE, **(_DARK if dark else _LIGHT)}):
+    def wrapper(*args: Any, dark: bool = False, **kwargs: Any) -> Any:
+        files.require("matplotlib", "plots", "a picture")
+        settings: dict[Any, Any] = {**_STYLE, **(_DARK if dark else _LIGHT)}
+        with matplotlib.rc_context(settings):
             return draw(*args, **kwargs)
 
     return wrapper
 
 
-def class_colors(class_names):
-    """The colour of each class: that of PALETTE, or the next of a cycle of eight."""
-    cycle = itertools.cycle(_OTHER_COLORS)
-    return [PALETTE.get(name, color) for name, color in zip(class_names, cycle)]
+def class_colors(class_names: Iterable[str]) -> list[str]:
+    """Colours of the classes by their order, repeating after eight."""
+    return [color for _, color in zip(class_names, itertools.cycle(COLORS))]
 
 
-def ink():
-    """The colour of text, inside a styled function."""
+def ink() -> str:
+    """Colour of text; call it inside a styled function."""
     return matplotlib.rcParams["text.color"]
 
 
-def new_figure(width, height):
-    """A figure of that many inches, inside a styled function."""
+def new_figure(width: float, height: float) -> Any:
+    """A new Figure, width x height in inches; call it inside a styled function."""
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def headline(figure, title):
+def headline(figure: Any, title: str) -> None:
     """Writes a title above all axes of a figure."""
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5)
 
 
-def save(figure, path):
+def save(figure: Any, path: str) -> None:
     """Writes a figure as PNG, whole or not at all."""
     with files.written_whole(path) as temporary:
         _render(figure).save(temporary, format="png")
 
 
-def encode(figure):
-    """Writes a figure as the bytes of a WebP, much smaller than a PNG where it shows images."""
+def encode(figure: Any) -> bytes:
+    """Encodes a figure as WebP, which is much smaller than PNG for photographs."""
     buffer = io.BytesIO()
     _render(figure).convert("RGB").save(buffer, format="webp", quality=85)
     return buffer.getvalue()
 
 
-def pixels(figure):
-    """A figure as uint8 [height, width, 3]."""
+def pixels(figure: Any) -> np.ndarray:
+    """Renders a figure to uint8 [height, width, 3]."""
     return np.asarray(_render(figure).convert("RGB"))
 
 
-def _render(figure):
-    """The figure as an image of Pillow; drawn once, as long as it does not change."""
+def _render(figure: Any) -> Any:
+    """Renders a figure to a Pillow image; an unchanged figure is drawn only once."""
     canvas = figure.canvas
     if figure.stale or not isinstance(canvas, FigureCanvasAgg):
         canvas = FigureCanvasAgg(figure)

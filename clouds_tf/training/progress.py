@@ -117,7 +117,8 @@ class Reporter:
         if picture:
             with self._writers["held_out"].as_default(epoch):
                 tf.summary.image("predictions", figures.pixels(picture)[None])
-            figures.save(figures.curves(history), os.path.join(self._workdir, "curves.png"))
+            curves = figures.curves(history, self._trainer.class_names)
+            figures.save(curves, os.path.join(self._workdir, "curves.png"))
             figures.save(picture, os.path.join(self._workdir, "predictions.png"))
 
     def mean(self, score: float, best: float) -> None:
@@ -149,5 +150,6 @@ class Reporter:
             [image for image in images for _ in range(2)],
             [mask for pair in zip(masks, found) for mask in pair],
             ["truth", "prediction"] * len(images),
+            self._trainer.class_names,
             num_columns=2,
         )

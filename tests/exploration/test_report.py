@@ -14,7 +14,8 @@ from clouds_tf import figures
 from clouds_tf.data import annotations
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.exploration import page, report
-from clouds_tf.schema import CLASS_NAMES
+
+CLASS_NAMES = CLOUDS.class_names
 
 SECTIONS = ["The folder", "Labels", "Examples", "Masks", "Images", "Worth a look", "Problems"]
 PICTURES = {
@@ -136,15 +137,24 @@ def test_numbers_are_written_too(written):
 
 
 def test_a_sample_of_images(data_dir, tmp_path, drawn_only):
-    summary = report.write_report(str(data_dir), str(tmp_path), max_images=1, seed=4)
+    summary = report.write_report(str(data_dir), str(tmp_path), CLOUDS, max_images=1, seed=4)
     assert (summary["num_images"], summary["num_rows"]) == (1, 4)
     assert "1 of 12 training images" in (tmp_path / "report.html").read_text()
 
 
 def test_text_is_escaped():
-    shown = page.figure(b"", b"", 'a "b" <c>', "x < y & z")
-    assert 'alt="a &quot;b&quot; &lt;c&gt;"' in shown and "x &lt; y &amp; z" in shown
-    assert "<i>" not in page.table("t", ["<i>"], [["<i>"]]) + page.paragraph("<i>")
+    cards = [
+        page.Figure(b"", b"", 'a "b" <c>', "x < y & z"),
+        page.Table("<i>", ["<i>"], [["<i>"]]),
+        page.Text("<i>"),
+    ]
+    section = page.Section("<i> of it", cards, "<i>", {"<i>": "<i>"})
+    shown = page.render("<i>", "<i>", [section])
+    assert 'alt="a &#34;b&#34; &lt;c&gt;"' in shown and "x &lt; y &amp; z" in shown
+    assert "<i>" not in shown
+    parser = _Parser(shown)
+    assert parser.all("img")[0]["alt"] == 'a "b" <c>'
+    assert parser.text("h2") == ["<i> of it"]
 
 
 def _copy(data_dir, folder):
@@ -159,7 +169,7 @@ def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only):
     small = tf.io.encode_jpeg(np.full((70, 105, 3), 90, np.uint8))
     images[2].write_bytes(small.numpy())
     (folder / "train_images" / "unlisted.jpg").write_bytes(small.numpy())
-    summary = report.write_report(str(folder), str(tmp_path / "out"))
+    summary = report.write_report(str(folder), str(tmp_path / "out"), CLOUDS)
     assert summary["num_images"] == 10
     problems = "\n".join(summary["problems"])
     assert f"{images[0]}: no such image, but the CSV has rows for it" in problems
@@ -175,7 +185,7 @@ def test_a_folder_without_masks(data_dir, tmp_path, drawn_only):
     folder, images = _copy(data_dir, tmp_path / "data")
     names = [image.name for image in images]
     annotations.write_csv(str(folder / "train.csv"), names, [[""] * 4] * len(names), CLOUDS)
-    report.write_report(str(folder), str(tmp_path / "out"))
+    report.write_report(str(folder), str(tmp_path / "out"), CLOUDS)
     assert "There are no masks." in (tmp_path / "out" / "report.html").read_text()
 
 
@@ -193,7 +203,7 @@ def test_a_bad_folder_is_named_and_nothing_is_written(fault, data_dir, tmp_path)
         csv.write_text("a,b\n1,2\n")
         expected = f"{csv}: no column 'Image_Label', got 'a', 'b'"
     with pytest.raises((FileNotFoundError, ValueError), match=f"^{re.escape(expected)}$"):
-        report.write_report(str(folder), str(tmp_path / "out"))
+        report.write_report(str(folder), str(tmp_path / "out"), CLOUDS)
     assert not (tmp_path / "out").exists()
 
 

@@ -1,3 +1,5 @@
+import dataclasses
+
 import cv2
 import numpy as np
 import pandas as pd
@@ -11,9 +13,10 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.exploration import findings, statistics
 from clouds_tf.exploration.statistics import GRID
 from clouds_tf.exploration.summary import summarize
-from clouds_tf.schema import CLASS_NAMES, IMAGE_SIZE
 
+CLASS_NAMES = CLOUDS.class_names
 SIZE = (140, 210)  # of the masks here; twice GRID
+DATASET = dataclasses.replace(CLOUDS, mask_size=SIZE)
 
 
 def _random_masks(seed, count):
@@ -57,7 +60,7 @@ def measured(tmp_path_factory):
     masks = _random_masks(1, 72).reshape(18, 4, *SIZE)
     folder = tmp_path_factory.mktemp("measured")
     table = _write_folder(folder, images, masks)
-    return images, masks, statistics.measure(table, str(folder), SIZE)
+    return images, masks, statistics.measure(table, str(folder), DATASET)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -120,7 +123,7 @@ def test_masks_at_the_gap(tmp_path):
     masks[0, 0, 20:60, 40:90] = 1  # away from it
     masks[0, 1, 20:60, 40:100] = 1  # up to it
     masks[0, 2, 20:60, 80:120] = 1  # half in it
-    found = statistics.measure(_write_folder(tmp_path, [image], masks), str(tmp_path), SIZE).rows
+    found = statistics.measure(_write_folder(tmp_path, [image], masks), str(tmp_path), DATASET).rows
     assert found["touches_gap"].tolist() == [False, True, True, False]
     np.testing.assert_allclose(found["on_black"], [0, 0, 0.5, 0], atol=0.03)
     assert findings.masks_on_black(found)["class"].tolist() == ["Gravel"]
@@ -136,13 +139,13 @@ def test_glint_is_bright_grey_sea(sea, share):
     image[:, 42:105] = sea
     image[30:40, 50:60] = 255  # a small cloud over it hides nothing
     image[:, 180:190] = 0
-    described = statistics.describe_image(tf.io.encode_jpeg(image, quality=100))
+    described = statistics.describe_image(tf.io.encode_jpeg(image, quality=100), 2)
     assert described["glint"].numpy() == pytest.approx(share, abs=0.02)
 
 
 def test_dark_sea_is_no_gap():
     image = np.full((140, 210, 3), (10, 12, 16), np.uint8)
-    described = statistics.describe_image(tf.io.encode_jpeg(image, quality=100))
+    described = statistics.describe_image(tf.io.encode_jpeg(image, quality=100), 2)
     assert described["gap"].numpy() == 0
 
 
@@ -152,7 +155,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     whole = (tmp_path / "001.jpg").read_bytes()
     (tmp_path / "001.jpg").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "002.jpg").unlink()
-    found = statistics.measure(table, str(tmp_path), SIZE)
+    found = statistics.measure(table, str(tmp_path), DATASET)
     assert found.rows["filename"].tolist() == ["000.jpg"] * 4
     assert found.problems == [
         f"{tmp_path}/001.jpg: not a whole, readable JPEG",
@@ -160,21 +163,36 @@ def test_what_cannot_be_read_is_named(tmp_path):
     ]
     (tmp_path / "000.jpg").unlink()
     with pytest.raises(ValueError, match="none of 3 images can be read; .*000.jpg: no such image"):
-        statistics.measure(table, str(tmp_path), SIZE)
+        statistics.measure(table, str(tmp_path), DATASET)
 
 
-def test_the_progress_is_told_how_many_batches_come(measured, tmp_path):
+def test_images_are_counted(measured, tmp_path):
     images, masks, _ = measured
     table = _write_folder(tmp_path, images, masks)
+    (tmp_path / "017.jpg").unlink()
     seen = []
+    statistics.measure(table, str(tmp_path), DATASET, lambda *counts: seen.append(counts))
+    assert seen == [(16, 18), (17, 18), (18, 18)]
 
-    def progress(batches, total):
-        for batch in batches:
-            seen.append(total)
-            yield batch
 
-    statistics.measure(table, str(tmp_path), SIZE, progress=progress)
-    assert seen == [2, 2]
+def test_images_without_a_gap_have_none(tmp_path):
+    image = np.zeros((140, 210, 3), np.uint8)
+    described = statistics.describe_image(tf.io.encode_jpeg(image, quality=100), None)
+    assert described["gap"].numpy() == 0 and not described["black"].numpy().any()
+    assert statistics.describe_image(tf.io.encode_jpeg(image), 2)["gap"].numpy() == 1
+
+
+def test_runs_along_rows_measure_the_same(measured, tmp_path):
+    images, masks, found = measured
+    _write_folder(tmp_path, images, masks)
+    strings = rle.encode(masks, order="C").numpy().astype(str)
+    names = found.rows["filename"].unique()
+    table = pd.DataFrame({"filename": names, **dict(zip("abcd", strings.T))})
+    dataset = dataclasses.replace(DATASET, class_names=tuple("abcd"), rle_order="rows")
+    rows = statistics.measure(table, str(tmp_path), dataset).rows
+    columns = ["area", "runs", "components", "top", "left", "bottom", "right"]
+    pd.testing.assert_frame_equal(rows[columns], found.rows[columns])
+    assert rows["characters"].tolist() == [len(text) for text in strings.ravel()]
 
 
 def test_near_duplicates_are_the_closest_pairs(monkeypatch):
@@ -201,7 +219,7 @@ def test_the_image_unlike_the_others_comes_first():
 
 def test_the_summary_counts_labels(measured):
     _, masks, found = measured
-    summary = summarize(found)
+    summary = summarize(found, CLASS_NAMES)
     present = masks.any(axis=(2, 3))
     assert summary["num_images"] == 18 and summary["num_rows"] == 72
     assert list(summary["present"].values()) == present.sum(axis=0).tolist()
@@ -219,7 +237,7 @@ def test_correlation_is_pearsons_and_none_where_a_class_never_varies(measured):
     present = rng.random((18, 4)) < 0.6
     present[:, 2] = True
     rows["area"] = present.ravel() * 7
-    correlation = summarize(found._replace(rows=rows))["correlation"]
+    correlation = summarize(dataclasses.replace(found, rows=rows), CLASS_NAMES)["correlation"]
     varying = [0, 1, 3]
     expected = np.corrcoef(present[:, varying].T)
     np.testing.assert_allclose(
@@ -231,10 +249,10 @@ def test_correlation_is_pearsons_and_none_where_a_class_never_varies(measured):
 def test_real_rows_equal_those_of_opencv():
     folder = real_data("clouds_native")
     table = annotations.read_csv(str(folder / "train.csv"), CLOUDS)
-    found = statistics.measure(table, str(folder / "train_images"))
+    found = statistics.measure(table, str(folder / "train_images"), CLOUDS)
     for row in found.rows.itertuples():
         encoded = table.set_index("filename").loc[row.filename, row[2]]
-        mask = rle.decode(encoded, IMAGE_SIZE, IMAGE_SIZE).numpy()
+        mask = rle.decode(encoded, CLOUDS.mask_size, CLOUDS.mask_size).numpy()
         assert row.area == mask.sum()
         assert row.components == cv2.connectedComponents(mask, connectivity=8)[0] - 1
         if mask.any():

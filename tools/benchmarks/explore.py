@@ -11,9 +11,8 @@ from absl import flags
 from benchmarks import print_table
 from scipy import ndimage
 
-from clouds_tf import schema
 from clouds_tf.data import annotations
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
 from clouds_tf.exploration import statistics
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_small"
@@ -28,17 +27,17 @@ COMPARED = ["area", "runs", "components", "largest_component", "top", "left", "b
 def usual_statistics(table, images_dir):
     """Every mask drawn at full size, one after the other."""
     records = []
-    covered = np.zeros((schema.NUM_CLASSES, *statistics.GRID))
+    covered = np.zeros((CLOUDS.num_classes, *statistics.GRID))
     for record in table.to_dict("records"):
         image = cv2.imread(os.path.join(images_dir, record["filename"]))
         seen = image.max(axis=2) > 20
         of_image = {"brightness": image[seen].mean(), "gap": 1 - seen.mean()}
-        for i, name in enumerate(schema.CLASS_NAMES):
+        for i, name in enumerate(CLOUDS.class_names):
             numbers = np.asarray(record[name].split(), dtype=int)
-            mask = np.zeros(schema.IMAGE_SIZE[0] * schema.IMAGE_SIZE[1], np.uint8)
+            mask = np.zeros(CLOUDS.mask_size[0] * CLOUDS.mask_size[1], np.uint8)
             for start, length in zip(numbers[::2] - 1, numbers[1::2]):
                 mask[start : start + length] = 1
-            mask = mask.reshape(schema.IMAGE_SIZE, order="F")
+            mask = mask.reshape(CLOUDS.mask_size, order="F")
             labels, count = ndimage.label(mask, np.ones((3, 3)))
             areas = np.bincount(labels.ravel(), minlength=2)[1:]
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -56,7 +55,7 @@ def usual_statistics(table, images_dir):
 
 def check_equal(ours, members, rows):
     """Both ways found the same in some images, or the comparison would mean nothing."""
-    first = schema.NUM_CLASSES * members[0]
+    first = CLOUDS.num_classes * members[0]
     ours = ours.rows.iloc[first : first + len(rows)]
     for column in COMPARED:
         a, b = (frame[column].fillna(-1).to_numpy(dtype=int) for frame in (ours, rows))
@@ -68,14 +67,14 @@ def check_equal(ours, members, rows):
 
 def main():
     data_dir = flags.FLAGS.data_dir
-    images_dir = os.path.join(data_dir, schema.TRAIN_IMAGES)
-    table = annotations.read_csv(os.path.join(data_dir, schema.TRAIN_CSV), CLOUDS)
+    images_dir = os.path.join(data_dir, TRAIN_IMAGES)
+    table = annotations.read_csv(os.path.join(data_dir, TRAIN_CSV), CLOUDS)
     table = table.head(flags.FLAGS.max_images or len(table))
     # The peer takes minutes: ours runs before, between and after its parts, to meet the same noise.
     times, peer, average = [], 0, 0
     for members in [*np.array_split(np.arange(len(table)), _NUM_PARTS), None]:
         start = time.perf_counter()
-        found = statistics.measure(table, images_dir)
+        found = statistics.measure(table, images_dir, CLOUDS)
         times.append(time.perf_counter() - start)
         if members is not None:
             start = time.perf_counter()

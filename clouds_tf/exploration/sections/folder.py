@@ -1,63 +1,66 @@
-"""How many images and rows there are, and what is wrong with them."""
+"""Sections "The folder" and "Problems": the number of images and rows, and their faults."""
+
+from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 from clouds_tf import figures
-from clouds_tf.exploration import page
-from clouds_tf.exploration.sections.parts import Picture, counted
-from clouds_tf.schema import LABEL_COLUMN, RLE_COLUMN
+from clouds_tf.exploration.page import Picture, Section, Table
+from clouds_tf.exploration.sections.parts import Explored, counted
 
 
-def folder(data):
-    """How many images and rows there are, and of what size."""
+def folder(data: Explored) -> Section:
+    """Shows the number of images and rows, their sizes, and the first rows."""
     summary = data.summary
     num_empty = summary["num_rows"] - summary["num_masks"]
-    heights, widths = zip(*(map(int, size.split(" x ")) for size in summary["image_sizes"]))
+    sizes = [tuple(map(int, size.split(" x "))) for size in summary["image_sizes"]]
     numbers = {
         "training images": f"{summary['num_train_images']:,}",
         "test images": f"{summary['num_test_images']:,}",
         "images measured": f"{summary['num_images']:,}",
         "rows measured": f"{summary['num_rows']:,}",
         "masks (rows that are not empty)": f"{summary['num_masks']:,}",
-        "image height, least to most": _span(heights),
-        "image width, least to most": _span(widths),
+        "image height, smallest to largest": _span([height for height, _ in sizes]),
+        "image width, smallest to largest": _span([width for _, width in sizes]),
         "problems": str(len(summary["problems"])),
     }
-    head = [
-        (f"{filename}_{name}", f"{rle_[:24]}…" if len(rle_) > 24 else rle_ or "(empty)")
-        for filename, row in data.table.head(2).iterrows()
-        for name, rle_ in row.items()
-    ]
-    cards = [
-        page.table("The first rows", (LABEL_COLUMN, RLE_COLUMN), head),
-        Picture(
+    rows = Picture(
+        "rows",
+        functools.partial(
+            figures.bars,
+            {"with a mask": summary["num_masks"], "empty": num_empty},
+            "Rows with and without a mask",
             "rows",
-            functools.partial(
-                figures.bars,
-                {"with a mask": summary["num_masks"], "empty": num_empty},
-                "Rows with and without a mask",
-                "rows",
-            ),
-            f"Bars: {summary['num_masks']} rows with a mask, {num_empty} empty.",
-            f"{num_empty / summary['num_rows']:.1%} of the rows are empty: that is the score of a "
-            "submission without any mask.",
         ),
-    ]
-    return page.tiles(numbers), cards
+        f"Bars: {summary['num_masks']} rows with a mask, {num_empty} empty.",
+        f"{num_empty / summary['num_rows']:.1%} of the rows are empty: this is the score of a "
+        "submission without any mask.",
+    )
+    return Section("The folder", [_first_rows(data), rows], numbers=numbers)
 
 
-def _span(values):
+def _first_rows(data: Explored) -> Table:
+    """The rows of the first two images, spelled as in the CSV."""
+    cells = []
+    for filename, row in data.table.head(2).iterrows():
+        for name, rle in row.items():
+            in_one = len(data.dataset.label_columns) == 1
+            label = [f"{filename}_{name}"] if in_one else [str(filename), str(name)]
+            cells.append([*label, f"{rle[:24]}…" if len(rle) > 24 else rle or "(empty)"])
+    return Table("The first rows", data.dataset.columns, cells)
+
+
+def _span(values: Sequence[int]) -> str:
     low, high = min(values), max(values)
     return f"{low:,}" if low == high else f"{low:,} to {high:,}"
 
 
-def problems(data):
-    """What could not be used, or does not fit together."""
+def problems(data: Explored) -> Section:
+    """Lists files that could not be used or do not fit together."""
     found = data.summary["problems"]
     if not found:
-        return (
-            page.paragraph("None: every image of the CSV is there, readable, and of one size."),
-            [],
-        )
-    above = page.paragraph(f"{counted(len(found), 'problem')}:")
-    return above, [page.table("Problems", ("what",), [[problem] for problem in found])]
+        text = "None: every image of the CSV exists, is readable, and has the same size."
+        return Section("Problems", [], text)
+    table = Table("Problems", ("problem",), [[problem] for problem in found])
+    return Section("Problems", [table], f"{counted(len(found), 'problem')}:")

@@ -1,116 +1,144 @@
-"""Which classes there are, and together with which."""
+"""Section "Labels": how often each class occurs, and with which others."""
+
+from __future__ import annotations
 
 import functools
 
 import numpy as np
 
 from clouds_tf import figures
-from clouds_tf.exploration import page
-from clouds_tf.exploration.sections.parts import Picture, percents
-from clouds_tf.schema import CLASS_NAMES, NUM_CLASSES
+from clouds_tf.exploration.page import Card, Picture, Section
+from clouds_tf.exploration.sections.parts import Explored, percents
 
 
-def labels(data):
-    """Which classes there are, and together with which."""
-    summary = data.summary
-    num_images = summary["num_images"]
-    present = {name: count / num_images for name, count in summary["present"].items()}
-    total = max(sum(summary["pixels"].values()), 1e-12)
-    pixels = {name: share / total for name, share in summary["pixels"].items()}
-    most, least = max(present, key=present.get), min(present, key=present.get)
-    largest = max(pixels, key=pixels.get)
-    counts = summary["labels_per_image"]
-    mean_labels = summary["num_masks"] / num_images
-    combined = summary["combinations"]
-    (first, first_count), *_ = combined.items()
-    together = np.array(summary["cooccurrence"], float)
-    given = together / np.maximum(np.diag(together), 1)[:, np.newaxis]
-    correlation = np.array(summary["correlation"], float)
-    cards = [
-        Picture(
-            "masks_per_class",
-            functools.partial(figures.bars, summary["present"], "Masks of each class", "masks"),
-            "Bars of the number of masks: "
-            + ", ".join(f"{name} {count}" for name, count in summary["present"].items())
-            + ".",
-            f"{most} is the most frequent class, in {present[most]:.1%} of the images, and {least} "
-            f"the rarest, in {present[least]:.1%}.",
-        ),
-        Picture(
-            "class_balance",
-            functools.partial(
-                figures.shares, present, pixels, ("Share of images", "Share of mask pixels")
-            ),
-            f"Two rows of bars. Share of images: {percents(present)}. "
-            f"Share of mask pixels: {percents(pixels)}.",
-            f"By pixel {largest} weighs most, with {pixels[largest]:.1%} of all mask pixels; by "
-            f"presence {most} does.",
-        ),
-        Picture(
-            "labels_per_image",
-            functools.partial(figures.bars, counts, "Labels per image", "images"),
-            "Bars of images: " + ", ".join(f"{n} labels {c}" for n, c in counts.items()) + ".",
-            f"An image has {mean_labels:.2f} labels on average; "
-            f"{1 - (counts[0] + counts[1]) / num_images:.1%} have more than one"
-            + (f", and {counts[0]} have none." if counts[0] else ", and none is without a label."),
-        ),
-        Picture(
-            "combinations",
-            functools.partial(
-                figures.combinations,
-                {
-                    () if name == "none" else tuple(name.split(" + ")): count
-                    for name, count in combined.items()
-                },
-                "Which classes come together",
-            ),
-            f"Bars above dots: {len(combined)} combinations, from {first} ({first_count} images).",
-            f"{len(combined)} of 16 combinations occur; the most frequent is {first}, in "
-            f"{first_count / num_images:.1%} of the images.",
-        ),
-        Picture(
-            "cooccurrence",
-            functools.partial(
-                figures.matrix,
-                _off_diagonal(given),
-                "Where the row is, how often is the column?",
-                "{:.0%}",
-                (0, max(np.nanmax(_off_diagonal(given)), 0.01)),
-            ),
-            "A matrix of classes by classes: the share of the row's images that show the column.",
-            _strongest_pair(given),
-        ),
-        Picture(
-            "correlation",
-            functools.partial(
-                figures.matrix, correlation, "Correlation of presence", "{:.2f}", (-1, 1), True
-            ),
-            "A matrix of the correlations between the classes' presence.",
-            _strongest_correlation(correlation),
-        ),
+def labels(data: Explored) -> Section:
+    """Shows how often each class occurs, and with which others."""
+    cards: list[Card] = [
+        _masks_per_class(data),
+        _class_balance(data),
+        _labels_per_image(data),
+        _combinations(data),
     ]
-    return page.paragraph("How often each class is there, and with which others."), cards
+    if data.dataset.num_classes > 1:
+        cards += [_cooccurrence(data), _correlation(data)]
+    return Section("Labels", cards, "How often each class occurs, and with which others.")
 
 
-def _off_diagonal(values):
-    return np.where(np.eye(NUM_CLASSES, dtype=bool), np.nan, values)
+def _present(data: Explored) -> dict[str, float]:
+    """Class name -> share of images with the class."""
+    counts = data.summary["present"]
+    return {name: count / data.summary["num_images"] for name, count in counts.items()}
 
 
-def _strongest_pair(given):
-    i, j = np.unravel_index(np.nanargmax(_off_diagonal(given)), given.shape)
-    return (
-        f"Of the images with {CLASS_NAMES[i]}, {given[i, j]:.0%} show {CLASS_NAMES[j]} too, the "
-        "most of all pairs."
+def _masks_per_class(data: Explored) -> Picture:
+    present, counts = _present(data), data.summary["present"]
+    most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
+    colors = figures.class_colors(counts)
+    listed = ", ".join(f"{name} {count}" for name, count in counts.items())
+    return Picture(
+        "masks_per_class",
+        functools.partial(figures.bars, counts, "Masks of each class", "masks", colors),
+        f"Bars of the number of masks: {listed}.",
+        f"{most} is the most frequent class, in {present[most]:.1%} of the images, and {least} "
+        f"the rarest, in {present[least]:.1%}.",
     )
 
 
-def _strongest_correlation(correlation):
-    off = np.abs(_off_diagonal(correlation))
-    if np.isnan(off).all():
-        return "No class varies, so that there is nothing to correlate."
-    i, j = np.unravel_index(np.nanargmax(off), off.shape)
-    how = "avoid" if correlation[i, j] < 0 else "attract"
-    return (
-        f"{CLASS_NAMES[i]} and {CLASS_NAMES[j]} {how} each other most, with a correlation of "
-        f"{correlation[i, j]:.2f}."
+def _class_balance(data: Explored) -> Picture:
+    present = _present(data)
+    total = max(sum(data.summary["pixels"].values()), 1e-12)
+    pixels = {name: share / total for name, share in data.summary["pixels"].items()}
+    most = max(present, key=present.__getitem__)
+    largest = max(pixels, key=pixels.__getitem__)
+    return Picture(
+        "class_balance",
+        functools.partial(
+            figures.shares, present, pixels, ("Share of images", "Share of mask pixels")
+        ),
+        f"Two rows of bars. Share of images: {percents(present)}. "
+        f"Share of mask pixels: {percents(pixels)}.",
+        f"{largest} has the most mask pixels, {pixels[largest]:.1%} of all; {most} is in the most "
+        "images.",
     )
+
+
+def _labels_per_image(data: Explored) -> Picture:
+    counts, num_images = data.summary["labels_per_image"], data.summary["num_images"]
+    mean = data.summary["num_masks"] / num_images
+    several = 1 - (counts[0] + counts[1]) / num_images
+    without = f"{counts[0]} have none" if counts[0] else "none is without a label"
+    listed = ", ".join(f"{number} labels {count}" for number, count in counts.items())
+    return Picture(
+        "labels_per_image",
+        functools.partial(figures.bars, counts, "Labels per image", "images"),
+        f"Bars of images: {listed}.",
+        f"An image has {mean:.2f} labels on average; {several:.1%} have more than one, and "
+        f"{without}.",
+    )
+
+
+def _combinations(data: Explored) -> Picture:
+    combined, num_images = data.summary["combinations"], data.summary["num_images"]
+    (first, count), *_ = combined.items()
+    drawn = {
+        () if name == "none" else tuple(name.split(" + ")): number
+        for name, number in combined.items()
+    }
+    return Picture(
+        "combinations",
+        functools.partial(
+            figures.combinations, drawn, data.dataset.class_names, "Combinations of classes"
+        ),
+        f"Bars above dots: {len(combined)} combinations, from {first} ({count} images).",
+        f"{len(combined)} of {2**data.dataset.num_classes} combinations occur; the most frequent "
+        f"is {first}, in {count / num_images:.1%} of the images.",
+    )
+
+
+def _cooccurrence(data: Explored) -> Picture:
+    names = data.dataset.class_names
+    together = np.array(data.summary["cooccurrence"], float)
+    given = _off_diagonal(together / np.maximum(np.diag(together), 1)[:, np.newaxis])
+    i, j = np.unravel_index(np.nanargmax(given), given.shape)
+    return Picture(
+        "cooccurrence",
+        functools.partial(
+            figures.matrix,
+            given,
+            names,
+            "Share of the row's images with the column",
+            "{:.0%}",
+            (0, max(np.nanmax(given), 0.01)),
+        ),
+        "A matrix of classes by classes: share of the images with the class of the row that also "
+        "show the class of the column.",
+        f"Of the images with {names[i]}, {given[i, j]:.0%} also show {names[j]}, the most of all "
+        "pairs.",
+    )
+
+
+def _correlation(data: Explored) -> Picture:
+    names = data.dataset.class_names
+    correlation = np.array(data.summary["correlation"], float)
+    strength = np.abs(_off_diagonal(correlation))
+    if np.isnan(strength).all():
+        sentence = "No class varies, so that there is nothing to correlate."
+    else:
+        i, j = np.unravel_index(np.nanargmax(strength), strength.shape)
+        sign = "negative" if correlation[i, j] < 0 else "positive"
+        sentence = (
+            f"The strongest correlation is the {sign} one of {names[i]} and {names[j]}, "
+            f"{correlation[i, j]:.2f}."
+        )
+    return Picture(
+        "correlation",
+        functools.partial(
+            figures.matrix, correlation, names, "Correlation of presence", "{:.2f}", (-1, 1), True
+        ),
+        "A matrix of the correlations between the presence of classes.",
+        sentence,
+    )
+
+
+def _off_diagonal(values: np.ndarray) -> np.ndarray:
+    return np.where(np.eye(len(values), dtype=bool), np.nan, values)
