@@ -1,11 +1,16 @@
-"""Masks of the four cloud patterns, from train.csv to submission.csv, in plain TensorFlow.
+"""Cloud patterns in satellite images: from annotated images to masks, maps and a climatology.
 
 The rooms, from the ground floor up. A module imports only from floors below its own.
 
-    schema                            names, sizes, columns and keys: the facts of the data
+    dataset, keras, files             what a data set is; the door to Keras; files written whole
     rle, figures                      run-length encoding as graph ops; pictures in one style
     data, models                      train.csv -> batches; batches -> logits and loss
-    training, serving, exploration    fit; SavedModel and submission; a look at the data
-    evaluation                        held-out predictions -> post-processing and scores
-    tools/                            the command-line programs, where the rooms meet
+    inference                         ensembles, post-processing and calibration
+    training                          recipe, training loop, checkpoints
+    serving, exploration              SavedModel and submission; a report on a data folder
+    evaluation, scenes                rules, calibration and scores; georeferenced scenes
+    climatology                       frequencies on a grid, maps, tracks
+    tools/                            the command-line programs
 """
+
+__version__ = "0.1.0"

@@ -9,7 +9,6 @@ from conftest import REPOSITORY
 # A module imports from floors below its own, or from its own room.
 FLOORS = (
     {"dataset", "keras", "files"},
-    {"schema"},
     {"rle", "figures"},
     {"data", "models"},
     {"inference"},

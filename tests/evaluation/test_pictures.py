@@ -3,12 +3,12 @@ import dataclasses
 import numpy as np
 from test_search import _counts, _random_images
 
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation import held_out, pictures
 from clouds_tf.evaluation.areas import calibrate
 from clouds_tf.evaluation.held_out import THRESHOLDS
 from clouds_tf.evaluation.members import load_members
 from clouds_tf.evaluation.search import MIN_AREAS, dice, search
-from clouds_tf.schema import SUBMISSION_SIZE
 
 
 def test_the_map_of_scores_is_the_mean_dice():
@@ -23,7 +23,7 @@ def test_the_map_of_scores_is_the_mean_dice():
 
 def test_reliability_by_hand():
     rng = np.random.default_rng(0)
-    probabilities = np.float32(rng.random((1, *SUBMISSION_SIZE, 4)) ** 2)
+    probabilities = np.float32(rng.random((1, *CLOUDS.submission_size, 4)) ** 2)
     masks = np.uint8(rng.random(probabilities.shape) < probabilities)
     counts = _counts(probabilities, masks, probabilities.max(axis=(1, 2)))
     edges, shares, numbers = pictures.reliability(counts)

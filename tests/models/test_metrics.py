@@ -8,7 +8,6 @@ from conftest import NUM_DEVICES
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
 from clouds_tf.models.metrics import Scores, competition_dice, probabilities
-from clouds_tf.schema import CLASS_NAMES
 
 
 def _maps(*rows):
@@ -75,7 +74,7 @@ def test_metric_is_the_mean_over_images_and_classes():
     metric.update_state(mask, logits)
     scores = competition_dice(mask, logits > 0).numpy()
     assert _value(metric)["dice"] == pytest.approx(scores.mean())
-    for i, name in enumerate(CLASS_NAMES):
+    for i, name in enumerate(CLOUDS.class_names):
         assert _value(metric)[f"dice_{name}"] == pytest.approx(scores[:, i].mean())
 
 
@@ -113,7 +112,7 @@ def test_scores_are_those_of_sets_of_all_pixels_and_images():
     metric = Scores(CLOUDS.class_names)
     metric.update_state(mask, logits)
     value = _value(metric)
-    for c, name in enumerate(CLASS_NAMES):
+    for c, name in enumerate(CLOUDS.class_names):
         truth, found = mask[..., c].astype(bool), logits[..., c] > 0
         assert value[f"iou_{name}"] == pytest.approx(np.sum(truth & found) / np.sum(truth | found))
         q = 1 / (1 + np.exp(-logits[..., c].astype(np.float64)))
@@ -123,7 +122,8 @@ def test_scores_are_those_of_sets_of_all_pixels_and_images():
         hits = np.sum(truth & found)
         assert value[f"presence_precision_{name}"] == pytest.approx(hits / found.sum())
         assert value[f"presence_recall_{name}"] == pytest.approx(hits / truth.sum())
-    assert value["iou"] == pytest.approx(np.mean([value[f"iou_{name}"] for name in CLASS_NAMES]))
+    ious = [value[f"iou_{name}"] for name in CLOUDS.class_names]
+    assert value["iou"] == pytest.approx(np.mean(ious))
 
 
 def test_pixels_are_counted_beyond_what_float32_can():

@@ -9,7 +9,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from clouds_tf import rle, schema
+from clouds_tf import rle
+from clouds_tf.dataset import CLOUDS, TRAIN_CSV
 
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=3, max_dims=3, max_side=12))
 CONNECTIVITY = st.sampled_from([4, 8])
@@ -160,13 +161,13 @@ def test_other_connectivities_are_refused():
 
 
 def test_real_rows():
-    with open(real_data("clouds_small") / schema.TRAIN_CSV, newline="") as file:
-        rows = [row[schema.RLE_COLUMN] for row, _ in zip(csv.DictReader(file), range(100))]
-    masks = rle.decode(rows, schema.IMAGE_SIZE, schema.SUBMISSION_SIZE)
+    with open(real_data("clouds_small") / TRAIN_CSV, newline="") as file:
+        rows = [row[CLOUDS.rle_column] for row, _ in zip(csv.DictReader(file), range(100))]
+    masks = rle.decode(rows, CLOUDS.mask_size, CLOUDS.submission_size)
     labels = rle.components(masks).numpy()
     removed = rle.remove_small(masks, 5000).numpy()
-    full_areas = rle.component_areas(rows[:8], schema.IMAGE_SIZE).to_list()
-    full = rle.decode(rows[:8], schema.IMAGE_SIZE, schema.IMAGE_SIZE).numpy()
+    full_areas = rle.component_areas(rows[:8], CLOUDS.mask_size).to_list()
+    full = rle.decode(rows[:8], CLOUDS.mask_size, CLOUDS.mask_size).numpy()
     for i, mask in enumerate(masks.numpy()):
         theirs, areas = opencv(mask, 8)
         assert same_components(labels[i], theirs)

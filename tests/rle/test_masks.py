@@ -9,11 +9,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from clouds_tf import rle, schema
+from clouds_tf import rle
+from clouds_tf.dataset import CLOUDS, TRAIN_CSV
 
 SIDE = st.integers(1, 12)
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=4, max_side=9))
-FULL = schema.IMAGE_SIZE
+FULL = CLOUDS.mask_size
 
 
 def numpy_encode(mask):
@@ -41,8 +42,8 @@ def overlaps(source, target):
 
 
 def real_rows(count=None):
-    with open(real_data("clouds_small") / schema.TRAIN_CSV, newline="") as file:
-        return [row[schema.RLE_COLUMN] for row in csv.DictReader(file)][:count]
+    with open(real_data("clouds_small") / TRAIN_CSV, newline="") as file:
+        return [row[CLOUDS.rle_column] for row in csv.DictReader(file)][:count]
 
 
 @settings(deadline=None, max_examples=100)
@@ -83,8 +84,8 @@ def test_resize_writes_the_nearest_neighbour_resize(mask, height, width):
 
 def test_real_rows_are_resized_without_being_drawn():
     rows = real_rows(64)
-    got = rle.resize(rows, FULL, schema.SUBMISSION_SIZE)
-    drawn = rle.decode(rows, FULL, schema.SUBMISSION_SIZE)
+    got = rle.resize(rows, FULL, CLOUDS.submission_size)
+    drawn = rle.decode(rows, FULL, CLOUDS.submission_size)
     np.testing.assert_array_equal(got, rle.encode(drawn))
 
 

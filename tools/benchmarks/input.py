@@ -19,11 +19,11 @@ import tensorflow as tf
 from absl import flags
 from benchmarks import measure, print_table
 
-from clouds_tf import rle, schema
+from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.augmentation import AUGMENTATIONS
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
 
@@ -40,25 +40,25 @@ BATCH_SIZE = 16
 
 def make_data(source, folder, num_images):
     """Writes a folder of data of num_images links to the images of another."""
-    table = annotations.read_csv(os.path.join(source, schema.TRAIN_CSV), CLOUDS)
+    table = annotations.read_csv(os.path.join(source, TRAIN_CSV), CLOUDS)
     rows = [table.iloc[i % len(table)] for i in range(num_images)]
     names = [f"{i:04d}_{row['filename']}" for i, row in enumerate(rows)]
-    os.makedirs(os.path.join(folder, schema.TRAIN_IMAGES))
+    os.makedirs(os.path.join(folder, TRAIN_IMAGES))
     for name, row in zip(names, rows):
         os.symlink(
-            os.path.join(source, schema.TRAIN_IMAGES, row["filename"]),
-            os.path.join(folder, schema.TRAIN_IMAGES, name),
+            os.path.join(source, TRAIN_IMAGES, row["filename"]),
+            os.path.join(folder, TRAIN_IMAGES, name),
         )
-    rles = [[row[c] for c in schema.CLASS_NAMES] for row in rows]
-    annotations.write_csv(os.path.join(folder, schema.TRAIN_CSV), names, rles, CLOUDS)
+    rles = [[row[c] for c in CLOUDS.class_names] for row in rows]
+    annotations.write_csv(os.path.join(folder, TRAIN_CSV), names, rles, CLOUDS)
 
 
 def numpy_decode(string):
-    mask = np.zeros(schema.IMAGE_SIZE[0] * schema.IMAGE_SIZE[1], np.uint8)
+    mask = np.zeros(CLOUDS.mask_size[0] * CLOUDS.mask_size[1], np.uint8)
     numbers = np.asarray(string.split(), dtype=int)
     for start, length in zip(numbers[::2] - 1, numbers[1::2]):
         mask[start : start + length] = 1
-    return mask.reshape(schema.IMAGE_SIZE, order="F")
+    return mask.reshape(CLOUDS.mask_size, order="F")
 
 
 class Generator(tf.keras.utils.Sequence):
@@ -66,8 +66,8 @@ class Generator(tf.keras.utils.Sequence):
 
     def __init__(self, data_dir, size):
         super().__init__()
-        table = annotations.read_csv(os.path.join(data_dir, schema.TRAIN_CSV), CLOUDS)
-        self.folder = os.path.join(data_dir, schema.TRAIN_IMAGES)
+        table = annotations.read_csv(os.path.join(data_dir, TRAIN_CSV), CLOUDS)
+        self.folder = os.path.join(data_dir, TRAIN_IMAGES)
         self.rows = table.to_dict("records")
         self.size = size
 
@@ -81,7 +81,7 @@ class Generator(tf.keras.utils.Sequence):
     def load(self, row):
         image = cv2.imread(os.path.join(self.folder, row["filename"]))
         image = cv2.resize(cv2.cvtColor(image, cv2.COLOR_BGR2RGB), self.size[::-1])
-        masks = [numpy_decode(row[name]) for name in schema.CLASS_NAMES]
+        masks = [numpy_decode(row[name]) for name in CLOUDS.class_names]
         masks = [cv2.resize(m, self.size[::-1], interpolation=cv2.INTER_NEAREST) for m in masks]
         mask = np.stack(masks, axis=-1)
         for axis in (0, 1):
@@ -188,7 +188,7 @@ def print_parts(records_dir, size):
         ),
         "rle.draw": (
             tf.function(lambda *runs: rle.draw(*runs, size)),
-            [(runs, schema.NUM_CLASSES, record["mask_size"])],
+            [(runs, CLOUDS.num_classes, record["mask_size"])],
         ),
         "load_example (both, and classes last)": (
             tf.function(lambda record: input_pipeline.load_example(record, size, size, 4)),
@@ -216,7 +216,7 @@ def main():
     threads = flags.FLAGS.threads
     with tempfile.TemporaryDirectory() as folder:
         source = flags.FLAGS.data_dir
-        if not os.path.exists(os.path.join(source, schema.TRAIN_CSV)):
+        if not os.path.exists(os.path.join(source, TRAIN_CSV)):
             print(f"{source} is absent: sample images of 1400x2100")
             source = os.path.join(folder, "sample")
             sample_data.write_sample_data(source, num_train=min(num_images, 8), num_test=1)

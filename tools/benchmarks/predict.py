@@ -23,9 +23,9 @@ import tensorflow as tf  # noqa: E402
 from absl import flags  # noqa: E402
 from benchmarks import measure, print_table  # noqa: E402
 
-from clouds_tf import rle, schema, serving  # noqa: E402
+from clouds_tf import rle, serving  # noqa: E402
 from clouds_tf.data import annotations, sample_data  # noqa: E402
-from clouds_tf.dataset import CLOUDS  # noqa: E402
+from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES  # noqa: E402
 from clouds_tf.inference.fusing import fuse  # noqa: E402
 from clouds_tf.models.unet import DECODER_CHANNELS, unet  # noqa: E402
 from clouds_tf.models.weights import load_encoder_weights  # noqa: E402
@@ -53,7 +53,7 @@ AIMS = {"float32": 1.3, "bfloat16": 2}
 
 def peer_model():
     return segmentation_models.Unet(
-        "resnet34", encoder_weights=None, classes=schema.NUM_CLASSES, activation="sigmoid"
+        "resnet34", encoder_weights=None, classes=CLOUDS.num_classes, activation="sigmoid"
     )
 
 
@@ -113,11 +113,11 @@ def peer_loop(model, images_dir, output):
             batch[i] = cv2.resize(image, SIZE[::-1])
         predicted = model.predict(batch, batch_size=32, verbose=0)
         for name, probabilities in zip(some, predicted):
-            probabilities = cv2.resize(probabilities, schema.SUBMISSION_SIZE[::-1])
-            for i, class_name in enumerate(schema.CLASS_NAMES):
+            probabilities = cv2.resize(probabilities, CLOUDS.submission_size[::-1])
+            for i, class_name in enumerate(CLOUDS.class_names):
                 labels.append(f"{name}_{class_name}")
                 cells.append(mask_to_rle((probabilities[:, :, i] > 0.5).astype(np.uint8)))
-    table = pd.DataFrame({schema.LABEL_COLUMN: labels, schema.RLE_COLUMN: cells})
+    table = pd.DataFrame({CLOUDS.label_columns[0]: labels, CLOUDS.rle_column: cells})
     table.to_csv(output, index=False)
 
 
@@ -194,7 +194,7 @@ def main():
         if not os.path.isdir(source):
             print(f"{source} is absent: drawn images of 1400x2100")
             sample_data.write_sample_data(f"{folder}/sample", num_train=8, num_test=1)
-            source = f"{folder}/sample/{schema.TRAIN_IMAGES}"
+            source = f"{folder}/sample/{TRAIN_IMAGES}"
         names = sorted(os.listdir(source))
         os.makedirs(f"{folder}/images")
         for i in range(FLAGS.num_images):

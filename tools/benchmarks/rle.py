@@ -10,7 +10,8 @@ from absl import flags
 from benchmarks import compare
 from pycocotools import mask as coco
 
-from clouds_tf import rle, schema
+from clouds_tf import rle
+from clouds_tf.dataset import CLOUDS, TRAIN_CSV
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_small"
 
@@ -18,17 +19,17 @@ flags.DEFINE_string("data_dir", str(REAL), "Folder of train.csv; sample masks wh
 flags.DEFINE_integer("repeats", 21, "How often each function is measured.", lower_bound=1)
 flags.DEFINE_integer("threads", 1, "Threads of each library.", lower_bound=1)
 
-FULL, SMALL = schema.IMAGE_SIZE, schema.SUBMISSION_SIZE
+FULL, SMALL = CLOUDS.mask_size, CLOUDS.submission_size
 NUM_IMAGES = 16
 
 
 def read_rows(data_dir):
     """The strings of the first images of train.csv, or of sample masks: a list of lists of four."""
-    path = pathlib.Path(data_dir) / schema.TRAIN_CSV
+    path = pathlib.Path(data_dir) / TRAIN_CSV
     if path.exists():
         with open(path, newline="") as file:
             table = csv.DictReader(file)
-            rows = [row[schema.RLE_COLUMN] for row, _ in zip(table, range(4 * NUM_IMAGES))]
+            rows = [row[CLOUDS.rle_column] for row, _ in zip(table, range(4 * NUM_IMAGES))]
         print(f"{len(rows)} rows of {path}")
     else:
         rng = np.random.default_rng(0)

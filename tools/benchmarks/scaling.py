@@ -20,7 +20,6 @@ from benchmarks import print_table
 
 from clouds_tf.data import sample_data, shards
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.schema import SUBMISSION_SIZE
 
 flags.DEFINE_string("records_dir", None, "Shards, of make_tfrecords; None draws sample images.")
 flags.DEFINE_list("batch_sizes", ["8", "16"], "Images that a worker has in a batch.")
@@ -92,7 +91,7 @@ def main():
             data_dir = os.path.join(folder, "data")
             # A fifth is held out.
             num_train = FLAGS.num_images * 5 // 4
-            sample_data.write_sample_data(data_dir, num_train, 1, SUBMISSION_SIZE)
+            sample_data.write_sample_data(data_dir, num_train, 1, CLOUDS.submission_size)
             shards.write_records(data_dir, records_dir, CLOUDS)
         for batch_size in map(int, FLAGS.batch_sizes):
             alone = None
