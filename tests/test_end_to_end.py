@@ -1,16 +1,21 @@
 """The programs of tools/, run as a user runs them."""
 
+import csv
 import re
 import shutil
 import socket
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from conftest import ENVIRONMENT, REPOSITORY, run_tool
 
-from clouds_tf.data import annotations, input_pipeline
-from clouds_tf.dataset import CLOUDS
+from clouds_tf import evaluation, serving
+from clouds_tf.data import annotations, input_pipeline, sample_data, shards
+from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.evaluation import score
+from clouds_tf.training import Recipe, train
 
 
 def _run(tool, *arguments, **flags):
@@ -98,6 +103,120 @@ def test_from_train_csv_to_the_score(tmp_path):
     assert status == 2 and output.startswith(f"Wrote 4 images (1 unreadable) to {submission} in ")
     line = "unreadable, its rows are blank: a.jpg: HTML or XML, expected a JPEG or a PNG"
     assert errors.strip().splitlines()[-1] == line
+
+
+def _mask_along_rows(encoded, size):
+    """A mask of RLE along rows, by hand: bool of that size."""
+    pixels = np.zeros(size[0] * size[1], bool)
+    numbers = [int(number) for number in encoded.split()]
+    for start, length in zip(numbers[::2], numbers[1::2]):
+        pixels[start - 1 : start - 1 + length] = True
+    return pixels.reshape(size)
+
+
+def _masks_by_label(path):
+    with open(path) as file:
+        header, *rows = csv.reader(file)
+    masks = {(name, c): _mask_along_rows(encoded, STEEL.mask_size) for name, c, encoded in rows}
+    return header, masks
+
+
+STEEL = Dataset(
+    class_names=("scratch", "pit", "patch"),
+    mask_size=(256, 1600),
+    submission_size=(256, 1600),
+    label_columns=("ImageId", "ClassId"),
+    rle_column="Defects",
+    rle_order="rows",
+)
+
+
+def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
+    data, records, workdir = (str(tmp_path / name) for name in "DRW")
+    sample_data.write_sample_data(
+        data, num_train=6, num_test=2, image_size=(64, 400), dataset=STEEL
+    )
+    shards.write_records(data, records, STEEL, num_shards=2, num_folds=2, num_workers=1)
+
+    # The records hold the masks of the CSV, decoded by hand; the others are held out.
+    header, truth = _masks_by_label(f"{data}/train.csv")
+    assert header == ["ImageId", "ClassId", "Defects"]
+    names = {name for name, _ in truth}
+    expected = {np.stack([truth[n, c] for c in STEEL.class_names], axis=2).tobytes() for n in names}
+    batches = input_pipeline.validation_batches(records, [0, 1], (32, 192), 4)
+    masks = np.concatenate([masks for _, masks in batches.as_numpy_iterator()]).astype(bool)
+    found = [mask.tobytes() for mask in masks]
+    assert set(found) == expected and len(found) == 6
+
+    recipe = Recipe(image_size=(32, 192), width=0.125, batch_size=2, epochs=1)
+    assert train(records, workdir, recipe).run.dataset == STEEL
+    rules = str(tmp_path / "postprocessing.json")
+    evaluation.evaluate(records, [workdir], rules)
+    exported = serving.export(
+        [workdir], str(tmp_path / "E"), postprocessing=rules, records_dir=records, check_images=2
+    )
+    assert serving.read_metadata(exported.path).dataset == STEEL
+    output, table = str(tmp_path / "s.csv"), str(tmp_path / "t.csv")
+    serving.predict(
+        exported.path, f"{data}/test_images", output, f"{data}/sample_submission.csv", table=table
+    )
+
+    header, predicted = _masks_by_label(output)
+    assert header == ["ImageId", "ClassId", "Defects"]
+    _, truth = _masks_by_label(f"{data}/test.csv")
+    assert list(predicted) == list(truth)
+    with open(table) as file:
+        areas = {(row["filename"], row["class"]): row for row in csv.DictReader(file)}
+    for label, mask in predicted.items():
+        assert float(areas[label]["area_fraction"]) == pytest.approx(mask.mean(), abs=1e-5)
+    pairs = [(mask, predicted[label]) for label, mask in truth.items()]
+    totals = [a.sum() + b.sum() for a, b in pairs]
+    scores = [2 * (a & b).sum() / n if n else 1.0 for (a, b), n in zip(pairs, totals)]
+    comparison = score.compare(output, f"{data}/test.csv", STEEL)
+    assert np.mean(comparison.dice) == pytest.approx(np.mean(scores), abs=1e-5)
+
+
+# The README shows this script; a test keeps the two alike.
+NOTEBOOK = """
+from clouds_tf import evaluation, serving
+from clouds_tf.data import sample_data, shards
+from clouds_tf.dataset import CLOUDS
+from clouds_tf.evaluation import score
+from clouds_tf.training import Recipe, train
+
+sample_data.write_sample_data("D", num_train=48, num_test=12, image_size=(350, 525))
+shards.write_records("D", "R", CLOUDS, image_size=(350, 525), num_workers=1)
+recipe = Recipe(image_size=(128, 192), width=0.25, batch_size=8, epochs=12, learning_rate=1e-3)
+print(train("R", "W", recipe))
+print(evaluation.evaluate("R", ["W"], "postprocessing.json"))
+model = serving.export(["W"], "E", postprocessing="postprocessing.json")
+print(serving.predict(model.path, "D/test_images", "submission.csv", picture="predictions.png"))
+print(score.compare("submission.csv", "D/test.csv", CLOUDS))
+"""
+
+
+def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, capsys):
+    assert len(NOTEBOOK.strip().splitlines()) <= 15
+    monkeypatch.chdir(tmp_path)
+    script = NOTEBOOK
+    for long, short in (
+        ("num_train=48, num_test=12", "num_train=12, num_test=2"),
+        ("image_size=(350, 525)", "image_size=(70, 105)"),
+        ("(128, 192), width=0.25", "(32, 48), width=0.125"),
+        ("epochs=12", "epochs=1"),
+    ):
+        assert long in script
+        script = script.replace(long, short)
+    exec(compile(script, "notebook", "exec"), {})
+    assert re.search(r"Comparison\(2 images, Dice 0\.\d{4}", capsys.readouterr().out)
+    assert (tmp_path / "predictions.png").exists()
+
+
+def test_the_readme_shows_the_script_that_was_run():
+    text = (REPOSITORY / "README.md").read_text()
+    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
+    shown = [block for block in blocks if "serving.export(" in block]
+    assert shown in ([], [NOTEBOOK.lstrip()])
 
 
 def test_two_simulated_devices_train_and_one_goes_on(records_dir, tmp_path):
