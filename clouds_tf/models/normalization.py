@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
+import threading
+from collections.abc import Iterator
+
 import tensorflow as tf
 
 from clouds_tf.keras import keras
+
+_context = threading.local()  # replicas are traced in threads of their own
 
 
 def _affine(
@@ -42,12 +48,29 @@ def _sums(x: tf.Tensor) -> tf.Tensor:
     return tf.where(count > 0, sums, 0.0)
 
 
+@contextlib.contextmanager
+def counting(counted: tf.Tensor) -> Iterator[None]:
+    """Context in which BatchNorm leaves this replica's values out unless `counted`, a bool [].
+
+    For a replica without images, which takes part in the sums over replicas with padding.
+    """
+    _context.counted = counted
+    try:
+        yield
+    finally:
+        _context.counted = None
+
+
 def _sum_over_replicas(values: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce("SUM", values)
 
 
 def normalize_over_replicas(
-    x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor, epsilon: float
+    x: tf.Tensor,
+    scale: tf.Tensor,
+    offset: tf.Tensor,
+    epsilon: float,
+    counted: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
     """Normalizes by the mean and variance over all replicas; call it in each replica.
 
@@ -59,15 +82,20 @@ def normalize_over_replicas(
         scale: float32 [C].
         offset: float32 [C].
         epsilon: a number above 0, which is added to the variance.
+        counted: bool []; where it is false, the values here are left out of the statistics and of
+            the gradients. None counts them.
 
     Returns:
         The normalized values, of the shape and dtype of x; and, without gradient, the mean and the
         unbiased variance over all replicas, float32 [C].
     """
 
+    def only_counted(values: tf.Tensor) -> tf.Tensor:
+        return values if counted is None else tf.where(counted, values, 0.0)
+
     @tf.custom_gradient
     def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple:
-        total, squares, count = tf.unstack(_sum_over_replicas(_sums(x)))
+        total, squares, count = tf.unstack(_sum_over_replicas(only_counted(_sums(x))))
         mean = total / count
         variance = tf.maximum(squares / count - tf.square(mean), 0.0)
 
@@ -85,6 +113,7 @@ def normalize_over_replicas(
             )
             factor = scale * tf.math.rsqrt(variance + epsilon) / count
             slope, shift = tf.unstack(factor * _sum_over_replicas(tf.stack([d_scale, d_offset])))
+            slope, shift = only_counted(slope), only_counted(shift)
             return dx - _affine(x, slope, shift, mean, variance, epsilon), d_scale, d_offset
 
         outputs = _affine(x, scale, offset, mean, variance, epsilon)
@@ -108,7 +137,9 @@ class BatchNorm(keras.layers.BatchNormalization):
             return super().call(inputs, training)
         scale = self.gamma if self.scale else tf.ones_like(self.moving_mean)
         offset = self.beta if self.center else tf.zeros_like(self.moving_mean)
-        outputs, mean, variance = normalize_over_replicas(inputs, scale, offset, self.epsilon)
+        outputs, mean, variance = normalize_over_replicas(
+            inputs, scale, offset, self.epsilon, getattr(_context, "counted", None)
+        )
         for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):
             moving.assign_sub((moving - new) * (1 - self.momentum))
         return outputs

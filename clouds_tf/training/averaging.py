@@ -1,20 +1,24 @@
 """Averages of weights: over the steps of a run, or over its last checkpoints."""
 
+from __future__ import annotations
+
 import contextlib
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
 
 class MovingAverage(tf.Module):
-    """An exponential moving average of all weights of a model, batch-norm statistics included.
+    """Exponential moving average of all weights of a model, batch-norm statistics included.
 
     Args:
         model: a Keras model; make the average under the strategy of the model.
-        decay: of the average, 0..1; smaller in the first steps, where it is (1 + t) / (10 + t), as
-            in tf.train.ExponentialMovingAverage.
+        decay: decay per step, 0..1. In the first steps it is smaller, (1 + t) / (10 + t), as in
+            tf.train.ExponentialMovingAverage.
     """
 
-    def __init__(self, model, decay):
+    def __init__(self, model: Any, decay: float) -> None:
         super().__init__()
         self.model, self.decay = model, decay
         self.strategy = tf.distribute.get_strategy()
@@ -24,13 +28,13 @@ class MovingAverage(tf.Module):
             for weight in model.weights
         ]
 
-    def update(self):
-        """Counts one more step; to be called outside of replicas."""
+    def update(self) -> None:
+        """Counts one more step; call it outside of replicas."""
         self.step.assign_add(1)
         step = tf.cast(self.step.read_value(), tf.float32)
         rate = 1 - tf.minimum(self.decay, (1 + step) / (10 + step))
 
-        def move(average, weight, rate):
+        def move(average: tf.Variable, weight: tf.Tensor, rate: tf.Tensor) -> None:
             average.assign_sub(rate * (average - weight))
 
         for average, weight in zip(self.averages, self.model.weights):
@@ -39,15 +43,15 @@ class MovingAverage(tf.Module):
             self.strategy.extended.update(average, move, args=(value, rate))
 
     @contextlib.contextmanager
-    def applied(self):
-        """A context in which the model has the averages for weights."""
+    def applied(self) -> Iterator[None]:
+        """Context in which the weights of the model are the averages."""
         self._swap()
         try:
             yield
         finally:
             self._swap()
 
-    def _swap(self):
+    def _swap(self) -> None:
         for average, weight in zip(self.averages, self.model.weights):
             value = tf.identity(average.read_value())
             average.assign(weight.read_value())
@@ -55,12 +59,12 @@ class MovingAverage(tf.Module):
 
 
 @contextlib.contextmanager
-def mean_applied(model, paths):
-    """A context in which a model has the mean of the weights of some checkpoints.
+def mean_applied(model: Any, paths: Sequence[str]) -> Iterator[None]:
+    """Context in which the weights of a model are the mean of those of some checkpoints.
 
     Args:
         model: a Keras model.
-        paths: of checkpoints that were written by tf.train.Checkpoint(model=model).
+        paths: checkpoints that tf.train.Checkpoint(model=model) wrote.
     """
     before = [weight.numpy() for weight in model.weights]
     sums = [0.0] * len(before)

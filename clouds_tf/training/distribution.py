@@ -6,12 +6,13 @@ import contextlib
 import functools
 import json
 import os
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import Any
 
 import tensorflow as tf
 
 from clouds_tf.keras import keras
+from clouds_tf.training import workers
 
 # Name -> policy of Keras.
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
@@ -22,17 +23,17 @@ _STOP_GRACE = 20.0  # seconds; clusters that announce the end of a machine give 
 # One of a kind in a process: TensorFlow numbers the sums over replicas of every MirroredStrategy
 # from the same start, and stops where those of a second one have other shapes.
 @functools.lru_cache(maxsize=None)
-def strategy(distribute="none", num_devices=None):
-    """Makes the tf.distribute strategy of a run; asked again, it gives the same.
+def strategy(distribute: str = "none", num_devices: int | None = None) -> tf.distribute.Strategy:
+    """Makes the tf.distribute strategy of a run; called again, it gives the same one.
 
     Args:
         distribute: "none"; "mirrored" for all GPUs of this machine; or "multi_worker" for those of
             all machines that the environment variable TF_CONFIG names, one process on each.
-        num_devices: under "mirrored", how many GPUs; on a machine without one, how many logical CPU
-            devices to try it out with. None takes every GPU, or the one CPU.
+        num_devices: number of GPUs under "mirrored"; on a machine without one, number of logical
+            CPU devices to try it out with. None takes every GPU, or the one CPU.
 
     Returns:
-        A tf.distribute.Strategy.
+        A tf.distribute.Strategy. Under "multi_worker" the call waits for all workers.
 
     Raises:
         ValueError: more devices than there are GPUs, an unknown strategy, or a TF_CONFIG that does
@@ -42,8 +43,10 @@ def strategy(distribute="none", num_devices=None):
     if distribute == "none":
         return tf.distribute.get_strategy()
     if distribute == "multi_worker":
-        _check_cluster(os.environ.get("TF_CONFIG", ""))
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        workers.meet(*_read_cluster(os.environ.get("TF_CONFIG", "")))
+        cluster = tf.distribute.MultiWorkerMirroredStrategy()
+        workers.default_sigterm()
+        return cluster
     if distribute != "mirrored":
         raise ValueError(
             f"distribute: got {distribute!r}, expected 'none', 'mirrored' or 'multi_worker'"
@@ -59,7 +62,7 @@ def strategy(distribute="none", num_devices=None):
     return tf.distribute.MirroredStrategy([f"{kind}:{i}" for i in range(num_devices)])
 
 
-def _divide_cpu(num_devices):
+def _divide_cpu(num_devices: int) -> None:
     """Makes that many logical devices of the CPU, unless there are enough already."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or [cpu]) < num_devices:
@@ -67,17 +70,17 @@ def _divide_cpu(num_devices):
         tf.config.set_logical_device_configuration(cpu, logical)
 
 
-def _check_cluster(config):
-    """Raises ValueError unless TF_CONFIG names this worker among all workers."""
-    expected = 'expected {"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", '
+def _read_cluster(text: str) -> tuple[list[str], int]:
+    """All workers as "host:port" and the index of this one, from the text of TF_CONFIG."""
     try:
-        config = json.loads(config)
+        config = json.loads(text)
         workers, task = config["cluster"]["worker"], config["task"]
-        known = task["type"] == "worker" and 0 <= task["index"] < len(workers)
+        if task["type"] == "worker" and 0 <= task["index"] < len(workers):
+            return workers, task["index"]
     except (ValueError, KeyError, TypeError):
-        known = False
-    if not known:
-        raise ValueError(f'TF_CONFIG: got {config!r}, {expected}"index": 0}}}}')
+        pass
+    expected = '{"cluster": {"worker": ["host:port", ...]}, "task": {"type": "worker", "index": 0}}'
+    raise ValueError(f"TF_CONFIG: got {text!r}, expected {expected}")
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
@@ -88,37 +91,12 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
 
 def stop_grace(strategy: tf.distribute.Strategy) -> float | None:
     """Seconds that a worker told to stop may wait for others; None where there are no others."""
-    return _STOP_GRACE if _num_workers(strategy) > 1 else None
+    return _STOP_GRACE if workers.num_workers(strategy) > 1 else None
 
 
-def _num_workers(strategy: tf.distribute.Strategy) -> int:
-    resolver = strategy.cluster_resolver
-    workers = resolver.cluster_spec().as_dict().get("worker", []) if resolver else []
-    return max(1, len(workers))
-
-
-@contextlib.contextmanager
-def restarting(distribute):
-    """A context for a run that outlives the loss of a worker.
-
-    TensorFlow does not let a worker join those that are running. So where one is lost, which the
-    others learn within a minute, each of them starts its program again with the same arguments; it
-    waits for the lost one to come back, and goes on from the last checkpoint.
-
-    Args:
-        distribute: as `strategy` has it; nothing happens unless it is "multi_worker".
-    """
-    try:
-        yield
-    except tf.errors.UnavailableError:
-        if distribute != "multi_worker":
-            raise
-        print("A worker was lost; starting again, from the last checkpoint, when it is back")
-        sys.stdout.flush()
-        os.execv(sys.executable, [sys.executable, *sys.argv])
-
-
-def distribute_batches(strategy, make_batches):
+def distribute_batches(
+    strategy: tf.distribute.Strategy, make_batches: Callable[[int, int], tf.data.Dataset]
+) -> Any:
     """Gives every replica its part of every batch.
 
     Args:
@@ -131,7 +109,7 @@ def distribute_batches(strategy, make_batches):
         there are fewer images than replicas.
     """
 
-    def of_this_worker(context):
+    def of_this_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
         num_workers = context.num_input_pipelines
         batches = make_batches(context.input_pipeline_id, num_workers)
         return _divide(batches, context.num_replicas_in_sync // num_workers)
@@ -139,15 +117,15 @@ def distribute_batches(strategy, make_batches):
     return strategy.distribute_datasets_from_function(of_this_worker)
 
 
-def _divide(batches, parts):
-    """Cuts each batch into that many, one after the other, as even as can be."""
+def _divide(batches: tf.data.Dataset, parts: int) -> tf.data.Dataset:
+    """Cuts each batch into parts, one after the other, as even as can be."""
     if parts == 1:
         return batches
 
-    def cut(*batch):
+    def cut(*batch: tf.Tensor) -> tf.data.Dataset:
         size = tf.shape(batch[0], tf.int64)[0]
 
-        def part(i):
+        def part(i: tf.Tensor) -> tuple[tf.Tensor, ...]:
             return tuple(x[size * i // parts : size * (i + 1) // parts] for x in batch)
 
         return tf.data.Dataset.range(parts).map(part)
@@ -155,9 +133,23 @@ def _divide(batches, parts):
     return batches.flat_map(cut)
 
 
-def set_deterministic():
-    """Makes every operation give the same bits each time; some are slower then, a few refuse."""
+def set_deterministic() -> None:
+    """Makes every operation of this process give the same bits each time; some become slower."""
     tf.config.experimental.enable_op_determinism()
+
+
+def check_deterministic(freeze_encoder: bool, num_replicas: int) -> None:
+    """Checks that a training can be deterministic on the GPUs of this machine.
+
+    Raises:
+        ValueError: it cannot: TensorFlow has no deterministic gradient on GPUs for batch norm with
+            given statistics, which frozen encoders and several replicas use.
+    """
+    if tf.config.list_physical_devices("GPU") and (freeze_encoder or num_replicas > 1):
+        raise ValueError(
+            "deterministic: TensorFlow has no deterministic gradient on GPUs for batch norm with "
+            "given statistics, which freeze_encoder and several devices use; leave one of them out"
+        )
 
 
 def set_precision(precision: str) -> None:

@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from clouds_tf.training import averaging, distribution
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.progress import Reporter, say
 from clouds_tf.training.stopping import STOPPED, StopRequest, listening
@@ -147,15 +148,18 @@ class _Loop:
             row.update(self._validate())
             row["seconds"] = round(time.monotonic() - started, 1)
             self.history.append(row)
-            self.reporter.epoch(self.history)
+            with workers.together(self.strategy):
+                self.reporter.epoch(self.history)
             self._keep_if_best(row[SCORE])
-            self.checkpoints.save_epoch(epoch + 1)
+            with workers.together(self.strategy):
+                self.checkpoints.save_epoch(epoch + 1)
         if epoch + 1 == self.epochs and self.average_last:
             self._try_mean()
         # Last of all: whatever is killed before this line is done again.
         trainer.epoch.assign(epoch + 1)
         trainer.epoch_step.assign(0)
-        self.checkpoints.save_last()
+        with workers.together(self.strategy):
+            self.checkpoints.save_last()
 
     def _train(self, epoch: int, profile_dir: Optional[str]) -> tuple[int, float]:
         """Takes the steps that are left of an epoch, or fewer if one worker is told to stop.
@@ -218,11 +222,15 @@ class _Loop:
     def _keep_if_best(self, score: float) -> None:
         if score > self.trainer.best_score.numpy():
             self.trainer.best_score.assign(score)
-            self.checkpoints.save_best()
+            with workers.together(self.strategy):
+                self.checkpoints.save_best()
 
     def _try_mean(self) -> None:
         """Validates the mean of the last epochs' weights, and keeps it if it is the best."""
-        paths = self.checkpoints.epoch_paths(self.checkpoints.last_epochs())
+        # The chief tells which, as its last file may not be there yet for the others.
+        epochs = self.checkpoints.last_epochs() if self.chief else []
+        epochs = workers.from_chief(self.strategy, epochs, self.average_last)
+        paths = self.checkpoints.epoch_paths(epochs)
         with averaging.mean_applied(self.trainer.model, paths):
             score = self._validate()[SCORE]
             self.reporter.mean(score, float(self.trainer.best_score.numpy()))

@@ -1,15 +1,20 @@
 """Learning rates that differ between layers."""
 
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
 import tensorflow as tf
 
 
-def scale_learning_rate(optimizer, variables, factor):
-    """Makes an optimizer change some variables by a factor of what it would, step by step.
+def scale_learning_rate(optimizer: Any, variables: Iterable[tf.Variable], factor: float) -> None:
+    """Scales the learning rate of some variables by a factor.
 
     The change of a variable is scaled after the optimizer has made it, and not the gradient before:
     Adam and its relatives divide by the size of the gradients, so a factor on these would vanish.
-    For every optimizer whose step is in proportion to its learning rate, this equals a learning
-    rate of its own for those variables; decoupled weight decay alone keeps the full rate.
+    For every optimizer whose step is proportional to its learning rate, this equals a separate
+    learning rate for those variables; only decoupled weight decay keeps the full rate.
 
     Args:
         optimizer: a Keras optimizer of the newer or the older kind, changed in place; a strategy
@@ -18,13 +23,15 @@ def scale_learning_rate(optimizer, variables, factor):
         factor: >= 0; 1 changes nothing.
     """
     names = {variable.name.split(":")[0] for variable in variables}
-    # What scales losses or looks ahead calls the optimizer inside, which takes the steps.
+    # Optimizers that scale the loss or look ahead leave the steps to the optimizer inside.
     while inner := getattr(optimizer, "inner_optimizer", getattr(optimizer, "_optimizer", None)):
         optimizer = inner
     method = "update_step" if hasattr(optimizer, "update_step") else "_resource_apply_dense"
     take_step = getattr(optimizer, method)
 
-    def take_scaled_step(gradient, variable, *args, **kwargs):
+    def take_scaled_step(
+        gradient: tf.Tensor, variable: tf.Variable, *args: Any, **kwargs: Any
+    ) -> Any:
         # A replica's copy of the variable a/b is called a/b/replica_1.
         if variable.name.split(":")[0].split("/replica_")[0] not in names:
             return take_step(gradient, variable, *args, **kwargs)

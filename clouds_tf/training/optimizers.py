@@ -1,4 +1,9 @@
-"""Optimizers that Keras lacks, or has with faults."""
+"""Optimizers by name, with those that Keras lacks or has with faults."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -15,7 +20,8 @@ class Nadam(keras.optimizers.Nadam):
     the weights become infinite. Here every variable has a product of its own, as in PyTorch.
     """
 
-    def build(self, var_list):
+    def build(self, var_list: list[tf.Variable]) -> None:
+        """Makes the slots of every variable."""
         super().build(var_list)
         if not hasattr(self, "_u_products"):
             self._u_products = [
@@ -23,14 +29,14 @@ class Nadam(keras.optimizers.Nadam):
                 for variable in var_list
             ]
 
-    def update_step(self, gradient, variable):
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Applies one step to one variable."""
         gradient = tf.convert_to_tensor(gradient)
         index = self._index_dict[self._var_key(variable)]
         m, v, u = (x[index] for x in (self._momentums, self._velocities, self._u_products))
         step = tf.cast(self.iterations + 1, variable.dtype)
 
-        def momentum(step):
+        def momentum(step: tf.Tensor) -> tf.Tensor:
             return self.beta_1 * (1 - 0.5 * tf.pow(tf.cast(0.96, variable.dtype), step))
 
         now, then = momentum(step), momentum(step + 1)
@@ -43,19 +49,19 @@ class Nadam(keras.optimizers.Nadam):
         variable.assign_sub(learning_rate * m_hat / (tf.sqrt(v_hat) + self.epsilon))
 
 
-def _adamw(schedule, variables, weight_decay):
+def _adamw(schedule: Any, variables: Sequence[tf.Variable], weight_decay: float) -> Any:
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
     vectors = [variable for variable in variables if len(variable.shape) < 2]
     optimizer.exclude_from_weight_decay(var_list=vectors)
     return optimizer
 
 
-def _radam(schedule, variables, weight_decay):
+def _radam(schedule: Any, *_: Any) -> Any:
     return RectifiedAdam(schedule)
 
 
-# Name -> a function (schedule, variables, weight_decay) that makes it.
-OPTIMIZERS = {
+# Name -> a function (schedule, variables, weight_decay) that makes a Keras optimizer.
+OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "adam": lambda schedule, *_: keras.optimizers.Adam(schedule),
     "adamw": _adamw,
     "nadam": lambda schedule, *_: Nadam(schedule),
@@ -65,16 +71,18 @@ OPTIMIZERS = {
 }
 
 
-def make_optimizer(name, schedule, variables, weight_decay=0.01):
+def make_optimizer(
+    name: str, schedule: Any, variables: Sequence[tf.Variable], weight_decay: float = 0.01
+) -> Any:
     """Makes an optimizer with all its slots, so that a checkpoint can be restored at once.
 
     Args:
         name: a key of OPTIMIZERS. "radam" is Liu et al., "On the Variance of the Adaptive Learning
             Rate", 2020; "lookahead" is Zhang et al., "Lookahead Optimizer", 2019, around it.
-        schedule: a number, or a LearningRateSchedule.
-        variables: what will be optimized.
-        weight_decay: of "adamw" alone, a share of each weight per unit of learning rate; biases and
-            the scales of batch norm do not decay.
+        schedule: learning rate: a number, or a LearningRateSchedule.
+        variables: the variables to optimize.
+        weight_decay: fraction of each weight that "adamw" takes away per step and unit of learning
+            rate; biases and the scales of batch norm do not decay.
 
     Returns:
         An optimizer; under mixed_float16 one that scales the loss.

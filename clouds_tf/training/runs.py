@@ -18,7 +18,9 @@ from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import BEST
+from clouds_tf.training.checks import check_memory, check_start
 from clouds_tf.training.fit import SCORE, Feed, StepProgress, fit
 from clouds_tf.training.progress import as_table, best_row, say
 from clouds_tf.training.recipe import Execution, Recipe
@@ -189,7 +191,7 @@ def _session(recipe: Recipe, execution: Execution) -> Iterator[None]:
     if execution.deterministic:
         distribution.set_deterministic()
     with distribution.precision(recipe.precision):
-        with distribution.restarting(execution.distribute):
+        with workers.restarting(execution.distribute):
             yield
 
 
@@ -206,14 +208,21 @@ def _train(
     strategy = distribution.strategy(execution.distribute, execution.num_devices)
     run = Run(workdir, recipe, _dataset(records_dir), fold, shards.fingerprint(records_dir))
     chief = distribution.is_chief(strategy)
-    workdirs.check_startable(run)
+    with workers.together(strategy):
+        workdirs.check_startable(run)
+        check_start(run)
+        check_memory(recipe, workers.num_workers(strategy))
+        if execution.deterministic:
+            distribution.check_deterministic(recipe.freeze_encoder, strategy.num_replicas_in_sync)
     trainer = _make_trainer(records_dir, run, strategy)
-    # Not before, so that a wrong file of weights leaves no workdir behind.
-    with _locked(workdir) if chief else contextlib.nullcontext():
-        if chief:
-            workdirs.start(run)
-            if on_start:
-                on_start(workdir)
+    with contextlib.ExitStack() as stack:
+        with workers.together(strategy):
+            # Not before, so that a wrong file of weights leaves no workdir behind.
+            if chief:
+                stack.enter_context(_locked(workdir))
+                workdirs.start(run)
+                if on_start:
+                    on_start(workdir)
         feed = _feed(records_dir, run, execution)
         history = fit(trainer, feed, workdir, execution.profile, progress, report)
     score, best = float(trainer.best_score.numpy()), best_row(history)

@@ -1,6 +1,10 @@
-"""Learning rates over the steps of a run."""
+"""Learning-rate schedules over the steps of a run."""
+
+from __future__ import annotations
 
 import math
+from collections.abc import Iterable
+from typing import Any
 
 import tensorflow as tf
 
@@ -9,19 +13,21 @@ from clouds_tf.keras import keras
 _CYCLES = 3  # of cosine restarts, each twice as long as the one before
 
 
-def _half_cosine(share):
-    """From 1 at share 0 to 0 at share 1."""
+def _half_cosine(share: tf.Tensor) -> tf.Tensor:
+    """Falls from 1 at share 0 to 0 at share 1."""
     return 0.5 * (1 + tf.cos(math.pi * share))
 
 
-def _one_cycle(share, rise=0.3, start=1 / 25, end=1e-4 / 25):
+def _one_cycle(
+    share: tf.Tensor, rise: float = 0.3, start: float = 1 / 25, end: float = 1e-4 / 25
+) -> tf.Tensor:
     """Smith and Topin, "Super-Convergence", 2018, section 3, with cosines in place of lines."""
     rising = 1 - (1 - start) * _half_cosine(share / rise)
     falling = end + (1 - end) * _half_cosine((share - rise) / (1 - rise))
     return tf.where(share < rise, rising, falling)
 
 
-def _cosine_restarts(share):
+def _cosine_restarts(share: tf.Tensor) -> tf.Tensor:
     """Loshchilov and Hutter, "SGDR", 2017, equation 5, with T_mult = 2."""
     position = share * (2**_CYCLES - 1)
     cycle = tf.minimum(tf.floor(tf.math.log(position + 1) / math.log(2)), _CYCLES - 1)
@@ -29,7 +35,7 @@ def _cosine_restarts(share):
     return _half_cosine((position - (length - 1)) / length)
 
 
-# Name -> the factor of the learning rate at a share (0..1) of the run.
+# Name -> a function from the finished share of the run (0..1) to a factor on the learning rate.
 SCHEDULES = {
     "constant": tf.ones_like,
     "cosine": _half_cosine,
@@ -41,43 +47,49 @@ SCHEDULES = {
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """A learning rate that changes with the step.
+    """Learning rate as a function of the step.
 
     Args:
         name: a key of SCHEDULES.
-        learning_rate: the highest.
-        num_steps: steps of the whole run.
-        warmup_steps: over these first steps the rate grows in a line from 0 to what the schedule
-            says.
+        learning_rate: peak learning rate.
+        num_steps: number of steps of the whole run.
+        warmup_steps: number of first steps over which the rate rises linearly from 0 to that of the
+            schedule.
 
     Attributes:
-        factor: a float32 tf.Variable that multiplies all of it; 1 unless somebody changes it.
+        factor: float32 tf.Variable, a factor on the rate; 1 unless it is assigned.
     """
 
-    def __init__(self, name, learning_rate, num_steps, warmup_steps=0):
+    def __init__(
+        self, name: str, learning_rate: float, num_steps: int, warmup_steps: int = 0
+    ) -> None:
         self.name, self.learning_rate = name, learning_rate
         self.num_steps, self.warmup_steps = num_steps, warmup_steps
         self.factor = tf.Variable(1.0, trainable=False, name="learning_rate_factor")
 
-    def __call__(self, step):
+    def __call__(self, step: Any) -> tf.Tensor:
+        """Learning rate of a step, float32 []."""
         step = tf.cast(step, tf.float32)
         share = tf.minimum(step / self.num_steps, 1.0)
         warmup = tf.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
         return self.learning_rate * self.factor * warmup * SCHEDULES[self.name](share)
 
-    def get_config(self):
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
         names = ("name", "learning_rate", "num_steps", "warmup_steps")
         return {name: getattr(self, name) for name in names}
 
 
-def plateau_factor(scores, patience=3, factor=0.5, least=1e-3):
-    """How far the learning rate has come down: by a factor wherever scores stayed for a while.
+def plateau_factor(
+    scores: Iterable[float], patience: int = 3, factor: float = 0.5, least: float = 1e-3
+) -> float:
+    """Factor on the learning rate that falls wherever the scores stop improving.
 
     Args:
-        scores: one number per epoch so far, the higher the better.
-        patience: epochs without a new best score after which the rate falls.
-        factor: by what it falls.
-        least: where it stops.
+        scores: one score per finished epoch; higher is better.
+        patience: number of epochs without a new best score after which the factor falls.
+        factor: ratio of the new factor to the one before.
+        least: minimum of the result.
 
     Returns:
         A number from `least` to 1.

@@ -5,32 +5,44 @@ number of images in the whole batch; gradients are summed over replicas, then cl
 depends on how a batch is divided.
 """
 
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Optional
+
 import tensorflow as tf
 
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
+from clouds_tf.models.normalization import counting
+from clouds_tf.training.averaging import MovingAverage
 
-PRESENCE_WEIGHT = 0.1  # of the classification head's loss, as in the competition's first place
+# Weight of the classification head's loss, as in the competition's winning solution.
+PRESENCE_WEIGHT = 0.1
+
+Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # Gradients are sent in packs, since one pack of them all waits for the last gradient, and its 98 MB
 # are memory that the operating system has to find anew at each step.
 _GRADIENT_PACKS = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=1 << 20)
 
 
-def _forward(model, images, training):
-    """The outputs of a model, also for no images at all, which oneDNN's convolutions refuse.
+def _forward(model: Any, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
+    """Applies a model, also to no images at all, which oneDNN's convolutions refuse.
 
     An empty part still takes part in the sums over replicas, with a black image that is left out of
-    the result (in training it does count in the statistics of batch norm).
+    the result, of the statistics of batch norm and of the gradients.
     """
     size = tf.shape(images)[0]
     padded = tf.pad(images, [[0, tf.cast(size == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-    outputs = model(tf.ensure_shape(padded, [None, *images.shape[1:]]), training=training)
+    padded = tf.ensure_shape(padded, [None, *images.shape[1:]])
+    with counting(size > 0):
+        outputs = model(padded, training=training)
     return tf.nest.map_structure(lambda output: output[:size], outputs)
 
 
-def _losses(loss, masks, outputs):
-    """A dict of float32 [B]: `loss`, and its parts where the model has a classification head."""
+def _losses(loss: Loss, masks: tf.Tensor, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    """Losses of each image, float32 [B]: `loss`, and its parts with a classification head."""
     logits_loss = loss(masks, outputs["logits"])
     if "presence_logits" not in outputs:
         return {"loss": logits_loss}
@@ -40,14 +52,14 @@ def _losses(loss, masks, outputs):
 
 
 class Meter(tf.Module):
-    """What an epoch has come to so far: mean losses over images, and metrics.
+    """Running losses and metrics of one epoch.
 
     Args:
-        model: tells whether there is a classification head.
+        model: the model, which may have a classification head.
         metrics: Keras metrics of (masks, logits), whose results are dicts of numbers.
     """
 
-    def __init__(self, model, metrics):
+    def __init__(self, model: Any, metrics: Sequence[Any]) -> None:
         super().__init__()
         names = ["loss"]
         if "presence_logits" in model.output:
@@ -55,45 +67,55 @@ class Meter(tf.Module):
         self.means = {name: keras.metrics.Mean(name=name) for name in names}
         self.metrics = metrics
 
-    def update(self, values, masks, outputs):
-        """Adds a part of a batch; values is a dict of losses [B]."""
+    def update(
+        self, values: dict[str, tf.Tensor], masks: tf.Tensor, outputs: dict[str, tf.Tensor]
+    ) -> None:
+        """Adds a part of a batch; `values` is a dict of losses, float32 [B]."""
         for name, value in values.items():
             self.means[name].update_state(value)
         for metric in self.metrics:
             metric.update_state(masks, outputs["logits"])
 
-    def result(self):
-        """A dict of floats; call it on all workers, outside of replicas."""
+    def result(self) -> dict[str, float]:
+        """Means and metrics by name; call it on all workers, outside of replicas."""
         values = {name: mean.result() for name, mean in self.means.items()}
         for metric in self.metrics:
             values.update(metric.result())
         return {name: float(value) for name, value in values.items()}
 
-    def num_images(self):
-        """The number of images in it; call it on all workers, outside of replicas."""
+    def num_images(self) -> float:
+        """Number of images so far; call it on all workers, outside of replicas."""
         return float(tf.identity(self.means["loss"].count))
 
-    def blank_dice(self):
+    def blank_dice(self) -> float:
         """Mean Dice of predicting nothing on these images; call it as `result`."""
         (scores,) = self.metrics
         return float(tf.reduce_mean(scores.blank_dice()))
 
-    def reset(self):
+    def reset(self) -> None:
         """Begins an epoch."""
         for metric in [*self.means.values(), *self.metrics]:
             metric.reset_state()
 
 
-def training_step(model, optimizer, loss, meter, clip_norm=None, average=None, xla=False):
-    """Makes the function of one step of training.
+def training_step(
+    model: Any,
+    optimizer: Any,
+    loss: Loss,
+    meter: Optional[Meter],
+    clip_norm: Optional[float] = None,
+    average: Optional[MovingAverage] = None,
+    xla: bool = False,
+) -> Callable[..., Any]:
+    """Makes the function of one training step.
 
     Args:
-        model: a model of `unet`, made under the current strategy like all the others.
+        model: a model of `unet`; like all other arguments, made under the current strategy.
         optimizer: of `make_optimizer`.
         loss: a function (masks, logits) -> float32 [B].
         meter: a Meter, or None to measure nothing.
-        clip_norm: the largest length of all gradients together; None does not clip.
-        average: a MovingAverage to keep, or None.
+        clip_norm: maximum global norm of the gradients; None does not clip.
+        average: a MovingAverage to update, or None.
         xla: whether XLA compiles the step.
 
     Returns:
@@ -104,7 +126,7 @@ def training_step(model, optimizer, loss, meter, clip_norm=None, average=None, x
     variables = model.trainable_variables
     scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
-    def on_replica(images, masks, stop):
+    def on_replica(images: tf.Tensor, masks: tf.Tensor, stop: tf.Tensor) -> Any:
         context = tf.distribute.get_replica_context()
         size = tf.cast(tf.shape(images)[0], tf.float32)
         # The sum over replicas wants values on the replicas' own devices: hence the identity.
@@ -126,7 +148,7 @@ def training_step(model, optimizer, loss, meter, clip_norm=None, average=None, x
         return context.all_reduce("SUM", share), stops
 
     @tf.function(jit_compile=xla or None)
-    def step(images, masks, stop):
+    def step(images: Any, masks: Any, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss, stops = strategy.run(on_replica, args=(images, masks, stop))
         if average is not None:
             average.update()
@@ -135,35 +157,35 @@ def training_step(model, optimizer, loss, meter, clip_norm=None, average=None, x
     return step
 
 
-def _first(strategy, value):
-    """The value of the first replica here, where all have the same."""
+def _first(strategy: tf.distribute.Strategy, value: Any) -> tf.Tensor:
+    """Value of this worker's first replica, where all replicas have the same."""
     return strategy.experimental_local_results(value)[0]
 
 
-def validation_step(model, loss, meter):
+def validation_step(model: Any, loss: Loss, meter: Meter) -> Callable[..., Any]:
     """Makes a tf.function (images, masks) that adds a batch to a meter and changes nothing else."""
     strategy = tf.distribute.get_strategy()
 
-    def on_replica(images, masks):
+    def on_replica(images: tf.Tensor, masks: tf.Tensor) -> None:
         outputs = _forward(model, images, training=False)
         meter.update(_losses(loss, masks, outputs), masks, outputs)
 
     @tf.function
-    def step(images, masks):
+    def step(images: Any, masks: Any) -> None:
         strategy.run(on_replica, args=(images, masks))
 
     return step
 
 
-def prediction_step(model):
-    """Makes a tf.function (images) -> masks bool [B, h, w, C] of each replica, cut at 1/2."""
+def prediction_step(model: Any) -> Callable[..., Any]:
+    """Makes a tf.function (images) -> each replica's masks, bool [B, h, w, C], at threshold 0.5."""
     strategy = tf.distribute.get_strategy()
 
-    def on_replica(images):
+    def on_replica(images: tf.Tensor) -> tf.Tensor:
         return _forward(model, images, training=False)["logits"] > 0
 
     @tf.function
-    def step(images):
+    def step(images: Any) -> Any:
         return strategy.run(on_replica, args=(images,))
 
     return step

@@ -78,13 +78,24 @@ def test_every_replica_has_its_part_of_every_batch(size):
     assert calls == [(0, 1)]
 
 
-def test_only_the_loss_of_a_worker_starts_it_again():
-    with pytest.raises(tf.errors.UnavailableError), distribution.restarting("mirrored"):
-        raise tf.errors.UnavailableError(None, None, "gone")
-    with pytest.raises(ValueError), distribution.restarting("multi_worker"):
-        raise ValueError
-
-
 def test_one_process_is_the_chief():
     assert distribution.is_chief(distribution.strategy())
     assert distribution.is_chief(distribution.strategy("mirrored", 2))
+
+
+def test_the_precision_is_that_of_before_after_the_block():
+    with pytest.raises(RuntimeError), distribution.precision("bfloat16"):
+        assert keras.layers.Dense(1)(tf.ones([1, 2])).dtype == tf.bfloat16
+        raise RuntimeError
+    assert keras.layers.Dense(1)(tf.ones([1, 2])).dtype == tf.float32
+    with pytest.raises(ValueError, match="precision: got 'half', expected one of float32, "):
+        distribution.set_precision("half")
+
+
+def test_what_gpus_cannot_do_deterministically_is_refused(monkeypatch):
+    distribution.check_deterministic(True, 4)
+    monkeypatch.setattr(tf.config, "list_physical_devices", lambda kind: ["GPU:0"])
+    distribution.check_deterministic(False, 1)
+    for arguments in ((True, 1), (False, 2)):
+        with pytest.raises(ValueError, match="deterministic: TensorFlow has no deterministic grad"):
+            distribution.check_deterministic(*arguments)

@@ -2,7 +2,9 @@
 
 import json
 import os
+import re
 import resource
+import shutil
 import signal
 import subprocess
 import sys
@@ -12,11 +14,12 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY
+from conftest import ENVIRONMENT, REPOSITORY
 from program import batches, free_ports, trainer
 
-from clouds_tf.training import distribution
+from clouds_tf.training import checkpoints, distribution
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.fit import Feed, fit
 from clouds_tf.training.stopping import STOPPED
@@ -101,12 +104,24 @@ def test_a_finished_run_is_left_alone(undisturbed):
     assert before == {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
-def test_sigterm_stops_between_two_steps_and_the_same_command_goes_on(undisturbed, tmp_path):
-    of_run, history, _ = undisturbed
+def _child(*arguments):
+    """Runs a function of this file in a process of its own, which may be harmed."""
+    tests = REPOSITORY / "tests"
+    path = os.pathsep.join(map(str, (REPOSITORY, tests, tests / "training")))
+    return subprocess.run(
+        [sys.executable, __file__, *map(str, arguments)],
+        env={**ENVIRONMENT, "PYTHONPATH": path},
+        capture_output=True,
+        text=True,
+    )
 
-    def told_in_the_second_epoch(initial_epoch, worker, num_workers):
+
+def told_in_the_second_epoch(workdir):
+    """A run that gets SIGTERM in the first step of its second epoch."""
+
+    def training(initial_epoch, worker, num_workers):
         def tell(step, batch):
-            if step == len(SIZES) and initial_epoch == 0:
+            if step == len(SIZES):
                 os.kill(os.getpid(), signal.SIGTERM)
             return batch
 
@@ -117,10 +132,17 @@ def test_sigterm_stops_between_two_steps_and_the_same_command_goes_on(undisturbe
         )
 
     before = signal.getsignal(signal.SIGTERM)
-    with pytest.raises(SystemExit) as stopped:
-        run(tmp_path, training=told_in_the_second_epoch, average_last=2)
-    assert stopped.value.code == STOPPED == 143
-    assert signal.getsignal(signal.SIGTERM) == before
+    try:
+        run(workdir, training=training, average_last=2)
+    finally:
+        assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_sigterm_stops_between_two_steps_and_the_same_command_goes_on(undisturbed, tmp_path):
+    of_run, history, _ = undisturbed
+    stopped = _child("told_in_the_second_epoch", tmp_path)
+    assert stopped.returncode == STOPPED == 143, stopped.stderr
+    assert re.search(r"Stopped in epoch 2 after step \d; the same command resumes", stopped.stdout)
     assert len(workdirs.read_history(str(tmp_path))) == 1
     resumed, rows = run(tmp_path, average_last=2)
     _assert_same_weights(of_run, resumed)
@@ -128,16 +150,13 @@ def test_sigterm_stops_between_two_steps_and_the_same_command_goes_on(undisturbe
         assert [row[name] for row in rows] == pytest.approx([row[name] for row in history])
 
 
-def test_the_best_weights_are_kept_with_their_average(undisturbed, tmp_path):
-    of_run, history, folder = undisturbed
+def test_the_best_weights_are_kept_with_their_average(tmp_path):
+    of_run, history = run(tmp_path)
     scores = [row["val_dice"] for row in history]
-    assert float(of_run.best_score) >= max(scores)
-    if float(of_run.best_score) == max(scores):
-        tf.train.Checkpoint(model=of_run.model).restore(
-            tf.train.latest_checkpoint(str(folder / "checkpoints" / "best"))
-        )
-        held_out = distribution.distribute_batches(of_run.strategy, validation_batches)
-        assert of_run.validate(held_out)["val_dice"] == pytest.approx(max(scores), abs=1e-6)
+    assert of_run.best_score.numpy() == max(scores)  # not rounded
+    checkpoints.restore_best(of_run.model, str(tmp_path))
+    held_out = distribution.distribute_batches(of_run.strategy, validation_batches)
+    assert of_run.validate(held_out)["val_dice"] == pytest.approx(max(scores), abs=1e-6)
 
 
 def test_a_loss_that_is_not_finite_is_told_with_its_files(tmp_path):
@@ -146,19 +165,37 @@ def test_a_loss_that_is_not_finite_is_told_with_its_files(tmp_path):
         run(tmp_path, learning_rate=1e38)
 
 
+def save_on_a_full_disk(workdir):
+    """Resumes a run and saves where no file can have more than 2 kB."""
+    of_run, _ = run(workdir, epochs=1)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, resource.RLIM_INFINITY))
+    Checkpoints(workdir, of_run.model, of_run).save_last()
+
+
 def test_a_checkpoint_that_cannot_be_written_leaves_the_last_good_one(tmp_path):
     of_run, _ = run(tmp_path, epochs=1)
-    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
-    # What a full disk does, for files of more than 2 kB.
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2000, limits[1]))
-    try:
-        with pytest.raises(ValueError, match="checkpoint was not written .*the one before it is k"):
-            Checkpoints(str(tmp_path), of_run.model, of_run).save_last()
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    found = _child("save_on_a_full_disk", tmp_path)
+    assert found.returncode == 1
+    assert re.search("checkpoint was not written .*the one before it is kept", found.stderr)
     again, history = run(tmp_path, epochs=1)
     assert len(history) == 1
     _assert_same_weights(of_run, again)
+
+
+def test_a_run_without_its_last_checkpoint_is_not_begun_again(undisturbed, tmp_path):
+    for harm, message in (
+        ("checkpoints/last", "checkpoints/last: no checkpoint to resume from, but history.csv has"),
+        ("checkpoints/last/*.index", "checkpoints/last: no checkpoint to resume from"),
+        ("history.csv", r"history.csv: has 0 epoch\(s\), but the checkpoint has 3"),
+    ):
+        folder = tmp_path / harm.replace("/", "_").replace("*", "")
+        shutil.copytree(undisturbed[2], folder)
+        for path in folder.glob(harm):
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+        before = sorted(path for path in folder.rglob("*"))
+        with pytest.raises(ValueError, match=message):
+            run(folder, epochs=5, average_last=2)
+        assert sorted(path for path in folder.rglob("*")) == before
 
 
 @pytest.mark.parametrize("num_steps", [1, 3, 6, 8, 12])
@@ -176,47 +213,95 @@ def test_outside_of_the_main_thread_nobody_listens_for_signals(tmp_path):
     assert len(rows) == 1
 
 
-def _start_worker(index, ports, folder):
+def _start_worker(index, ports, *arguments):
     workers = [f"localhost:{port}" for port in ports]
     task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
     tests = REPOSITORY / "tests"
     path = os.pathsep.join(map(str, (REPOSITORY, tests, tests / "training")))
     return subprocess.Popen(
-        [sys.executable, __file__, str(folder)],
-        env={**os.environ, "TF_CONFIG": json.dumps(task), "PYTHONPATH": path},
+        [sys.executable, __file__, *map(str, arguments)],
+        env={**ENVIRONMENT, "TF_CONFIG": json.dumps(task), "PYTHONPATH": path},
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
     )
 
 
+def _fit_in_cluster(workdir, steps, **settings):
+    cluster = distribution.strategy("multi_worker")
+    with cluster.scope():
+        of_cluster = trainer(steps, **settings)
+    feed = Feed(
+        lambda _, *worker: batches([8] * steps, *worker).repeat(),
+        validation_batches,
+        lambda epoch, step: [],
+    )
+    fit(of_cluster, feed, workdir)
+
+
+def work(workdir):
+    """One of the workers of a run that outlives the loss of a worker."""
+    with workers.restarting("multi_worker"):
+        _fit_in_cluster(workdir, 40, epochs=4)
+
+
+def work_with_a_late_chief(workdir):
+    """A worker; the chief's checkpoints of epochs appear late."""
+    save_epoch = Checkpoints.save_epoch
+
+    def save_late(self, epoch):
+        if self._chief:
+            time.sleep(3)
+        save_epoch(self, epoch)
+
+    Checkpoints.save_epoch = save_late
+    _fit_in_cluster(workdir, 2, epochs=3, average_last=2)
+
+
+def work_with_a_failing_chief(workdir):
+    """A worker; the chief cannot write its history."""
+
+    def fail(*_):
+        raise ValueError("no space left")
+
+    if json.loads(os.environ["TF_CONFIG"])["task"]["index"] == 0:
+        workdirs.write_history = fail
+    with workers.restarting("multi_worker"):
+        _fit_in_cluster(workdir, 2, epochs=1)
+
+
 def test_a_worker_is_killed_and_started_again_and_the_job_goes_on(tmp_path):
     ports = free_ports(2)
-    chief, other = (_start_worker(index, ports, tmp_path) for index in range(2))
+    chief, other = (_start_worker(index, ports, "work", tmp_path) for index in range(2))
     deadline = time.monotonic() + 200
     while not workdirs.read_history(str(tmp_path)):
         assert time.monotonic() < deadline and chief.poll() is None, chief.communicate()[0]
         time.sleep(0.1)
     chief.kill()
     chief.communicate()
-    chief = _start_worker(0, ports, tmp_path)
+    chief = _start_worker(0, ports, "work", tmp_path)
     outputs = [process.communicate(timeout=300)[0] for process in (chief, other)]
     assert chief.returncode == other.returncode == 0, outputs
     assert "A worker was lost; starting again" in outputs[1]
     assert [row["epoch"] for row in workdirs.read_history(str(tmp_path))] == [1, 2, 3, 4]
 
 
-if __name__ == "__main__":  # one of the workers of the test above
-    cluster = distribution.strategy("multi_worker")
-    with cluster.scope():
-        of_cluster = trainer(40, epochs=4)
-    with distribution.restarting("multi_worker"):
-        fit(
-            of_cluster,
-            Feed(
-                lambda _, *worker: batches([8] * 40, *worker).repeat(),
-                validation_batches,
-                lambda epoch, step: [],
-            ),
-            sys.argv[1],
-        )
+def test_workers_average_the_same_epochs_however_late_the_chief_writes(tmp_path):
+    ports = free_ports(2)
+    both = [_start_worker(i, ports, "work_with_a_late_chief", tmp_path) for i in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [0, 0], outputs
+    assert "mean of the last 2 epochs' weights" in outputs[0]
+
+
+def test_what_fails_on_the_chief_alone_ends_all_workers(tmp_path):
+    ports = free_ports(2)
+    both = [_start_worker(i, ports, "work_with_a_failing_chief", tmp_path) for i in range(2)]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [1, 1], outputs
+    assert "no space left" in outputs[0]
+    assert "another worker failed; its own message says why" in outputs[1]
+
+
+if __name__ == "__main__":  # a child of the tests above
+    globals()[sys.argv[1]](sys.argv[2])

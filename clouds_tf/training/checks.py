@@ -1,0 +1,105 @@
+"""Checks before a training starts: weights that saw held-out images, memory."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import Any, Optional
+
+import tensorflow as tf
+
+from clouds_tf.models import weights
+from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.recipe import Recipe
+from clouds_tf.training.workdir import Run
+
+# Outputs of the convolutions and of batch norm that wait for the gradient, counted over the layers:
+# 260 numbers per pixel of the input at width 1. The true need is higher.
+_NUMBERS_PER_PIXEL = 260
+_CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
+
+
+def check_start(run: Run) -> None:
+    """Checks that the weights to start from are there, and never saw the held-out images.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: they were trained on images of the fold that this run holds out.
+    """
+    recipe = run.recipe
+    for name in ("encoder_weights", "init_weights"):
+        path = getattr(recipe, name)
+        if path and not tf.io.gfile.exists(path):
+            raise FileNotFoundError(f"{name}: {path}: no such file")
+    for name, trained in (
+        ("init_checkpoint", _runs_of_checkpoint(recipe.init_checkpoint)),
+        ("init_weights", _runs_of_weights(recipe.init_weights)),
+    ):
+        for records, fold in trained:
+            if records == run.records and fold != run.fold and not recipe.allow_seen_images:
+                raise ValueError(
+                    f"{name}: {getattr(recipe, name)} was trained on these records with fold "
+                    f"{fold} held out, so it saw the images of fold {run.fold}, and the held-out "
+                    f"scores would be too good; start from a run of fold {run.fold}, or insist "
+                    "with allow_seen_images"
+                )
+
+
+def _runs_of_checkpoint(path: Optional[str]) -> list[tuple[Any, Any]]:
+    """Records and fold of the run of a checkpoint, and of those that it started from itself."""
+    found: list[tuple[Any, Any]] = []
+    seen = set()
+    while path and path not in seen:
+        seen.add(path)
+        # W/checkpoints/best or W/checkpoints/best/ckpt-7, of a workdir W
+        parent = os.path.dirname(os.path.dirname(path.rstrip("/")))
+        folders = [parent, os.path.dirname(parent)]
+        names = [os.path.join(folder, workdirs.SETTINGS_FILE) for folder in folders]
+        if not any(map(tf.io.gfile.exists, names)):
+            break
+        run = workdirs.read_run(folders[0] if tf.io.gfile.exists(names[0]) else folders[1])
+        found.append((run.records, run.fold))
+        found += _runs_of_weights(run.recipe.init_weights)
+        path = run.recipe.init_checkpoint
+    return found
+
+
+def _runs_of_weights(path: Optional[str]) -> list[tuple[Any, Any]]:
+    """Records and fold of the run that a file of weights came from, if the file tells."""
+    if not path or not tf.io.gfile.exists(path):
+        return []
+    metadata, _ = weights.read_model_weights(path)
+    training = metadata.get("training", [])
+    runs = training if isinstance(training, list) else [training]
+    return [(run.get("records"), run.get("fold")) for run in runs if isinstance(run, dict)]
+
+
+def check_memory(recipe: Recipe, num_workers: int = 1) -> None:
+    """Checks that a training step can fit into the memory of this machine, where it has no GPU.
+
+    Raises:
+        ValueError: it cannot; the message has the size that it would need at least.
+    """
+    if tf.config.list_physical_devices("GPU"):
+        return  # which say by themselves what they lack
+    height, width = recipe.image_size
+    bytes_per_number = 4 if recipe.precision == "float32" else 2
+    pixels = height * width * max(1, recipe.batch_size // num_workers)
+    needed = pixels * _NUMBERS_PER_PIXEL * bytes_per_number * min(recipe.width, 1.0)
+    available = _memory()
+    if needed > available:
+        raise ValueError(
+            f"image_size: a step on {recipe.batch_size} images of {height}x{width} needs at least "
+            f"{needed / 1e9:.0f} GB of memory, and this machine has {available / 1e9:.0f} GB; give "
+            "a smaller image_size or batch_size"
+        )
+
+
+def _memory() -> float:
+    """Bytes of memory of this machine or container; infinite where that is unknown."""
+    found = [float("inf")]
+    with contextlib.suppress(OSError, ValueError, AttributeError):
+        found.append(float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES"))
+    with contextlib.suppress(OSError, ValueError), open(_CGROUP_LIMIT) as file:
+        found.append(float(file.read()))
+    return min(found)

@@ -1,0 +1,210 @@
+"""Several workers: they meet before they start, fail together, and restart when one is lost."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+
+import tensorflow as tf
+
+RESTARTS = "CLOUDS_TF_RESTARTS"  # environment variable: how often the program restarted so far
+MAX_RESTARTS = 8  # in a row, none of which ran for longer than _STEADY
+_STEADY = 600.0  # seconds
+_LONGEST_PAUSE = 60.0  # seconds before a restart
+_MEETING_TIME = 600.0  # seconds that a restarted worker waits for the others
+_RETRY = 0.3  # seconds between two calls of the chief
+_HELLO, _GO = b"clouds_tf worker ", b"clouds_tf go\n"
+
+
+@contextlib.contextmanager
+def restarting(distribute: str) -> Iterator[None]:
+    """Context for a run that outlives the loss of a worker.
+
+    TensorFlow lets no worker join others that are running. So where one is lost, which the others
+    learn within a minute, each of them starts its program again with the same arguments, waits for
+    the lost one to come back, and resumes from the last checkpoint.
+
+    Args:
+        distribute: as `distribution.strategy` has it; only "multi_worker" restarts.
+
+    Raises:
+        ValueError: the limit of restarts in a row is reached.
+    """
+    started = time.monotonic()
+    try:
+        yield
+    except tf.errors.UnavailableError:
+        if distribute != "multi_worker":
+            raise
+        steady = time.monotonic() - started > _STEADY
+        count = 0 if steady else int(os.environ.get(RESTARTS, 0))
+        if count >= MAX_RESTARTS:
+            raise ValueError(
+                f"a worker was lost again after {count} restarts in a row; look for its error, "
+                "then start all workers again"
+            ) from None
+        print("A worker was lost; starting again, from the last checkpoint, when it is back")
+        sys.stdout.flush()
+        time.sleep(min(2.0**count, _LONGEST_PAUSE))
+        os.environ[RESTARTS] = str(count + 1)
+        os.execv(sys.executable, [sys.executable, *sys.argv])
+
+
+def meet(workers: Sequence[str], index: int) -> None:
+    """Waits until every worker of a cluster has called this function.
+
+    TensorFlow waits too, but deaf to SIGTERM and for ever.
+
+    Args:
+        workers: "host:port" of each worker; TensorFlow uses the ports afterwards.
+        index: which of them this one is; the first one is the chief.
+
+    Raises:
+        ValueError: the port of the chief is in use, or a restarted worker waits for too long.
+    """
+    limit = _MEETING_TIME if RESTARTS in os.environ else float("inf")
+    deadline = time.monotonic() + limit
+    host, port = workers[0].rsplit(":", 1)
+    if len(workers) == 1:
+        return
+    if index == 0:
+        _await_workers(int(port), set(range(1, len(workers))), deadline)
+        return
+    while not _call_chief(host, int(port), index, deadline):
+        if time.monotonic() > deadline:
+            raise ValueError(f"worker 0 at {workers[0]} did not come back within {limit:.0f} s")
+        time.sleep(_RETRY)
+
+
+def _await_workers(port: int, expected: set[int], deadline: float) -> None:
+    """The chief's side of `meet`."""
+    try:
+        server = socket.create_server(("", port))
+    except OSError as error:
+        raise ValueError(f"TF_CONFIG: cannot listen on port {port}: {error}") from None
+    found: dict[int, socket.socket] = {}
+    with server:
+        server.settimeout(_RETRY)
+        while found.keys() < expected:
+            if time.monotonic() > deadline:
+                missing = ", ".join(str(index) for index in sorted(expected - found.keys()))
+                raise ValueError(f"worker(s) {missing} did not come back in time")
+            with contextlib.suppress(OSError):
+                caller, _ = server.accept()
+                caller.settimeout(5)
+                hello = caller.recv(64)
+                if hello.startswith(_HELLO) and hello[len(_HELLO) :].strip().isdigit():
+                    found[int(hello[len(_HELLO) :])] = caller
+                else:
+                    caller.close()
+            found = {index: caller for index, caller in found.items() if _is_open(caller)}
+    for caller in found.values():
+        with contextlib.suppress(OSError), caller:
+            caller.sendall(_GO)
+            caller.settimeout(1)
+            caller.recv(1)  # so that the caller closes first, and the port is free at once
+
+
+def _is_open(caller: socket.socket) -> bool:
+    caller.settimeout(0)
+    try:
+        return bool(caller.recv(1))
+    except BlockingIOError:
+        return True
+    except OSError:
+        return False
+    finally:
+        caller.settimeout(5)
+
+
+def _call_chief(host: str, port: int, index: int, deadline: float) -> bool:
+    """Says hello to the chief and waits for its answer; False if the chief is not there."""
+    with contextlib.suppress(OSError):
+        with socket.create_connection((host, port), timeout=5) as chief:
+            chief.sendall(_HELLO + str(index).encode() + b"\n")
+            while time.monotonic() < deadline:
+                try:
+                    return chief.recv(64) == _GO
+                except socket.timeout:
+                    pass
+    return False
+
+
+def default_sigterm() -> None:
+    """Lets SIGTERM end the process again: TensorFlow's cluster takes the signal and does nothing.
+
+    Only the main thread may change that; elsewhere nothing happens.
+    """
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, signal.SIG_DFL)
+
+
+def num_workers(strategy: tf.distribute.Strategy) -> int:
+    """Number of processes that train together."""
+    resolver = strategy.cluster_resolver
+    workers = resolver.cluster_spec().as_dict().get("worker", []) if resolver else []
+    return max(1, len(workers))
+
+
+def _sum(strategy: tf.distribute.Strategy, numbers: Sequence[float]) -> list[float]:
+    """Sums numbers over all workers; each must call it, and gets the sums."""
+    # Every replica of a worker gives the same.
+    share = num_workers(strategy) / strategy.num_replicas_in_sync
+
+    def on_replica(values: tf.Tensor) -> tf.Tensor:
+        context = tf.distribute.get_replica_context()
+        return context.all_reduce("SUM", tf.identity(values) * share)
+
+    run = tf.function(lambda values: strategy.run(on_replica, args=(values,)))
+    sums = run(tf.constant(list(numbers), tf.float32))
+    return strategy.experimental_local_results(sums)[0].numpy().tolist()
+
+
+def from_chief(strategy: tf.distribute.Strategy, numbers: Sequence[int], length: int) -> list[int]:
+    """Gives all workers the chief's list of whole numbers above 0, once the chief is here.
+
+    Args:
+        strategy: the strategy of all workers.
+        numbers: the list of the chief; what others give is ignored.
+        length: length of the longest list.
+
+    Returns:
+        The numbers of the chief.
+    """
+    if num_workers(strategy) == 1:
+        return list(numbers)
+    is_chief = not strategy.cluster_resolver.task_id
+    padded = [*numbers, *[0] * length][:length] if is_chief else [0] * length
+    return [round(number) for number in _sum(strategy, padded) if round(number)]
+
+
+@contextlib.contextmanager
+def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
+    """Context that fails on all workers when it fails on one; so none waits for one that failed.
+
+    All workers enter it, and within it none waits for another.
+
+    Raises:
+        ValueError: another worker failed.
+    """
+    if num_workers(strategy) == 1:
+        yield
+        return
+    failure = None
+    try:
+        yield
+    except tf.errors.UnavailableError:
+        raise
+    except Exception as error:
+        failure = error
+    failures = _sum(strategy, [float(failure is not None)])[0]
+    if failure:
+        raise failure
+    if failures > 0.5:
+        raise ValueError("another worker failed; its own message says why")
