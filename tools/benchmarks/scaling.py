@@ -1,7 +1,7 @@
 """Suite scaling: tools/train.py on one core, and as two workers with a core each.
 
-Each worker has as many images in its part of a batch as the one alone, so that its work on a step
-is the same, and the sum of gradients over workers is what comes on top.
+Each worker gets as many images per step as the single one, so what the pair takes longer is the
+cost of summing gradients and batch-norm statistics over workers.
 """
 
 import csv
@@ -21,13 +21,21 @@ from benchmarks import print_table
 from clouds_tf.data import sample_data, shards
 from clouds_tf.dataset import CLOUDS
 
-flags.DEFINE_string("records_dir", None, "Shards, of make_tfrecords; None draws sample images.")
-flags.DEFINE_list("batch_sizes", ["8", "16"], "Images that a worker has in a batch.")
-flags.DEFINE_integer("num_images", 320, "Sample images to train on, in an epoch.", lower_bound=8)
-flags.DEFINE_integer("epochs", 2, "Of which the first, which traces, is left out.", lower_bound=2)
-flags.DEFINE_float("width", 1.0, "Multiplies the channels of the network.", lower_bound=0.05)
-flags.DEFINE_enum("precision", "float32", ["float32", "bfloat16"], "Of computations.")
-cli.DEFINE_size("image_size", (320, 480), "Size of the images that the network sees.")
+flags.DEFINE_string(
+    "records_dir", None, "Folder of shards, of make_tfrecords; by default, drawn images."
+)
+flags.DEFINE_list("batch_sizes", ["8", "16"], "Images per worker and step.")
+flags.DEFINE_integer("num_images", 320, "Number of drawn images per epoch.", lower_bound=8)
+flags.DEFINE_integer(
+    "epochs", 2, "Number of epochs; the first one, which traces, is not measured.", lower_bound=2
+)
+flags.DEFINE_float(
+    "width", 1.0, "Factor on the number of channels of every layer.", lower_bound=0.05
+)
+flags.DEFINE_enum(
+    "precision", "float32", ["float32", "bfloat16"], "Numeric precision of the computation."
+)
+cli.DEFINE_size("image_size", (320, 480), "Size of the network's input, in pixels: height,width.")
 FLAGS = flags.FLAGS
 
 AIM = 0.85
@@ -50,7 +58,7 @@ def start(core, workdir, records_dir, batch_size, environment=None):
 
 
 def clusters(count):
-    """The environment of each worker, all on this machine."""
+    """Yields the environment of each worker, all on this machine."""
     sockets = [socket.create_server(("localhost", 0)) for _ in range(count)]
     workers = [f"localhost:{s.getsockname()[1]}" for s in sockets]
     for s in sockets:
@@ -61,7 +69,7 @@ def clusters(count):
 
 
 def measure(num_workers, batch_size, folder, records_dir):
-    """Mean images per second and share of input wait of the epochs behind the first."""
+    """Mean images per second and fraction of input wait, over all epochs but the first."""
     workdir = os.path.join(folder, f"{num_workers}_{batch_size}")
     environments = list(clusters(num_workers)) if num_workers > 1 else [None]
     cores = sorted(os.sched_getaffinity(0))
