@@ -42,3 +42,14 @@ def test_fuzz_lives_on():
     counts = {row[1].strip(): int(row[2]) for row in table[2:]}
     assert set(counts) == {"refused", "answered"} and sum(counts.values()) == 150
     assert "still answers as before" in result.stdout
+
+
+def test_climatology_of_a_few_days():
+    flags = ["--num_days=3", "--num_days=6", "--cell=10", "--peer_days=2", "--boxes=none"]
+    result = run_tool("benchmark", "climatology", *flags)
+    assert result.returncode == 0, result.stderr
+    lines = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
+    runs, peers = ([line for line in lines if len(line) == length] for length in (7, 8))
+    assert [row[2].strip() for row in runs[2:]] == ["3", "6"]
+    assert all(float(row[3]) > 0 and float(row[5]) >= 0 for row in runs[2:])
+    assert float(peers[2][5]) > 0

@@ -70,7 +70,7 @@ flags.DEFINE_integer("num_workers", 1, "Processes that compute days.", lower_bou
 flags.DEFINE_enum(
     "runner",
     "local",
-    ["local", "direct", "flink", "spark", "dataflow"],
+    ["local", "direct", "dask", "flink", "spark", "dataflow"],
     "Runner that computes days: local processes, or an Apache Beam runner.",
 )
 flags.DEFINE_list("beam_options", [], "Options of the Beam runner: --project=P,--region=R.")

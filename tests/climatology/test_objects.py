@@ -1,14 +1,21 @@
 """Objects and their rectangles; shapely is the oracle."""
 
+import datetime
+
 import numpy as np
 import pandas as pd
 import pytest
 import shapely
+import xarray
 from scene_writer import write_scene
 from scipy import ndimage
 
 from clouds_tf.climatology import objects, product, scenes
 from clouds_tf.climatology.grid import Grid
+from clouds_tf.climatology.inputs import Added
+from clouds_tf.scenes import write
+from clouds_tf.scenes.georeference import Extent, cover
+from clouds_tf.scenes.masks import Prediction
 
 EARTH_AREA = 510_065_621.7  # km2, WGS 84 (Moritz, "Geodetic Reference System 1980")
 
@@ -95,3 +102,47 @@ def test_the_tables_of_a_folder(tmp_path):
     assert str(made).endswith(f"wrote {tmp_path}/o.parquet; wrote {tmp_path}/o_scenes.csv")
     with pytest.raises(ValueError, match="objects: need scenes_dir"):
         product.check("c.nc", Grid(), product.Form(), product.Extras(objects_file="o.parquet"))
+
+
+def test_scenes_of_this_project_are_read(tmp_path):
+    """From `scenes.write` to a cell, across the date line."""
+    grid = cover(Extent(175, 10, 185, 14), (0.5, 0.5))
+    rng = np.random.default_rng(0)
+    masks, observed = rng.random((2, *grid.size)) < 0.5, rng.random(grid.size) < 0.7
+    prediction = Prediction(
+        name="belt",
+        date=datetime.datetime(2020, 2, 1, 23, 30),
+        platform="Aqua",
+        model="abc",
+        class_names=("Fish", "Flower"),
+        grid=grid,
+        probabilities=rng.random((2, *grid.size), np.float32),
+        masks=masks,
+        observed=observed,
+        image=rng.integers(0, 255, (*grid.size, 3)).astype(np.uint8),
+    )
+    write.write_netcdf(str(tmp_path / "belt.nc"), prediction)
+    made = product.make(
+        str(tmp_path / "c.nc"),
+        scenes_dir=str(tmp_path / "belt.nc"),
+        grid=Grid(10.0),
+        form=product.Form("day"),
+        extras=product.Extras(objects_file=str(tmp_path / "o.parquet")),
+    )
+    assert made.added == Added(1, 0, 0)
+    lat = grid.latitudes
+    area = np.cos(np.radians(lat))[:, np.newaxis] * observed
+    with xarray.open_dataset(tmp_path / "c.nc") as found:
+        assert found["period"].item() == "2020-02-01"
+        for c, name in enumerate(("Fish", "Flower")):
+            share = (area * masks[c]).sum() / area.sum()
+            mean = found["region_fraction"].sel({"class": name, "region": "all"}).item()
+            assert mean == pytest.approx(share, rel=1e-5)
+            west = (area * masks[c])[:, :10].sum() / area[:, :10].sum()
+            cell = found["fraction"].sel({"class": name}).sel(lat=15.0, lon=175.0).item()
+            assert cell == pytest.approx(west, rel=1e-5)
+    summary = pd.read_csv(tmp_path / "o_scenes.csv")
+    assert summary["cloudy"].tolist() == ["brightness"]
+    bright = np.rint(prediction.image.mean(axis=2)) > 100
+    share = (area * bright).sum() / area.sum()
+    assert summary["cloud_fraction"][0] == pytest.approx(share, rel=1e-3)
