@@ -24,6 +24,18 @@ _RLE_ORDERS = ("columns", "rows")
 class Dataset:
     """Facts of a data set that every stage from the CSV to the submission needs.
 
+    >>> steel = Dataset(
+    ...     class_names=("pitted", "crazed", "scratched"),
+    ...     mask_size=(256, 1600),
+    ...     submission_size=(256, 1600),
+    ...     label_columns=("ImageId", "ClassId"),
+    ...     rle_order="rows",
+    ... )
+    >>> steel.num_classes, steel.columns
+    (3, ('ImageId', 'ClassId', 'EncodedPixels'))
+    >>> Dataset.from_json(steel.to_json()) == steel
+    True
+
     Attributes:
         class_names: 1 to 32 class names, in the order of the mask channels.
         mask_size: (height, width) of the masks that the RLE of the annotations encodes.
@@ -50,24 +62,34 @@ class Dataset:
     degrees: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
+        if isinstance(self.class_names, str):
+            raise ValueError(f"class_names: got {self.class_names!r}, expected a list of names")
         for field in ("class_names", "mask_size", "submission_size", "label_columns", "degrees"):
             value = getattr(self, field)
-            if value is not None:  # JSON has lists
+            if isinstance(value, list):  # of JSON
                 object.__setattr__(self, field, tuple(value))
-        names = self.class_names
+        names, columns = self.class_names, self.label_columns
         if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or "" in names:
             raise ValueError(f"class_names: got {names}, expected 1 to {MAX_CLASSES} unique names")
         for field in ("mask_size", "submission_size"):
             size = getattr(self, field)
-            if len(size) != 2 or not all(isinstance(side, int) and side > 0 for side in size):
+            if not _is_pair(size) or not all(isinstance(x, int) and x > 0 for x in size):
                 raise ValueError(f"{field}: got {size}, expected (height, width) in pixels")
-        columns = self.label_columns
-        if len(columns) not in (1, 2):
-            raise ValueError(f"label_columns: got {columns}, expected one or two columns")
+        if not 1 <= len(columns) <= 2 or len(set(columns)) < len(columns):
+            raise ValueError(
+                f"label_columns: got {columns}, expected one or two different columns"
+            )
+        if self.rle_column in columns:
+            raise ValueError(f"rle_column: got {self.rle_column!r}, which is a label column")
         if self.rle_order not in _RLE_ORDERS:
-            raise ValueError(f"rle_order: got {self.rle_order!r}, expected one of {_RLE_ORDERS}")
+            expected = ", ".join(_RLE_ORDERS)
+            raise ValueError(f"rle_order: got {self.rle_order!r}, expected one of {expected}")
         if self.gap_brightness is not None and not 0 <= self.gap_brightness <= 255:
             raise ValueError(f"gap_brightness: got {self.gap_brightness}, expected 0 to 255")
+        if self.degrees is not None and not (_is_pair(self.degrees) and min(self.degrees) > 0):
+            raise ValueError(
+                f"degrees: got {self.degrees}, expected (latitude, longitude) above 0, or None"
+            )
 
     @property
     def num_classes(self) -> int:
@@ -89,12 +111,18 @@ class Dataset:
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Dataset:
         """Reads what `to_json` wrote; ValueError for unknown or missing fields."""
+        if not isinstance(fields, dict):
+            raise ValueError(f"dataset: got {fields!r}, expected a dict")
         try:
             return cls(**fields)
         except TypeError as error:
             known = ", ".join(field.name for field in dataclasses.fields(cls))
             reason = re.sub(r"^.*__init__\(\) ", "", str(error))
             raise ValueError(f"dataset: {reason}; expected the fields {known}") from None
+
+
+def _is_pair(value: Any) -> bool:
+    return isinstance(value, tuple) and len(value) == 2
 
 
 # "Understanding Clouds from Satellite Images": NASA Worldview snapshots of 21 x 14 degrees.

@@ -1,4 +1,4 @@
-"""JPEG bytes -> image: the one step that training and serving share."""
+"""JPEG bytes or pixels -> image: the one step that training and serving share."""
 
 from __future__ import annotations
 
@@ -7,17 +7,21 @@ from typing import Any
 import tensorflow as tf
 
 _REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequency domain
+# How far a pixel of the result may lie from its true place, in pixels of the result. libjpeg rounds
+# reduced sizes up: of 2100 columns an eighth is 263, which show 2104.
+_MISPLACEMENT = 0.05
 
 
 def decode_image(encoded: Any, size: Any) -> tf.Tensor:
     """Decodes a JPEG at the size asked for.
 
-    The JPEG is decoded at the smallest of libjpeg's scales that is not below `size`, which skips
-    most of the work. The rest of the way is an area average where it shrinks, and bilinear where it
-    grows.
+    The JPEG is decoded at the smallest of libjpeg's scales that is not below `size` and moves no
+    pixel by more than 0.05, which skips most of the work. The rest of the way is an area average
+    where it shrinks, and bilinear where it grows.
 
     Args:
-        encoded: the bytes of a JPEG, string []; grey and CMYK become RGB.
+        encoded: the bytes of a JPEG, string []; grey and CMYK become RGB. The orientation that EXIF
+            may ask for is not applied.
         size: (height, width) of the result.
 
     Returns:
@@ -26,10 +30,8 @@ def decode_image(encoded: Any, size: Any) -> tf.Tensor:
     Raises:
         tf.errors.InvalidArgumentError: the bytes are not a whole JPEG.
     """
-    source_size = tf.io.extract_jpeg_shape(encoded)[:2]
-    enough = [tf.reduce_all(-(-source_size // r) >= size) for r in _REDUCTIONS[1:]]
     image = tf.switch_case(
-        tf.reduce_sum(tf.cast(enough, tf.int32)),
+        _choose_reduction(tf.io.extract_jpeg_shape(encoded)[:2], size),
         # TensorFlow's default is the fast transform, which is darker by 0.7 of 255 on real images.
         [
             lambda r=r: tf.io.decode_jpeg(encoded, 3, ratio=r, dct_method="INTEGER_ACCURATE")
@@ -37,13 +39,19 @@ def decode_image(encoded: Any, size: Any) -> tf.Tensor:
         ],
     )
     image = tf.cond(
-        tf.reduce_all(tf.shape(image)[:2] == size), lambda: image, lambda: resize_image(image, size)
+        tf.reduce_all(tf.shape(image)[:2] == size),
+        lambda: image,
+        lambda: _resample(tf.cast(image, tf.float32), size),
     )
     return tf.reshape(image, [*tf.unstack(tf.convert_to_tensor(size)), 3])
 
 
 def resize_image(image: Any, size: Any) -> tf.Tensor:
-    """Resizes as `decode_image` does: by area where it shrinks, bilinearly where it grows.
+    """Resizes pixels as `decode_image` resizes a JPEG.
+
+    Where that would decode at a fraction of the size, blocks of pixels are averaged first. On
+    images of the competition the two then differ by less than 0.3 of 255 in the mean, and by at
+    most 4; a single average over the area would differ by 5 and 68.
 
     Args:
         image: uint8 [H, W, 3] or [N, H, W, 3].
@@ -52,6 +60,37 @@ def resize_image(image: Any, size: Any) -> tf.Tensor:
     Returns:
         uint8 [height, width, 3] or [N, height, width, 3].
     """
+    image = tf.convert_to_tensor(image)
+    pixels = tf.cast(image if image.shape.rank == 4 else image[tf.newaxis], tf.float32)
+    reduction = _choose_reduction(tf.shape(pixels)[1:3], size)
+    pixels = tf.switch_case(reduction, [lambda r=r: _average(pixels, r) for r in _REDUCTIONS])
+    resized = _resample(pixels, size)
+    return resized if image.shape.rank == 4 else resized[0]
+
+
+def _choose_reduction(source_size: tf.Tensor, size: Any) -> tf.Tensor:
+    """Index of the strongest of _REDUCTIONS that is fine enough and exact enough, int32 []."""
+    usable = []
+    for reduction in _REDUCTIONS[1:]:
+        reduced = -(-source_size // reduction)
+        surplus = tf.cast((reduced * reduction - source_size) * size, tf.float32)
+        exact = surplus <= _MISPLACEMENT * tf.cast(source_size, tf.float32)
+        usable.append(tf.reduce_all((reduced >= size) & exact))
+    # The strongest one, also where a weaker one is not usable.
+    return tf.reduce_max(tf.cast(usable, tf.int32) * tf.range(1, len(_REDUCTIONS)))
+
+
+def _average(pixels: tf.Tensor, reduction: int) -> tf.Tensor:
+    """Averages blocks of float32 [N, H, W, 3]; the last ones repeat the border, as libjpeg's do."""
+    if reduction == 1:
+        return pixels
+    height, width = -tf.shape(pixels)[1] % reduction, -tf.shape(pixels)[2] % reduction
+    pixels = tf.pad(pixels, [[0, 0], [0, height], [0, width], [0, 0]], "SYMMETRIC")
+    return tf.nn.avg_pool2d(pixels, reduction, reduction, "VALID")
+
+
+def _resample(image: tf.Tensor, size: Any) -> tf.Tensor:
+    """float32 [..., H, W, 3] -> uint8: by area where it shrinks, bilinearly where it grows."""
     # Not antialias=True: that kernel takes four times as long, and most of the decoder's own time.
     smaller = tf.minimum(tf.shape(image)[-3:-1], size)
     image = tf.image.resize(image, smaller, "area")

@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from conftest import real_data
 
-from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.preprocessing import decode_image, resize_image
 
 
 def _smooth_image(height, width):
@@ -76,3 +76,37 @@ def test_a_native_image_is_close_to_its_full_decode():
     difference = decode_image(tf.io.read_file(path), (320, 480)).numpy() - expected
     # Brightness is kept; texture is a little sharper or softer, as the filters are.
     assert abs(difference.mean()) < 0.2 and np.abs(difference).mean() < 6
+
+
+@pytest.mark.parametrize("size", [(5, 7), (7, 10), (6, 6)])
+def test_no_pixel_is_moved_by_a_size_that_libjpeg_rounds_up(size):
+    """An eighth of 84 columns is 10.5; taken as 11 it would move the right border by a third."""
+    y, x = np.mgrid[:56, :84].astype(np.float32)
+    image = np.stack([3 * x, 4 * y, x + y], axis=-1).astype(np.uint8)
+    expected = cv2.resize(image.astype(np.float32), size[::-1], interpolation=cv2.INTER_AREA)
+    difference = np.abs(decode_image(_jpeg(image), size).numpy() - expected)
+    # A third of a pixel of the result is 12 in the red of (5, 7).
+    assert difference.max() < 3
+
+
+@pytest.mark.parametrize("size", [(64, 96), (50, 75), (24, 40), (20, 30), (10, 15), (100, 150)])
+def test_pixels_are_resized_as_a_jpeg_is(size):
+    noise = np.random.default_rng(0).integers(0, 256, (9, 13, 3)).astype(np.uint8)
+    image = cv2.resize(noise, (192, 128), interpolation=cv2.INTER_CUBIC)
+    encoded = _jpeg(image)
+    pixels = tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE")
+    expected = decode_image(encoded, size).numpy().astype(int)
+    found = resize_image(pixels, size).numpy()
+    assert np.abs(found - expected).mean() < 0.6 and np.abs(found - expected).max() <= 6
+    batch = resize_image(tf.stack([pixels, pixels[::-1]]), size).numpy()
+    np.testing.assert_array_equal(batch[0], found)
+
+
+def test_pixels_of_a_native_image_are_resized_as_its_jpeg_is():
+    path = str(real_data("clouds_native") / "train_images" / "a9ab897.jpg")
+    encoded = tf.io.read_file(path)
+    pixels = tf.io.decode_jpeg(encoded, dct_method="INTEGER_ACCURATE")
+    for size in ((320, 480), (192, 288), (128, 192)):
+        expected = decode_image(encoded, size).numpy().astype(int)
+        difference = resize_image(pixels, size).numpy() - expected
+        assert np.abs(difference).mean() < 0.5 and np.abs(difference).max() <= 6
