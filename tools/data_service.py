@@ -12,26 +12,23 @@ import cli
 from absl import flags
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("dispatcher", None, "host:port of the dispatcher; without it, this is it.")
-flags.DEFINE_integer("port", 0, "Port to listen at; 0 for any.", lower_bound=0, upper_bound=65535)
-flags.DEFINE_string("host", "localhost", "Name by which training finds this worker.")
+flags.DEFINE_string("dispatcher", None, "host:port of the dispatcher; default: be the dispatcher.")
+flags.DEFINE_integer(
+    "port", 0, "Port to listen at; 0 takes any free one.", lower_bound=0, upper_bound=65535
+)
+flags.DEFINE_string("host", "localhost", "Host name under which training reaches this worker.")
 
 
 def main():
-    import tensorflow as tf  # not before cli has set it up
+    from clouds_tf.data import service  # not before cli has set TensorFlow up
 
-    service = tf.data.experimental.service
+    server, target = service.start_server(FLAGS.dispatcher, FLAGS.host, FLAGS.port)
     if FLAGS.dispatcher is None:
-        server = service.DispatchServer(service.DispatcherConfig(port=FLAGS.port))
-        print(f"Dispatcher: --data_service={server.target}", flush=True)
+        print(f"Dispatcher: --data_service={target}", flush=True)
     else:
-        server = service.WorkerServer(
-            service.WorkerConfig(
-                FLAGS.dispatcher, worker_address=f"{FLAGS.host}:%port%", port=FLAGS.port
-            )
-        )
         print(f"Worker of {FLAGS.dispatcher}", flush=True)
     signal.pause()  # not server.join(), which Ctrl-C would not end
+    del server
 
 
 if __name__ == "__main__":

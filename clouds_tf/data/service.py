@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import socket
 from collections.abc import Callable
+from typing import Any
 
 import tensorflow as tf
 
@@ -55,3 +56,23 @@ def _check_listening(data_service: str) -> None:
         socket.create_connection((match[1], int(match[2])), timeout=10).close()
     except OSError as error:
         raise ValueError(f"data_service: nothing listens at {data_service}: {error}") from None
+
+
+def start_server(dispatcher: str | None, host: str = "localhost", port: int = 0) -> tuple[Any, str]:
+    """Starts one server of a tf.data service; it serves as long as it is referenced.
+
+    Args:
+        dispatcher: host:port of the dispatcher that a worker belongs to; None starts a dispatcher.
+        host: host name under which training reaches a worker.
+        port: port to listen at; 0 takes any free one.
+
+    Returns:
+        The server, and its address: grpc://host:port for a dispatcher, that of its dispatcher for a
+        worker.
+    """
+    service = tf.data.experimental.service
+    if dispatcher is None:
+        server = service.DispatchServer(service.DispatcherConfig(port=port))
+        return server, server.target
+    config = service.WorkerConfig(dispatcher, worker_address=f"{host}:%port%", port=port)
+    return service.WorkerServer(config), f"grpc://{dispatcher}"

@@ -8,7 +8,7 @@ from conftest import real_data
 from clouds_tf.data import annotations
 from clouds_tf.data.folds import split_into_folds
 from clouds_tf.data.geometry import check_geometry
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.dataset import CLOUDS, Dataset
 
 CLASS_NAMES = CLOUDS.class_names
 
@@ -198,3 +198,43 @@ def test_the_height_of_real_masks_shows(height, got):
     check_geometry(table, CLOUDS, "train.csv", "--mask_size", (height, height * 3 // 2))
     with pytest.raises(ValueError, match=f"masks of {height} rows, got .*give .* with --mask_size"):
         check_geometry(table, CLOUDS, "train.csv", "--mask_size", got)
+
+
+TWO_COLUMNS = Dataset(
+    class_names=("Big_Fish", "Fish"),
+    mask_size=(4, 5),
+    submission_size=(4, 5),
+    label_columns=("ImageId", "ClassId"),
+    rle_column="Pixels",
+    rle_order="rows",
+)
+
+
+def test_two_columns_of_labels_are_written_and_read(tmp_path):
+    path = str(tmp_path / "out.csv")
+    annotations.write_csv(path, ["a_Fish", "b"], [["1 2", ""], ["", "3 4"]], TWO_COLUMNS)
+    with open(path) as file:
+        assert file.read().startswith("ImageId,ClassId,Pixels\na_Fish,Big_Fish,1 2\n")
+    table = annotations.read_csv(path, TWO_COLUMNS)
+    assert table.values.tolist() == [["a_Fish", "1 2", ""], ["b", "", "3 4"]]
+    rows = list(annotations.iterate_rows(path, TWO_COLUMNS))
+    assert rows[1] == ("a_Fish", "Fish", "") and len(rows) == 4
+
+
+def test_faults_in_two_columns_are_named(tmp_path):
+    header = "ImageId,ClassId,Pixels"
+    path = _write(tmp_path, "a,Fog,", ",Fish,", header=header)
+    with pytest.raises(ValueError, match="line 2: got the class 'Fog', expected a file name and"):
+        annotations.read_rows(path, TWO_COLUMNS)
+    path = _write(tmp_path, "a,Fish,1 21", "a,Big_Fish,", header=header)
+    with pytest.raises(ValueError, match="line 2: a, Fish: .*last pixel 21, expected at most 20"):
+        annotations.read_csv(path, TWO_COLUMNS)
+    with pytest.raises(ValueError, match="no column 'ClassId'"):
+        annotations.read_csv(_write(tmp_path, "a,1 2", header="ImageId,Pixels"), TWO_COLUMNS)
+
+
+def test_class_names_may_end_in_each_other(tmp_path):
+    dataset = dataclasses.replace(TWO_COLUMNS, label_columns=("Label",))
+    path = str(tmp_path / "out.csv")
+    annotations.write_csv(path, ["a.jpg"], [["1 2", "3 4"]], dataset)
+    assert annotations.read_csv(path, dataset).values.tolist() == [["a.jpg", "1 2", "3 4"]]

@@ -418,3 +418,67 @@ def test_the_files_of_a_batch_are_named(records_dir, cache):
         epoch, step = divmod(number, 3)
         found = input_pipeline.batch_files(records_dir, [0, 1, 2], 5, 3, epoch, step, cache)
         assert found == [names[named[image.numpy().tobytes()]] for image in images]
+
+
+@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
+@pytest.mark.parametrize("cache", ["none", "memory"])
+def test_workers_mix_as_one_does(records_dir, mix, cache):
+    arguments = {"epochs": 2, "batch_size": 7, "mix": mix, "cache": cache, "seed": 5}
+    whole = list(_training(records_dir, **arguments).as_numpy_iterator())
+    for num_workers in (2, 3, 6):
+        parts = [
+            list(_training(records_dir, **arguments, worker=i, num_workers=num_workers))
+            for i in range(num_workers)
+        ]
+        for expected, *batch in zip(whole, *parts):
+            for one, several in zip(expected, zip(*batch)):
+                np.testing.assert_array_equal(np.concatenate(several), one)
+
+
+@pytest.mark.parametrize("more", [{}, {"mix": "mixup"}, {"cache": "memory"}])
+def test_the_first_steps_can_be_left_out(records_dir, more):
+    arguments = {"epochs": 3, "batch_size": 7, "initial_epoch": 1, **more}
+    whole = list(_training(records_dir, **arguments).as_numpy_iterator())
+    rest = list(_training(records_dir, **arguments, initial_step=1).as_numpy_iterator())
+    assert [len(images) for images, _ in whole] == [6, 6, 6, 6] and len(rest) == 3
+    for expected, found in zip(whole[1:], rest):
+        for one, other in zip(expected, found):
+            np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        ({"batch_size": 0}, "batch_size: got 0, expected at least 1"),
+        ({"augmentation": "foo"}, "augmentation: got 'foo', expected one of none, flips, baseline,"),
+        ({"mix": "foo"}, "mix: got 'foo', expected one of none, mixup, cutmix"),
+        ({"cache": "tape"}, "cache: got 'tape', expected one of none, memory, disk"),
+        ({"epochs": 0}, "epochs: got 0, expected at least 1"),
+        ({"initial_epoch": 2}, "initial_epoch: got 2, expected 0 to 1"),
+        ({"initial_step": 4}, "initial_step: got 4, expected 0 to 3"),
+        ({"folds": ()}, "folds: got folds without images"),
+        ({"folds": (0, 3)}, r"folds: got \[0, 3\], expected some of 0 to 2, each once"),
+        ({"folds": (1, 1)}, r"folds: got \[1, 1\], expected some of 0 to 2, each once"),
+        ({"data_service": "grpc://h:1", "initial_step": 1}, "data_service: .*in no fixed order"),
+    ],
+)
+def test_impossible_arguments_are_named(records_dir, arguments, message):
+    with pytest.raises(ValueError, match=f"^{message}"):
+        _training(records_dir, **arguments)
+    if "batch_size" in arguments:
+        with pytest.raises(ValueError, match=message):
+            input_pipeline.validation_batches(records_dir, [0], SIZE, **arguments)
+
+
+@pytest.mark.parametrize("size", [(0, 4), (4,)])
+def test_impossible_sizes_are_named(records_dir, size):
+    with pytest.raises(ValueError, match=r"^image_size: got .*, expected \(height, width\)"):
+        input_pipeline.training_batches(records_dir, [0], size, 4, 1)
+    with pytest.raises(ValueError, match=r"^mask_size: got .*, expected \(height, width\)"):
+        input_pipeline.validation_batches(records_dir, [0], SIZE, 4, mask_size=size)
+
+
+def test_the_shuffle_behind_a_cache_on_disk_is_bounded_by_bytes():
+    for size in ((28, 42), (320, 480), (1400, 2100)):
+        count = input_pipeline._cache_shuffle_buffer("disk", size, 4)
+        assert 1 <= count <= 1024 and count * size[0] * size[1] * 7 <= max(2**28, 7 * 1400 * 2100)

@@ -15,7 +15,7 @@ from conftest import ENVIRONMENT
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.examples import ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.dataset import CLOUDS, Dataset
 
 CLASS_NAMES = CLOUDS.class_names
 
@@ -163,7 +163,7 @@ def _contents(folder):
 _STOPS_AFTER_A_SHARD = """
 import os, signal
 from clouds_tf.data import shards
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.dataset import CLOUDS, Dataset
 
 def progress(done, total):
     os.kill(os.getpid(), signal.SIGKILL)
@@ -431,3 +431,71 @@ def test_a_missing_beam_is_named(broken, monkeypatch):
     monkeypatch.setitem(sys.modules, "apache_beam", None)
     with pytest.raises(ValueError, match="runner: direct needs Apache Beam: .*pip install -e"):
         _write(*broken, runner="direct")
+
+
+STEEL = Dataset(
+    class_names=("pitted", "crazed", "scratched"),
+    mask_size=(64, 400),
+    submission_size=(64, 400),
+    label_columns=("ImageId", "ClassId"),
+    rle_order="rows",
+)
+
+
+@pytest.mark.parametrize("num_classes", [1, 3, 5, 32])
+def test_records_of_another_data_set(tmp_path, num_classes):
+    """Runs along rows, two label columns, other sizes, any number of classes."""
+    dataset = dataclasses.replace(STEEL, class_names=tuple(f"class_{i}" for i in range(num_classes)))
+    folder, output_dir = tmp_path / "data", str(tmp_path / "records")
+    sample_data.write_sample_data(str(folder), 6, 1, dataset=dataset)
+    arguments = {"num_shards": 2, "num_folds": 2, "num_workers": 1}
+    shards.write_records(str(folder), output_dir, dataset, **arguments)
+    assert shards.read_info(output_dir).dataset == dataset
+    table = annotations.read_csv(str(folder / "train.csv"), dataset)
+    expected = {
+        np.stack([_decode_rows(text, (64, 400)) for text in rles], axis=-1).tobytes()
+        for _, *rles in table.values.tolist()
+    }
+    batches = input_pipeline.validation_batches(output_dir, [0, 1], (16, 24), 3)
+    assert batches.element_spec[1].shape == (None, 64, 400, num_classes)
+    assert {mask.numpy().tobytes() for _, masks in batches for mask in masks} == expected
+    batches = input_pipeline.training_batches(
+        output_dir, [0, 1], (16, 24), 3, 1, augmentation="strong", mix="cutmix"
+    )
+    assert [masks.shape for _, masks in batches] == [(3, 16, 24, num_classes)] * 2
+
+
+def _decode_rows(text, size):
+    mask = np.zeros(size[0] * size[1], np.uint8)
+    numbers = list(map(int, text.split()))
+    for start, length in zip(numbers[::2], numbers[1::2]):
+        mask[start - 1 : start - 1 + length] = 1
+    return mask.reshape(size)
+
+
+def test_an_earlier_info_is_read(broken):
+    info = _write(*broken, image_size=(14, 21))
+    path = os.path.join(broken[1], shards.INFO_FILE)
+    with open(path) as file:
+        fields = json.load(file)
+    dataset = fields.pop("dataset")
+    fields |= {name: dataset[name] for name in ("class_names", "mask_size")}
+    with open(path, "w") as file:
+        json.dump(fields, file)
+    assert shards.read_info(broken[1]) == info
+    assert info.dataset == CLOUDS and info.image_size == (14, 21)
+
+
+@pytest.mark.parametrize(
+    "argument, message",
+    [
+        ({"num_workers": 0}, "num_workers: got 0, expected at least 1"),
+        ({"jpeg_quality": 101}, "jpeg_quality: got 101, expected 1 to 100"),
+        ({"on_error": "ignore"}, "on_error: got 'ignore', expected 'fail' or 'skip'"),
+        ({"seed": -1}, "seed: got -1, expected at least 0"),
+        ({"image_size": (0, 4)}, r"image_size: got \(0, 4\), expected \(height, width\)"),
+    ],
+)
+def test_impossible_arguments_are_named(argument, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        _write("nowhere", str(tmp_path), **argument)

@@ -1,0 +1,103 @@
+"""Pictures of what the augmentations do to an image and its masks."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf import figures
+from clouds_tf.data import augmentation
+from clouds_tf.data.augmentation import AUGMENTATIONS, Example
+from clouds_tf.data.input_pipeline import Size, validation_batches
+from clouds_tf.data.mixing import MIXES
+from clouds_tf.data.records_info import read_info
+
+_BATCH_SIZE = 4
+
+
+def augment_examples(
+    records_dir: str, image_size: Size, seed: int = 0, num_columns: int = 3
+) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
+    """Applies every augmentation, every part of `strong` and every mix to one image.
+
+    Args:
+        records_dir: a folder of shards, of at least two images.
+        image_size: (height, width) of images and masks.
+        seed: seed of the augmentations.
+        num_columns: how often each augmentation is applied, each time with another seed.
+
+    Returns:
+        For each name, num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C].
+
+    Raises:
+        FileNotFoundError, ValueError: the records are missing or damaged, have one image only, or
+            an argument is out of its range.
+    """
+    info = read_info(records_dir)
+    if info.num_examples < 2:
+        raise ValueError(f"{records_dir}: has one image, expected two or more to mix")
+    if num_columns < 1:
+        raise ValueError(f"num_columns: got {num_columns}, expected at least 1")
+    # All folds, so that the batch has two images or more whatever their folds are.
+    folds = range(info.num_folds)
+    batches = validation_batches(records_dir, folds, image_size, _BATCH_SIZE, image_size)
+    images, masks = next(iter(batches))
+    example = {"image": images[0], "mask": masks[0]}
+    return {
+        name: [_as_pixels(step([seed, column])) for column in range(num_columns)]
+        for name, step in _steps(example, images, masks).items()
+    }
+
+
+def _steps(
+    example: Example, images: tf.Tensor, masks: tf.Tensor
+) -> dict[str, Callable[[list[int]], Example]]:
+    """Functions from a seed to an example, by their names."""
+    size = example["image"].shape[:2]
+    still = augmentation.affine_places(size, [0, 0], strength=0.0)
+
+    def mixed(mix: Any) -> Callable[[list[int]], Example]:
+        def first(seed: list[int]) -> Example:
+            mixed_images, mixed_masks = mix(images, masks, seed)
+            return {"image": mixed_images[0], "mask": mixed_masks[0]}
+
+        return first
+
+    whole: dict[str, Callable[[list[int]], Example]] = {
+        name: functools.partial(augment, example)
+        for name, augment in AUGMENTATIONS.items()
+    }
+    parts: dict[str, Callable[[list[int]], Example]] = {
+        "affine_places": lambda seed: augmentation.warp(
+            example, augmentation.affine_places(size, seed)
+        ),
+        "bend": lambda seed: augmentation.warp(example, augmentation.bend(still, seed)),
+        "cutout": lambda seed: augmentation.warp(example, augmentation.cutout(still, seed)),
+        "photometric": lambda seed: {
+            **example,
+            "image": augmentation.photometric(example["image"], seed),
+        },
+    }
+    mixes = {name: mixed(mix) for name, mix in MIXES.items() if name != "none"}
+    return {**whole, **parts, **mixes}
+
+
+def _as_pixels(example: Example) -> tuple[np.ndarray, np.ndarray]:
+    """Image and mask of an example as uint8; those of mixup are rounded."""
+    image, mask = (np.rint(np.asarray(example[name])) for name in ("image", "mask"))
+    return image.astype(np.uint8), mask.astype(np.uint8)
+
+
+def draw_augmentations(
+    records_dir: str, image_size: Size, seed: int = 0, num_columns: int = 3
+) -> Any:
+    """Draws what `augment_examples` returns: a matplotlib Figure, a row for each augmentation."""
+    shown = augment_examples(records_dir, image_size, seed, num_columns)
+    cells = [(*pair, name) for name, pairs in shown.items() for pair in pairs]
+    images, masks, names = zip(*cells)
+    class_names = read_info(records_dir).dataset.class_names
+    return figures.overlays(images, masks, names, class_names, num_columns)

@@ -1,0 +1,45 @@
+import dataclasses
+
+import numpy as np
+import pytest
+
+from clouds_tf import figures
+from clouds_tf.data import sample_data, shards, showcase
+from clouds_tf.dataset import CLOUDS
+
+SIZE = (28, 42)
+
+
+@pytest.fixture(scope="module")
+def lonely_records(tmp_path_factory):
+    """Two images in two folds, so that each fold has one image alone."""
+    folder = tmp_path_factory.mktemp("lonely")
+    sample_data.write_sample_data(str(folder / "data"), 2, 1, SIZE)
+    arguments = {"num_shards": 2, "num_folds": 2, "num_workers": 1}
+    shards.write_records(str(folder / "data"), str(folder / "records"), CLOUDS, **arguments)
+    return str(folder / "records")
+
+
+def test_every_augmentation_changes_the_image(lonely_records):
+    shown = showcase.augment_examples(lonely_records, SIZE)
+    original = shown.pop("none")[0][0]
+    assert {"flips", "baseline", "strong", "bend", "cutout", "mixup", "cutmix"} <= set(shown)
+    for name, pairs in shown.items():
+        assert len(pairs) == 3
+        assert any((image != original).any() for image, _ in pairs), name
+    for name in ("mixup", "cutmix"):
+        assert np.abs(shown[name][0][0].astype(int) - original).max() > 0, name
+
+
+def test_there_is_a_picture(lonely_records, tmp_path):
+    pytest.importorskip("matplotlib")
+    figure = showcase.draw_augmentations(lonely_records, SIZE, num_columns=1)
+    figures.save(figure, str(tmp_path / "a.png"))
+    assert (tmp_path / "a.png").stat().st_size > 1000
+
+
+def test_one_image_cannot_be_mixed(lonely_records, monkeypatch):
+    info = dataclasses.replace(shards.read_info(lonely_records), num_examples=1)
+    monkeypatch.setattr(showcase, "read_info", lambda _: info)
+    with pytest.raises(ValueError, match="has one image, expected two or more to mix"):
+        showcase.augment_examples(lonely_records, SIZE)
