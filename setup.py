@@ -2,8 +2,10 @@
 
 from setuptools import find_packages, setup
 
-setup(
-    # The programs and the trained weights stand beside the package, and inside it in a wheel.
-    packages=[*find_packages(include=["clouds_tf*"]), "clouds_tf.tools", "clouds_tf.tools.benchmarks"],
-    package_dir={"clouds_tf.tools": "tools"},
-)
+# The programs and the trained weights stand beside the package, and inside it in a wheel.
+BESIDE = {
+    "clouds_tf.tools": "tools",
+    "clouds_tf.tools.benchmarks": "tools/benchmarks",
+    "clouds_tf.trained": "models",
+}
+setup(packages=[*find_packages(include=["clouds_tf*"]), *BESIDE], package_dir=BESIDE)

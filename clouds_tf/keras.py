@@ -12,14 +12,17 @@ twice), `get_scaled_loss` is gone, and its batch norm is not fused.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import tensorflow as tf
 
 if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
     # With this variable tf.keras of 2.15 loads tf-keras too, which lane one does not install.
     os.environ.pop("TF_USE_LEGACY_KERAS", None)
-    keras = tf.keras
+    keras: Any = tf.keras
 else:
-    import tf_keras as keras  # noqa: F401
+    import tf_keras
+
+    keras = tf_keras
 
 __all__ = ["keras"]

@@ -8,4 +8,5 @@ install test
 echo "== Lane $(lane "$VENV/bin/python"): $("$VENV/bin/python" --version)"
 "$VENV/bin/python" -m flake8
 "$VENV/bin/python" -m isort --check-only --quiet .
+"$VENV/bin/python" -m mypy
 "$VENV/bin/python" -m pytest -n 2 --dist worksteal "$@"
