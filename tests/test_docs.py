@@ -1,0 +1,65 @@
+"""README and docs are true to the tree: links, anchors, tools and flags that they name exist."""
+
+import re
+
+import pytest
+from conftest import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+PAGES += sorted(REPOSITORY.glob("docs/*.md")) + sorted(REPOSITORY.glob("models/*.md"))
+IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
+_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
+_LINK = re.compile(r"\]\(([^)\s]+)\)")
+_COMMAND = re.compile(r"python tools/(\w+)\.py((?:[^\n]*\\\n)*[^\n]*)")
+# Flags of other programs that appear in commands of ours.
+_FOREIGN = {"help", "verbosity", "flagfile"}
+
+
+def _anchors(page):
+    """The anchors that GitHub gives to the headings of a page."""
+    text = _FENCE.sub("", page.read_text())
+    headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
+
+
+def _defined(tool):
+    """The flags that the source of a program defines."""
+    from clouds_tf.training import Recipe
+
+    text = (REPOSITORY / "tools" / f"{tool}.py").read_text()
+    flags = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
+    if "DEFINE_dataclass" in text:
+        flags |= set(Recipe.__dataclass_fields__)
+    if "DEFINE_dataset" in text:
+        flags.add("dataset")
+    return flags
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_links_lead_somewhere(page):
+    for link in _LINK.findall(_FENCE.sub("", page.read_text())):
+        if re.match(r"https?:", link):
+            continue
+        path, _, anchor = link.partition("#")
+        target = (page.parent / path).resolve() if path else page
+        assert target.exists(), f"{link}: no such file"
+        if anchor:
+            assert anchor in _anchors(target), f"{link}: no such heading"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=IDS)
+def test_commands_name_tools_and_flags_that_exist(page):
+    for tool, arguments in _COMMAND.findall(page.read_text()):
+        if tool in ("benchmark",) or tool.isupper():  # suites have flags of their own
+            continue
+        assert (REPOSITORY / "tools" / f"{tool}.py").exists(), f"{page.name}: {tool}"
+        arguments = arguments.split("#")[0].split("`")[0]
+        unknown = set(re.findall(r"--(?:no)?(\w+)", arguments)) - _defined(tool) - _FOREIGN
+        unknown = {flag for flag in unknown if f"no{flag}" not in _defined(tool)}
+        assert not unknown, f"{page.name}: {tool} has no flag {', '.join(sorted(unknown))}"
+
+
+def test_the_readme_is_short_and_starts_with_a_command():
+    lines = (REPOSITORY / "README.md").read_text().splitlines()
+    assert len(lines) <= 150
+    assert any(line.startswith("bash tools/demo.sh") for line in lines[:20])
