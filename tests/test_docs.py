@@ -1,9 +1,12 @@
 """README and docs are true to the tree: links, anchors, tools and flags that they name exist."""
 
+import dataclasses
 import re
 
 import pytest
 from conftest import REPOSITORY
+
+from clouds_tf import evaluation, training
 
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
 PAGES += sorted(REPOSITORY.glob("docs/*.md")) + sorted(REPOSITORY.glob("models/*.md"))
@@ -11,6 +14,12 @@ IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _COMMAND = re.compile(r"python tools/(\w+)\.py((?:[^\n]*\\\n)*[^\n]*)")
+# The dataclasses that flags are made from.
+_DATACLASSES = {
+    "Recipe": training.Recipe,
+    "Execution": training.Execution,
+    "Settings": evaluation.Settings,
+}
 # Flags of other programs that appear in commands of ours.
 _FOREIGN = {"help", "verbosity", "flagfile"}
 
@@ -24,12 +33,10 @@ def _anchors(page):
 
 def _defined(tool):
     """The flags that the source of a program defines."""
-    from clouds_tf.training import Recipe
-
     text = (REPOSITORY / "tools" / f"{tool}.py").read_text()
     flags = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
-    if "DEFINE_dataclass" in text:
-        flags |= set(Recipe.__dataclass_fields__)
+    for name in re.findall(r"DEFINE_dataclass\((\w+)\)", text):
+        flags |= {field.name for field in dataclasses.fields(_DATACLASSES[name])}
     if "DEFINE_dataset" in text:
         flags.add("dataset")
     return flags

@@ -216,7 +216,7 @@ def test_the_readme_shows_the_script_that_was_run():
     text = (REPOSITORY / "README.md").read_text()
     blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
     shown = [block for block in blocks if "serving.export(" in block]
-    assert shown in ([], [NOTEBOOK.lstrip()])
+    assert shown == [NOTEBOOK.lstrip()]
 
 
 def test_two_simulated_devices_train_and_one_goes_on(records_dir, tmp_path):

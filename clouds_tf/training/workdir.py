@@ -15,6 +15,7 @@ from clouds_tf import files
 from clouds_tf.data import shards
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models.unet import unet
+from clouds_tf.models.weights import save_model_weights
 from clouds_tf.training.checkpoints import restore_best
 from clouds_tf.training.recipe import Recipe
 
@@ -157,6 +158,31 @@ def load_model(workdir: str) -> Any:
     model = unet(num_classes=run.dataset.num_classes, **run.recipe.model_arguments())
     restore_best(model, workdir)
     return model
+
+
+def pack_weights(workdir: str, path: str) -> None:
+    """Writes the model of the best epoch as one file of weights, to pass on.
+
+    Args:
+        workdir: the folder of a run.
+        path: the .safetensors file to write. It describes itself: the arguments of `unet`, the data
+            set, the image size, the recipe, the fold that was held out and the fingerprint of the
+            records.
+
+    Raises:
+        FileNotFoundError, ValueError: as `load_model` does, or the path ends otherwise.
+    """
+    run = read_run(workdir)
+    num_classes = run.dataset.num_classes
+    metadata = {
+        "model": {"num_classes": num_classes, **run.recipe.model_arguments()},
+        "dataset": run.dataset.to_json(),
+        "image_size": list(run.recipe.image_size),
+        "training": run.recipe.to_json(),
+        "fold": run.fold,
+        "records": run.records,
+    }
+    save_model_weights(load_model(workdir), path, metadata)
 
 
 def read_history(workdir: str) -> list[dict[str, float]]:

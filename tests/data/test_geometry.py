@@ -36,7 +36,7 @@ def test_the_width_shows_in_runs_along_rows():
     table = pd.DataFrame({"filename": ["a"], "Fish": [_along_rows(mask)]})
     dataset = dataclasses.replace(BY_ROWS, mask_size=(400, 600))
     geometry.check_geometry(table, dataset, "a.csv", "--mask_size")
-    with pytest.raises(ValueError, match="a.csv: the runs are those of masks of 600 columns, got 6"):
+    with pytest.raises(ValueError, match="a.csv: the runs are those of masks of 600 columns, got"):
         geometry.check_geometry(table, dataset, "a.csv", "--mask_size", (600, 400))
 
 

@@ -445,7 +445,8 @@ STEEL = Dataset(
 @pytest.mark.parametrize("num_classes", [1, 3, 5, 32])
 def test_records_of_another_data_set(tmp_path, num_classes):
     """Runs along rows, two label columns, other sizes, any number of classes."""
-    dataset = dataclasses.replace(STEEL, class_names=tuple(f"class_{i}" for i in range(num_classes)))
+    names = tuple(f"class_{i}" for i in range(num_classes))
+    dataset = dataclasses.replace(STEEL, class_names=names)
     folder, output_dir = tmp_path / "data", str(tmp_path / "records")
     sample_data.write_sample_data(str(folder), 6, 1, dataset=dataset)
     arguments = {"num_shards": 2, "num_folds": 2, "num_workers": 1}

@@ -7,6 +7,7 @@ import tensorflow as tf
 
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models.unet import unet
+from clouds_tf.models.weights import load_model
 from clouds_tf.training import Recipe
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.checkpoints import Checkpoints
@@ -148,3 +149,22 @@ def test_other_records_are_refused(make_workdir, records_dir, tmp_path):
     (tmp_path / "dataset_info.json").write_text("{}")
     with pytest.raises(ValueError, match="trained on records with the fingerprint"):
         workdirs.check_records(folder, str(tmp_path))
+
+
+def test_packed_weights_describe_themselves(make_workdir, tmp_path):
+    folder = make_workdir(fold=1)
+    path = str(tmp_path / "model.safetensors")
+    workdirs.pack_weights(folder, path)
+    model, metadata = load_model(path)
+    run = workdirs.read_run(folder)
+    assert Dataset.from_json(metadata["dataset"]) == CLOUDS
+    assert metadata["image_size"] == list(run.recipe.image_size)
+    assert (metadata["fold"], metadata["records"]) == (1, run.records)
+    images = tf.random.stateless_uniform([1, 32, 48, 3], [1, 2], 0, 255)
+    expected = workdirs.load_model(folder)
+    for weight in expected.weights:
+        if len(weight.shape) > 1:  # kernels travel in float16
+            weight.assign(weight.numpy().astype(np.float16).astype(np.float32))
+    np.testing.assert_array_equal(model(images)["logits"], expected(images)["logits"])
+    with pytest.raises(ValueError, match="expected a path that ends in .safetensors"):
+        workdirs.pack_weights(folder, str(tmp_path / "model.h5"))

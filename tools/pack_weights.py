@@ -1,0 +1,25 @@
+"""Writes the best model of a workdir as one .safetensors file of weights, to pass on.
+
+python tools/pack_weights.py --workdir=W --output=clouds_unet.safetensors
+"""
+
+import cli
+
+from absl import flags
+
+from clouds_tf import files
+from clouds_tf.training import workdir
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("workdir", None, "Workdir of train.", required=True)
+flags.DEFINE_string("output", None, "File to write, NAME.safetensors.", required=True)
+
+
+def main():
+    files.check_output(FLAGS.output)
+    workdir.pack_weights(FLAGS.workdir, FLAGS.output)
+    print(f"Wrote the weights of {FLAGS.workdir} to {FLAGS.output}")
+
+
+if __name__ == "__main__":
+    cli.run(main)
