@@ -30,7 +30,9 @@ def test_it_runs_a_tool_from_another_folder(tmp_path):
 def test_it_lists_the_tools(arguments, status, tmp_path):
     done = _run(*arguments, cwd=tmp_path)
     assert done.returncode == status
-    assert "make_tfrecords, " in done.stdout and "cli" not in done.stdout.split("tools: ")[1]
+    tools = done.stdout.split("tools: ")[1].strip().split(", ")
+    assert {"make_tfrecords", "train", "climatology"} <= set(tools)
+    assert not {"cli", "command", "__init__"} & set(tools)
     assert ("no tool 'trein'" in done.stdout) == (status == 1)
 
 

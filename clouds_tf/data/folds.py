@@ -30,6 +30,8 @@ def split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarra
     if not 2 <= num_folds <= min(len(labels), MAX_FOLDS):
         most = min(len(labels), MAX_FOLDS)
         raise ValueError(f"num_folds: got {num_folds}, expected 2 to {most}, one image each")
+    if labels.shape[1] == 1:  # the splitter wants several labels: with the class, and without it
+        labels = np.column_stack([labels, ~labels])
     folds = np.empty(len(labels), np.int64)
     splitter = MultilabelStratifiedKFold(num_folds, shuffle=True, random_state=seed)
     for fold, (_, members) in enumerate(splitter.split(labels, labels)):
