@@ -7,6 +7,10 @@ import os
 
 import filelock
 
+from clouds_tf.data.reading import SHUFFLE_BUFFER
+
+# Decoded images that the shuffle behind a cache on disk may hold; a cache in memory holds them all.
+_DISK_SHUFFLE_BYTES = 256 << 20
 # Locks that this process holds until it ends, by path; it may open a cache several times.
 _held: dict[str, filelock.FileLock] = {}
 
@@ -52,3 +56,11 @@ def _lock(path: str) -> None:
             "epoch has ended, or give another folder"
         ) from None
     _held[path] = lock
+
+
+def shuffle_buffer(cache: str, image_size: tuple[int, int], num_classes: int) -> int:
+    """How many decoded images the shuffle behind a cache holds."""
+    if cache == "memory":  # whose images are held anyway, and not copied
+        return SHUFFLE_BUFFER
+    bytes_per_image = image_size[0] * image_size[1] * (3 + num_classes)
+    return min(max(_DISK_SHUFFLE_BYTES // bytes_per_image, 1), SHUFFLE_BUFFER)

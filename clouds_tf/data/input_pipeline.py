@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
@@ -21,7 +21,7 @@ from clouds_tf.data.batching import (
 )
 from clouds_tf.data.packing import classes_last
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.data.reading import SHUFFLE_BUFFER, read_records, shuffle
+from clouds_tf.data.reading import read_records, shuffle
 from clouds_tf.data.records_info import fingerprint, read_info
 from clouds_tf.data.service import serve_epochs
 
@@ -30,8 +30,6 @@ Size = tuple[int, int]
 CACHES = ("none", "memory", "disk")
 # Records that wait to be decoded, to bridge the time in which the shuffle of an epoch fills.
 _READ_AHEAD = 128
-# Decoded images that the shuffle behind a cache on disk may hold; a cache in memory holds them all.
-_DISK_SHUFFLE_BYTES = 256 << 20
 
 
 def count_examples(records_dir: str, folds: Collection[int]) -> int:
@@ -139,32 +137,16 @@ def training_batches(
     info = read_info(records_dir)
     _check_size("image_size", image_size)
     _check_training(augmentation, mix, cache, epochs, initial_epoch)
-    if data_service:
-        _check_service(cache, num_workers, initial_step)
+    _check_service(data_service, cache, num_workers, initial_step)
     num_classes, augment = info.dataset.num_classes, AUGMENTATIONS[augmentation]
-    count = info.count(folds)
-    parts = mixed_parts(count, batch_size, worker, num_workers)
-    positions: list[Sequence[int]] = [part.positions for part in parts]
-    if mix == "none":
-        positions = [range(*part) for part in slices(count, batch_size, worker, num_workers)]
+    parts, positions = _positions(info.count(folds), batch_size, mix, worker, num_workers)
     sizes = [len(part) for part in positions]
-    if not 0 <= initial_step <= len(sizes):
-        raise ValueError(f"initial_step: got {initial_step}, expected 0 to {len(sizes)}")
-
-    def load(record: dict[str, tf.Tensor]) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-        number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
-        return number, load_example(record, image_size, image_size, num_classes)
-
-    def in_parallel(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
-        return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
-
-    if cache != "none":
-        path = ""
-        if cache == "disk":
-            name = [fingerprint(records_dir), *folds, *image_size, worker, num_workers]
-            path = disk_cache.prepare(cache_dir, "_".join(map(str, name)))
-        cached = in_parallel(read_records(records_dir, info, folds), load).cache(path)
-        buffer_size = _cache_shuffle_buffer(cache, image_size, num_classes)
+    shown = tf.constant(_count_before(sizes, initial_step), tf.int64)
+    load = functools.partial(_load_numbered, image_size=image_size, num_classes=num_classes)
+    name = "_".join(map(str, (fingerprint(records_dir), *folds, *image_size, worker, num_workers)))
+    path = disk_cache.prepare(cache_dir, name) if cache == "disk" else ""
+    buffer_size = disk_cache.shuffle_buffer(cache, image_size, num_classes)
+    cached = _in_parallel(read_records(records_dir, info, folds), load).cache(path)
 
     def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
         """What an epoch shows, in its order: parsed records, or decoded images from a cache."""
@@ -173,30 +155,57 @@ def training_batches(
             elements = read_records(records_dir, info, folds, order)
         else:
             elements = shuffle(cached, order, buffer_size)
-        elements = take(elements, positions)
-        if initial_step:
-            shown = tf.constant(sum(sizes[:initial_step]), tf.int64)
-            elements = elements.skip(tf.where(epoch == initial_epoch, shown, 0))
+        elements = take(elements, positions).skip(tf.where(epoch == initial_epoch, shown, 0))
         return tf.data.Dataset.zip((tf.data.Dataset.from_tensors(epoch).repeat(), elements))
 
     def finish(epoch: tf.Tensor, element: Any) -> dict[str, tf.Tensor]:
         number, example = load(element) if cache == "none" else element
         return augment(example, _fold_in([seed, 0], epoch, number))
 
+    def finished_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+        return _in_parallel(one_epoch(epoch), finish)
+
     epochs_to_come = tf.data.Dataset.range(initial_epoch, epochs)
     if data_service:
-        served = serve_epochs(
-            lambda epoch: in_parallel(one_epoch(epoch), finish), initial_epoch, epochs, data_service
-        )
+        served = serve_epochs(finished_epoch, initial_epoch, epochs, data_service)
         examples = epochs_to_come.flat_map(served)
     else:
         # One stream of all epochs, so that an epoch's shuffle fills while the last one is decoded.
-        examples = in_parallel(epochs_to_come.flat_map(one_epoch).prefetch(_READ_AHEAD), finish)
+        examples = _in_parallel(epochs_to_come.flat_map(one_epoch).prefetch(_READ_AHEAD), finish)
     batches = batch_pairs(examples, sizes, initial_step)
     if mix != "none":
         first_step = initial_epoch * len(sizes) + initial_step
         batches = _mix(batches.enumerate(first_step), mix, parts, seed)
     return batches.prefetch(tf.data.AUTOTUNE)
+
+
+def _load_numbered(
+    record: dict[str, tf.Tensor], image_size: Size, num_classes: int
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """A number that follows from the name of an image, and its example."""
+    number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
+    return number, load_example(record, image_size, image_size, num_classes)
+
+
+def _count_before(sizes: Sequence[int], initial_step: int) -> int:
+    """Number of examples in the batches before a step of an epoch."""
+    if not 0 <= initial_step <= len(sizes):
+        raise ValueError(f"initial_step: got {initial_step}, expected 0 to {len(sizes)}")
+    return sum(sizes[:initial_step])
+
+
+def _in_parallel(dataset: tf.data.Dataset, function: Callable) -> tf.data.Dataset:
+    return dataset.map(function, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _positions(
+    count: int, batch_size: int, mix: str, worker: int, num_workers: int
+) -> tuple[Sequence[MixedPart], list[Sequence[int]]]:
+    """This worker's parts of the batches, and the places in an epoch of what each of them needs."""
+    parts = mixed_parts(count, batch_size, worker, num_workers)
+    if mix != "none":
+        return parts, [part.positions for part in parts]
+    return parts, [range(*part) for part in slices(count, batch_size, worker, num_workers)]
 
 
 def _mix(
@@ -214,14 +223,6 @@ def _mix(
         return tuple(x[first : first + size] for x in mixed)
 
     return numbered_batches.map(mix_one)
-
-
-def _cache_shuffle_buffer(cache: str, image_size: Size, num_classes: int) -> int:
-    """How many decoded images the shuffle behind a cache holds."""
-    if cache == "memory":  # whose images are held anyway, and not copied
-        return SHUFFLE_BUFFER
-    bytes_per_image = image_size[0] * image_size[1] * (3 + num_classes)
-    return int(np.clip(_DISK_SHUFFLE_BYTES // bytes_per_image, 1, SHUFFLE_BUFFER))
 
 
 def _check_size(name: str, size: Size) -> None:
@@ -247,14 +248,16 @@ def _check_training(
         raise ValueError(f"initial_epoch: got {initial_epoch}, expected 0 to {epochs}")
 
 
-def _check_service(cache: str, num_workers: int, initial_step: int) -> None:
+def _check_service(
+    data_service: str | None, cache: str, num_workers: int, initial_step: int
+) -> None:
     """Raises ValueError for what cannot be asked for together with a data service."""
-    if cache != "none" or num_workers > 1:
+    if data_service and (cache != "none" or num_workers > 1):
         raise ValueError(
             f"data_service: got cache={cache!r} and {num_workers} workers beside it, expected no "
             "cache and 1 worker"
         )
-    if initial_step:
+    if data_service and initial_step:
         raise ValueError(
             f"data_service: got initial_step={initial_step} beside it, expected 0: a service shows "
             "the images of an epoch in no fixed order, so the ones already shown are unknown; go "
@@ -340,7 +343,7 @@ def batch_files(
         if cache == "disk" and image_size is None:
             raise ValueError("image_size: got nothing, expected the size of the images on disk")
         size = image_size or (1, 1)
-        buffer_size = _cache_shuffle_buffer(cache, size, info.dataset.num_classes)
+        buffer_size = disk_cache.shuffle_buffer(cache, size, info.dataset.num_classes)
         records = shuffle(read_records(records_dir, info, folds), order, buffer_size)
     start, end = slices(info.count(folds), batch_size)[step]
     names = records.map(lambda record: record["filename"]).skip(start).take(end - start)

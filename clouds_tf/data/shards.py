@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
@@ -201,25 +201,20 @@ def write_records(
     how = _Conversion(images_dir, dataset, image_size, jpeg_quality, on_error)
     name = os.path.join(output_dir, "clouds-{:05d}-of-{:05d}.tfrecord")
     jobs = [(name.format(i, len(plan)), part, how) for i, part in enumerate(plan)]
-    written = (
-        runners.run(write_shard, jobs, num_workers)
-        if runner == "local"
-        else _write_in_beam(jobs, runner, beam_options)
-    )
-    shards, total, done = [], sum(map(len, plan)), 0
-    for shard, found in map(_read_card, written):
-        faults += found
-        if shard:
-            shards.append(shard)
-            done += shard.num_examples
-            progress(done, total)
+    if runner == "local":
+        written = runners.run(write_shard, jobs, num_workers)
+    else:
+        written = _write_in_beam(jobs, runner, beam_options)
+    shards, found = _collect(written, sum(map(len, plan)), progress)
+    faults += found
     if on_error == "fail":
         raise_faults(sorted(faults))
     elif faults:
         rejected = os.path.join(output_dir, REJECTED_FILE)
         cells = map(dataclasses.astuple, sorted(faults))
         write_table(rejected, ("file", "line", "reason"), cells)
-    if not done:
+    num_examples = sum(shard.num_examples for shard in shards)
+    if not num_examples:
         raise ValueError(f"{images_dir}: no image can be read; {len(faults)} faults")
     members = sorted((image.filename, image.fold) for part in plan for image in part)
     write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
@@ -228,7 +223,7 @@ def write_records(
     info = RecordsInfo(
         dataset=dataset,
         image_size=image_size,
-        num_examples=done,
+        num_examples=num_examples,
         num_folds=max(folds_with_images) + 1,
         seed=seed,
         num_rejected=len(faults),
@@ -236,6 +231,20 @@ def write_records(
     )
     write_info(output_dir, info)
     return info
+
+
+def _collect(
+    paths: Iterable[str], total: int, progress: Callable[[int, int], None]
+) -> tuple[list[Shard], list[Fault]]:
+    """The shards without a fault among those that are written, as they come, and all faults."""
+    shards: list[Shard] = []
+    faults: list[Fault] = []
+    for shard, found in map(_read_card, paths):
+        faults += found
+        if shard:
+            shards.append(shard)
+            progress(sum(shard.num_examples for shard in shards), total)
+    return shards, faults
 
 
 def _check_arguments(

@@ -31,14 +31,14 @@ class Feed:
     """Where a training gets its batches.
 
     Attributes:
-        training: a function (initial_epoch, worker, num_workers) -> tf.data.Dataset of that
-            worker's part of every batch of all epochs from there.
+        training: a function (initial_epoch, initial_step, worker, num_workers) ->
+            tf.data.Dataset of that worker's part of every batch from that step on.
         validation: a function (worker, num_workers) -> its part of the held-out batches.
         names: a function (epoch, step), both counted from 0 -> names of the images in that batch,
             for error messages.
     """
 
-    training: Callable[[int, int, int], tf.data.Dataset]
+    training: Callable[[int, int, int, int], tf.data.Dataset]
     validation: Callable[[int, int], tf.data.Dataset]
     names: Callable[[int, int], "list[str]"]
 
@@ -123,7 +123,7 @@ class _Loop:
         first_epoch, first_step = self.trainer.epoch.numpy(), self.trainer.epoch_step.numpy()
 
         def batches_to_come(worker: int, num_workers: int) -> tf.data.Dataset:
-            return self.feed.training(int(first_epoch), worker, num_workers).skip(first_step)
+            return self.feed.training(int(first_epoch), int(first_step), worker, num_workers)
 
         self.batches = iter(distribution.distribute_batches(self.strategy, batches_to_come))
         self.held_out = distribution.distribute_batches(self.strategy, self.feed.validation)

@@ -257,7 +257,9 @@ def _feed(records_dir: str, run: Run, execution: Execution) -> Feed:
     recipe = run.recipe
     folds, held_out = input_pipeline.split_folds(records_dir, run.fold)
 
-    def training(initial_epoch: int, worker: int, num_workers: int) -> tf.data.Dataset:
+    def training(
+        initial_epoch: int, initial_step: int, worker: int, num_workers: int
+    ) -> tf.data.Dataset:
         return input_pipeline.training_batches(
             records_dir,
             folds,
@@ -266,6 +268,7 @@ def _feed(records_dir: str, run: Run, execution: Execution) -> Feed:
             recipe.epochs,
             recipe.seed,
             initial_epoch=initial_epoch,
+            initial_step=initial_step,
             augmentation=recipe.augmentation,
             mix=recipe.mix,
             cache=execution.cache,

@@ -11,7 +11,7 @@ from conftest import ENVIRONMENT, real_data
 from hypothesis import given
 from hypothesis import strategies as st
 
-from clouds_tf.data import annotations, batching, examples, input_pipeline, shards
+from clouds_tf.data import annotations, batching, disk_cache, examples, input_pipeline, shards
 from clouds_tf.data.examples import ENCODED_KEY
 from clouds_tf.dataset import CLOUDS
 
@@ -480,5 +480,5 @@ def test_impossible_sizes_are_named(records_dir, size):
 
 def test_the_shuffle_behind_a_cache_on_disk_is_bounded_by_bytes():
     for size in ((28, 42), (320, 480), (1400, 2100)):
-        count = input_pipeline._cache_shuffle_buffer("disk", size, 4)
+        count = disk_cache.shuffle_buffer("disk", size, 4)
         assert 1 <= count <= 1024 and count * size[0] * size[1] * 7 <= max(2**28, 7 * 1400 * 2100)

@@ -28,12 +28,12 @@ SIZES = [3, 3, 2, 3, 2]
 EPOCHS = 3
 
 
-def training_batches(initial_epoch, worker, num_workers):
+def training_batches(initial_epoch, initial_step, worker, num_workers):
     """Other images in every epoch."""
     data = batches(SIZES, worker, num_workers, seed=initial_epoch)
     for epoch in range(initial_epoch + 1, EPOCHS + 1):
         data = data.concatenate(batches(SIZES, worker, num_workers, seed=epoch))
-    return data
+    return data.skip(initial_step)
 
 
 def validation_batches(worker, num_workers):
@@ -119,13 +119,13 @@ def _child(*arguments):
 def told_in_the_second_epoch(workdir):
     """A run that gets SIGTERM in the first step of its second epoch."""
 
-    def training(initial_epoch, worker, num_workers):
+    def training(initial_epoch, initial_step, worker, num_workers):
         def tell(step, batch):
             if step == len(SIZES):
                 os.kill(os.getpid(), signal.SIGTERM)
             return batch
 
-        data = training_batches(initial_epoch, worker, num_workers)
+        data = training_batches(initial_epoch, initial_step, worker, num_workers)
         return tf.data.Dataset.from_generator(
             lambda: (tell(step, batch) for step, batch in enumerate(data)),
             output_signature=data.element_spec,
@@ -232,7 +232,7 @@ def _fit_in_cluster(workdir, steps, **settings):
     with cluster.scope():
         of_cluster = trainer(steps, **settings)
     feed = Feed(
-        lambda _, *worker: batches([8] * steps, *worker).repeat(),
+        lambda epoch, step, *worker: batches([8] * steps, *worker).repeat(),
         validation_batches,
         lambda epoch, step: [],
     )
