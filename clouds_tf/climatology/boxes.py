@@ -118,7 +118,7 @@ def _cover(
 
     return _Cover(
         classes=np.stack([sum_cells(raster) for raster in covered]),
-        any_class=sum_cells(covered.any(axis=0)),
+        any_class=sum_cells(np.any(covered, axis=0)),
         observed=sum_cells(observed),
         shared=_shared(covered, dx, dy),
     )

@@ -103,7 +103,8 @@ def find(
     rows, columns = np.nonzero(labels)
     order = np.argsort(labels[rows, columns], kind="stable")
     rows, columns = rows[order], columns[order]
-    ends = np.cumsum(np.bincount(labels[rows, columns])[1:]) if len(rows) else []
+    counts = np.bincount(labels[rows, columns])[1:] if len(rows) else np.empty(0, np.int64)
+    ends = np.cumsum(counts)
     heights = np.abs(np.diff(sine(lat_edges)))
     widths = np.radians(np.diff(lon_edges))
     lat, lon = ((edges[:-1] + edges[1:]) / 2 for edges in (lat_edges, lon_edges))

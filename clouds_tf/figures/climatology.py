@@ -269,7 +269,7 @@ def co_occurrence(shared: np.ndarray, class_names: Sequence[str], title: str) ->
     limit = _limit(share)
     axes.imshow(np.ma.masked_invalid(share), cmap=_shades(None), vmin=0, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(share):
-        text = _percent(own[i]) + "\nof the area" if i == j else _percent(value)
+        text = _percent(float(own[i])) + "\nof the area" if i == j else _percent(value)
         dark = i != j and value > 0.5 * limit
         axes.text(j, i, text, ha="center", va="center", color="white" if dark else ink())
     axes.set_xticks(range(len(class_names)), class_names)
