@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import importlib
 import importlib.util
 import json
 import os
 import re
 import sys
+import tempfile
 import typing
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -33,9 +35,28 @@ if _MISSING:
         "folder of clouds_tf (tools/demo.sh makes .venv), or install with `pip install -e .`"
     )
 
+
+def _import_tensorflow() -> None:
+    """Imports it without the lines that TensorFlow 2.20 and later write whatever they are told."""
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as written:
+        os.dup2(written.fileno(), 2)
+        try:
+            importlib.import_module("tensorflow")
+        except BaseException:
+            written.seek(0)
+            os.write(stderr, written.read())
+            raise
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+
+
 # TensorFlow reads these when it is imported, so they are set before everything else.
-os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
+if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
+    _import_tensorflow()
 
 from absl import app, flags, logging  # noqa: E402
 

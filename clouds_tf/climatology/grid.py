@@ -24,8 +24,8 @@ class Grid:
     >>> grid = Grid(cell=1.0)
     >>> grid.shape
     (180, 360)
-    >>> grid.lat[0], grid.lon[0]
-    (-89.5, -179.5)
+    >>> grid.lat[:2].tolist(), grid.lon[:2].tolist()
+    ([-89.5, -88.5], [-179.5, -178.5])
 
     Attributes:
         cell: width and height of a cell in degrees.
