@@ -35,6 +35,16 @@ def test_input_on_sample_images(tmp_path):
     assert all(float(row[2]) > 0 and float(row[5]) > 0 for row in table[2:])
 
 
+def test_model_compares_encoders():
+    flags = ["--encoders=resnet34", "--image_size=32,64", "--batch_sizes=2", "--repeats=1"]
+    result = run_tool("benchmark", "model", *flags)
+    assert result.returncode == 0, result.stderr
+    table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
+    assert [row[4].strip() for row in table[2:]] == ["forward", "training"]
+    assert {row[2].strip() for row in table[2:]} == {"24,455,812"}
+    assert all(float(row[5]) > 0 and float(row[6]) > 0 for row in table[2:])
+
+
 def test_fuzz_lives_on():
     result = run_tool("benchmark", "fuzz", "--num_inputs=150")
     assert result.returncode == 0, result.stderr

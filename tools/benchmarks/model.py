@@ -1,38 +1,44 @@
-"""Suite model: the U-Net beside that of segmentation_models. Needs the extra [parity].
+"""Suite model: the U-Net beside that of segmentation_models, or the encoders beside each other.
 
-With tf2onnx, onnxruntime and openvino installed, their forward passes of our network are measured
-as well. Give them an environment of their own: tf2onnx wants another protobuf than other extras.
+The comparison with segmentation_models needs the extra [parity]; --encoders does not. With tf2onnx,
+onnxruntime and openvino installed, their forward passes of our network are measured as well. Give
+them an environment of their own: tf2onnx wants another protobuf than other extras.
 """
 
 import importlib.util
 import os
 
-os.environ["SM_FRAMEWORK"] = "tf.keras"
+import cli
 
-import numpy as np  # noqa: E402
-import segmentation_models  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from absl import flags  # noqa: E402
-from benchmarks import measure, print_table  # noqa: E402
+import numpy as np
+import tensorflow as tf
+from absl import flags
+from benchmarks import measure, print_table
 
-from clouds_tf.dataset import CLOUDS  # noqa: E402
-from clouds_tf.inference.fusing import fuse  # noqa: E402
-from clouds_tf.models import losses  # noqa: E402
-from clouds_tf.models.metrics import Scores  # noqa: E402
-from clouds_tf.models.unet import unet  # noqa: E402
-from clouds_tf.models.upsampling import UpsampleConv  # noqa: E402
-from clouds_tf.training import distribution  # noqa: E402
-from clouds_tf.training.optimizers import Nadam  # noqa: E402
-from clouds_tf.training.recipe import Recipe  # noqa: E402
-from clouds_tf.training.trainer import Trainer  # noqa: E402
+from clouds_tf import files
+from clouds_tf.dataset import CLOUDS
+from clouds_tf.inference.fusing import fuse
+from clouds_tf.models import losses
+from clouds_tf.models.encoders import ENCODERS
+from clouds_tf.models.metrics import Scores
+from clouds_tf.models.unet import unet
+from clouds_tf.models.upsampling import UpsampleConv
+from clouds_tf.training import distribution
+from clouds_tf.training.optimizers import Nadam
+from clouds_tf.training.recipe import Recipe
+from clouds_tf.training.trainer import Trainer
 
 flags.DEFINE_list("batch_sizes", ["1", "4", "16"], "Images in a batch.")
 flags.DEFINE_integer("repeats", 7, "How often each function is measured.", lower_bound=1)
 flags.DEFINE_integer("threads", 2, "Threads of each library.", lower_bound=1)
 flags.DEFINE_list("modes", ["forward", "training"], "What to measure.")
+flags.DEFINE_list(
+    "encoders", [], "Encoders of our U-Net to compare, instead of the peers; all for every one."
+)
+cli.DEFINE_size("image_size", (320, 480), "Size of the images, in pixels: height,width.")
 FLAGS = flags.FLAGS
 
-SIZE = (320, 480)
+PRECISIONS = ("float32", "bfloat16")
 PEER = ("segmentation_models", "float32")
 AIMS = {
     ("forward", "float32"): 1.1,
@@ -45,7 +51,8 @@ AIMS = {
 def operations(model):
     """Multiplications and additions of each convolution for one image, as they are carried out."""
     convs = [x for x in model.layers if isinstance(x, (tf.keras.layers.Conv2D, UpsampleConv))]
-    outputs = tf.keras.Model(model.input, [conv.output for conv in convs])(np.zeros([1, *SIZE, 3]))
+    maps = tf.keras.Model(model.input, [conv.output for conv in convs])
+    outputs = maps(np.zeros([1, *FLAGS.image_size, 3]))
     counts = []
     for conv, output in zip(convs, outputs):
         products = sum(int(np.prod(w.shape)) for w in conv.weights if len(w.shape) == 4)
@@ -63,8 +70,8 @@ def matmul_peak(precision):
 
 
 def forward(model):
-    """A compiled function of a batch that waits for the result."""
-    call = tf.function(lambda image: model(image, training=False))
+    """A compiled function of a batch that waits for the logits, of our networks and the peer's."""
+    call = tf.function(lambda image: tf.nest.flatten(model(image, training=False))[0])
     return lambda image, mask: call(image).numpy()
 
 
@@ -80,7 +87,7 @@ def to_onnx(model):
         return None
     import tf2onnx
 
-    signature = [tf.TensorSpec([None, *SIZE, 3], tf.float32, name="image")]
+    signature = [tf.TensorSpec([None, *FLAGS.image_size, 3], tf.float32, name="image")]
     call = tf.function(lambda image: model(image, training=False), input_signature=signature)
     proto, _ = tf2onnx.convert.from_function(call, input_signature=signature, opset=17)
     return proto.SerializeToString()
@@ -112,8 +119,41 @@ def training(trainer):
     return lambda image, mask: trainer.step(image, mask, tf.constant(0.0))[0].numpy()
 
 
-def main():
-    tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
+def random_batch(batch_size):
+    """Images in 0..255 and masks of {0, 1}, float32."""
+    rng = np.random.default_rng(0)
+    shape = [batch_size, *FLAGS.image_size, 3]
+    image = tf.constant(rng.uniform(0, 255, shape).astype(np.float32))
+    return image, tf.constant(rng.integers(0, 2, [*shape[:3], 4]).astype(np.float32))
+
+
+def compare_encoders(names):
+    """Prints the parameters and the speed of our U-Net with each encoder."""
+    rows = [("encoder", "parameters", "batch", "mode", *(f"{p}, images/s" for p in PRECISIONS))]
+    for name in names:
+        steps = {}
+        for precision in PRECISIONS:
+            with distribution.precision(precision):
+                model = unet(encoder=name)
+            trainer = Trainer(model, Recipe(epochs=1), 1, CLOUDS.class_names)
+            steps["forward", precision] = forward(fuse(model))
+            steps["training", precision] = training(trainer)
+        for batch_size in map(int, FLAGS.batch_sizes):
+            batch = random_batch(batch_size)
+            for mode in FLAGS.modes:
+                functions = {p: lambda p=p: steps[mode, p](*batch) for p in PRECISIONS}
+                seconds = measure(functions, FLAGS.repeats)
+                speeds = [f"{batch_size / seconds[p]:.1f}" for p in PRECISIONS]
+                count = f"{model.count_params():,}"
+                rows.append((name, count, str(batch_size), mode, *speeds))
+    print_table(rows)
+
+
+def compare_peers():
+    """Prints the time of our network, of that of segmentation_models and of other runtimes."""
+    os.environ["SM_FRAMEWORK"] = "tf.keras"
+    import segmentation_models
+
     peer = segmentation_models.Unet(
         "resnet34", encoder_weights=None, classes=4, activation="linear"
     )
@@ -122,7 +162,7 @@ def main():
     peer.compile(Nadam(2e-4), loss, [Scores(CLOUDS.class_names)])
     steps = {"forward": {PEER: forward(peer)}, "training": {PEER: peer.train_on_batch}}
     peak = {}
-    for precision in ("float32", "bfloat16"):
+    for precision in PRECISIONS:
         peak[precision] = matmul_peak(precision)
         print(f"matmul peak in {precision}: {peak[precision] / 1e9:.0f} GFLOP/s")
         distribution.set_precision(precision)
@@ -139,12 +179,9 @@ def main():
 
     rows = [("mode", "batch", "library", "precision", "ms", f"{PEER[0]} / this", "aim")]
     rows[0] += ("of matmul peak",)
-    rng = np.random.default_rng(0)
     for mode in FLAGS.modes:
         for batch_size in map(int, FLAGS.batch_sizes):
-            shape = [batch_size, *SIZE, 3]
-            image = tf.constant(rng.uniform(0, 255, shape).astype(np.float32))
-            mask = tf.constant(rng.integers(0, 2, [*shape[:3], 4]).astype(np.float32))
+            image, mask = random_batch(batch_size)
             functions = {
                 key: lambda step=step: step(image, mask) for key, step in steps[mode].items()
             }
@@ -173,3 +210,12 @@ def main():
                     )
                 )
     print_table(rows)
+
+
+def main():
+    tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
+    if FLAGS.encoders:
+        compare_encoders(ENCODERS if FLAGS.encoders == ["all"] else FLAGS.encoders)
+    else:
+        files.require("segmentation_models", "parity", "the comparison with segmentation_models")
+        compare_peers()
