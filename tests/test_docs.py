@@ -1,14 +1,18 @@
 """README and docs are true to the tree: links, anchors, tools and flags that they name exist."""
 
 import dataclasses
+import json
 import re
+import subprocess
+import sys
 
 import pytest
-from conftest import REPOSITORY
+from conftest import ENVIRONMENT, REPOSITORY
 
 from clouds_tf import evaluation, training
+from clouds_tf.dataset import Dataset
 
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md"]
+PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
 PAGES += sorted(REPOSITORY.glob("docs/*.md")) + sorted(REPOSITORY.glob("models/*.md"))
 IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
 _FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
@@ -70,3 +74,21 @@ def test_the_readme_is_short_and_starts_with_a_command():
     lines = (REPOSITORY / "README.md").read_text().splitlines()
     assert len(lines) <= 150
     assert any(line.startswith("bash tools/demo.sh") for line in lines[:20])
+
+
+def test_the_data_set_in_the_docs_is_one():
+    text = (REPOSITORY / "docs" / "own_data_set.md").read_text()
+    (block,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
+    assert Dataset.from_json(json.loads(block)).num_classes == 3
+    fields = {field.name for field in dataclasses.fields(Dataset)}
+    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == fields
+
+
+def test_the_site_builds_without_warnings(tmp_path):
+    pytest.importorskip("mkdocs")
+    build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
+    done = subprocess.run(build, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    flags = (tmp_path / "flags.html").read_text()
+    assert "--records_dir" in flags and "Images per global batch, over all devices." in flags
+    assert 'id="clouds_tf.rle.masks.decode"' in (tmp_path / "api" / "rle.html").read_text()

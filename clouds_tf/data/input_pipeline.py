@@ -328,8 +328,13 @@ def batch_files(
     """The file names of the images in one batch of `training_batches`, without decoding any.
 
     Args:
-        records_dir, folds, batch_size, seed, cache: the arguments of `training_batches`.
-        epoch, step: which batch, both counted from 0.
+        records_dir: as `training_batches` got it.
+        folds: likewise.
+        batch_size: likewise.
+        seed: likewise.
+        epoch: epoch of the batch, counted from 0.
+        step: step in that epoch, counted from 0.
+        cache: as `training_batches` got it.
         image_size: needed with a cache on disk, whose shuffle depends on it.
 
     Returns:

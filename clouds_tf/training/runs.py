@@ -123,8 +123,13 @@ def train_folds(
     """Trains one model per fold, each in its own folder workdir/fold_<number>.
 
     Args:
-        records_dir, recipe, execution, on_start, progress, report: as `train` has them.
+        records_dir: folder of shards.
         workdir: parent folder of the workdirs.
+        recipe: as for `train`.
+        execution: as for `train`.
+        on_start: as for `train`; called for every fold.
+        progress: as for `train`.
+        report: as for `train`.
 
     Returns:
         One TrainingResult per fold.
