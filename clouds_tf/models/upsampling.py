@@ -49,7 +49,7 @@ class UpsampleConv(keras.layers.Layer):
     Call arguments:
         inputs: maps [B, H, W, C], or a list of these and a skip [B, 2H, 2W, S].
 
-    Returns:
+    Output:
         float [B, 2H, 2W, F].
     """
 

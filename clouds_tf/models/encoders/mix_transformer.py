@@ -87,7 +87,7 @@ class Attention(keras.layers.Layer):
     Call arguments:
         inputs: queries [B, H, W, C], keys [B, h, w, C] and values [B, h, w, C].
 
-    Returns:
+    Output:
         float [B, H, W, C].
     """
 
