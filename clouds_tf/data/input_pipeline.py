@@ -327,14 +327,11 @@ def batch_files(
 ) -> list[str]:
     """The file names of the images in one batch of `training_batches`, without decoding any.
 
+    The other arguments are those of `training_batches`.
+
     Args:
-        records_dir: as `training_batches` got it.
-        folds: likewise.
-        batch_size: likewise.
-        seed: likewise.
         epoch: epoch of the batch, counted from 0.
         step: step in that epoch, counted from 0.
-        cache: as `training_batches` got it.
         image_size: needed with a cache on disk, whose shuffle depends on it.
 
     Returns:
