@@ -325,9 +325,7 @@ def batch_files(
     cache: str = "none",
     image_size: Size | None = None,
 ) -> list[str]:
-    """The file names of the images in one batch of `training_batches`, without decoding any.
-
-    The other arguments are those of `training_batches`.
+    """The files of one batch of `training_batches` with these arguments, without decoding any.
 
     Args:
         epoch: epoch of the batch, counted from 0.
