@@ -215,7 +215,9 @@ def test_the_loader_of_cpp_gets_the_same_answer(saved, image_and_answer, tmp_pat
     image, expected = image_and_answer
     source = os.path.join(os.path.dirname(__file__), "load_saved_model.cc")
     folder = tf.sysconfig.get_lib()
-    libraries = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
+    # Some versions need nothing of libtensorflow_cc by name, but it registers the sessions.
+    names = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
+    libraries = ["-Wl,--no-as-needed", *names]
     flags = [*tf.sysconfig.get_compile_flags(), f"-L{folder}", *libraries, f"-Wl,-rpath,{folder}"]
     _run("g++", "-O0", source, "-o", "load_saved_model", *flags, cwd=tmp_path)
     answer = _run("./load_saved_model", saved, image, cwd=tmp_path)

@@ -24,6 +24,7 @@ from clouds_tf.data import annotations, examples, input_pipeline, sample_data, s
 from clouds_tf.data.augmentation import AUGMENTATIONS
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
+from clouds_tf.keras import keras
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
 
@@ -61,7 +62,7 @@ def numpy_decode(string):
     return mask.reshape(CLOUDS.mask_size, order="F")
 
 
-class Generator(tf.keras.utils.Sequence):
+class Generator(keras.utils.Sequence):
     """The usual one: OpenCV reads and resizes, numpy decodes the RLE at full size, flips."""
 
     def __init__(self, data_dir, size):
@@ -92,7 +93,7 @@ class Generator(tf.keras.utils.Sequence):
 
 def keras_reader(data_dir, size, workers):
     """Reads Generator as Model.fit does."""
-    enqueuer = tf.keras.utils.OrderedEnqueuer(Generator(data_dir, size))
+    enqueuer = keras.utils.OrderedEnqueuer(Generator(data_dir, size))
     enqueuer.start(workers=workers, max_queue_size=10)
     try:
         for images, _ in enqueuer.get():

@@ -18,6 +18,7 @@ from benchmarks import measure, print_table
 from clouds_tf import files
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.inference.fusing import fuse
+from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS
 from clouds_tf.models.metrics import Scores
@@ -50,8 +51,8 @@ AIMS = {
 
 def operations(model):
     """Multiplications and additions of each convolution for one image, as they are carried out."""
-    convs = [x for x in model.layers if isinstance(x, (tf.keras.layers.Conv2D, UpsampleConv))]
-    maps = tf.keras.Model(model.input, [conv.output for conv in convs])
+    convs = [x for x in model.layers if isinstance(x, (keras.layers.Conv2D, UpsampleConv))]
+    maps = keras.Model(model.input, [conv.output for conv in convs])
     outputs = maps(np.zeros([1, *FLAGS.image_size, 3]))
     counts = []
     for conv, output in zip(convs, outputs):
