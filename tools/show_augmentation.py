@@ -16,13 +16,16 @@ flags.DEFINE_string("output", "augmentation.png", "Picture to write.")
 cli.DEFINE_size("image_size", (320, 480), "Size of the images.")
 flags.DEFINE_integer("seed", 0, "Seed of the augmentations.", lower_bound=0)
 flags.DEFINE_integer("num_columns", 3, "Number of examples of each augmentation.", lower_bound=1)
+flags.DEFINE_multi_string(
+    "augmentation", [], "Layers of keras-cv to draw as well, as train.py takes them; repeatable."
+)
 
 
 def main():
     files.require("matplotlib", "plots", "--output")
     files.check_output(FLAGS.output)
     figure = showcase.draw_augmentations(
-        FLAGS.records_dir, FLAGS.image_size, FLAGS.seed, FLAGS.num_columns
+        FLAGS.records_dir, FLAGS.image_size, FLAGS.seed, FLAGS.num_columns, FLAGS.augmentation
     )
     figures.save(figure, FLAGS.output)
     print(f"Wrote pictures of the augmentations to {FLAGS.output}")

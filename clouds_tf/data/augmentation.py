@@ -1,8 +1,8 @@
 """(example, seed) -> example: random changes that move image and mask together.
 
 An example is a dict with image uint8 [h, w, 3] and mask uint8 [h, w, C] of {0, 1}. A seed is an
-int [2]; the same seed makes the same choice, whatever else runs. All of it is stateless: the random
-layers of keras_cv are not used, as they draw from a generator that remembers what it drew before.
+int [2]; the same seed makes the same choice, whatever else runs. All of it is stateless, and so are
+the layers of keras-cv once `keras_cv_layers` has given them their seeds.
 
 What happens to each pixel in `baseline` and `strong` is compiled by XLA into one loop, which takes
 less than half the time of the ops one after the other, and of the resampler of addons.
@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
 from clouds_tf.data.mixing import MIXES, cutmix, mixup  # noqa: F401
 from clouds_tf.data.packing import from_words, to_words
 
 Example = dict[str, tf.Tensor]
+Augmentation = Callable[[Example, Any], Example]
 
 
 def flips(example: Example, seed: Any) -> Example:
@@ -278,9 +280,45 @@ def _unchanged(example: Example, seed: Any) -> Example:
     return example
 
 
-AUGMENTATIONS: dict[str, Callable[[Example, Any], Example]] = {
+AUGMENTATIONS: dict[str, Augmentation] = {
     "none": _unchanged,
     "flips": flips,
     "baseline": baseline,
     "strong": strong,
 }
+
+
+def check_augmentation(spec: str) -> None:
+    """Checks the name of an augmentation, without importing keras-cv.
+
+    Args:
+        spec: a key of AUGMENTATIONS, or layers of keras-cv as `parse_layers` reads them.
+
+    Raises:
+        ValueError: it is something else.
+    """
+    if spec in AUGMENTATIONS:
+        return
+    if not spec.startswith(KERAS_CV):
+        names = ", ".join(sorted([*AUGMENTATIONS, KERAS_CV]))
+        raise ValueError(
+            f"augmentation: got {spec!r}, expected one of {names}, or layers of keras-cv such as "
+            f"{KERAS_CV}:rand_augment,grid_mask"
+        )
+    parse_layers(spec)
+
+
+def find_augmentation(spec: str) -> Augmentation:
+    """Finds or makes an augmentation.
+
+    Args:
+        spec: as `check_augmentation` has it.
+
+    Returns:
+        A function (example, seed) -> example, see AUGMENTATIONS.
+
+    Raises:
+        ValueError: there is none of that name, or keras-cv does not work here.
+    """
+    check_augmentation(spec)
+    return AUGMENTATIONS.get(spec) or make_augmentation(parse_layers(spec))

@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data import disk_cache
-from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
+from clouds_tf.data.augmentation import MIXES, check_augmentation, find_augmentation
 from clouds_tf.data.batching import (
     MixedPart,
     batch_pairs,
@@ -107,7 +107,7 @@ def training_batches(
         epochs: number of epochs in the whole run.
         seed: seed of the order and of the augmentation.
         initial_epoch: the first epoch to show, counted from 0.
-        augmentation: what happens to each image, a key of AUGMENTATIONS.
+        augmentation: what happens to each image; see `augmentation.check_augmentation`.
         mix: what happens to each batch, a key of MIXES; it depends on (seed, step).
         cache: where decoded images wait for the next epoch: "none", "memory" or "disk". With a
             cache the order of the images is another, as it shuffles what is decoded; on disk within
@@ -138,7 +138,7 @@ def training_batches(
     _check_size("image_size", image_size)
     _check_training(augmentation, mix, cache, epochs, initial_epoch)
     _check_service(data_service, cache, num_workers, initial_step)
-    num_classes, augment = info.dataset.num_classes, AUGMENTATIONS[augmentation]
+    num_classes, augment = info.dataset.num_classes, find_augmentation(augmentation)
     parts, positions = _positions(info.count(folds), batch_size, mix, worker, num_workers)
     sizes = [len(part) for part in positions]
     shown = tf.constant(_count_before(sizes, initial_step), tf.int64)
@@ -235,11 +235,8 @@ def _check_training(
     augmentation: str, mix: str, cache: str, epochs: int, initial_epoch: int
 ) -> None:
     """Raises ValueError for an argument of `training_batches` that is out of its range."""
-    for name, value, choices in (
-        ("augmentation", augmentation, AUGMENTATIONS),
-        ("mix", mix, MIXES),
-        ("cache", cache, CACHES),
-    ):
+    check_augmentation(augmentation)
+    for name, value, choices in (("mix", mix, MIXES), ("cache", cache, CACHES)):
         if value not in choices:
             raise ValueError(f"{name}: got {value!r}, expected one of {', '.join(choices)}")
     if epochs < 1:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from clouds_tf import figures
 from clouds_tf.data import augmentation
-from clouds_tf.data.augmentation import AUGMENTATIONS, Example
+from clouds_tf.data.augmentation import AUGMENTATIONS, Example, find_augmentation
 from clouds_tf.data.input_pipeline import Size, validation_batches
 from clouds_tf.data.mixing import MIXES
 from clouds_tf.data.records_info import read_info
@@ -20,7 +20,11 @@ _BATCH_SIZE = 4
 
 
 def augment_examples(
-    records_dir: str, image_size: Size, seed: int = 0, num_columns: int = 3
+    records_dir: str,
+    image_size: Size,
+    seed: int = 0,
+    num_columns: int = 3,
+    more: Sequence[str] = (),
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Applies every augmentation, every part of `strong` and every mix to one image.
 
@@ -29,6 +33,7 @@ def augment_examples(
         image_size: (height, width) of images and masks.
         seed: seed of the augmentations.
         num_columns: how often each augmentation is applied, each time with another seed.
+        more: further augmentations, such as keras_cv:rand_augment.
 
     Returns:
         For each name, num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C].
@@ -49,12 +54,12 @@ def augment_examples(
     example = {"image": images[0], "mask": masks[0]}
     return {
         name: [_as_pixels(step([seed, column])) for column in range(num_columns)]
-        for name, step in _steps(example, images, masks).items()
+        for name, step in _steps(example, images, masks, more).items()
     }
 
 
 def _steps(
-    example: Example, images: tf.Tensor, masks: tf.Tensor
+    example: Example, images: tf.Tensor, masks: tf.Tensor, more: Sequence[str]
 ) -> dict[str, Callable[[list[int]], Example]]:
     """Functions from a seed to an example, by their names."""
     size = example["image"].shape[:2]
@@ -68,8 +73,8 @@ def _steps(
         return first
 
     whole: dict[str, Callable[[list[int]], Example]] = {
-        name: functools.partial(augment, example)
-        for name, augment in AUGMENTATIONS.items()
+        name: functools.partial(find_augmentation(name), example)
+        for name in (*AUGMENTATIONS, *more)
     }
     parts: dict[str, Callable[[list[int]], Example]] = {
         "affine_places": lambda seed: augmentation.warp(
@@ -93,10 +98,14 @@ def _as_pixels(example: Example) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_augmentations(
-    records_dir: str, image_size: Size, seed: int = 0, num_columns: int = 3
+    records_dir: str,
+    image_size: Size,
+    seed: int = 0,
+    num_columns: int = 3,
+    more: Sequence[str] = (),
 ) -> Any:
     """Draws what `augment_examples` returns: a matplotlib Figure, a row for each augmentation."""
-    shown = augment_examples(records_dir, image_size, seed, num_columns)
+    shown = augment_examples(records_dir, image_size, seed, num_columns, more)
     cells = [(*pair, name) for name, pairs in shown.items() for pair in pairs]
     images, masks, names = zip(*cells)
     class_names = read_info(records_dir).dataset.class_names

@@ -1,4 +1,4 @@
-"""Checks before a training starts: weights that saw held-out images, memory."""
+"""Checks before a training starts: packages, weights that saw held-out images, memory."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
+from clouds_tf.data.augmentation import find_augmentation
 from clouds_tf.models import weights
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.recipe import Recipe
@@ -21,13 +22,15 @@ _CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
 
 
 def check_start(run: Run) -> None:
-    """Checks that the weights to start from are there, and never saw the held-out images.
+    """Checks that augmentation and weights to start from are there, and that these are unbiased.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: they were trained on images of the fold that this run holds out.
+        FileNotFoundError: there is no such file of weights.
+        ValueError: the augmentation needs a package that does not work here, or the weights were
+            trained on images of the fold that this run holds out.
     """
     recipe = run.recipe
+    find_augmentation(recipe.augmentation)
     for name in ("encoder_weights", "init_weights"):
         path = getattr(recipe, name)
         if path and not tf.io.gfile.exists(path):

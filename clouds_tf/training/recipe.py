@@ -7,7 +7,7 @@ import math
 import typing
 from typing import Any, Mapping, Optional
 
-from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES
+from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES, check_augmentation
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS
 from clouds_tf.models.unet import MAX_WIDTH
@@ -100,7 +100,9 @@ class Recipe:
     )
     xla: bool = _setting(False, "Compile the training step with XLA; one device only.")
     augmentation: str = _setting(
-        "flips", "Augmentation of each image.", choices=tuple(sorted(AUGMENTATIONS))
+        "flips",
+        f"Augmentation of each image: {', '.join(sorted(AUGMENTATIONS))}, keras_cv, or layers of "
+        "keras-cv such as keras_cv:rand_augment,grid_mask.",
     )
     mix: str = _setting(
         "none", "Augmentation that mixes the images of a batch.", choices=tuple(sorted(MIXES))
@@ -113,6 +115,7 @@ class Recipe:
     def __post_init__(self) -> None:
         _validate(self)
         losses.parse(self.loss)
+        check_augmentation(self.augmentation)
         sources = [n for n in ("init_checkpoint", "init_weights") if getattr(self, n)]
         if len(sources) > 1:
             raise ValueError(

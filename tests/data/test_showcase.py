@@ -31,6 +31,13 @@ def test_every_augmentation_changes_the_image(lonely_records):
         assert np.abs(shown[name][0][0].astype(int) - original).max() > 0, name
 
 
+def test_layers_of_keras_cv_are_shown_if_asked_for(lonely_records):
+    pytest.importorskip("keras_cv", reason="lane two has no keras-cv")
+    name = "keras_cv:random_hue"
+    shown = showcase.augment_examples(lonely_records, SIZE, num_columns=1, more=[name])
+    assert (shown[name][0][0] != shown["none"][0][0]).any()
+
+
 def test_there_is_a_picture(lonely_records, tmp_path):
     pytest.importorskip("matplotlib")
     figure = showcase.draw_augmentations(lonely_records, SIZE, num_columns=1)

@@ -2,6 +2,7 @@
 
 import collections
 import functools
+import importlib.util
 import itertools
 import os
 import pathlib
@@ -21,7 +22,7 @@ from benchmarks import measure, print_table
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
-from clouds_tf.data.augmentation import AUGMENTATIONS
+from clouds_tf.data.augmentation import AUGMENTATIONS, find_augmentation
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
 from clouds_tf.keras import keras
@@ -181,6 +182,8 @@ def print_parts(records_dir, size):
     example = input_pipeline.load_example(record, size, size, 4)
     seeds = [tf.constant([i, 0]) for i in range(8)]  # half of them warp
     augmented = [name for name in AUGMENTATIONS if name != "none"]
+    if importlib.util.find_spec("keras_cv"):
+        augmented.append("keras_cv")
     parts = {
         "parse_example": (tf.function(examples.parse_example), [(serialized,)]),
         "decode_image": (
@@ -196,7 +199,7 @@ def print_parts(records_dir, size):
             [(record,)],
         ),
         **{
-            name: (tf.function(AUGMENTATIONS[name]), [(example, seed) for seed in seeds])
+            name: (tf.function(find_augmentation(name)), [(example, seed) for seed in seeds])
             for name in augmented
         },
     }

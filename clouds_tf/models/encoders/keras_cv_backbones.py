@@ -3,16 +3,13 @@
 keras-cv's named models fetch their configuration from the network, so those used here are written
 out. An encoder holds copies of a backbone's innermost layers; `flattening` says how and why.
 
-keras-cv is imported when such an encoder is asked for, and nowhere else in the library.
+keras-cv is imported when such an encoder is asked for, and not before.
 """
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
-import importlib.util
-import io
 import os
 import re
 import zipfile
@@ -20,8 +17,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
+from clouds_tf.keras_cv import import_keras_cv
 from clouds_tf.models.encoders.flattening import MOMENTUM, copied, innermost_layers
 from clouds_tf.models.encoders.interface import Encoder
 from clouds_tf.models.encoders.resnet import scale_channels
@@ -62,25 +59,10 @@ _STAGES_MOBILENET_LARGE = {
 
 
 def models() -> Any:
-    """Imports keras_cv.models.
-
-    Returns:
-        The module.
-
-    Raises:
-        ValueError: keras-cv is missing, or TensorFlow has another Keras than it works with.
-    """
-    if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
-        raise ValueError(
-            f"encoder: those of keras-cv need TensorFlow 2.15 (Python 3.9 to 3.11), got "
-            f"{tf.__version__}; resnet34, resnet34_preactivation and mit_b0 work with both"
-        )
-    if importlib.util.find_spec("keras_cv") is None:
-        raise ValueError("encoder: needs the package keras-cv; run pip install 'keras-cv==0.9.*'")
-    with contextlib.redirect_stdout(io.StringIO()):  # it prints the name of its backend
-        import keras_cv.models
-
-    return keras_cv.models
+    """Imports keras_cv.models; raises ValueError where keras-cv is missing or does not work."""
+    return import_keras_cv(
+        "encoder: those of keras-cv", "resnet34, resnet34_preactivation and mit_b0"
+    ).models
 
 
 def load_backbone_weights(backbone: Any, path: str) -> None:

@@ -1,0 +1,171 @@
+"""Random layers of keras-cv as augmentations, (example, seed) -> example, like those of ours.
+
+The layers draw from generators that remember what they drew before. Here all their draws follow
+from the seed instead, so that an image looks the same in a resumed run, in any order, and on any
+number of workers. That is why each image is augmented by itself, on all cores, and not in batches:
+layers such as RandAugment and GridMask go through a batch image by image anyway.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf.keras import keras
+from clouds_tf.keras_cv import import_keras_cv
+
+KERAS_CV = "keras_cv"
+_DEFAULT = ("random_flip", "rand_augment")
+_RANGE = {"value_range": (0, 255)}
+_BLACK = {"fill_mode": "constant"}  # what comes in from outside, as in our own augmentations
+
+# Arguments of each layer on offer. Those that choose among several images are not: see MIXES.
+LAYERS: dict[str, dict[str, Any]] = {
+    "auto_contrast": _RANGE,
+    "equalization": _RANGE,
+    "grid_mask": {},
+    "rand_augment": _RANGE,
+    "random_brightness": {"factor": 0.15},
+    "random_contrast": {"factor": 0.2, **_RANGE},
+    "random_cutout": {"height_factor": 0.35, "width_factor": 0.35},
+    "random_flip": {"mode": "horizontal_and_vertical"},
+    "random_gaussian_blur": {"kernel_size": 5, "factor": 2.0},
+    "random_hue": {"factor": 0.05, **_RANGE},
+    "random_rotation": {"factor": 0.125, **_BLACK},  # of a whole turn, so 45 degrees
+    "random_saturation": {"factor": (0.4, 0.6)},  # 0.5 keeps the image
+    "random_sharpness": {"factor": 0.5, **_RANGE},
+    "random_shear": {"x_factor": 0.15, "y_factor": 0.15, **_BLACK},
+    "random_translation": {"height_factor": 0.15, "width_factor": 0.15, **_BLACK},
+    "random_zoom": {"height_factor": 0.15, **_BLACK},
+}
+
+
+def parse_layers(spec: str) -> tuple[str, ...]:
+    """Reads which layers an augmentation asks for, without importing keras-cv.
+
+    Args:
+        spec: "keras_cv", which is short for keras_cv:random_flip,rand_augment; or "keras_cv:" and
+            keys of LAYERS with commas between them.
+
+    Raises:
+        ValueError: it is something else.
+
+    >>> parse_layers("keras_cv:rand_augment,grid_mask")
+    ('rand_augment', 'grid_mask')
+    """
+    prefix, colon, names = spec.partition(":")
+    layers = tuple(names.split(",")) if colon else _DEFAULT
+    unknown = [name for name in layers if name not in LAYERS]
+    if prefix != KERAS_CV or unknown:
+        raise ValueError(
+            f"augmentation: got {spec!r}, expected {KERAS_CV}, or {KERAS_CV}: and some of "
+            f"{', '.join(LAYERS)}, with commas between them"
+        )
+    return layers
+
+
+class _Draws:
+    """Stands in for the tf.random.Generator of layers; what it draws follows from a seed."""
+
+    def __init__(self) -> None:
+        self._seed: Any = (0, 0)
+        self._count = 0
+
+    def restart(self, seed: Any) -> None:
+        """Begins the sequence of a seed, int [2]."""
+        self._seed, self._count = seed, 0
+
+    def _next(self) -> tf.Tensor:
+        self._count += 1
+        return tf.random.experimental.stateless_fold_in(self._seed, self._count)
+
+    def uniform(
+        self, shape: Any, minval: Any = 0, maxval: Any = None, dtype: Any = tf.float32
+    ) -> tf.Tensor:
+        """Draws as tf.random.Generator.uniform does."""
+        return tf.random.stateless_uniform(shape, self._next(), minval, maxval, dtype)
+
+    def uniform_factor(self, factor: Any, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
+        """Draws as a keras_cv.core.UniformFactorSampler does."""
+        return self.uniform(shape, factor.lower, factor.upper, dtype)
+
+    def normal_factor(self, factor: Any, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
+        """Draws as a keras_cv.core.NormalFactorSampler does."""
+        drawn = tf.random.stateless_normal(
+            shape, self._next(), factor.mean, factor.stddev, dtype
+        )
+        return tf.clip_by_value(drawn, factor.min_value, factor.max_value)
+
+
+def _build(name: str, draws: _Draws) -> Any:
+    """Makes a layer, and lets it and the layers within it draw from `draws`."""
+    layers = import_keras_cv(
+        "augmentation: layers of keras-cv", "none, flips, baseline and strong"
+    ).layers
+    class_name = "".join(word.title() for word in name.split("_"))
+    layer = getattr(layers, class_name)(**LAYERS[name])
+    samplers = {
+        "UniformFactorSampler": draws.uniform_factor,
+        "NormalFactorSampler": draws.normal_factor,
+    }
+    for part in (layer, *layer.submodules):
+        part._random_generator = draws
+        for attribute, value in list(vars(part).items()):
+            sampler = samplers.get(type(value).__name__)
+            if sampler:
+                setattr(part, attribute, functools.partial(sampler, value))
+    return layer
+
+
+@contextlib.contextmanager
+def _building() -> Iterator[None]:
+    """Context in which layers can be built, and compute in float32 in every precision."""
+    try:
+        tf.random.get_global_generator()
+    except RuntimeError:
+        # Layers ask for it, which --deterministic forbids as long as nobody has set it. Nothing is
+        # drawn from it.
+        tf.random.set_global_generator(tf.random.Generator.from_seed(0))
+    before = keras.mixed_precision.global_policy()
+    keras.mixed_precision.set_global_policy("float32")
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
+def make_augmentation(names: Sequence[str]) -> Callable[[dict[str, tf.Tensor], Any], Any]:
+    """Makes an augmentation of layers that are applied one after the other.
+
+    Args:
+        names: keys of LAYERS.
+
+    Returns:
+        A function of an example, a dict with image uint8 [h, w, 3] and mask uint8 [h, w, C] of {0,
+        1}, and a seed, int [2], to such a dict. Layers that move pixels move the mask as well;
+        those that hide some, grid_mask and random_cutout, leave the mask as it is.
+
+    Raises:
+        ValueError: keras-cv is missing, or does not work with this TensorFlow.
+    """
+    draws = _Draws()
+    with _building():
+        layers = [_build(name, draws) for name in names]
+
+    def augment(example: dict[str, tf.Tensor], seed: Any) -> dict[str, tf.Tensor]:
+        draws.restart(seed)
+        pair = {
+            "images": tf.cast(example["image"], tf.float32),
+            "segmentation_masks": tf.cast(example["mask"], tf.float32),
+        }
+        for layer in layers:
+            pair = layer(pair)
+        image = tf.saturate_cast(tf.round(pair["images"]), tf.uint8)
+        mask = tf.cast(tf.round(pair["segmentation_masks"]), tf.uint8)
+        return {**example, "image": image, "mask": mask}
+
+    return augment

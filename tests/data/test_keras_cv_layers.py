@@ -1,0 +1,150 @@
+"""keras-cv's layers as augmentations. Lane two has no keras-cv and says so."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ENVIRONMENT
+
+from clouds_tf.data import input_pipeline
+from clouds_tf.data.augmentation import check_augmentation, find_augmentation
+from clouds_tf.data.keras_cv_layers import LAYERS, parse_layers
+from clouds_tf.keras import keras
+
+LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
+needs_keras_cv = pytest.mark.skipif(not LANE_ONE, reason="keras-cv works with TensorFlow 2.15")
+MOVING = {"random_flip", "random_rotation", "random_shear", "random_translation", "random_zoom"}
+FIXED = {"auto_contrast", "equalization"}  # nothing about them is random
+SIZE = (48, 72)
+SPEC = "keras_cv:random_translation,grid_mask"
+
+
+def _example(noise=20):
+    """An image with some noise, whose blue is bright where the first class is."""
+    rng = np.random.default_rng(0)
+    y, x = np.mgrid[: SIZE[0], : SIZE[1]]
+    wave = np.sin(x / 11) * np.cos(y / 9)
+    image = np.stack([120 + 60 * wave, 90 + x, 40 + 150 * (wave > 0)], axis=-1)
+    image += rng.uniform(-noise, noise, image.shape)
+    mask = np.stack([wave > 0, wave > 0.5], axis=-1)
+    return {"image": tf.constant(image, tf.uint8), "mask": tf.constant(mask, tf.uint8)}
+
+
+def _graph_operations(function):
+    """The types of all operations of a concrete function and of those that it calls."""
+    graph = function.graph.as_graph_def()
+    nodes = [node for called in graph.library.function for node in called.node_def]
+    return {node.op for node in (*graph.node, *nodes)}
+
+
+def test_a_name_stands_for_layers_in_their_order():
+    assert parse_layers("keras_cv") == ("random_flip", "rand_augment")
+    assert parse_layers("keras_cv:grid_mask,random_hue") == ("grid_mask", "random_hue")
+
+
+@pytest.mark.parametrize("spec", ["keras_cv:", "keras_cv:mix_up", "keras_cv:random_hue;grid_mask"])
+def test_unknown_layers_are_refused(spec):
+    with pytest.raises(ValueError, match="expected keras_cv, or keras_cv: and some of .*grid_mask"):
+        check_augmentation(spec)
+
+
+@needs_keras_cv
+@pytest.mark.parametrize("name", LAYERS)
+def test_a_layer_depends_on_the_seed_alone(name):
+    augment, example = tf.function(find_augmentation(f"keras_cv:{name}")), _example()
+    traced = augment.get_concrete_function(example, tf.TensorSpec([2], tf.int32))
+    operations = _graph_operations(traced)
+    assert not [op for op in operations if "Random" in op and not op.startswith("Stateless")]
+    assert not operations & {"VarHandleOp", "ReadVariableOp", "RngReadAndSkip", "PyFunc"}
+    found = [augment(example, tf.constant([seed, 1])) for seed in (*range(8), 0)]
+    for key, before in example.items():
+        assert found[0][key].dtype == tf.uint8 and found[0][key].shape == before.shape
+        np.testing.assert_array_equal(found[0][key], found[-1][key])
+    images = {each["image"].numpy().tobytes() for each in found}
+    changed = images - {example["image"].numpy().tobytes()}
+    assert len(changed) == 1 if name in FIXED else len(changed) > 2
+
+
+@needs_keras_cv
+@pytest.mark.parametrize("name", [name for name in LAYERS if name != "rand_augment"])
+def test_layers_that_move_pixels_move_the_mask(name):
+    augment, example = find_augmentation(f"keras_cv:{name}"), _example(noise=0)
+    moved = 0
+    for seed in range(6):
+        found = augment(example, tf.constant([seed, 2]))
+        if name in MOVING:
+            bright = found["image"][..., 2].numpy() > 115
+            assert (bright == found["mask"][..., 0].numpy()).mean() > 0.97
+        moved += not np.array_equal(found["mask"], example["mask"])
+    assert moved > 2 if name in MOVING else moved == 0
+
+
+@needs_keras_cv
+def test_deterministic_runs_have_them_too():
+    program = """
+import tensorflow as tf
+from clouds_tf.data.augmentation import find_augmentation
+from clouds_tf.training import distribution
+
+distribution.set_deterministic()
+augment = find_augmentation("keras_cv")
+example = {"image": tf.zeros([8, 8, 3], tf.uint8), "mask": tf.zeros([8, 8, 2], tf.uint8)}
+dataset = tf.data.Dataset.range(3).map(lambda i: augment(example, tf.stack([i, i])), 2)
+assert len(list(dataset)) == 3
+"""
+    found = subprocess.run(
+        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+
+
+@needs_keras_cv
+def test_factors_are_drawn_from_their_whole_range():
+    augment = tf.function(find_augmentation("keras_cv:random_brightness"))
+    grey = {"image": tf.fill([4, 4, 3], tf.constant(128, tf.uint8)), "mask": _example()["mask"]}
+    images = [augment(grey, tf.constant([seed, 3]))["image"] for seed in range(400)]
+    shifts = np.array([float(image[0, 0, 0]) - 128 for image in images]) / 255
+    assert np.abs(shifts).max() <= 0.151  # and half a step of 1/255, to which it is rounded
+    # Uniform between -0.15 and 0.15: standard deviation 0.3 / sqrt(12).
+    np.testing.assert_allclose([shifts.mean(), shifts.std()], [0, 0.0866], atol=0.015)
+
+
+@needs_keras_cv
+def test_the_precision_of_the_training_does_not_matter():
+    example, seed = _example(), tf.constant([1, 4])
+    expected = find_augmentation(SPEC)(example, seed)["image"]
+    keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        found = find_augmentation(SPEC)(example, seed)["image"]
+    finally:
+        keras.mixed_precision.set_global_policy("float32")
+    np.testing.assert_array_equal(found, expected)
+
+
+@needs_keras_cv
+def test_batches_are_the_same_after_a_resume_and_on_two_workers(records_dir):
+    def batches(**arguments):
+        return list(
+            input_pipeline.training_batches(
+                records_dir, [0, 1, 2], SIZE, 5, 2, augmentation=SPEC, **arguments
+            ).as_numpy_iterator()
+        )
+
+    undisturbed = batches()
+    resumed = batches(initial_epoch=1, initial_step=1)
+    parts = [batches(worker=worker, num_workers=2) for worker in (0, 1)]
+    joined = [np.concatenate([x[0] for x in pair]) for pair in zip(*parts)]
+    assert len(joined) == len(undisturbed)
+    for images, expected in zip(joined, undisturbed):
+        np.testing.assert_array_equal(images, expected[0])
+    for found, expected in zip(resumed, undisturbed[-len(resumed) :]):
+        for x, y in zip(found, expected):
+            np.testing.assert_array_equal(x, y)
+
+
+@pytest.mark.skipif(LANE_ONE, reason="lane one has keras-cv")
+def test_lane_two_says_which_augmentations_it_has():
+    with pytest.raises(ValueError, match="layers of keras-cv need TensorFlow 2.15.*strong work"):
+        find_augmentation("keras_cv")

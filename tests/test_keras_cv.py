@@ -1,0 +1,48 @@
+"""The door to keras-cv opens only when somebody asks."""
+
+import subprocess
+import sys
+
+import pytest
+from conftest import ENVIRONMENT
+
+from clouds_tf import keras_cv
+
+PROGRAM = """
+import sys
+
+from clouds_tf import climatology, data, evaluation, exploration, scenes, serving
+from clouds_tf.data.augmentation import AUGMENTATIONS, check_augmentation, find_augmentation
+from clouds_tf.models.unet import unet
+from clouds_tf.training import Recipe
+from clouds_tf.training.optimizers import OPTIMIZERS, make_optimizer
+
+Recipe(augmentation="keras_cv:grid_mask", encoder="resnet50_v2")
+for name in AUGMENTATIONS:
+    find_augmentation(name)
+for encoder in ("resnet34", "resnet34_preactivation", "mit_b0"):
+    model = unet(width=0.05, encoder=encoder)
+for name in OPTIMIZERS:
+    make_optimizer(name, 1e-3, model.trainable_variables)
+assert not {"keras_cv", "tensorflow_addons"} & set(sys.modules)
+"""
+
+
+def test_nothing_imports_keras_cv_or_addons_unasked():
+    found = subprocess.run(
+        [sys.executable, "-c", PROGRAM], env=ENVIRONMENT, capture_output=True, text=True
+    )
+    assert found.returncode == 0, found.stderr
+
+
+def test_a_missing_package_is_named(monkeypatch):
+    monkeypatch.setattr(keras_cv.tf, "__version__", "2.15.1")
+    monkeypatch.setattr(keras_cv.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="^layers need the package keras-cv; run pip install"):
+        keras_cv.import_keras_cv("layers", "others")
+
+
+def test_another_tensorflow_is_refused(monkeypatch):
+    monkeypatch.setattr(keras_cv.tf, "__version__", "2.21.0")
+    with pytest.raises(ValueError, match="^layers need TensorFlow 2.15 .* got 2.21.0; others work"):
+        keras_cv.import_keras_cv("layers", "others")
