@@ -8,7 +8,7 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-from clouds_tf.training.rectified import Lookahead, RectifiedAdam
+from clouds_tf.training.adaptive import Lamb, Lookahead, RectifiedAdam
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
@@ -66,6 +66,7 @@ OPTIMIZERS: dict[str, Callable[..., Any]] = {
     "adamw": _adamw,
     "nadam": lambda schedule, *_: Nadam(schedule),
     "radam": _radam,
+    "lamb": lambda schedule, _, weight_decay: Lamb(schedule, decay_rate=weight_decay),
     "lookahead": lambda *args: Lookahead(_radam(*args)),
     "sgd": lambda schedule, *_: keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
 }
@@ -78,11 +79,13 @@ def make_optimizer(
 
     Args:
         name: a key of OPTIMIZERS. "radam" is Liu et al., "On the Variance of the Adaptive Learning
-            Rate", 2020; "lookahead" is Zhang et al., "Lookahead Optimizer", 2019, around it.
+            Rate", 2020; "lookahead" is Zhang et al., "Lookahead Optimizer", 2019, around it; "lamb"
+            is You et al., "Large Batch Optimization for Deep Learning", 2020.
         schedule: learning rate: a number, or a LearningRateSchedule.
         variables: the variables to optimize.
         weight_decay: fraction of each weight that "adamw" takes away per step and unit of learning
-            rate; biases and the scales of batch norm do not decay.
+            rate, and that "lamb" adds to its step; biases and the scales of batch norm do not
+            decay.
 
     Returns:
         An optimizer; under mixed_float16 one that scales the loss.

@@ -56,7 +56,7 @@ class Recipe:
         0.0, "Epochs over which the learning rate rises linearly from 0.", min=0
     )
     weight_decay: float = _setting(
-        0.01, "Weight decay of adamw; biases and batch norm are exempt.", min=0
+        0.01, "Weight decay of adamw and lamb; biases and batch norm are exempt.", min=0
     )
     clip_norm: Optional[float] = _setting(
         None, "Maximum global norm of the gradients; by default they are not clipped.", min=0

@@ -126,6 +126,27 @@ def test_scores_are_those_of_sets_of_all_pixels_and_images():
     assert value["iou"] == pytest.approx(np.mean(ious))
 
 
+def test_presence_and_dice_are_those_of_addons():
+    addons = pytest.importorskip("tensorflow_addons", reason="lane two has no addons")
+    mask, logits = _batch(num=7)
+    mask[1, ..., 0] = 0
+    logits[2:5, ..., 0] = -1
+    metric = Scores(CLOUDS.class_names)
+    metric.update_state(mask, logits)
+    value, num_classes = _value(metric), len(CLOUDS.class_names)
+    presence = addons.metrics.MultiLabelConfusionMatrix(num_classes)
+    presence.update_state(mask.max(axis=(1, 2)), (logits > 0).max(axis=(1, 2)))
+    for name, ((_, wrong), (missed, hits)) in zip(CLOUDS.class_names, presence.result().numpy()):
+        assert value[f"presence_precision_{name}"] == pytest.approx(hits / (hits + wrong))
+        assert value[f"presence_recall_{name}"] == pytest.approx(hits / (hits + missed))
+    for i in range(5, 7):  # images in which every class is there and found
+        dice = addons.metrics.F1Score(num_classes, threshold=0.5)
+        pixels = (np.reshape(x, [-1, num_classes]) for x in (mask[i], logits[i] > 0))
+        dice.update_state(*(np.float32(x) for x in pixels))
+        found = competition_dice(mask[i : i + 1], logits[i : i + 1] > 0)
+        np.testing.assert_allclose(found[0], dice.result(), rtol=1e-6)
+
+
 def test_pixels_are_counted_beyond_what_float32_can():
     # A validation set of 364 masks of 350x525 has more than 2^26; float32 counts to 2^24.
     metric = Scores(class_names=("cloud",))

@@ -56,6 +56,29 @@ def test_the_weights_come_back_after_an_error():
         np.testing.assert_array_equal(found, right)
 
 
+def test_the_mean_of_the_last_epochs_is_swa_of_addons(tmp_path):
+    addons = pytest.importorskip("tensorflow_addons", reason="lane two has no addons")
+    steps_per_epoch, epochs, last = 3, 5, 2
+    model, sgd = _model(), keras.optimizers.legacy.SGD(0.1)
+    first = (epochs - last + 1) * steps_per_epoch  # the step that ends the first epoch to average
+    swa = addons.optimizers.SWA(sgd, start_averaging=first - 1, average_period=steps_per_epoch)
+    image, paths = np.float32(np.random.default_rng(0).normal(size=[8, 4, 4, 1])), []
+    for step in range(1, epochs * steps_per_epoch + 1):
+        with tf.GradientTape() as tape:
+            loss = tf.reduce_mean((model(image, training=True) - step) ** 2)
+        weights = model.trainable_weights
+        swa.apply_gradients(zip(tape.gradient(loss, weights), weights))
+        if step % steps_per_epoch == 0:
+            paths.append(tf.train.Checkpoint(model=model).save(str(tmp_path / f"{step}")))
+    trained = [weight.numpy() for weight in model.trainable_weights]
+    with mean_applied(model, paths[-last:]):
+        ours = [weight.numpy() for weight in model.trainable_weights]
+    swa.assign_average_vars(model.trainable_weights)
+    for found, expected in zip(ours, model.trainable_weights):
+        np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-7)
+    assert max(np.abs(mean - weight).max() for mean, weight in zip(ours, trained)) > 0.1
+
+
 def test_the_mean_of_checkpoints(tmp_path):
     model, paths, values = _model(), [], []
     for i in range(3):

@@ -58,6 +58,18 @@ def test_one_family(mask, logits):
         np.testing.assert_allclose(family, entropy, rtol=1e-4, atol=1e-6)
 
 
+def test_focal_is_that_of_addons():
+    addons = pytest.importorskip("tensorflow_addons", reason="lane two has no addons")
+    rng = np.random.default_rng(0)
+    mask = rng.integers(0, 2, [3, 4, 5, 2]).astype(np.float32)
+    logits = rng.normal(0, 3, mask.shape).astype(np.float32)
+    for alpha, gamma in ((0.25, 2.0), (0.6, 3.0)):
+        peer = addons.losses.SigmoidFocalCrossEntropy(True, alpha, gamma, reduction="none")
+        expected = np.mean(peer(mask, logits), axis=(1, 2)) / 2  # of the sum over two classes
+        found = losses.focal(mask, logits, gamma=gamma, alpha=alpha)
+        np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
 def test_focal_looks_away_from_what_is_right():
     easy, hard = np.full([1, 1, 1, 1], 4.0), np.full([1, 1, 1, 1], -4.0)
     mask = np.ones([1, 1, 1, 1])

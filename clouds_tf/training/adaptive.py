@@ -1,4 +1,4 @@
-"""Rectified Adam and Lookahead, the same in both lanes: newer TensorFlow has no addons."""
+"""Rectified Adam, LAMB and Lookahead, the same in both lanes: newer TensorFlow has no addons."""
 
 from __future__ import annotations
 
@@ -79,6 +79,76 @@ class RectifiedAdam(keras.optimizers.Optimizer):
             "beta_2": self.beta_2,
             "epsilon": self.epsilon,
             "threshold": self.threshold,
+        }
+        return {**super().get_config(), **config}
+
+
+@keras.utils.register_keras_serializable("clouds_tf")
+class Lamb(keras.optimizers.Optimizer):
+    """Adam whose step in each layer is in proportion to the norm of its weights.
+
+    You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2020,
+    algorithm 2. Vectors, which are biases and the parameters of batch norm, take plain steps of
+    Adam and do not decay. Equal to `tensorflow_addons.optimizers.LAMB` that excludes them.
+
+    Args:
+        learning_rate: a float, or a LearningRateSchedule.
+        beta_1: decay of the mean of the gradients, in [0, 1).
+        beta_2: decay of the mean of their squares, in [0, 1).
+        epsilon: added to the denominator, > 0.
+        decay_rate: fraction of the weights that is added to the step before it is scaled, >= 0.
+    """
+
+    def __init__(
+        self,
+        learning_rate: Any = 1e-3,
+        beta_1: float = 0.9,
+        beta_2: float = 0.999,
+        epsilon: float = 1e-6,
+        decay_rate: float = 0.01,
+        name: str = "Lamb",
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(name=name, **kwargs)
+        self._learning_rate = self._build_learning_rate(learning_rate)
+        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        self.decay_rate = decay_rate
+
+    def build(self, var_list: list[tf.Variable]) -> None:
+        """Makes the two moving averages of every variable."""
+        super().build(var_list)
+        if not hasattr(self, "_momentums"):
+            self._momentums, self._velocities = (
+                [self.add_variable_from_reference(variable, name) for variable in var_list]
+                for name in ("m", "v")
+            )
+
+    def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
+        """Applies one step to one variable."""
+        gradient = tf.convert_to_tensor(gradient)
+        index = self._index_dict[self._var_key(variable)]
+        m, v = self._momentums[index], self._velocities[index]
+        step = tf.cast(self.iterations + 1, variable.dtype)
+        beta_1, beta_2 = (tf.constant(beta, variable.dtype) for beta in (self.beta_1, self.beta_2))
+        m.assign(beta_1 * m + (1 - beta_1) * gradient)
+        v.assign(beta_2 * v + (1 - beta_2) * tf.square(gradient))
+        m_hat, v_hat = m / (1 - tf.pow(beta_1, step)), v / (1 - tf.pow(beta_2, step))
+        change = m_hat / (tf.sqrt(v_hat) + self.epsilon)
+        if len(variable.shape) > 1:
+            change += self.decay_rate * variable
+            weight_norm, change_norm = tf.norm(variable), tf.norm(change)
+            ratio = tf.math.divide_no_nan(weight_norm, change_norm)
+            change *= tf.where(ratio > 0, ratio, 1.0)  # where one of the norms is 0
+        variable.assign_sub(tf.cast(self.learning_rate, variable.dtype) * change)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        config = {
+            "learning_rate": self._serialize_hyperparameter(self._learning_rate),
+            "beta_1": self.beta_1,
+            "beta_2": self.beta_2,
+            "epsilon": self.epsilon,
+            "decay_rate": self.decay_rate,
         }
         return {**super().get_config(), **config}
 

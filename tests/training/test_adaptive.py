@@ -6,12 +6,13 @@ import tensorflow as tf
 
 from clouds_tf.keras import keras
 from clouds_tf.training import distribution
-from clouds_tf.training.rectified import Lookahead, RectifiedAdam
+from clouds_tf.training.adaptive import Lamb, Lookahead, RectifiedAdam
 
 START = [np.float32([1.0, -2.0]), np.float32([[0.5], [3.0]])]
 NUM_STEPS = 20
 MAKERS = {
     "radam": lambda rate: RectifiedAdam(rate),
+    "lamb": lambda rate: Lamb(rate, decay_rate=0.1),
     "lookahead": lambda rate: Lookahead(RectifiedAdam(rate)),
 }
 RATES = {
@@ -36,8 +37,16 @@ def test_weights_equal_those_of_addons(name, rate):
     warnings.simplefilter("ignore")
     addons = pytest.importorskip("tensorflow_addons", reason="lane two has no addons")
     peer = addons.optimizers.RectifiedAdam(RATES[rate]())
-    peer = addons.optimizers.Lookahead(peer) if name == "lookahead" else peer
-    ours, theirs = ([tf.Variable(x) for x in START] for _ in range(2))
+    if name == "lookahead":
+        peer = addons.optimizers.Lookahead(peer)
+    elif name == "lamb":
+        exempt = ["of_1_axis"]
+        peer = addons.optimizers.LAMB(
+            RATES[rate](), weight_decay=0.1, exclude_from_weight_decay=exempt
+        )
+    ours, theirs = (
+        [tf.Variable(x, name=f"of_{x.ndim}_axis") for x in START] for _ in range(2)
+    )
     _steps(MAKERS[name](RATES[rate]()), ours, NUM_STEPS)
     _steps(peer, theirs, NUM_STEPS)
     for found, expected, start in zip(ours, theirs, START):
@@ -98,3 +107,14 @@ def test_a_compiled_model_comes_back_with_its_optimizer(name, tmp_path):
         each.fit(*data, epochs=7, shuffle=False, verbose=0)
     for found, expected in zip(loaded.get_weights(), model.get_weights()):
         np.testing.assert_array_equal(found, expected)
+
+
+def test_lamb_steps_in_proportion_to_the_weights():
+    # Of the first step of Adam each element is 1, with the sign of the gradient.
+    weights = [np.float32([[3.0, 4.0]]), np.float32([[0.0, 0.0]]), np.float32([3.0, 4.0])]
+    variables = [tf.Variable(x) for x in weights]
+    optimizer = Lamb(0.1, decay_rate=0.0)
+    optimizer.build(variables)
+    optimizer.apply_gradients([(tf.ones_like(x), x) for x in variables])
+    for variable, start, change in zip(variables, weights, [0.5 / 2**0.5, 0.1, 0.1]):
+        np.testing.assert_allclose(variable, start - change, rtol=1e-5)
