@@ -16,6 +16,7 @@ import cli
 from absl import flags
 
 from clouds_tf import serving
+from clouds_tf.inference.engine import ENGINES
 from clouds_tf.serving.prediction import ON_ERROR, parse_shard
 
 FLAGS = flags.FLAGS
@@ -27,6 +28,9 @@ flags.DEFINE_string(
 flags.DEFINE_string("output", None, "Submission to write: CSV, or NAME.parquet.", required=True)
 flags.DEFINE_integer("batch_size", 16, "Images in a batch.", lower_bound=1)
 flags.DEFINE_integer("num_devices", None, "Number of GPUs; all by default.", lower_bound=1)
+flags.DEFINE_enum(
+    "engine", "tensorflow", ENGINES, "Library that runs the network; openvino runs on the CPU."
+)
 flags.DEFINE_string("shard", "0/1", "Share of the work to do: 0/3, 1/3 or 2/3 of three.")
 flags.DEFINE_enum(
     "on_error", "blank", ON_ERROR, "Leave the rows of an unreadable image blank, or stop there."
@@ -49,6 +53,7 @@ def main():
             FLAGS.sample_submission,
             batch_size=FLAGS.batch_size,
             num_devices=FLAGS.num_devices,
+            engine=FLAGS.engine,
             shard=parse_shard(FLAGS.shard),
             on_error=FLAGS.on_error,
             table=FLAGS.table,
@@ -57,6 +62,7 @@ def main():
             picture=FLAGS.picture,
             progress=progress,
         )
+    show("warning: {}", [result.warning] if result.warning else [])
     show("warning: {}", result.stretched)
     show("skipped {}", result.skipped)
     show("unreadable, its rows are blank: {}", result.unreadable)

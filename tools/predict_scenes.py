@@ -14,6 +14,7 @@ import cli
 
 from absl import flags
 
+from clouds_tf.inference.engine import ENGINES
 from clouds_tf.scenes import georeference
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.predict import predict_scenes
@@ -66,6 +67,9 @@ flags.DEFINE_boolean(
 flags.DEFINE_integer(
     "max_scene_pixels", MAX_PIXELS, "Refuse scenes of more pixels.", lower_bound=1
 )
+flags.DEFINE_enum(
+    "engine", "tensorflow", ENGINES, "Library that runs the network; openvino runs on the CPU."
+)
 flags.DEFINE_string("shard", "0/1", "Share of the scenes to predict: 0/3, 1/3 or 2/3 of three.")
 flags.DEFINE_enum("on_error", "skip", ["skip", "fail"], "What to do with unusable scenes.")
 flags.DEFINE_string(
@@ -117,6 +121,7 @@ def main():
             _options(),
             shard=parse_shard(FLAGS.shard),
             on_error=FLAGS.on_error,
+            engine=FLAGS.engine,
             runner=FLAGS.runner,
             beam_options=FLAGS.beam_option,
             progress=progress,

@@ -260,23 +260,15 @@ def predict_fold(
     """
     size = records_dataset(records_dir).submission_size
     sizes = [member.image_size for member in members]
-    calls = [lambda image, m=member.model: m(image, training=False) for member in members]
+    networks = [member.network for member in members]
     streams = tuple(
         input_pipeline.validation_batches(records_dir, [fold], s, batch_size) for s in sizes
     )
 
-    @tf.function
-    def predict(images: list[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
-        return mean_prediction(calls, images, size, test_time_augmentation)
-
-    # Concrete, as that of `_counter`.
-    predict = predict.get_concrete_function(
-        [tf.TensorSpec([None, *s, 3], tf.uint8) for s in sizes]
-    )
     batches = tf.data.Dataset.zip(streams)
     if places is not None:
         wanted = batches.unbatch().enumerate().filter(lambda i, _: tf.reduce_any(i == places))
         batches = wanted.map(lambda _, example: example).batch(batch_size)
     for batch in batches:
         images, (mask, *_) = zip(*batch)
-        yield list(images), mask, *predict(list(images))
+        yield list(images), mask, *mean_prediction(networks, images, size, test_time_augmentation)

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import os
+import tempfile
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from clouds_tf.data.records_info import read_info
 from clouds_tf.dataset import Dataset
+from clouds_tf.inference import engine
+from clouds_tf.inference.engine import Network, as_network
 from clouds_tf.inference.fusing import fuse
 from clouds_tf.keras import keras
 from clouds_tf.models import weights as model_weights
@@ -21,11 +25,11 @@ class Member:
     """One model of an ensemble.
 
     Attributes:
-        model: a Keras model from images to a dict of logits.
+        network: the model with batch norm fused, as a Network of either engine.
         image_size: (height, width) of the images that it takes.
     """
 
-    model: Any
+    network: Network
     image_size: tuple[int, int]
 
 
@@ -63,7 +67,7 @@ def load_members(
     for folder in workdirs:
         run = workdir_files.read_run(folder)
         model = _in_precision(precision, workdir_files.load_model, folder)
-        member = Member(fuse(model), run.recipe.image_size)
+        member = _member(model, run.recipe.image_size)
         by_fold.setdefault(run.fold, []).append(member)
     return dict(sorted(by_fold.items()))
 
@@ -89,8 +93,41 @@ def load_weights(
     size = metadata.get("image_size")
     if size is None:
         raise ValueError(f"{path}: its metadata has no image_size, (height, width) of the input")
-    member = Member(fuse(model), (int(size[0]), int(size[1])))
+    member = _member(model, (int(size[0]), int(size[1])))
     return {fold: [member] for fold in folds}, metadata
+
+
+def _member(model: Any, image_size: tuple[int, int]) -> Member:
+    return Member(as_network(fuse(model), image_size), image_size)
+
+
+def on_openvino(
+    by_fold: dict[int, list[Member]], dataset: Dataset
+) -> tuple[dict[int, list[Member]], list[str]]:
+    """Converts the networks of members to OpenVINO.
+
+    Args:
+        by_fold: members that TensorFlow computes.
+        dataset: the Dataset of the records.
+
+    Returns:
+        The members with their networks converted, and no remark; or, where OpenVINO cannot take
+        the place of TensorFlow, the members as they are, and a remark that says why.
+    """
+    networks: dict[Network, Network] = {}  # a member may predict several folds
+    with tempfile.TemporaryDirectory() as folder:
+        for member in itertools.chain.from_iterable(by_fold.values()):
+            if member.network not in networks:
+                path = os.path.join(folder, f"{len(networks)}.xml")
+                try:
+                    converted = engine.convert(member.network, member.image_size, dataset, path)
+                except engine.UnusableError as error:
+                    return by_fold, [f"OpenVINO {error}; TensorFlow computed instead."]
+                networks[member.network] = converted
+    return {
+        fold: [dataclasses.replace(member, network=networks[member.network]) for member in members]
+        for fold, members in by_fold.items()
+    }, []
 
 
 def _in_precision(precision: str, load: Callable[[str], Any], path: str) -> Any:

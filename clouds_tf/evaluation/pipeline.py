@@ -17,7 +17,8 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation import held_out, ladder, members, pictures, score
 from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
 from clouds_tf.evaluation.search import GRIDS, SearchResult, search
-from clouds_tf.inference import ensemble
+from clouds_tf.inference import engine, ensemble
+from clouds_tf.inference.engine import ENGINES
 from clouds_tf.inference.postprocessing import Postprocessing, write_postprocessing
 
 _CHOSEN_EPOCH = (
@@ -43,6 +44,11 @@ class Settings:
         "float32",
         "Numeric precision of the computation.",
         choices=("float32", "bfloat16", "float16"),
+    )
+    engine: str = _setting(
+        "tensorflow",
+        "Library that runs the networks; openvino runs on the CPU, in a precision that it chooses.",
+        choices=ENGINES,
     )
     seed: int = _setting(
         0, "Seed of the random halves for cross-fitting where there is only one fold.", min=0
@@ -163,11 +169,16 @@ def evaluate(
 
     Raises:
         FileNotFoundError: records, a workdir or the weights are not there.
-        ValueError: an output cannot be written, matplotlib is missing for pictures, or models and
+        ValueError: an output cannot be written, an optional package is missing, or models and
             records do not fit; before any image is predicted.
     """
+    engine.require(settings.engine)
     _check_outputs(output, ladder_csv, pictures_dir)
     by_fold, remarks = _load(records_dir, workdirs, weights, folds, settings.precision)
+    dataset, seed = members.records_dataset(records_dir), settings.seed
+    if settings.engine == "openvino":
+        by_fold, reasons = members.on_openvino(by_fold, dataset)
+        remarks = [*remarks, *reasons]
     grid = GRIDS[settings.search]
     refinements = (GRIDS["all"] if ladder_csv else grid).refinements
     way = settings.test_time_augmentation
@@ -178,7 +189,6 @@ def evaluate(
         for name in (ensemble.FLIPS if ladder_csv else [way])
     }
     chosen = ladder.select(counts[way], refinements, grid)
-    dataset, seed = members.records_dataset(records_dir), settings.seed
     found, areas = search(chosen, grid, seed), calibrate(chosen, seed)
     rungs = tuple(ladder.ladder(counts, refinements, list(GRIDS), seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]

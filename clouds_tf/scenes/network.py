@@ -12,6 +12,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.inference.postprocessing import black_gap
+from clouds_tf.serving import loading
 from clouds_tf.serving.metadata import read_metadata
 from clouds_tf.serving.untrusted import decode_images
 
@@ -40,12 +41,18 @@ class Network:
     Args:
         saved_model: the folder of a version, such as E/1.
         batch_size: largest number of windows in a call.
+        engine: "tensorflow", or "openvino" on the CPU.
+
+    Attributes:
+        warning: why TensorFlow computes where OpenVINO was asked for, or "".
 
     Raises:
         FileNotFoundError, ValueError: there is none, or it cannot do this.
     """
 
-    def __init__(self, saved_model: str, batch_size: int = 16) -> None:
+    def __init__(
+        self, saved_model: str, batch_size: int = 16, engine: str = "tensorflow"
+    ) -> None:
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
         self._call_size = batch_size if has_gpu else min(batch_size, _CPU_CALL)
         metadata = read_metadata(saved_model)
@@ -58,10 +65,9 @@ class Network:
                 f"{saved_model}: its data set has no ground resolution (field degrees), which "
                 "scenes need"
             )
-        self.fingerprint = fingerprint(saved_model)
-        # The signatures hold the variables of the module only weakly.
-        self._module = tf.saved_model.load(saved_model)
-        self._signatures = self._module.signatures
+        self._loaded = loading.load(saved_model, engine)
+        self.fingerprint, self.warning = self._loaded.fingerprint, self._loaded.warning
+        self._signatures = self._loaded.signatures
         if "from_pixels" not in self._signatures:
             raise ValueError(f"{saved_model}: has no signature from_pixels; export it again")
 
@@ -143,18 +149,7 @@ class Network:
         return Answers(found, present)
 
 
-def fingerprint(saved_model: str) -> str:
-    """Checksums of the graph and of the weights, which tell SavedModels apart.
-
-    Raises:
-        FileNotFoundError: there is no SavedModel.
-    """
-    if not tf.saved_model.contains_saved_model(saved_model):
-        raise FileNotFoundError(f"{saved_model}: no SavedModel; expected a folder such as E/1")
-    return tf.saved_model.experimental.read_fingerprint(saved_model).singleprint()
-
-
 @functools.lru_cache(maxsize=1)
-def load(saved_model: str, batch_size: int) -> Network:
+def load(saved_model: str, batch_size: int, engine: str = "tensorflow") -> Network:
     """Loads a Network once per process."""
-    return Network(saved_model, batch_size)
+    return Network(saved_model, batch_size, engine)

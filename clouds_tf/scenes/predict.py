@@ -14,12 +14,14 @@ import tensorflow as tf
 from clouds_tf import figures, files
 from clouds_tf.data import runners
 from clouds_tf.figures.scenes import scene_maps
+from clouds_tf.inference import engine as engines
 from clouds_tf.scenes import cards, masks, network, read
 from clouds_tf.scenes.cards import Card
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
 from clouds_tf.scenes.tiles import Tile
+from clouds_tf.serving import loading
 
 _T = TypeVar("_T")
 
@@ -55,6 +57,7 @@ def predict_scenes(
     *,
     shard: tuple[int, int] = (0, 1),
     on_error: str = "skip",
+    engine: str = "tensorflow",
     runner: str = "local",
     beam_options: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
@@ -70,6 +73,7 @@ def predict_scenes(
         options: scale, overlap and formats.
         shard: (i, n): predicts every n-th scene from the i-th on; scenes.csv is written if n is 1.
         on_error: "skip" goes on after a scene that cannot be predicted, "fail" raises.
+        engine: "tensorflow", or "openvino" on the CPU.
         runner: "local" for this process, or an Apache Beam runner, such as "direct" or "dask".
         beam_options: options of that runner, such as ["--project=P"].
         progress: called with the number of scenes done and of all.
@@ -84,20 +88,24 @@ def predict_scenes(
     """
     if on_error not in ("skip", "fail"):
         raise ValueError(f"on_error: got {on_error!r}, expected skip or fail")
+    engines.require(engine)
     paths, skipped = read.find(scenes)
     _check_packages(paths, options)
     if os.path.abspath(output_dir) == os.path.abspath(os.path.dirname(paths[0])):
         raise ValueError(f"{output_dir}: holds the scenes themselves; take another folder")
     files.check_output(os.path.join(output_dir, cards.SCENES_CSV))
-    fingerprint = network.fingerprint(saved_model)
+    fingerprint, warnings = loading.fingerprint(saved_model), []
+    if engine != "tensorflow":  # which may not work here; a folder holds scenes of one engine
+        model = network.load(saved_model, options.batch_size, engine)
+        fingerprint, warnings = model.fingerprint, [model.warning] if model.warning else []
     cards.check_settings(output_dir, fingerprint, options)
     mine = paths[shard[0] :: shard[1]]
     cards.remove_leftovers(output_dir, {read.stem(path) for path in mine})
     todo = [p for p in mine if not cards.is_done(p, output_dir, fingerprint, options)]
-    for done, card in _run(saved_model, todo, output_dir, options, runner, beam_options):
+    for done, card in _run(saved_model, todo, output_dir, options, engine, runner, beam_options):
         _raise_if(on_error == "fail", card)
         progress(len(mine) - len(todo) + done, len(mine))
-    result = _result(output_dir, mine, todo, skipped)
+    result = _result(output_dir, mine, todo, skipped, warnings)
     _raise_if(on_error == "fail", *result.failed)
     path = cards.write_csv(output_dir) if shard[1] == 1 else None
     return dataclasses.replace(result, path=path)
@@ -108,34 +116,37 @@ def _run(
     todo: list[str],
     output_dir: str,
     options: Options,
+    engine: str,
     runner: str,
     beam_options: Sequence[str],
 ) -> Iterator[tuple[int, str | None]]:
     """Predicts scenes; yields how many are done, and the error of the last one."""
     yield 0, None
     if runner == "local":
-        for i, card in enumerate(predict_group(saved_model, todo, output_dir, options)):
+        cards_done = predict_group(saved_model, todo, output_dir, options, engine)
+        for i, card in enumerate(cards_done):
             yield i + 1, card.error
         return
     size = options.batch_size
     groups = [todo[i : i + size] for i in range(0, len(todo), size)]
-    jobs = [(saved_model, group, output_dir, options) for group in groups]
+    jobs = [(saved_model, group, output_dir, options, engine) for group in groups]
     runners.run_in_beam(_predict_whole_group, jobs, runner, beam_options)
     yield len(todo), None
 
 
 def _result(
-    output_dir: str, paths: list[str], todo: list[str], skipped: list[str]
+    output_dir: str, paths: list[str], todo: list[str], skipped: list[str], warnings: list[str]
 ) -> ScenesResult:
     """What the cards of scenes say."""
     found = {path: cards.read_card(output_dir, read.stem(path)) for path in paths}
     new = [found[path] for path in todo]
+    warnings = warnings + [card.warning for card in found.values() if card and card.warning]
     return ScenesResult(
         num_scenes=len(paths),
         num_predicted=sum(card is not None and card.error is None for card in new),
         num_windows=sum(card.num_windows for card in new if card),
         failed=tuple(card.error for card in found.values() if card and card.error),
-        warnings=tuple(card.warning for card in found.values() if card and card.warning),
+        warnings=tuple(warnings),
         skipped=tuple(skipped),
         path=None,
     )
@@ -173,7 +184,11 @@ class _Event:
 
 
 def predict_group(
-    saved_model: str, paths: Sequence[str], output_dir: str, options: Options
+    saved_model: str,
+    paths: Sequence[str],
+    output_dir: str,
+    options: Options,
+    engine: str = "tensorflow",
 ) -> Iterator[Card]:
     """Predicts scenes one after the other, with windows of several in a batch.
 
@@ -182,13 +197,14 @@ def predict_group(
         paths: of scenes.
         output_dir: the folder of the results.
         options: scale, overlap and formats.
+        engine: "tensorflow", or "openvino" on the CPU.
 
     Yields:
         The Card of each scene, when its files and the card have been written.
     """
     if not paths:
         return
-    model = network.load(saved_model, options.batch_size)
+    model = network.load(saved_model, options.batch_size, engine)
     batches = _ahead(_batches(_events(paths, model, options), options.batch_size))
     # Scenes are read, predicted and written at the same time.
     for batch, answers in _ahead((batch, _predict(model, batch)) for batch in batches):
@@ -211,10 +227,10 @@ def predict_group(
 
 
 def _predict_whole_group(
-    saved_model: str, paths: Sequence[str], output_dir: str, options: Options
+    saved_model: str, paths: Sequence[str], output_dir: str, options: Options, engine: str
 ) -> None:
     """A job of a pipeline."""
-    for _ in predict_group(saved_model, paths, output_dir, options):
+    for _ in predict_group(saved_model, paths, output_dir, options, engine):
         pass
 
 

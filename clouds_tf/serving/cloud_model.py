@@ -1,25 +1,20 @@
-"""The graph of a SavedModel: JPEG or PNG bytes to run-length encoded masks, without Python."""
+"""The graph of a SavedModel: trained networks and all that is around them."""
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf import rle
-from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.dataset import Dataset
 from clouds_tf.inference.calibration import Calibration
-from clouds_tf.inference.ensemble import mean_prediction
+from clouds_tf.inference.engine import as_network
 from clouds_tf.inference.fusing import fuse
-from clouds_tf.inference.postprocessing import Rule, plain_rules, postprocess
+from clouds_tf.inference.postprocessing import Rule, plain_rules
 from clouds_tf.serving.metadata import Metadata
-from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS, decode_images
-
-# Probabilities [N, h, w, C], presence [N, C], and the images [N, H, W, 3] to find the gap in.
-_Prediction = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+from clouds_tf.serving.signatures import Signatures
+from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS
 
 
 class CloudModel(tf.Module):
@@ -38,6 +33,7 @@ class CloudModel(tf.Module):
 
     Attributes:
         metadata: a `Metadata`.
+        networks: each model as a `Network`, which another engine can take the place of.
         serve: image_bytes, string [N], to a dict of masks and numbers; see `write_version`.
         serve_probabilities: image_bytes, string [N], to a dict with probabilities.
         serve_pixels: images, uint8 [N, H, W, 3], to a dict of everything.
@@ -77,74 +73,18 @@ class CloudModel(tf.Module):
         if fused:
             models = [fuse(model) for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
-        # minutes to write; the variables are all that has to be tracked.
+        # minutes to write; functions and variables are all that has to be tracked.
         self.weights = [model.variables for model in models]
-        self._network = _network(models, self.metadata)
+        self.networks = [as_network(*pair) for pair in zip(models, self.metadata.image_sizes)]
 
+        signatures = Signatures(list(self.networks), self.metadata)
         image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
         images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
-        self.serve = tf.function(self._serve, input_signature=[image_bytes])
+        self.serve = tf.function(signatures.serve, input_signature=[image_bytes])
         self.serve_probabilities = tf.function(
-            self._serve_probabilities, input_signature=[image_bytes]
+            signatures.serve_probabilities, input_signature=[image_bytes]
         )
-        self.serve_pixels = tf.function(self._serve_pixels, input_signature=[images])
-
-    def _serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return self._answer(*self._predict_bytes(image_bytes))
-
-    def _serve_probabilities(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        return {"probabilities": self._predict_bytes(image_bytes)[0]}
-
-    def _serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        predicted = self._predict(images, resize_image)
-        return {**self._answer(*predicted), "probabilities": predicted[0]}
-
-    def _predict_bytes(self, image_bytes: tf.Tensor) -> _Prediction:
-        limit = self.metadata.max_image_pixels
-        return self._predict(
-            image_bytes, functools.partial(decode_images, max_image_pixels=limit)
-        )
-
-    def _predict(self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]) -> _Prediction:
-        """Predicts inputs [N, ...], which read(inputs, size) turns into uint8 [N, *size, 3]."""
-        sizes, dataset = self.metadata.image_sizes, self.metadata.dataset
-        specs = [
-            tf.TensorSpec([None, *dataset.submission_size, dataset.num_classes]),
-            tf.TensorSpec([None, dataset.num_classes]),
-            tf.TensorSpec([None, *sizes[0], 3], tf.uint8),
-        ]
-
-        def predict_some() -> _Prediction:
-            resized = {size: read(inputs, size) for size in set(sizes)}
-            return self._network([resized[size] for size in sizes])
-
-        def predict_none() -> list[tf.Tensor]:
-            return [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs]
-
-        # oneDNN fails on a convolution of no image.
-        predicted = tf.cond(tf.shape(inputs)[0] > 0, lambda: list(predict_some()), predict_none)
-        probabilities, presence, images = (
-            tf.ensure_shape(x, spec.shape) for x, spec in zip(predicted, specs)
-        )
-        return probabilities, presence, images
-
-    def _answer(
-        self, probabilities: tf.Tensor, presence: tf.Tensor, images: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
-        metadata = self.metadata
-        dataset, calibrated = metadata.dataset, probabilities
-        masks = postprocess(
-            probabilities, presence, images, metadata.rules, dataset.gap_brightness
-        )
-        if metadata.calibration is not None:
-            calibrated = metadata.calibration.calibrate(probabilities)
-        order = "C" if dataset.rle_order == "rows" else "F"
-        return {
-            "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2]), order),
-            "presence": presence,
-            "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[1, 2]),
-            "expected_area_fraction": tf.reduce_mean(calibrated, axis=[1, 2]),
-        }
+        self.serve_pixels = tf.function(signatures.serve_pixels, input_signature=[images])
 
 
 def _check_classes(model: Any, dataset: Dataset) -> None:
@@ -155,20 +95,3 @@ def _check_classes(model: Any, dataset: Dataset) -> None:
             f"the model has {got} classes, expected the {dataset.num_classes} of the data set: "
             + ", ".join(dataset.class_names)
         )
-
-
-def _network(models: Sequence[Any], metadata: Metadata) -> Any:
-    """A tf.function from a batch of images for each model to a _Prediction.
-
-    The models are in the function's closure, because a tf.Module tracks its attributes.
-    """
-    calls = [functools.partial(model, training=False) for model in models]
-    specs = [tf.TensorSpec([None, *size, 3], tf.uint8) for size in metadata.image_sizes]
-    size, flips = metadata.dataset.submission_size, metadata.test_time_augmentation
-
-    @tf.function(input_signature=[specs])
-    def predict_images(images: list[tf.Tensor]) -> _Prediction:
-        probabilities, presence = mean_prediction(calls, images, size, flips)
-        return probabilities, presence, images[0]
-
-    return predict_images

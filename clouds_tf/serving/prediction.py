@@ -12,6 +12,7 @@ from concurrent import futures
 from typing import Any
 
 from clouds_tf import figures, files
+from clouds_tf.inference import engine as engines
 from clouds_tf.serving import pictures, submission
 from clouds_tf.serving.answers import Answer, answer_images
 from clouds_tf.serving.inputs import Inputs, Remark, read_inputs, read_sample_rows
@@ -36,6 +37,7 @@ class PredictionResult:
         unreadable: images without a prediction, with the reason; their rows are blank.
         skipped: files of the folder that are no images, with the reason.
         stretched: images of another shape than the training's.
+        warning: why TensorFlow computed where OpenVINO was asked for, or "".
     """
 
     output: str | None
@@ -43,6 +45,7 @@ class PredictionResult:
     unreadable: tuple[Remark, ...] = ()
     skipped: tuple[Remark, ...] = ()
     stretched: tuple[Remark, ...] = ()
+    warning: str = ""
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -61,6 +64,7 @@ def predict(
     *,
     batch_size: int = 16,
     num_devices: int | None = None,
+    engine: str = "tensorflow",
     shard: tuple[int, int] = (0, 1),
     on_error: str = "blank",
     table: str | None = None,
@@ -83,6 +87,7 @@ def predict(
         sample_submission: CSV with the rows to fill in; None takes all images, sorted by name.
         batch_size: images in a batch.
         num_devices: number of GPUs to use; None takes all.
+        engine: "tensorflow", or "openvino" on the CPU; not for a model that is loaded already.
         shard: (i, n) predicts every n-th part from the i-th on, and merges only if n is 1.
         on_error: "blank" leaves the rows of an unreadable image blank, "fail" raises.
         table: CSV to write with presence and areas, see `submission.write_table`; or None.
@@ -96,16 +101,20 @@ def predict(
 
     Raises:
         FileNotFoundError: there is no SavedModel, sample, folder or image that the sample names.
-        ValueError: an argument is wrong, an output cannot be written, the sample is malformed,
-            there are no images, an image is unreadable, or another process predicts them too.
+        ValueError: an argument is wrong, a package is missing, an output cannot be written, the
+            sample is malformed, there are no images, an image is unreadable, or another process
+            predicts them too.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
     if on_error not in ON_ERROR:
         raise ValueError(f"on_error: got {on_error!r}, expected one of {', '.join(ON_ERROR)}")
     parse_shard("{}/{}".format(*shard))
+    engines.require(engine)
     _check_outputs(output, table, masks_dir, overlay_dir, picture)
-    model = load_model(saved_model, num_devices) if isinstance(saved_model, str) else saved_model
+    model = saved_model
+    if isinstance(model, str):
+        model = load_model(model, num_devices, engine)
     inputs = read_inputs(images_dir, sample_submission, model.metadata.dataset)
     job = _Job(model, images_dir, inputs, batch_size, on_error, masks_dir, overlay_dir)
     parts = Parts(output, job.settings())
@@ -299,5 +308,10 @@ def _summary(
                 text = text.format(*answer.size, height, width)
                 stretched.append(Remark(answer.filename, text))
     return PredictionResult(
-        output, count, tuple(unreadable), job.inputs.skipped, tuple(stretched)
+        output,
+        count,
+        tuple(unreadable),
+        job.inputs.skipped,
+        tuple(stretched),
+        job.model.warning,
     )

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf.serving import loading
 from clouds_tf.serving.answers import Predict
+from clouds_tf.serving.loading import Loaded
 from clouds_tf.serving.metadata import Metadata, read_metadata
 
 
@@ -16,17 +17,17 @@ class Predictor:
     """The default signature of a SavedModel, on one device.
 
     Attributes:
-        module: the loaded SavedModel; its signature holds the variables only weakly.
+        loaded: the SavedModel.
         device: name of the device that keeps the weights and computes; None lets TensorFlow choose.
     """
 
-    module: Any = dataclasses.field(repr=False)
+    loaded: Loaded = dataclasses.field(repr=False)
     device: str | None = None
 
     def __call__(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Maps image_bytes, string [N], to a dict with encoded_pixels, string [N, C], and more."""
         with tf.device(self.device):
-            return self.module.signatures["serving_default"](image_bytes=image_bytes)
+            return self.loaded.signatures["serving_default"](image_bytes=image_bytes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,14 +36,16 @@ class LoadedModel:
 
     Attributes:
         metadata: what the SavedModel says about itself.
-        fingerprint: tells SavedModels apart.
+        fingerprint: tells SavedModels and engines apart.
         predictors: functions from image_bytes to the outputs of `serving_default`, one for each
             device.
+        warning: why TensorFlow computes where OpenVINO was asked for, or "".
     """
 
     metadata: Metadata
     fingerprint: str
     predictors: tuple[Predict, ...] = dataclasses.field(repr=False)
+    warning: str = ""
 
 
 def devices(num_devices: int | None = None) -> list[str]:
@@ -58,35 +61,38 @@ def devices(num_devices: int | None = None) -> list[str]:
     return names[:num_devices]
 
 
-def load(saved_model: str, device: str | None = None) -> Predictor:
+def load(
+    saved_model: str, device: str | None = None, engine: str = "tensorflow"
+) -> Predictor:
     """Loads a SavedModel that `export` wrote.
 
     Args:
         saved_model: folder of a version, such as E/1.
         device: name of the device that keeps the weights and computes.
+        engine: "tensorflow", or "openvino" where it works.
 
     Raises:
         FileNotFoundError: there is no SavedModel.
-        ValueError: it is one of something else.
+        ValueError: it is one of something else, or cannot be loaded for this engine.
     """
-    if not tf.saved_model.contains_saved_model(saved_model):
-        raise FileNotFoundError(f"{saved_model}: no SavedModel; expected a folder such as E/1")
-    with tf.device(device):
-        module = tf.saved_model.load(saved_model)
-    signature = module.signatures.get("serving_default")
+    loaded = loading.load(saved_model, engine, device)
+    signature = loaded.module.signatures.get("serving_default")
     if signature is None or "encoded_pixels" not in signature.structured_outputs:
         raise ValueError(f"{saved_model}: not a SavedModel of export: no output encoded_pixels")
-    return Predictor(module, device)
+    return Predictor(loaded, device)
 
 
-def load_model(saved_model: str, num_devices: int | None = None) -> LoadedModel:
-    """Loads a SavedModel on several devices; arguments and errors of `load` and `devices`."""
+def load_model(
+    saved_model: str, num_devices: int | None = None, engine: str = "tensorflow"
+) -> LoadedModel:
+    """Loads a SavedModel on several devices, or on the CPU for OpenVINO.
+
+    Arguments and errors are those of `load` and `devices`.
+    """
     names = devices(num_devices)
     metadata = read_metadata(saved_model)
-    predictors = tuple(load(saved_model, name) for name in names)
-    return LoadedModel(metadata, fingerprint(saved_model), predictors)
-
-
-def fingerprint(saved_model: str) -> str:
-    """Tells SavedModels apart: a string of the checksums of the graph and of the weights."""
-    return tf.saved_model.experimental.read_fingerprint(saved_model).singleprint()
+    if engine == "openvino":
+        names = ["CPU:0"]
+    predictors = tuple(load(saved_model, name, engine) for name in names)
+    first = predictors[0].loaded
+    return LoadedModel(metadata, first.fingerprint, predictors, first.warning)

@@ -5,6 +5,7 @@ import tensorflow as tf
 from conftest import IMAGE_SIZE
 
 from clouds_tf.data import input_pipeline
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation import held_out
 from clouds_tf.evaluation.held_out import (
     EDGES,
@@ -13,7 +14,8 @@ from clouds_tf.evaluation.held_out import (
     histogram,
     more_probable,
 )
-from clouds_tf.evaluation.members import load_members
+from clouds_tf.evaluation.members import load_members, on_openvino
+from clouds_tf.inference import engine
 from clouds_tf.inference.ensemble import mean_prediction
 from clouds_tf.inference.postprocessing import Rule
 from clouds_tf.training import workdir as workdirs
@@ -166,3 +168,22 @@ def test_progress_counts_the_images(members, records_dir):
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     with pytest.raises(ValueError, match="no images in the folds"):
         held_out.collect(records_dir, {})
+
+
+def test_openvino_counts_nearly_the_same_pixels(members, records_dir):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    both = {0: members[2], 2: members[2]}
+    converted, remarks = on_openvino(both, CLOUDS)
+    assert not remarks and isinstance(converted[0][0].network, engine.OpenVINONetwork)
+    assert converted[0][0].network is converted[2][0].network
+    counts, expected = (held_out.collect(records_dir, x) for x in (converted, both))
+    np.testing.assert_array_equal(counts.truths, expected.truths)
+    assert np.abs(counts.areas - expected.areas).mean() < 0.01 * 350 * 525
+
+
+def test_where_openvino_dies_tensorflow_predicts_and_a_remark_says_so(members, monkeypatch):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    monkeypatch.setattr(engine, "_TRIAL", "no such program")
+    found, (remark,) = on_openvino(members, CLOUDS)
+    assert found == members
+    assert remark.startswith("OpenVINO ") and remark.endswith("; TensorFlow computed instead.")

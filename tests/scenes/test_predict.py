@@ -15,11 +15,12 @@ from small import write_mosaic
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.inference.engine import ENGINES
 from clouds_tf.models.unet import unet
-from clouds_tf.scenes import network
 from clouds_tf.scenes.georeference import Extent, cover
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
+from clouds_tf.serving import loading
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 
@@ -88,7 +89,7 @@ def test_netcdf_is_read_by_h5py_and_follows_cf(results, saved_model):
     assert found["observed"].all() and found["probability"].max() <= 250
     with h5py.File(os.path.join(folder, "wide_20200201.nc")) as file:
         assert file.attrs["Conventions"] == "CF-1.8"
-        assert file.attrs["model_fingerprint"] == network.fingerprint(saved_model)
+        assert file.attrs["model_fingerprint"] == loading.fingerprint(saved_model)
         mask, probability = file["mask"].attrs, file["probability"].attrs
         assert mask["flag_masks"].tolist() == [1, 2, 4, 8]
         assert mask["flag_meanings"] == "Fish Flower Gravel Sugar"
@@ -201,3 +202,17 @@ def test_frames_of_an_ensemble_of_two_sizes_too(frames, tmp_path):
         expected = rle.decode(answer["encoded_pixels"][0], (350, 525), (350, 525)).numpy()
         found = read_netcdf(tmp_path / "S" / f"{file.stem}.nc")["mask"][0]
         np.testing.assert_array_equal([found >> i & 1 for i in range(4)], expected)
+
+
+def test_openvino_gives_nearly_the_same_masks_in_a_folder_of_its_own(saved_model, frames, tmp_path):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    folders = [str(tmp_path / engine) for engine in ENGINES]
+    for engine, folder in zip(ENGINES, folders):
+        result = predict_scenes(saved_model, str(frames), folder, NETCDF, engine=engine)
+        assert result.num_predicted == 3 and not result.failed and not result.warnings
+    for path in frames.iterdir():
+        files = [os.path.join(folder, f"{path.stem}.nc") for folder in folders]
+        expected, found = (read_netcdf(file)["probability"].astype(float) for file in files)
+        assert 0 < np.abs(found - expected).mean() * 0.004 < 0.01
+    with pytest.raises(ValueError, match="holds scenes predicted with model .*/openvino, got"):
+        predict_scenes(saved_model, str(frames), folders[1], NETCDF)

@@ -387,7 +387,7 @@ def saved_model(make_workdir, tmp_path_factory):
 def test_every_device_gives_the_same(saved_model, data_dir, tmp_path):
     one, two = (predictor.load_model(saved_model, number) for number in (1, 2))
     assert len(two.predictors) == 2
-    assert all(w.device.endswith("CPU:1") for w in two.predictors[1].module.weights[0])
+    assert all(w.device.endswith("CPU:1") for w in two.predictors[1].loaded.module.weights[0])
     for name, model in (("one.csv", one), ("two.csv", two)):
         predict(model, str(data_dir / "train_images"), str(tmp_path / name), batch_size=2)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()

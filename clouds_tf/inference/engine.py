@@ -1,0 +1,146 @@
+"""Engines that compute a network: TensorFlow, or OpenVINO on the CPU."""
+
+from __future__ import annotations
+
+import functools
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf import files
+from clouds_tf.data.sample_data import render_images
+from clouds_tf.dataset import Dataset
+from clouds_tf.inference import openvino_trial
+from clouds_tf.models.metrics import Scores
+
+ENGINES = ("tensorflow", "openvino")
+
+# From images, uint8 [B, h, w, 3], to "logits", float32 [B, h, w, C], and, with a classification
+# head, "presence_logits", float32 [B, C].
+Network = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
+
+_TRIAL = openvino_trial.__file__
+_CHECK_IMAGES = 8
+_DICE_TOLERANCE = 1e-3  # of the soft Dice, which no single pixel decides
+# Of probabilities, on average; bfloat16 changed those of a trained network by 0.0006 in either
+# engine, and those of random weights by 0.007.
+_TOLERANCE = 0.01
+
+
+class UnusableError(Exception):
+    """OpenVINO cannot take the place of TensorFlow on this machine; the message says why."""
+
+
+def require(engine: str) -> None:
+    """Makes sure that an engine can be asked for.
+
+    Raises:
+        ValueError: there is no such engine, or its package is missing.
+    """
+    if engine not in ENGINES:
+        raise ValueError(f"engine: got {engine!r}, expected one of {', '.join(ENGINES)}")
+    if engine == "openvino":
+        files.require("openvino", "openvino", "--engine=openvino")
+
+
+def as_network(model: Any, image_size: tuple[int, int]) -> Any:
+    """Makes a Network, a tf.function for images of (height, width), of a Keras model."""
+    spec = tf.TensorSpec([None, *image_size, 3], tf.uint8, name="images")
+    return tf.function(functools.partial(model, training=False), input_signature=[spec])
+
+
+class OpenVINONetwork:
+    """A Network that OpenVINO computes, outside of graphs; threads take turns.
+
+    Args:
+        path: the .xml file that `convert` wrote, locally or wherever tf.io.gfile reads.
+    """
+
+    def __init__(self, path: str) -> None:
+        import openvino
+
+        stem, _ = os.path.splitext(path)
+        contents = []
+        for name in (path, f"{stem}.bin"):
+            with tf.io.gfile.GFile(name, "rb") as file:
+                contents.append(file.read())
+        compiled = openvino_trial.compile_network(openvino.Core().read_model(*contents))
+        self._request, self._lock = compiled.create_infer_request(), threading.Lock()
+
+    def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        with self._lock:
+            outputs = self._request.infer([images.numpy()])
+        return {output.any_name: tf.constant(values) for output, values in outputs.items()}
+
+
+def convert(
+    network: Any, image_size: tuple[int, int], dataset: Dataset, path: str
+) -> OpenVINONetwork:
+    """Converts a network to OpenVINO, and checks that it gives the same answers there.
+
+    Another process converts, compiles and runs it first, because OpenVINO may die of that. Then
+    both engines predict drawn images: their soft Dice may differ by 0.001 at most, and the mean of
+    the differences of probabilities may be 0.01.
+
+    Args:
+        network: a tf.function that is a Network, such as `as_network` gives.
+        image_size: (height, width) of the images.
+        dataset: the Dataset of the classes.
+        path: local .xml file to write; the weights go into the .bin file beside it.
+
+    Returns:
+        The converted network.
+
+    Raises:
+        UnusableError: OpenVINO dies, cannot convert the network, or computes something else.
+    """
+    spec = tf.TensorSpec([None, *image_size, 3], tf.uint8, name="images")
+    module = tf.Module()
+    module.variables_of_network = network.get_concrete_function(spec).variables
+    with tempfile.TemporaryDirectory() as folder:
+        tf.saved_model.save(module, folder, tf.function(network, input_signature=[spec]))
+        trial = subprocess.run(
+            [sys.executable, _TRIAL, folder, path], capture_output=True, text=True
+        )
+    if trial.returncode:
+        raise UnusableError(_reason(trial))
+    converted = OpenVINONetwork(path)
+    _check(network, converted, image_size, dataset)
+    return converted
+
+
+def _reason(trial: subprocess.CompletedProcess[str]) -> str:
+    if trial.returncode < 0:
+        return f"dies of {signal.Signals(-trial.returncode).name} on this CPU"
+    return (trial.stderr.strip().splitlines() or ["fails without a message"])[-1]
+
+
+def _check(
+    network: Network, converted: Network, image_size: tuple[int, int], dataset: Dataset
+) -> None:
+    """Raises UnusableError if two networks differ by more than rounding."""
+    images, masks = render_images(_CHECK_IMAGES, image_size, dataset=dataset)
+    answers = [predict(tf.constant(images)) for predict in (network, converted)]
+    for name in answers[0]:
+        before, after = (tf.sigmoid(answer[name]) for answer in answers)
+        change = float(tf.reduce_mean(tf.abs(after - before)))
+        if not change <= _TOLERANCE:  # nan is not
+            raise UnusableError(
+                f"changes probabilities by {change:.2g} on average, expected at most "
+                f"{_TOLERANCE:g}"
+            )
+    dice = []
+    for answer in answers:
+        scores = Scores(dataset.class_names)
+        scores.update_state(masks, answer["logits"])
+        dice.append(float(scores.result()["soft_dice"]))
+    change = dice[1] - dice[0]
+    if abs(change) > _DICE_TOLERANCE:
+        raise UnusableError(f"changes Dice by {change:+.4f}, expected at most {_DICE_TOLERANCE:g}")

@@ -1,0 +1,101 @@
+"""What a SavedModel answers: JPEG or PNG bytes to run-length encoded masks, without Python."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+
+import tensorflow as tf
+
+from clouds_tf import rle
+from clouds_tf.data.preprocessing import resize_image
+from clouds_tf.inference.engine import Network
+from clouds_tf.inference.ensemble import mean_prediction
+from clouds_tf.inference.postprocessing import postprocess
+from clouds_tf.serving.metadata import Metadata
+from clouds_tf.serving.untrusted import decode_images
+
+# Probabilities [N, h, w, C], presence [N, C], and the images [N, H, W, 3] to find the gap in.
+_Prediction = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+
+
+class Signatures:
+    """The three signatures of a SavedModel that predict, around networks of either engine.
+
+    All that comes before and after the networks is compiled in any case.
+
+    Args:
+        networks: Networks, which are averaged.
+        metadata: the sizes of their images, limits and post-processing.
+    """
+
+    def __init__(self, networks: Sequence[Network], metadata: Metadata) -> None:
+        self._networks, self._metadata = networks, metadata
+        limit = metadata.max_image_pixels
+        self._decode = functools.partial(decode_images, max_image_pixels=limit)
+        self._read = tf.function(self._read_images)
+        self._answer = tf.function(self._make_answer)
+
+    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Maps image_bytes, string [N], to masks and numbers; see `write_version`."""
+        return self._answer(*self._predict(image_bytes, self._decode))
+
+    def serve_probabilities(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Maps image_bytes, string [N], to a dict with probabilities."""
+        return {"probabilities": self._predict(image_bytes, self._decode)[0]}
+
+    def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Maps images, uint8 [N, H, W, 3], to a dict of everything."""
+        predicted = self._predict(images, resize_image)
+        return {**self._answer(*predicted), "probabilities": predicted[0]}
+
+    def _predict(self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]) -> _Prediction:
+        """Predicts inputs [N, ...], which read(inputs, size) turns into uint8 [N, *size, 3]."""
+        metadata = self._metadata
+        size, num_classes = metadata.dataset.submission_size, metadata.dataset.num_classes
+        specs = [
+            tf.TensorSpec([None, *size, num_classes]),
+            tf.TensorSpec([None, num_classes]),
+            tf.TensorSpec([None, *metadata.image_sizes[0], 3], tf.uint8),
+        ]
+
+        def predict_some() -> list[tf.Tensor]:
+            images = self._read(inputs, read)
+            flips = metadata.test_time_augmentation
+            return [*mean_prediction(self._networks, images, size, flips), images[0]]
+
+        def predict_none() -> list[tf.Tensor]:
+            return [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs]
+
+        # oneDNN fails on a convolution of no image.
+        predicted = tf.cond(tf.shape(inputs)[0] > 0, predict_some, predict_none)
+        probabilities, presence, images = (
+            tf.ensure_shape(x, spec.shape) for x, spec in zip(predicted, specs)
+        )
+        return probabilities, presence, images
+
+    def _read_images(
+        self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]
+    ) -> list[tf.Tensor]:
+        """Images for each network."""
+        sizes = self._metadata.image_sizes
+        images = {size: read(inputs, size) for size in set(sizes)}
+        return [images[size] for size in sizes]
+
+    def _make_answer(
+        self, probabilities: tf.Tensor, presence: tf.Tensor, images: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
+        metadata = self._metadata
+        dataset, calibrated = metadata.dataset, probabilities
+        masks = postprocess(
+            probabilities, presence, images, metadata.rules, dataset.gap_brightness
+        )
+        if metadata.calibration is not None:
+            calibrated = metadata.calibration.calibrate(probabilities)
+        order = "C" if dataset.rle_order == "rows" else "F"
+        return {
+            "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2]), order),
+            "presence": presence,
+            "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[1, 2]),
+            "expected_area_fraction": tf.reduce_mean(calibrated, axis=[1, 2]),
+        }

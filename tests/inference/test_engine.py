@@ -1,0 +1,89 @@
+"""Networks on OpenVINO: the same answers, or one reason why not."""
+
+import concurrent.futures
+import importlib.util
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from clouds_tf.dataset import CLOUDS
+from clouds_tf.inference import engine
+from clouds_tf.keras import keras
+from clouds_tf.models.unet import unet
+
+SIZE = (32, 64)
+
+
+@pytest.fixture(scope="module")
+def network():
+    keras.utils.set_random_seed(0)
+    return engine.as_network(unet(width=0.125, classification_head=True), SIZE)
+
+
+@pytest.fixture(scope="module")
+def images():
+    shape = [5, *SIZE, 3]
+    return tf.constant(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
+
+
+@pytest.fixture
+def convert(network, tmp_path):
+    """A function that converts the network."""
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+    return lambda: engine.convert(network, SIZE, CLOUDS, str(tmp_path / "network.xml"))
+
+
+def test_answers_are_those_of_tensorflow_for_every_batch_size_and_thread(network, images, convert):
+    converted = convert()
+    with concurrent.futures.ThreadPoolExecutor(4) as pool:
+        found = list(pool.map(converted, [images[:n] for n in (1, 2, 5, 1)]))
+    expected = network(images)
+    for n, answer in zip((1, 2, 5, 1), found):
+        assert answer.keys() == expected.keys() == {"logits", "presence_logits"}
+        for name, values in answer.items():
+            scale = np.abs(expected[name]).max()  # bfloat16 has 8 bits
+            np.testing.assert_allclose(values, expected[name][:n], atol=0.06 * scale)
+
+
+def test_a_death_while_compiling_is_a_reason_and_ends_nothing_else(convert, tmp_path, monkeypatch):
+    program = tmp_path / "dies.py"
+    program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGFPE)")
+    monkeypatch.setattr(engine, "_TRIAL", str(program))
+    with pytest.raises(engine.UnusableError, match="^dies of SIGFPE on this CPU$"):
+        convert()
+
+
+def test_an_error_while_converting_is_a_reason(convert, tmp_path, monkeypatch):
+    program = tmp_path / "fails.py"
+    program.write_text("raise RuntimeError('no such operation')")
+    monkeypatch.setattr(engine, "_TRIAL", str(program))
+    with pytest.raises(engine.UnusableError, match="^RuntimeError: no such operation$"):
+        convert()
+
+
+@pytest.mark.parametrize("offset, change", [(0.2, r"0.0\d+"), (np.nan, "nan")])
+def test_other_probabilities_are_a_reason(convert, monkeypatch, offset, change):
+    call = engine.OpenVINONetwork.__call__
+
+    def changed(self, images):
+        return {name: values + offset for name, values in call(self, images).items()}
+
+    monkeypatch.setattr(engine.OpenVINONetwork, "__call__", changed)
+    with pytest.raises(engine.UnusableError, match=f"^changes probabilities by {change} on aver"):
+        convert()
+
+
+def test_another_dice_is_a_reason(convert, monkeypatch):
+    monkeypatch.setattr(engine, "_DICE_TOLERANCE", 0)
+    with pytest.raises(engine.UnusableError, match="^changes Dice by .0.000., expected at most 0$"):
+        convert()
+
+
+def test_engines_are_checked_by_name_and_package(monkeypatch):
+    engine.require("tensorflow")
+    with pytest.raises(ValueError, match="engine: got 'torch', expected one of tensorflow, open"):
+        engine.require("torch")
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"--engine=openvino needs the package openvino: .*\[open"):
+        engine.require("openvino")
