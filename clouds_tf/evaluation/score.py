@@ -200,7 +200,7 @@ def table(
         if name == interval_of:
             for end, numbers in zip(("95 % from", "to"), intervals(values)):
                 add(end, numbers)
-        if baseline not in (None, name):
+        if baseline is not None and baseline != name:
             add("over blank", means - class_means(scores[baseline]), "+")
     return "\n".join(lines)
 
