@@ -1,6 +1,8 @@
 """The shell functions that make the environment of demo.sh and test.sh."""
 
 import os
+import re
+import shutil
 import subprocess
 import sys
 
@@ -62,9 +64,26 @@ def test_an_environment_of_another_python_is_made_anew(fake_python, tmp_path):
 
 def test_a_ready_environment_needs_no_package_index(fake_python, tmp_path):
     venv = fake_python("3.11.7", lane="one").parent.parent
-    for _ in range(2):
-        assert _bash("install test", VENV=str(venv)).returncode == 0
-    calls = (venv / "calls").read_text()
-    assert calls.count("--editable .[test]") == 1
-    assert _bash("install plots", VENV=str(venv)).returncode == 0
-    assert "--editable .[plots]" in (venv / "calls").read_text()
+    for extra in ("plots", "plots", "docs", "test", "test", "plots", "docs"):
+        assert _bash(f"install {extra}", VENV=str(venv)).returncode == 0
+    installed = re.findall(r"--editable \.\[(\w+)\]", (venv / "calls").read_text())
+    assert installed == ["plots", "docs", "test"]  # test has the others in it
+
+
+@pytest.mark.parametrize(
+    "file, line, changes",
+    [("setup.cfg", "[mypy]", False), ("setup.cfg", "pandas", True), ("setup.py", "setup", True)],
+)
+def test_settings_of_linters_do_not_install_anew(tmp_path, file, line, changes):
+    (tmp_path / "tools").mkdir()
+    for name in ("setup.cfg", "setup.py", "tools/environment.sh"):
+        shutil.copy(REPOSITORY / name, tmp_path / name)
+
+    def requirements():
+        command = f"source {tmp_path}/tools/environment.sh; requirements"
+        return subprocess.run(["bash", "-c", command], stdout=subprocess.PIPE).stdout
+
+    before = requirements()
+    text = (tmp_path / file).read_text()
+    (tmp_path / file).write_text(text.replace(line, f"{line}\n# changed", 1))
+    assert (requirements() != before) == changes

@@ -43,11 +43,19 @@ make_environment() {
   "$python" -m venv --clear "$VENV"
 }
 
-# install EXTRAS: installs this folder in place, with the extras named; skipped if done before.
+# requirements: a checksum of all that decides what is installed; settings of linters do not.
+requirements() {
+  cat <(sed '/^\[mypy\]/,$d' setup.cfg) setup.py tools/environment.sh | sha256sum
+}
+
+# install EXTRA: installs this folder in place with an extra; skipped, and then no network is
+# needed, if it was installed before, or the extra test, which has docs and plots in it.
 install() {
-  local stamp="$VENV/installed-$1" wanted
-  wanted=$(cat setup.cfg setup.py tools/environment.sh | sha256sum)
-  [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
+  local stamp wanted
+  wanted=$(requirements)
+  for stamp in "$VENV/installed-test" "$VENV/installed-$1"; do
+    [ "$(cat "$stamp" 2>/dev/null)" != "$wanted" ] || return 0
+  done
   # The pip that comes with Python 3.9 searches for fitting versions without end.
   "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --upgrade pip
   # setuptools warns about every editable installation.

@@ -1,8 +1,10 @@
 #!/usr/bin/env bash
-# Lint, types and tests, in .venv (made if there is none). Arguments go to pytest.
+# Lint, types and tests, in .venv (made if there is none). --fast leaves out the tests marked slow.
+# Other arguments go to pytest: bash tools/test.sh tests/rle -x
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 
+[ "${1:-}" != --fast ] || set -- -m "not slow" "${@:2}"
 make_environment
 install test
 echo "== Lane $(lane "$VENV/bin/python"): $("$VENV/bin/python" --version)"

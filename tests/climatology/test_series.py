@@ -30,9 +30,9 @@ def _weighted(store):
     return days["fraction"].fillna(0), weight
 
 
-@pytest.mark.parametrize("last, rows", [("2016-03-01", "5D"), ("2018-08-01", "MS")])
-def test_longitude_over_time_is_that_of_resample(tmp_path, last, rows):
-    store = _store(tmp_path, "2016-01-01", last, 2)
+@pytest.mark.parametrize("last, step, rows", [("2016-03-01", 2, "5D"), ("2018-08-01", 6, "MS")])
+def test_longitude_over_time_is_that_of_resample(tmp_path, last, step, rows):
+    store = _store(tmp_path, "2016-01-01", last, step)
     found = series.read(store, {"all": GRID.extent}, num_resamples=0)
     fraction, weight = _weighted(store)
     top = (fraction * weight).sum("lat").resample(time=rows).sum()
