@@ -59,7 +59,8 @@ def clouds_tf(wheel, tmp_path_factory):
     # Finds what clouds_tf requires, but not this source: its own .pth file is not read there.
     (packages / "requirements.pth").write_text(sysconfig.get_path("purelib"))
     pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install"]
-    subprocess.run([*pip, "--quiet", "--no-deps", "--no-index", "--ignore-installed", wheel], check=True)
+    options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed"]
+    subprocess.run([*pip, *options, wheel], check=True)
     return folder / "bin" / "clouds-tf"
 
 

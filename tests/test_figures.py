@@ -30,9 +30,22 @@ def _luminance(color):
 @pytest.mark.parametrize("num_epochs", [1, 3])
 def test_curves_show_every_epoch_of_every_class(num_epochs):
     loss, dice = figures.curves(_history(num_epochs), CLASS_NAMES).axes
-    assert len(loss.lines) == 2 and len(dice.lines) == 2 + len(CLASS_NAMES)
-    for line in (*loss.lines, *dice.lines):
+    *losses, _ = loss.lines
+    *scores, best = dice.lines
+    assert len(losses) == 2 and len(scores) == 2 + len(CLASS_NAMES)
+    for line in (*losses, *scores):
         assert list(line.get_xdata()) == list(range(1, num_epochs + 1))
+    assert set(best.get_xdata()) == {1}  # the scores fall from there
+
+
+def test_a_mask_of_specks_has_no_outline():
+    mask = np.zeros((40, 60, 4), np.uint8)
+    mask[::2, ::2, 0] = 1
+    mask[5:30, 5:50, 1] = 1
+    image = np.zeros((40, 60, 3), np.uint8)
+    (axes,) = figures.overlays([image], [mask], [""], CLASS_NAMES, 1).axes
+    assert len(axes.collections) == 1 and len(axes.images) == 3  # the image and two tints
+    assert [text.get_text() for text in axes.texts] == ["Fish", "Flower"]
 
 
 def test_an_overlay_names_the_classes_that_are_there():
@@ -161,8 +174,9 @@ def test_the_best_place_of_a_map_is_marked():
     figure = figures.score_maps(
         scores, np.full(4, 0.25), [0.1, 0.2, 0.3, 0.4, 0.5], [0, 10, 20], CLASS_NAMES, "t"
     )
-    flower = figure.axes[1]
-    assert flower.get_title("left") == "Flower: 0.700 at best, 0.250 blank"
+    fish, flower = figure.axes[:2]
+    assert flower.get_title("left") == "Flower: 0.700, at the edge\nblank: 0.250"
+    assert len(flower.collections) == 2 and len(fish.collections) == 1  # map, and blank score
     assert [(x.item(), y.item()) for x, y in [line.get_data() for line in flower.lines]] == [
         (0.4, 20)
     ]
@@ -184,7 +198,9 @@ def test_confusions_show_share_and_number():
     counts[3] = [[1, 2], [0, 1]]
     sugar = figures.confusions(counts, CLASS_NAMES, "t").axes[3]
     texts = [text.get_text() for text in sugar.texts]
-    assert texts == ["25.0%\n1", "50.0%\n2", "0.0%\n0", "25.0%\n1"]
+    assert texts == ["right\n25.0%\n1", "wrong\n50.0%\n2", "wrong\n0.0%\n0", "right\n25.0%\n1"]
+    (red, green, _), (wrong_red, wrong_green, _) = sugar.images[0].get_array()[0]
+    assert green > red and wrong_red > wrong_green
 
 
 def test_comparisons_have_a_row_for_each_image():

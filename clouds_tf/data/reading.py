@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from clouds_tf.data.examples import parse_example
-from clouds_tf.data.records_info import RecordsInfo
+from clouds_tf.data.records_info import RecordsInfo, read_info
 
 # Bounds what a shuffle holds: serialized records, about 0.7 MB each at 1400x2100.
 SHUFFLE_BUFFER = 1024
@@ -92,3 +92,9 @@ def shuffle(
         output_shapes=[part.shape for part in tf.nest.flatten(spec)],
     )
     return tf.data.experimental.from_variant(shuffled, spec)
+
+
+def first_files(records_dir: str, folds: Sequence[int], number: int) -> list[str]:
+    """Names of the first images of some folds, at most `number`, in the order of the shards."""
+    records = read_records(records_dir, read_info(records_dir), folds).take(number)
+    return [record["filename"].numpy().decode() for record in records]

@@ -26,13 +26,14 @@ def augment_examples(
     num_columns: int = 3,
     more: Sequence[str] = (),
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
-    """Applies every augmentation, every part of `strong` and every mix to one image.
+    """Applies every augmentation, every part of `strong` and every mix to a few images.
 
     Args:
         records_dir: a folder of shards, of at least two images.
         image_size: (height, width) of images and masks.
         seed: seed of the augmentations.
-        num_columns: how often each augmentation is applied, each time with another seed.
+        num_columns: how often each augmentation is applied, each time to the next image and with
+            another seed.
         more: further augmentations, such as keras_cv:rand_augment.
 
     Returns:
@@ -51,17 +52,19 @@ def augment_examples(
     folds = range(info.num_folds)
     batches = validation_batches(records_dir, folds, image_size, _BATCH_SIZE, image_size)
     images, masks = next(iter(batches))
-    example = {"image": images[0], "mask": masks[0]}
-    return {
-        name: [_as_pixels(step([seed, column])) for column in range(num_columns)]
-        for name, step in _steps(example, images, masks, more).items()
-    }
+    shown: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
+    for column in range(num_columns):
+        first, second = (tf.roll(batch, -column, axis=0) for batch in (images, masks))
+        for name, step in _steps(first, second, more).items():
+            shown.setdefault(name, []).append(_as_pixels(step([seed, column])))
+    return shown
 
 
 def _steps(
-    example: Example, images: tf.Tensor, masks: tf.Tensor, more: Sequence[str]
+    images: tf.Tensor, masks: tf.Tensor, more: Sequence[str]
 ) -> dict[str, Callable[[list[int]], Example]]:
-    """Functions from a seed to an example, by their names."""
+    """Functions from a seed to an example of the first image, by their names."""
+    example = {"image": images[0], "mask": masks[0]}
     size = example["image"].shape[:2]
     still = augmentation.affine_places(size, [0, 0], strength=0.0)
 

@@ -13,7 +13,7 @@ from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, headline, ink,
 
 @styled
 def curves(history: Sequence[Mapping[str, float]], class_names: Sequence[str]) -> Any:
-    """Draws loss and Dice over epochs.
+    """Draws loss and Dice over epochs; a dashed line marks the epoch of the best held-out Dice.
 
     Args:
         history: one mapping per epoch, with epoch, loss, val_loss, dice, val_dice and
@@ -23,7 +23,7 @@ def curves(history: Sequence[Mapping[str, float]], class_names: Sequence[str]) -
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(2 * WIDTH, 4)
+    figure = new_figure(2 * WIDTH, 4.6)
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
 
@@ -36,11 +36,17 @@ def curves(history: Sequence[Mapping[str, float]], class_names: Sequence[str]) -
     line(right, "val_dice", "held out", color=ink())
     for name, color in zip(class_names, class_colors(class_names)):
         line(right, f"val_dice_{name}", f"held out, {name}", color=color, linewidth=1.3)
-    for axes, title in ((left, "Loss"), (right, "Competition Dice at probability 1/2")):
+    best = max(history, key=lambda row: row["val_dice"])
+    for axes, title in ((left, "Loss"), (right, "Competition Dice at probability 0.5")):
+        axes.axvline(best["epoch"], color=ink(), lw=1.2, ls=(0, (4, 3)), zorder=0)
         axes.set(title=title, xlabel="epoch")
         axes.grid()
         axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.legend()
+        axes.margins(x=0.02)
+    left.lines[-1].set_label(f"best epoch: {best['epoch']:.0f}, Dice {best['val_dice']:.3f}")
+    for axes, side in ((left, "left"), (right, "right")):
+        handles, _ = axes.get_legend_handles_labels()
+        figure.legend(handles=handles, loc=f"outside lower {side}", ncols=3)
     return figure
 
 

@@ -11,6 +11,8 @@ import numpy as np
 from clouds_tf.figures.images import overlay
 from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, headline, ink, new_figure, styled
 
+_RIGHT, _WRONG = np.array([0.0, 0.62, 0.45]), np.array([0.84, 0.37, 0.0])  # after Okabe and Ito
+
 
 def _by_class(class_names: Sequence[str], height: float, **options: Any) -> tuple[Any, list, Any]:
     """A figure with one axes per class in two columns: figure, axes of classes, grid of all."""
@@ -32,7 +34,10 @@ def score_maps(
     class_names: Sequence[str],
     title: str,
 ) -> Any:
-    """Draws the score over threshold and minimum area, one map per class, the best place marked.
+    """Draws the score over threshold and minimum area, one map per class, on one colour scale.
+
+    A circle marks the best place, a dashed line encloses what is better than blank masks, and the
+    title says where the best place lies at the edge of what was searched.
 
     Args:
         scores: float [C, A, T], the mean Dice.
@@ -45,16 +50,26 @@ def score_maps(
     Returns:
         A matplotlib Figure.
     """
-    figure, panels, grid = _by_class(class_names, 2.55, sharex=True, sharey=True)
+    figure, panels, grid = _by_class(class_names, 2.75, sharex=True, sharey=True)
+    limits = {"vmin": scores.min(), "vmax": scores.max()}
     for axes, name, values, baseline in zip(panels, class_names, scores, blank):
-        # Each class on a scale of its own: what matters is the way to its best place.
-        mesh = axes.pcolormesh(thresholds, min_areas, values, cmap="cividis", shading="nearest")
+        mesh = axes.pcolormesh(thresholds, min_areas, values, shading="nearest", **limits)
+        mesh.set_cmap("cividis")
+        if values.min() < baseline < values.max():
+            axes.contour(
+                thresholds, min_areas, values, [baseline], colors="white", linestyles="dashed"
+            )
         area, threshold = np.unravel_index(values.argmax(), values.shape)
-        axes.plot(thresholds[threshold], min_areas[area], "o", ms=7, mfc="none", mec="black")
-        label = f"{name}: {values.max():.3f} at best, {baseline:.3f} blank"
+        place = thresholds[threshold], min_areas[area]
+        axes.plot(*place, "o", ms=7, mfc="none", mec="black", clip_on=False)
+        at_edge = threshold in (0, len(thresholds) - 1) or area == len(min_areas) - 1
+        edge = ", at the edge" if at_edge else ""
+        label = f"{name}: {values.max():.3f}{edge}\nblank: {baseline:.3f}"
         axes.set_title(label, fontsize=9.5, pad=4)
         axes.yaxis.set_major_formatter("{x:,.0f}")
-        figure.colorbar(mesh, ax=axes, format="{x:.2f}").outline.set(visible=False)
+    bar = figure.colorbar(mesh, ax=grid, format="{x:.2f}", shrink=0.8)
+    bar.set_label("Dice (dashed: as good as blank masks)")
+    bar.outline.set(visible=False)
     for axes in grid[-1]:
         axes.set_xlabel("threshold")
     for axes in grid[:, 0]:
@@ -95,7 +110,7 @@ def reliability(
     above.set(title=title, ylabel="share that is of the class", xlim=(0, 1), ylim=(0, 1))
     above.grid()
     above.legend()
-    below.set(xlabel="probability", ylabel="of pixels", yscale="log")
+    below.set(xlabel="probability", ylabel="share of\nall pixels", yscale="log")
     below.grid()
     return figure
 
@@ -103,6 +118,8 @@ def reliability(
 @styled
 def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> Any:
     """Draws how often a class is there and is predicted, one table per class.
+
+    Right answers are green, wrong ones red, the more intense the more frequent.
 
     Args:
         counts: float [C, 2, 2] images: class, whether it is there, whether it is predicted.
@@ -115,11 +132,13 @@ def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> An
     figure, panels, _ = _by_class(class_names, 2.2)
     for axes, name, table in zip(panels, class_names, np.asarray(counts, float)):
         shares = table / max(table.sum(), 1)
-        axes.imshow(shares, cmap="cividis", vmin=0, vmax=0.6, aspect="auto")
+        wrong = 1 - np.eye(2)
+        tints = np.where(wrong[..., None], _WRONG, _RIGHT)
+        weights = np.clip(shares / 0.6, 0, 1)[..., None]
+        axes.imshow(weights * tints + (1 - weights), aspect="auto")  # from white to the tint
         for (i, j), share in np.ndenumerate(shares):
-            text = f"{share:.1%}\n{table[i, j]:,.0f}"
-            color = "white" if share < 0.3 else "black"
-            axes.text(j, i, text, ha="center", va="center", color=color)
+            text = f"{'right' if i == j else 'wrong'}\n{share:.1%}\n{table[i, j]:,.0f}"
+            axes.text(j, i, text, ha="center", va="center", color="black")
         axes.set_xticks((0, 1), ("not predicted", "predicted"))
         axes.set_yticks((0, 1), ("absent", "present"), rotation=90, va="center")
         axes.tick_params(length=0)

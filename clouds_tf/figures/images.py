@@ -8,13 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.figures.style import WIDTH, class_colors, new_figure, styled
+from clouds_tf.figures.style import WIDTH, class_colors, new_figure, rgba, styled
+
+_LONGEST_OUTLINE = 8  # heights and widths of the image; longer ones are those of specks
 
 
 def overlay(
     axes: Any, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str], title: str = ""
 ) -> None:
-    """Draws an image with the outline and the name of every mask that is not empty.
+    """Draws an image, and every mask that is not empty as a tint with an outline and a name.
+
+    A mask of a thousand specks, as untrained networks give it, has no outline, which would hide the
+    image.
 
     Args:
         axes: matplotlib Axes to draw on.
@@ -34,15 +39,22 @@ def overlay(
         mask = masks[:, :, i].astype(float)
         if not mask.any():
             continue
-        # A border of zeros closes the outline of what touches the edge of the image.
-        axes.contour(
-            np.pad(columns, 1, mode="edge"),
-            np.pad(rows, 1, mode="edge"),
-            np.pad(mask, 1),
-            levels=[0.5],
-            colors=[color],
-            linewidths=2,
-        )
+        tint = np.zeros((*mask.shape, 4))
+        tint[...] = rgba(color, 0.2)
+        tint[mask == 0] = 0
+        extent = (-0.5, width - 0.5, height - 0.5, -0.5)
+        axes.imshow(tint, extent=extent, interpolation="nearest")
+        length = sum(np.abs(np.diff(mask, axis=axis)).sum() for axis in (0, 1))
+        if length <= _LONGEST_OUTLINE * sum(mask.shape):
+            # A border of zeros closes the outline of what touches the edge of the image.
+            axes.contour(
+                np.pad(columns, 1, mode="edge"),
+                np.pad(rows, 1, mode="edge"),
+                np.pad(mask, 1),
+                levels=[0.5],
+                colors=[color],
+                linewidths=1.2,
+            )
         x, y = _place_name(columns, rows, mask, named)
         named.append((x, y))
         axes.text(

@@ -29,7 +29,7 @@ def network(down: Sequence[Any], up: Sequence[Any], title: str) -> Any:
     Returns:
         A matplotlib Figure.
     """
-    figure = new_figure(1.5 * WIDTH, 1.1 * WIDTH)
+    figure = new_figure(1.5 * WIDTH, 1.3 * WIDTH)
     axes = figure.subplots()
     heights = sorted({stage.height for stage in [*down, *up]}, reverse=True)
     row = {height: -depth for depth, height in enumerate(heights)}
@@ -45,7 +45,7 @@ def network(down: Sequence[Any], up: Sequence[Any], title: str) -> Any:
             va="center",
             color="black",
             fontsize=9,
-            bbox={"boxstyle": "round", "facecolor": color, "edgecolor": "none"},
+            bbox={"boxstyle": "round,pad=0.6", "facecolor": color, "edgecolor": "none"},
         )
         for place, stage, color in zip(places, [*down, *up], [_DOWN] * len(down) + [_UP] * len(up))
     ]
@@ -60,4 +60,10 @@ def network(down: Sequence[Any], up: Sequence[Any], title: str) -> Any:
     ends = {stage.height: end for end, stage in enumerate(up[:-1], start=len(down))}
     for start, stage in enumerate(down[1:-1], start=1):
         arrow(start, ends[stage.height], NEUTRAL)
+    kinds = (("encoder", _DOWN), ("decoder", _UP), ("skip", NEUTRAL))
+    for name, color in kinds:
+        marker = {"marker": ">"} if name == "skip" else {"marker": "s", "ls": "none", "ms": 11}
+        axes.plot([], [], color=color, label=name, **marker)
+    axes.plot([], [], " ", label="height × width × channels")
+    axes.legend(loc="lower right", fontsize=9)
     return figure

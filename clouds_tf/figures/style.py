@@ -93,6 +93,11 @@ def ink() -> str:
     return matplotlib.rcParams["text.color"]
 
 
+def rgba(color: str, alpha: float) -> tuple[float, float, float, float]:
+    """A colour as numbers from 0 to 1, with an opacity."""
+    return matplotlib.colors.to_rgba(color, alpha)
+
+
 def new_figure(width: float, height: float) -> Any:
     """A new Figure, width x height in inches; call it inside a styled function."""
     return Figure(figsize=(width, height), layout="constrained")

@@ -36,11 +36,13 @@ class Feed:
         validation: a function (worker, num_workers) -> its part of the held-out batches.
         names: a function (epoch, step), both counted from 0 -> names of the images in that batch,
             for error messages.
+        held_out_names: a function (number) -> names of the first held-out images, for pictures.
     """
 
     training: Callable[[int, int, int, int], tf.data.Dataset]
     validation: Callable[[int, int], tf.data.Dataset]
     names: Callable[[int, int], "list[str]"]
+    held_out_names: Callable[[int], "list[str]"] = lambda number: []
 
 
 def fit(
@@ -128,7 +130,12 @@ class _Loop:
         self.batches = iter(distribution.distribute_batches(self.strategy, batches_to_come))
         self.held_out = distribution.distribute_batches(self.strategy, self.feed.validation)
         self.reporter = Reporter(
-            self.workdir, self.trainer, self.held_out, self.chief, self.report
+            self.workdir,
+            self.trainer,
+            self.held_out,
+            self.chief,
+            self.report,
+            self.feed.held_out_names,
         )
 
     def run_epoch(self, epoch: int, profile: bool) -> None:

@@ -79,6 +79,7 @@ class Reporter:
         held_out: distributed batches (images, masks); the first images of the first are pictured.
         chief: whether this worker writes.
         report: called with each line of text for the user.
+        names: a function (number) -> names of the first held-out images, or none.
 
     Attributes:
         folder: folder of the TensorBoard events.
@@ -91,10 +92,12 @@ class Reporter:
         held_out: Any,
         chief: bool = True,
         report: Callable[[str], None] = say,
+        names: Callable[[int], list[str]] = lambda number: [],
     ) -> None:
         self.folder = os.path.join(workdir, "tensorboard")
         self._workdir, self._trainer, self._chief, self._report = workdir, trainer, chief, report
         self._images, self._masks = next(iter(held_out))
+        self._names = names(_NUM_PICTURES) if chief else []
         if chief:
             self._writers = {
                 name: tf.summary.create_file_writer(os.path.join(self.folder, name))
@@ -146,10 +149,11 @@ class Reporter:
         images, masks, found = here(self._images), here(self._masks), here(found)
         if not self._chief:
             return None
+        names = [f"{name}: " for name in self._names] or [""] * len(images)
         return figures.overlays(
             [image for image in images for _ in range(2)],
             [mask for pair in zip(masks, found) for mask in pair],
-            ["truth", "prediction"] * len(images),
+            [f"{name}{kind}" for name in names for kind in ("truth", "prediction")],
             self._trainer.class_names,
             num_columns=2,
         )

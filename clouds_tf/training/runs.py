@@ -13,6 +13,7 @@ import filelock
 import tensorflow as tf
 
 from clouds_tf.data import input_pipeline, shards
+from clouds_tf.data.reading import first_files
 from clouds_tf.dataset import Dataset
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
@@ -305,7 +306,9 @@ def _feed(records_dir: str, run: Run, execution: Execution) -> Feed:
             recipe.image_size,
         )
 
-    return Feed(training, validation, names)
+    return Feed(
+        training, validation, names, functools.partial(first_files, records_dir, held_out)
+    )
 
 
 @contextlib.contextmanager

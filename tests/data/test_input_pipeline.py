@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from clouds_tf.data import annotations, batching, disk_cache, examples, input_pipeline, shards
 from clouds_tf.data.examples import ENCODED_KEY
+from clouds_tf.data.reading import first_files
 from clouds_tf.dataset import CLOUDS
 
 CLASS_NAMES = CLOUDS.class_names
@@ -482,3 +483,12 @@ def test_the_shuffle_behind_a_cache_on_disk_is_bounded_by_bytes():
     for size in ((28, 42), (320, 480), (1400, 2100)):
         count = disk_cache.shuffle_buffer("disk", size, 4)
         assert 1 <= count <= 1024 and count * size[0] * size[1] * 7 <= max(2**28, 7 * 1400 * 2100)
+
+
+def test_the_first_held_out_files_are_those_of_the_first_batch(records_dir, data_dir):
+    names = first_files(records_dir, [1], 3)
+    images, _ = next(iter(input_pipeline.validation_batches(records_dir, [1], (140, 210), 3)))
+    for name, image in zip(names, images):
+        encoded = (data_dir / "train_images" / name).read_bytes()
+        np.testing.assert_array_equal(image, tf.io.decode_jpeg(encoded, 3))
+    assert len(set(names)) == len(images) == 3
