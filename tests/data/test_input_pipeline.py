@@ -451,7 +451,7 @@ def test_the_first_steps_can_be_left_out(records_dir, more):
     "arguments, message",
     [
         ({"batch_size": 0}, "batch_size: got 0, expected at least 1"),
-        ({"augmentation": "foo"}, "augmentation: got 'foo', expected one of none, flips, "),
+        ({"augmentation": "foo"}, "augmentation: got 'foo', expected one of baseline, flips, "),
         ({"mix": "foo"}, "mix: got 'foo', expected one of none, mixup, cutmix"),
         ({"cache": "tape"}, "cache: got 'tape', expected one of none, memory, disk"),
         ({"epochs": 0}, "epochs: got 0, expected at least 1"),
