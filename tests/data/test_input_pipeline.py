@@ -490,5 +490,6 @@ def test_the_first_held_out_files_are_those_of_the_first_batch(records_dir, data
     images, _ = next(iter(input_pipeline.validation_batches(records_dir, [1], (140, 210), 3)))
     for name, image in zip(names, images):
         encoded = (data_dir / "train_images" / name).read_bytes()
-        np.testing.assert_array_equal(image, tf.io.decode_jpeg(encoded, 3))
+        expected = tf.io.decode_jpeg(encoded, 3).numpy().astype(float)
+        assert abs(image - expected).mean() < 2  # chroma is upsampled in another way
     assert len(set(names)) == len(images) == 3
