@@ -121,14 +121,14 @@ def records_dir(data_dir, tmp_path_factory):
 def make_workdir(records_dir, tmp_path_factory):
     """A function that makes the workdir of a narrow model with random weights."""
 
-    def make(fold=0, image_size=IMAGE_SIZE, seed=0):
+    def make(fold=0, image_size=IMAGE_SIZE, seed=0, encoder="resnet34"):
         keras.utils.set_random_seed(seed)
         folder = str(tmp_path_factory.mktemp("workdir"))
-        recipe = Recipe(width=0.125, image_size=image_size)
+        recipe = Recipe(width=0.125, image_size=image_size, encoder=encoder)
         workdirs.start(
             workdirs.Run(folder, recipe, CLOUDS, fold, shards.fingerprint(records_dir))
         )
-        Checkpoints(folder, unet(width=0.125)).save_best()
+        Checkpoints(folder, unet(**recipe.model_arguments())).save_best()
         return folder
 
     return make

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib.util
 import os
 
 import numpy as np
@@ -7,9 +8,11 @@ import tensorflow as tf
 from conftest import IMAGE_SIZE
 
 from clouds_tf import serving
+from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.inference.postprocessing import Postprocessing, Rule, write_postprocessing
 from clouds_tf.keras import keras
+from clouds_tf.models.metrics import probabilities
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
 from clouds_tf.serving.cloud_model import CloudModel
@@ -67,6 +70,28 @@ def test_a_file_of_weights_gives_what_its_workdir_gives(workdir, tmp_path):
         member.serve_pixels(images)["probabilities"],
         atol=0.01,
     )
+
+
+def test_encoders_and_sizes_may_differ_within_one_saved_model(make_workdir, tmp_path):
+    has_keras_cv = importlib.util.find_spec("keras_cv") is not None
+    encoder = "mobilenet_v3_small" if has_keras_cv else "mit_b0"
+    sizes = [IMAGE_SIZE, (32, 64)]
+    runs = [make_workdir(), make_workdir(image_size=sizes[1], encoder=encoder)]
+    result = serving.export(runs, str(tmp_path / "E"), check_images=2)
+    assert result.num_models == 2 and result.difference.probability < 1e-4
+    metadata = serving.read_metadata(result.path)
+    assert metadata.image_sizes == tuple(sizes)
+    assert [run["encoder"] for run in metadata.training] == ["resnet34", encoder]
+
+    images = np.random.default_rng(0).integers(0, 256, (2, 90, 135, 3), np.uint8)
+    members = [
+        probabilities(model(resize_image(images, size), training=False)["logits"], (350, 525))
+        for model, size in zip(map(workdirs.load_model, runs), sizes)
+    ]
+    assert np.abs(members[0] - members[1]).max() > 0.1
+    loaded = tf.saved_model.load(result.path)
+    found = loaded.signatures["from_pixels"](images=images)["probabilities"]
+    np.testing.assert_allclose(found, (members[0] + members[1]) / 2, atol=1e-4)
 
 
 def test_a_model_of_three_classes_is_checked_on_drawn_images(tmp_path):
