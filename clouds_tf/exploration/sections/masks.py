@@ -74,14 +74,16 @@ def _bounding_boxes(data: Explored) -> Picture:
         name: (some >= 0.95 * size[1]).mean() if len(some) else 0.0 for name, some in widths.items()
     }
     widest = max(wide, key=wide.__getitem__)
+    span = "No boxes span"
+    if wide[widest]:
+        span = f"{wide[widest]:.0%} of the boxes of {widest}, the most of all classes, span"
     return Picture(
         "bounding_boxes",
         functools.partial(
             figures.box_sizes, widths, heights, size, "Bounding boxes of the masks"
         ),
         "A scatter plot of box width and height for each class.",
-        f"{wide[widest]:.0%} of the boxes of {widest} span at least 95 % of the width, the most "
-        f"of all classes. Median width: {medians(widths, '{:,.0f}')} pixels.",
+        f"{span} at least 95% of the width. Median width: {medians(widths, '{:,.0f}')} pixels.",
     )
 
 
