@@ -75,6 +75,19 @@ def test_an_interpreter_without_the_packages_is_told_in_one_line():
     assert "source .venv/bin/activate" in found.stderr
 
 
+@pytest.mark.parametrize("program, frozen", [("predict", "1"), ("train", None), ("export", None)])
+def test_weights_are_frozen_only_where_they_never_change(program, frozen):
+    name = "TF_ONEDNN_ASSUME_FROZEN_WEIGHTS"
+    code = f"import os, sys; sys.argv = ['{program}.py']; import cli; "
+    code += f"print(os.environ.get('{name}'))"
+    # At another level of messages, cli leaves the import of TensorFlow to the program.
+    environment = {k: v for k, v in os.environ.items() if k != name} | {"TF_CPP_MIN_LOG_LEVEL": "2"}
+    environment["PYTHONPATH"] = str(REPOSITORY)
+    command = [sys.executable, "-c", code]
+    found = subprocess.check_output(command, env=environment, cwd=REPOSITORY / "tools", text=True)
+    assert found == f"{frozen}\n"
+
+
 @dataclasses.dataclass(frozen=True)
 class _Settings:
     """One field of every type."""

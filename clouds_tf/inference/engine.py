@@ -61,6 +61,9 @@ class OpenVINONetwork:
 
     Args:
         path: the .xml file that `convert` wrote, locally or wherever tf.io.gfile reads.
+
+    Attributes:
+        precision: "bfloat16" or "float32", in which it computes.
     """
 
     def __init__(self, path: str) -> None:
@@ -72,6 +75,8 @@ class OpenVINONetwork:
             with tf.io.gfile.GFile(name, "rb") as file:
                 contents.append(file.read())
         compiled = openvino_trial.compile_network(openvino.Core().read_model(*contents))
+        hint = compiled.get_property("INFERENCE_PRECISION_HINT")
+        self.precision = "bfloat16" if hint == openvino.Type.bf16 else "float32"
         self._request, self._lock = compiled.create_infer_request(), threading.Lock()
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:

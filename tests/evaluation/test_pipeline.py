@@ -6,7 +6,7 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE
+from conftest import IMAGE_SIZE, run_tool
 
 from clouds_tf.data import annotations, input_pipeline, shards
 from clouds_tf.data.records_info import fingerprint
@@ -57,6 +57,16 @@ def test_everything_is_written_and_comes_back(result, folder, folders, records_d
     assert sorted(os.listdir(folder)) == ["P", "ladder.csv", "p.json"]
     assert result.folds == (0, 2)
     assert result.num_images == input_pipeline.count_examples(records_dir, [0, 2])
+
+
+def test_the_program_finds_the_same_with_the_frozen_weights_of_two_models(
+    result, folder, folders, records_dir, tmp_path
+):
+    arguments = f"--records_dir={records_dir}", f"--workdirs={','.join(folders)}"
+    settings = "--batch_size=4", "--search=boxes", "--test_time_augmentation=flips"
+    found = run_tool("evaluate", *arguments, f"--output={tmp_path / 'p.json'}", *settings)
+    assert found.returncode == 0, found.stderr
+    assert (tmp_path / "p.json").read_bytes() == (folder / "p.json").read_bytes()
 
 
 def test_the_file_has_all_blank_beside_every_score(result, folder):

@@ -1,12 +1,14 @@
 """Suite model: the U-Net beside that of segmentation_models, or the encoders beside each other.
 
-The comparison with segmentation_models needs the extra [parity]; --encoders does not. With tf2onnx,
-onnxruntime and openvino installed, their forward passes of our network are measured as well. Give
-them an environment of their own: tf2onnx wants another protobuf than other extras.
+The comparison with segmentation_models needs the extra [parity]; --encoders does not. With the
+extra [openvino], our network is measured as --engine=openvino runs it. With tf2onnx and onnxruntime
+as well, their forward passes of it, and OpenVINO's of the ONNX model, are measured too. Give them
+an environment of their own: tf2onnx wants another protobuf than other extras.
 """
 
 import importlib.util
 import os
+import tempfile
 
 import cli
 
@@ -17,6 +19,7 @@ from benchmarks import measure, print_table
 
 from clouds_tf import files
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.inference import engine
 from clouds_tf.inference.fusing import fuse
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
@@ -74,6 +77,21 @@ def forward(model):
     """A compiled function of a batch that waits for the logits, of our networks and the peer's."""
     call = tf.function(lambda image: tf.nest.flatten(model(image, training=False))[0])
     return lambda image, mask: call(image).numpy()
+
+
+def on_openvino(model):
+    """Our network on the engine OpenVINO; None where the package is missing or fails."""
+    if importlib.util.find_spec("openvino") is None:
+        print("Our network on OpenVINO is left out: no openvino")
+        return None
+    network = engine.as_network(model, FLAGS.image_size)
+    with tempfile.TemporaryDirectory() as folder:
+        path = os.path.join(folder, "network.xml")
+        try:
+            return engine.convert(network, FLAGS.image_size, CLOUDS, path)
+        except engine.UnusableError as error:
+            print(f"Our network on OpenVINO is left out: it {error}")
+            return None
 
 
 def to_onnx(model):
@@ -174,7 +192,9 @@ def compare_peers():
         fused = fuse(model)
         steps["forward"]["ours", precision] = forward(fused)
         if precision == "float32":
-            onnx = to_onnx(fused) if "forward" in FLAGS.modes else None
+            onnx = converted = None
+            if "forward" in FLAGS.modes:
+                onnx, converted = to_onnx(fused), on_openvino(fused)
             counts = {"ours": operations(fused), PEER[0]: operations(peer)}
     distribution.set_precision("float32")
 
@@ -186,6 +206,9 @@ def compare_peers():
             functions = {
                 key: lambda step=step: step(image, mask) for key, step in steps[mode].items()
             }
+            if mode == "forward" and converted:
+                pixels = tf.cast(image, tf.uint8)
+                functions["ours, OpenVINO", converted.precision] = lambda: converted(pixels)
             if mode == "forward" and onnx:
                 functions |= runtimes(onnx, image)
             measured = measure(functions, FLAGS.repeats)
