@@ -13,4 +13,4 @@ The rooms, from the ground floor up. A module imports only from floors below its
     tools/                            the command-line programs
 """
 
-__version__ = "0.1.0"
+__version__ = "0.2.0"

@@ -2,6 +2,7 @@
 
 import os
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -78,6 +79,11 @@ def pytest_collection_modifyitems(items):
         file = item.path.name
         if SLOW & {file, f"{file}::{getattr(item, 'originalname', '')}"}:
             item.add_marker(pytest.mark.slow)
+
+
+def python_blocks(page):
+    """The blocks of Python code in a page of Markdown, given by its path in the repository."""
+    return re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
 
 
 def run_tool(tool, *arguments):

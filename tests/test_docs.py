@@ -6,10 +6,12 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY
+from conftest import ENVIRONMENT, REPOSITORY, python_blocks
 
-from clouds_tf import evaluation, training
+import clouds_tf
+from clouds_tf import evaluation, rle, training
 from clouds_tf.dataset import Dataset
 
 PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
@@ -76,6 +78,21 @@ def test_the_readme_is_short_and_starts_with_a_command():
     assert any(line.startswith("bash tools/demo.sh") for line in lines[:20])
 
 
+def test_one_version_is_named_everywhere():
+    assert f"\nversion: {clouds_tf.__version__}\n" in (REPOSITORY / "CITATION.cff").read_text()
+    changes = (REPOSITORY / "CHANGELOG.md").read_text()
+    assert re.findall(r"^## \[([\d.]+)\]", changes, re.MULTILINE)[0] == clouds_tf.__version__
+
+
+def test_the_checks_before_a_commit_are_those_of_ci():
+    hooks = (REPOSITORY / ".pre-commit-config.yaml").read_text()
+    checks = re.findall(r"python\" (-m .*)", (REPOSITORY / "tools" / "test.sh").read_text())
+    *checks, tests = [check.replace(" .", "") for check in checks]
+    assert len(checks) == 3 and tests.startswith("-m pytest")
+    for check in checks:
+        assert f"entry: python {check}" in hooks
+
+
 def test_the_data_set_in_the_docs_is_one():
     text = (REPOSITORY / "docs" / "own_data_set.md").read_text()
     (block,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
@@ -85,6 +102,17 @@ def test_the_data_set_in_the_docs_is_one():
 
 
 @pytest.mark.skipif(sys.version_info >= (3, 12), reason="once is enough: lane one builds it")
+def test_the_lines_on_run_length_encoding_run():
+    (block,) = python_blocks("docs/rle.md")
+    masks = np.ones((2, 4, 6, 8), np.uint8)
+    names = {"masks": masks, "a": rle.encode(masks[0]), "b": rle.encode(masks[1])}
+    # Each line by itself, since each shows one call.
+    for line in block.splitlines():
+        exec(line, names)
+    strings = names["rle"].decode(names["strings"], (1400, 2100), (350, 525))
+    assert strings.shape == (2, 350, 525)
+
+
 def test_the_site_builds_without_warnings(tmp_path):
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     done = subprocess.run(build, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True)

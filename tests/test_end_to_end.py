@@ -12,7 +12,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY, run_tool
+from conftest import ENVIRONMENT, REPOSITORY, python_blocks, run_tool
 
 from clouds_tf import evaluation, serving
 from clouds_tf.data import annotations, input_pipeline, sample_data, shards
@@ -73,7 +73,7 @@ def test_a_wheel_holds_package_programs_and_data(wheel):
     assert sources <= names
 
 
-def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
+def test_from_train_csv_to_the_score(clouds_tf, tmp_path, monkeypatch):
     """The installed command goes the whole way in a folder of the user's."""
 
     def last_line(tool, *arguments, **flags):
@@ -136,13 +136,25 @@ def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
     found = annotations.read_rows(str(tmp_path / "s.csv"), CLOUDS)
     assert found[["filename", "class"]].equals(sample[["filename", "class"]])
 
+    # As docs/serving.md loads the SavedModel, and docs/data.md reads the records.
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(next((tmp_path / "D" / "test_images").iterdir()), "image.jpg")
+    shown: dict = {}
+    exec(python_blocks("docs/serving.md")[0], shown)
+    assert {key: value.shape for key, value in shown["answer"].items()} == dict.fromkeys(
+        ["encoded_pixels", "presence", "area_fraction", "expected_area_fraction"], (1, 4)
+    )
+    exec(python_blocks("docs/data.md")[0], shown)
+    image, mask = (spec.shape[1:] for spec in shown["batches"].element_spec)
+    assert (image, mask) == ((320, 480, 3), (320, 480, 4))
+
     line = last_line("score", submission="s.csv", annotations="D/test.csv", per_image="worst.csv")
     assert re.match(r"Dice [01]\.\d{4} over 3 images \(all blank: [01]\.\d{4}\); wrote", line)
     header = (tmp_path / "worst.csv").read_text().splitlines()[0]
     assert header == "filename,dice,Fish,Flower,Gravel,Sugar,faults"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
         ["D", "R", "W", "p.json", "ladder.csv", "pictures", "E", "s.csv", "predictions.png"]
-        + ["worst.csv"]
+        + ["worst.csv", "image.jpg"]
     )
 
 
@@ -254,9 +266,7 @@ def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, cap
 
 
 def test_the_readme_shows_the_script_that_was_run():
-    text = (REPOSITORY / "README.md").read_text()
-    blocks = re.findall(r"```python\n(.*?)```", text, re.DOTALL)
-    shown = [block for block in blocks if "serving.export(" in block]
+    shown = [block for block in python_blocks("README.md") if "serving.export(" in block]
     assert shown == [NOTEBOOK.lstrip()]
 
 
