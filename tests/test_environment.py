@@ -87,3 +87,13 @@ def test_settings_of_linters_do_not_install_anew(tmp_path, file, line, changes):
     text = (tmp_path / file).read_text()
     (tmp_path / file).write_text(text.replace(line, f"{line}\n# changed", 1))
     assert (requirements() != before) == changes
+
+
+def test_fast_leaves_out_the_slow_tests(fake_python):
+    venv = fake_python("3.11.7", lane="one").parent.parent
+    environment = {"PATH": os.environ["PATH"], "VENV": str(venv)}
+    command = ["bash", REPOSITORY / "tools" / "test.sh"]
+    for arguments, expected in ((["--fast", "-x"], ["-m", "not slow", "-x"]), (["-x"], ["-x"])):
+        subprocess.run([*command, *arguments], env=environment, check=True, capture_output=True)
+        last = (venv / "calls").read_text().splitlines()[-1]
+        assert last == " ".join(["-m pytest -n 2 --dist worksteal", *expected])
