@@ -166,8 +166,9 @@ def test_all_faults_are_found_and_the_other_images_kept(tmp_path):
         annotations.read_csv(path, TINY)
 
 
-def test_commas_at_the_ends_of_rows_are_an_error(tmp_path):
-    lines = [line + "," for line in _four("a.jpg", "1 2", "", "", "")]
+@pytest.mark.parametrize("ending", [",x", ",,"])
+def test_more_cells_than_columns_are_an_error(ending, tmp_path):
+    lines = [line + ending for line in _four("a.jpg", "1 2", "", "", "")]
     with pytest.raises(ValueError, match="train.csv: rows have more cells than the header"):
         annotations.read_csv(_write(tmp_path, *lines), TINY)
 

@@ -19,7 +19,7 @@ def _pixels(shares, number=1e6):
     return np.stack([numbers * (1 - shares), numbers * shares])
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
 def test_isotonic_equals_scipy_and_every_curve_is_monotone(seed, emptiness):
     rng = np.random.default_rng(seed)

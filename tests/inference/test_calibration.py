@@ -20,7 +20,7 @@ def _curves(draw):
     return Curve(inputs, outputs)
 
 
-@settings(max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(st.lists(_curves(), min_size=1, max_size=5), st.data())
 def test_is_monotone_and_equals_a_linear_spline(curves, data):
     shape = data.draw(st.tuples(st.integers(0, 2), st.integers(1, 7)))

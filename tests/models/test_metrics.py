@@ -24,7 +24,7 @@ def test_dice_by_hand():
     np.testing.assert_allclose(scores[:, 0], expected, rtol=1e-6)
 
 
-@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(*[hnp.arrays(np.bool_, (2, 3, 4, 2))] * 2)
 def test_dice_is_that_of_sets(truth, found):
     scores = competition_dice(truth, found).numpy()

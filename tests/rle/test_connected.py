@@ -76,7 +76,7 @@ SHAPES = {
 }
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS, CONNECTIVITY)
 def test_components_are_those_of_opencv(masks, connectivity):
     labels = rle.components(masks, connectivity)
@@ -85,7 +85,7 @@ def test_components_are_those_of_opencv(masks, connectivity):
         assert same_components(ours, opencv(mask, connectivity)[0])
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS, CONNECTIVITY)
 def test_areas_stand_in_the_order_of_the_labels(masks, connectivity):
     areas = rle.component_areas(rle.encode(masks), masks.shape[1:], connectivity)
@@ -95,7 +95,7 @@ def test_areas_stand_in_the_order_of_the_labels(masks, connectivity):
         assert firsts == sorted(firsts)
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MASKS, CONNECTIVITY, st.integers(0, 20))
 def test_remove_small_removes_what_opencv_finds_small(masks, connectivity, min_area):
     removed = rle.remove_small(masks, min_area, connectivity)
@@ -177,7 +177,7 @@ def test_real_rows():
 
 
 @given(MASKS)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_holes_are_what_opencv_draws_inside_outlines(masks):
     expected = np.zeros(masks.shape, np.uint8)
     for mask, filled in zip(masks.astype(np.uint8), expected):
@@ -187,7 +187,7 @@ def test_holes_are_what_opencv_draws_inside_outlines(masks):
 
 
 @given(MASKS, CONNECTIVITY)
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 def test_boxes_are_those_of_opencv(masks, connectivity):
     expected = np.zeros(masks.shape, bool)
     for mask, filled in zip(masks.astype(np.uint8), expected):

@@ -43,7 +43,7 @@ def as_list(x):
 
 
 @pytest.mark.parametrize("container", CONTAINERS.values(), ids=CONTAINERS.keys())
-@settings(deadline=None, max_examples=15)
+@settings(max_examples=15)
 @given(strings=STRINGS, name=st.sampled_from(sorted(CALLS)))
 def test_missing_values_are_empty_masks(container, strings, name):
     filled = [x if isinstance(x, str) else "" for x in strings]

@@ -46,7 +46,7 @@ def real_rows(count=None):
         return [row[CLOUDS.rle_column] for row in csv.DictReader(file)][:count]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(MASKS)
 def test_encode_gives_what_numpy_gives(mask):
     got = rle.encode(mask).numpy()
@@ -55,7 +55,7 @@ def test_encode_gives_what_numpy_gives(mask):
     assert np.shape(got) == mask.shape[:-2]
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(MASKS)
 def test_decode_undoes_encode(mask):
     size = mask.shape[-2:]
@@ -66,14 +66,14 @@ def test_decode_undoes_encode(mask):
     np.testing.assert_array_equal(rle.encode(masks), strings)
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(MASKS, SIDE, SIDE)
 def test_decode_is_the_nearest_neighbour_resize_of_the_full_mask(mask, height, width):
     got = rle.decode(rle.encode(mask), mask.shape[-2:], (height, width))
     np.testing.assert_array_equal(got, nearest(mask, (height, width)))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(MASKS, SIDE, SIDE)
 def test_resize_writes_the_nearest_neighbour_resize(mask, height, width):
     got = rle.resize(rle.encode(mask), mask.shape[-2:], (height, width)).numpy()
@@ -89,7 +89,7 @@ def test_real_rows_are_resized_without_being_drawn():
     np.testing.assert_array_equal(got, rle.encode(drawn))
 
 
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(MASKS, SIDE, SIDE)
 def test_coverage_is_the_area_average_of_the_full_mask(mask, height, width):
     got = rle.coverage(rle.encode(mask), mask.shape[-2:], (height, width))
@@ -98,7 +98,7 @@ def test_coverage_is_the_area_average_of_the_full_mask(mask, height, width):
     np.testing.assert_allclose(got, rows @ mask @ columns.T, atol=1e-6)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(MASKS, SIDE, SIDE)
 def test_along_rows_is_down_the_columns_of_the_transposed_mask(mask, height, width):
     size, target = mask.shape[-2:], (height, width)

@@ -12,7 +12,7 @@ def vector(values):
     return tf.constant(list(values), tf.int64)
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(BOUNDS)
 def test_expand_lists_what_stands_between_the_bounds(bounds):
     numbers, index = runs.expand(vector(a for a, _ in bounds), vector(b for _, b in bounds))
@@ -20,7 +20,7 @@ def test_expand_lists_what_stands_between_the_bounds(bounds):
     assert list(zip(numbers.numpy(), index.numpy())) == expected
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(0, 30), unique=True, max_size=12).map(sorted), st.integers(0, 5))
 def test_count_up(edges, rest):
     start, end = edges[: len(edges) // 2 * 2 : 2], edges[1::2]
@@ -37,7 +37,7 @@ def test_count_up(edges, rest):
         np.testing.assert_array_equal(got.numpy()[inside], expected[inside])
 
 
-@settings(deadline=None, max_examples=50)
+@settings(max_examples=50)
 @given(st.lists(st.integers(-5, 5)).map(sorted), st.lists(st.integers(-6, 6)))
 def test_count_below(values, limits):
     got = runs.count_below(vector(values), vector(limits))

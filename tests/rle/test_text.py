@@ -60,7 +60,7 @@ def run_lists(draw):
     return [(a, b - a) for a, b in zip(edges[::2], edges[1::2])]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(run_lists(), st.data())
 def test_parse_gives_the_runs(runs, data):
     tokens = [str(x) for start, length in runs for x in (start + 1, length)]
@@ -103,7 +103,7 @@ ALMOST = st.lists(
 ).map(" ".join)
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.one_of(st.binary(max_size=30), ALMOST.map(str.encode)))
 @example(b"1 2\x0b")
 @example(b"\xe9 1")

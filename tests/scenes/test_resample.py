@@ -2,7 +2,7 @@ import datetime
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 
 from clouds_tf.scenes import resample
@@ -10,7 +10,6 @@ from clouds_tf.scenes.georeference import Extent, Grid, cover
 from clouds_tf.scenes.read import Scene
 
 
-@settings(deadline=None)
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(-3, 5), st.floats(0.2, 7))
 def test_taps_are_means_over_the_area_or_interpolate(num_sources, num_targets, first, step):
     """Against numpy.interp: of the running integral where it shrinks, of centres elsewhere."""

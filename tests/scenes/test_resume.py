@@ -227,6 +227,10 @@ def test_outputs_never_mix_with_scenes(saved_model, sky):
     assert not (sky / cards.SCENES_CSV).exists()
 
 
+@pytest.mark.skipif(
+    sys.version_info < (3, 10),
+    reason="the last Beam for Python 3.9 hands the name of its runner to Dask, which refuses it",
+)
 def test_dask_makes_the_same_files(saved_model, sky, undisturbed, tmp_path):
     """In a cluster of two processes."""
     pytest.importorskip("apache_beam")

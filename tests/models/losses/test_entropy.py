@@ -41,7 +41,7 @@ def test_great_logits_are_exact(logit):
         )
 
 
-@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(
     hnp.arrays(np.float32, (2, 3, 4, 2), elements={"min_value": 0, "max_value": 1}),
     hnp.arrays(np.float32, (2, 3, 4, 2), elements={"min_value": -30, "max_value": 30}),

@@ -46,7 +46,7 @@ maps = [
 ]
 
 
-@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(*maps)
 def test_the_three_are_functions_of_one_another(mask, logits):
     mask[:, 0, 0] = 1  # without smoothing, something must be there
@@ -59,7 +59,7 @@ def test_the_three_are_functions_of_one_another(mask, logits):
     np.testing.assert_allclose(jaccard, 1 - score / (2 - score), atol=1e-5)
 
 
-@hypothesis.settings(deadline=None, max_examples=30)
+@hypothesis.settings(max_examples=30)
 @hypothesis.given(*maps)
 def test_bounds_and_an_oracle_in_float64(mask, logits):
     q = 1 / (1 + np.exp(-logits.astype(np.float64)))
