@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import importlib
 import importlib.util
 import json
 import os
@@ -37,7 +36,7 @@ if _MISSING:
 
 
 def _import_tensorflow() -> None:
-    """Imports it without the lines that TensorFlow 2.20 and later write whatever they are told."""
+    """Imports TensorFlow, without the lines that 2.20 and later write at every log level."""
     sys.stderr.flush()
     stderr = os.dup(2)
     with tempfile.TemporaryFile() as written:

@@ -39,9 +39,7 @@ def overlay(
         mask = masks[:, :, i].astype(float)
         if not mask.any():
             continue
-        tint = np.zeros((*mask.shape, 4))
-        tint[...] = rgba(color, 0.2)
-        tint[mask == 0] = 0
+        tint = mask[:, :, np.newaxis] * rgba(color, 0.2)
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
         axes.imshow(tint, extent=extent, interpolation="nearest")
         length = sum(np.abs(np.diff(mask, axis=axis)).sum() for axis in (0, 1))

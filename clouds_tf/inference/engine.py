@@ -52,8 +52,12 @@ def require(engine: str) -> None:
 
 def as_network(model: Any, image_size: tuple[int, int]) -> Any:
     """Makes a Network, a tf.function for images of (height, width), of a Keras model."""
-    spec = tf.TensorSpec([None, *image_size, 3], tf.uint8, name="images")
-    return tf.function(functools.partial(model, training=False), input_signature=[spec])
+    signature = [_images_spec(image_size)]
+    return tf.function(functools.partial(model, training=False), input_signature=signature)
+
+
+def _images_spec(image_size: tuple[int, int]) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *image_size, 3], tf.uint8, name="images")
 
 
 class OpenVINONetwork:
@@ -90,9 +94,9 @@ def convert(
 ) -> OpenVINONetwork:
     """Converts a network to OpenVINO, and checks that it gives the same answers there.
 
-    Another process converts, compiles and runs it first, because OpenVINO may die of that. Then
-    both engines predict drawn images: their soft Dice may differ by 0.001 at most, and the mean of
-    the differences of probabilities may be 0.01.
+    Another process converts, compiles and runs it first, because OpenVINO may crash there. Then
+    both engines predict drawn images: their soft Dice may differ by at most 0.001, and their
+    probabilities by at most 0.01 on average.
 
     Args:
         network: a tf.function that is a Network, such as `as_network` gives.
@@ -106,8 +110,7 @@ def convert(
     Raises:
         UnusableError: OpenVINO dies, cannot convert the network, or computes something else.
     """
-    spec = tf.TensorSpec([None, *image_size, 3], tf.uint8, name="images")
-    module = tf.Module()
+    spec, module = _images_spec(image_size), tf.Module()
     module.variables_of_network = network.get_concrete_function(spec).variables
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, tf.function(network, input_signature=[spec]))

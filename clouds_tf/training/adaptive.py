@@ -84,7 +84,7 @@ class RectifiedAdam(keras.optimizers.Optimizer):
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
-class Lamb(keras.optimizers.Optimizer):
+class Lamb(keras.optimizers.Adam):
     """Adam whose step in each layer is in proportion to the norm of its weights.
 
     You et al., "Large Batch Optimization for Deep Learning: Training BERT in 76 minutes", 2020,
@@ -109,19 +109,8 @@ class Lamb(keras.optimizers.Optimizer):
         name: str = "Lamb",
         **kwargs: Any,
     ) -> None:
-        super().__init__(name=name, **kwargs)
-        self._learning_rate = self._build_learning_rate(learning_rate)
-        self.beta_1, self.beta_2, self.epsilon = beta_1, beta_2, epsilon
+        super().__init__(learning_rate, beta_1, beta_2, epsilon, name=name, **kwargs)
         self.decay_rate = decay_rate
-
-    def build(self, var_list: list[tf.Variable]) -> None:
-        """Makes the two moving averages of every variable."""
-        super().build(var_list)
-        if not hasattr(self, "_momentums"):
-            self._momentums, self._velocities = (
-                [self.add_variable_from_reference(variable, name) for variable in var_list]
-                for name in ("m", "v")
-            )
 
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Applies one step to one variable."""
@@ -143,14 +132,7 @@ class Lamb(keras.optimizers.Optimizer):
 
     def get_config(self) -> dict[str, Any]:
         """Arguments of the constructor."""
-        config = {
-            "learning_rate": self._serialize_hyperparameter(self._learning_rate),
-            "beta_1": self.beta_1,
-            "beta_2": self.beta_2,
-            "epsilon": self.epsilon,
-            "decay_rate": self.decay_rate,
-        }
-        return {**super().get_config(), **config}
+        return {**super().get_config(), "decay_rate": self.decay_rate}
 
 
 @keras.utils.register_keras_serializable("clouds_tf")

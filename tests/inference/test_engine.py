@@ -46,19 +46,18 @@ def test_answers_are_those_of_tensorflow_for_every_batch_size_and_thread(network
             np.testing.assert_allclose(values, expected[name][:n], atol=0.06 * scale)
 
 
-def test_a_death_while_compiling_is_a_reason_and_ends_nothing_else(convert, tmp_path, monkeypatch):
-    program = tmp_path / "dies.py"
-    program.write_text("import os, signal; os.kill(os.getpid(), signal.SIGFPE)")
-    monkeypatch.setattr(engine, "_TRIAL", str(program))
-    with pytest.raises(engine.UnusableError, match="^dies of SIGFPE on this CPU$"):
-        convert()
-
-
-def test_an_error_while_converting_is_a_reason(convert, tmp_path, monkeypatch):
-    program = tmp_path / "fails.py"
-    program.write_text("raise RuntimeError('no such operation')")
-    monkeypatch.setattr(engine, "_TRIAL", str(program))
-    with pytest.raises(engine.UnusableError, match="^RuntimeError: no such operation$"):
+@pytest.mark.parametrize(
+    "program, reason",
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGFPE)", "dies of SIGFPE on this CPU"),
+        ("raise RuntimeError('no such operation')", "RuntimeError: no such operation"),
+    ],
+)
+def test_death_and_errors_of_the_trial_are_reasons(convert, tmp_path, monkeypatch, program, reason):
+    path = tmp_path / "fails.py"
+    path.write_text(program)
+    monkeypatch.setattr(engine, "_TRIAL", str(path))
+    with pytest.raises(engine.UnusableError, match=f"^{reason}$"):
         convert()
 
 

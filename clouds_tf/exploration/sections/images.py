@@ -65,13 +65,13 @@ def _brightness_by_class(data: Explored) -> Picture:
 def _black_gap(data: Explored, found: pd.DataFrame) -> Picture:
     gap = data.summary["images"]["gap"]
     without = (found["gap"] < 0.005).mean()
+    share = f"{without:.1%} of the images have" if without else "no image has"
     return Picture(
         "black_gap",
         _share_histogram(found["gap"], "Share of the black gap between two orbits"),
         f"A histogram of the share of black pixels, with a median of {gap['median']:.1%}.",
         f"The gap takes {gap['median']:.1%} of the median image and {gap['max']:.1%} of the "
-        f"worst; {f'{without:.1%} of the images have' if without else 'no image has'} less than "
-        "0.5%.",
+        f"worst; {share} less than 0.5%.",
     )
 
 
