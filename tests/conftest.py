@@ -31,7 +31,7 @@ tf.config.set_logical_device_configuration(
 )
 
 
-# Tracing a graph takes longer than the time that hypothesis allows, and so does a busy machine.
+# An example may take longer than hypothesis allows: it may trace a graph, or the machine is busy.
 hypothesis.settings.register_profile(
     "no_clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )

@@ -101,7 +101,6 @@ def test_the_data_set_in_the_docs_is_one():
     assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == fields
 
 
-@pytest.mark.skipif(sys.version_info >= (3, 12), reason="once is enough: lane one builds it")
 def test_the_lines_on_run_length_encoding_run():
     (block,) = python_blocks("docs/rle.md")
     masks = np.ones((2, 4, 6, 8), np.uint8)

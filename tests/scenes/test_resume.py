@@ -70,25 +70,12 @@ def read_netcdf(path):
     return found
 
 
-def command(saved_model, sky, folder, *flags):
-    """The command whose options are OPTIONS."""
-    tool = [sys.executable, str(REPOSITORY / "tools" / "predict_scenes.py")]
-    inputs = [f"--saved_model={saved_model}", f"--scenes={sky}", f"--output_dir={folder}"]
-    return [*tool, *inputs, "--batch_size=2", "--formats=netcdf,geojson", *flags]
-
-
-def run(*arguments):
-    """The closing line of `command`."""
-    done = subprocess.run(command(*arguments), env=ENVIRONMENT, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    return done.stdout.splitlines()[-1]
-
-
 @pytest.fixture(scope="module")
 def undisturbed(saved_model, sky, tmp_path_factory):
     """The files of one call."""
     folder = str(tmp_path_factory.mktemp("undisturbed") / "S")
-    run(saved_model, sky, folder)
+    result = predict_scenes(saved_model, str(sky), folder, OPTIONS)
+    assert result.num_predicted == 4 and result.num_windows == 5
     found = contents(folder)
     assert len(found) == 9
     return found
@@ -96,9 +83,8 @@ def undisturbed(saved_model, sky, tmp_path_factory):
 
 def test_shards_and_another_batch_make_the_same_files(saved_model, sky, undisturbed, tmp_path):
     for i in (1, 0):
-        run(saved_model, sky, tmp_path, f"--shard={i}/2")
-        assert len(list((tmp_path / "cards").glob("s*.json"))) == (2 if i else 4)
-        assert not (tmp_path / cards.SCENES_CSV).exists()
+        result = predict_scenes(saved_model, str(sky), str(tmp_path), OPTIONS, shard=(i, 2))
+        assert result.num_predicted == 2 and result.path is None
     result = predict_scenes(saved_model, str(sky), str(tmp_path), OPTIONS)
     assert result.num_predicted == 0 and result.path is not None
     assert contents(tmp_path) == undisturbed
@@ -106,8 +92,10 @@ def test_shards_and_another_batch_make_the_same_files(saved_model, sky, undistur
 
 def test_a_killed_run_continues_to_the_same_files(saved_model, sky, undisturbed, tmp_path):
     """Killed as soon as the first scene has its card."""
-    arguments = command(saved_model, sky, tmp_path)
-    process = subprocess.Popen(arguments, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    command = [sys.executable, str(REPOSITORY / "tools" / "predict_scenes.py")]
+    command += [f"--saved_model={saved_model}", f"--scenes={sky}", f"--output_dir={tmp_path}"]
+    command += ["--batch_size=2", "--formats=netcdf,geojson"]
+    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
     while process.poll() is None and not any((tmp_path / "cards").glob("s*.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -115,7 +103,8 @@ def test_a_killed_run_continues_to_the_same_files(saved_model, sky, undisturbed,
     (tmp_path / ".0123456789abcdef.s2_20200203.nc").write_text("half")
     done = len(list((tmp_path / "cards").glob("s*.json")))
     assert 1 <= done
-    run(saved_model, sky, tmp_path)
+    result = predict_scenes(saved_model, str(sky), str(tmp_path), OPTIONS)
+    assert result.num_predicted == 4 - done
     assert contents(tmp_path) == undisturbed
     assert not [name for name in os.listdir(tmp_path) if name.startswith(".")]
 
