@@ -32,7 +32,8 @@ def new_file(path: str | io.BytesIO) -> Iterator[Any]:
     import h5netcdf
 
     whole = files.written_whole(path) if isinstance(path, str) else contextlib.nullcontext(path)
-    # Groups that keep the order of creation keep its time too, in some versions of HDF5.
+    # In a group that keeps the order of creation, some versions of HDF5 also write the time, and
+    # equal contents would no longer have equal bytes.
     with whole as target, h5netcdf.File(target, "w", track_order=False) as file:
         yield file
 

@@ -1,6 +1,7 @@
-"""Converts a network to OpenVINO and runs it once: a program, since that may kill its process.
+"""A program that converts a network to OpenVINO and runs it once.
 
-Some versions of OpenVINO die of SIGFPE or SIGILL on CPUs that they do not know.
+It has a process of its own because some versions of OpenVINO die of SIGFPE or SIGILL on CPUs that
+they do not know.
 """
 
 import sys

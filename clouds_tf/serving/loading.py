@@ -25,8 +25,8 @@ class Loaded:
 
     Attributes:
         module: what TensorFlow loaded; its signatures hold the variables only weakly.
-        signatures: functions with keyword arguments by name, as `write_version` describes them;
-            of those that predict, each is computed by the engine.
+        signatures: functions by name, as `write_version` describes them; those that predict run the
+            networks on the engine.
         fingerprint: tells SavedModels and engines apart.
         warning: why TensorFlow computes where OpenVINO was asked for, or "".
     """

@@ -22,7 +22,7 @@ _CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
 
 
 def check_start(run: Run) -> None:
-    """Checks that augmentation and weights to start from are there, and that these are unbiased.
+    """Checks that augmentation and weights are there, and that these saw no held-out image.
 
     Raises:
         FileNotFoundError: there is no such file of weights.
