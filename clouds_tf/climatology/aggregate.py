@@ -21,7 +21,8 @@ SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 QUANTILES = (0.025, 0.975)
 _CHUNK = 32  # days that are multiplied at once
-_BLOCK_BYTES = 2**26  # of resampled sums
+_SUMS_BYTES = 2**28  # of resampled sums that one reading of all days adds up
+_BLOCK_BYTES = 2**24  # of resampled sums that are computed at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -276,16 +277,27 @@ def _intervals(
     flat = ends.reshape(2, -1)
     # Where a class never is, no draw of days finds it.
     present = np.flatnonzero(sums)
-    size = max(1, _BLOCK_BYTES // (4 * len(draws)))
-    for places in np.split(present, range(size, len(present), size)):
+    for part in _slices(len(present), _SUMS_BYTES // (4 * len(draws))):
+        places = present[part]
         cells, of_place = np.unique(places % coverage.size, return_inverse=True)
+        blocks = _slices(len(places), _BLOCK_BYTES // (4 * len(draws)))
         covered = np.zeros((len(places), len(draws)), np.float32)
         observed = np.zeros((len(cells), len(draws)), np.float32)
         for counts, fractions, coverages in _chunks(store, dates, draws, places, cells):
-            covered += (fractions * coverages[:, of_place]).T @ counts.T
             observed += coverages.T @ counts.T
-        flat[:, places] = quantiles(divide(covered, observed[of_place]))
+            for block in blocks:
+                weighted = fractions[:, block] * coverages[:, of_place[block]]
+                covered[block] += weighted.T @ counts.T
+        for block in blocks:
+            shares = divide(covered[block], observed[of_place[block]])
+            flat[:, places[block]] = quantiles(shares)
     return ends[0], ends[1]
+
+
+def _slices(number: int, size: int) -> list[slice]:
+    """Slices that cover so many values, each at most `size` of them."""
+    size = max(size, 1)
+    return [slice(start, start + size) for start in range(0, number, size)]
 
 
 def _chunks(

@@ -23,7 +23,7 @@ _IMAGE_SIZE = (1400, 2100)  # of the snapshots that were labelled, in pixels
 _NUMBER = r"(-?\d+(?:\.\d+)?)"
 # Such as Aqua_CorrectedReflectance20071227_-61--40_10-24.jpeg
 _SNAPSHOT = re.compile(rf"(\d{{4}})(\d\d)(\d\d)_{_NUMBER}-{_NUMBER}_{_NUMBER}-{_NUMBER}\.\w+$")
-_CHUNK = 200_000  # rows that are held as text at a time
+_CHUNK = 50_000  # rows that are held as text at a time
 
 
 @dataclasses.dataclass(frozen=True)

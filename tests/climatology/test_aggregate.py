@@ -151,6 +151,7 @@ def _part_weights():
 def test_small_blocks_give_the_same(store, monkeypatch):
     period = aggregate.periods(store.dates(), "season")[0]
     whole = aggregate.means(store, period, REGIONS, num_resamples=20)
+    monkeypatch.setattr(aggregate, "_SUMS_BYTES", 4 * 20 * 12)
     monkeypatch.setattr(aggregate, "_BLOCK_BYTES", 4 * 20 * 5)
     monkeypatch.setattr(aggregate, "_CHUNK", 3)
     parts = aggregate.means(store, period, REGIONS, num_resamples=20)
