@@ -129,6 +129,7 @@ class _Loop:
 
         self.batches = iter(distribution.distribute_batches(self.strategy, batches_to_come))
         self.held_out = distribution.distribute_batches(self.strategy, self.feed.validation)
+        self.trainer.trace(self.batches, self.held_out)
         self.reporter = Reporter(
             self.workdir,
             self.trainer,

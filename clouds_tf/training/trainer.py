@@ -87,6 +87,16 @@ class Trainer(tf.Module):
         self.validation_step = validation_step(self.model, loss, self.validation_meter)
         self.predict = prediction_step(self.model)
 
+    def trace(self, training: Any, validation: Any) -> None:
+        """Traces the steps once, for batches of any size: the last of an epoch is often smaller.
+
+        Args:
+            training, validation: distributed datasets of the batches to come.
+        """
+        stop = tf.TensorSpec([], tf.float32)
+        self.step = self.step.get_concrete_function(*training.element_spec, stop)
+        self.validation_step = self.validation_step.get_concrete_function(*validation.element_spec)
+
     def begin_epoch(self, earlier_scores: Sequence[float]) -> None:
         """Prepares for an epoch.
 
