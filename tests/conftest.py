@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import re
 import subprocess
 import sys
 
@@ -71,6 +70,7 @@ SLOW = {
     "test_report.py",
     "test_resume.py",
     "test_series.py",
+    "test_snippets.py::test_a_page_runs_from_top_to_bottom",
     "test_server.py",
     "test_shards.py",
     "test_train.py",
@@ -86,11 +86,6 @@ def pytest_collection_modifyitems(items):
         file = item.path.name
         if SLOW & {file, f"{file}::{getattr(item, 'originalname', '')}"}:
             item.add_marker(pytest.mark.slow)
-
-
-def python_blocks(page):
-    """The blocks of Python code in a page of Markdown, given by its path in the repository."""
-    return re.findall(r"```python\n(.*?)```", (REPOSITORY / page).read_text(), re.DOTALL)
 
 
 def run_tool(tool, *arguments):

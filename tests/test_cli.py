@@ -117,22 +117,26 @@ def test_values_outside_the_bounds_of_a_field_are_refused(flag):
         flags.FLAGS(["test", flag])
 
 
-DATASET = cli.DEFINE_dataset()
+@pytest.fixture
+def dataset():
+    """The flag, which programs that other tests run define as well."""
+    yield cli.DEFINE_dataset()
+    del flags.FLAGS.dataset
 
 
-def test_a_data_set_is_read_from_json(tmp_path):
+def test_a_data_set_is_read_from_json(dataset, tmp_path):
     flags.FLAGS(["test"])
-    assert DATASET.value == CLOUDS
+    assert dataset.value == CLOUDS
     steel = Dataset(("a", "b"), (256, 1600), (256, 1600), rle_order="rows")
     path = tmp_path / "steel.json"
     path.write_text(json.dumps(steel.to_json()))
     flags.FLAGS(["test", f"--dataset={path}"])
-    assert DATASET.value == steel
+    assert dataset.value == steel
     flags.FLAGS(["test", flags.FLAGS["dataset"].serialize()])
-    assert DATASET.value == steel
+    assert dataset.value == steel
 
 
-def test_a_wrong_data_set_is_named_with_its_file(tmp_path):
+def test_a_wrong_data_set_is_named_with_its_file(dataset, tmp_path):
     path = tmp_path / "steel.json"
     path.write_text(json.dumps({**CLOUDS.to_json(), "colour": "red"}))
     with pytest.raises(flags.IllegalFlagValueError, match="steel.json.*'colour'.*class_names"):

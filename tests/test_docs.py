@@ -1,4 +1,4 @@
-"""README and docs are true to the tree: links, anchors, tools and flags that they name exist."""
+"""README and docs are true to the tree: links, anchors, versions and fields exist."""
 
 import dataclasses
 import json
@@ -8,49 +8,27 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY, python_blocks
+from conftest import ENVIRONMENT, REPOSITORY
+from pages import FENCE, PAGES, blocks
 
 import clouds_tf
-from clouds_tf import evaluation, rle, training
+from clouds_tf import rle
 from clouds_tf.dataset import Dataset
 
-PAGES = [REPOSITORY / f"{name}.md" for name in ("README", "CONTRIBUTING", "SECURITY")]
-PAGES += sorted(REPOSITORY.glob("docs/*.md")) + sorted(REPOSITORY.glob("models/*.md"))
-IDS = [page.relative_to(REPOSITORY).as_posix() for page in PAGES]
-_FENCE = re.compile(r"^```.*?^```", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
-_COMMAND = re.compile(r"python tools/(\w+)\.py((?:[^\n]*\\\n)*[^\n]*)")
-# The dataclasses that flags are made from.
-_DATACLASSES = {
-    "Recipe": training.Recipe,
-    "Execution": training.Execution,
-    "Settings": evaluation.Settings,
-}
-# Flags of other programs that appear in commands of ours.
-_FOREIGN = {"help", "verbosity", "flagfile"}
 
 
 def _anchors(page):
     """The anchors that GitHub gives to the headings of a page."""
-    text = _FENCE.sub("", page.read_text())
+    text = FENCE.sub("", page.read_text())
     headings = re.findall(r"^#+ +(.+)$", text, re.MULTILINE)
     return {re.sub(r"[^\w\- ]", "", h.lower()).replace(" ", "-") for h in headings}
 
 
-def _defined(tool):
-    """The flags that the source of a program defines."""
-    text = (REPOSITORY / "tools" / f"{tool}.py").read_text()
-    flags = set(re.findall(r"DEFINE_\w+\(\s*\"(\w+)\"", text))
-    for name in re.findall(r"DEFINE_dataclass\((\w+)\)", text):
-        flags |= {field.name for field in dataclasses.fields(_DATACLASSES[name])}
-    if "DEFINE_dataset" in text:
-        flags.add("dataset")
-    return flags
-
-
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    for link in _LINK.findall(_FENCE.sub("", page.read_text())):
+    page = REPOSITORY / page
+    for link in _LINK.findall(FENCE.sub("", page.read_text())):
         if re.match(r"https?:", link):
             continue
         path, _, anchor = link.partition("#")
@@ -58,18 +36,6 @@ def test_links_lead_somewhere(page):
         assert target.exists(), f"{link}: no such file"
         if anchor:
             assert anchor in _anchors(target), f"{link}: no such heading"
-
-
-@pytest.mark.parametrize("page", PAGES, ids=IDS)
-def test_commands_name_tools_and_flags_that_exist(page):
-    for tool, arguments in _COMMAND.findall(page.read_text()):
-        if tool in ("benchmark",) or tool.isupper():  # suites have flags of their own
-            continue
-        assert (REPOSITORY / "tools" / f"{tool}.py").exists(), f"{page.name}: {tool}"
-        arguments = arguments.split("#")[0].split("`")[0]
-        unknown = set(re.findall(r"--(?:no)?(\w+)", arguments)) - _defined(tool) - _FOREIGN
-        unknown = {flag for flag in unknown if f"no{flag}" not in _defined(tool)}
-        assert not unknown, f"{page.name}: {tool} has no flag {', '.join(sorted(unknown))}"
 
 
 def test_the_readme_is_short_and_starts_with_a_command():
@@ -94,19 +60,20 @@ def test_the_checks_before_a_commit_are_those_of_ci():
 
 
 def test_the_data_set_in_the_docs_is_one():
-    text = (REPOSITORY / "docs" / "own_data_set.md").read_text()
-    (block,) = re.findall(r"^```json\n(.*?)^```", text, re.MULTILINE | re.DOTALL)
-    assert Dataset.from_json(json.loads(block)).num_classes == 3
+    page = "docs/own_data_set.md"
+    (text,) = [block.text for block in blocks(page) if block.kind == "json"]
+    assert Dataset.from_json(json.loads(text)).num_classes == 3
     fields = {field.name for field in dataclasses.fields(Dataset)}
-    assert set(re.findall(r"^\| `(\w+)` \|", text, re.MULTILINE)) == fields
+    shown = re.findall(r"^\| `(\w+)` \|", (REPOSITORY / page).read_text(), re.MULTILINE)
+    assert set(shown) == fields
 
 
 def test_the_lines_on_run_length_encoding_run():
-    (block,) = python_blocks("docs/rle.md")
+    (block,) = blocks("docs/rle.md")
     masks = np.ones((2, 4, 6, 8), np.uint8)
     names = {"masks": masks, "a": rle.encode(masks[0]), "b": rle.encode(masks[1])}
     # Each line by itself, since each shows one call.
-    for line in block.splitlines():
+    for line in block.text.splitlines():
         exec(line, names)
     strings = names["rle"].decode(names["strings"], (1400, 2100), (350, 525))
     assert strings.shape == (2, 350, 525)

@@ -12,7 +12,8 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY, python_blocks, run_tool
+from conftest import ENVIRONMENT, REPOSITORY, run_tool
+from pages import blocks
 
 from clouds_tf import evaluation, serving
 from clouds_tf.data import annotations, input_pipeline, sample_data, shards
@@ -73,10 +74,14 @@ def test_a_wheel_holds_package_programs_and_data(wheel):
     assert sources <= names
 
 
-def test_from_train_csv_to_the_score(clouds_tf, tmp_path, monkeypatch):
-    """The installed command goes the whole way in a folder of the user's."""
+def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
+    """The installed command goes the whole way in a folder of the user's, as the README does."""
+    readme = dict(command for block in blocks("README.md") for command in block.commands)
+    assert list(readme) == ["make_tfrecords", "train", "evaluate", "export", "predict"]
 
     def last_line(tool, *arguments, **flags):
+        """Runs a tool with the arguments, those of the README by default; gives its last line."""
+        arguments = arguments or readme.get(tool, ())
         flags = [f"--{name}={value}" for name, value in flags.items()]
         environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"}
         done = subprocess.run(
@@ -93,11 +98,10 @@ def test_from_train_csv_to_the_score(clouds_tf, tmp_path, monkeypatch):
         "make_sample_data", output_dir="D", num_train=8, num_test=3, image_size="70,105"
     )
     assert line == "Wrote 8 training and 3 test images of 70x105 to D"
-    line = last_line("make_tfrecords", data_dir="D", output_dir="R", num_shards=3, num_folds=2)
+    line = last_line("make_tfrecords", num_shards=3, num_folds=2)
     assert line == "Wrote 8 images in 3 shards and 2 folds to R"
 
-    flags = {"records_dir": "R", "workdir": "W", "image_size": "32,48", "width": 0.125}
-    line = last_line("train", **flags, batch_size=5, fold=1, epochs=1)
+    line = last_line("train", image_size="32,48", width=0.125, batch_size=5, fold=1, epochs=1)
     assert line.startswith("Trained 1 epochs; best held-out Dice")
     # The flags that were written give the same run again, here made longer and on two devices.
     longer = {"epochs": 2, "distribute": "mirrored", "num_devices": 2}
@@ -109,9 +113,6 @@ def test_from_train_csv_to_the_score(clouds_tf, tmp_path, monkeypatch):
 
     line = last_line(
         "evaluate",
-        records_dir="R",
-        workdirs="W",
-        output="p.json",
         search="triplet_gate",
         test_time_augmentation="flips",
         ladder="ladder.csv",
@@ -120,41 +121,23 @@ def test_from_train_csv_to_the_score(clouds_tf, tmp_path, monkeypatch):
     assert re.match(r"Held-out Dice over \d images: 0\.\d+ plain, .*cross-fitted", line)
     assert len((tmp_path / "ladder.csv").read_text().splitlines()) == 2 + 2 * 8
     assert len(list((tmp_path / "pictures").iterdir())) == 5
-    line = last_line("export", workdirs="W", export_dir="E", postprocessing="p.json")
+    line = last_line("export")
     assert line.endswith("to E/1")
-    line = last_line(
-        "predict",
-        saved_model="E/1",
-        images_dir="D/test_images",
-        sample_submission="D/sample_submission.csv",
-        output="s.csv",
-        picture="predictions.png",
-    )
-    assert line.startswith("Wrote 3 images (0 unreadable) to s.csv in ")
+    line = last_line("predict", picture="predictions.png")
+    assert line.startswith("Wrote 3 images (0 unreadable) to submission.csv in ")
     assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
     sample = annotations.read_rows(str(tmp_path / "D" / "sample_submission.csv"), CLOUDS)
-    found = annotations.read_rows(str(tmp_path / "s.csv"), CLOUDS)
+    found = annotations.read_rows(str(tmp_path / "submission.csv"), CLOUDS)
     assert found[["filename", "class"]].equals(sample[["filename", "class"]])
 
-    # As docs/serving.md loads the SavedModel, and docs/data.md reads the records.
-    monkeypatch.chdir(tmp_path)
-    shutil.copy(next((tmp_path / "D" / "test_images").iterdir()), "image.jpg")
-    shown: dict = {}
-    exec(python_blocks("docs/serving.md")[0], shown)
-    assert {key: value.shape for key, value in shown["answer"].items()} == dict.fromkeys(
-        ["encoded_pixels", "presence", "area_fraction", "expected_area_fraction"], (1, 4)
-    )
-    exec(python_blocks("docs/data.md")[0], shown)
-    image, mask = (spec.shape[1:] for spec in shown["batches"].element_spec)
-    assert (image, mask) == ((320, 480, 3), (320, 480, 4))
-
-    line = last_line("score", submission="s.csv", annotations="D/test.csv", per_image="worst.csv")
+    flags = {"submission": "submission.csv", "annotations": "D/test.csv"}
+    line = last_line("score", **flags, per_image="worst.csv")
     assert re.match(r"Dice [01]\.\d{4} over 3 images \(all blank: [01]\.\d{4}\); wrote", line)
     header = (tmp_path / "worst.csv").read_text().splitlines()[0]
     assert header == "filename,dice,Fish,Flower,Gravel,Sugar,faults"
     assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        ["D", "R", "W", "p.json", "ladder.csv", "pictures", "E", "s.csv", "predictions.png"]
-        + ["worst.csv", "image.jpg"]
+        ["D", "R", "W", "postprocessing.json", "ladder.csv", "pictures", "E", "submission.csv"]
+        + ["predictions.png", "worst.csv"]
     )
 
 
@@ -229,29 +212,10 @@ def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     assert np.mean(comparison.dice) == pytest.approx(np.mean(scores), abs=1e-5)
 
 
-# The README shows this script; a test keeps the two alike.
-NOTEBOOK = """
-from clouds_tf import evaluation, serving
-from clouds_tf.data import sample_data, shards
-from clouds_tf.dataset import CLOUDS
-from clouds_tf.evaluation import score
-from clouds_tf.training import Recipe, train
-
-sample_data.write_sample_data("D", num_train=48, num_test=12, image_size=(350, 525))
-shards.write_records("D", "R", CLOUDS, image_size=(350, 525), num_workers=1)
-recipe = Recipe(image_size=(128, 192), width=0.25, batch_size=8, epochs=12, learning_rate=1e-3)
-print(train("R", "W", recipe))
-print(evaluation.evaluate("R", ["W"], "postprocessing.json"))
-model = serving.export(["W"], "E", postprocessing="postprocessing.json")
-print(serving.predict(model.path, "D/test_images", "submission.csv", picture="predictions.png"))
-print(score.compare("submission.csv", "D/test.csv", CLOUDS))
-"""
-
-
 def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, capsys):
-    assert len(NOTEBOOK.strip().splitlines()) <= 15
+    (script,) = [block.text for block in blocks("README.md") if block.kind == "python"]
+    assert len(script.splitlines()) <= 15
     monkeypatch.chdir(tmp_path)
-    script = NOTEBOOK
     for long, short in (
         ("num_train=48, num_test=12", "num_train=10, num_test=2"),
         ("image_size=(350, 525)", "image_size=(70, 105)"),
@@ -260,14 +224,9 @@ def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, cap
     ):
         assert long in script
         script = script.replace(long, short)
-    exec(compile(script, "notebook", "exec"), {})
+    exec(script, {})
     assert re.search(r"Comparison\(2 images, Dice 0\.\d{4}", capsys.readouterr().out)
     assert (tmp_path / "predictions.png").exists()
-
-
-def test_the_readme_shows_the_script_that_was_run():
-    shown = [block for block in python_blocks("README.md") if "serving.export(" in block]
-    assert shown == [NOTEBOOK.lstrip()]
 
 
 def test_a_data_service_feeds_training(records_dir):

@@ -74,6 +74,10 @@ class Extras:
     coastlines: str | None = None
 
 
+def _counted(number: int, noun: str) -> str:
+    return f"{number} {noun}{'' if number == 1 else 's'}"
+
+
 @dataclasses.dataclass(frozen=True)
 class Made:
     """What `make` did; printed as the closing line.
@@ -96,9 +100,10 @@ class Made:
 
     def __str__(self) -> str:
         new, known, skipped = dataclasses.astuple(self.added)
-        text = f"Wrote {self.output}: {self.num_periods} periods (by {self.by}) of {self.num_days}"
-        text += f" days; {new} days added, {known} were there"
-        text += f"; {skipped} faulty inputs left out" if skipped else ""
+        text = f"Wrote {self.output}: {_counted(self.num_periods, 'period')} (by {self.by}) of "
+        text += f"{_counted(self.num_days, 'day')}; "
+        text += f"{_counted(new, 'day')} added, {known} there before"
+        text += f"; {_counted(skipped, 'faulty input')} left out" if skipped else ""
         return text + "".join(f"; wrote {path}" for path in self.written)
 
 

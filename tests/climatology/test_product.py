@@ -60,8 +60,8 @@ def test_the_closing_line_counts_days(tmp_path):
     made = _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", _rows(num_days=4) + ["x,,,,,"]),
                  on_error="skip")
     assert str(made) == (
-        f"Wrote {tmp_path}/c.nc: 1 periods (by season) of 4 days; 4 days added, 0 were there; "
-        "1 faulty inputs left out"
+        f"Wrote {tmp_path}/c.nc: 1 period (by season) of 4 days; 4 days added, 0 there before; "
+        "1 faulty input left out"
     )
 
 

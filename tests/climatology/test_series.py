@@ -30,7 +30,15 @@ def _weighted(store):
     return days["fraction"].fillna(0), weight
 
 
-@pytest.mark.parametrize("last, step, rows", [("2016-03-01", 2, "5D"), ("2018-08-01", 6, "MS")])
+@pytest.mark.parametrize(
+    "last, step, rows",
+    [
+        ("2016-03-01", 2, "5D"),
+        ("2016-03-01", 5, "5D"),  # the last day begins a row
+        ("2016-01-02", 1, "5D"),
+        ("2018-08-01", 6, "MS"),
+    ],
+)
 def test_longitude_over_time_is_that_of_resample(tmp_path, last, step, rows):
     store = _store(tmp_path, "2016-01-01", last, step)
     found = series.read(store, {"all": GRID.extent}, num_resamples=0)

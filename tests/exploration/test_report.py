@@ -189,6 +189,23 @@ def test_a_folder_without_masks(data_dir, tmp_path, drawn_only):
     assert "There are no masks." in (tmp_path / "out" / "report.html").read_text()
 
 
+def test_an_image_is_shown_once_and_ties_are_named(data_dir, tmp_path, drawn_only):
+    folder, images = _copy(data_dir, tmp_path / "data")
+    names = [image.name for image in images]
+    for image in images[1:3]:
+        shutil.copy(images[0], image)
+    rows = [["1 9", "", "1 9", "1 9"]] * 6 + [["", "1 9", "1 9", ""]] * 6
+    annotations.write_csv(str(folder / "train.csv"), names, rows, CLOUDS)
+    summary = report.write_report(str(folder), str(tmp_path / "out"), CLOUDS)
+    pairs = [pair["filenames"] for pair in summary["closest_pairs"][:3]]
+    assert {name for pair in pairs for name in pair} == set(names[:3])
+    parser = _Parser((tmp_path / "out" / "report.html").read_text())
+    (shown,) = [img["alt"] for img in parser.all("img") if img["alt"].startswith("Pairs")]
+    assert all(shown.count(name) <= 1 for name in names)
+    ties = "Most frequent: Gravel, in 100.0% of the images; rarest: Fish, Flower, Sugar, in 50.0%."
+    assert ties in parser.text("figcaption")
+
+
 @pytest.mark.parametrize("fault", ["no CSV", "no images", "no columns"])
 def test_a_bad_folder_is_named_and_nothing_is_written(fault, data_dir, tmp_path):
     folder, _ = _copy(data_dir, tmp_path / "data")

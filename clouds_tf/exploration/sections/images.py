@@ -64,14 +64,14 @@ def _brightness_by_class(data: Explored) -> Picture:
 
 def _black_gap(data: Explored, found: pd.DataFrame) -> Picture:
     gap = data.summary["images"]["gap"]
-    without = (found["gap"] < 0.005).mean()
-    share = f"{without:.1%} of the images have" if without else "no image has"
+    without = int((found["gap"] < 0.005).sum())
+    verb = "has" if without == 1 else "have"
     return Picture(
         "black_gap",
         _share_histogram(found["gap"], "Share of the black gap between two orbits"),
         f"A histogram of the share of black pixels, with a median of {gap['median']:.1%}.",
         f"The gap takes {gap['median']:.1%} of the median image and {gap['max']:.1%} of the "
-        f"worst; {share} less than 0.5%.",
+        f"worst; {counted(without, 'image').lower()} {verb} less than 0.5%.",
     )
 
 
@@ -81,8 +81,8 @@ def _sun_glint(data: Explored, found: pd.DataFrame) -> Picture:
         "sun_glint",
         _share_histogram(found["glint"], "Share of sun glint"),
         f"A histogram of the share of sun glint, with a median of {glint['median']:.1%}.",
-        f"{(found['glint'] > 0.1).mean():.1%} of the images have glint on more than a tenth. This "
-        "is an estimate: places where even the darkest spot between the clouds is grey and "
+        f"{counted(int((found['glint'] > 0.1).sum()), 'image')} with glint on more than a tenth. "
+        "This is an estimate: places where even the darkest spot between the clouds is grey and "
         "bright; haze and land can look the same.",
     )
 
@@ -117,12 +117,16 @@ def _share(values: pd.Series) -> float:
 
 
 def _share_histogram(shares: pd.Series, title: str) -> Callable[..., Any]:
-    """A function that draws the distribution of a share of the image, 0 to 1."""
+    """A function that draws the distribution of a share of the image, 0 to 1.
+
+    The last bin holds the farthest hundredth as well, which would squeeze the others.
+    """
+    most = max(shares.quantile(0.99), 0.01)
     return functools.partial(
         figures.histogram,
-        shares.to_numpy(),
-        np.linspace(0, max(shares.max(), 0.01), 41),
+        shares.clip(upper=most).to_numpy(),
+        np.linspace(0, most, 41),
         title,
-        "share of the image",
+        "share of the image" + (f"; last bar: {most:.1%} or more" if shares.max() > most else ""),
         percent=True,
     )

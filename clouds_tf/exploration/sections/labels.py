@@ -30,17 +30,22 @@ def _present(data: Explored) -> dict[str, float]:
     return {name: count / data.summary["num_images"] for name, count in counts.items()}
 
 
+def _those_at(value: float, shares: dict[str, float]) -> str:
+    """The classes with this value, as "Fish" or, where several tie, "Fish, Sugar"."""
+    return ", ".join(name for name, share in shares.items() if share == value)
+
+
 def _masks_per_class(data: Explored) -> Picture:
     present, counts = _present(data), data.summary["present"]
-    most, least = max(present, key=present.__getitem__), min(present, key=present.__getitem__)
+    most, least = max(present.values()), min(present.values())
     colors = figures.class_colors(counts)
     listed = ", ".join(f"{name} {count}" for name, count in counts.items())
     return Picture(
         "masks_per_class",
         functools.partial(figures.bars, counts, "Masks of each class", "masks", colors),
         f"Bars of the number of masks: {listed}.",
-        f"{most} is the most frequent class, in {present[most]:.1%} of the images, and {least} "
-        f"the rarest, in {present[least]:.1%}.",
+        f"Most frequent: {_those_at(most, present)}, in {most:.1%} of the images; rarest: "
+        f"{_those_at(least, present)}, in {least:.1%}.",
     )
 
 
@@ -48,8 +53,7 @@ def _class_balance(data: Explored) -> Picture:
     present = _present(data)
     total = max(sum(data.summary["pixels"].values()), 1e-12)
     pixels = {name: share / total for name, share in data.summary["pixels"].items()}
-    most = max(present, key=present.__getitem__)
-    largest = max(pixels, key=pixels.__getitem__)
+    most = max(pixels.values())
     return Picture(
         "class_balance",
         functools.partial(
@@ -57,8 +61,8 @@ def _class_balance(data: Explored) -> Picture:
         ),
         f"Two rows of bars. Share of images: {percents(present)}. "
         f"Share of mask pixels: {percents(pixels)}.",
-        f"{largest} has the most mask pixels, {pixels[largest]:.1%} of all; {most} is in the most "
-        "images.",
+        f"Most mask pixels: {_those_at(most, pixels)}, {most:.1%} of all; in the most images: "
+        f"{_those_at(max(present.values()), present)}.",
     )
 
 

@@ -55,8 +55,12 @@ def _closest_pairs(data: Explored) -> list[Card]:
     if not pairs:
         return []
     near = [pair for pair in pairs if pair["correlation"] >= findings.NEAR_DUPLICATE]
-    shown = pairs[: NUM_SHOWN // 2]
-    names = [name for pair in shown for name in pair["filenames"]]
+    shown: list[Finding] = []
+    names: list[str] = []
+    for pair in pairs:  # each image once, although three that look alike are three pairs
+        if len(names) < NUM_SHOWN and not set(names) & set(pair["filenames"]):
+            shown.append(pair)
+            names += pair["filenames"]
     titles = [f"{name} ({p['correlation']:.2f})" for p in shown for name in p["filenames"]]
     return [
         Picture(
