@@ -62,8 +62,8 @@ def network(down: Sequence[Any], up: Sequence[Any], title: str) -> Any:
         arrow(start, ends[stage.height], NEUTRAL)
     kinds = (("encoder", _DOWN), ("decoder", _UP), ("skip", NEUTRAL))
     for name, color in kinds:
-        marker = {"marker": ">"} if name == "skip" else {"marker": "s", "ls": "none", "ms": 11}
-        axes.plot([], [], color=color, label=name, **marker)
+        marker, size, line = (">", 6, "-") if name == "skip" else ("s", 11, "none")
+        axes.plot([], [], color=color, label=name, marker=marker, ms=size, ls=line)
     axes.plot([], [], " ", label="height × width × channels")
     axes.legend(loc="lower right", fontsize=9)
     return figure

@@ -106,7 +106,7 @@ def training_step(
     clip_norm: Optional[float] = None,
     average: Optional[MovingAverage] = None,
     xla: bool = False,
-) -> Callable[..., Any]:
+) -> tf.types.experimental.PolymorphicFunction:
     """Makes the function of one training step.
 
     Args:
@@ -162,7 +162,9 @@ def _first(strategy: tf.distribute.Strategy, value: Any) -> tf.Tensor:
     return strategy.experimental_local_results(value)[0]
 
 
-def validation_step(model: Any, loss: Loss, meter: Meter) -> Callable[..., Any]:
+def validation_step(
+    model: Any, loss: Loss, meter: Meter
+) -> tf.types.experimental.PolymorphicFunction:
     """Makes a tf.function (images, masks) that adds a batch to a meter and changes nothing else."""
     strategy = tf.distribute.get_strategy()
 
@@ -177,7 +179,7 @@ def validation_step(model: Any, loss: Loss, meter: Meter) -> Callable[..., Any]:
     return step
 
 
-def prediction_step(model: Any) -> Callable[..., Any]:
+def prediction_step(model: Any) -> tf.types.experimental.PolymorphicFunction:
     """Makes a tf.function (images) -> each replica's masks, bool [B, h, w, C], at threshold 0.5."""
     strategy = tf.distribute.get_strategy()
 
