@@ -91,7 +91,8 @@ class Trainer(tf.Module):
         """Traces the steps once, for batches of any size: the last of an epoch is often smaller.
 
         Args:
-            training, validation: distributed datasets of the batches to come.
+            training: distributed dataset of the batches to train on.
+            validation: distributed dataset of the batches that `validate` will get.
         """
         stop = tf.TensorSpec([], tf.float32)
         self.step = self.step.get_concrete_function(*training.element_spec, stop)
