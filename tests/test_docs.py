@@ -1,4 +1,4 @@
-"""README and docs are true to the tree: links, anchors, versions and fields exist."""
+"""README and docs are true to the tree: links, anchors, versions, fields; and the site builds."""
 
 import dataclasses
 import json

@@ -21,8 +21,8 @@ SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 QUANTILES = (0.025, 0.975)
 _CHUNK = 32  # days that are multiplied at once
-_SUMS_BYTES = 2**28  # of resampled sums that one reading of all days adds up
-_BLOCK_BYTES = 2**24  # of resampled sums that are computed at once
+_SUMS_BYTES = 2**28  # of resampled sums held while all days are read once
+_BLOCK_BYTES = 2**24  # of resampled sums in one matrix product
 
 
 @dataclasses.dataclass(frozen=True)
@@ -295,7 +295,7 @@ def _intervals(
 
 
 def _slices(number: int, size: int) -> list[slice]:
-    """Slices that cover so many values, each at most `size` of them."""
+    """Slices of at most `size` values that together cover `number` values."""
     size = max(size, 1)
     return [slice(start, start + size) for start in range(0, number, size)]
 

@@ -106,6 +106,6 @@ def _rows(first: str, last: str) -> np.ndarray:
     """Edges of months, or of five days where there are less than two years."""
     start, end = np.datetime64(first, "D"), np.datetime64(last, "D")
     if (end - start).astype(int) < _MONTHLY_FROM:
-        return np.arange(start, end + 6, 5)  # the last edge lies behind the last day
+        return np.arange(start, end + 6, 5)  # the last edge lies after the last day
     months = np.arange(start.astype("datetime64[M]"), end.astype("datetime64[M]") + 2)
     return months.astype("datetime64[D]")

@@ -88,7 +88,7 @@ class Trainer(tf.Module):
         self.predict = prediction_step(self.model)
 
     def trace(self, training: Any, validation: Any) -> None:
-        """Traces the steps once, for batches of any size: the last of an epoch is often smaller.
+        """Traces each step once for all batch sizes: an epoch's last batch is often smaller.
 
         Args:
             training: distributed dataset of the batches to train on.

@@ -119,7 +119,7 @@ def _share(values: pd.Series) -> float:
 def _share_histogram(shares: pd.Series, title: str) -> Callable[..., Any]:
     """A function that draws the distribution of a share of the image, 0 to 1.
 
-    The last bin holds the farthest hundredth as well, which would squeeze the others.
+    The last bin also holds the highest 1 %, which would otherwise stretch the axis.
     """
     most = max(shares.quantile(0.99), 0.01)
     return functools.partial(

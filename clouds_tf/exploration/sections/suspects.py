@@ -57,7 +57,7 @@ def _closest_pairs(data: Explored) -> list[Card]:
     near = [pair for pair in pairs if pair["correlation"] >= findings.NEAR_DUPLICATE]
     shown: list[Finding] = []
     names: list[str] = []
-    for pair in pairs:  # each image once, although three that look alike are three pairs
+    for pair in pairs:  # shows each image once: three that look alike are three pairs
         if len(names) < NUM_SHOWN and not set(names) & set(pair["filenames"]):
             shown.append(pair)
             names += pair["filenames"]
