@@ -13,26 +13,23 @@ import sys
 import tempfile
 import time
 
-os.environ["SM_FRAMEWORK"] = "tf.keras"
+import cv2
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+from absl import flags
+from benchmarks import measure, print_table
 
-import cv2  # noqa: E402
-import numpy as np  # noqa: E402
-import pandas as pd  # noqa: E402
-import segmentation_models  # noqa: E402
-import tensorflow as tf  # noqa: E402
-from absl import flags  # noqa: E402
-from benchmarks import measure, print_table  # noqa: E402
-
-from clouds_tf import rle, serving  # noqa: E402
-from clouds_tf.data import annotations, sample_data  # noqa: E402
-from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES  # noqa: E402
-from clouds_tf.inference.fusing import fuse  # noqa: E402
-from clouds_tf.models.unet import DECODER_CHANNELS, unet  # noqa: E402
-from clouds_tf.models.weights import load_encoder_weights  # noqa: E402
-from clouds_tf.serving import predictor  # noqa: E402
-from clouds_tf.serving.cloud_model import CloudModel  # noqa: E402
-from clouds_tf.serving.versions import write_version  # noqa: E402
-from clouds_tf.training import distribution  # noqa: E402
+from clouds_tf import files, rle, serving
+from clouds_tf.data import annotations, sample_data
+from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
+from clouds_tf.inference.fusing import fuse
+from clouds_tf.models.unet import DECODER_CHANNELS, unet
+from clouds_tf.models.weights import load_encoder_weights
+from clouds_tf.serving import predictor
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
+from clouds_tf.training import distribution
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
 
@@ -52,6 +49,9 @@ AIMS = {"float32": 1.3, "bfloat16": 2}
 
 
 def peer_model():
+    os.environ["SM_FRAMEWORK"] = "tf.keras"
+    import segmentation_models
+
     return segmentation_models.Unet(
         "resnet34", encoder_weights=None, classes=CLOUDS.num_classes, activation="sigmoid"
     )
@@ -189,6 +189,7 @@ def main():
     if FLAGS.contender:
         run_child(FLAGS.contender, FLAGS.folder)
         return
+    files.require("segmentation_models", "parity", "the comparison with segmentation_models")
     with tempfile.TemporaryDirectory() as folder:
         source = FLAGS.images_dir
         if not os.path.isdir(source):
