@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 
 import numpy as np
-from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
 from clouds_tf.data.annotations import read_table
 from clouds_tf.data.faults import Fault, raise_faults
@@ -27,6 +26,9 @@ def split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarra
     Raises:
         ValueError: fewer images than folds, or fewer than two folds.
     """
+    # Here, as it imports scikit-learn and scipy.stats, which takes every program a second.
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
     if not 2 <= num_folds <= min(len(labels), MAX_FOLDS):
         most = min(len(labels), MAX_FOLDS)
         raise ValueError(f"num_folds: got {num_folds}, expected 2 to {most}, one image each")

@@ -152,13 +152,18 @@ def count_refined(
         Areas and intersections with the truth, int64 [B, C, T], in pixels.
     """
     num_classes = masks.shape[3]
-    truths = tf.unstack(tf.cast(masks, tf.bool), num=num_classes, axis=3)
 
-    def count(threshold: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        cuts = tf.unstack(probabilities > threshold, num=num_classes, axis=3)
-        refined = [refine(cut, images, refinement, gap_brightness) for cut in cuts]
-        shared = [mask & truth for mask, truth in zip(refined, truths)]
-        return tuple(tf.math.count_nonzero(tf.stack(x), axis=[2, 3]) for x in (refined, shared))
+    def by_class(values: tf.Tensor) -> tf.Tensor:  # [B, h, w, C] as [C * B, h, w]
+        return tf.concat(tf.unstack(values, num=num_classes, axis=3), axis=0)
+
+    # All classes at once: tracing the refinement for each of them took longer than running it.
+    probabilities, truths = by_class(probabilities), by_class(tf.cast(masks, tf.bool))
+    images = tf.tile(images, [num_classes, 1, 1, 1])
+
+    def count(threshold: tf.Tensor) -> tuple[tf.Tensor, ...]:
+        refined = refine(probabilities > threshold, images, refinement, gap_brightness)
+        areas = (tf.math.count_nonzero(x, axis=[1, 2]) for x in (refined, refined & truths))
+        return tuple(tf.reshape(x, [num_classes, -1]) for x in areas)
 
     # One threshold after the other, for the sake of memory.
     found = tf.map_fn(count, tf.constant(thresholds), fn_output_signature=(tf.int64, tf.int64))

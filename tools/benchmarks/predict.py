@@ -1,9 +1,11 @@
 """Suite predict: images to submission beside the usual loop on segmentation_models.
 
-Needs the extra [parity]. Both have the same weights, and a process of their own for each turn.
+Needs the extra [parity]. All have the same weights, and a process of their own for each turn. With
+the extra [openvino], --engine=openvino is measured too.
 """
 
 import functools
+import importlib.util
 import json
 import os
 import pathlib
@@ -23,6 +25,7 @@ from benchmarks import measure, print_table
 from clouds_tf import files, rle, serving
 from clouds_tf.data import annotations, sample_data
 from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
+from clouds_tf.inference import engine as engines
 from clouds_tf.inference.fusing import fuse
 from clouds_tf.models.unet import DECODER_CHANNELS, unet
 from clouds_tf.models.weights import load_encoder_weights
@@ -44,8 +47,8 @@ flags.DEFINE_string("folder", None, "Of a child process: where everything is.")
 FLAGS = flags.FLAGS
 
 SIZE = (320, 480)
-OURS = ("float32", "bfloat16")
-AIMS = {"float32": 1.3, "bfloat16": 2}
+PRECISIONS = ("float32", "bfloat16")
+AIMS = {"float32": 1.3, "bfloat16": 2, "openvino": 3}
 
 
 def peer_model():
@@ -60,8 +63,8 @@ def peer_model():
 def write_models(folder, image):
     """Writes the weights of the peer and ours, and a SavedModel of ours for each precision.
 
-    Random weights, but the decoder does not look at the skips, and a third of the pixels is above
-    the threshold: so masks are large and smooth, as of a trained model.
+    Random weights, but the decoder does not look at the skips, logits deviate by 2, and a third of
+    the pixels is above the threshold: so masks are large and smooth, as of a trained model.
     """
     tf.keras.utils.set_random_seed(0)
     peer = peer_model()
@@ -73,11 +76,13 @@ def write_models(folder, image):
         kernel.assign(kernel.numpy() * (np.arange(kernel.shape[2]) < channels)[:, np.newaxis])
     head = peer.get_layer("final_conv")
     logits = tf.keras.Model(peer.input, head.output)(image[np.newaxis].astype(np.float32))
-    head.bias.assign(-np.quantile(logits, 2 / 3, axis=(0, 1, 2)))
+    scale = 2 / np.std(logits)
+    quantiles = np.quantile(logits, 2 / 3, axis=(0, 1, 2))
+    head.set_weights([scale * head.kernel.numpy(), -scale * quantiles])
     weights = os.path.join(folder, "peer.h5")
     peer.save_weights(weights)
 
-    for precision in OURS:
+    for precision in PRECISIONS:
         distribution.set_precision(precision)
         ours = unet(encoder="resnet34_preactivation")
         load_encoder_weights(ours, weights)
@@ -130,7 +135,10 @@ def run_child(contender, folder):
         model.predict(np.zeros([1, *SIZE, 3], np.float32), verbose=0)
         predict = functools.partial(peer_loop, model, images_dir, output)
     else:
-        ours = predictor.load_model(os.path.join(folder, contender, "1"))
+        precision, engine = _of_ours(contender)
+        ours = predictor.load_model(os.path.join(folder, precision, "1"), engine=engine)
+        if ours.warning:  # TensorFlow would be measured instead
+            sys.exit(ours.warning)
         first = os.path.join(images_dir, min(os.listdir(images_dir)))
         ours.predictors[0](tf.stack([tf.io.read_file(first)]))
         predict = functools.partial(
@@ -142,21 +150,30 @@ def run_child(contender, folder):
     print(json.dumps({**found, "megabytes": peak_megabytes()}))
 
 
+def _of_ours(contender):
+    """The precision and the engine of one of our contenders."""
+    if contender == "openvino":  # which takes bfloat16 by itself where the CPU has it
+        return "float32", "openvino"
+    return contender, "tensorflow"
+
+
 def peak_megabytes():
     """The peak of this process's memory; ru_maxrss would begin with that of its parent."""
     with open("/proc/self/status") as file:
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
-def network(folder, precision):
-    """A function that runs the network of a precision on a batch that is ready."""
+def network(folder, contender):
+    """A function that runs the network of one of ours on a batch that is ready."""
+    precision, engine = _of_ours(contender)
     distribution.set_precision(precision)
     model = unet(encoder="resnet34_preactivation")
     model.load_weights(os.path.join(folder, "ours.h5"))
-    model = fuse(model)
-    image = tf.random.uniform([FLAGS.batch_size, *SIZE, 3], 0, 255)
-    call = tf.function(lambda image: model(image, training=False))
-    return lambda: call(image)["logits"].numpy()
+    call = engines.as_network(fuse(model), SIZE)
+    if engine == "openvino":
+        call = engines.convert(call, SIZE, CLOUDS, os.path.join(folder, "network.xml"))
+    images = tf.cast(tf.random.uniform([FLAGS.batch_size, *SIZE, 3], 0, 255), tf.uint8)
+    return lambda: call(images)["logits"].numpy()
 
 
 def print_latency(folder):
@@ -164,7 +181,7 @@ def print_latency(folder):
     paths = sorted(pathlib.Path(folder, "images").iterdir())
     contents = [tf.constant([path.read_bytes()]) for path in paths[:50]]
     rows = [("precision", "requests", "p50, ms", "p99, ms")]
-    for precision in OURS:
+    for precision in PRECISIONS:
         predict = predictor.load(os.path.join(folder, precision, "1"))
         seconds = []
         for i in range(FLAGS.num_requests + 5):
@@ -206,7 +223,8 @@ def main():
 
         command = [sys.executable, sys.argv[0], "predict", f"--folder={folder}"]
         command += [f"--batch_size={FLAGS.batch_size}", f"--chunk={FLAGS.chunk}"]
-        turns = {name: [] for name in ("peer", *OURS)}
+        ours = [*PRECISIONS, *(["openvino"] if importlib.util.find_spec("openvino") else [])]
+        turns = {name: [] for name in ("peer", *ours)}
         for _ in range(FLAGS.repeats):
             for name, found in turns.items():
                 output = subprocess.run(
@@ -215,7 +233,7 @@ def main():
                 found.append(json.loads(output.splitlines()[-1]))
         rate = {n: FLAGS.num_images / _median(found, "seconds") for n, found in turns.items()}
         memory = {n: _median(found, "megabytes") for n, found in turns.items()}
-        networks = {precision: network(folder, precision) for precision in OURS}
+        networks = {name: network(folder, name) for name in ours}
         distribution.set_precision("float32")
         alone = {n: FLAGS.batch_size / s for n, s in measure(networks, 9).items()}
 
@@ -223,7 +241,7 @@ def main():
         rows[0] += ("peak MB", "/ peer")
         for name in turns:
             of_ours = ("", "", "")
-            if name in OURS:
+            if name in ours:
                 of_ours = f"{AIMS[name]:g}", f"{alone[name]:.1f}", f"{rate[name] / alone[name]:.2f}"
             rows.append(
                 (name, f"{rate[name]:.1f}", f"{rate[name] / rate['peer']:.2f}")
