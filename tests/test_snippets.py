@@ -82,7 +82,7 @@ def test_all_commands_have_flags_that_exist_and_values_that_they_take(tmp_path, 
             if block.kind == "json":  # read while --dataset is parsed
                 pathlib.Path("steel.json").write_text(block.text)
             for tool, arguments in block.commands:
-                if "SUITE" not in arguments:  # stands for the name of any
+                if "SUITE" not in arguments:  # a placeholder for any suite
                     with _program(tool, arguments):
                         pass
 

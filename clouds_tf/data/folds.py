@@ -26,7 +26,7 @@ def split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarra
     Raises:
         ValueError: fewer images than folds, or fewer than two folds.
     """
-    # Here, as it imports scikit-learn and scipy.stats, which takes every program a second.
+    # Imported here, because scikit-learn and scipy.stats would add a second to every start.
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     if not 2 <= num_folds <= min(len(labels), MAX_FOLDS):

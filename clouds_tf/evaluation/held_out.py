@@ -156,7 +156,7 @@ def count_refined(
     def by_class(values: tf.Tensor) -> tf.Tensor:  # [B, h, w, C] as [C * B, h, w]
         return tf.concat(tf.unstack(values, num=num_classes, axis=3), axis=0)
 
-    # All classes at once: tracing the refinement for each of them took longer than running it.
+    # All classes at once, because tracing the refinement for each class takes twice as long.
     probabilities, truths = by_class(probabilities), by_class(tf.cast(masks, tf.bool))
     images = tf.tile(images, [num_classes, 1, 1, 1])
 

@@ -1,7 +1,11 @@
-"""How all suites measure, and the table that they print."""
+"""How all suites measure, the table that they print, and the peer of two of them."""
 
+import os
 import statistics
 import time
+
+from clouds_tf import files
+from clouds_tf.dataset import CLOUDS
 
 
 def measure(functions, repeats, clock=time.perf_counter):
@@ -54,3 +58,14 @@ def compare(tasks, repeats):
                 )
             )
     print_table(rows)
+
+
+def peer_unet(activation):
+    """The U-Net of segmentation_models with random weights; ValueError without the extra parity."""
+    files.require("segmentation_models", "parity", "the comparison with segmentation_models")
+    os.environ["SM_FRAMEWORK"] = "tf.keras"
+    import segmentation_models
+
+    return segmentation_models.Unet(
+        "resnet34", encoder_weights=None, classes=CLOUDS.num_classes, activation=activation
+    )

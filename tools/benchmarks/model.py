@@ -15,9 +15,8 @@ import cli
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from benchmarks import measure, print_table
+from benchmarks import measure, peer_unet, print_table
 
-from clouds_tf import files
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.inference import engine
 from clouds_tf.inference.fusing import fuse
@@ -170,12 +169,7 @@ def compare_encoders(names):
 
 def compare_peers():
     """Prints the time of our network, of that of segmentation_models and of other runtimes."""
-    os.environ["SM_FRAMEWORK"] = "tf.keras"
-    import segmentation_models
-
-    peer = segmentation_models.Unet(
-        "resnet34", encoder_weights=None, classes=4, activation="linear"
-    )
+    peer = peer_unet("linear")
     # Ours and theirs: Nadam on BCE + Dice, with the same scores.
     loss = losses.parse("bce_dice")
     peer.compile(Nadam(2e-4), loss, [Scores(CLOUDS.class_names)])
@@ -241,5 +235,4 @@ def main():
     if FLAGS.encoders:
         compare_encoders(ENCODERS if FLAGS.encoders == ["all"] else FLAGS.encoders)
     else:
-        files.require("segmentation_models", "parity", "the comparison with segmentation_models")
         compare_peers()

@@ -1,7 +1,7 @@
 """Suite predict: images to submission beside the usual loop on segmentation_models.
 
-Needs the extra [parity]. All have the same weights, and a process of their own for each turn. With
-the extra [openvino], --engine=openvino is measured too.
+Needs the extra [parity]. All contenders have the same weights, and every turn runs in a process of
+its own. With the extra [openvino], --engine=openvino is measured too.
 """
 
 import functools
@@ -20,9 +20,9 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from absl import flags
-from benchmarks import measure, print_table
+from benchmarks import measure, peer_unet, print_table
 
-from clouds_tf import files, rle, serving
+from clouds_tf import rle, serving
 from clouds_tf.data import annotations, sample_data
 from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
 from clouds_tf.inference import engine as engines
@@ -51,23 +51,15 @@ PRECISIONS = ("float32", "bfloat16")
 AIMS = {"float32": 1.3, "bfloat16": 2, "openvino": 3}
 
 
-def peer_model():
-    os.environ["SM_FRAMEWORK"] = "tf.keras"
-    import segmentation_models
-
-    return segmentation_models.Unet(
-        "resnet34", encoder_weights=None, classes=CLOUDS.num_classes, activation="sigmoid"
-    )
-
-
 def write_models(folder, image):
     """Writes the weights of the peer and ours, and a SavedModel of ours for each precision.
 
-    Random weights, but the decoder does not look at the skips, logits deviate by 2, and a third of
-    the pixels is above the threshold: so masks are large and smooth, as of a trained model.
+    The weights are random, but the decoder ignores the skips, the logits have a standard deviation
+    of 2, and a third of the pixels is above the threshold: masks are large and smooth, like those
+    of a trained model.
     """
     tf.keras.utils.set_random_seed(0)
-    peer = peer_model()
+    peer = peer_unet("sigmoid")
     bn = peer.get_layer("bn_data")
     bn.moving_mean.assign([120, 115, 100])
     bn.moving_variance.assign([3000, 3200, 3500])
@@ -130,7 +122,7 @@ def run_child(contender, folder):
     """Predicts the folder once, and prints seconds and megabytes as JSON."""
     images_dir, output = os.path.join(folder, "images"), os.path.join(folder, f"{contender}.csv")
     if contender == "peer":
-        model = peer_model()
+        model = peer_unet("sigmoid")
         model.load_weights(os.path.join(folder, "peer.h5"))
         model.predict(np.zeros([1, *SIZE, 3], np.float32), verbose=0)
         predict = functools.partial(peer_loop, model, images_dir, output)
@@ -152,7 +144,7 @@ def run_child(contender, folder):
 
 def _of_ours(contender):
     """The precision and the engine of one of our contenders."""
-    if contender == "openvino":  # which takes bfloat16 by itself where the CPU has it
+    if contender == "openvino":  # OpenVINO takes bfloat16 by itself where the CPU has it
         return "float32", "openvino"
     return contender, "tensorflow"
 
@@ -164,7 +156,7 @@ def peak_megabytes():
 
 
 def network(folder, contender):
-    """A function that runs the network of one of ours on a batch that is ready."""
+    """A function that runs the network of one of our contenders on a prepared batch."""
     precision, engine = _of_ours(contender)
     distribution.set_precision(precision)
     model = unet(encoder="resnet34_preactivation")
@@ -206,7 +198,6 @@ def main():
     if FLAGS.contender:
         run_child(FLAGS.contender, FLAGS.folder)
         return
-    files.require("segmentation_models", "parity", "the comparison with segmentation_models")
     with tempfile.TemporaryDirectory() as folder:
         source = FLAGS.images_dir
         if not os.path.isdir(source):
