@@ -53,7 +53,9 @@ def require(engine: str) -> None:
 def as_network(model: Any, image_size: tuple[int, int]) -> Any:
     """Makes a Network, a tf.function for images of (height, width), of a Keras model."""
     signature = [_images_spec(image_size)]
-    return tf.function(functools.partial(model, training=False), input_signature=signature)
+    return tf.function(
+        functools.partial(model, training=False), input_signature=signature, autograph=False
+    )
 
 
 def _images_spec(image_size: tuple[int, int]) -> tf.TensorSpec:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 from typing import Any
 
@@ -80,11 +81,13 @@ class CloudModel(tf.Module):
         signatures = Signatures(list(self.networks), self.metadata)
         image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
         images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
-        self.serve = tf.function(signatures.serve, input_signature=[image_bytes])
-        self.serve_probabilities = tf.function(
+        # AutoGraph would translate all functions that are called, for seconds, and change nothing.
+        function = functools.partial(tf.function, autograph=False)
+        self.serve = function(signatures.serve, input_signature=[image_bytes])
+        self.serve_probabilities = function(
             signatures.serve_probabilities, input_signature=[image_bytes]
         )
-        self.serve_pixels = tf.function(signatures.serve_pixels, input_signature=[images])
+        self.serve_pixels = function(signatures.serve_pixels, input_signature=[images])
 
 
 def _check_classes(model: Any, dataset: Dataset) -> None:

@@ -33,8 +33,8 @@ class Signatures:
         self._networks, self._metadata = networks, metadata
         limit = metadata.max_image_pixels
         self._decode = functools.partial(decode_images, max_image_pixels=limit)
-        self._read = tf.function(self._read_images)
-        self._answer = tf.function(self._make_answer)
+        self._read = tf.function(self._read_images, autograph=False)
+        self._answer = tf.function(self._make_answer, autograph=False)
 
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Maps image_bytes, string [N], to masks and numbers; see `write_version`."""

@@ -41,12 +41,13 @@ class Nadam(keras.optimizers.Nadam):
 
         now, then = momentum(step), momentum(step + 1)
         u.assign(u * now)
-        m.assign(self.beta_1 * m + (1 - self.beta_1) * gradient)
-        v.assign(self.beta_2 * v + (1 - self.beta_2) * tf.square(gradient))
-        m_hat = then * m / (1 - u * then) + (1 - now) * gradient / (1 - u)
-        v_hat = v / (1 - tf.pow(tf.cast(self.beta_2, variable.dtype), step))
-        learning_rate = tf.cast(self.learning_rate, variable.dtype)
-        variable.assign_sub(learning_rate * m_hat / (tf.sqrt(v_hat) + self.epsilon))
+        m.assign_add((1 - self.beta_1) * (gradient - m))
+        v.assign_add((1 - self.beta_2) * (tf.square(gradient) - v))
+        # What is a number is combined first, as every pass over a large variable takes time.
+        correction = tf.sqrt(1 - tf.pow(tf.cast(self.beta_2, variable.dtype), step))
+        rate = tf.cast(self.learning_rate, variable.dtype) * correction
+        change = rate * then / (1 - u * then) * m + rate * (1 - now) / (1 - u) * gradient
+        variable.assign_sub(change / (tf.sqrt(v) + self.epsilon * correction))
 
 
 def _adamw(schedule: Any, variables: Sequence[tf.Variable], weight_decay: float) -> Any:

@@ -147,7 +147,7 @@ def training_step(
             meter.update(values, masks, outputs)
         return context.all_reduce("SUM", share), stops
 
-    @tf.function(jit_compile=xla or None)
+    @tf.function(jit_compile=xla or None, autograph=False)
     def step(images: Any, masks: Any, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss, stops = strategy.run(on_replica, args=(images, masks, stop))
         if average is not None:
@@ -172,7 +172,7 @@ def validation_step(
         outputs = _forward(model, images, training=False)
         meter.update(_losses(loss, masks, outputs), masks, outputs)
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(images: Any, masks: Any) -> None:
         strategy.run(on_replica, args=(images, masks))
 
@@ -186,7 +186,7 @@ def prediction_step(model: Any) -> tf.types.experimental.PolymorphicFunction:
     def on_replica(images: tf.Tensor) -> tf.Tensor:
         return _forward(model, images, training=False)["logits"] > 0
 
-    @tf.function
+    @tf.function(autograph=False)
     def step(images: Any) -> Any:
         return strategy.run(on_replica, args=(images,))
 
