@@ -76,6 +76,8 @@ def load_example(
     }
 
 
+# AutoGraph takes seconds to rewrite all functions that are called here; none of them needs it.
+@tf.autograph.experimental.do_not_convert
 def training_batches(
     records_dir: str,
     folds: Sequence[int],

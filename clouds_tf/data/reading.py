@@ -40,7 +40,7 @@ def read_records(
         records = files.flat_map(_read_shard)
     else:
         records = files.interleave(
-            _read_shard, cycle_length=len(paths), num_parallel_calls=tf.data.AUTOTUNE
+            _read_shard, cycle_length=len(shards), num_parallel_calls=tf.data.AUTOTUNE
         )
         records = shuffle(records, shuffle_seed)
     wanted = tf.constant(folds, tf.int64)

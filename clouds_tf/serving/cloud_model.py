@@ -81,7 +81,7 @@ class CloudModel(tf.Module):
         signatures = Signatures(list(self.networks), self.metadata)
         image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
         images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
-        # AutoGraph would translate all functions that are called, for seconds, and change nothing.
+        # AutoGraph takes seconds to rewrite all functions that are called; none of them needs it.
         function = functools.partial(tf.function, autograph=False)
         self.serve = function(signatures.serve, input_signature=[image_bytes])
         self.serve_probabilities = function(

@@ -43,7 +43,7 @@ class Nadam(keras.optimizers.Nadam):
         u.assign(u * now)
         m.assign_add((1 - self.beta_1) * (gradient - m))
         v.assign_add((1 - self.beta_2) * (tf.square(gradient) - v))
-        # What is a number is combined first, as every pass over a large variable takes time.
+        # Scalars are combined first: each pass over a large variable takes time.
         correction = tf.sqrt(1 - tf.pow(tf.cast(self.beta_2, variable.dtype), step))
         rate = tf.cast(self.learning_rate, variable.dtype) * correction
         change = rate * then / (1 - u * then) * m + rate * (1 - now) / (1 - u) * gradient
