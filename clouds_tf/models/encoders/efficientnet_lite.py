@@ -1,0 +1,141 @@
+"""EfficientNet-Lite0, whose ImageNet weights are on the Python Package Index."""
+
+from __future__ import annotations
+
+import functools
+import re
+from typing import Any
+
+import numpy as np
+
+from clouds_tf.keras import keras
+from clouds_tf.models.encoders.interface import Encoder
+from clouds_tf.models.encoders.published import read_torch
+from clouds_tf.models.encoders.resnet import scale_channels
+from clouds_tf.models.normalization import BatchNorm
+
+layers = keras.layers
+
+# (kernel size, blocks, stride of the first, factor of expansion, channels) of every stage.
+STAGES = (
+    (3, 1, 1, 1, 16),
+    (3, 2, 2, 6, 24),
+    (5, 2, 2, 6, 40),
+    (3, 3, 2, 6, 80),
+    (5, 3, 1, 6, 112),
+    (5, 4, 2, 6, 192),
+    (3, 1, 1, 6, 320),
+)
+_SKIPPED = (0, 1, 2, 4, 6)  # the last stages of each stride
+
+_norm = functools.partial(BatchNorm, momentum=0.99, epsilon=1e-3)
+
+
+def _activated(x: Any, name: str) -> Any:
+    return layers.ReLU(6.0, name=f"{name}_relu")(_norm(name=f"{name}_bn")(x))
+
+
+def _pointwise(x: Any, channels: int, name: str) -> Any:
+    conv = layers.Conv2D(
+        channels, 1, use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
+    )
+    return conv(x)
+
+
+def _block(x: Any, kernel: int, strides: int, expansion: int, channels: int, name: str) -> Any:
+    """Expands the channels, convolves each alone, and projects; adds the input where it fits."""
+    shortcut = x
+    if expansion > 1:
+        expand = f"{name}_expand"
+        x = _activated(_pointwise(x, expansion * x.shape[-1], expand), expand)
+    depthwise = layers.DepthwiseConv2D(
+        kernel,
+        strides,
+        padding="same",
+        use_bias=False,
+        depthwise_initializer="he_normal",
+        name=f"{name}_depthwise_conv",
+    )
+    x = _pointwise(_activated(depthwise(x), f"{name}_depthwise"), channels, f"{name}_project")
+    x = _norm(name=f"{name}_project_bn")(x)
+    if strides > 1 or shortcut.shape[-1] != channels:
+        return x
+    return layers.Add(name=f"{name}_add")([shortcut, x])
+
+
+def efficientnet_lite0(image: Any, width: float = 1.0) -> list[Any]:
+    """Applies EfficientNet-Lite0: no squeeze-and-excitation, and ReLU6 instead of swish.
+
+    Tan and Le, "EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks", 2019,
+    table 1, in the Lite form of the TPU repository of TensorFlow; without stochastic depth.
+
+    Args:
+        image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32.
+        width: multiplies the channels of every stage.
+
+    Returns:
+        Five feature maps, float [B, H/s, W/s, channels] for strides s = 2, 4, 8, 16, 32, with 16,
+        24, 40, 112 and 320 channels at width 1.
+    """
+    x = layers.Rescaling(1 / 128, -127 / 128, name="stem_scale", dtype="float32")(image)
+    # In float32 for the reason that the stem of ResNet-34 is.
+    stem = layers.Conv2D(
+        scale_channels(32, width),
+        3,
+        2,
+        "same",
+        use_bias=False,
+        kernel_initializer="he_normal",
+        name="stem_conv",
+        dtype="float32",
+    )
+    x = _activated(stem(x), "stem")
+    features, number = [], 0
+    for kernel, blocks, stride, expansion, channels in STAGES:
+        for strides in [stride] + [1] * (blocks - 1):
+            filters = scale_channels(channels, width)
+            x = _block(x, kernel, strides, expansion, filters, f"block{number}")
+            number += 1
+        features.append(x)
+    return [features[stage] for stage in _SKIPPED]
+
+
+def _read(path: str) -> dict[str, np.ndarray]:
+    """Reads the .safetensors file of the published weights, without head and classifier."""
+    return {
+        # Depthwise kernels are [height, width, channels, 1] in Keras.
+        name: tensor.swapaxes(2, 3) if "_depthwise_conv" in name else tensor
+        for name, tensor in read_torch(path).items()
+        if not name.startswith(("_conv_head.", "_bn1.", "_fc."))
+    }
+
+
+def _published_name(name: str) -> str:
+    """Translates block3_expand_bn/gamma into _blocks.3._bn0.weight."""
+    layer, variable = name.split("/")
+    block = re.fullmatch(r"block(\d+)_(\w+)", layer)
+    norms = {"expand_bn": "bn0", "depthwise_bn": "bn1", "project_bn": "bn2"}
+    if block:
+        layer = f"_blocks.{block[1]}._{norms.get(block[2], block[2])}"
+    else:
+        layer = {"stem_conv": "_conv_stem", "stem_bn": "_bn0"}[layer]
+    variables = {
+        "kernel": "weight",
+        "depthwise_kernel": "weight",
+        "gamma": "weight",
+        "beta": "bias",
+        "moving_mean": "running_mean",
+        "moving_variance": "running_var",
+    }
+    return f"{layer}.{variables[variable]}"
+
+
+EFFICIENTNET_LITE0 = Encoder(
+    apply=efficientnet_lite0,
+    layer_prefixes=("stem_", "block"),
+    decoder_momentum=0.99,
+    decoder_epsilon=1e-3,
+    weights_suffixes=(".safetensors",),
+    read_weights=_read,
+    published_name=_published_name,
+)
