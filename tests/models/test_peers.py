@@ -86,7 +86,7 @@ def test_logits_of_segmentation_models(keras_pair, images, size):
     ours, peer = keras_pair
     image = images(size)
     theirs = peer(image.astype(np.float32), training=False).numpy()
-    _report(f"segmentation_models {size}{images.__name__}", ours(image).numpy(), theirs)
+    _report(f"segmentation_models {size}{images.__name__}", ours(image)["logits"].numpy(), theirs)
 
 
 def test_moving_statistics_of_segmentation_models_after_a_step(keras_pair):
@@ -151,7 +151,7 @@ def test_logits_of_segmentation_models_pytorch(torch_pair, images, size):
     with torch.no_grad():
         theirs = peer(torch.from_numpy(np.moveaxis(scaled.astype(np.float32), 3, 1)))
     theirs = np.moveaxis(theirs.numpy(), 1, 3)
-    _report(f"segmentation_models_pytorch {size}{images.__name__}", ours(image).numpy(), theirs)
+    _report(f"segmentation_models_pytorch {size}{images.__name__}", ours(image)["logits"].numpy(), theirs)
 
 
 def test_features_of_timm(tmp_path):
@@ -186,7 +186,7 @@ def test_features_of_efficientnet_lite_with_its_imagenet_weights(tmp_path):
     peer.load_state_dict(state)
     ours = unet(encoder="efficientnet_lite0")
     load_encoder_weights(ours, path)
-    # The peer pads for images of one size, 224x224.
+    # The padding of the peer is made for 224x224.
     image = _random_images((224, 224))
     scaled = torch.from_numpy(np.moveaxis((image - np.float32(127)) / 128, 3, 1))
     with torch.no_grad():

@@ -10,14 +10,14 @@ import numpy as np
 
 from clouds_tf.keras import keras
 from clouds_tf.models.encoders.interface import Encoder
-from clouds_tf.models.encoders.published import read_torch
+from clouds_tf.models.encoders.published import TORCH_VARIABLES, read_torch
 from clouds_tf.models.encoders.resnet import scale_channels
 from clouds_tf.models.normalization import BatchNorm
 
 layers = keras.layers
 
-# (kernel size, blocks, stride of the first, factor of expansion, channels) of every stage.
-STAGES = (
+# (kernel size, blocks, stride of the first block, expansion factor, channels) of every stage.
+_STAGES = (
     (3, 1, 1, 1, 16),
     (3, 2, 2, 6, 24),
     (5, 2, 2, 6, 40),
@@ -26,7 +26,7 @@ STAGES = (
     (5, 4, 2, 6, 192),
     (3, 1, 1, 6, 320),
 )
-_SKIPPED = (0, 1, 2, 4, 6)  # the last stages of each stride
+_FEATURE_STAGES = (0, 1, 2, 4, 6)  # the last stage of each stride
 
 _norm = functools.partial(BatchNorm, momentum=0.99, epsilon=1e-3)
 
@@ -43,7 +43,7 @@ def _pointwise(x: Any, channels: int, name: str) -> Any:
 
 
 def _block(x: Any, kernel: int, strides: int, expansion: int, channels: int, name: str) -> Any:
-    """Expands the channels, convolves each alone, and projects; adds the input where it fits."""
+    """Expands, convolves each channel, projects; adds the input if the shape is kept."""
     shortcut = x
     if expansion > 1:
         expand = f"{name}_expand"
@@ -78,7 +78,7 @@ def efficientnet_lite0(image: Any, width: float = 1.0) -> list[Any]:
         24, 40, 112 and 320 channels at width 1.
     """
     x = layers.Rescaling(1 / 128, -127 / 128, name="stem_scale", dtype="float32")(image)
-    # In float32 for the reason that the stem of ResNet-34 is.
+    # float32 in every precision, like the stem of ResNet-34; see resnet.py.
     stem = layers.Conv2D(
         scale_channels(32, width),
         3,
@@ -91,13 +91,13 @@ def efficientnet_lite0(image: Any, width: float = 1.0) -> list[Any]:
     )
     x = _activated(stem(x), "stem")
     features, number = [], 0
-    for kernel, blocks, stride, expansion, channels in STAGES:
+    for kernel, blocks, stride, expansion, channels in _STAGES:
         for strides in [stride] + [1] * (blocks - 1):
             filters = scale_channels(channels, width)
             x = _block(x, kernel, strides, expansion, filters, f"block{number}")
             number += 1
         features.append(x)
-    return [features[stage] for stage in _SKIPPED]
+    return [features[stage] for stage in _FEATURE_STAGES]
 
 
 def _read(path: str) -> dict[str, np.ndarray]:
@@ -119,15 +119,7 @@ def _published_name(name: str) -> str:
         layer = f"_blocks.{block[1]}._{norms.get(block[2], block[2])}"
     else:
         layer = {"stem_conv": "_conv_stem", "stem_bn": "_bn0"}[layer]
-    variables = {
-        "kernel": "weight",
-        "depthwise_kernel": "weight",
-        "gamma": "weight",
-        "beta": "bias",
-        "moving_mean": "running_mean",
-        "moving_variance": "running_var",
-    }
-    return f"{layer}.{variables[variable]}"
+    return f"{layer}.{TORCH_VARIABLES[variable]}"
 
 
 EFFICIENTNET_LITE0 = Encoder(

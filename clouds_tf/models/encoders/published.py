@@ -7,6 +7,16 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+# A variable of Keras -> that of PyTorch.
+TORCH_VARIABLES = {
+    "kernel": "weight",
+    "depthwise_kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
 
 def read_safetensors(path: str) -> dict[str, np.ndarray]:
     """Reads a .safetensors file.

@@ -9,7 +9,7 @@ from typing import Any
 
 from clouds_tf.keras import keras
 from clouds_tf.models.encoders.interface import Encoder
-from clouds_tf.models.encoders.published import read_keras_h5, read_torch
+from clouds_tf.models.encoders.published import TORCH_VARIABLES, read_keras_h5, read_torch
 from clouds_tf.models.normalization import BatchNorm
 
 layers = keras.layers
@@ -181,14 +181,7 @@ def _torchvision_name(name: str) -> str:
         layer = f"layer{stage}.{int(number) - 1}.{part}"
     else:
         layer = {"stem_conv": "conv1", "stem_bn": "bn1"}.get(layer, layer)
-    variables = {
-        "kernel": "weight",
-        "gamma": "weight",
-        "beta": "bias",
-        "moving_mean": "running_mean",
-        "moving_variance": "running_var",
-    }
-    return f"{layer}.{variables[variable]}"
+    return f"{layer}.{TORCH_VARIABLES[variable]}"
 
 
 def _classification_models_name(name: str) -> str:

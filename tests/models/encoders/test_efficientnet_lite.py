@@ -8,7 +8,7 @@ from clouds_tf.models.encoders.efficientnet_lite import efficientnet_lite0
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import load_encoder_weights
 
-# (kernel size, stride, factor of expansion, input and output channels), block by block.
+# (kernel size, stride, expansion factor, input and output channels), block by block.
 BLOCKS = [
     (3, 1, 1, 32, 16),
     (3, 2, 6, 16, 24),
@@ -27,7 +27,7 @@ BLOCKS = [
     (5, 1, 6, 192, 192),
     (3, 1, 6, 192, 320),
 ]
-LAST = (0, 2, 4, 10, 15)  # blocks before the stride goes up
+LAST = (0, 2, 4, 10, 15)  # the last block of each stride
 
 
 def _published():
