@@ -11,7 +11,7 @@ from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import load_encoder_weights
 
-os.environ.setdefault("SM_FRAMEWORK", "keras")
+os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
 SHARED = pathlib.Path(__file__).parents[3] / "shared/data/clouds_small/train_images"
 SIZES = [(320, 480), (160, 224)]
 TOLERANCE = 1e-4
@@ -151,7 +151,8 @@ def test_logits_of_segmentation_models_pytorch(torch_pair, images, size):
     with torch.no_grad():
         theirs = peer(torch.from_numpy(np.moveaxis(scaled.astype(np.float32), 3, 1)))
     theirs = np.moveaxis(theirs.numpy(), 1, 3)
-    _report(f"segmentation_models_pytorch {size}{images.__name__}", ours(image)["logits"].numpy(), theirs)
+    logits = ours(image)["logits"].numpy()
+    _report(f"segmentation_models_pytorch {size}{images.__name__}", logits, theirs)
 
 
 def test_features_of_timm(tmp_path):
