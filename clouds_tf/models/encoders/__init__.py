@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from clouds_tf.models.encoders import resnet
-from clouds_tf.models.encoders.efficientnet_lite import EFFICIENTNET_LITE0
+from clouds_tf.models.encoders.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE2
 from clouds_tf.models.encoders.interface import Encoder
 from clouds_tf.models.encoders.keras_cv_backbones import KERAS_CV_ENCODERS
 from clouds_tf.models.encoders.mix_transformer import MIT_B0
@@ -14,6 +14,7 @@ ENCODERS: dict[str, Encoder] = {
     "resnet34": resnet.RESNET34,
     "resnet34_preactivation": resnet.RESNET34_PREACTIVATION,
     "efficientnet_lite0": EFFICIENTNET_LITE0,
+    "efficientnet_lite2": EFFICIENTNET_LITE2,
     "mit_b0": MIT_B0,
     **KERAS_CV_ENCODERS,
 }

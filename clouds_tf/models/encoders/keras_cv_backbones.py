@@ -62,7 +62,7 @@ def models() -> Any:
     """Imports keras_cv.models; raises ValueError where keras-cv is missing or does not work."""
     return import_keras_cv(
         "encoder: those of keras-cv",
-        "resnet34, resnet34_preactivation, efficientnet_lite0 and mit_b0",
+        "resnet34, resnet34_preactivation, efficientnet_lite0, efficientnet_lite2 and mit_b0",
     ).models
 
 

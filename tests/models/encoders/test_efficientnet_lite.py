@@ -4,33 +4,36 @@ import safetensors.numpy
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-from clouds_tf.models.encoders.efficientnet_lite import efficientnet_lite0
+from clouds_tf.models.encoders import ENCODERS, encoder_layers
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import load_encoder_weights
 
-# (kernel size, stride, expansion factor, input and output channels), block by block.
-BLOCKS = [
-    (3, 1, 1, 32, 16),
-    (3, 2, 6, 16, 24),
-    (3, 1, 6, 24, 24),
-    (5, 2, 6, 24, 40),
-    (5, 1, 6, 40, 40),
-    (3, 2, 6, 40, 80),
-    (3, 1, 6, 80, 80),
-    (3, 1, 6, 80, 80),
-    (5, 1, 6, 80, 112),
-    (5, 1, 6, 112, 112),
-    (5, 1, 6, 112, 112),
-    (5, 2, 6, 112, 192),
-    (5, 1, 6, 192, 192),
-    (5, 1, 6, 192, 192),
-    (5, 1, 6, 192, 192),
-    (3, 1, 6, 192, 320),
-]
-LAST = (0, 2, 4, 10, 15)  # the last block of each stride
+# (kernel size, stride of the first block, expansion factor) of every stage, and per encoder the
+# parameters of the published model, and the (blocks, channels) of every stage.
+STAGES = [(3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6)]
+VARIANTS = {
+    "efficientnet_lite0": (
+        4_652_008,
+        [(1, 16), (2, 24), (2, 40), (3, 80), (3, 112), (4, 192), (1, 320)],
+    ),
+    "efficientnet_lite2": (
+        6_092_072,
+        [(1, 16), (3, 24), (3, 48), (4, 88), (4, 120), (5, 208), (1, 352)],
+    ),
+}
 
 
-def _published():
+def _blocks(encoder):
+    """Kernel size, stride, expansion factor, channels before and after, block by block."""
+    before, blocks = 32, []
+    for (kernel, stride, expansion), (count, after) in zip(STAGES, VARIANTS[encoder][1]):
+        for number in range(count):
+            blocks.append((kernel, 1 if number else stride, expansion, before, after))
+            before = after
+    return blocks
+
+
+def _published(encoder):
     """Weights with the names and layout of the published file, classifier included."""
     rng = np.random.default_rng(0)
     weights = {}
@@ -48,7 +51,7 @@ def _published():
 
     conv("_conv_stem", 32, 3, 3)
     norm("_bn0", 32)
-    for i, (kernel, _, expansion, before, after) in enumerate(BLOCKS):
+    for i, (kernel, _, expansion, before, after) in enumerate(_blocks(encoder)):
         name, inner = f"_blocks.{i}", before * expansion
         if expansion > 1:
             conv(f"{name}._expand_conv", inner, before, 1)
@@ -57,13 +60,13 @@ def _published():
         norm(f"{name}._bn1", inner)
         conv(f"{name}._project_conv", after, inner, 1)
         norm(f"{name}._bn2", after)
-    conv("_conv_head", 1280, 320, 1)
+    conv("_conv_head", 1280, after, 1)
     norm("_bn1", 1280)
     weights["_fc.weight"], weights["_fc.bias"] = np.zeros((1000, 1280)), np.zeros(1000)
     return {name: values.astype(np.float32) for name, values in weights.items()}
 
 
-def _features(weights, images):
+def _features(encoder, weights, images):
     """The feature maps, with plain ops and weights in PyTorch's layout."""
 
     def conv(x, name, stride=1):
@@ -78,43 +81,51 @@ def _features(weights, images):
         return (x - weights[f"{name}.running_mean"]) * scale + weights[f"{name}.bias"]
 
     x = tf.nn.relu6(norm(conv((images - 127) / 128, "_conv_stem", 2), "_bn0"))
-    maps = []
-    for i, (_, stride, expansion, before, after) in enumerate(BLOCKS):
-        name, y = f"_blocks.{i}", x
+    strides, maps = 2, {}
+    for i, (_, stride, expansion, before, after) in enumerate(_blocks(encoder)):
+        name, y, strides = f"_blocks.{i}", x, strides * stride
         if expansion > 1:
             y = tf.nn.relu6(norm(conv(y, f"{name}._expand_conv"), f"{name}._bn0"))
         y = tf.nn.relu6(norm(conv(y, f"{name}._depthwise_conv", stride), f"{name}._bn1"))
         y = norm(conv(y, f"{name}._project_conv"), f"{name}._bn2")
-        x = x + y if stride == 1 and before == after else y
-        if i in LAST:
-            maps.append(x)
-    return maps
+        maps[strides] = x = x + y if stride == 1 and before == after else y
+    return list(maps.values())
 
 
-def test_parameters_with_a_classifier_are_those_of_the_published_model():
+@pytest.fixture(params=VARIANTS)
+def encoder(request):
+    return request.param
+
+
+def test_parameters_with_a_classifier_are_those_of_the_published_model(encoder):
     image = keras.Input([None, None, 3])
-    encoder = keras.Model(image, efficientnet_lite0(image))
-    head = 320 * 1280 + 2 * 1280 + 1281 * 1000
-    count = sum(int(np.prod(weight.shape)) for weight in encoder.trainable_weights)
-    assert count + head == 4_652_008
+    features = ENCODERS[encoder].apply(image, 1.0)
+    model, channels = keras.Model(image, features), features[-1].shape[-1]
+    head = channels * 1280 + 2 * 1280 + 1281 * 1000
+    count = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
+    assert count + head == VARIANTS[encoder][0]
 
 
-def test_features_with_published_weights(tmp_path):
-    weights = _published()
-    path = str(tmp_path / "lite0.safetensors")
+def test_features_with_published_weights(tmp_path, encoder):
+    weights = _published(encoder)
+    path = str(tmp_path / "lite.safetensors")
     safetensors.numpy.save_file(weights, path)
-    model = unet(encoder="efficientnet_lite0")
+    model = unet(encoder=encoder)
     load_encoder_weights(model, path)
-    names = ["block0_project_bn", *(f"block{i}_add" for i in LAST[1:4]), "block15_project_bn"]
-    features = keras.Model(model.input, [model.get_layer(name).output for name in names])
+    image = keras.Input([None, None, 3])
+    features = ENCODERS[encoder].apply(image, 1.0)
+    ours = keras.Model(image, features)
+    ours.set_weights([weight for x in encoder_layers(model) for weight in x.get_weights()])
     images = np.random.default_rng(1).uniform(0, 255, (2, 64, 96, 3)).astype(np.float32)
-    for found, expected in zip(features(images), _features(weights, images)):
+    expected_features = _features(encoder, weights, images)
+    assert len(expected_features) == 5
+    for found, expected in zip(ours(images), expected_features):
         np.testing.assert_allclose(found, expected, atol=1e-4 * np.abs(expected).max())
 
 
-def test_weights_that_lack_a_block_are_refused(tmp_path):
-    weights = {k: v for k, v in _published().items() if not k.startswith("_blocks.7.")}
-    path = str(tmp_path / "lite0.safetensors")
+def test_weights_that_lack_a_block_are_refused(tmp_path, encoder):
+    weights = {k: v for k, v in _published(encoder).items() if not k.startswith("_blocks.7.")}
+    path = str(tmp_path / "lite.safetensors")
     safetensors.numpy.save_file(weights, path)
     with pytest.raises(ValueError, match="15 missing: _blocks.7._bn0.bias, "):
-        load_encoder_weights(unet(encoder="efficientnet_lite0"), path)
+        load_encoder_weights(unet(encoder=encoder), path)
