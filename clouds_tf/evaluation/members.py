@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from clouds_tf.data.records_info import read_info
@@ -72,18 +72,15 @@ def load_members(
     return dict(sorted(by_fold.items()))
 
 
-def load_weights(
-    path: str, folds: Iterable[int], precision: str = "float32"
-) -> tuple[dict[int, list[Member]], dict[str, Any]]:
-    """Loads the model of a .safetensors file as the one that predicts each of some folds.
+def load_weights(path: str, precision: str = "float32") -> tuple[Member, dict[str, Any]]:
+    """Loads the model of a .safetensors file.
 
     Args:
         path: a file of `save_model_weights`, whose metadata has the image size.
-        folds: the folds to predict.
         precision: as `load_members` takes it.
 
     Returns:
-        A dict of fold -> Members, as `load_members` gives it; and the metadata of the file.
+        The Member, and the metadata of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -93,8 +90,7 @@ def load_weights(
     size = metadata.get("image_size")
     if size is None:
         raise ValueError(f"{path}: its metadata has no image_size, (height, width) of the input")
-    member = _member(model, (int(size[0]), int(size[1])))
-    return {fold: [member] for fold in folds}, metadata
+    return _member(model, (int(size[0]), int(size[1]))), metadata
 
 
 def _member(model: Any, image_size: tuple[int, int]) -> Member:

@@ -144,7 +144,7 @@ def evaluate(
     workdirs: Sequence[str],
     output: str,
     *,
-    weights: Optional[str] = None,
+    weights: Sequence[str] = (),
     folds: Optional[Sequence[int]] = None,
     settings: Settings = Settings(),
     ladder_csv: Optional[str] = None,
@@ -160,7 +160,7 @@ def evaluate(
         records_dir: the folder of shards that the models were trained on.
         workdirs: workdirs of `train`; models of one fold are averaged.
         output: the postprocessing.json to write.
-        weights: a .safetensors file of a whole model, instead of workdirs.
+        weights: .safetensors files of whole models, which are averaged, instead of workdirs.
         folds: the folds that `weights` predicts, which must be held out; by default all.
         settings: how to predict and what to search.
         ladder_csv: CSV to write: the score of every search, without flips and with them.
@@ -200,7 +200,7 @@ def evaluate(
         write_table(ladder_csv, ladder.columns(dataset.class_names), rows)
     if pictures_dir:
         pictures.write(pictures_dir, records_dir, by_fold, chosen, found, areas, way)
-    models = tuple([weights] if weights else workdirs)
+    models = tuple(weights or workdirs)
     write_postprocessing(output, result.postprocessing(models, records_dir), dataset)
     return result
 
@@ -218,7 +218,7 @@ def _check_outputs(output: str, ladder_csv: str | None, pictures_dir: str | None
 def _load(
     records_dir: str,
     workdirs: Sequence[str],
-    weights: str | None,
+    weights: Sequence[str],
     folds: Sequence[int] | None,
     precision: str,
 ) -> tuple[dict[int, list[members.Member]], list[str]]:
@@ -234,23 +234,36 @@ def _load(
     for fold in folds:
         if not 0 <= fold < num_folds:
             raise ValueError(f"folds: got {fold}, expected 0 to {num_folds - 1}")
-    by_fold, metadata = members.load_weights(weights, sorted(set(folds)), precision)
+    folds = sorted(set(folds))
+    loaded = [members.load_weights(path, precision) for path in weights]
+    remarks = [
+        _check_metadata(path, metadata, records_dir, folds)
+        for path, (_, metadata) in zip(weights, loaded)
+    ]
+    by_fold = {fold: [member for member, _ in loaded] for fold in folds}
+    return by_fold, list(dict.fromkeys(remarks))
+
+
+def _check_metadata(
+    path: str, metadata: dict[str, Any], records_dir: str, folds: Sequence[int]
+) -> str:
+    """A remark on whether weights held the folds out; raises ValueError where they did not."""
     names = metadata.get("class_names") or metadata.get("dataset", {}).get("class_names")
     expected = list(members.records_dataset(records_dir).class_names)
     if names is not None and list(names) != expected:
-        raise ValueError(f"{weights}: for the classes {list(names)}, the records have {expected}")
+        raise ValueError(f"{path}: for the classes {list(names)}, the records have {expected}")
     if metadata.get("records") != fingerprint(records_dir):
-        return by_fold, [
+        return (
             "The weights do not say that these records were kept from their training: the scores "
             "are held out only if the images were."
-        ]
+        )
     seen = sorted(set(folds) - {metadata.get("fold")})
     if seen:
         raise ValueError(
-            f"{weights}: was trained on the folds {seen} of these records, expected only the fold "
+            f"{path}: was trained on the folds {seen} of these records, expected only the fold "
             f"{metadata.get('fold')} that it held out"
         )
-    return by_fold, [_CHOSEN_EPOCH]
+    return _CHOSEN_EPOCH
 
 
 def _worse_than_blank(found: SearchResult, class_names: Sequence[str]) -> list[str]:

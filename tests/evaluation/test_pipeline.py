@@ -125,24 +125,41 @@ def weights(tmp_path_factory, folders, records_dir):
 
 def test_a_file_of_weights_is_scored(weights, folders, records_dir, tmp_path):
     path = weights(image_size=list(IMAGE_SIZE))
-    alone = evaluate(records_dir, [], str(tmp_path / "w.json"), weights=path, folds=[0])
+    alone = evaluate(records_dir, [], str(tmp_path / "w.json"), weights=[path], folds=[0])
     workdir = evaluate(records_dir, folders[:1], str(tmp_path / "d.json"))
     # Kernels are stored in float16.
     np.testing.assert_allclose(alone.search.plain, workdir.search.plain, atol=0.02)
     assert "only if the images were" in alone.remarks[-1]
-    everything = evaluate(records_dir, [], str(tmp_path / "w.json"), weights=path)
+    everything = evaluate(records_dir, [], str(tmp_path / "w.json"), weights=[path])
     assert everything.folds == (0, 1, 2) and everything.num_images == 12
     assert read_postprocessing(str(tmp_path / "w.json"), CLOUDS).workdirs == (path,)
+
+
+def test_several_files_of_weights_are_averaged(weights, records_dir, tmp_path):
+    output, untrained = str(tmp_path / "w.json"), str(tmp_path / "untrained.safetensors")
+    metadata = {"model": ARGUMENTS, "image_size": list(IMAGE_SIZE)}
+    save_model_weights(unet(**ARGUMENTS), untrained, metadata)
+
+    def losses(*paths):
+        found = evaluate(records_dir, [], output, weights=paths, folds=[0])
+        assert read_postprocessing(output, CLOUDS).workdirs == paths
+        return np.array(found.areas.log_losses["uncalibrated"])
+
+    trained = weights(image_size=list(IMAGE_SIZE))
+    alone, other = losses(trained), losses(untrained)
+    np.testing.assert_allclose(losses(trained, trained), alone, rtol=1e-3)
+    # The log loss is convex: that of the mean is below the mean of the losses.
+    assert (losses(trained, untrained) < (alone + other) / 2).all()
 
 
 def test_weights_are_not_scored_on_what_they_were_trained_on(weights, records_dir, tmp_path):
     of_run = {"image_size": IMAGE_SIZE, "records": fingerprint(records_dir), "fold": 1}
     path, output = weights(**of_run), str(tmp_path / "w.json")
     with pytest.raises(ValueError, match=r"trained on the folds \[0, 2\] of these records"):
-        evaluate(records_dir, [], output, weights=path)
-    assert evaluate(records_dir, [], output, weights=path, folds=[1]).folds == (1,)
+        evaluate(records_dir, [], output, weights=[path])
+    assert evaluate(records_dir, [], output, weights=[path], folds=[1]).folds == (1,)
     with pytest.raises(ValueError, match="folds: got 7, expected 0 to 2"):
-        evaluate(records_dir, [], output, weights=path, folds=[7])
+        evaluate(records_dir, [], output, weights=[path], folds=[7])
 
 
 @pytest.mark.parametrize(
@@ -157,14 +174,14 @@ def test_weights_are_not_scored_on_what_they_were_trained_on(weights, records_di
 )
 def test_weights_that_do_not_fit_are_refused(weights, records_dir, tmp_path, metadata, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(records_dir, [], str(tmp_path / "w.json"), weights=weights(**metadata))
+        evaluate(records_dir, [], str(tmp_path / "w.json"), weights=[weights(**metadata)])
 
 
 def test_either_workdirs_or_weights(records_dir, folders, tmp_path):
     output = str(tmp_path / "p.json")
-    for workdir_list, path in ((folders, "m.safetensors"), ([], None)):
+    for workdir_list, paths in ((folders, ["m.safetensors"]), ([], [])):
         with pytest.raises(ValueError, match="workdirs, weights: expected one of both"):
-            evaluate(records_dir, workdir_list, output, weights=path)
+            evaluate(records_dir, workdir_list, output, weights=paths)
     with pytest.raises(ValueError, match="folds: only for weights"):
         evaluate(records_dir, folders, output, folds=[0])
 
