@@ -148,8 +148,10 @@ def save_model_weights(model: Any, path: str, metadata: dict[str, Any]) -> None:
     tensors = {name: _stored(name, weight.numpy()) for name, weight in weights.items()}
     content = json.loads(json.dumps({**metadata, "version": VERSION}))  # as it will be read
     content["sha256"] = _checksum(content, tensors)
-    with files.written_whole(path) as temporary:
-        safetensors.numpy.save_file(tensors, temporary, {_KEY: json.dumps(content)})
+    # safetensors' own save_file makes a file that nobody but its owner can read.
+    data = safetensors.numpy.save(tensors, {_KEY: json.dumps(content)})
+    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+        file.write(data)
 
 
 def _stored(name: str, values: np.ndarray) -> np.ndarray:

@@ -96,6 +96,11 @@ def test_a_file_takes_little_more_than_two_bytes_a_weight(tmp_path):
     assert 2 < os.path.getsize(path) / model.count_params() < 2.01
 
 
+def test_whoever_may_read_other_new_files_may_read_it(path, tmp_path):
+    (tmp_path / "other").write_text("")
+    assert os.stat(path).st_mode == os.stat(tmp_path / "other").st_mode
+
+
 def test_other_libraries_read_the_tensors(path, model):
     kernel = safetensors.numpy.load_file(path)["head_conv/kernel"]
     expected = model.get_layer("head_conv").kernel.numpy()
