@@ -20,7 +20,9 @@ from clouds_tf.training.optimizers import OPTIMIZERS, make_optimizer
 Recipe(augmentation="keras_cv:grid_mask", encoder="resnet50_v2")
 for name in AUGMENTATIONS:
     find_augmentation(name)
-for encoder in ("resnet34", "resnet34_preactivation", "efficientnet_lite2", "mit_b0"):
+for encoder in (
+    "resnet34", "resnet34_preactivation", "efficientnet_lite0", "efficientnet_lite2", "mit_b0"
+):
     model = unet(width=0.05, encoder=encoder)
 for name in OPTIMIZERS:
     make_optimizer(name, 1e-3, model.trainable_variables)

@@ -13,7 +13,7 @@ from clouds_tf.evaluation import Settings, evaluate
 FLAGS = flags.FLAGS
 flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
 flags.DEFINE_list("workdirs", [], "Workdirs of train; models of one fold are averaged.")
-flags.DEFINE_list("weights", [], "Files of whole models (.safetensors), instead of workdirs.")
+flags.DEFINE_list("weights", [], "Files (.safetensors) of models to average, instead of workdirs.")
 flags.DEFINE_multi_integer("folds", None, "Fold to predict with --weights; repeat for several.")
 flags.DEFINE_string("output", None, "JSON file for rules, calibration and scores.", required=True)
 flags.DEFINE_string("ladder", None, "CSV to write: every search, without flips and with them.")

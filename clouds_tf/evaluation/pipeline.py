@@ -247,7 +247,7 @@ def _load(
 def _check_metadata(
     path: str, metadata: dict[str, Any], records_dir: str, folds: Sequence[int]
 ) -> str:
-    """A remark on whether weights held the folds out; raises ValueError where they did not."""
+    """Raises ValueError for weights of other classes or folds; returns a remark on the scores."""
     names = metadata.get("class_names") or metadata.get("dataset", {}).get("class_names")
     expected = list(members.records_dataset(records_dir).class_names)
     if names is not None and list(names) != expected:

@@ -96,7 +96,7 @@ def test_a_file_takes_little_more_than_two_bytes_a_weight(tmp_path):
     assert 2 < os.path.getsize(path) / model.count_params() < 2.01
 
 
-def test_whoever_may_read_other_new_files_may_read_it(path, tmp_path):
+def test_the_file_has_the_permissions_of_any_new_file(path, tmp_path):
     (tmp_path / "other").write_text("")
     assert os.stat(path).st_mode == os.stat(tmp_path / "other").st_mode
 
