@@ -7,7 +7,7 @@ import importlib.util
 import os
 import re
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
@@ -87,6 +87,14 @@ def check_output(path: str) -> None:
     except (tf.errors.OpError, OSError) as error:
         reason = getattr(error, "message", None) or error
         raise ValueError(f"{path}: cannot be written: {reason}") from None
+
+
+def check_distinct(paths: Sequence[str]) -> None:
+    """Raises ValueError if two paths lead to the same file or folder, also through links."""
+    real = [os.path.realpath(path) for path in paths]
+    for path, place in zip(paths, real):
+        if real.count(place) > 1:
+            raise ValueError(f"{path}: given {real.count(place)} times, expected once")
 
 
 def require(module: str, extra: str, purpose: str) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 
 from clouds_tf.data.records_info import read_info
 from clouds_tf.dataset import Dataset
+from clouds_tf.files import check_distinct
 from clouds_tf.inference import engine
 from clouds_tf.inference.engine import Network, as_network
 from clouds_tf.inference.fusing import fuse
@@ -57,11 +58,8 @@ def load_members(
     """
     if not workdirs:
         raise ValueError("workdirs: got none, expected at least one workdir of train")
-    given = [os.path.realpath(folder) for folder in workdirs]
-    for folder, path in zip(workdirs, given):
-        if given.count(path) > 1:
-            times = given.count(path)
-            raise ValueError(f"workdirs: {folder} is given {times} times, expected once")
+    check_distinct(workdirs)
+    for folder in workdirs:
         workdir_files.check_records(folder, records_dir)
     by_fold: dict[int, list[Member]] = {}
     for folder in workdirs:

@@ -235,6 +235,7 @@ def _load(
         if not 0 <= fold < num_folds:
             raise ValueError(f"folds: got {fold}, expected 0 to {num_folds - 1}")
     folds = sorted(set(folds))
+    files.check_distinct(weights)
     loaded = [members.load_weights(path, precision) for path in weights]
     remarks = [
         _check_metadata(path, metadata, records_dir, folds)

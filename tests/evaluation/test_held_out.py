@@ -146,7 +146,7 @@ def test_workdirs_of_other_records_are_refused(folders, tmp_path):
 def test_the_same_workdir_twice_is_refused(folders, records_dir, tmp_path):
     link = tmp_path / "another_name"
     link.symlink_to(folders[0])
-    with pytest.raises(ValueError, match="another_name is given 2 times, expected once"):
+    with pytest.raises(ValueError, match="another_name: given 2 times, expected once"):
         load_members(records_dir, [str(link), folders[1], folders[0]])
 
 

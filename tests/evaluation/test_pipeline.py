@@ -184,6 +184,8 @@ def test_either_workdirs_or_weights(records_dir, folders, tmp_path):
             evaluate(records_dir, workdir_list, output, weights=paths)
     with pytest.raises(ValueError, match="folds: only for weights"):
         evaluate(records_dir, folders, output, folds=[0])
+    with pytest.raises(ValueError, match="m.safetensors: given 2 times, expected once"):
+        evaluate(records_dir, [], output, weights=["m.safetensors", "./m.safetensors"])
 
 
 def test_outputs_are_checked_before_any_work(folders, records_dir, tmp_path, monkeypatch):

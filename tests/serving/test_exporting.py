@@ -112,7 +112,7 @@ def test_wrong_arguments_are_named_and_nothing_is_left(workdir, make_workdir, tm
     for arguments, message in (
         ({}, "expected either workdirs of training runs or files of weights"),
         ({"workdirs": [workdir], "weights": [weights]}, "expected either workdirs"),
-        ({"workdirs": [workdir, workdir + "/"]}, f"{workdir}: given twice"),
+        ({"workdirs": [workdir, workdir + "/"]}, f"{workdir}: given 2 times, expected once"),
         ({"workdirs": [workdir], "check_images": 0}, "check_images: got 0"),
         ({"workdirs": [workdir], "precision": "int8"}, "precision: got 'int8'"),
         ({"weights": [weights], "records_dir": "R"}, "records_dir: .* does not say which fold"),
