@@ -90,7 +90,7 @@ def check_output(path: str) -> None:
 
 
 def check_distinct(paths: Sequence[str]) -> None:
-    """Raises ValueError if two paths lead to the same file or folder, also through links."""
+    """Raises ValueError if two paths name the same file or folder, directly or through a link."""
     real = [os.path.realpath(path) for path in paths]
     for path, place in zip(paths, real):
         if real.count(place) > 1:

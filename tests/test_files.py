@@ -76,7 +76,7 @@ def test_an_output_is_checked_before_the_work(tmp_path):
         files.check_output(str(tmp_path / "file" / "a.csv"))
 
 
-def test_what_is_given_twice_is_named(tmp_path):
+def test_a_path_given_twice_is_named(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "a")
     files.check_distinct([str(tmp_path / "a"), str(tmp_path / "b")])
     with pytest.raises(ValueError, match="a: given 3 times, expected once"):

@@ -9,9 +9,9 @@ import tempfile
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from clouds_tf import files
 from clouds_tf.data.records_info import read_info
 from clouds_tf.dataset import Dataset
-from clouds_tf.files import check_distinct
 from clouds_tf.inference import engine
 from clouds_tf.inference.engine import Network, as_network
 from clouds_tf.inference.fusing import fuse
@@ -58,7 +58,7 @@ def load_members(
     """
     if not workdirs:
         raise ValueError("workdirs: got none, expected at least one workdir of train")
-    check_distinct(workdirs)
+    files.check_distinct(workdirs)
     for folder in workdirs:
         workdir_files.check_records(folder, records_dir)
     by_fold: dict[int, list[Member]] = {}

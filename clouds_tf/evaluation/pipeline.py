@@ -169,8 +169,8 @@ def evaluate(
 
     Raises:
         FileNotFoundError: records, a workdir or the weights are not there.
-        ValueError: an output cannot be written, an optional package is missing, or models and
-            records do not fit; before any image is predicted.
+        ValueError: an output cannot be written, an optional package is missing, a model is given
+            twice, or models and records do not fit; before any image is predicted.
     """
     engine.require(settings.engine)
     _check_outputs(output, ladder_csv, pictures_dir)

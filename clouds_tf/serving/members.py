@@ -7,8 +7,8 @@ import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from clouds_tf import files
 from clouds_tf.dataset import Dataset
-from clouds_tf.files import check_distinct
 from clouds_tf.inference.postprocessing import Postprocessing
 from clouds_tf.models import weights as model_weights
 from clouds_tf.training import workdir as workdirs
@@ -48,7 +48,7 @@ def read_members(workdirs: Sequence[str], weights: Sequence[str]) -> tuple[Membe
     """
     if bool(workdirs) == bool(weights):
         raise ValueError("expected either workdirs of training runs or files of weights")
-    check_distinct([*workdirs, *weights])
+    files.check_distinct([*workdirs, *weights])
     members = [*map(_of_workdir, workdirs), *map(_of_weights, weights)]
     for member in members[1:]:
         if member.dataset != members[0].dataset:
