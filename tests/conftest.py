@@ -1,25 +1,31 @@
-"""Small data for all tests: a synthetic folder, its records, a workdir that was not trained."""
+"""What tests share: a synthetic folder, its records, runs that were trained or not, an export.
 
+Those that are written once are for both workers of pytest-xdist, and for reading only; a test that
+changes one takes a copy: `shutil.copytree(trained, tmp_path / "W")`.
+"""
+
+import functools
 import os
 import pathlib
-import subprocess
-import sys
+import shutil
 
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
+import filelock  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+from programs import ENVIRONMENT, REPOSITORY, run_tool  # noqa: E402, F401
 
+from clouds_tf import evaluation, serving  # noqa: E402
 from clouds_tf.data import sample_data, shards  # noqa: E402
 from clouds_tf.dataset import CLOUDS  # noqa: E402
 from clouds_tf.keras import keras  # noqa: E402
 from clouds_tf.models.unet import unet  # noqa: E402
-from clouds_tf.training import Recipe  # noqa: E402
+from clouds_tf.training import Recipe, train  # noqa: E402
 from clouds_tf.training import workdir as workdirs  # noqa: E402
 from clouds_tf.training.checkpoints import Checkpoints  # noqa: E402
 
-REPOSITORY = pathlib.Path(__file__).resolve().parent.parent
 IMAGE_SIZE = (48, 72)
 NUM_DEVICES = 4
 
@@ -35,10 +41,6 @@ hypothesis.settings.register_profile(
     "no_clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("no_clock")
-
-# That of programs which a test starts.
-ENVIRONMENT = {**os.environ, "PYTHONPATH": str(REPOSITORY), "CUDA_VISIBLE_DEVICES": ""}
-
 
 # Tests that are marked slow, whole files of them or FILE::TEST: programs, trainings, exports, many
 # processes. They take nine tenths of the time.
@@ -88,17 +90,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
 
 
-def run_tool(tool, *arguments):
-    """Runs a program of tools/ from another folder; gives its subprocess.CompletedProcess."""
-    return subprocess.run(
-        [sys.executable, str(REPOSITORY / "tools" / f"{tool}.py"), *arguments],
-        cwd=REPOSITORY.parent,
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-
-
 def real_data(folder):
     """A folder of real data beside the repository; the test is skipped where there is none."""
     path = REPOSITORY.parent / "shared" / "data" / folder
@@ -108,35 +99,90 @@ def real_data(folder):
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
+def once(tmp_path_factory):
+    """A function once(name, make) that gives the folder `name`, filled by the first worker to ask.
+
+    `make(folder)` is called with the path of a folder that does not exist; it may fill it or write
+    a file there.
+    """
+    root = tmp_path_factory.getbasetemp()
+    if "PYTEST_XDIST_WORKER" in os.environ:
+        root = root.parent
+
+    def give(name, make):
+        path, finished = root / name, root / f"{name}.finished"
+        with filelock.FileLock(root / f"{name}.lock"):
+            if not finished.exists():
+                shutil.rmtree(path, ignore_errors=True)  # of a worker that failed
+                make(str(path))
+                finished.touch()
+        return str(path)
+
+    return give
+
+
+@pytest.fixture(scope="session")
+def data_dir(once):
     """12 training and 3 test images of 140x210, in the layout of the competition."""
-    folder = tmp_path_factory.mktemp("sample") / "data"
-    sample_data.write_sample_data(
-        str(folder), num_train=12, num_test=3, image_size=(140, 210), seed=1
-    )
-    return folder
+    size = {"num_train": 12, "num_test": 3, "image_size": (140, 210)}
+    write = functools.partial(sample_data.write_sample_data, **size, seed=1)
+    return pathlib.Path(once("sample", write))
 
 
 @pytest.fixture(scope="session")
-def records_dir(data_dir, tmp_path_factory):
+def records_dir(data_dir, once):
     """The training images in 4 shards and 3 folds."""
-    folder = str(tmp_path_factory.mktemp("records"))
-    shards.write_records(str(data_dir), folder, CLOUDS, num_shards=4, num_folds=3, num_workers=1)
-    return folder
+
+    def write(folder):
+        sizes = {"num_shards": 4, "num_folds": 3}
+        shards.write_records(str(data_dir), folder, CLOUDS, num_workers=1, **sizes)
+
+    return once("records", write)
 
 
 @pytest.fixture(scope="session")
-def make_workdir(records_dir, tmp_path_factory):
-    """A function that makes the workdir of a narrow model with random weights."""
+def make_workdir(records_dir, once):
+    """A function that gives the workdir of a narrow model with random weights."""
 
     def make(fold=0, image_size=IMAGE_SIZE, seed=0, encoder="resnet34"):
-        keras.utils.set_random_seed(seed)
-        folder = str(tmp_path_factory.mktemp("workdir"))
-        recipe = Recipe(width=0.125, image_size=image_size, encoder=encoder)
-        workdirs.start(
-            workdirs.Run(folder, recipe, CLOUDS, fold, shards.fingerprint(records_dir))
-        )
-        Checkpoints(folder, unet(**recipe.model_arguments())).save_best()
-        return folder
+        def write(folder):
+            keras.utils.set_random_seed(seed)
+            recipe = Recipe(width=0.125, image_size=image_size, encoder=encoder)
+            identity = shards.fingerprint(records_dir)
+            workdirs.start(workdirs.Run(folder, recipe, CLOUDS, fold, identity))
+            Checkpoints(folder, unet(**recipe.model_arguments())).save_best()
+
+        height, width = image_size
+        return once(f"workdir_{encoder}_{height}x{width}_{fold}_{seed}", write)
 
     return make
+
+
+@pytest.fixture(scope="session")
+def trained(records_dir, once):
+    """The workdir of a narrow model that was trained for 2 epochs, fold 0 held out."""
+    recipe = Recipe(width=0.125, image_size=IMAGE_SIZE, batch_size=4, epochs=2)
+    return once("trained", lambda folder: train(records_dir, folder, recipe, report=str))
+
+
+@pytest.fixture(scope="session")
+def evaluated(trained, records_dir, once):
+    """The postprocessing.json that `evaluate` wrote for `trained`."""
+    settings = evaluation.Settings(batch_size=4)
+
+    def write(folder):
+        evaluation.evaluate(
+            records_dir, [trained], f"{folder}/postprocessing.json", settings=settings
+        )
+
+    return f"{once('evaluated', write)}/postprocessing.json"
+
+
+@pytest.fixture(scope="session")
+def exported(trained, evaluated, once):
+    """The SavedModel of `trained` with the rules of `evaluated`, a path that ends in /1."""
+
+    def write(folder):
+        serving.export([trained], folder, postprocessing=evaluated, check_images=2)
+
+    return f"{once('exported', write)}/1"

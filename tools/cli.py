@@ -14,11 +14,9 @@ import typing
 from collections.abc import Callable, Iterator
 from typing import Any
 
-_PROGRAM = os.path.basename(sys.argv[0])
-
 
 def _fail(message: object) -> typing.NoReturn:
-    print(f"{_PROGRAM}: error: {message}", file=sys.stderr)
+    print(f"{os.path.basename(sys.argv[0])}: error: {message}", file=sys.stderr)
     sys.exit(1)
 
 
@@ -54,7 +52,7 @@ def _import_tensorflow() -> None:
 
 # TensorFlow reads these when it is imported, so they are set before everything else.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-if _PROGRAM in ("predict.py", "predict_scenes.py", "evaluate.py"):
+if os.path.basename(sys.argv[0]) in ("predict.py", "predict_scenes.py", "evaluate.py"):
     # Their weights never change, so oneDNN need not bring them into its layout in every call.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
 if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
