@@ -15,7 +15,7 @@ import filelock  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
-from programs import ENVIRONMENT, REPOSITORY, run_tool  # noqa: E402, F401
+from programs import ENVIRONMENT, REPOSITORY, run_tool, stop_server  # noqa: E402, F401
 
 from clouds_tf import evaluation, serving  # noqa: E402
 from clouds_tf.data import sample_data, shards  # noqa: E402
@@ -42,52 +42,10 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.load_profile("no_clock")
 
-# Tests that are marked slow, whole files of them or FILE::TEST: programs, trainings, exports, many
-# processes. They take nine tenths of the time.
-SLOW = {
-    "test_benchmark.py",
-    "test_climatology_pictures.py::test_a_run_writes_all_pictures",
-    "test_docs.py::test_the_site_builds_without_warnings",
-    "test_end_to_end.py",
-    "test_every_encoder.py",
-    "test_export.py",
-    "test_exporting.py",
-    "test_fit.py",
-    "test_fusing.py",
-    "test_held_out.py",
-    "test_input_pipeline.py",
-    "test_keras.py",
-    "test_lanes.py",
-    "test_masks.py::test_all_real_rows_come_back_byte_for_byte",
-    "test_mix.py",
-    "test_modes.py",
-    "test_parity.py",
-    "test_pictures.py",
-    "test_pipeline.py",
-    "test_predict.py",
-    "test_prediction.py",
-    "test_product.py",
-    "test_quickstart.py",
-    "test_replicas.py",
-    "test_report.py",
-    "test_resume.py",
-    "test_series.py",
-    "test_snippets.py::test_a_page_runs_from_top_to_bottom",
-    "test_server.py",
-    "test_shards.py",
-    "test_train.py",
-    "test_trainer.py",
-    "test_unet.py::test_a_saved_model_comes_back_the_same",
-    "test_workers.py",
-}
 
-
-def pytest_collection_modifyitems(items):
-    """Marks the tests that tools/test.sh --fast leaves out."""
-    for item in items:
-        file = item.path.name
-        if SLOW & {file, f"{file}::{getattr(item, 'originalname', '')}"}:
-            item.add_marker(pytest.mark.slow)
+def pytest_sessionfinish():
+    """Ends what the tests of this worker shared."""
+    stop_server()
 
 
 def real_data(folder):

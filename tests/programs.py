@@ -18,6 +18,7 @@ import tempfile
 import threading
 import traceback
 import types
+from multiprocessing import forkserver
 from unittest import mock
 
 from absl import app, logging
@@ -178,6 +179,11 @@ class Program:
             self.kill()
         self.wait()
         self.stdout.close()
+
+
+def stop_server():
+    """Waits for the end of the server, so that its CPU seconds count as those of this process."""
+    forkserver._forkserver._stop()
 
 
 def _become(arguments, environment, folder, writer, errors):

@@ -4,6 +4,8 @@ import re
 import pytest
 from conftest import run_tool
 
+pytestmark = pytest.mark.nightly
+
 
 @pytest.mark.parametrize("args", [[], ["nothing"], ["--repeats=1"]])
 def test_without_a_suite_it_names_them(args):

@@ -79,6 +79,7 @@ def test_the_lines_on_run_length_encoding_run():
     assert strings.shape == (2, 350, 525)
 
 
+@pytest.mark.nightly
 def test_the_site_builds_without_warnings(tmp_path):
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", tmp_path]
     done = subprocess.run(build, cwd=REPOSITORY, env=ENVIRONMENT, capture_output=True, text=True)

@@ -21,6 +21,8 @@ from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation import score
 from clouds_tf.training import Recipe, train
 
+pytestmark = pytest.mark.slow
+
 
 def _run(tool, *arguments, **flags):
     """Runs a tool from another folder; gives its exit status, output and errors."""

@@ -7,6 +7,8 @@ import pytest
 import tensorflow as tf
 from conftest import ENVIRONMENT
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 IS_LANE_TWO = tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16)
 # What the training step needs and Keras 3 lacks.
 PROGRAM = """

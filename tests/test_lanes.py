@@ -23,7 +23,8 @@ pytestmark = [
         not all(python.exists() for python in PYTHONS.values()),
         reason="needs both environments: .venv of lane one and .venv-lane2 of lane two",
     ),
-    pytest.mark.xdist_group("lanes"),
+    pytest.mark.slow,
+    pytest.mark.lanes,
 ]
 
 
@@ -38,13 +39,16 @@ def _run(lane, *arguments):
 
 
 @pytest.fixture(scope="module")
-def folders(data_dir, tmp_path_factory):
+def folders(data_dir, once):
     """The folder of each lane, after both did all, then each went on from the other."""
-    folder = tmp_path_factory.mktemp("lanes")
-    for lane in PYTHONS:
-        _run(lane, "first", data_dir, folder / lane)
-    for lane, other in OTHER.items():
-        _run(lane, "second", data_dir, folder / lane, folder / other)
+
+    def write(folder):
+        for lane in PYTHONS:
+            _run(lane, "first", data_dir, f"{folder}/{lane}")
+        for lane, other in OTHER.items():
+            _run(lane, "second", data_dir, f"{folder}/{lane}", f"{folder}/{other}")
+
+    folder = pathlib.Path(once("lanes", write))
     return {lane: folder / lane for lane in PYTHONS}
 
 

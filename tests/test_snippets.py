@@ -178,6 +178,7 @@ def _run(tool, arguments):
             program["main"]()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", sorted(set(PAGES) - RUN_ELSEWHERE))
 def test_a_page_runs_from_top_to_bottom(page, sample):
     earlier = [block for name in PAGES[: PAGES.index(page)] for block in blocks(name)]

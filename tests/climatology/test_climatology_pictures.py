@@ -96,6 +96,7 @@ def test_coastlines_are_read_from_geojson(tmp_path):
         draw.read_coastlines(str(tmp_path / "none"))
 
 
+@pytest.mark.slow
 def test_a_run_writes_all_pictures(tmp_path):
     rows = [
         f"2017-{m:02}-{d:02},{NAMES[(m + d) % 4]},{10 * m - 60},{10 * m - 45},-5,{d}"

@@ -12,6 +12,8 @@ from clouds_tf.climatology import product
 from clouds_tf.climatology.grid import Grid
 from clouds_tf.climatology.inputs import Where
 
+pytestmark = pytest.mark.slow
+
 NAMES = ("Fish", "Flower", "Sugar")
 GRID = Grid(5.0, (-30, -10, 30, 20))
 HEADER = "date,label,lon1,lon2,lat1,lat2"

@@ -8,6 +8,8 @@ from clouds_tf.climatology import aggregate, series
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
 from clouds_tf.climatology.grid import Grid
 
+pytestmark = pytest.mark.slow
+
 GRID = Grid(10.0, (-20, 0, 20, 30))
 
 

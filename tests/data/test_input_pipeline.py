@@ -16,6 +16,8 @@ from clouds_tf.data.examples import ENCODED_KEY
 from clouds_tf.data.reading import first_files
 from clouds_tf.dataset import CLOUDS
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 CLASS_NAMES = CLOUDS.class_names
 
 SIZE = (28, 42)

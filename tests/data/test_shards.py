@@ -17,6 +17,8 @@ from clouds_tf.data import annotations, examples, input_pipeline, sample_data, s
 from clouds_tf.data.examples import ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
 from clouds_tf.dataset import CLOUDS, Dataset
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 CLASS_NAMES = CLOUDS.class_names
 
 

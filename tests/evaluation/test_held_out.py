@@ -20,6 +20,8 @@ from clouds_tf.inference.ensemble import mean_prediction
 from clouds_tf.inference.postprocessing import Rule
 from clouds_tf.training import workdir as workdirs
 
+pytestmark = pytest.mark.slow
+
 
 def _by_hand(probabilities, masks):
     areas = np.stack([(probabilities > np.float32(t)).sum((1, 2)) for t in THRESHOLDS], -1)

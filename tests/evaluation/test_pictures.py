@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from test_search import _counts, _random_images
 
 from clouds_tf.dataset import CLOUDS
@@ -9,6 +10,8 @@ from clouds_tf.evaluation.areas import calibrate
 from clouds_tf.evaluation.held_out import THRESHOLDS
 from clouds_tf.evaluation.members import load_members
 from clouds_tf.evaluation.search import MIN_AREAS, dice, search
+
+pytestmark = pytest.mark.slow
 
 
 def test_the_map_of_scores_is_the_mean_dice():

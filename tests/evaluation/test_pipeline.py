@@ -21,6 +21,8 @@ from clouds_tf.training import Recipe
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.checkpoints import Checkpoints  # noqa: E402
 
+pytestmark = pytest.mark.slow
+
 ARGUMENTS = {"num_classes": 4, "width": 0.125}
 
 

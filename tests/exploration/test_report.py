@@ -48,7 +48,10 @@ PICTURES = {
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 VOID = {"meta", "link", "img", "source", "br"}
 
-pytestmark = pytest.mark.skipif(not figures.AVAILABLE, reason="no matplotlib for the figures")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not figures.AVAILABLE, reason="no matplotlib for the figures"),
+]
 
 
 class _Parser(html.parser.HTMLParser):

@@ -10,6 +10,8 @@ from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import unet
 from clouds_tf.models.upsampling import UpsampleConv
 
+pytestmark = pytest.mark.slow
+
 layers = keras.layers
 
 

@@ -11,6 +11,8 @@ from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import load_encoder_weights
 
+pytestmark = pytest.mark.nightly
+
 os.environ.setdefault("SM_FRAMEWORK", "tf.keras")
 SHARED = pathlib.Path(__file__).parents[3] / "shared/data/clouds_small/train_images"
 SIZES = [(320, 480), (160, 224)]

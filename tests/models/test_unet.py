@@ -228,6 +228,7 @@ def test_impossible_arguments_are_named(arguments, message):
         unet(**arguments)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "save_format, encoder, head, compiled",
     [

@@ -232,6 +232,7 @@ def test_an_unknown_order_is_refused(function):
         rle.encode([[1]], order="K")
 
 
+@pytest.mark.slow
 def test_all_real_rows_come_back_byte_for_byte():
     rows = sorted(set(real_rows()))
     there_and_back = tf.function(

@@ -10,6 +10,8 @@ import tensorflow as tf
 
 from clouds_tf import rle
 
+pytestmark = pytest.mark.slow
+
 SIZE, TARGET = np.array([7, 5]), np.array([4, 9])
 STRINGS = np.array([["1 3 9 20", " "], ["35 1", "2 1 4 2 8 7 22 5"]])
 MASKS = np.random.default_rng(0).random((2, 2, 7, 5)) < 0.5

@@ -24,6 +24,8 @@ from clouds_tf.serving import loading
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 
+pytestmark = pytest.mark.slow
+
 NETCDF = Options(formats=("netcdf",), batch_size=4)
 
 

@@ -24,6 +24,8 @@ from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.read import Reading
 
+pytestmark = pytest.mark.slow
+
 saved_model = _saved_model
 OPTIONS = Options(batch_size=2, formats=("netcdf", "geojson"))
 ENDINGS = (".nc", ".geojson", ".csv")

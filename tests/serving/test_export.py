@@ -22,6 +22,8 @@ from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
 
+pytestmark = pytest.mark.slow
+
 RULES = (
     Rule(),
     Rule(0.45, 0.5, 100, fill="boxes", remove_gap=True),

@@ -19,6 +19,8 @@ from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.members import find_mismatches, read_members
 from clouds_tf.training import workdir as workdirs
 
+pytestmark = pytest.mark.slow
+
 RULES = (Rule(0.4), Rule(0.45), Rule(0.5), Rule(0.55))
 MODEL = {"num_classes": 4, "width": 0.125}
 

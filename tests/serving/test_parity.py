@@ -10,6 +10,8 @@ from clouds_tf.serving.parity import Difference, compare, require_parity
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as workdirs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def workdir(make_workdir):

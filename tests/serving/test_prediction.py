@@ -26,6 +26,8 @@ from clouds_tf.serving.predictor import LoadedModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
 
+pytestmark = pytest.mark.slow
+
 NAMES = CLOUDS.class_names
 METADATA = Metadata(CLOUDS, (IMAGE_SIZE,), plain_rules(4), "none", 1_000_000)
 

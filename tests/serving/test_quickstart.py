@@ -12,6 +12,8 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
 
+pytestmark = pytest.mark.slow
+
 MODEL = {"num_classes": 4, "width": 0.125}
 
 

@@ -19,6 +19,8 @@ from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def saved_model(make_workdir, tmp_path_factory):

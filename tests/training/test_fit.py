@@ -24,6 +24,8 @@ from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.fit import Feed, fit
 from clouds_tf.training.stopping import STOPPED
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 SIZES = [3, 3, 2, 3, 2]
 EPOCHS = 3
 

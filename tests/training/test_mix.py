@@ -9,6 +9,8 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
 from clouds_tf.models import losses, metrics
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 
 @pytest.mark.parametrize("mix", ["mixup", "cutmix"])
 def test_a_model_trains_on_mixed_batches(records_dir, mix):

@@ -10,6 +10,8 @@ import pytest
 from conftest import ENVIRONMENT
 from program import free_ports
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 PROGRAM = pathlib.Path(__file__).with_name("program.py")
 
 

@@ -24,6 +24,8 @@ from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.checks import check_memory, check_start
 from clouds_tf.training.workdir import Run
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 RECIPE = Recipe(epochs=1, width=0.0625, image_size=(32, 48), batch_size=4, precision="bfloat16")
 
 

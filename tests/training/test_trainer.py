@@ -15,6 +15,8 @@ from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.steps import PRESENCE_WEIGHT
 from clouds_tf.training.trainer import Trainer
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 WIDTH = 0.0625
 NO_STOP = tf.constant(0.0)
 

@@ -15,6 +15,8 @@ from program import free_ports
 
 from clouds_tf.training import distribution, workers
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 
 def _meet_in_threads(addresses, indices):
     done = []

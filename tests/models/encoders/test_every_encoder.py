@@ -14,6 +14,8 @@ from clouds_tf.models.unet import outline, unet
 from clouds_tf.models.weights import load_encoder_weights, load_model, save_model_weights
 from clouds_tf.training import distribution
 
+pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+
 LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
 needs_keras_cv = pytest.mark.skipif(not LANE_ONE, reason="keras-cv works with TensorFlow 2.15")
 WIDTH = 0.25
