@@ -1,4 +1,9 @@
-"""Every encoder from training to saving, at tiny sizes; and those of keras-cv beside keras-cv."""
+"""Encoders from training to saving, at tiny sizes; and those of keras-cv beside keras-cv.
+
+Building a backbone of keras-cv takes seconds, so a few go the whole way and the others one step.
+"""
+
+import functools
 
 import numpy as np
 import pytest
@@ -19,6 +24,8 @@ pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
 needs_keras_cv = pytest.mark.skipif(not LANE_ONE, reason="keras-cv works with TensorFlow 2.15")
 WIDTH = 0.25
+# Their layers are those of the others too, and of the two of ResNet-34, which have tests of theirs.
+WHOLE_WAY = ("csp_darknet_s", "mit_b0", "mobilenet_v3_small", "resnet50_v2")
 
 # Parameters as keras-cv lists them, but for two. MobileNetV3: as in keras.applications, because
 # keras-cv's list (933,502 and 2,994,518) is older than its rounding of the channels of squeeze and
@@ -39,6 +46,27 @@ CLASSIFIERS = {
     "efficientnetv2_b0": 192 * 1280 + 4 * 1280,
     "mobilenet_v3_small": 96 * 576 + 4 * 576,
 }
+
+
+@pytest.fixture(autouse=True)
+def _skip_in_lane_two(request):
+    name = request.node.callspec.params.get("name") if hasattr(request.node, "callspec") else None
+    if name in BACKBONES and not LANE_ONE:
+        pytest.skip("keras-cv works with TensorFlow 2.15")
+
+
+@functools.lru_cache(maxsize=None)
+def _model(name):
+    """A model of two classes, none of whose weights is trivial; no test changes them."""
+    keras.utils.set_random_seed(0)
+    model = unet(**_arguments(name))
+    _randomize(model.weights)
+    return model
+
+
+def _arguments(name):
+    head = name == "resnet50_v2"
+    return {"num_classes": 2, "width": WIDTH, "encoder": name, "classification_head": head}
 
 
 def _images(*shape, seed=0):
@@ -89,20 +117,35 @@ def _check_training(model):
         assert gradient is not None and np.isfinite(gradient).all(), weight.name
 
 
-@pytest.mark.parametrize("name", sorted(ENCODERS))
-def test_the_whole_way(name, tmp_path):
-    if name in BACKBONES and not LANE_ONE:
-        pytest.skip("keras-cv works with TensorFlow 2.15")
-    keras.utils.set_random_seed(0)
-    arguments = {
-        "num_classes": 2,
-        "width": WIDTH,
-        "encoder": name,
-        "classification_head": name == "resnet50_v2",
-    }
-    model = unet(**arguments)
-    _randomize(model.weights)
+def _check_parts(model, name):
+    """Normalization and the names and sizes of the stages are those that others rely on."""
+    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
+    assert all(isinstance(norm, BatchNorm) for norm in norms)  # over all replicas
+    rest = {layer.name.split("_")[0] for layer in model.layers} - {"decoder1"}
+    rest -= {layer.name.split("_")[0] for layer in encoder_layers(model)}
+    others = {"image", "pad", "head", "logits", "presence"}
+    assert rest <= others | {f"decoder{step}" for step in range(1, 6)}
+    names = [weight.name for weight in model.weights]
+    assert len(set(names)) == len(names)
+    down, up = outline(model, (64, 96))
+    assert [stage.height for stage in down] == [64, *[64 // s for s in ENCODERS[name].strides]]
+    assert [stage.height for stage in up] == [4, 8, 16, 32, 64, 64]
+
+
+@pytest.mark.parametrize("name", sorted(set(ENCODERS) - set(WHOLE_WAY)))
+def test_a_step(name):
+    model = unet(2, WIDTH, name)
     _check_training(model)
+    _check_parts(model, name)
+
+
+@pytest.mark.parametrize("name", WHOLE_WAY)
+def test_the_whole_way(name, tmp_path):
+    model = _model(name)
+    weights = model.get_weights()
+    _check_training(model)
+    _check_parts(model, name)
+    model.set_weights(weights)
 
     images = _images(2, 45, 70)
     expected = model(images, training=False)
@@ -114,46 +157,36 @@ def test_the_whole_way(name, tmp_path):
     for key, values in expected.items():
         np.testing.assert_allclose(found[key], values, atol=2e-4 * np.abs(values).max())
 
-    norms = [x for x in model.layers if isinstance(x, keras.layers.BatchNormalization)]
-    assert all(isinstance(norm, BatchNorm) for norm in norms)  # over all replicas
-    rest = {layer.name.split("_")[0] for layer in model.layers} - {"decoder1"}
-    rest -= {layer.name.split("_")[0] for layer in encoder_layers(model)}
-    others = {"image", "pad", "head", "logits", "presence"}
-    assert rest <= others | {f"decoder{step}" for step in range(1, 6)}
-    down, up = outline(model, (64, 96))
-    assert [stage.height for stage in down] == [64, *[64 // s for s in ENCODERS[name].strides]]
-    assert [stage.height for stage in up] == [4, 8, 16, 32, 64, 64]
-
-    if name in ("csp_darknet_s", "mobilenet_v3_small", "mit_b0"):  # others have layers of these
-        path = str(tmp_path / "model.keras")
-        model.save(path)
-        logits = keras.models.load_model(path)(images, training=False)["logits"]
-        np.testing.assert_array_equal(logits, expected["logits"])
+    if name == "resnet50_v2":
+        return  # its layers are among those of the others
+    path = str(tmp_path / "model.keras")
+    model.save(path)
+    logits = keras.models.load_model(path)(images, training=False)["logits"]
+    np.testing.assert_array_equal(logits, expected["logits"])
     path = str(tmp_path / "model.safetensors")
-    save_model_weights(model, path, {"model": arguments})
-    names = [weight.name for weight in model.weights]
-    assert len(set(names)) == len(names)
-    if name in ("csp_darknet_s", "mobilenet_v3_small", "mit_b0"):
-        again, _ = load_model(path)
-        assert [weight.name for weight in again.weights] == names
-        logits = again(images, training=False)["logits"]
-        np.testing.assert_allclose(logits, expected["logits"], atol=0.05 * scale)
+    save_model_weights(model, path, {"model": _arguments(name)})
+    again, _ = load_model(path)
+    assert [weight.name for weight in again.weights] == [weight.name for weight in model.weights]
+    logits = again(images, training=False)["logits"]
+    np.testing.assert_allclose(logits, expected["logits"], atol=0.05 * scale)
 
 
-@needs_keras_cv
-@pytest.mark.parametrize("name", sorted(BACKBONES))
-def test_parameters_are_the_published_ones(name):
+def test_every_backbone_is_counted():
     assert sorted(BACKBONES) == sorted(PUBLISHED_PARAMETERS)
+
+
+@pytest.mark.parametrize("name", sorted(set(BACKBONES) - set(CLASSIFIERS)))  # those, just below
+def test_parameters_are_the_published_ones(name):
     assert BACKBONES[name].build(1.0).count_params() == PUBLISHED_PARAMETERS[name]
 
 
-@needs_keras_cv
 @pytest.mark.parametrize(
     "name, ending",
     [("efficientnetv2_b0", ".h5"), ("mobilenet_v3_small", ".weights.h5")],
 )
 def test_features_and_weights_are_those_of_keras_cv(name, ending, tmp_path):
     backbone = BACKBONES[name].build(1.0)
+    assert backbone.count_params() == PUBLISHED_PARAMETERS[name]
     _randomize(backbone.weights)
     path = str(tmp_path / f"backbone{ending}")
     backbone.save_weights(path)
@@ -207,8 +240,8 @@ def test_features_and_weights_of_the_mix_transformer_are_those_of_keras_cv(tmp_p
 
 @needs_keras_cv
 def test_weights_of_another_backbone_are_refused(tmp_path):
-    model, path = unet(width=WIDTH, encoder="mobilenet_v3_small"), str(tmp_path / "other.h5")
-    BACKBONES["csp_darknet_s"].build(1.0).save_weights(path)
+    model, path = _model("mobilenet_v3_small"), str(tmp_path / "other.h5")
+    model.save_weights(path)
     with pytest.raises(ValueError, match="other.h5: does not fit") as error:
         load_encoder_weights(model, path)
     assert "\n" not in str(error.value)
@@ -226,15 +259,9 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
     "name, precision", [("mobilenet_v3_small", "bfloat16"), ("mit_b0", "float16")]
 )
 def test_half_precision_is_close_to_float32(name, precision):
-    if name in BACKBONES and not LANE_ONE:
-        pytest.skip("keras-cv works with TensorFlow 2.15")
-    exact = unet(width=WIDTH, encoder=name)
-    _randomize(exact.weights)
-    distribution.set_precision(precision)
-    try:
-        mixed = unet(width=WIDTH, encoder=name)
-    finally:
-        distribution.set_precision("float32")
+    exact = _model(name)
+    with distribution.precision(precision):
+        mixed = unet(**_arguments(name))
     mixed.set_weights(exact.get_weights())
     assert {weight.dtype for weight in mixed.weights} == {tf.float32}
     assert encoder_layers(mixed)[-1].compute_dtype == precision
