@@ -91,19 +91,21 @@ def main():
         for i, weight in enumerate(run.model.weights):
             values[f"{name}_weight{i}"] = weight.numpy()
 
-    def show(sizes, seed, name):
-        data = distribution.distribute_batches(
+    def distributed(sizes, seed):
+        return distribution.distribute_batches(
             strategy, lambda worker, num_workers: batches(sizes, worker, num_workers, seed)
         )
+
+    def show(sizes, seed, name):
+        data = distributed(sizes, seed)
         for step, (images, masks) in enumerate(data):
             values[f"{name}_loss{step}"] = run.step(images, masks, tf.constant(0.0))[0].numpy()
             note(f"{name}{step}")
 
+    held_out = distributed([3], 1)
+    run.trace(held_out, held_out)
     show(BATCHES, 0, "step")
     values.update({name: value for name, value in run.meter.result().items()})
-    held_out = distribution.distribute_batches(
-        strategy, lambda worker, num_workers: batches([3], worker, num_workers, seed=1)
-    )
     values.update(run.validate(held_out))
     with run.average_applied():
         note("average")

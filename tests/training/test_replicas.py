@@ -2,13 +2,11 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT
 from program import free_ports
+from programs import ENVIRONMENT, start_program
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 
@@ -16,16 +14,12 @@ PROGRAM = pathlib.Path(__file__).with_name("program.py")
 
 
 def _start(*arguments, **environment):
-    environment = {**ENVIRONMENT, **environment}
-    command = [sys.executable, str(PROGRAM), *map(str, arguments)]
-    return subprocess.Popen(
-        command, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
+    return start_program(PROGRAM, *arguments, env={**ENVIRONMENT, **environment}, merge=True)
 
 
-def _finish(process):
-    output, _ = process.communicate(timeout=300)
-    assert process.returncode == 0, output
+def _finish(program):
+    output, _ = program.communicate()
+    assert program.returncode == 0, output
 
 
 def _run(output, *arguments):
