@@ -6,17 +6,18 @@ import re
 import resource
 import shutil
 import signal
-import subprocess
 import sys
 import threading
 import time
+from unittest import mock
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ENVIRONMENT, REPOSITORY
 from program import batches, free_ports, trainer
+from programs import ENVIRONMENT, REPOSITORY, run_program, start_program
 
+from clouds_tf import figures
 from clouds_tf.training import checkpoints, distribution
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
@@ -28,6 +29,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 
 SIZES = [3, 3, 2, 3, 2]
 EPOCHS = 3
+PYTHONPATH = f"{REPOSITORY}:{REPOSITORY}/tests:{REPOSITORY}/tests/training"
 
 
 def training_batches(initial_epoch, initial_step, worker, num_workers):
@@ -42,11 +44,12 @@ def validation_batches(worker, num_workers):
     return batches([4, 3], worker, num_workers, seed=99)
 
 
-def run(workdir, epochs=EPOCHS, training=training_batches, **settings):
-    """A run from the start, or from where it was."""
+def run(workdir, epochs=EPOCHS, training=training_batches, pictures=False, **settings):
+    """A run from the start, or from where it was; pictures take twice as long as all else."""
     of_run = trainer(len(SIZES), epochs=epochs, **settings)
     feed = Feed(training, validation_batches, lambda epoch, step: [f"{epoch}_{step}.jpg"])
-    return of_run, fit(of_run, feed, str(workdir))
+    with mock.patch.object(figures, "AVAILABLE", pictures):
+        return of_run, fit(of_run, feed, str(workdir))
 
 
 def _assert_same_weights(one, other):
@@ -57,7 +60,7 @@ def _assert_same_weights(one, other):
 @pytest.fixture(scope="module")
 def undisturbed(tmp_path_factory):
     folder = tmp_path_factory.mktemp("undisturbed")
-    return *run(folder, average_last=2), folder
+    return *run(folder, average_last=2, pictures=True), folder
 
 
 def test_everything_is_written(undisturbed):
@@ -108,14 +111,8 @@ def test_a_finished_run_is_left_alone(undisturbed):
 
 def _child(*arguments):
     """Runs a function of this file in a process of its own, which may be harmed."""
-    tests = REPOSITORY / "tests"
-    path = os.pathsep.join(map(str, (REPOSITORY, tests, tests / "training")))
-    return subprocess.run(
-        [sys.executable, __file__, *map(str, arguments)],
-        env={**ENVIRONMENT, "PYTHONPATH": path},
-        capture_output=True,
-        text=True,
-    )
+    environment = {**ENVIRONMENT, "PYTHONPATH": PYTHONPATH}
+    return run_program(__file__, *arguments, env=environment, merge=True)
 
 
 def told_in_the_second_epoch(workdir):
@@ -143,7 +140,7 @@ def told_in_the_second_epoch(workdir):
 def test_sigterm_stops_between_two_steps_and_the_same_command_goes_on(undisturbed, tmp_path):
     of_run, history, _ = undisturbed
     stopped = _child("told_in_the_second_epoch", tmp_path)
-    assert stopped.returncode == STOPPED == 143, stopped.stderr
+    assert stopped.returncode == STOPPED == 143, stopped.stdout
     assert re.search(r"Stopped in epoch 2 after step \d; the same command resumes", stopped.stdout)
     assert len(workdirs.read_history(str(tmp_path))) == 1
     resumed, rows = run(tmp_path, average_last=2)
@@ -178,7 +175,7 @@ def test_a_checkpoint_that_cannot_be_written_leaves_the_last_good_one(tmp_path):
     of_run, _ = run(tmp_path, epochs=1)
     found = _child("save_on_a_full_disk", tmp_path)
     assert found.returncode == 1
-    assert re.search("checkpoint was not written .*the one before it is kept", found.stderr)
+    assert re.search("checkpoint was not written .*the one before it is kept", found.stdout)
     again, history = run(tmp_path, epochs=1)
     assert len(history) == 1
     _assert_same_weights(of_run, again)
@@ -203,7 +200,8 @@ def test_a_run_without_its_last_checkpoint_is_not_begun_again(undisturbed, tmp_p
 @pytest.mark.parametrize("num_steps", [1, 3, 6, 8, 12])
 def test_a_trace_is_written(tmp_path, num_steps):
     feed = Feed(lambda *_: batches([2] * num_steps), validation_batches, lambda epoch, step: [])
-    fit(trainer(num_steps), feed, str(tmp_path), profile=True)
+    with mock.patch.object(figures, "AVAILABLE", False):
+        fit(trainer(num_steps), feed, str(tmp_path), profile=True)
     assert list((tmp_path / "tensorboard").rglob("*.xplane.pb"))
 
 
@@ -218,15 +216,8 @@ def test_outside_of_the_main_thread_nobody_listens_for_signals(tmp_path):
 def _start_worker(index, ports, *arguments):
     workers = [f"localhost:{port}" for port in ports]
     task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
-    tests = REPOSITORY / "tests"
-    path = os.pathsep.join(map(str, (REPOSITORY, tests, tests / "training")))
-    return subprocess.Popen(
-        [sys.executable, __file__, *map(str, arguments)],
-        env={**ENVIRONMENT, "TF_CONFIG": json.dumps(task), "PYTHONPATH": path},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
+    environment = {**ENVIRONMENT, "TF_CONFIG": json.dumps(task), "PYTHONPATH": PYTHONPATH}
+    return start_program(__file__, *arguments, env=environment, merge=True)
 
 
 def _fit_in_cluster(workdir, steps, **settings):
@@ -238,7 +229,8 @@ def _fit_in_cluster(workdir, steps, **settings):
         validation_batches,
         lambda epoch, step: [],
     )
-    fit(of_cluster, feed, workdir)
+    with mock.patch.object(figures, "AVAILABLE", False):
+        fit(of_cluster, feed, workdir)
 
 
 def work(workdir):
@@ -253,7 +245,7 @@ def work_with_a_late_chief(workdir):
 
     def save_late(self, epoch):
         if self._chief:
-            time.sleep(3)
+            time.sleep(1)
         save_epoch(self, epoch)
 
     Checkpoints.save_epoch = save_late
