@@ -12,7 +12,7 @@ FLOORS = (
     {"rle", "figures", "locks"},
     {"manifest"},
     {"data", "models"},
-    {"inference"},
+    {"prediction"},
     {"training"},
     {"serving", "exploration"},
     {"evaluation", "scenes"},

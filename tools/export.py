@@ -12,8 +12,8 @@ import cli
 from absl import flags
 
 from clouds_tf import serving
-from clouds_tf.inference.ensemble import FLIPS
-from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS
+from clouds_tf.prediction.ensemble import FLIPS
+from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
 FLAGS = flags.FLAGS
 flags.DEFINE_list("workdirs", [], "Workdirs of train; several are averaged.")

@@ -16,7 +16,7 @@ import cli
 from absl import flags
 
 from clouds_tf import serving
-from clouds_tf.inference.engine import ENGINES
+from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.serving.prediction import ON_ERROR, parse_shard
 
 FLAGS = flags.FLAGS

@@ -14,7 +14,7 @@ import cli
 
 from absl import flags
 
-from clouds_tf.inference.engine import ENGINES
+from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.scenes import georeference
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.predict import predict_scenes

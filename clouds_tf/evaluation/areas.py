@@ -9,7 +9,7 @@ import numpy as np
 
 from clouds_tf.evaluation.held_out import EDGES, Counts
 from clouds_tf.evaluation.score import resamples
-from clouds_tf.inference.calibration import Calibration, Curve
+from clouds_tf.prediction.calibration import Calibration, Curve
 
 # A few dozen segments of the probabilities, on whose calibration curves have their knots.
 _SEGMENTS = (

@@ -13,8 +13,8 @@ import tensorflow as tf
 from clouds_tf.data import input_pipeline
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.members import Member, records_dataset
-from clouds_tf.inference.ensemble import mean_prediction
-from clouds_tf.inference.postprocessing import Rule, refine
+from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.postprocessing import Rule, refine
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 # Finer near 0 and 1, where most pixels are.

@@ -10,7 +10,7 @@ import numpy as np
 from clouds_tf.evaluation.held_out import Counts
 from clouds_tf.evaluation.score import class_means, intervals
 from clouds_tf.evaluation.search import GRIDS, Grid, search
-from clouds_tf.inference.postprocessing import Rule
+from clouds_tf.prediction.postprocessing import Rule
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,11 +12,11 @@ from typing import Any
 from clouds_tf import files
 from clouds_tf.data.records_info import read_info
 from clouds_tf.dataset import Dataset
-from clouds_tf.inference import engine
-from clouds_tf.inference.engine import Network, as_network
-from clouds_tf.inference.fusing import fuse
 from clouds_tf.keras import keras
 from clouds_tf.models import weights as model_weights
+from clouds_tf.prediction import engine
+from clouds_tf.prediction.engine import Network, as_network
+from clouds_tf.prediction.fusing import fuse
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as workdir_files
 

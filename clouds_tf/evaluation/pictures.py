@@ -14,7 +14,7 @@ from clouds_tf.evaluation.areas import AreaResult, area_bias
 from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, predict_fold
 from clouds_tf.evaluation.members import Member, records_dataset
 from clouds_tf.evaluation.search import GRIDS, MIN_AREAS, SearchResult, score_sums
-from clouds_tf.inference.postprocessing import plain_rules, postprocess
+from clouds_tf.prediction.postprocessing import plain_rules, postprocess
 
 NAMES = ("scores", "reliability", "presence", "areas", "examples")
 

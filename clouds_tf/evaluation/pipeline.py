@@ -17,9 +17,9 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation import held_out, ladder, members, pictures, score
 from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
 from clouds_tf.evaluation.search import GRIDS, SearchResult, search
-from clouds_tf.inference import engine, ensemble
-from clouds_tf.inference.engine import ENGINES
-from clouds_tf.inference.postprocessing import Postprocessing, write_postprocessing
+from clouds_tf.prediction import engine, ensemble
+from clouds_tf.prediction.engine import ENGINES
+from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
 
 _CHOSEN_EPOCH = (
     "The epoch that each run kept was chosen on its own held-out fold, so all three scores are a "

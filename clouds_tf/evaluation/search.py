@@ -8,7 +8,7 @@ import numpy as np
 
 from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
 from clouds_tf.evaluation.score import dice_of_areas
-from clouds_tf.inference.postprocessing import Rule
+from clouds_tf.prediction.postprocessing import Rule
 
 MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
 MIN_PRESENCES = tuple(round(0.05 * i, 2) for i in range(20))

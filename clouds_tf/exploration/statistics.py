@@ -19,7 +19,7 @@ from clouds_tf import rle
 from clouds_tf.data.geometry import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
-from clouds_tf.inference.postprocessing import black_gap
+from clouds_tf.prediction.postprocessing import black_gap
 
 GRID = (70, 105)  # cells in which masks and the black gap are compared
 THUMBNAIL = (14, 21)  # size of the grey thumbnails by which images are compared

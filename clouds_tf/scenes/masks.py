@@ -10,8 +10,8 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
-from clouds_tf.inference.calibration import Calibration
-from clouds_tf.inference.postprocessing import FILLS, Rule
+from clouds_tf.prediction.calibration import Calibration
+from clouds_tf.prediction.postprocessing import FILLS, Rule
 from clouds_tf.scenes.georeference import Grid
 
 

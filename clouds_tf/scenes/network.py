@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.inference.postprocessing import black_gap
-from clouds_tf.serving import loading
-from clouds_tf.serving.metadata import read_metadata
-from clouds_tf.serving.untrusted import decode_images
+from clouds_tf.prediction import loading
+from clouds_tf.prediction.metadata import read_metadata
+from clouds_tf.prediction.postprocessing import black_gap
+from clouds_tf.prediction.untrusted import decode_images
 
 _CPU_CALL = 4  # windows
 

@@ -14,14 +14,14 @@ import tensorflow as tf
 from clouds_tf import figures, files
 from clouds_tf.data import runners
 from clouds_tf.figures.scenes import scene_maps
-from clouds_tf.inference import engine as engines
+from clouds_tf.prediction import engine as engines
+from clouds_tf.prediction import loading
 from clouds_tf.scenes import cards, masks, network, read
 from clouds_tf.scenes.cards import Card
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
 from clouds_tf.scenes.tiles import Tile
-from clouds_tf.serving import loading
 
 _T = TypeVar("_T")
 

@@ -1,7 +1,7 @@
 """Serving: trained models to a SavedModel, and a SavedModel to a submission."""
 
+from clouds_tf.prediction.metadata import Metadata, read_metadata
 from clouds_tf.serving.exporting import ExportResult, export
-from clouds_tf.serving.metadata import Metadata, read_metadata
 from clouds_tf.serving.prediction import PredictionResult, predict
 
 __all__ = [

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf.serving.untrusted import image_size, max_image_bytes, why_unreadable
+from clouds_tf.prediction.predictor import Predict
+from clouds_tf.prediction.untrusted import image_size, max_image_bytes, why_unreadable
 
-# From image_bytes, string [N], to a dict of the outputs of serving_default.
-Predict = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
 _NUMBERS = ("presence", "area_fraction", "expected_area_fraction")
 _DIGITS = 6  # of numbers; float32 has 7
 

@@ -13,8 +13,8 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.serving.answers import Answer
-from clouds_tf.serving.metadata import Metadata
 
 # Lines of TensorFlow's errors that are about the graph instead of the data.
 _ABOUT_THE_GRAPH = re.compile(

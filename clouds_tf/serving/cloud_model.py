@@ -9,13 +9,13 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf.dataset import Dataset
-from clouds_tf.inference.calibration import Calibration
-from clouds_tf.inference.engine import as_network
-from clouds_tf.inference.fusing import fuse
-from clouds_tf.inference.postprocessing import Rule, plain_rules
-from clouds_tf.serving.metadata import Metadata
-from clouds_tf.serving.signatures import Signatures
-from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS
+from clouds_tf.prediction.calibration import Calibration
+from clouds_tf.prediction.engine import as_network
+from clouds_tf.prediction.fusing import fuse
+from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.prediction.postprocessing import Rule, plain_rules
+from clouds_tf.prediction.signatures import Signatures
+from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
 
 class CloudModel(tf.Module):

@@ -12,11 +12,11 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.data import input_pipeline, sample_data
 from clouds_tf.dataset import Dataset
-from clouds_tf.inference.postprocessing import Postprocessing, plain_rules, read_postprocessing
+from clouds_tf.prediction.postprocessing import Postprocessing, plain_rules, read_postprocessing
+from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 from clouds_tf.serving import parity, server
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.members import Member, find_mismatches, read_members
-from clouds_tf.serving.untrusted import MAX_IMAGE_PIXELS
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as run_folders

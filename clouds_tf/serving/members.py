@@ -9,8 +9,8 @@ from typing import Any
 
 from clouds_tf import files
 from clouds_tf.dataset import Dataset
-from clouds_tf.inference.postprocessing import Postprocessing
 from clouds_tf.models import weights as model_weights
+from clouds_tf.prediction.postprocessing import Postprocessing
 from clouds_tf.training import workdir as workdirs
 
 

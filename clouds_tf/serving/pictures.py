@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from clouds_tf import figures, files, rle
 from clouds_tf.dataset import Dataset
+from clouds_tf.prediction.untrusted import decode_images
 from clouds_tf.serving.answers import Answer
-from clouds_tf.serving.untrusted import decode_images
 
 
 def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> tf.Tensor:

@@ -12,12 +12,12 @@ from concurrent import futures
 from typing import Any
 
 from clouds_tf import figures, files
-from clouds_tf.inference import engine as engines
+from clouds_tf.prediction import engine as engines
+from clouds_tf.prediction.predictor import LoadedModel, load_model
 from clouds_tf.serving import pictures, submission
 from clouds_tf.serving.answers import Answer, answer_images
 from clouds_tf.serving.inputs import Inputs, Remark, read_inputs, read_sample_rows
 from clouds_tf.serving.parts import Parts
-from clouds_tf.serving.predictor import LoadedModel, load_model
 
 ON_ERROR = ("blank", "fail")
 _BATCHES_IN_PART = 8  # what a killed process loses at most

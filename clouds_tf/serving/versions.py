@@ -10,8 +10,8 @@ from collections.abc import Callable
 import tensorflow as tf
 
 from clouds_tf import files
+from clouds_tf.prediction.metadata import METADATA_FILE
 from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.metadata import METADATA_FILE
 
 
 def write_version(

@@ -15,9 +15,9 @@ from clouds_tf.evaluation.held_out import (
     more_probable,
 )
 from clouds_tf.evaluation.members import load_members, on_openvino
-from clouds_tf.inference import engine
-from clouds_tf.inference.ensemble import mean_prediction
-from clouds_tf.inference.postprocessing import Rule
+from clouds_tf.prediction import engine
+from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.training import workdir as workdirs
 
 pytestmark = pytest.mark.slow

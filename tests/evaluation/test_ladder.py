@@ -6,7 +6,7 @@ import pytest
 from clouds_tf.evaluation.held_out import EDGES, Counts
 from clouds_tf.evaluation.ladder import as_text, columns, ladder, select
 from clouds_tf.evaluation.search import GRIDS, Grid, search
-from clouds_tf.inference.postprocessing import Rule
+from clouds_tf.prediction.postprocessing import Rule
 
 BOXES = Rule(fill="boxes")
 NAMES = ("Fish", "Flower", "Gravel", "Sugar")

@@ -14,9 +14,9 @@ from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation import Settings, evaluate, pipeline
 from clouds_tf.evaluation.areas import area_bias
 from clouds_tf.evaluation.search import GRIDS
-from clouds_tf.inference.postprocessing import read_postprocessing
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
+from clouds_tf.prediction.postprocessing import read_postprocessing
 from clouds_tf.training import Recipe
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.checkpoints import Checkpoints  # noqa: E402

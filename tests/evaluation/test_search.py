@@ -15,8 +15,8 @@ from clouds_tf.evaluation.search import (
     score_sums,
     search,
 )
-from clouds_tf.inference.postprocessing import Rule, postprocess
 from clouds_tf.models.metrics import competition_dice
+from clouds_tf.prediction.postprocessing import Rule, postprocess
 
 AREAS = (0, 5, 20, 60)
 SMALL = Grid(AREAS)

@@ -8,7 +8,6 @@ import pytest
 import safetensors
 import safetensors.numpy
 
-from clouds_tf.inference.fusing import fuse
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import (
@@ -17,6 +16,7 @@ from clouds_tf.models.weights import (
     read_model_weights,
     save_model_weights,
 )
+from clouds_tf.prediction.fusing import fuse
 
 ARGUMENTS = {"num_classes": 3, "width": 0.125}
 METADATA = {"model": ARGUMENTS, "image_size": (64, 96), "classes": ["a", "b", "c"]}

@@ -4,12 +4,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.inference.fusing import fuse
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import resnet
 from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import CropLike, ReflectPad, outline, unet
+from clouds_tf.prediction.fusing import fuse
 
 WIDTH = 0.125
 

@@ -5,9 +5,9 @@ import pytest
 import rasterio
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.inference.postprocessing import Rule
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
+from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 

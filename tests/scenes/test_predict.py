@@ -15,12 +15,12 @@ from small import write_mosaic
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.inference.engine import ENGINES
 from clouds_tf.models.unet import unet
+from clouds_tf.prediction import loading
+from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.scenes.georeference import Extent, cover
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
-from clouds_tf.serving import loading
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 

@@ -14,10 +14,10 @@ from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import decode_image, resize_image
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.inference.calibration import Calibration, Curve
-from clouds_tf.inference.ensemble import mean_prediction
-from clouds_tf.inference.postprocessing import Rule, postprocess
 from clouds_tf.models.unet import unet
+from clouds_tf.prediction.calibration import Calibration, Curve
+from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.postprocessing import Rule, postprocess
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs

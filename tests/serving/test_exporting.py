@@ -10,11 +10,11 @@ from conftest import IMAGE_SIZE
 from clouds_tf import serving
 from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.inference.postprocessing import Postprocessing, Rule, write_postprocessing
 from clouds_tf.keras import keras
 from clouds_tf.models.metrics import probabilities
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
+from clouds_tf.prediction.postprocessing import Postprocessing, Rule, write_postprocessing
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.members import find_mismatches, read_members
 from clouds_tf.training import workdir as workdirs

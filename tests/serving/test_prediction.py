@@ -16,13 +16,13 @@ from conftest import ENVIRONMENT, IMAGE_SIZE, REPOSITORY
 from PIL import Image
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.inference.postprocessing import plain_rules
-from clouds_tf.serving import predictor
+from clouds_tf.prediction import predictor
+from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.prediction.postprocessing import plain_rules
+from clouds_tf.prediction.predictor import LoadedModel
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.inputs import Remark
-from clouds_tf.serving.metadata import Metadata
 from clouds_tf.serving.prediction import PredictionResult, parse_shard, predict
-from clouds_tf.serving.predictor import LoadedModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
 
@@ -401,7 +401,8 @@ def test_killed_and_run_again_it_writes_the_same_file(saved_model, images_dir, t
     output = tmp_path / "s.csv"
     code = f"""
 import dataclasses, os, signal
-from clouds_tf.serving import predict, predictor
+from clouds_tf.prediction import predictor
+from clouds_tf.serving import predict
 
 model = predictor.load_model({saved_model!r})
 calls = []

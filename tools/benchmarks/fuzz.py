@@ -18,7 +18,7 @@ from tqdm import tqdm
 from clouds_tf.data import sample_data
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
-from clouds_tf.serving import predictor
+from clouds_tf.prediction import predictor
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 

@@ -18,14 +18,14 @@ from absl import flags
 from benchmarks import measure, peer_unet, print_table
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.inference import engine
-from clouds_tf.inference.fusing import fuse
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS
 from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import unet
 from clouds_tf.models.upsampling import UpsampleConv
+from clouds_tf.prediction import engine
+from clouds_tf.prediction.fusing import fuse
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import Nadam
 from clouds_tf.training.recipe import Recipe

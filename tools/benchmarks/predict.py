@@ -25,11 +25,11 @@ from benchmarks import measure, peer_unet, print_table
 from clouds_tf import rle, serving
 from clouds_tf.data import annotations, sample_data
 from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
-from clouds_tf.inference import engine as engines
-from clouds_tf.inference.fusing import fuse
 from clouds_tf.models.unet import DECODER_CHANNELS, unet
 from clouds_tf.models.weights import load_encoder_weights
-from clouds_tf.serving import predictor
+from clouds_tf.prediction import engine as engines
+from clouds_tf.prediction import predictor
+from clouds_tf.prediction.fusing import fuse
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import distribution

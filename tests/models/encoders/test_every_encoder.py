@@ -9,7 +9,6 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.inference.fusing import fuse
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS, encoder_layers, keras_cv_backbones
@@ -17,6 +16,7 @@ from clouds_tf.models.encoders.keras_cv_backbones import BACKBONES
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.models.unet import outline, unet
 from clouds_tf.models.weights import load_encoder_weights, load_model, save_model_weights
+from clouds_tf.prediction.fusing import fuse
 from clouds_tf.training import distribution
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]

@@ -5,9 +5,9 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.inference.calibration import Calibration, Curve
-from clouds_tf.inference.postprocessing import Rule
-from clouds_tf.serving.metadata import Metadata, read_metadata
+from clouds_tf.prediction.calibration import Calibration, Curve
+from clouds_tf.prediction.metadata import Metadata, read_metadata
+from clouds_tf.prediction.postprocessing import Rule
 
 METADATA = Metadata(
     dataset=Dataset(("scratch", "pit"), (64, 400), (64, 400), ("Id", "Class"), "Runs", "rows"),

@@ -11,9 +11,9 @@ from clouds_tf import rle
 from clouds_tf.data import annotations
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.inference import postprocessing
-from clouds_tf.inference.calibration import Calibration, Curve
-from clouds_tf.inference.postprocessing import Postprocessing, Rule, plain_rules, postprocess
+from clouds_tf.prediction import postprocessing
+from clouds_tf.prediction.calibration import Calibration, Curve
+from clouds_tf.prediction.postprocessing import Postprocessing, Rule, plain_rules, postprocess
 
 RULES = (
     Rule(0.2, 0.2, 0),

@@ -9,7 +9,7 @@ import pytest
 import tensorflow as tf
 from PIL import Image
 
-from clouds_tf.serving.untrusted import decode_images, image_size, why_unreadable
+from clouds_tf.prediction.untrusted import decode_images, image_size, why_unreadable
 
 SIZE = (60, 80)
 

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import tensorflow as tf
 
-from clouds_tf.serving import loading
-from clouds_tf.serving.answers import Predict
-from clouds_tf.serving.loading import Loaded
-from clouds_tf.serving.metadata import Metadata, read_metadata
+from clouds_tf.prediction import loading
+from clouds_tf.prediction.loading import Loaded
+from clouds_tf.prediction.metadata import Metadata, read_metadata
+
+# From image_bytes, string [N], to a dict of the outputs of serving_default.
+Predict = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -61,9 +64,7 @@ def devices(num_devices: int | None = None) -> list[str]:
     return names[:num_devices]
 
 
-def load(
-    saved_model: str, device: str | None = None, engine: str = "tensorflow"
-) -> Predictor:
+def load(saved_model: str, device: str | None = None, engine: str = "tensorflow") -> Predictor:
     """Loads a SavedModel that `export` wrote.
 
     Args:

@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from clouds_tf import files, rle
 from clouds_tf.dataset import Dataset
-from clouds_tf.inference.calibration import Calibration
+from clouds_tf.prediction.calibration import Calibration
 
 # Raised whenever the meaning of postprocessing.json changes. Version 3 had no calibration.
 VERSION = 4

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.interpolate import make_interp_spline
 
-from clouds_tf.inference.calibration import Calibration, Curve
+from clouds_tf.prediction.calibration import Calibration, Curve
 
 _unit = st.floats(0, 1, width=32)
 

@@ -9,11 +9,11 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import resize_image
-from clouds_tf.inference.engine import Network
-from clouds_tf.inference.ensemble import mean_prediction
-from clouds_tf.inference.postprocessing import postprocess
-from clouds_tf.serving.metadata import Metadata
-from clouds_tf.serving.untrusted import decode_images
+from clouds_tf.prediction.engine import Network
+from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.prediction.postprocessing import postprocess
+from clouds_tf.prediction.untrusted import decode_images
 
 # Probabilities [N, h, w, C], presence [N, C], and the images [N, H, W, 3] to find the gap in.
 _Prediction = tuple[tf.Tensor, tf.Tensor, tf.Tensor]

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.inference.ensemble import mean_prediction
+from clouds_tf.prediction.ensemble import mean_prediction
 
 
 def _left_half(images):

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.inference.calibration import Calibration
-from clouds_tf.inference.postprocessing import Rule
+from clouds_tf.prediction.calibration import Calibration
+from clouds_tf.prediction.postprocessing import Rule
 
 METADATA_FILE = "assets.extra/metadata.json"  # in the SavedModel
 _SCHEMA_VERSION = 3

@@ -3,12 +3,12 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.inference.fusing import fuse, fuse_batch_norm
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import unet
 from clouds_tf.models.upsampling import UpsampleConv
+from clouds_tf.prediction.fusing import fuse, fuse_batch_norm
 
 pytestmark = pytest.mark.slow
 

@@ -10,11 +10,11 @@ from conftest import IMAGE_SIZE
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.inference import engine
-from clouds_tf.inference.postprocessing import Rule
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
-from clouds_tf.serving import loading, predict
+from clouds_tf.prediction import engine, loading
+from clouds_tf.prediction.postprocessing import Rule
+from clouds_tf.serving import predict
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 

@@ -13,10 +13,10 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.inference import engine as engines
-from clouds_tf.inference.engine import OpenVINONetwork, UnusableError
-from clouds_tf.serving.metadata import Metadata, read_metadata
-from clouds_tf.serving.signatures import Signatures
+from clouds_tf.prediction import engine as engines
+from clouds_tf.prediction.engine import OpenVINONetwork, UnusableError
+from clouds_tf.prediction.metadata import Metadata, read_metadata
+from clouds_tf.prediction.signatures import Signatures
 
 
 @dataclasses.dataclass(frozen=True)

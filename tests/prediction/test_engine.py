@@ -8,9 +8,9 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.inference import engine
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
+from clouds_tf.prediction import engine
 
 SIZE = (32, 64)
 

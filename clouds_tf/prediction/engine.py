@@ -17,8 +17,8 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.data.sample_data import render_images
 from clouds_tf.dataset import Dataset
-from clouds_tf.inference import openvino_trial
 from clouds_tf.models.metrics import Scores
+from clouds_tf.prediction import openvino_trial
 
 ENGINES = ("tensorflow", "openvino")
 

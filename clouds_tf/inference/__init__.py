@@ -1,1 +1,0 @@
-"""Shared by evaluation and serving: fused models, ensembles, post-processing, calibration."""

@@ -1,0 +1,1 @@
+"""Prediction with a SavedModel: engines, ensembles, post-processing, untrusted input."""
