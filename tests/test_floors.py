@@ -9,7 +9,7 @@ from conftest import REPOSITORY
 # A module imports from floors below its own, or from its own room.
 FLOORS = (
     {"dataset", "keras", "keras_cv", "files"},
-    {"rle", "figures", "locks"},
+    {"rle", "geo", "figures", "locks"},
     {"manifest"},
     {"data", "models"},
     {"prediction"},

@@ -7,7 +7,8 @@ import cli
 
 from absl import flags
 
-from clouds_tf.climatology import aggregate, grid, inputs, product, write
+from clouds_tf.climatology import aggregate, inputs, product, write
+from clouds_tf.geo import Grid, parse_extent, parse_regions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -86,11 +87,11 @@ def main() -> None:
             measure=FLAGS.measure,
             days_dir=FLAGS.days_dir,
             class_names=FLAGS.dataset.class_names,
-            grid=grid.Grid(FLAGS.cell, grid.parse_extent(FLAGS.extent)),
+            grid=Grid(FLAGS.cell, parse_extent(FLAGS.extent)),
             form=product.Form(
                 by=FLAGS.by,
                 across_years=not FLAGS.each_year,
-                regions=grid.parse_regions(FLAGS.region),
+                regions=parse_regions(FLAGS.region),
                 layout=FLAGS.layout,
                 num_resamples=FLAGS.num_resamples,
                 seed=FLAGS.seed,

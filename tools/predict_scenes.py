@@ -14,8 +14,8 @@ import cli
 
 from absl import flags
 
+from clouds_tf.geo import parse_date, parse_extent
 from clouds_tf.prediction.engine import ENGINES
-from clouds_tf.scenes import georeference
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.read import MAX_PIXELS, Reading
@@ -101,8 +101,8 @@ def _options():
         batch_size=FLAGS.batch_size,
         force=FLAGS.force,
         reading=Reading(
-            extent=georeference.parse_extent(FLAGS.extent) if FLAGS.extent else None,
-            date=georeference.parse_date(FLAGS.date) if FLAGS.date else None,
+            extent=parse_extent(FLAGS.extent) if FLAGS.extent else None,
+            date=parse_date(FLAGS.date) if FLAGS.date else None,
             value_range=_numbers("value_range", float),
             variable=FLAGS.variable,
             bands=_numbers("bands", int),

@@ -13,8 +13,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 import numpy as np
 
 from clouds_tf.climatology.days import DayStore
-from clouds_tf.climatology.grid import Extent, extent_weights
-from clouds_tf.climatology.netcdf import EPOCH
+from clouds_tf.geo.extent import Extent
+from clouds_tf.geo.netcdf import EPOCH
 
 BY = ("day", "month", "season", "year", "all")
 SEASONS = ("DJF", "MAM", "JJA", "SON")
@@ -171,7 +171,7 @@ def means(
         on_day: called after each day of the first reading.
     """
     grid, dates = store.settings.grid, period.dates
-    weights = [extent_weights(grid, extent) for extent in regions.values()]
+    weights = [grid.area_in(extent) for extent in regions.values()]
     sums = _sum_days(store, dates, np.reshape(weights, (len(regions), -1)), on_day)
     seen = np.where(sums.coverage > 0, sums.coverage, np.nan)
     lower, upper = np.full((2, *sums.fraction.shape), np.nan, np.float32)

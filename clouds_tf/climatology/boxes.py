@@ -7,7 +7,9 @@ import dataclasses
 import numpy as np
 
 from clouds_tf.climatology.days import DayFields
-from clouds_tf.climatology.grid import GLOBE, Extent, Grid, sine, turns
+from clouds_tf.geo.earth import heights
+from clouds_tf.geo.extent import GLOBE, Extent
+from clouds_tf.geo.grid import Grid, turns
 
 
 @dataclasses.dataclass(frozen=True)
@@ -81,7 +83,7 @@ def _share(values: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class _Cover:
-    """Areas in the unit of `Grid.areas`: per class, of any class, observed; and shared by two."""
+    """Areas in km2: per class, of any class, observed; and shared by two."""
 
     classes: np.ndarray  # [C, h, w]
     any_class: np.ndarray  # [h, w]
@@ -102,8 +104,8 @@ def _cover(
     west, south, east, north = np.concatenate([boxes, frame]).T
     lon = np.unique(np.concatenate([grid.lon_edges, west, east]))
     lat = np.unique(np.concatenate([grid.lat_edges, south, north]))
-    # Each latitude has one sine, so that edges which touch in degrees touch here.
-    dx, dy = np.diff(lon), np.diff(sine(lat))
+    # Each latitude has one height, so that edges which touch in degrees touch here.
+    dx, dy = np.diff(lon), np.diff(heights(lat))
     observed = _paint(frame, np.zeros(len(frame), int), 1, lon, lat)[0]
     covered = _paint(boxes, labels, num_classes, lon, lat)
     if not observed.all():
@@ -155,12 +157,12 @@ def shared_areas(boxes: np.ndarray, owners: np.ndarray, number: int) -> np.ndarr
         number: of owners.
 
     Returns:
-        float64 [number, number], in the unit of `Grid.areas`; on the diagonal, the area of one.
+        float64 [number, number], in km2; on the diagonal, the area of one.
     """
     if not len(boxes):
         return np.zeros((number, number))
     lon, lat = np.unique(boxes[:, [0, 2]]), np.unique(boxes[:, [1, 3]])
-    return _shared(_paint(boxes, owners, number, lon, lat), np.diff(lon), np.diff(sine(lat)))
+    return _shared(_paint(boxes, owners, number, lon, lat), np.diff(lon), np.diff(heights(lat)))
 
 
 def unwrap(

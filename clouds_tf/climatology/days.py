@@ -21,8 +21,14 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.climatology import netcdf
-from clouds_tf.climatology.grid import Grid
+from clouds_tf.geo import netcdf
+from clouds_tf.geo.grid import Grid
+
+# Long names, which readers show.
+FRACTION = "share of the observed area that the pattern covers"
+UNCLASSIFIED = "share of the observed area without any pattern"
+COVERAGE = "share of the area that was observed"
+SHARED = "share of the whole observed area that both patterns cover"
 
 _SETTINGS = "settings.json"
 Progress = Callable[[int, int], None]  # called with (done, total)
@@ -72,7 +78,8 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """A JSON-like dict that `from_json` reads."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        return {**fields, "grid": self.grid.to_json(), "class_names": list(self.class_names)}
+        grid = {"cell": self.grid.cell[0], "extent": list(self.grid.extent)}
+        return {**fields, "grid": grid, "class_names": list(self.class_names)}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Settings:
@@ -210,22 +217,21 @@ def _template(settings: Settings) -> bytes:
 
     h5netcdf takes 50 ms to make the variables and axes of a file, h5py 5 ms to fill them.
     """
-    number = len(settings.class_names)
-    h, w = settings.grid.shape
     buffer = io.BytesIO()
-    with netcdf.new_file(buffer) as file:
-        netcdf.write_axes(file, settings.grid, settings.class_names)
-        netcdf.write_scalar_time(file, 0)
-        for name, dimensions, shape, kind, long_name in (
-            ("fraction", ("class", "lat", "lon"), (number, h, w), np.float32, netcdf.FRACTION),
-            ("unclassified", ("lat", "lon"), (h, w), np.float32, netcdf.UNCLASSIFIED),
-            ("coverage", ("lat", "lon"), (h, w), np.float32, netcdf.COVERAGE),
-            ("co_occurrence", ("class", "other_class"), (number,) * 2, np.float64, netcdf.SHARED),
+    with netcdf.new_file(buffer, "Cloud patterns of one day") as file:
+        names = settings.class_names
+        file.dimensions["other_class"] = len(names)
+        netcdf.write_axes(file, settings.grid, names)
+        netcdf.write_strings(file, "other_class", ("other_class",), names, "cloud pattern")
+        netcdf.write_times(file, 0.5, [0, 1])
+        for name, dimensions, kind, long_name in (
+            ("fraction", ("class", "lat", "lon"), np.float32, FRACTION),
+            ("unclassified", ("lat", "lon"), np.float32, UNCLASSIFIED),
+            ("coverage", ("lat", "lon"), np.float32, COVERAGE),
+            ("co_occurrence", ("class", "other_class"), np.float64, SHARED),
         ):
-            methods = "area: mean" if "lat" in dimensions else ""
-            variable = netcdf.new_variable(
-                file, name, dimensions, shape, kind, long_name, methods
+            netcdf.new_variable(
+                file, name, dimensions, kind, long_name, units="1", cell_methods="area: mean",
+                coordinates="time",
             )
-            variable.attrs["coordinates"] = "time"
-        netcdf.write_attributes(file, "Cloud patterns of one day", {})
     return buffer.getvalue()

@@ -9,8 +9,8 @@ from typing import Any
 from clouds_tf.climatology import scenes, tables
 from clouds_tf.climatology.boxes import View, day_fields, looks_at
 from clouds_tf.climatology.days import DayStore, Progress, Settings, digest
-from clouds_tf.climatology.grid import Grid
 from clouds_tf.data import runners
+from clouds_tf.geo.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)

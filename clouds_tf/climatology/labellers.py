@@ -10,8 +10,9 @@ import numpy as np
 from clouds_tf import files
 from clouds_tf.climatology import aggregate
 from clouds_tf.climatology.boxes import View, shared_areas
-from clouds_tf.climatology.grid import Extent, Grid, extent_weights
 from clouds_tf.climatology.tables import BoxTable
+from clouds_tf.geo.extent import Extent
+from clouds_tf.geo.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,7 +72,7 @@ def agreement(
             if draws is not None:
                 drawn = aggregate.divide(draws @ both, draws @ either)
                 ends = np.stack(aggregate.quantiles(drawn.T))
-            whole = extent_weights(Grid(), extent).sum()
+            whole = Grid().area_in(extent).sum()
             share = area.sum(axis=0) / number.sum(axis=0) / whole
             ratio = aggregate.divide(both.sum(axis=0), either.sum(axis=0))
             found.append(Agreement(extent, period.label, len(period.dates), share, ratio, *ends))

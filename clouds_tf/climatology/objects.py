@@ -2,19 +2,17 @@
 
 from __future__ import annotations
 
-import dataclasses
 import os
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from clouds_tf import files, rle
-from clouds_tf.climatology import netcdf, organization, scenes
-from clouds_tf.climatology.grid import sine
+from clouds_tf import files
+from clouds_tf.climatology import organization, scenes
+from clouds_tf.geo import netcdf
+from clouds_tf.geo.objects import find_objects, rectangle_in_km
 
-EARTH_RADIUS = 6371.0072  # km, of the sphere with the area of the Earth
 COLUMNS = {
     "scene": str,
     "date": str,
@@ -27,105 +25,6 @@ COLUMNS = {
     "orientation": float,
     "mean_probability": float,
 }
-
-
-@dataclasses.dataclass(frozen=True)
-class Rectangle:
-    """The rectangle of least area around points.
-
-    Attributes:
-        length: longer side.
-        width: shorter side.
-        orientation: direction of the longer side, degrees counter-clockwise from the x axis (east),
-            0 to 180.
-    """
-
-    length: float
-    width: float
-    orientation: float
-
-
-def minimal_rectangle(points: np.ndarray) -> Rectangle:
-    """The rectangle of least area around points [n, 2].
-
-    One of its sides lies on an edge of the convex hull (Freeman and Shapira, "Determining the
-    minimum-area encasing rectangle for an arbitrary closed curve", 1975).
-    """
-    hull = convex_hull(points)
-    edges = np.roll(hull, -1, axis=0) - hull
-    angles = np.arctan2(edges[:, 1], edges[:, 0])
-    along = np.outer(np.cos(angles), hull[:, 0]) + np.outer(np.sin(angles), hull[:, 1])
-    across = np.outer(np.cos(angles), hull[:, 1]) - np.outer(np.sin(angles), hull[:, 0])
-    sides = np.stack([np.ptp(along, axis=1), np.ptp(across, axis=1)])
-    best = int(np.argmin(sides.prod(axis=0)))
-    length, width = sides[:, best]
-    turn = 90 * (width > length)
-    orientation = (np.degrees(angles[best]) + turn) % 180
-    return Rectangle(max(length, width), min(length, width), float(orientation))
-
-
-def convex_hull(points: np.ndarray) -> np.ndarray:
-    """Corners of the convex hull of points [n, 2], counter-clockwise (Andrew, 1979)."""
-    ordered = np.unique(points, axis=0)
-    hull: list[np.ndarray] = []
-    for part in (ordered, ordered[::-1]):
-        start = len(hull)
-        for point in part:
-            while len(hull) - start >= 2 and _turns_right(hull[-2], hull[-1], point):
-                hull.pop()
-            hull.append(point)
-        hull.pop()
-    return np.array(hull if hull else ordered)
-
-
-def _turns_right(a: np.ndarray, b: np.ndarray, c: np.ndarray) -> bool:
-    """Whether a -> b -> c turns right, or goes straight on."""
-    return bool((b[0] - a[0]) * (c[1] - a[1]) <= (b[1] - a[1]) * (c[0] - a[0]))
-
-
-def find(
-    mask: np.ndarray, probability: np.ndarray, lat_edges: np.ndarray, lon_edges: np.ndarray
-) -> Iterator[dict[str, float]]:
-    """Yields the objects of a mask: its connected components, corners count.
-
-    Lengths are measured in a plane that touches the sphere at the object's latitude.
-
-    Args:
-        mask: bool [h, w].
-        probability: float [h, w], of the class.
-        lat_edges: edges of the rows in degrees, [h + 1], in either direction.
-        lon_edges: edges of the columns, [w + 1].
-
-    Yields:
-        Numbers of COLUMNS, in the order of the objects' first cells, column by column.
-    """
-    labels = rle.components(mask).numpy()
-    rows, columns = np.nonzero(labels)
-    order = np.argsort(labels[rows, columns], kind="stable")
-    rows, columns = rows[order], columns[order]
-    counts = np.bincount(labels[rows, columns])[1:] if len(rows) else np.empty(0, np.int64)
-    ends = np.cumsum(counts)
-    heights = np.abs(np.diff(sine(lat_edges)))
-    widths = np.radians(np.diff(lon_edges))
-    lat, lon = ((edges[:-1] + edges[1:]) / 2 for edges in (lat_edges, lon_edges))
-    for members in np.split(np.arange(len(rows)), ends[:-1]) if len(rows) else []:
-        y, x = rows[members], columns[members]
-        area = heights[y] * widths[x] * EARTH_RADIUS**2
-        latitude, longitude = (np.average(values, weights=area) for values in (lat[y], lon[x]))
-        to_km = np.radians(EARTH_RADIUS) * np.array([np.cos(np.radians(latitude)), 1])
-        corners = np.concatenate(
-            [np.stack([lon_edges[x + i], lat_edges[y + j]], 1) for i in (0, 1) for j in (0, 1)]
-        )
-        rectangle = minimal_rectangle((corners - [longitude, latitude]) * to_km)
-        yield {
-            "area_km2": float(area.sum()),
-            "longitude": float((longitude + 180) % 360 - 180),
-            "latitude": float(latitude),
-            "length_km": rectangle.length,
-            "width_km": rectangle.width,
-            "orientation": rectangle.orientation,
-            "mean_probability": float(np.average(probability[y, x], weights=area)),
-        }
 
 
 def of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
@@ -150,15 +49,18 @@ def of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
     for c, (name, probability) in enumerate(zip(scene.class_names, probabilities)):
         of_class = (mask >> c & 1).astype(bool) & observed
         values = np.full(mask.shape, np.nan) if probability is None else probability * scale
-        found = find(of_class, values, scene.lat_edges, scene.lon_edges)
-        rows += [{"scene": scene.name, "date": scene.date, "class": name, **row} for row in found]
+        for item in find_objects(of_class, values, scene.grid)[0]:
+            rectangle = rectangle_in_km(item, scene.grid)
+            shape = (rectangle.length, rectangle.width, rectangle.orientation)
+            about = (scene.name, scene.date, name, item.area_km2, *item.centroid)
+            rows.append((*about, *shape, item.mean_probability))
     cloudy = observed & ((mask > 0) if brightness is None else (brightness > 100))
     summary = {
         "scene": scene.name,
         "date": scene.date,
         "num_objects": len(rows),
         "cloudy": "patterns" if brightness is None else "brightness",
-        **organization.measures(cloudy, observed, scene.lat_edges, scene.lon_edges),
+        **organization.measures(cloudy, observed, scene.grid),
     }
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS), summary
 

@@ -3,35 +3,30 @@
 from __future__ import annotations
 
 import numpy as np
+from scipy import ndimage, spatial
 
-from clouds_tf import rle
+from clouds_tf.geo.earth import KM_PER_DEGREE
+from clouds_tf.geo.grid import Grid
 
-_KM_PER_DEGREE = 111.195
 
-
-def measures(
-    cloudy: np.ndarray, observed: np.ndarray, lat_edges: np.ndarray, lon_edges: np.ndarray
-) -> dict[str, float]:
+def measures(cloudy: np.ndarray, observed: np.ndarray, grid: Grid) -> dict[str, float]:
     """Cloud fraction and organisation of a scene.
 
     Args:
         cloudy: bool [h, w], observed and cloudy.
         observed: bool [h, w].
-        lat_edges: edges of the rows in degrees, [h + 1].
-        lon_edges: edges of the columns in degrees, [w + 1].
+        grid: the cells.
 
     Returns:
         cloud_fraction, share of the observed area; iorg; open_sky_largest and open_sky_mean, as
         `open_sky` has them. NaN where they mean nothing.
     """
-    lat, lon = ((edges[:-1] + edges[1:]) / 2 for edges in (lat_edges, lon_edges))
-    across = np.cos(np.radians(lat)) * np.abs(lon_edges[1] - lon_edges[0]) * _KM_PER_DEGREE
-    down = np.abs(lat_edges[1] - lat_edges[0]) * _KM_PER_DEGREE
-    area = (observed.sum(axis=1) * across * down).sum()
-    clouds = (cloudy.sum(axis=1) * across * down).sum()
-    middle = np.cos(np.radians(lat.mean()))
-    points = centroids(cloudy)
-    km = np.array([down, middle * np.abs(lon_edges[1] - lon_edges[0]) * _KM_PER_DEGREE])
+    area = float(observed.sum(axis=1) @ grid.row_areas)
+    clouds = float(cloudy.sum(axis=1) @ grid.row_areas)
+    middle = np.cos(np.radians(grid.lat.mean()))
+    labels, number = ndimage.label(cloudy, np.ones((3, 3)))
+    points = np.reshape(ndimage.center_of_mass(cloudy, labels, range(1, number + 1)), (-1, 2))
+    km = KM_PER_DEGREE * np.array([grid.cell[0], middle * grid.cell[1]])
     largest, mean = open_sky(cloudy, observed)
     return {
         "cloud_fraction": clouds / area if area else np.nan,
@@ -39,15 +34,6 @@ def measures(
         "open_sky_largest": largest,
         "open_sky_mean": mean,
     }
-
-
-def centroids(mask: np.ndarray) -> np.ndarray:
-    """Centres (row, column) of the connected components of a mask: float64 [n, 2]."""
-    labels = rle.components(mask).numpy()
-    rows, columns = np.nonzero(labels)
-    numbers = labels[rows, columns]
-    sums = np.stack([np.bincount(numbers, weights=values) for values in (rows, columns)], axis=1)
-    return sums[1:] / np.bincount(numbers)[1:, np.newaxis]
 
 
 def organization_index(points: np.ndarray, area: float) -> float:
@@ -69,13 +55,8 @@ def organization_index(points: np.ndarray, area: float) -> float:
     number = len(points)
     if number < 2 or area <= 0:
         return float("nan")
-    nearest = np.empty(number)
-    for start in range(0, number, 256):
-        part = points[start : start + 256]
-        squares = ((part[:, np.newaxis] - points) ** 2).sum(axis=2)
-        squares[np.arange(len(part)), np.arange(start, start + len(part))] = np.inf
-        nearest[start : start + 256] = squares.min(axis=1)
-    return float(np.mean(np.exp(-np.pi * number / area * nearest)))
+    distances, _ = spatial.cKDTree(points).query(points, k=2)
+    return float(np.mean(np.exp(-np.pi * number / area * distances[:, 1] ** 2)))
 
 
 def open_sky(cloudy: np.ndarray, observed: np.ndarray) -> tuple[float, float]:

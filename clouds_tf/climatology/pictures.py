@@ -8,10 +8,11 @@ from collections.abc import Mapping
 import numpy as np
 
 from clouds_tf import figures
-from clouds_tf.climatology import netcdf, series
+from clouds_tf.climatology import series
 from clouds_tf.climatology.days import DayStore
-from clouds_tf.climatology.grid import Extent
 from clouds_tf.figures import climatology as draw
+from clouds_tf.geo import netcdf
+from clouds_tf.geo.extent import Extent
 
 MAX_MAPS = 60  # more periods are a series, of which nobody looks at each map
 

@@ -18,8 +18,9 @@ from clouds_tf.climatology import (
     write,
 )
 from clouds_tf.climatology.days import DayStore, Progress, Settings
-from clouds_tf.climatology.grid import Extent, Grid, extent_weights
 from clouds_tf.figures.climatology import read_coastlines
+from clouds_tf.geo.extent import Extent
+from clouds_tf.geo.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -217,7 +218,7 @@ def check(
     files.require("h5netcdf", "geo", "NetCDF")
     for name, extent in form.regions.items():
         try:
-            extent_weights(grid, extent)
+            grid.area_in(extent)
         except ValueError as error:
             raise ValueError(f"regions: {name}: {error}") from None
     if extras.pictures_dir:

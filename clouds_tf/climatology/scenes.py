@@ -10,9 +10,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.climatology import days, netcdf
+from clouds_tf.climatology import days
 from clouds_tf.climatology.days import DayFields, Settings
-from clouds_tf.climatology.grid import Grid, overlaps, overlaps_around, sine, turns
+from clouds_tf.geo import netcdf
+from clouds_tf.geo.extent import Extent
+from clouds_tf.geo.grid import Grid, turns
 
 MEASURES = ("mask", "expected")
 _ROWS_AT_ONCE = 256
@@ -29,8 +31,7 @@ class Scene:
         date: the day, such as "2017-01-31".
         model: what tells one model from another.
         class_names: names of the classes.
-        lat_edges: edges of the rows in degrees, in the order of the file, [H + 1].
-        lon_edges: edges of the columns, increasing, [W + 1].
+        grid: its cells, rows in the order of the file.
         fingerprint: `days.digest` of the scene.
     """
 
@@ -39,18 +40,13 @@ class Scene:
     date: str
     model: str
     class_names: tuple[str, ...]
-    lat_edges: np.ndarray
-    lon_edges: np.ndarray
+    grid: Grid
     fingerprint: str
 
     @property
     def resolution(self) -> float:
         """Degrees per cell, rounded to what a file can say."""
-        return round(float(abs(self.lat_edges[1] - self.lat_edges[0])), 6)
-
-    def __repr__(self) -> str:
-        size = f"{len(self.lat_edges) - 1}x{len(self.lon_edges) - 1}"
-        return f"Scene({self.name!r}, {self.date}, {size} cells)"
+        return round(self.grid.cell[0], 6)
 
 
 def find(pattern: str) -> list[str]:
@@ -75,7 +71,7 @@ def read(path: str) -> Scene:
         missing = [name for name in wanted if name not in file]
         if missing:
             raise ValueError(f"{path}: is no scene, lacks the variable {', '.join(missing)}")
-        lat, lon = (_edges(path, name, file[f"{name}_bnds"][...]) for name in ("lat", "lon"))
+        grid = _grid(path, *(file[f"{name}_bnds"][...] for name in ("lat", "lon")))
         seconds = np.ravel(file["time"][...])
         units = file["time"].attrs.get("units", b"")
         units = units.decode() if isinstance(units, bytes) else str(units)
@@ -88,19 +84,25 @@ def read(path: str) -> Scene:
     size = tf.io.gfile.stat(path).length
     date = str(np.datetime64(int(seconds[0]), "s").astype("datetime64[D]"))
     fingerprint = days.digest(name.encode(), model.encode(), str(size).encode())
-    return Scene(path, name, date, model, names, lat, lon, fingerprint)
+    return Scene(path, name, date, model, names, grid, fingerprint)
 
 
-def _edges(path: str, name: str, bounds: np.ndarray) -> np.ndarray:
-    edges = np.append(bounds[:, 0], bounds[-1, 1])
-    steps = np.diff(edges)
-    step = np.median(steps) if len(steps) else 0
-    regular = np.allclose(steps, step, rtol=0, atol=_REGULAR * abs(step))
-    if not step or not regular or (name == "lon" and step < 0) or (
-        name == "lat" and np.abs(edges).max() > 90 + _REGULAR
-    ):
-        raise ValueError(f"{path}: {name}_bnds: expected regular cells between the poles")
-    return np.clip(edges, -90, 90) if name == "lat" else edges
+def _grid(path: str, lat_bounds: np.ndarray, lon_bounds: np.ndarray) -> Grid:
+    """The grid of bounds; ValueError if its cells are not regular."""
+    sides, ends = [], []
+    for bounds in (lat_bounds, lon_bounds):
+        edges = np.append(bounds[:, 0], bounds[-1, 1])
+        step = (edges[-1] - edges[0]) / max(len(bounds), 1)
+        if not step or not np.allclose(np.diff(edges), step, rtol=0, atol=_REGULAR * abs(step)):
+            raise ValueError(f"{path}: lat_bnds and lon_bnds: expected regular cells")
+        sides.append(abs(step))
+        ends.append((edges[0], edges[-1]))
+    (first, last), (west, east) = ends
+    try:
+        south, north = np.clip(sorted((first, last)), -90, 90)
+        return Grid(tuple(sides), Extent(west, south, east, north), first > last)
+    except ValueError as error:
+        raise ValueError(f"{path}: lat_bnds and lon_bnds: {error}") from None
 
 
 def check(scene: Scene, settings: Settings) -> None:
@@ -129,18 +131,21 @@ def check_day(scenes: Sequence[Scene]) -> None:
 
 
 def _overlap(one: Scene, other: Scene) -> bool:
-    slack = _REGULAR * one.resolution
-    low = max(one.lat_edges.min(), other.lat_edges.min())
-    high = min(one.lat_edges.max(), other.lat_edges.max())
-    west, east = other.lon_edges[[0, -1]]
-    around = turns(west + slack, east - slack, one.lon_edges[0], one.lon_edges[-1])
+    """Whether scenes share more than a cell, by which the last row and column may reach too far."""
+    slack = one.resolution * (1 + _REGULAR)
+    low = max(one.grid.extent.lat_min, other.grid.extent.lat_min)
+    high = min(one.grid.extent.lat_max, other.grid.extent.lat_max)
+    west, _, east, _ = other.grid.extent
+    around = turns(
+        west + slack, east - slack, one.grid.extent.lon_min, one.grid.extent.lon_max
+    )
     return bool(high - low > slack and around)
 
 
 def looks_at(scene: Scene, grid: Grid) -> bool:
     """Whether a scene and a grid overlap."""
-    rows = overlaps(grid.lat_edges, np.sort(scene.lat_edges)[[0, -1]])
-    return bool(rows.any() and overlaps_around(grid.lon_edges, scene.lon_edges[[0, -1]]).any())
+    rows, columns = grid.shared(scene.grid)
+    return bool(rows.any() and columns.any())
 
 
 def plane(variable: Any, rows: slice, index: int | None = None) -> np.ndarray:
@@ -177,7 +182,7 @@ def day_fields(date: str, scenes: Sequence[Scene], measure: str, grid: Grid) -> 
 
 @dataclasses.dataclass
 class _Sums:
-    """Areas in the unit of `Grid.areas`."""
+    """Areas in km2."""
 
     covered: np.ndarray  # by each class, [C, h, w]
     nothing: np.ndarray  # observed, without any class, [h, w]
@@ -192,11 +197,9 @@ class _Sums:
 
 def _add(sums: _Sums, scene: Scene, measure: str, grid: Grid) -> None:
     """Adds the areas of a scene, some rows at a time."""
-    number, height = len(scene.class_names), len(scene.lat_edges) - 1
-    ascending = np.argsort(scene.lat_edges[:-1] + scene.lat_edges[1:])
-    from_rows = np.empty((grid.shape[0], height))
-    from_rows[:, ascending] = overlaps(sine(grid.lat_edges), sine(np.sort(scene.lat_edges)))
-    across = overlaps_around(grid.lon_edges, scene.lon_edges).T
+    number, height = len(scene.class_names), scene.grid.shape[0]
+    from_rows, from_columns = grid.shared(scene.grid)
+    across = from_columns.T
     with netcdf.opened(scene.path) as file:
         scale = _calibrated_scale(scene, file) if measure == "expected" else 1.0
         for start in range(0, height, _ROWS_AT_ONCE):

@@ -9,7 +9,7 @@ import numpy as np
 
 from clouds_tf.climatology import aggregate
 from clouds_tf.climatology.days import DayStore
-from clouds_tf.climatology.grid import Extent, extent_weights
+from clouds_tf.geo.extent import Extent
 
 _MONTHLY_FROM = 2 * 366  # days; shorter series have rows of five days
 
@@ -55,7 +55,7 @@ def read(
     """
     grid, dates = store.settings.grid, store.dates()
     number = len(store.settings.class_names)
-    weights = [extent_weights(grid, extent) for extent in regions.values()]
+    weights = [grid.area_in(extent) for extent in regions.values()]
     area_weights = np.reshape(weights, (len(regions), -1))
     covered = np.zeros((len(dates), len(regions), number))
     observed = np.zeros((len(dates), len(regions), 1))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
-import re
 import zlib
 from collections.abc import Iterator, Sequence
 
@@ -13,16 +13,14 @@ import pandas as pd
 
 from clouds_tf.climatology import days
 from clouds_tf.climatology.boxes import View
-from clouds_tf.climatology.grid import GLOBE, Extent
-from clouds_tf.climatology.netcdf import EPOCH
+from clouds_tf.geo.extent import GLOBE, Extent
+from clouds_tf.geo.names import named_date, named_extent
+from clouds_tf.geo.netcdf import EPOCH
 
 COLUMNS = ("date", "label", "lon1", "lon2", "lat1", "lat2")
 # The table of the labelling project has no header.
 LABELLER_COLUMNS = ("id", "image", "x1", "y1", "x2", "y2", "label")
 _IMAGE_SIZE = (1400, 2100)  # of the snapshots that were labelled, in pixels
-_NUMBER = r"(-?\d+(?:\.\d+)?)"
-# Such as Aqua_CorrectedReflectance20071227_-61--40_10-24.jpeg
-_SNAPSHOT = re.compile(rf"(\d{{4}})(\d\d)(\d\d)_{_NUMBER}-{_NUMBER}_{_NUMBER}-{_NUMBER}\.\w+$")
 _CHUNK = 50_000  # rows that are held as text at a time
 
 
@@ -113,7 +111,7 @@ def read(path: str, class_names: Sequence[str], on_error: str = "fail") -> BoxTa
         names = [str(name).strip().lower() for name in first.iloc[0]]
         if set(COLUMNS) <= set(names):
             table = _read_degrees(path, names, labels, on_error)
-        elif len(names) == len(LABELLER_COLUMNS) and _SNAPSHOT.search(names[1]):
+        elif len(names) == len(LABELLER_COLUMNS) and _parse_snapshot(names[1]):
             table = _read_pixels(path, labels, on_error)
         else:
             missing = ", ".join(sorted(set(COLUMNS) - set(names)))
@@ -282,10 +280,10 @@ def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
 
 def _parse_snapshot(name: str) -> tuple[int, Extent] | None:
     """(day, extent) of a snapshot's file name, or None."""
-    match = _SNAPSHOT.search(name)
-    day = _day_of("-".join(match.groups()[:3])) if match else np.nan
-    if not match or np.isnan(day):
-        return None
-    west, east, south, north = (float(number) for number in match.groups()[3:])
-    east += 360 if east <= west else 0
-    return (int(day), (west, south, east, north)) if -90 <= south < north <= 90 else None
+    stem = os.path.splitext(os.path.basename(name))[0]
+    date = named_date(stem)
+    with contextlib.suppress(ValueError):
+        extent = named_extent(stem)
+        if date is not None and extent is not None:
+            return (date.date() - EPOCH).days, extent
+    return None

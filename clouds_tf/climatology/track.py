@@ -9,7 +9,7 @@ import pandas as pd
 
 from clouds_tf import files
 from clouds_tf.climatology.days import DayFields, DayStore
-from clouds_tf.climatology.grid import Grid
+from clouds_tf.geo.grid import Grid
 
 COLUMNS = ("time", "latitude", "longitude")
 
@@ -97,8 +97,8 @@ def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) ->
     """
     west, south = grid.extent[:2]
     height, width = grid.shape
-    y = (lat - south) / grid.cell - 0.5
-    x = (lon - west) % 360 / grid.cell - 0.5
+    y = (lat - south) / grid.cell[0] - 0.5
+    x = (lon - west) % 360 / grid.cell[1] - 0.5
     # Half a cell west of the grid's western edge is also almost a turn east of it.
     inside = (lat >= south) & (lat <= grid.extent[3]) & (x <= width - 0.5)
     fields = np.concatenate([day.fraction, day.unclassified[np.newaxis]]).astype(float)
@@ -108,7 +108,7 @@ def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) ->
         weight = (1 - np.abs(y - low - i)) * (1 - np.abs(x - left - j))
         # Beyond the outermost centres the outermost cells count.
         rows = np.clip(low + i, 0, height - 1)
-        columns = (left + j) % width if grid.is_global else np.clip(left + j, 0, width - 1)
+        columns = (left + j) % width if grid.periodic else np.clip(left + j, 0, width - 1)
         weight = weight * inside * day.coverage[rows, columns]
         top += weight * fields[:, rows, columns]
         coverage += weight

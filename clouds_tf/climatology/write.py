@@ -1,4 +1,4 @@
-"""Writes the product: CF-1.8 NetCDF, or the names and layout of C3ONTEXT."""
+"""Writes the product: CF NetCDF, or the names and layout of C3ONTEXT."""
 
 from __future__ import annotations
 
@@ -7,10 +7,17 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.climatology import netcdf
 from clouds_tf.climatology.aggregate import Period, PeriodMeans, means
-from clouds_tf.climatology.days import DayStore, Progress
-from clouds_tf.climatology.grid import Extent
+from clouds_tf.climatology.days import (
+    COVERAGE,
+    FRACTION,
+    SHARED,
+    UNCLASSIFIED,
+    DayStore,
+    Progress,
+)
+from clouds_tf.geo import netcdf
+from clouds_tf.geo.extent import Extent
 
 LAYOUTS = ("cf", "c3ontext")
 # Order and spelling of C3ONTEXT (Schulz, "C3ONTEXT: a Common Consensus on Convective OrgaNizaTion
@@ -56,23 +63,19 @@ def product(
         num_resamples = 0
     found = _means(store, groups, extents, num_resamples, seed, progress)
     first, last = (min(g.dates[0] for g in groups), max(g.dates[-1] for g in groups))
-    with netcdf.new_file(path) as file:
+    about = {
+        "source": store.settings.source,
+        "measure": store.settings.measure,
+        "model_fingerprint": store.settings.model_fingerprint,
+        "num_days": np.int32(sum(len(group.dates) for group in groups)),
+        "first_day": first,
+        "last_day": last,
+    }
+    with netcdf.new_file(path, "Frequencies of cloud patterns", **about) as file:
         if layout == "cf":
             _write_cf(file, store, groups, across_years, extents, num_resamples, found)
         else:
             _write_c3ontext(file, store, groups, found)
-        netcdf.write_attributes(
-            file,
-            "Frequencies of cloud patterns",
-            {
-                "source": store.settings.source,
-                "measure": store.settings.measure,
-                "model_fingerprint": store.settings.model_fingerprint,
-                "num_days": np.int32(sum(len(group.dates) for group in groups)),
-                "first_day": first,
-                "last_day": last,
-            },
-        )
 
 
 def _means(
@@ -106,6 +109,8 @@ def _write_cf(
 ) -> None:
     grid, names = store.settings.grid, store.settings.class_names
     netcdf.write_axes(file, grid, names)
+    file.dimensions["other_class"] = len(names)
+    netcdf.write_strings(file, "other_class", ("other_class",), names, "cloud pattern")
     bounds = np.array([group.bounds for group in groups])
     middles = np.array([group.middle for group in groups], float)
     netcdf.write_times(file, middles, bounds, across_years)
@@ -118,13 +123,13 @@ def _write_cf(
 
     on_grid: tuple[str, ...] = ("time", "class", "lat", "lon")
     in_regions: tuple[str, ...] = ("time", "region", "class")
-    region_mean = netcdf.FRACTION + ", mean over the region by area and coverage"
+    region_mean = FRACTION + ", mean over the region by area and coverage"
     variables: list[tuple[str, Callable[[PeriodMeans], np.ndarray], tuple[str, ...], str]] = [
-        ("fraction", lambda m: m.fraction, on_grid, netcdf.FRACTION),
-        ("unclassified", lambda m: m.unclassified, ("time", "lat", "lon"), netcdf.UNCLASSIFIED),
-        ("coverage", lambda m: m.coverage, ("time", "lat", "lon"), netcdf.COVERAGE),
+        ("fraction", lambda m: m.fraction, on_grid, FRACTION),
+        ("unclassified", lambda m: m.unclassified, ("time", "lat", "lon"), UNCLASSIFIED),
+        ("coverage", lambda m: m.coverage, ("time", "lat", "lon"), COVERAGE),
         ("region_fraction", lambda m: m.region_fraction, in_regions, region_mean),
-        ("co_occurrence", lambda m: m.shared, ("time", "class", "other_class"), netcdf.SHARED),
+        ("co_occurrence", lambda m: m.shared, ("time", "class", "other_class"), SHARED),
         ("num_days", lambda m: m.num_days, ("time", "lat", "lon"), "days with an observation"),
     ]
     if num_resamples:
@@ -136,28 +141,19 @@ def _write_cf(
                         f"{name}_{end}",
                         lambda m, attribute=attribute: getattr(m, attribute),  # type: ignore
                         dimensions,
-                        f"{end} {_INTERVAL}{netcdf.FRACTION}",
+                        f"{end} {_INTERVAL}{FRACTION}",
                     )
                 )
-    sizes = {name: len(dimension) for name, dimension in _sizes(file).items()}
     for name, _, dimensions, long_name in variables:
-        shape = tuple(sizes[dimension] for dimension in dimensions)
-        if name == "num_days":
-            kind: Any = np.int32
-        else:
+        attributes: dict[str, Any] = {"coordinates": "period", "units": "1"}
+        kind: Any = np.int32
+        if name != "num_days":
             kind = np.float32 if "lat" in dimensions else np.float64
-        cell_methods = "" if name == "num_days" else methods
-        variable = netcdf.new_variable(
-            file, name, dimensions, shape, kind, long_name, cell_methods
-        )
-        variable.attrs["coordinates"] = "period"
+            attributes["cell_methods"] = methods
+        netcdf.new_variable(file, name, dimensions, kind, long_name, **attributes)
     for i, fields in enumerate(found):
         for name, get, _, _ in variables:
             file[name][i] = get(fields)
-
-
-def _sizes(file: Any) -> dict[str, range]:
-    return {name: range(dimension.size) for name, dimension in file.dimensions.items()}
 
 
 def _write_c3ontext(
@@ -178,9 +174,9 @@ def _write_c3ontext(
     file.dimensions["pattern"] = len(patterns)
     netcdf.write_strings(file, "pattern", ("pattern",), patterns, "cloud pattern")
     dimensions = ("date", "longitude", "latitude", "pattern")
-    shape = (*(len(values) for values in axes.values()), len(patterns))
     netcdf.new_variable(
-        file, "freq", dimensions, shape, np.float32, netcdf.FRACTION, "area: mean date: mean"
+        file, "freq", dimensions, np.float32, FRACTION, units="1",
+        cell_methods="area: mean date: mean",
     )
     for i, fields in enumerate(found):
         maps = [fields.fraction[names.index(name)] for name in order] + [fields.unclassified]

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 import xarray
 
-from clouds_tf.scenes import georeference, read
-from clouds_tf.scenes.georeference import Extent
+from clouds_tf.geo.extent import Extent
+from clouds_tf.geo.grid import rows_within_poles
+from clouds_tf.geo.names import named_date, named_platform
+from clouds_tf.scenes import read
 from clouds_tf.scenes.read import Reading, Scene
 
 _LATITUDES, _LONGITUDES = ("lat", "latitude", "y"), ("lon", "longitude", "x")
@@ -48,7 +50,7 @@ def open_array(path: str, reading: Reading) -> Iterator[Scene]:
             extent=extent,
             size=(values.sizes[latitude], values.sizes[longitude]),
             date=_date(variable, path, reading),
-            platform=georeference.named_platform(f"{read.stem(path)} {text}"),
+            platform=named_platform(f"{read.stem(path)} {text}"),
             read=_reader(values, latitude, reading),
             rows_at_a_time=_MAX_ROWS,
         )
@@ -146,7 +148,7 @@ def _date(variable: Any, path: str, reading: Reading) -> datetime.datetime:
     if time is not None:
         moment = np.atleast_1d(variable.coords[time].values)[0].astype("datetime64[s]")
         return moment.astype(datetime.datetime)
-    date = georeference.named_date(read.stem(path)) or reading.date
+    date = named_date(read.stem(path)) or reading.date
     if date is None:
         raise ValueError(
             "has no coordinate of time and no date in its name; give one with --date=YYYY-MM-DD"
@@ -177,7 +179,7 @@ def _extent(latitudes: np.ndarray, longitudes: np.ndarray) -> tuple[Extent, slic
     """The extent of centres from north to south and west to east, and the rows that are in it."""
     north, south = _edges("latitude", latitudes)
     west, east = _edges("longitude", longitudes)
-    first, last, north, south = georeference.rows_within_poles(north, south, len(latitudes))
+    first, last, north, south = rows_within_poles(north, south, len(latitudes))
     return Extent(west, south, east, north), slice(first, last)
 
 

@@ -124,7 +124,7 @@ def read_card(output_dir: str, name: str) -> Card | None:
 
 def rows(prediction: Prediction, areas: Sequence[ClassAreas]) -> tuple[tuple[Any, ...], ...]:
     """The rows of scenes.csv of a scene."""
-    observed = float(prediction.observed.sum(axis=1) @ prediction.grid.cell_areas)
+    observed = float(prediction.observed.sum(axis=1) @ prediction.grid.row_areas)
     about = (prediction.name, prediction.date.isoformat(), prediction.platform)
 
     def share(value: float) -> float | str:

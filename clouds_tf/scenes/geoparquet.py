@@ -21,7 +21,8 @@ def write_geoparquet(path: str, items: Iterator[dict[str, Any]]) -> None:
     from pyarrow import parquet
 
     text, number = pyarrow.string(), pyarrow.float64()
-    fields = {"scene": text, "date": text, "class": text, "area_km2": number}
+    fields = dict.fromkeys(("scene", "date", "platform", "model", "class"), text)
+    fields["area_km2"] = number
     fields.update(mean_probability=number, centroid_lon=number, centroid_lat=number)
     bounds = dict.fromkeys(("west", "south", "east", "north"), number)
     rows = [

@@ -9,8 +9,8 @@ from collections.abc import Iterator
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.scenes import georeference, masks, read, resample, tiles
-from clouds_tf.scenes.georeference import Grid
+from clouds_tf.geo.grid import Grid, cover
+from clouds_tf.scenes import masks, read, resample, tiles
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import Reading, Scene
 from clouds_tf.scenes.tiles import Layout, Strip, Tile
@@ -83,17 +83,17 @@ class Job:
 
     def __init__(self, scene: Scene, network: Network, options: Options) -> None:
         self.scene, self._network, self._options = scene, network, options
-        grid = georeference.cover(scene.extent, network.cell)
+        grid = cover(scene.extent, network.cell)
         _check_size(scene, grid)
         if not options.force:
             _check_coarseness(scene, network)
         self.layout = Layout(grid, network.window, network.scale, options.overlap)
-        shape = (network.dataset.num_classes, *grid.size)
+        shape = (network.dataset.num_classes, *grid.shape)
         self._blend = tiles.Blend(self.layout, network.dataset.num_classes)
         self._probabilities = np.zeros(shape, np.float32)
         self._present = np.zeros(shape, bool)
-        self._observed = np.zeros(grid.size, bool)
-        self._image = np.zeros((*grid.size, 3), np.uint8)
+        self._observed = np.zeros(grid.shape, bool)
+        self._image = np.zeros((*grid.shape, 3), np.uint8)
         self._gap: np.ndarray | None = None
 
     @property
@@ -121,7 +121,8 @@ class Job:
             for span, expected, pixel in zip(scene.extent.degrees, degrees, scene.pixel)
         )
         few = scene.size[0] * scene.size[1] <= self._network.max_image_pixels
-        return scene.is_plain_image and fits and few and self.layout.grid.size == self.layout.window
+        whole = self.layout.grid.shape == self.layout.window
+        return scene.is_plain_image and fits and few and whole
 
     def parts(self) -> Iterator[Tile | Frame]:
         """Reads the scene and yields what the network has to see, from north to south."""
@@ -157,7 +158,7 @@ class Job:
 
     def finish(self) -> masks.Prediction:
         """Cuts the masks, when all parts have their answers."""
-        self._store(*self._blend.flush(self.layout.grid.size[0]))
+        self._store(*self._blend.flush(self.layout.grid.shape[0]))
         scene, network, grid = self.scene, self._network, self.layout.grid
         probabilities, present, observed, image = (
             self._probabilities,
@@ -168,11 +169,11 @@ class Job:
         gap = ~observed if self._gap is None else self._gap
         scale = 1.0
         if self._options.resolution is not None:
-            grid = georeference.cover(scene.extent, (self._options.resolution,) * 2)
+            grid = cover(scene.extent, (self._options.resolution,) * 2)
             axes = [
                 _whole(resample.taps(length, 0, side / cell, count))
                 for length, side, cell, count in zip(
-                    self.layout.grid.size, grid.cell, network.cell, grid.size
+                    self.layout.grid.shape, grid.cell, network.cell, grid.shape
                 )
             ]
             scale = math.prod(network.cell) / math.prod(grid.cell)
@@ -213,7 +214,7 @@ def _resampled(values: np.ndarray, axes: list[resample.Taps], first: int) -> np.
 
 
 def _check_size(scene: Scene, grid: Grid) -> None:
-    if min(grid.size) < _MIN_CELLS:
+    if min(grid.shape) < _MIN_CELLS:
         height, width = scene.extent.degrees
         least = [_MIN_CELLS * side for side in grid.cell]
         raise ValueError(

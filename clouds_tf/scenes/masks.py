@@ -10,9 +10,10 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
+from clouds_tf.geo.grid import Grid
+from clouds_tf.geo.objects import Object, find_objects
 from clouds_tf.prediction.calibration import Calibration
 from clouds_tf.prediction.postprocessing import FILLS, Rule
-from clouds_tf.scenes.georeference import Grid
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,28 +75,6 @@ class ClassAreas:
     objects: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Object:
-    """A connected component of a mask, where observed; cells that touch at a corner connect.
-
-    Attributes:
-        class_name: the class.
-        labels: the numbers of the object in the array of labels, two at least where it crosses
-            the seam of a grid that goes round the globe.
-        area_km2: on a sphere.
-        mean_probability: of the network, weighted by area.
-        centroid: (longitude, latitude) in degrees.
-        bounds: (west, south, east, north) in degrees; west is above east across the date line.
-    """
-
-    class_name: str
-    labels: tuple[int, ...]
-    area_km2: float
-    mean_probability: float
-    centroid: tuple[float, float]
-    bounds: tuple[float, float, float, float]
-
-
 def refine(
     mask: np.ndarray, rule: Rule, gap: np.ndarray, scale: float, periodic: bool
 ) -> np.ndarray:
@@ -122,85 +101,12 @@ def refine(
     return refined & ~gap if rule.remove_gap else refined
 
 
-def find_objects(prediction: Prediction, index: int) -> tuple[list[Object], np.ndarray]:
-    """Finds the objects of a class.
-
-    Args:
-        prediction: a Prediction.
-        index: of the class.
-
-    Returns:
-        Objects in the order of their first cells, column by column; and int32 [rows, columns],
-        their labels, 0 outside.
-    """
-    grid = prediction.grid
-    labels = rle.components(prediction.masks[index] & prediction.observed).numpy()
-    count = int(labels.max(initial=0))
-    owner = _across_seam(labels, count) if grid.periodic else np.arange(count)
-    rows, columns = np.nonzero(labels)
-    label = owner[labels[rows, columns] - 1]
-    weight = grid.cell_areas[rows]
-    # What crosses the seam continues to the west of the first column.
-    crossing = np.isin(np.arange(count), owner[owner != np.arange(count)])
-    position = columns - grid.size[1] * (crossing[label] & (columns >= grid.size[1] / 2))
-
-    def total(values: np.ndarray) -> np.ndarray:
-        return np.bincount(label, weight * values, count)
-
-    def extreme(function: np.ufunc, values: np.ndarray, start: int) -> np.ndarray:
-        result = np.full(count, start)
-        function.at(result, label, values)
-        return result
-
-    area = np.maximum(total(np.ones(len(rows))), 1e-300)
-    latitude, longitude = grid.cell
-    east_of = grid.lon_min + longitude * (total(position + 0.5) / area)
-    north_of = grid.lat_max - latitude * (total(rows + 0.5) / area)
-    probability = total(prediction.probabilities[index][rows, columns]) / area
-    west = grid.lon_min + longitude * extreme(np.minimum, position, 2**31)
-    east = grid.lon_min + longitude * (extreme(np.maximum, position, -(2**31)) + 1)
-    north = grid.lat_max - latitude * extreme(np.minimum, rows, 2**31)
-    south = grid.lat_max - latitude * (extreme(np.maximum, rows, -1) + 1)
-    objects = [
-        Object(
-            prediction.class_names[index],
-            tuple((np.flatnonzero(owner == i) + 1).tolist()) if crossing[i] else (i + 1,),
-            float(area[i]),
-            float(probability[i]),
-            (_wrapped(east_of[i]), float(north_of[i])),
-            (_wrapped(west[i]), float(south[i]), _wrapped(east[i], end=True), float(north[i])),
-        )
-        for i in range(count)
-        if owner[i] == i
+def objects_of(prediction: Prediction) -> list[tuple[list[Object], np.ndarray]]:
+    """What `find_objects` gives of each class, of observed cells."""
+    return [
+        find_objects(mask & prediction.observed, probability, prediction.grid)
+        for mask, probability in zip(prediction.masks, prediction.probabilities)
     ]
-    return objects, labels
-
-
-def _across_seam(labels: np.ndarray, count: int) -> np.ndarray:
-    """For each label from 1, the position of the label that owns it, by contact over the seam."""
-    owner = np.arange(count)
-
-    def root(i: int) -> int:
-        while owner[i] != i:
-            i = owner[i]
-        return i
-
-    first, last = labels[:, 0], labels[:, -1]
-    for step in (-1, 0, 1):
-        moved = np.roll(last, step)
-        if step:
-            moved[0 if step > 0 else -1] = 0
-        for a, b in {(int(a), int(b)) for a, b in zip(first, moved) if a and b}:
-            low, high = sorted((root(a - 1), root(b - 1)))
-            owner[high] = low
-    return np.array([root(i) for i in range(count)], np.int64)
-
-
-def _wrapped(longitude: float, end: bool = False) -> float:
-    """A longitude as -180 to below 180; or, of an eastern edge, above -180 to 180."""
-    beyond = longitude > 180 if end else longitude >= 180
-    below = longitude <= -180 if end else longitude < -180
-    return float(longitude - 360 if beyond else longitude + 360 if below else longitude)
 
 
 def measure(prediction: Prediction, num_objects: Sequence[int]) -> list[ClassAreas]:
@@ -210,7 +116,7 @@ def measure(prediction: Prediction, num_objects: Sequence[int]) -> list[ClassAre
         prediction: a Prediction.
         num_objects: of each class.
     """
-    area = prediction.grid.cell_areas
+    area = prediction.grid.row_areas
     observed = float(prediction.observed.sum(axis=1) @ area)
     result = []
     for i, name in enumerate(prediction.class_names):

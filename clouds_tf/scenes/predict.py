@@ -293,7 +293,7 @@ def draw(*predictions: masks.Prediction, num_columns: int = 1) -> Any:
                 "image": prediction.image,
                 "masks": prediction.masks & prediction.observed,
                 "observed": prediction.observed,
-                "extent": prediction.grid.edges,
+                "extent": prediction.grid.extent,
                 "class_names": prediction.class_names,
             }
             for prediction in predictions
@@ -308,7 +308,7 @@ def _write(
     """Writes all files of a scene; gives its rows of scenes.csv."""
     from clouds_tf.scenes import geoparquet, write
 
-    found = [masks.find_objects(prediction, i) for i in range(len(prediction.class_names))]
+    found = masks.objects_of(prediction)
     writers: dict[str, Callable[[str], None]] = {
         "netcdf": lambda path: write.write_netcdf(path, prediction),
         "cog": lambda path: write.write_cog(path, prediction, path + ".scratch"),

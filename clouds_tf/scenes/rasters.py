@@ -17,8 +17,10 @@ from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from rasterio.vrt import WarpedVRT
 
-from clouds_tf.scenes import georeference, read
-from clouds_tf.scenes.georeference import Extent
+from clouds_tf.geo.extent import Extent
+from clouds_tf.geo.grid import rows_within_poles
+from clouds_tf.geo.names import named_date, named_extent, named_platform
+from clouds_tf.scenes import read
 from clouds_tf.scenes.read import Reading, Scene
 
 # First bytes of a file -> driver of GDAL. Left to itself, GDAL opens VRT and the like too, which
@@ -53,7 +55,7 @@ def open_raster(path: str, reading: Reading) -> Iterator[Scene]:
                 place = _own_place(located)
             extent, rows = place or (None, range(located.height))
             if extent is None:
-                extent = georeference.named_extent(read.stem(path)) or reading.extent
+                extent = named_extent(read.stem(path)) or reading.extent
             if extent is None:
                 raise ValueError(
                     "has no place on the map: no georeference, no world file, and no extent in its "
@@ -134,7 +136,7 @@ def _own_place(source: Any) -> tuple[Extent, range] | None:
         return None
     height, width = source.shape
     north, west = transform.f, transform.c
-    first, last, north, south = georeference.rows_within_poles(
+    first, last, north, south = rows_within_poles(
         north, north + height * transform.e, height
     )
     return Extent(west, south, west + width * transform.a, north), range(first, last)
@@ -187,7 +189,7 @@ def _reader(source: Any, first: int, bands: tuple[int, ...], reading: Reading) -
 
 
 def _date(source: Any, path: str, reading: Reading) -> datetime.datetime:
-    date = georeference.named_date(read.stem(path))
+    date = named_date(read.stem(path))
     tag = source.tags().get("TIFFTAG_DATETIME", "")
     if date is None and tag:
         with contextlib.suppress(ValueError):
@@ -202,6 +204,6 @@ def _date(source: Any, path: str, reading: Reading) -> datetime.datetime:
 
 
 def _platform(source: Any, path: str) -> str:
-    name = georeference.named_platform(os.path.basename(path))
+    name = named_platform(os.path.basename(path))
     tags = source.tags()
-    return name or georeference.named_platform(" ".join(tags.get(k, "") for k in sorted(tags)))
+    return name or named_platform(" ".join(tags.get(k, "") for k in sorted(tags)))

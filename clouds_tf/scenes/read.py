@@ -13,7 +13,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.scenes.georeference import Extent
+from clouds_tf.geo.extent import Extent
 
 RASTERS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp")
 ARRAYS = (".nc", ".nc4", ".zarr")

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from clouds_tf.scenes.georeference import Grid
+from clouds_tf.geo.grid import Grid
 from clouds_tf.scenes.read import Scene
 
 _PIXELS_AT_ONCE = 2**22  # of the source
@@ -99,10 +99,10 @@ def apply(taps: Taps, values: np.ndarray, axis: int, first: int = 0) -> np.ndarr
 def axis_taps(scene: Scene, grid: Grid) -> tuple[Taps, Taps]:
     """The taps of rows and of columns that bring the pixels of a scene to a grid."""
     (height, width), (dlat, dlon) = scene.size, scene.pixel
-    north = (scene.extent.lat_max - grid.lat_max) / dlat
-    west = (grid.lon_min - scene.extent.lon_min) / dlon
-    rows = taps(height, north, grid.cell[0] / dlat, grid.size[0])
-    return rows, taps(width, west, grid.cell[1] / dlon, grid.size[1], grid.periodic)
+    north = (scene.extent.lat_max - grid.extent.lat_max) / dlat
+    west = (grid.extent.lon_min - scene.extent.lon_min) / dlon
+    rows = taps(height, north, grid.cell[0] / dlat, grid.shape[0])
+    return rows, taps(width, west, grid.cell[1] / dlon, grid.shape[1], grid.periodic)
 
 
 def read_rows(

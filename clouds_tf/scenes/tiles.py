@@ -7,8 +7,8 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from clouds_tf.geo.grid import Grid
 from clouds_tf.scenes import resample
-from clouds_tf.scenes.georeference import Grid
 from clouds_tf.scenes.read import Scene
 
 
@@ -80,33 +80,29 @@ class Layout:
     @property
     def rows(self) -> tuple[int, ...]:
         """First rows of windows, from north to south."""
-        return starts(self.grid.size[0], self.window[0], self.overlap)
+        return starts(self.grid.shape[0], self.window[0], self.overlap)
 
     @property
     def columns(self) -> tuple[int, ...]:
         """First columns of windows, from west to east."""
-        return starts(self.grid.size[1], self.window[1], self.overlap, self.grid.periodic)
+        return starts(self.grid.shape[1], self.window[1], self.overlap, self.grid.periodic)
 
     @property
     def pixels(self) -> Grid:
         """The grid of pixels that windows are cut from."""
-        (height, width), (dlat, dlon) = self.grid.size, self.grid.cell
-        return dataclasses.replace(
-            self.grid,
-            cell=(dlat / self.scale, dlon / self.scale),
-            size=(height * self.scale, width * self.scale),
-        )
+        cell = tuple(side / self.scale for side in self.grid.cell)
+        return dataclasses.replace(self.grid, cell=cell)
 
     def column_index(self, start: int, scale: int = 1) -> np.ndarray:
         """Columns of a window, wrapped round the globe or reflected at the edges."""
         index = np.arange(start * scale, (start + self.window[1]) * scale)
-        length = self.grid.size[1] * scale
+        length = self.grid.shape[1] * scale
         return index % length if self.grid.periodic else reflect(index, length)
 
     def row_index(self, start: int, scale: int = 1) -> np.ndarray:
         """Rows of a window, reflected at the edges."""
         index = np.arange(start * scale, (start + self.window[0]) * scale)
-        return reflect(index, self.grid.size[0] * scale)
+        return reflect(index, self.grid.shape[0] * scale)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +149,7 @@ def cut(scene: Scene, layout: Layout, gap_brightness: int | None) -> Iterator[St
     Yields:
         A Strip before the first Tile that shows its rows; tiles row by row.
     """
-    scale, (height, width) = layout.scale, layout.grid.size
+    scale, (height, width) = layout.scale, layout.grid.shape
     axes = resample.axis_taps(scene, layout.pixels)
     first = done = 0
     band = np.empty((0, width * scale, 4), np.uint8)
@@ -194,7 +190,7 @@ class Blend:
 
     def __init__(self, layout: Layout, num_classes: int) -> None:
         self._layout = layout
-        height, width = layout.window[0], layout.grid.size[1]
+        height, width = layout.window[0], layout.grid.shape[1]
         self._first = 0  # row of the grid
         self._sums = np.zeros((2, num_classes, height, width), np.float32)
         self._weights = np.zeros((height, width), np.float32)
@@ -220,9 +216,9 @@ class Blend:
         """
         finished = self.flush(max(row, 0))
         above, left = max(-row, 0), max(-column, 0)
-        height = min(row + self._layout.window[0], self._layout.grid.size[0]) - max(row, 0)
+        height = min(row + self._layout.window[0], self._layout.grid.shape[0]) - max(row, 0)
         columns = self._layout.column_index(column)
-        columns = columns[left : left + self._layout.grid.size[1]]
+        columns = columns[left : left + self._layout.grid.shape[1]]
         y, x = slice(above, above + height), slice(left, left + len(columns))
         weight = self._ramps[0][y, np.newaxis] * self._ramps[1][x]
         values = np.ascontiguousarray(np.moveaxis(probabilities[y, x], -1, 0))

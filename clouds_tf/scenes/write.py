@@ -1,4 +1,4 @@
-"""Predictions of scenes -> NetCDF (CF-1.8), Cloud-Optimized GeoTIFF, GeoJSON and GeoParquet."""
+"""Predictions of scenes -> CF NetCDF, Cloud-Optimized GeoTIFF, GeoJSON and GeoParquet."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.scenes.georeference import Grid
-from clouds_tf.scenes.masks import Object, Prediction, measure
+from clouds_tf.geo import netcdf
+from clouds_tf.geo.grid import Grid
+from clouds_tf.geo.objects import Object
+from clouds_tf.scenes.masks import Prediction, measure
 
 _STEP = 0.004  # of a probability in a byte: 0 to 250
 _NONE = 255  # what was not observed
@@ -34,73 +36,61 @@ def bit_field(masks: np.ndarray) -> np.ndarray:
 
 
 def write_netcdf(path: str, prediction: Prediction) -> None:
-    """Writes NetCDF-4 that follows CF-1.8, on time, lat and lon.
+    """Writes CF NetCDF-4 on time, lat and lon.
 
     Variables: `mask`, a bit for each class; `observed`; `probability`, and with a calibration
-    `calibrated_probability`, packed into bytes; `brightness`; and for each class the share of the
-    observed area, `area_fraction` and `expected_area_fraction`.
+    `calibrated_probability`, packed into integers; `brightness`; and for each class the share of
+    the observed area, `area_fraction` and `expected_area_fraction`.
 
     Args:
         path: of the file.
         prediction: what to write. The bytes depend on nothing else.
     """
-    import h5netcdf
-
-    grid, names = prediction.grid, prediction.class_names
-    # Groups that keep the order of creation keep its time too, in some versions of HDF5.
-    with h5netcdf.File(path, "w", track_order=False) as file:
-        file.dimensions = {
-            "time": 1, "class": len(names), "lat": grid.size[0], "lon": grid.size[1], "bnds": 2
-        }
-        file.attrs.update(_global_attributes(prediction))
-        _write_coordinates(file, prediction)
+    about = {
+        "source": f"clouds_tf, SavedModel {prediction.model}",
+        "scene": prediction.name,
+        "date": f"{prediction.date:%Y-%m-%d}",
+        "platform": prediction.platform or "unknown",
+        "model_fingerprint": prediction.model,
+        "resolution": prediction.grid.cell[0],
+    }
+    title = f"Cloud patterns of {prediction.name}"
+    with netcdf.new_file(path, title, **about) as file:
+        netcdf.write_axes(file, prediction.grid, prediction.class_names)
+        _write_time_and_place(file, prediction)
         _write_planes(file, prediction)
         _write_probabilities(file, prediction)
-        areas = measure(prediction, [0] * len(names))
-        for name, field in (("area_fraction", "share"), ("expected_area_fraction", None)):
+        areas = measure(prediction, [0] * len(prediction.class_names))
+        for name, field in (("area_fraction", "share"), ("expected_area_fraction", "")):
             shares = [getattr(area, field or "expected_share") for area in areas]
-            values = file.create_variable(name, ("time", "class"), np.float64)
-            values[0] = np.array(shares)
-            values.attrs.update(
-                long_name=f"{'expected ' if field is None else ''}share of the observed area",
-                units="1",
-                cell_methods="area: mean",
+            long_name = f"{'' if field else 'expected '}share of the observed area"
+            attributes: dict[str, Any] = {"units": "1", "cell_methods": "area: mean"}
+            values = netcdf.new_variable(
+                file, name, ("time", "class"), np.float64, long_name, **attributes
             )
-
-
-def _create(file: Any, name: str, dims: tuple[str, ...], dtype: Any, **options: Any) -> Any:
-    """A compressed variable on the grid, last two dimensions lat and lon."""
-    shape = [file.dimensions[dim].size for dim in dims]
-    chunks = (1,) * (len(dims) - 2) + (min(256, shape[-2]), min(512, shape[-1]))
-    values = file.create_variable(
-        name, dims, dtype, chunks=chunks, compression="gzip", compression_opts=4, shuffle=True,
-        **options,
-    )
-    values.attrs.update(grid_mapping="crs", coordinates="time lat lon")
-    return values
+            values[0] = np.array(shares)
 
 
 def _write_planes(file: Any, prediction: Prediction) -> None:
-    dims, names = ("time", "lat", "lon"), prediction.class_names
-    mask = bit_field(prediction.masks)
-    flags = _create(file, "mask", dims, mask.dtype)
-    flags.attrs.update(
-        long_name="cloud patterns, one bit for each class",
-        flag_masks=np.left_shift(1, np.arange(len(names))).astype(mask.dtype),
-        flag_meanings=" ".join(name.replace(" ", "_") for name in names),
-        ancillary_variables="observed",
-    )
-    flags[0] = mask
-    observed = _create(file, "observed", dims, np.uint8)
-    observed.attrs.update(
-        long_name="whether the satellite saw the cell",
-        flag_values=np.array([0, 1], np.uint8),
-        flag_meanings="not_observed observed",
-    )
-    observed[0] = prediction.observed.astype(np.uint8)
-    brightness = _create(file, "brightness", dims, np.uint8)
-    brightness.attrs.update(long_name="mean of red, green and blue of the scene", units="1")
-    brightness[0] = np.rint(prediction.image.mean(axis=2, dtype=np.float32)).astype(np.uint8)
+    mask, names = bit_field(prediction.masks), prediction.class_names
+    observed = prediction.observed.astype(np.uint8)
+    brightness = np.rint(prediction.image.mean(axis=2, dtype=np.float32)).astype(np.uint8)
+    flags = {
+        "flag_masks": np.left_shift(1, np.arange(len(names))).astype(mask.dtype),
+        "flag_meanings": " ".join(name.replace(" ", "_") for name in names),
+        "ancillary_variables": "observed",
+    }
+    seen = {"flag_values": np.array([0, 1], np.uint8), "flag_meanings": "not_observed observed"}
+    for name, plane, long_name, attributes in (
+        ("mask", mask, "cloud patterns, one bit for each class", flags),
+        ("observed", observed, "whether the satellite saw the cell", seen),
+        ("brightness", brightness, "mean of red, green and blue of the scene", {"units": "1"}),
+    ):
+        dims = ("time", "lat", "lon")
+        values = netcdf.new_variable(
+            file, name, dims, plane.dtype, long_name, level=4, grid_mapping="crs", **attributes
+        )
+        values[0] = plane
 
 
 def _write_probabilities(file: Any, prediction: Prediction) -> None:
@@ -110,10 +100,15 @@ def _write_probabilities(file: Any, prediction: Prediction) -> None:
             "calibrated probability of the class; its mean is the expected share of an area"
         )
     for name, long_name in variables.items():
-        dims = ("time", "class", "lat", "lon")
-        values = _create(file, name, dims, np.uint8, fillvalue=_NONE)
-        values.attrs.update(
-            long_name=long_name,
+        values = netcdf.new_variable(
+            file,
+            name,
+            ("time", "class", "lat", "lon"),
+            np.uint8,
+            long_name,
+            _NONE,
+            level=4,
+            grid_mapping="crs",
             units="1",
             scale_factor=np.float32(_STEP),
             add_offset=np.float32(0),
@@ -125,25 +120,11 @@ def _write_probabilities(file: Any, prediction: Prediction) -> None:
             values[0, i] = packed(found, prediction.observed)
 
 
-def _global_attributes(prediction: Prediction) -> dict[str, Any]:
-    return {
-        "Conventions": "CF-1.8",
-        "title": f"Cloud patterns of {prediction.name}",
-        "source": f"clouds_tf, SavedModel {prediction.model}",
-        "scene": prediction.name,
-        "date": f"{prediction.date:%Y-%m-%d}",
-        "platform": prediction.platform or "unknown",
-        "model_fingerprint": prediction.model,
-        "resolution": prediction.grid.cell[0],
-    }
-
-
-def _write_coordinates(file: Any, prediction: Prediction) -> None:
-    import h5py
+def _write_time_and_place(file: Any, prediction: Prediction) -> None:
     import rasterio
 
-    grid = prediction.grid
     seconds = (prediction.date - type(prediction.date)(1970, 1, 1)).total_seconds()
+    file.dimensions["time"] = 1
     time = file.create_variable("time", ("time",), np.int64, data=np.array([round(seconds)]))
     time.attrs.update(
         standard_name="time",
@@ -152,20 +133,6 @@ def _write_coordinates(file: Any, prediction: Prediction) -> None:
         calendar="standard",
         axis="T",
     )
-    axes = (
-        ("lat", "latitude", "degrees_north", "Y", grid.latitudes, grid.latitude_edges),
-        ("lon", "longitude", "degrees_east", "X", grid.longitudes, grid.longitude_edges),
-    )
-    for name, standard_name, units, axis, centres, edges in axes:
-        values = file.create_variable(name, (name,), np.float64, data=centres)
-        values.attrs.update(
-            standard_name=standard_name, units=units, axis=axis, bounds=f"{name}_bnds"
-        )
-        bounds = np.stack([edges[:-1], edges[1:]], axis=1)
-        file.create_variable(f"{name}_bnds", (name, "bnds"), np.float64, data=bounds)
-    classes = file.create_variable("class", ("class",), h5py.string_dtype())
-    classes[:] = np.array(prediction.class_names, object)
-    classes.attrs["long_name"] = "cloud pattern"
     crs = file.create_variable("crs", (), np.int32, data=np.int32(4326))
     wkt = rasterio.crs.CRS.from_epsg(4326).to_wkt()
     crs.attrs.update(
@@ -173,7 +140,7 @@ def _write_coordinates(file: Any, prediction: Prediction) -> None:
         longitude_of_prime_meridian=0.0,
         crs_wkt=wkt,
         spatial_ref=wkt,
-        GeoTransform=" ".join(repr(value) for value in transform(grid).to_gdal()),
+        GeoTransform=" ".join(repr(value) for value in transform(prediction.grid).to_gdal()),
         **_WGS84,
     )
 
@@ -183,7 +150,7 @@ def transform(grid: Grid) -> Any:
     import rasterio
 
     return rasterio.transform.Affine(
-        grid.cell[1], 0.0, grid.lon_min, 0.0, -grid.cell[0], grid.lat_max
+        grid.cell[1], 0.0, grid.extent.lon_min, 0.0, -grid.cell[0], grid.extent.lat_max
     )
 
 
@@ -202,7 +169,7 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
     from rasterio.enums import ColorInterp
 
     grid, names = prediction.grid, prediction.class_names
-    (height, width), count = grid.size, len(names)
+    (height, width), count = grid.shape, len(names)
     tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
     # GDAL itself writes overviews and the order of the parts when it copies the file.
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
@@ -231,45 +198,44 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
     rasterio.shutil.copy(scratch, path, driver="COG", **options)
 
 
-def polygons(objects: list[Object], labels: np.ndarray, grid: Grid) -> dict[int, list[Any]]:
-    """The polygons of objects, as RFC 7946 has them: cut at the date line.
+def polygons(labels: np.ndarray, grid: Grid) -> dict[int, list[Any]]:
+    """The polygons of objects, as RFC 7946 has them: cut at 180 degrees.
 
     Args:
-        objects: of one class.
-        labels: what `find_objects` gave with them.
+        labels: numbers of objects, int32 [rows, columns], 0 outside.
         grid: the cells.
 
     Returns:
-        For the place of each object in the list, its polygons: lists of rings of [longitude,
-        latitude], outer ring first and counter-clockwise.
+        For each number its polygons: lists of rings of [longitude, latitude], outer ring first and
+        counter-clockwise.
     """
     import rasterio.features
 
-    of_label = {label: i for i, found in enumerate(objects) for label in found.labels}
-    result: dict[int, list[Any]] = {i: [] for i in range(len(objects))}
-    width = grid.size[1]
-    date_line = min(max(math.ceil((180 - grid.lon_min) / grid.cell[1] - 1e-6), 0), width)
-    for first, last in ((0, date_line), (date_line, width)):
-        part = np.ascontiguousarray(labels[:, first:last])
-        if not part.any():
+    result: dict[int, list[Any]] = {}
+    west, side, width = grid.extent.lon_min, grid.cell[1], grid.shape[1]
+    for turn in (0,) if grid.periodic else (0, 360):
+        # Columns between -180 and 180, with those that lie across.
+        first = math.floor((turn - 180 - west) / side + 1e-6)
+        last = math.ceil((turn + 180 - west) / side - 1e-6)
+        if not grid.periodic:
+            first, last = max(first, 0), min(last, width)
+        if last <= first:
             continue
+        part = labels[:, np.arange(first, last) % width]
         # Parts that touch at a corner only become polygons of their own, which keeps all valid.
-        found = rasterio.features.shapes(part, part > 0, connectivity=4)
-        for shape, label in found:
+        for shape, label in rasterio.features.shapes(part, part > 0, connectivity=4):
             rings = [
-                _ring(ring, first, grid, clockwise=i > 0)
+                _ring(np.asarray(ring) + [first, 0], turn, grid, clockwise=i > 0)
                 for i, ring in enumerate(shape["coordinates"])
             ]
-            result[of_label[int(label)]].append(rings)
+            result.setdefault(int(label), []).append(rings)
     return result
 
 
-def _ring(ring: list[Any], first: int, grid: Grid, clockwise: bool) -> list[list[float]]:
+def _ring(corners: np.ndarray, turn: int, grid: Grid, clockwise: bool) -> list[list[float]]:
     """Corners (column, row) as [longitude, latitude], turned the way that RFC 7946 asks for."""
-    beyond = grid.lon_min + first * grid.cell[1] >= 180 - 1e-6
-    corners = np.asarray(ring) + [first, 0]
-    longitude = np.round(grid.lon_min + corners[:, 0] * grid.cell[1] - 360 * beyond, 10)
-    latitude = np.round(grid.lat_max - corners[:, 1] * grid.cell[0], 10)
+    longitude = np.round(grid.extent.lon_min + corners[:, 0] * grid.cell[1] - turn, 10)
+    latitude = np.round(grid.extent.lat_max - corners[:, 1] * grid.cell[0], 10)
     longitude = np.clip(longitude, -180, 180)
     # Twice the signed area, which is positive counter-clockwise.
     x, y = longitude - longitude[0], latitude - latitude[0]
@@ -285,20 +251,22 @@ def features(
 
     Args:
         prediction: a Prediction.
-        found: for each class, what `find_objects` gave.
+        found: what `masks.objects_of` gave.
     """
-    for objects, labels in found:
-        shapes = polygons(objects, labels, prediction.grid)
-        for i, item in enumerate(objects):
+    for class_name, (objects, labels) in zip(prediction.class_names, found):
+        shapes = polygons(labels, prediction.grid)
+        for number, item in enumerate(objects, start=1):
             yield {
                 "type": "Feature",
-                "id": f"{item.class_name}-{i + 1}",
+                "id": f"{class_name}-{number}",
                 "bbox": [round(value, 10) for value in item.bounds],
-                "geometry": {"type": "MultiPolygon", "coordinates": shapes[i]},
+                "geometry": {"type": "MultiPolygon", "coordinates": shapes[number]},
                 "properties": {
                     "scene": prediction.name,
                     "date": prediction.date.isoformat(),
-                    "class": item.class_name,
+                    "platform": prediction.platform,
+                    "model": prediction.model,
+                    "class": class_name,
                     "area_km2": round(item.area_km2, 3),
                     "mean_probability": round(item.mean_probability, 4),
                     "centroid_lon": round(item.centroid[0], 6),

@@ -6,7 +6,7 @@ import xarray
 
 from clouds_tf.climatology import aggregate
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
-from clouds_tf.climatology.grid import Grid
+from clouds_tf.geo.grid import Grid
 
 GRID = Grid(10.0, (-20, 0, 20, 30))
 REGIONS = {"all": GRID.extent, "part": (-5.0, 5.0, 12.0, 30.0)}

@@ -5,7 +5,8 @@ import pytest
 import shapely
 
 from clouds_tf.climatology.boxes import View, day_fields, looks_at
-from clouds_tf.climatology.grid import Grid, sine
+from clouds_tf.geo.earth import RADIUS, sine
+from clouds_tf.geo.grid import Grid
 
 
 def _rectangle(west, south, east, north):
@@ -64,7 +65,8 @@ def test_a_box_across_the_date_line_is_whole_on_every_grid():
         grid = Grid(2.5, extent)
         fields = day_fields("2017-01-01", [View(boxes, labels)], 1, grid)
         area = (fields.fraction[0] * grid.areas).sum()
-        assert area == pytest.approx(12.5 * np.sin(np.radians(10)), rel=1e-6)
+        expected = RADIUS**2 * np.radians(12.5) * np.sin(np.radians(10))
+        assert area == pytest.approx(expected, rel=1e-6)
 
 
 def test_views_of_one_region_are_averaged():

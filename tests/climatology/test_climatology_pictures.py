@@ -5,8 +5,8 @@ import pytest
 
 from clouds_tf import figures
 from clouds_tf.climatology import product
-from clouds_tf.climatology.grid import Grid
 from clouds_tf.figures import climatology as draw
+from clouds_tf.geo.grid import Grid
 
 NAMES = ("Fish", "Flower", "Gravel", "Sugar")
 

@@ -7,7 +7,7 @@ import pytest
 import shapely
 
 from clouds_tf.climatology import labellers, tables
-from clouds_tf.climatology.grid import sine
+from clouds_tf.geo.earth import sine
 
 NAMES = ("Fish", "Sugar")
 IMAGE = "Aqua_CorrectedReflectance2011{:02}15_-61--40_10-24.jpeg"

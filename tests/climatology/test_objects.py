@@ -1,70 +1,20 @@
-"""Objects and their rectangles; shapely is the oracle."""
+"""The tables of objects; scipy is the oracle."""
 
 import datetime
 
 import numpy as np
 import pandas as pd
 import pytest
-import shapely
 import xarray
 from scene_writer import write_scene
 from scipy import ndimage
 
 from clouds_tf.climatology import objects, product, scenes
-from clouds_tf.climatology.grid import Grid
 from clouds_tf.climatology.inputs import Added
+from clouds_tf.geo import Extent, cover
+from clouds_tf.geo.grid import Grid
 from clouds_tf.scenes import write
-from clouds_tf.scenes.georeference import Extent, cover
 from clouds_tf.scenes.masks import Prediction
-
-EARTH_AREA = 510_065_621.7  # km2, WGS 84 (Moritz, "Geodetic Reference System 1980")
-
-
-@pytest.mark.parametrize("seed", range(20))
-def test_the_minimal_rectangle_is_that_of_shapely(seed):
-    points = np.random.default_rng(seed).normal(size=(3 + seed, 2)) @ [[3, 1], [0, 1]]
-    found = objects.minimal_rectangle(points)
-    expected = shapely.MultiPoint(points).minimum_rotated_rectangle
-    corners = np.array(expected.exterior.coords)[:3]
-    sides = np.linalg.norm(np.diff(corners, axis=0), axis=1)
-    assert found.length * found.width == pytest.approx(expected.area, rel=1e-6)
-    assert [found.length, found.width] == pytest.approx(sorted(sides)[::-1], rel=1e-6)
-    longer = np.diff(corners, axis=0)[sides.argmax()]
-    expected_angle = np.degrees(np.arctan2(longer[1], longer[0])) % 180
-    assert abs((found.orientation - expected_angle + 90) % 180 - 90) < 1e-6
-
-
-@pytest.mark.parametrize("seed", range(5))
-def test_the_hull_is_that_of_shapely(seed):
-    points = np.random.default_rng(seed).integers(0, 6, (30, 2)).astype(float)
-    hull = objects.convex_hull(points)
-    expected = np.array(shapely.MultiPoint(points).convex_hull.exterior.coords)[:-1]
-    assert {tuple(point) for point in hull} == {tuple(point) for point in expected}
-
-
-def test_a_whole_sphere_has_the_area_of_the_earth():
-    mask = np.ones((18, 36), bool)
-    edges = np.linspace(-90, 90, 19), np.linspace(-180, 180, 37)
-    (found,) = objects.find(mask, np.full(mask.shape, 0.25), *edges)
-    assert found["area_km2"] == pytest.approx(EARTH_AREA, rel=1e-6)
-    assert found["latitude"] == pytest.approx(0, abs=1e-9)
-    assert found["mean_probability"] == pytest.approx(0.25)
-
-
-def test_objects_are_measured_in_km():
-    mask = np.zeros((40, 100), bool)
-    mask[10:12, 20:60] = True  # 0.2 x 4 degrees near the equator
-    mask[12, 60] = True  # touches at a corner
-    lat_edges, lon_edges = np.linspace(2, -2, 41), np.linspace(175, 185, 101)
-    probability = np.zeros(mask.shape)
-    probability[mask] = 0.5
-    (found,) = objects.find(mask, probability, lat_edges, lon_edges)
-    degree = np.pi * objects.EARTH_RADIUS / 180
-    assert found["area_km2"] == pytest.approx(81 * (0.1 * degree) ** 2, rel=1e-3)
-    assert found["length_km"] == pytest.approx(4.1 * degree, rel=0.01)
-    assert 0.2 * degree < found["width_km"] < 0.31 * degree
-    assert found["longitude"] == pytest.approx(179.025, abs=0.01)
-    assert found["mean_probability"] == pytest.approx(0.5)
 
 
 def test_the_tables_of_a_folder(tmp_path):
@@ -88,7 +38,7 @@ def test_the_tables_of_a_folder(tmp_path):
         of_class = second[second["class"] == name]
         assert len(of_class) == ndimage.label(mask, eight)[1]
         scene = scenes.read(str(tmp_path / "s" / "1.nc"))
-        rows = np.abs(np.diff(np.sin(np.radians(scene.lat_edges))))
+        rows = np.abs(np.diff(np.sin(np.radians(scene.grid.lat_edges))))
         areas = mask * rows[:, None] * np.radians(0.5) * 6371.0072**2
         assert of_class["area_km2"].sum() == pytest.approx(areas.sum(), rel=1e-9)
         weighted = (of_class["area_km2"] * of_class["mean_probability"]).sum()
@@ -108,7 +58,7 @@ def test_scenes_of_this_project_are_read(tmp_path):
     """From `scenes.write` to a cell, across the date line."""
     grid = cover(Extent(175, 10, 185, 14), (0.5, 0.5))
     rng = np.random.default_rng(0)
-    masks, observed = rng.random((2, *grid.size)) < 0.5, rng.random(grid.size) < 0.7
+    masks, observed = rng.random((2, *grid.shape)) < 0.5, rng.random(grid.shape) < 0.7
     prediction = Prediction(
         name="belt",
         date=datetime.datetime(2020, 2, 1, 23, 30),
@@ -116,10 +66,10 @@ def test_scenes_of_this_project_are_read(tmp_path):
         model="abc",
         class_names=("Fish", "Flower"),
         grid=grid,
-        probabilities=rng.random((2, *grid.size), np.float32),
+        probabilities=rng.random((2, *grid.shape), np.float32),
         masks=masks,
         observed=observed,
-        image=rng.integers(0, 255, (*grid.size, 3)).astype(np.uint8),
+        image=rng.integers(0, 255, (*grid.shape, 3)).astype(np.uint8),
     )
     write.write_netcdf(str(tmp_path / "belt.nc"), prediction)
     made = product.make(
@@ -130,7 +80,7 @@ def test_scenes_of_this_project_are_read(tmp_path):
         extras=product.Extras(objects_file=str(tmp_path / "o.parquet")),
     )
     assert made.added == Added(1, 0, 0)
-    lat = grid.latitudes
+    lat = grid.lat
     area = np.cos(np.radians(lat))[:, np.newaxis] * observed
     with xarray.open_dataset(tmp_path / "c.nc") as found:
         assert found["period"].item() == "2020-02-01"

@@ -2,9 +2,10 @@
 
 import numpy as np
 import pytest
-from scipy import integrate, ndimage, spatial
+from scipy import integrate, spatial
 
 from clouds_tf.climatology import organization
+from clouds_tf.geo import Extent, Grid
 
 
 @pytest.mark.parametrize("number", [2, 3, 50, 600])
@@ -61,19 +62,12 @@ def test_skies_without_clouds_and_without_gaps():
     assert np.isnan(organization.open_sky(nothing, nothing)).all()
 
 
-def test_centres_are_those_of_scipy():
-    mask = np.random.default_rng(0).random((20, 30)) < 0.2
-    labels, number = ndimage.label(mask, np.ones((3, 3)))
-    expected = ndimage.center_of_mass(mask, labels, range(1, number + 1))
-    found = organization.centroids(mask)
-    np.testing.assert_allclose(sorted(map(tuple, found)), sorted(expected))
-
-
 def test_the_cloud_fraction_counts_observed_area_only():
     cloudy, observed = np.zeros((2, 4), bool), np.ones((2, 4), bool)
     cloudy[0, :2] = True
+    grid = Grid((30, 1), Extent(0, 0, 4, 60), north_first=True)
     observed[1] = False
-    found = organization.measures(cloudy, observed, np.array([60, 30, 0]), np.arange(5.0))
+    found = organization.measures(cloudy, observed, grid)
     assert found["cloud_fraction"] == pytest.approx(0.5)
-    empty = organization.measures(cloudy & False, observed & False, np.arange(3), np.arange(5.0))
+    empty = organization.measures(cloudy & False, observed & False, grid)
     assert all(np.isnan(value) for value in empty.values())

@@ -9,8 +9,9 @@ import pytest
 import xarray
 
 from clouds_tf.climatology import product
-from clouds_tf.climatology.grid import Grid
 from clouds_tf.climatology.inputs import Where
+from clouds_tf.geo import netcdf
+from clouds_tf.geo.grid import Grid
 
 pytestmark = pytest.mark.slow
 
@@ -142,7 +143,7 @@ def test_a_faulty_table_changes_nothing(full, tmp_path):
 def test_the_product_follows_cf(full):
     with xarray.open_dataset(full / "c.nc", decode_times=False) as found:
         assert found["fraction"].dims == ("time", "class", "lat", "lon")
-        assert found.attrs["Conventions"] == "CF-1.8" and found.attrs["num_days"] == 40
+        assert found.attrs["Conventions"] == netcdf.CONVENTIONS and found.attrs["num_days"] == 40
         assert found["time"].attrs["climatology"] == "climatology_bounds"
         assert found["climatology_bounds"].shape == (3, 2)
         assert (np.diff(found["time"]) > 0).all()

@@ -6,8 +6,10 @@ import xarray
 from scene_writer import write_scene as _write
 
 from clouds_tf.climatology import product, scenes
-from clouds_tf.climatology.grid import Grid
+from clouds_tf.climatology.days import DayStore
 from clouds_tf.climatology.inputs import Added
+from clouds_tf.geo import parse_extent
+from clouds_tf.geo.grid import Grid
 
 
 def _expected(values, observed, lat, lon, grid, step=0.5):
@@ -18,15 +20,15 @@ def _expected(values, observed, lat, lon, grid, step=0.5):
     for i, j in np.ndindex(observed.shape):
         for k in range(fine):
             y = lat[i] - step / 2 + (k + 0.5) * step / fine
-            row = int((y - grid.extent[1]) // grid.cell)
+            row = int((y - grid.extent[1]) // grid.cell[0])
             area = np.cos(np.radians(y))
             for m in range(fine):
                 x = lon[j] - step / 2 + (m + 0.5) * step / fine
-                column = int((x - grid.extent[0]) % 360 // grid.cell)
+                column = int((x - grid.extent[0]) % 360 // grid.cell[1])
                 if 0 <= row < height and column < width:
                     bottom[row, column] += area * observed[i, j]
                     top[row, column] += area * values[i, j]
-    whole = (grid.cell * fine / step) ** 2 * np.cos(np.radians(grid.lat))[:, None]
+    whole = (grid.cell[0] * fine / step) ** 2 * np.cos(np.radians(grid.lat))[:, None]
     return np.divide(top, bottom, out=np.zeros_like(top), where=bottom > 0), bottom / whole
 
 
@@ -159,3 +161,30 @@ def test_no_scenes_are_named(tmp_path):
         _make(tmp_path)
     with pytest.raises(ValueError, match="expected one of them"):
         _make(tmp_path, boxes="b.csv")
+
+
+def test_a_grid_across_the_date_line_has_the_days_of_one_round_the_globe(tmp_path):
+    (tmp_path / "s").mkdir()
+    _write(tmp_path / "s" / "a.nc", extent=(177.5, 0, 182.5, 5))
+    found = []
+    for extent in ("170,-10,-170,10", "-180,-90,180,90"):
+        folder = str(tmp_path / extent)
+        _make(tmp_path, grid=Grid(5.0, parse_extent(extent)), days_dir=folder)
+        store = DayStore(folder)
+        found.append((store.settings.grid.lon, store.read("2017-03-04").fraction))
+    (lon, part), (_, whole) = found
+    assert lon.tolist() == [172.5, 177.5, 182.5, 187.5] and part.any()
+    np.testing.assert_allclose(part, np.roll(whole, 2, axis=2)[:, 16:20, :4], atol=1e-6)
+
+
+@pytest.mark.parametrize("beyond, refused", [(0.3, False), (0.9, True)])
+def test_scenes_side_by_side_may_share_the_last_cell(tmp_path, beyond, refused):
+    """Grids of scenes reach beyond their edge by less than a cell of half a degree."""
+    (tmp_path / "s").mkdir()
+    _write(tmp_path / "s" / "a.nc", extent=(-10, 0, 0, 5))
+    _write(tmp_path / "s" / "b.nc", extent=(-beyond, 0, 10 - beyond, 5))
+    if refused:
+        with pytest.raises(ValueError, match="b.nc: 2017-03-04 is there twice"):
+            _make(tmp_path)
+    else:
+        assert _make(tmp_path).added == Added(1, 0, 0)

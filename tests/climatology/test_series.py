@@ -6,7 +6,7 @@ import xarray
 
 from clouds_tf.climatology import aggregate, series
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
-from clouds_tf.climatology.grid import Grid
+from clouds_tf.geo.grid import Grid
 
 pytestmark = pytest.mark.slow
 

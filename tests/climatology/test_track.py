@@ -7,7 +7,7 @@ import xarray
 
 from clouds_tf.climatology import track
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
-from clouds_tf.climatology.grid import Grid
+from clouds_tf.geo.grid import Grid
 
 NAMES = ("Fish", "Sugar")
 DATES = ("2020-01-01", "2020-01-02", "2020-01-06")

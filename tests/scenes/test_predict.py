@@ -15,10 +15,10 @@ from small import write_mosaic
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.geo import Extent, cover, netcdf
 from clouds_tf.models.unet import unet
 from clouds_tf.prediction import loading
 from clouds_tf.prediction.engine import ENGINES
-from clouds_tf.scenes.georeference import Extent, cover
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.serving.cloud_model import CloudModel
@@ -90,7 +90,7 @@ def test_netcdf_is_read_by_h5py_and_follows_cf(results, saved_model):
     assert [name.decode() for name in found["class"]] == list(CLOUDS.class_names)
     assert found["observed"].all() and found["probability"].max() <= 250
     with h5py.File(os.path.join(folder, "wide_20200201.nc")) as file:
-        assert file.attrs["Conventions"] == "CF-1.8"
+        assert file.attrs["Conventions"] == netcdf.CONVENTIONS
         assert file.attrs["model_fingerprint"] == loading.fingerprint(saved_model)
         mask, probability = file["mask"].attrs, file["probability"].attrs
         assert mask["flag_masks"].tolist() == [1, 2, 4, 8]
@@ -160,10 +160,10 @@ def test_what_was_not_observed_has_no_probability_and_no_area(saved_model, tmp_p
     with open(result.path) as file:
         rows = list(csv.DictReader(file))
     grid = cover(Extent(4, 0, 24, 8), (0.04, 0.04))
-    assert float(rows[0]["observed_km2"]) == pytest.approx(grid.cell_areas.sum() * 500, rel=1e-6)
+    assert float(rows[0]["observed_km2"]) == pytest.approx(grid.row_areas.sum() * 500, rel=1e-6)
     for i, row in enumerate(rows):
         mask = (found["mask"][0] >> i & 1) * found["observed"][0]
-        area = float(mask.sum(axis=1) @ grid.cell_areas)
+        area = float(mask.sum(axis=1) @ grid.row_areas)
         assert float(row["area_km2"]) == pytest.approx(area, abs=0.01)
         assert float(row["share"]) == pytest.approx(area / float(row["observed_km2"]), abs=1e-5)
         assert found["area_fraction"][0, i] == pytest.approx(float(row["share"]), abs=1e-6)

@@ -9,8 +9,8 @@ import xarray
 from conftest import real_data
 from PIL import Image
 
+from clouds_tf.geo import Extent
 from clouds_tf.scenes import read
-from clouds_tf.scenes.georeference import Extent
 from clouds_tf.scenes.read import Reading, open_scene
 
 DATE = "20200229"

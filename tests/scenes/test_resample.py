@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clouds_tf.geo import Extent, Grid, cover
 from clouds_tf.scenes import resample
-from clouds_tf.scenes.georeference import Extent, Grid, cover
 from clouds_tf.scenes.read import Scene
 
 
@@ -41,12 +41,12 @@ def scene_of(pixels, extent):
 def test_whole_ratios_are_means_of_blocks_and_equal_grids_copies():
     pixels = np.random.default_rng(1).integers(0, 256, (40, 60, 3), np.uint8)
     scene = scene_of(pixels, Extent(10, -4, 16, 0))
-    grid = Grid(10, 0, (0.4, 0.4), (10, 15))
+    grid = Grid(0.4, Extent(10, -4, 16, 0), north_first=True)
     found = resample.read_rows(scene, resample.axis_taps(scene, grid), 2, 9, None)
     blocks = pixels.reshape(10, 4, 15, 4, 3).mean(axis=(1, 3))
     np.testing.assert_allclose(found[..., :3], blocks[2:9], atol=0.501)
     assert (found[..., 3] == 255).all()
-    same = Grid(10, 0, (0.1, 0.1), (40, 60))
+    same = Grid(0.1, Extent(10, -4, 16, 0), north_first=True)
     found = resample.read_rows(scene, resample.axis_taps(scene, same), 0, 40, None)
     np.testing.assert_array_equal(found[..., :3], pixels)
 

@@ -18,8 +18,8 @@ from PIL import Image
 from small import saved_model as _saved_model
 from small import write_mosaic
 
+from clouds_tf.geo import Extent
 from clouds_tf.scenes import cards
-from clouds_tf.scenes.georeference import Extent
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.read import Reading

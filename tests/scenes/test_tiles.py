@@ -5,8 +5,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from clouds_tf.geo import Extent, Grid, cover
 from clouds_tf.scenes import tiles
-from clouds_tf.scenes.georeference import Extent, Grid, cover
 from clouds_tf.scenes.read import Scene
 from clouds_tf.scenes.tiles import Blend, Layout, Strip, Tile
 
@@ -38,8 +38,9 @@ def test_ramps_of_neighbours_sum_to_one(overlap):
 
 
 def layout(size, window=(20, 30), overlap=0.25, periodic=False, scale=1):
-    grid = Grid(-180 if periodic else 0, 10, (0.04, 360 / size[1] if periodic else 0.04), size)
-    grid = Grid(grid.lon_min, grid.lat_max, grid.cell, grid.size, periodic)
+    west, width = (-180, 360) if periodic else (0, 0.04 * size[1])
+    extent = Extent(west, 10 - 0.04 * size[0], west + width, 10)
+    grid = Grid((0.04, width / size[1]), extent, north_first=True)
     return Layout(grid, window, scale, overlap)
 
 

@@ -11,8 +11,8 @@ import rasterio
 import tifffile
 from shapely.geometry import box, shape
 
+from clouds_tf.geo import Extent, Grid, cover
 from clouds_tf.scenes import geoparquet, masks, write
-from clouds_tf.scenes.georeference import Extent, Grid, cover
 from clouds_tf.scenes.masks import Prediction
 from clouds_tf.scenes.predict import draw
 
@@ -30,10 +30,10 @@ def prediction_of(fish, grid, observed=None):
         model="abc",
         class_names=NAMES,
         grid=grid,
-        probabilities=rng.random((2, *grid.size), np.float32),
+        probabilities=rng.random((2, *grid.shape), np.float32),
         masks=found,
-        observed=np.ones(grid.size, bool) if observed is None else observed,
-        image=rng.integers(0, 255, (*grid.size, 3)).astype(np.uint8),
+        observed=np.ones(grid.shape, bool) if observed is None else observed,
+        image=rng.integers(0, 255, (*grid.shape, 3)).astype(np.uint8),
     )
 
 
@@ -46,7 +46,7 @@ def blocks(size, *rectangles):
 
 
 def features_of(prediction):
-    found = [masks.find_objects(prediction, i) for i in range(2)]
+    found = masks.objects_of(prediction)
     return found, list(write.features(prediction, found))
 
 
@@ -56,8 +56,8 @@ def test_polygons_are_the_cells_of_the_mask(seed, tmp_path):
     west, south = rng.uniform(-180, 170), rng.uniform(-80, 60)
     grid = cover(Extent(west, south, west + 2.9, south + 1.7), (0.04, 0.04))
     mask = np.kron(rng.random((11, 19)) < 0.4, np.ones((4, 4), bool))
-    mask = mask[: grid.size[0], : grid.size[1]]
-    observed = np.ones(grid.size, bool)
+    mask = mask[: grid.shape[0], : grid.shape[1]]
+    observed = np.ones(grid.shape, bool)
     observed[:, 20:23] = False
     prediction = prediction_of(mask, grid, observed)
     _, items = features_of(prediction)
@@ -66,8 +66,8 @@ def test_polygons_are_the_cells_of_the_mask(seed, tmp_path):
     table = geopandas.read_file(path)
     assert table.geometry.is_valid.all() and (table["class"] == "Fish").all()
     # Every cell, by the transform of rasterio, is in the polygons just where the mask is.
-    transform = rasterio.transform.from_origin(grid.lon_min, grid.lat_max, 0.04, 0.04)
-    burnt = rasterio.features.rasterize(table.geometry, grid.size, transform=transform)
+    transform = rasterio.transform.from_origin(grid.extent[0], grid.extent[3], 0.04, 0.04)
+    burnt = rasterio.features.rasterize(table.geometry, grid.shape, transform=transform)
     np.testing.assert_array_equal(burnt.astype(bool), mask & observed)
     corners = np.array([c for g in table.geometry for p in g.geoms for c in p.exterior.coords])
     columns, rows = ~transform @ (corners[:, 0], corners[:, 1])
@@ -78,10 +78,10 @@ def test_polygons_are_the_cells_of_the_mask(seed, tmp_path):
 
 def test_objects_are_measured_on_the_sphere():
     grid = cover(Extent(10, 0, 12, 2), (0.04, 0.04))
-    prediction = prediction_of(blocks(grid.size, (5, 5, 10, 15), (30, 30, 40, 35)), grid)
+    prediction = prediction_of(blocks(grid.shape, (5, 5, 10, 15), (30, 30, 40, 35)), grid)
     (found, _), items = features_of(prediction)
     assert len(items) == 2
-    radius = 6371.0088
+    radius = 6371.0072
     north, south = np.radians([2 - 0.2, 2 - 0.4])
     expected = radius**2 * np.radians(0.4) * (np.sin(north) - np.sin(south))
     assert items[0]["properties"]["area_km2"] == pytest.approx(expected, rel=1e-6)
@@ -94,13 +94,13 @@ def test_objects_are_measured_on_the_sphere():
     areas = masks.measure(prediction, [2, 0])
     total = sum(item["properties"]["area_km2"] for item in items)
     assert areas[0].area_km2 == pytest.approx(total, abs=0.01) and areas[0].present
-    assert areas[0].share == pytest.approx(total / (grid.cell_areas.sum() * 50), rel=1e-5)
+    assert areas[0].share == pytest.approx(total / (grid.row_areas.sum() * 50), rel=1e-5)
     assert not areas[1].present and areas[1].share == 0
 
 
 def test_objects_across_the_date_line_are_one_and_cut_there():
     grid = cover(Extent(178, 0, 182, 2), (0.04, 0.04))
-    prediction = prediction_of(blocks(grid.size, (10, 40, 20, 60)), grid)
+    prediction = prediction_of(blocks(grid.shape, (10, 40, 20, 60)), grid)
     _, items = features_of(prediction)
     geometry = shape(items[0]["geometry"])
     assert len(items) == 1 and len(geometry.geoms) == 2 and geometry.is_valid
@@ -110,8 +110,8 @@ def test_objects_across_the_date_line_are_one_and_cut_there():
 
 
 def test_objects_across_the_seam_of_the_globe_are_one():
-    grid = Grid(-180, 1, (0.25, 0.5), (8, 720), True)
-    mask = blocks(grid.size, (2, 0, 4, 3), (3, 718, 5, 720), (6, 100, 7, 101))
+    grid = Grid((0.25, 0.5), Extent(-180, -1, 180, 1), north_first=True)
+    mask = blocks(grid.shape, (2, 0, 4, 3), (3, 718, 5, 720), (6, 100, 7, 101))
     found, items = features_of(prediction_of(mask, grid))
     assert len(items) == 2
     item = items[0]
@@ -122,11 +122,30 @@ def test_objects_across_the_seam_of_the_globe_are_one():
     assert item["properties"]["centroid_lon"] == pytest.approx(expected, abs=1e-3)
 
 
+@pytest.mark.parametrize("west", [-180, 0, 0.7, 179.9])
+def test_the_geojson_of_a_globe_is_valid_wherever_its_seam_is(west):
+    """Cells across 180 degrees are cut there; long objects keep their bounds."""
+    grid = Grid((2.0, 1.0), Extent(west, -10, west + 360, 10), north_first=True)
+    mask = np.zeros(grid.shape, bool)
+    east_of = (grid.lon - 140) % 360
+    mask[2, east_of < 250] = mask[6, east_of < 60] = True
+    _, items = features_of(prediction_of(mask, grid))
+    assert len(items) == 2
+    for item in items:
+        shape_of_item, bounds = shape(item["geometry"]), item["bbox"]
+        assert shape_of_item.is_valid
+        width = (bounds[2] - bounds[0]) % 360
+        assert shape_of_item.area == pytest.approx(2 * width)
+        assert abs((bounds[0] - 140 + 180) % 360 - 180) <= 1
+        assert width == pytest.approx(250 if bounds[1] > 0 else 60, abs=1)
+        assert item["properties"]["model"] == "abc" and item["properties"]["platform"] == "Aqua"
+
+
 def test_a_cog_is_read_by_tifffile(tmp_path):
     grid = cover(Extent(10, 0, 40, 22), (0.04, 0.04))
-    observed = np.ones(grid.size, bool)
+    observed = np.ones(grid.shape, bool)
     observed[:, :50] = False
-    prediction = prediction_of(blocks(grid.size, (5, 5, 300, 415)), grid, observed)
+    prediction = prediction_of(blocks(grid.shape, (5, 5, 300, 415)), grid, observed)
     path = str(tmp_path / "x.tif")
     write.write_cog(path, prediction, str(tmp_path / "scratch"))
     with tifffile.TiffFile(path) as file:
@@ -152,7 +171,8 @@ def test_a_cog_is_read_by_tifffile(tmp_path):
 
 def test_geoparquet_is_read_by_geopandas(tmp_path):
     grid = cover(Extent(10, 0, 12, 2), (0.04, 0.04))
-    _, items = features_of(prediction_of(blocks(grid.size, (5, 5, 10, 15), (30, 30, 40, 35)), grid))
+    mask = blocks(grid.shape, (5, 5, 10, 15), (30, 30, 40, 35))
+    _, items = features_of(prediction_of(mask, grid))
     path = str(tmp_path / "x.parquet")
     geoparquet.write_geoparquet(path, iter(items))
     table = geopandas.read_parquet(path)
@@ -164,9 +184,9 @@ def test_geoparquet_is_read_by_geopandas(tmp_path):
 
 def test_netcdf_has_the_same_bytes_and_no_probability_where_nothing_was_observed(tmp_path):
     grid = cover(Extent(10, 0, 12, 2), (0.04, 0.04))
-    observed = np.ones(grid.size, bool)
+    observed = np.ones(grid.shape, bool)
     observed[3] = False
-    prediction = prediction_of(blocks(grid.size, (5, 5, 10, 15)), grid, observed)
+    prediction = prediction_of(blocks(grid.shape, (5, 5, 10, 15)), grid, observed)
     for name in ("a.nc", "b.nc"):
         write.write_netcdf(str(tmp_path / name), prediction)
         time.sleep(1.1)  # HDF5 writes times in seconds, unless told not to
@@ -181,7 +201,7 @@ def test_netcdf_has_the_same_bytes_and_no_probability_where_nothing_was_observed
 def test_pictures_have_coordinates_on_their_axes():
     pytest.importorskip("matplotlib")
     grid = cover(Extent(178, -1, 184, 3), (0.04, 0.04))
-    figure = draw(prediction_of(blocks(grid.size, (5, 5, 30, 65)), grid))
+    figure = draw(prediction_of(blocks(grid.shape, (5, 5, 30, 65)), grid))
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == [
         *("178°E", "179°E", "180°W", "179°W", "178°W", "177°W", "176°W"),
@@ -201,10 +221,10 @@ def test_bit_fields_hold_all_classes(count, dtype):
 def test_netcdf_is_read_by_the_library_of_unidata(tmp_path):
     """GDAL reads NetCDF with netCDF-C; the georeference is what it makes of CF."""
     grid = cover(Extent(170, -6, 190, 5), (0.04, 0.04))
-    prediction = prediction_of(blocks(grid.size, (5, 5, 100, 150)), grid)
+    prediction = prediction_of(blocks(grid.shape, (5, 5, 100, 150)), grid)
     path = str(tmp_path / "a.nc")
     write.write_netcdf(path, prediction)
     with rasterio.open(f'NETCDF:"{path}":mask') as file:
-        assert file.crs.to_epsg() == 4326 and file.shape == grid.size
+        assert file.crs.to_epsg() == 4326 and file.shape == grid.shape
         np.testing.assert_allclose(file.transform[:6], write.transform(grid)[:6], atol=1e-9)
         np.testing.assert_array_equal(file.read(1), prediction.masks[0])

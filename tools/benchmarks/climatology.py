@@ -16,8 +16,9 @@ from benchmarks import print_table
 
 from clouds_tf.climatology import inputs, product, tables
 from clouds_tf.climatology.boxes import day_fields
-from clouds_tf.climatology.grid import Grid, sine
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.geo.earth import sine
+from clouds_tf.geo.grid import Grid
 
 REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "climatology"
 

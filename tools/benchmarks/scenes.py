@@ -24,10 +24,11 @@ from rasterio.windows import Window
 from clouds_tf.data import sample_data
 from clouds_tf.data.preprocessing import decode_image, resize_image
 from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
+from clouds_tf.geo.earth import RADIUS as EARTH_RADIUS
+from clouds_tf.geo.extent import Extent
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
 from clouds_tf.prediction.ensemble import mean_prediction
-from clouds_tf.scenes.georeference import EARTH_RADIUS, Extent
 from clouds_tf.scenes.jobs import Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.predict import predict_scenes

@@ -1,0 +1,17 @@
+"""Where things are on Earth: extents, grids, names of files, objects, and CF NetCDF."""
+
+from clouds_tf.geo.extent import GLOBE, Extent, parse_extent, parse_regions
+from clouds_tf.geo.grid import Grid, cover
+from clouds_tf.geo.names import named_date, named_extent, parse_date
+
+__all__ = [
+    "GLOBE",
+    "Extent",
+    "Grid",
+    "cover",
+    "named_date",
+    "named_extent",
+    "parse_date",
+    "parse_extent",
+    "parse_regions",
+]

@@ -1,0 +1,205 @@
+"""Regular grids of longitude and latitude, with exact areas and overlaps on the sphere."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from typing import Any
+
+import numpy as np
+
+from clouds_tf.geo import earth
+from clouds_tf.geo.extent import GLOBE, Extent
+
+_TOLERANCE = 1e-6  # of a cell: the rounding of coordinates
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """A regular grid of cells in longitude and latitude; columns run from west to east.
+
+    >>> grid = Grid()
+    >>> grid.shape, grid.lat[:2].tolist(), grid.lon[:2].tolist()
+    ((180, 360), [-89.5, -88.5], [-179.5, -178.5])
+
+    Attributes:
+        cell: (latitude, longitude) that a cell spans, in degrees; one number for both.
+        extent: outer edges, whole cells wide and high.
+        north_first: whether rows run from north to south.
+
+    Raises:
+        ValueError: the extent is not one, or not a whole number of cells.
+    """
+
+    cell: Any = 1.0
+    extent: Extent = GLOBE
+    north_first: bool = False
+
+    def __post_init__(self) -> None:
+        cell = self.cell if isinstance(self.cell, (tuple, list)) else (self.cell, self.cell)
+        cell = tuple(map(float, cell))
+        if len(cell) != 2 or not all(math.isfinite(side) and side > 0 for side in cell):
+            raise ValueError(f"cell: got {self.cell}, expected a positive number of degrees")
+        object.__setattr__(self, "cell", cell)
+        object.__setattr__(self, "extent", Extent(*self.extent))
+        for side, span in zip(cell, self.extent.degrees):
+            if abs(span / side - round(span / side)) > _TOLERANCE:
+                raise ValueError(
+                    f"cell: got {side:g}, which does not divide the {span:g} degrees of the extent "
+                    f"{self.extent} into whole cells"
+                )
+
+    def __str__(self) -> str:
+        return f"{self.cell[0]:g} degrees in {self.extent}"
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """(rows, columns)."""
+        height, width = self.extent.degrees
+        return round(height / self.cell[0]), round(width / self.cell[1])
+
+    @property
+    def periodic(self) -> bool:
+        """Whether the grid goes round the globe, so that its last column touches its first."""
+        return abs(self.extent.degrees[1] - 360) <= _TOLERANCE * self.cell[1]
+
+    @property
+    def lat_edges(self) -> np.ndarray:
+        """Edges of the rows in degrees, in the order of the rows: float64 [rows + 1]."""
+        edges = np.linspace(self.extent.lat_min, self.extent.lat_max, self.shape[0] + 1)
+        return edges[::-1] if self.north_first else edges
+
+    @property
+    def lon_edges(self) -> np.ndarray:
+        """Edges of the columns in degrees, from west to east: float64 [columns + 1]."""
+        return np.linspace(self.extent.lon_min, self.extent.lon_max, self.shape[1] + 1)
+
+    @property
+    def lat(self) -> np.ndarray:
+        """Latitudes of the centres: float64 [rows]."""
+        return (self.lat_edges[:-1] + self.lat_edges[1:]) / 2
+
+    @property
+    def lon(self) -> np.ndarray:
+        """Longitudes of the centres: float64 [columns]."""
+        return (self.lon_edges[:-1] + self.lon_edges[1:]) / 2
+
+    @property
+    def row_areas(self) -> np.ndarray:
+        """Area of a cell of each row in km2: float64 [rows]."""
+        return abs(np.diff(earth.heights(self.lat_edges))) * self.cell[1]
+
+    @property
+    def areas(self) -> np.ndarray:
+        """Areas of all cells in km2: float64 [rows, columns], read-only."""
+        return np.broadcast_to(self.row_areas[:, np.newaxis], self.shape)
+
+    def shared(self, other: Grid) -> tuple[np.ndarray, np.ndarray]:
+        """What cells of this grid share with those of another.
+
+        Returns:
+            float64 [rows, rows of the other], differences of `earth.heights`, and float64
+            [columns, columns of the other], degrees of longitude: the product of two is the area
+            that two cells share, in km2.
+        """
+        down = overlaps(earth.heights(self._rising), earth.heights(other._rising))
+        down = down[::-1] if self.north_first else down
+        down = down[:, ::-1] if other.north_first else down
+        return down, overlaps_around(self.lon_edges, other.lon_edges)
+
+    @property
+    def _rising(self) -> np.ndarray:
+        return self.lat_edges[::-1] if self.north_first else self.lat_edges
+
+    def area_in(self, extent: Extent) -> np.ndarray:
+        """Areas that an extent shares with the cells in km2: float64 [rows, columns].
+
+        Raises:
+            ValueError: the extent is not one, or lies outside the grid.
+        """
+        extent = Extent(*extent)
+        height, width = extent.degrees
+        down, across = self.shared(Grid((height, width), extent))
+        if not down.any() or not across.any():
+            raise ValueError(f"extent: {extent} lies outside the grid, which has {self.extent}")
+        return down * across[:, 0]
+
+
+def cover(extent: Extent, cell: tuple[float, float]) -> Grid:
+    """The grid, north first, whose first cell begins at the north-western corner of an extent.
+
+    Where the extent is not a whole number of cells, the last row and column reach beyond it, except
+    beyond a pole or once around the globe.
+
+    Args:
+        extent: what the grid covers.
+        cell: (latitude, longitude) that a cell spans, in degrees.
+    """
+    rows, columns = (
+        max(1, math.ceil(span / side - 1e-3)) for span, side in zip(extent.degrees, cell)
+    )
+    if extent.lat_max - rows * cell[0] < -90 - _TOLERANCE * cell[0]:
+        rows -= 1
+    columns = min(columns, math.floor(360 / cell[1] + _TOLERANCE))
+    south, east = extent.lat_max - rows * cell[0], extent.lon_min + columns * cell[1]
+    edges = (extent.lon_min, max(south, -90.0), min(east, extent.lon_min + 360), extent.lat_max)
+    return Grid(cell, Extent(*edges), north_first=True)
+
+
+def rows_within_poles(north: float, south: float, rows: int) -> tuple[int, int, float, float]:
+    """The rows of a raster that do not reach beyond a pole, as those with a centre at 90 do.
+
+    Args:
+        north: northern edge of the first row, in degrees.
+        south: southern edge of the last row.
+        rows: number of rows.
+
+    Returns:
+        The first row, the one after the last, and their northern and southern edges.
+
+    Raises:
+        ValueError: more than one row is beyond, so that the coordinates are no latitudes.
+    """
+    step = (north - south) / rows
+    if north > 90 + step or south < -90 - step or not step > 0:
+        raise ValueError(
+            f"has latitudes {south:g} to {north:g}, expected -90 to 90; is its coordinate "
+            "reference system the right one?"
+        )
+    first, last = 0, rows
+    rounding = _TOLERANCE * step
+    if north > 90 + rounding:
+        first, north = 1, north - step
+    if south < -90 - rounding:
+        last, south = rows - 1, south + step
+    return first, last, min(north, 90.0), max(south, -90.0)
+
+
+def overlaps(edges: np.ndarray, source_edges: np.ndarray) -> np.ndarray:
+    """Lengths that intervals share.
+
+    Args:
+        edges: increasing, [n + 1].
+        source_edges: increasing, [m + 1].
+
+    Returns:
+        float64 [n, m]: length of the intersection of interval i of edges and j of source_edges.
+    """
+    upper = np.minimum(edges[1:, np.newaxis], source_edges[np.newaxis, 1:])
+    lower = np.maximum(edges[:-1, np.newaxis], source_edges[np.newaxis, :-1])
+    return np.maximum(upper - lower, 0.0)
+
+
+def overlaps_around(edges: np.ndarray, source_edges: np.ndarray) -> np.ndarray:
+    """Lengths that intervals of longitude share, on the circle; arguments as for `overlaps`."""
+    return sum(
+        overlaps(edges, source_edges + turn)
+        for turn in turns(source_edges[0], source_edges[-1], edges[0], edges[-1])
+    ) + np.zeros((len(edges) - 1, len(source_edges) - 1))
+
+
+def turns(west: float, east: float, grid_west: float, grid_east: float) -> list[float]:
+    """Multiples of 360 degrees by which [west, east] is shifted to meet [grid_west, grid_east]."""
+    first = int(np.ceil((grid_west - east) / 360))
+    last = int(np.floor((grid_east - west) / 360))
+    return [360.0 * turn for turn in range(first, last + 1)]
