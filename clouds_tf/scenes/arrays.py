@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 import xarray
 
 from clouds_tf.geo.extent import Extent
@@ -16,7 +18,10 @@ from clouds_tf.geo.names import named_date, named_platform
 from clouds_tf.scenes import read
 from clouds_tf.scenes.read import Reading, Scene
 
-_LATITUDES, _LONGITUDES = ("lat", "latitude", "y"), ("lon", "longitude", "x")
+# Names and units of coordinates (CF, sections 4.1 and 4.2).
+_LATITUDE = ("lat", "latitude", "y"), r"degrees?(_north|_?N)"
+_LONGITUDE = ("lon", "longitude", "x"), r"degrees?(_east|_?E)"
+_BANDS = r"bands?|rgba?|channels?|colou?rs?"  # dimensions that hold red, green and blue
 _UNEVEN = 0.02  # of a step, by which steps of a regular grid may differ
 _MAX_ROWS = 64
 
@@ -24,17 +29,20 @@ _MAX_ROWS = 64
 @contextlib.contextmanager
 def open_array(path: str, reading: Reading) -> Iterator[Scene]:
     """Opens NetCDF or zarr; see `read.open_scene`."""
-    is_zarr = path.rstrip("/").lower().endswith(".zarr")
     try:
-        # Values come with scale_factor and add_offset applied, and NaN for _FillValue.
-        data = xarray.open_dataset(path, engine="zarr" if is_zarr else "h5netcdf")
-    except (OSError, KeyError, RuntimeError, ValueError) as error:
+        # Values come with scale_factor and add_offset applied, and NaN for _FillValue. Times are
+        # decoded later: of some calendars only if they are needed.
+        data = xarray.open_dataset(path, engine=_engine(path), decode_times=False)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
         raise ValueError(f"cannot be read: {str(error).splitlines()[0]}") from None
     with data:
         variable, (latitude, longitude) = _variable(data, reading)
         values = _in_bands(_at_one_time(variable), (latitude, longitude), reading)
         read.check_pixels((values.sizes[latitude], values.sizes[longitude]), reading)
-        read.check_type(values.dtype, reading.value_range)
+        # xarray makes floats of bytes with a _FillValue.
+        packed = {"scale_factor", "add_offset"} & set(values.encoding)
+        is_bytes = np.dtype(values.encoding.get("dtype", values.dtype)) == np.uint8 and not packed
+        read.check_type(np.dtype("uint8") if is_bytes else values.dtype, reading.value_range)
         # North first and west first; opened lazily, so this reads nothing.
         values = values.isel(
             {
@@ -42,72 +50,82 @@ def open_array(path: str, reading: Reading) -> Iterator[Scene]:
                 longitude: slice(None, None, 1 if _rises(values[longitude]) else -1),
             }
         )
-        extent, rows = _extent(values[latitude].values, values[longitude].values)
-        values = values.isel({latitude: rows})
+        north, south = _edges("latitude", values[latitude].values)
+        lon, turn = _in_turn(values[longitude].values)
+        west, east = _edges("longitude", lon)
+        first, last, north, south = rows_within_poles(north, south, values.sizes[latitude])
+        values = values.isel({latitude: slice(first, last)})
         text = " ".join(str(data.attrs.get(k, "")) for k in ("platform", "platform_ID", "source"))
         yield Scene(
             path=path,
-            extent=extent,
+            extent=Extent(west, south, east, north),
             size=(values.sizes[latitude], values.sizes[longitude]),
             date=_date(variable, path, reading),
             platform=named_platform(f"{read.stem(path)} {text}"),
-            read=_reader(values, latitude, reading),
+            read=_reader(values, latitude, turn, is_bytes, reading),
             rows_at_a_time=_MAX_ROWS,
+            ignores_range=is_bytes,
         )
+
+
+def _engine(path: str) -> str:
+    if path.rstrip("/").lower().endswith(".zarr"):
+        return "zarr"
+    with tf.io.gfile.GFile(path, "rb") as file:
+        start = file.read(4)
+    if start == b"CDF\x05":
+        raise ValueError("is NetCDF of 64-bit data (CDF-5); convert it: nccopy -k nc4 IN.nc OUT.nc")
+    return "scipy" if start[:3] == b"CDF" else "h5netcdf"
 
 
 def _spatial(variable: Any) -> tuple[str, str] | None:
     """The names of the dimensions of latitude and longitude; None without coordinates of both."""
     found: list[str] = []
-    for names, units in ((_LATITUDES, "degrees_north"), (_LONGITUDES, "degrees_east")):
-        dims = [
-            str(dim)
-            for dim in variable.dims
-            if dim in variable.coords
-            and variable.coords[dim].ndim == 1
-            and (
-                str(variable.coords[dim].attrs.get("units", "")) == units
-                or (str(dim).lower() in names and "units" not in variable.coords[dim].attrs)
-                or str(dim).lower() in names[:2]
-            )
-        ]
+    for names, units in (_LATITUDE, _LONGITUDE):
+        dims = []
+        for dim in map(str, variable.dims):
+            if dim in variable.coords and variable.coords[dim].ndim == 1:
+                unit = str(variable.coords[dim].attrs.get("units", ""))
+                if re.fullmatch(units, unit) or dim.lower() in names[: 2 if unit else 3]:
+                    dims.append(dim)
         found += dims if len(dims) == 1 else []
     return (found[0], found[1]) if len(found) == 2 else None
 
 
 def _variable(data: Any, reading: Reading) -> tuple[Any, tuple[str, str]]:
     """The variable to read, and the names of its dimensions of latitude and longitude."""
-    if reading.variable is not None:
-        if reading.variable not in data.data_vars:
-            raise ValueError(
-                f"has no variable {reading.variable!r}, expected one of {sorted(data.data_vars)}"
-            )
-        variable = data[reading.variable]
-        spatial = _spatial(variable)
-        if spatial is None:
-            raise ValueError(
-                f"variable {reading.variable!r} has no coordinates of latitude and longitude "
-                f"(its dimensions: {', '.join(map(str, variable.dims))})"
-            )
-        return variable, spatial
     usable = {str(name): _spatial(data[name]) for name in data.data_vars}
     usable = {name: spatial for name, spatial in usable.items() if spatial is not None}
-    if not usable:
+    name = reading.variable
+    if name is not None and name not in data.data_vars:
+        raise ValueError(f"has no variable {name!r}, expected one of {sorted(data.data_vars)}")
+    if not usable or (name is not None and name not in usable):
+        shown = f"variable {name!r} has no" if name else "has no variable with"
         raise ValueError(
-            "has no variable with one-dimensional coordinates of latitude and longitude (names lat "
-            "and lon, or units degrees_north and degrees_east)"
+            f"{shown} one-dimensional coordinates of latitude and longitude (names lat and lon, or "
+            "units degrees_north and degrees_east); bring swaths and geostationary pictures to "
+            "longitude and latitude first, see docs/swaths.md"
         )
-    if len(usable) > 1:
+    if name is None and len(usable) > 1:
         raise ValueError(f"has the variables {sorted(usable)}; choose one with --variable=NAME")
-    name, spatial = usable.popitem()
+    name = name or next(iter(usable))
+    spatial = usable[name]
     assert spatial is not None
     return data[name], spatial
 
 
 def _time(variable: Any) -> str | None:
-    """The name of the coordinate that holds dates."""
-    named = [name for name in variable.coords if variable.coords[name].dtype.kind == "M"]
-    return str(named[0]) if named else None
+    """The name of the coordinate or dimension of the time of the picture.
+
+    Others, such as forecast_reference_time, are not it.
+    """
+    for name in (*map(str, variable.coords), *map(str, variable.dims)):
+        attributes = variable.coords[name].attrs if name in variable.coords else {}
+        standard_name = attributes.get("standard_name")
+        is_named = name.lower() in ("time", "t") or attributes.get("axis") == "T"
+        if standard_name == "time" or (standard_name is None and is_named):
+            return name
+    return None
 
 
 def _at_one_time(variable: Any) -> Any:
@@ -124,35 +142,47 @@ def _at_one_time(variable: Any) -> Any:
 
 def _in_bands(variable: Any, spatial: tuple[str, str], reading: Reading) -> Any:
     """The variable as [latitude, longitude], or [latitude, longitude, bands] of 1 or 3 bands."""
-    lengths = {dim: variable.sizes[dim] for dim in variable.dims if dim not in spatial}
+    lengths = {str(dim): variable.sizes[dim] for dim in variable.dims if dim not in spatial}
     bands = [dim for dim, length in lengths.items() if length > 1]
     variable = variable.isel({dim: 0 for dim in lengths if dim not in bands})
-    if len(bands) == 1 and reading.bands is not None:
-        if max(reading.bands) > lengths[bands[0]]:
+    chosen = reading.bands
+    if len(bands) == 1 and chosen is not None:
+        if max(chosen) > lengths[bands[0]]:
             raise ValueError(
                 f"has {lengths[bands[0]]} bands ({bands[0]}), expected those of --bands="
-                f"{','.join(map(str, reading.bands))}"
+                f"{','.join(map(str, chosen))}"
             )
-        variable = variable.isel({bands[0]: [band - 1 for band in reading.bands]})
-    if len(bands) > 1 or (bands and variable.sizes[bands[0]] not in (1, 3)):
+        variable = variable.isel({bands[0]: [band - 1 for band in chosen]})
+    elif len(bands) > 1 or (
+        # Three levels or members are no colours.
+        bands
+        and not (lengths[bands[0]] == 3 and re.fullmatch(_BANDS, bands[0].lower()))
+    ):
         raise ValueError(
             f"variable {variable.name!r} has further dimensions "
             f"{', '.join(f'{dim} ({lengths[dim]})' for dim in bands)}; expected none, or one of 3 "
-            "bands (red, green, blue); choose them with --bands"
+            "bands named band (red, green, blue); choose them with --bands"
         )
     return variable.transpose(*spatial, *bands)
 
 
 def _date(variable: Any, path: str, reading: Reading) -> datetime.datetime:
-    time = _time(variable)
-    if time is not None:
-        moment = np.atleast_1d(variable.coords[time].values)[0].astype("datetime64[s]")
-        return moment.astype(datetime.datetime)
-    date = named_date(read.stem(path)) or reading.date
+    date, problem = None, "has no coordinate of time and no date in its name"
+    name = _time(variable)
+    if name is not None and name in variable.coords:
+        try:
+            decoded = xarray.decode_cf(variable.coords[name].to_dataset(name="decoded"))
+            moments = np.ravel(decoded["decoded"].values)
+            if moments.dtype.kind == "M":  # of NaT this gives None
+                date = moments[0].astype("datetime64[s]").astype(datetime.datetime)
+        except (ValueError, ImportError):
+            pass  # a calendar that is not the usual one
+        shown = variable.coords[name].attrs
+        problem = f"its {name} is no date of the usual calendar ({shown.get('units', 'no units')}, "
+        problem += f"calendar {shown.get('calendar', 'standard')}), and its name has none"
+    date = date or named_date(read.stem(path)) or reading.date
     if date is None:
-        raise ValueError(
-            "has no coordinate of time and no date in its name; give one with --date=YYYY-MM-DD"
-        )
+        raise ValueError(f"{problem}; give one with --date=YYYY-MM-DD")
     return date
 
 
@@ -161,38 +191,52 @@ def _rises(coordinate: Any) -> bool:
     return bool(np.median(np.diff(coordinate.values)) > 0) if coordinate.size > 1 else True
 
 
+def _in_turn(longitudes: np.ndarray) -> tuple[np.ndarray, int]:
+    """Longitudes that rise evenly, and how many columns come last for it.
+
+    Across 180 degrees they may fall once (179, -179); sorted ones across Greenwich or 180 degrees
+    have a gap in the middle (0, 1, 358, 359), after which the picture begins.
+    """
+    lon = np.array(longitudes, np.float64)
+    if len(lon) < 2 or not np.isfinite(lon).all():
+        return lon, 0
+    lon += 360 * np.r_[0, np.cumsum(np.diff(lon) < -180)]
+    steps = np.diff(lon)
+    step = float(np.median(steps))
+    uneven = np.flatnonzero(abs(steps - step) > _UNEVEN * abs(step))
+    if len(uneven) == 1 and abs(lon[0] + 360 - lon[-1] - step) < _UNEVEN * abs(step):
+        turn = int(uneven[0]) + 1
+        return np.r_[lon[turn:] - 360, lon[:turn]], turn
+    return lon, 0
+
+
 def _edges(name: str, centres: np.ndarray) -> tuple[float, float]:
     """The outer edges (first, last) of the cells of regular centres."""
     centres = np.asarray(centres, np.float64)
     if len(centres) < 2 or not np.isfinite(centres).all():
         raise ValueError(f"{name}: expected two or more finite coordinates")
-    if name == "longitude":  # 179, -179 at the date line
-        centres = centres + 360 * np.r_[0, np.cumsum(np.diff(centres) < -180)]
     steps = np.diff(centres)
     step = (centres[-1] - centres[0]) / len(steps)
     if step == 0 or (abs(steps - step) > _UNEVEN * abs(step)).any():
-        raise ValueError(f"{name}: has uneven steps, expected a regular grid; reproject it")
+        raise ValueError(
+            f"{name}: has uneven steps, expected a regular grid; interpolate it, such as with cdo "
+            "remapbil,GRID"
+        )
     return centres[0] - step / 2, centres[-1] + step / 2
 
 
-def _extent(latitudes: np.ndarray, longitudes: np.ndarray) -> tuple[Extent, slice]:
-    """The extent of centres from north to south and west to east, and the rows that are in it."""
-    north, south = _edges("latitude", latitudes)
-    west, east = _edges("longitude", longitudes)
-    first, last, north, south = rows_within_poles(north, south, len(latitudes))
-    return Extent(west, south, east, north), slice(first, last)
-
-
-def _reader(values: Any, latitude: str, reading: Reading) -> Any:
+def _reader(values: Any, latitude: str, turn: int, is_bytes: bool, reading: Reading) -> Any:
     def read_rows(start: int, stop: int) -> np.ndarray:
         try:
             rows = np.asarray(values.isel({latitude: slice(start, stop)}).values)
         except (OSError, RuntimeError, KeyError) as error:
             raise ValueError(f"row {start}: cannot be read: {str(error).splitlines()[0]}") from None
-        rows = rows if rows.ndim == 3 else rows[..., np.newaxis]
+        rows = np.roll(rows if rows.ndim == 3 else rows[..., np.newaxis], -turn, axis=1)
         valid = np.ones(rows.shape[:2], bool)
         if np.issubdtype(rows.dtype, np.floating):
             valid = np.isfinite(rows).all(axis=2)
+        if is_bytes:
+            rows = np.nan_to_num(rows).astype(np.uint8)
         return read.to_bytes(rows, valid, reading.value_range)
 
     return read_rows

@@ -103,14 +103,17 @@ class Job:
 
     @property
     def warning(self) -> str | None:
-        """What a reader of the results should know."""
-        latitude = max(abs(self.scene.extent.lat_min), abs(self.scene.extent.lat_max))
-        if latitude <= _FAR_NORTH:
-            return None
-        return (
-            f"{self.scene.path}: reaches {latitude:.0f} degrees of latitude; beyond {_FAR_NORTH}, "
-            "where cells of this grid are narrower than the network knows them, trust it less"
-        )
+        """What readers of the results should know, or None."""
+        extent, found = self.scene.extent, []
+        latitude = max(abs(extent.lat_min), abs(extent.lat_max))
+        if latitude > _FAR_NORTH:
+            found.append(
+                f"reaches {latitude:g} degrees of latitude, where cells are narrower than those "
+                "that the network knows, trust it less"
+            )
+        if self.scene.ignores_range and self._options.reading.value_range is not None:
+            found.append("has 8-bit values, which --value_range leaves as they are")
+        return f"{self.scene.path}: {'; '.join(found)}" if found else None
 
     def is_frame(self) -> bool:
         """Whether the file is just what `serving.predict` takes: one window, a JPEG or PNG."""
@@ -176,11 +179,20 @@ class Job:
                     self.layout.grid.shape, grid.cell, network.cell, grid.shape
                 )
             ]
+            rows, columns = axes
             scale = math.prod(network.cell) / math.prod(grid.cell)
-            probabilities = _resampled(probabilities, axes, 1)
-            present = _resampled(present, axes, 1) >= 0.5
-            observed, gap = (_resampled(x, axes, 0) >= 0.5 for x in (observed, gap))
-            image = np.rint(_resampled(image, axes, 0)).astype(np.uint8)
+            seen = observed
+            probabilities, present = (
+                resample.mean_of_seen(planes, seen, (rows, columns))
+                for planes in (probabilities, present)
+            )
+            present = present >= 0.5
+            colors = resample.mean_of_seen(np.moveaxis(image, -1, 0), seen, (rows, columns))
+            image = np.rint(np.moveaxis(colors, 0, -1)).astype(np.uint8)
+            observed, gap = (
+                resample.apply(columns, resample.apply(rows, plane, 0), 1) >= resample.LEAST_SEEN
+                for plane in (observed, gap)
+            )
         found = masks.cut_masks(
             probabilities,
             present,
@@ -206,11 +218,6 @@ def _whole(taps: resample.Taps) -> resample.Taps:
     """Taps whose weights sum to 1 at the edges too."""
     total = np.maximum(taps.weight.sum(axis=1, keepdims=True), 1e-6)
     return dataclasses.replace(taps, weight=taps.weight / total)
-
-
-def _resampled(values: np.ndarray, axes: list[resample.Taps], first: int) -> np.ndarray:
-    rows = resample.apply(axes[0], values, first)
-    return resample.apply(axes[1], rows, first + 1)
 
 
 def _check_size(scene: Scene, grid: Grid) -> None:

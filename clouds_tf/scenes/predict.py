@@ -89,7 +89,8 @@ def predict_scenes(
     if on_error not in ("skip", "fail"):
         raise ValueError(f"on_error: got {on_error!r}, expected skip or fail")
     engines.require(engine)
-    paths, skipped = read.find(scenes)
+    paths, skipped, twins = read.find(scenes)
+    paths = [path for path in paths if path not in twins]
     _check_packages(paths, options)
     if os.path.abspath(output_dir) == os.path.abspath(os.path.dirname(paths[0])):
         raise ValueError(f"{output_dir}: holds the scenes themselves; take another folder")

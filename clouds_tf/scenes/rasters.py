@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import datetime
 import os
 import re
@@ -13,14 +14,14 @@ from typing import Any
 import numpy as np
 import rasterio
 import tensorflow as tf
-from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
-from rasterio.vrt import WarpedVRT
 
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import rows_within_poles
 from clouds_tf.geo.names import named_date, named_extent, named_platform
 from clouds_tf.scenes import read
+from clouds_tf.scenes.projected import reprojected
 from clouds_tf.scenes.read import Reading, Scene
 
 # First bytes of a file -> driver of GDAL. Left to itself, GDAL opens VRT and the like too, which
@@ -49,28 +50,32 @@ def open_raster(path: str, reading: Reading) -> Iterator[Scene]:
             _check_blocks(source, reading)
             bands = _bands(source, reading)
             located, place = source, _own_place(source)
-            if place is None and source.crs is not None:
-                located = stack.enter_context(_reprojected(source))
+            if place is None and (source.crs is not None or source.gcps[0]):
+                view, extent = reprojected(source)
+                located = stack.enter_context(view)
                 read.check_pixels(located.shape, reading)
-                place = _own_place(located)
-            extent, rows = place or (None, range(located.height))
-            if extent is None:
-                extent = named_extent(read.stem(path)) or reading.extent
-            if extent is None:
-                raise ValueError(
-                    "has no place on the map: no georeference, no world file, and no extent in its "
-                    "name (..._-61--40_10-24.jpeg); give one with --extent="
-                    "lon_min,lat_min,lon_max,lat_max"
-                )
+                place = _Place(extent, range(located.height))
+            if place is None:
+                fallback = named_extent(read.stem(path)) or reading.extent
+                if fallback is None:
+                    raise ValueError(
+                        "has no place on the map: no georeference, no world file, and no extent in "
+                        "its name (..._-61--40_10-24.jpeg); give one with --extent="
+                        "lon_min,lat_min,lon_max,lat_max"
+                    )
+                place = _Place(fallback, range(located.height))
+            is_bytes = all(source.dtypes[i - 1] == "uint8" for i in bands)
+            same = located is source and reading.bands is None and place.mirror == (1, 1)
             yield Scene(
                 path=path,
-                extent=extent,
-                size=(len(rows), located.width),
+                extent=place.extent,
+                size=(len(place.rows), located.width),
                 date=_date(source, path, reading),
                 platform=_platform(source, path),
-                read=_reader(located, rows.start, bands, reading),
-                is_plain_image=source.driver in _PLAIN and located is source,
+                read=_reader(located, source, place, bands, reading),
+                is_plain_image=source.driver in _PLAIN and is_bytes and same,
                 rows_at_a_time=located.block_shapes[0][0],
+                ignores_range=is_bytes and not _is_scaled(source, bands),
             )
     except (RasterioError, MemoryError) as error:
         raise ValueError(_reason(error)) from None
@@ -82,9 +87,7 @@ def _driver(path: str) -> str:
     for pattern, driver in _DRIVERS.items():
         if re.match(pattern, start, re.DOTALL):
             return driver
-    raise ValueError(
-        f"is no TIFF, JPEG, PNG, WebP or JPEG 2000, its first bytes are {start[:8]!r}"
-    )
+    raise ValueError(f"is no TIFF, JPEG, PNG, WebP or JPEG 2000, its first bytes are {start[:8]!r}")
 
 
 def _reason(error: Exception) -> str:
@@ -118,51 +121,52 @@ def _bands(source: Any, reading: Reading) -> tuple[int, ...]:
                 f"has {len(bands)} bands, expected 1 or 3; choose them with --bands=RED,GREEN,BLUE"
             )
     for i in bands:
-        read.check_type(np.dtype(source.dtypes[i - 1]), reading.value_range)
+        stored = "float32" if _is_scaled(source, bands) else source.dtypes[i - 1]
+        read.check_type(np.dtype(stored), reading.value_range)
     return bands
 
 
-def _own_place(source: Any) -> tuple[Extent, range] | None:
-    """The extent of a north-up raster on longitude and latitude, and the rows that are in it.
+def _is_scaled(source: Any, bands: tuple[int, ...]) -> bool:
+    """Whether values are those of the file times a scale plus an offset."""
+    return any((source.scales[i - 1], source.offsets[i - 1]) != (1, 0) for i in bands)
 
-    None without a georeference, or with another one.
-    """
+
+@dataclasses.dataclass(frozen=True)
+class _Place:
+    """Where a raster is: extent, the rows that are in it, and -1 where an axis is reversed."""
+
+    extent: Extent
+    rows: range
+    mirror: tuple[int, int] = (1, 1)
+
+
+def _own_place(source: Any) -> _Place | None:
+    """The place of a raster on longitude and latitude; None if it has another georeference."""
     transform, crs = source.transform, source.crs
     if transform.is_identity or (crs is not None and not crs.is_geographic):
         return None
-    if transform.b or transform.d or transform.a <= 0 or transform.e >= 0:
+    if transform.b or transform.d:
         if crs is None:
             raise ValueError("is rotated, and has no coordinate reference system to undo that by")
         return None
     height, width = source.shape
-    north, west = transform.f, transform.c
-    first, last, north, south = rows_within_poles(
-        north, north + height * transform.e, height
+    mirror = (1 if transform.e < 0 else -1, 1 if transform.a > 0 else -1)
+    north, south = sorted((transform.f, transform.f + height * transform.e), reverse=True)
+    west, east = sorted((transform.c, transform.c + width * transform.a))
+    first, last, north, south = rows_within_poles(north, south, height)
+    return _Place(Extent(west, south, east, north), range(first, last), mirror)
+
+
+def _reader(
+    located: Any, source: Any, place: _Place, bands: tuple[int, ...], reading: Reading
+) -> Any:
+    """Reads rows from north to south; located is the source, or a view of it."""
+    all_valid = all(flags == [MaskFlags.all_valid] for flags in located.mask_flag_enums)
+    down, across = (slice(None, None, step) for step in place.mirror)
+    scales, offsets = (
+        np.array([values[i - 1] for i in bands], np.float32)
+        for values in (source.scales, source.offsets)
     )
-    return Extent(west, south, west + width * transform.a, north), range(first, last)
-
-
-def _reprojected(source: Any) -> Any:
-    """A view of a projected or rotated raster on longitude and latitude, at its own resolution."""
-    if source.transform.is_identity:
-        raise ValueError(f"has the coordinate reference system {source.crs} but no place in it")
-    options = {"src_nodata": source.nodata} if source.nodata is not None else {}
-    has_alpha = ColorInterp.alpha in source.colorinterp
-    is_palette = source.colorinterp[0] == ColorInterp.palette
-    vrt = WarpedVRT(
-        source,
-        crs="EPSG:4326",
-        resampling=Resampling.nearest if is_palette else Resampling.bilinear,
-        add_alpha=not has_alpha and source.nodata is None,
-        **options,
-    )
-    if vrt.transform.b or vrt.transform.d:
-        raise ValueError("cannot be brought to longitude and latitude")
-    return vrt
-
-
-def _reader(source: Any, first: int, bands: tuple[int, ...], reading: Reading) -> Any:
-    all_valid = all(flags == [MaskFlags.all_valid] for flags in source.mask_flag_enums)
     palette = None
     if len(bands) == 1 and source.colorinterp[bands[0] - 1] == ColorInterp.palette:
         palette = np.zeros((256, 4), np.uint8)
@@ -170,20 +174,24 @@ def _reader(source: Any, first: int, bands: tuple[int, ...], reading: Reading) -
             palette[index % 256] = color
 
     def read_rows(start: int, stop: int) -> np.ndarray:
-        window = rasterio.windows.Window(0, first + start, source.width, stop - start)
+        start, stop = start + place.rows.start, stop + place.rows.start
+        if place.mirror[0] < 0:
+            start, stop = located.height - stop, located.height - start
+        window = rasterio.windows.Window(0, start, located.width, stop - start)
         try:
-            values = np.moveaxis(source.read(list(bands), window=window), 0, -1)
+            values = np.moveaxis(located.read(list(bands), window=window), 0, -1)
             valid = np.ones(values.shape[:2], bool)
             if not all_valid:
-                valid = source.dataset_mask(window=window) > 0
+                valid = located.dataset_mask(window=window) > 0
         except RasterioError as error:
             raise ValueError(f"row {start}: {_reason(error)}") from None
+        values, valid = values[down, across], valid[down, across]
         if palette is not None:
             colors = palette[values[..., 0]]
             values, valid = colors[..., :3], valid & (colors[..., 3] > 0)
-        if np.issubdtype(values.dtype, np.floating):
-            valid &= np.isfinite(values).all(axis=2)
-        return read.to_bytes(values, valid, reading.value_range if palette is None else None)
+        elif _is_scaled(source, bands):
+            values = values * scales + offsets
+        return read.to_bytes(values, valid, reading.value_range)
 
     return read_rows
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import datetime
-import fnmatch
 import os
 from collections.abc import Callable, Iterator
 
@@ -39,6 +38,7 @@ class Scene:
             blue, and 255 where there is data, 0 where there is none.
         is_plain_image: whether a JPEG or PNG decoder sees these pixels too.
         rows_at_a_time: rows of a block in the file, which are best read together.
+        ignores_range: whether a value range does not apply, because the values are colours.
     """
 
     path: str
@@ -49,6 +49,7 @@ class Scene:
     read: Callable[[int, int], np.ndarray] = dataclasses.field(repr=False)
     is_plain_image: bool = False
     rows_at_a_time: int = 1
+    ignores_range: bool = False
 
     @property
     def pixel(self) -> tuple[float, float]:
@@ -64,7 +65,7 @@ class Reading:
     Attributes:
         extent: of scenes without a georeference of their own.
         date: of scenes without a date in their name or tags.
-        value_range: (lowest, highest) value, which become 0 and 255; None for uint8 only.
+        value_range: (lowest, highest) value, which become 0 and 255, of values that are not 8-bit.
         variable: of NetCDF and zarr; None takes the only one with latitude and longitude.
         bands: one or three bands from 1, the red one first; None takes the first ones.
         max_pixels: scenes of more pixels are refused.
@@ -86,44 +87,44 @@ class Reading:
             raise ValueError(f"bands: got {self.bands}, expected one or three numbers from 1")
 
 
-def find(scenes: str) -> tuple[list[str], list[str]]:
+def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
     """Lists the scenes of a folder, or those that a pattern names.
 
     Args:
-        scenes: a folder, a file, or a pattern with * or ?.
+        scenes: a folder, a file, or a pattern with * or ?; what exists is no pattern.
 
     Returns:
-        Paths of scenes, sorted; and names of other files, which are not read.
+        Paths of scenes, sorted; names of other files, which are not read; and for each path whose
+        scene has the name of another one, what is wrong: their outputs would be the same files.
 
     Raises:
         FileNotFoundError: there is no scene.
-        ValueError: two scenes differ in their ending or folder only, so that their outputs would.
     """
-    if scenes.lower().endswith(ARRAYS) or not tf.io.gfile.isdir(scenes):
-        paths = tf.io.gfile.glob(scenes) if any(c in scenes for c in "*?[") else [scenes]
-        paths = [path for path in paths if tf.io.gfile.exists(path)]
-    else:
+    if scenes.lower().rstrip("/").endswith(ARRAYS) and tf.io.gfile.exists(scenes):
+        paths = [scenes]
+    elif tf.io.gfile.isdir(scenes):
         names = tf.io.gfile.listdir(scenes)
         paths = [os.path.join(scenes, name.rstrip("/")) for name in names]
-    found, others = [], []
+    else:
+        paths = [scenes] if tf.io.gfile.exists(scenes) else tf.io.gfile.glob(scenes)
+    found, others, twins = [], [], {}
+    stems: dict[str, str] = {}
     for path in sorted(paths):
         name = os.path.basename(path)
         if name.lower().endswith(RASTERS + ARRAYS):
+            first = stems.setdefault(stem(path), path)
             found.append(path)
-        elif not fnmatch.fnmatch(name, ".*") and not name.lower().endswith(_COMPANIONS):
+            if first != path:
+                twins[path] = (
+                    f"{path}: has the name of {first}, whose outputs would be the same files; "
+                    "rename one"
+                )
+        elif not name.startswith(".") and not name.lower().endswith(_COMPANIONS):
             others.append(name)
     if not found:
         endings = ", ".join(RASTERS + ARRAYS)
         raise FileNotFoundError(f"{scenes}: no scenes; expected files that end in {endings}")
-    stems: dict[str, str] = {}
-    for path in found:
-        if stem(path) in stems:
-            raise ValueError(
-                f"{stems[stem(path)]} and {path}: two scenes of one name, whose outputs would be "
-                "the same files; rename one"
-            )
-        stems[stem(path)] = path
-    return found, others
+    return found, others, twins
 
 
 def stem(path: str) -> str:
@@ -192,12 +193,13 @@ def to_bytes(
     Args:
         values: [h, w, 1] or [h, w, 3], of any type.
         valid: bool [h, w], where there is data.
-        value_range: the values that become 0 and 255; None for uint8 values, which stay.
+        value_range: the values that become 0 and 255; uint8 values stay.
 
     Returns:
         uint8 [h, w, 4]; black where there is no data.
     """
-    if value_range is not None:
+    if values.dtype != np.uint8:
+        assert value_range is not None  # as check_type makes sure
         low, high = value_range
         scaled = (values.astype(np.float32) - low) * (255 / (high - low))
         valid = valid & np.isfinite(scaled).all(axis=2)

@@ -10,6 +10,7 @@ from clouds_tf.geo.grid import Grid
 from clouds_tf.scenes.read import Scene
 
 _PIXELS_AT_ONCE = 2**22  # of the source
+LEAST_SEEN = 0.5  # share of a pixel or cell; with less it counts as not observed
 _NEGLIGIBLE = 1e-6  # weight of a sample; the rounding of coordinates makes such
 
 
@@ -123,7 +124,8 @@ def read_rows(
             all for observed that have data.
 
     Returns:
-        uint8 [stop - start, columns, 4]: red, green, blue, and the observed share times 255.
+        uint8 [stop - start, columns, 4]: red, green and blue, the mean of what was observed; and
+        the observed share times 255. Black where less than half was observed.
     """
     rows, columns = axes
     reach = max(1, round(float(rows.index.shape[1])))
@@ -135,10 +137,33 @@ def read_rows(
         first, last = some.sources
         source = scene.read(first, last)
         if gap_brightness is not None:
-            red, green, blue, observed = (source[..., i] for i in range(4))
+            red, green, blue = (source[..., i] for i in range(3))
             brightness = np.maximum(np.maximum(red, green), blue)
-            observed[brightness <= gap_brightness] = 0
+            source[brightness <= gap_brightness] = 0
         values = apply(columns, apply(some, source, 0, first), 1)
-        np.rint(values, out=values)
-        result[begin - start : end - start] = values
+        seen = values[..., 3:] / 255 + _NEGLIGIBLE
+        # What is not observed is black in the source, so these are sums over what is.
+        np.divide(values[..., :3], seen, out=values[..., :3], where=seen >= LEAST_SEEN)
+        values[..., :3] *= seen >= LEAST_SEEN
+        result[begin - start : end - start] = np.rint(np.minimum(values, 255))
     return result
+
+
+def mean_of_seen(values: np.ndarray, seen: np.ndarray, axes: tuple[Taps, Taps]) -> np.ndarray:
+    """Resamples planes, each target the mean of the sources that were observed.
+
+    Args:
+        values: [..., height, width], planes.
+        seen: bool [height, width].
+        axes: taps of rows and of columns.
+
+    Returns:
+        float32 [..., rows, columns]; where nothing was observed, the mean of all sources.
+    """
+
+    def resampled(planes: np.ndarray) -> np.ndarray:
+        return apply(axes[1], apply(axes[0], planes, planes.ndim - 2), planes.ndim - 1)
+
+    share = resampled(seen.astype(np.float32))
+    means = resampled(values * seen) / np.maximum(share, _NEGLIGIBLE)
+    return np.where(share > 0, means, resampled(values))

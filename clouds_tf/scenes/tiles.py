@@ -170,8 +170,13 @@ def cut(scene: Scene, layout: Layout, gap_brightness: int | None) -> Iterator[St
 
 def _strip(start: int, pixels: np.ndarray, scale: int) -> Strip:
     height, width = pixels.shape[0] // scale, pixels.shape[1] // scale
-    cells = pixels.reshape(height, scale, width, scale, 4).mean(axis=(1, 3), dtype=np.float32)
-    return Strip(start, cells[..., 3] >= 127.5, np.rint(cells[..., :3]).astype(np.uint8))
+    blocks = pixels.reshape(height, scale, width, scale, 4)
+    cells = blocks.mean(axis=(1, 3), dtype=np.float32)
+    # Pixels that were not observed are black, and no part of the mean.
+    seen = (blocks[..., 3] >= 255 * resample.LEAST_SEEN).mean(axis=(1, 3), dtype=np.float32)
+    image = cells[..., :3] / np.maximum(seen, 1 / scale**2)[..., np.newaxis]
+    observed = cells[..., 3] >= 255 * resample.LEAST_SEEN
+    return Strip(start, observed, np.rint(image).astype(np.uint8))
 
 
 def _straight(index: np.ndarray) -> list[tuple[int, int]]:

@@ -116,27 +116,131 @@ def test_bands_are_chosen_or_asked_for(tmp_path):
         content(path, bands=(7,))
 
 
-def test_projected_rasters_come_on_longitude_and_latitude(tmp_path):
-    """A disc in a polar or Mercator projection lies where pyproj says."""
+# Reference system, upper left corner and side of a pixel; what lies across 180 degrees or a pole.
+PROJECTED = {
+    "Mercator": ("EPSG:3857", -5e6, 2e6, 2000),
+    "UTM 33": ("EPSG:32633", 5e5, 5e6, 2000),
+    "Mercator beyond 180": ("EPSG:3857", 1.9437e7, 2e6, 2000),
+    "Mercator of an ellipsoid": ("EPSG:3395", -2.03e7, 2e6, 2000),
+    "UTM 60": ("EPSG:32660", 5e5, 1e6, 2000),
+    "UTM 1": ("EPSG:32601", 0, 1e6, 2000),
+    "polar stereographic": ("EPSG:3413", -1.2e6, 1.6e6, 2000),
+    "sinusoidal": ("+proj=sinu +R=6371007.181 +lon_0=0", -2.0015e7, 1.1e6, 2000),
+    "sinusoidal in the middle": ("+proj=sinu +R=6371007.181 +lon_0=0", 1e6, 2.1e6, 2000),
+    "GOES-West": ("+proj=geos +h=35786023 +lon_0=-137 +sweep=x +ellps=GRS80", -4.6e6, 3e5, 2000),
+    "Himawari": ("+proj=geos +h=35785831 +lon_0=140.7 +sweep=y", 3e6, 2e6, 4000),
+}
+
+
+@pytest.mark.parametrize("name", PROJECTED)
+def test_projected_rasters_come_on_longitude_and_latitude(tmp_path, name):
+    """A disc lies where pyproj says, in an extent of the size of the raster."""
     pyproj = pytest.importorskip("pyproj")
-    for crs, x, y in (("EPSG:3857", -5e6, 2e6), ("EPSG:32633", 500000, 5e6)):
-        pixels = np.full((300, 300, 3), 10, np.uint8)
-        rows, columns = np.indices((300, 300))
-        pixels[np.hypot(rows - 100.5, columns - 180.5) < 8] = 250
-        transform = rasterio.transform.from_origin(x, y, 2000, 2000)
-        path = write_tiff(tmp_path / f"x{DATE}.tif", pixels, crs=crs, transform=transform)
-        scene, found = content(path)
-        spot = np.argwhere(found[..., 0] > 128).mean(axis=0) + 0.5
-        latitude = scene.extent.lat_max - spot[0] * scene.pixel[0]
-        longitude = scene.extent.lon_min + spot[1] * scene.pixel[1]
-        to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
-        expected = to_degrees.transform(*(transform @ (181, 101)))
-        np.testing.assert_allclose([longitude, latitude], expected, atol=0.01)
+    crs, x, y, side = PROJECTED[name]
+    pixels = np.full((300, 300, 3), 10, np.uint8)
+    rows, columns = np.indices((300, 300))
+    pixels[np.hypot(rows - 140.5, columns - 180.5) < 8] = 250
+    transform = rasterio.transform.from_origin(x, y, side, side)
+    path = write_tiff(tmp_path / f"x{DATE}.tif", pixels, crs=crs, transform=transform)
+    scene, found = content(path)
+    spot = np.argwhere(found[..., 0] > 128).mean(axis=0) + 0.5
+    latitude = scene.extent.lat_max - spot[0] * scene.pixel[0]
+    longitude = scene.extent.lon_min + spot[1] * scene.pixel[1]
+    to_degrees = pyproj.Transformer.from_crs(crs, "EPSG:4326", always_xy=True)
+    expected = to_degrees.transform(*(transform @ (181, 141)))
+    assert (longitude - expected[0] + 180) % 360 - 180 == pytest.approx(0, abs=0.02)
+    assert latitude == pytest.approx(expected[1], abs=0.02)
+    # Pixels are as fine as those of the source, and no belt round the globe is made.
+    assert 0.5 * side < scene.pixel[0] * 111195 < 1.3 * side
+    assert scene.extent.degrees[1] <= 6 * 300 * side / 111195
+
+
+def test_a_raster_with_a_pole_goes_round_it(tmp_path):
+    transform = rasterio.transform.from_origin(-3e6, 3e6, 60e3, 60e3)
+    pixels = np.full((100, 100, 3), 99, np.uint8)
+    path = write_tiff(tmp_path / f"x{DATE}.tif", pixels, crs="EPSG:3413", transform=transform)
+    scene, found = content(path)
+    assert scene.extent == pytest.approx((-180, 52, 180, 90), abs=0.5)
+    assert (found[:5, :, 3] == 255).all()
+
+
+def test_a_full_disk_has_its_own_extent_and_no_data_beyond_the_limb(tmp_path):
+    side = 11e6 / 220
+    crs, transform = PROJECTED["Himawari"][0], rasterio.transform.from_origin(
+        -5.5e6, 5.5e6, side, side
+    )
+    path = write_tiff(
+        tmp_path / f"x{DATE}.tif",
+        np.full((220, 220, 3), 99, np.uint8),
+        crs=crs,
+        transform=transform,
+    )
+    scene, found = content(path)
+    assert scene.extent == pytest.approx((60, -81, 221, 81), abs=10)
+    assert found[len(found) // 2, found.shape[1] // 2, 3] == 255 and not found[0, 0].any()
+
+
+@pytest.mark.parametrize("across", [False, True])
+@pytest.mark.parametrize("down", [False, True])
+def test_mirrored_rasters_are_turned_round(tmp_path, across, down):
+    transform = rasterio.Affine(
+        -0.1 if across else 0.1,
+        0,
+        -44 if across else -50,
+        0,
+        0.1 if down else -0.1,
+        4 if down else 8,
+    )
+    pixels = PIXELS[:: -1 if down else 1, :: -1 if across else 1]
+    path = write_tiff(tmp_path / f"m{DATE}.tif", pixels, transform=transform)
+    scene, found = content(path)
+    assert scene.extent == pytest.approx((-50, 4, -44, 8))
+    np.testing.assert_array_equal(found[..., :3], PIXELS)
+    with open_scene(path) as scene:
+        np.testing.assert_array_equal(scene.read(3, 7), found[3:7])
+
+
+def test_ground_control_points_place_a_raster(tmp_path):
+    points = [
+        rasterio.control.GroundControlPoint(row, column, -50 + column / 10, 8 - row / 10)
+        for row in (0, 40)
+        for column in (0, 60)
+    ]
+    path = str(tmp_path / f"g{DATE}.tif")
+    with rasterio.open(path, "w", "GTiff", 60, 40, 3, dtype=np.uint8) as file:
+        file.gcps = (points, rasterio.crs.CRS.from_epsg(4326))
+        file.write(np.moveaxis(PIXELS, -1, 0))
+    scene, found = content(path, extent=Extent(0, 0, 6, 4))  # which is for files that do not say
+    assert scene.extent == pytest.approx((-50, 4, -44, 8))
+    np.testing.assert_array_equal(found[..., :3], PIXELS)
+
+
+def test_scales_and_offsets_of_bands_are_applied(tmp_path):
+    path = write_tiff(tmp_path / f"s{DATE}.tif", PIXELS.astype(np.int16) * 40 - 200)
+    with rasterio.open(path, "r+") as file:
+        file.scales, file.offsets = [1e-4] * 3, [0.02] * 3
+    with pytest.raises(ValueError, match="float32, expected uint8"):
+        content(path)
+    _, found = content(path, value_range=(0, 0.004 * 255))
+    np.testing.assert_array_equal(found[..., :3], PIXELS)
+
+
+def test_a_value_range_is_for_values_that_are_no_bytes(tmp_path):
+    """So that one range serves a folder of both; 12 bits in a PNG are never decoded as 16."""
+    scene, found = content(write_tiff(tmp_path / f"b{DATE}.tif"), value_range=(0, 4095))
+    assert scene.ignores_range
+    np.testing.assert_array_equal(found[..., :3], PIXELS)
+    path = tmp_path / f"deep{DATE}.png"
+    Image.fromarray(PIXELS[..., 0].astype(np.uint16) * 16).save(path)
+    scene, found = content(path, value_range=(0, 255 * 16), extent=Extent(0, 0, 6, 4))
+    assert not scene.is_plain_image and not scene.ignores_range
+    np.testing.assert_array_equal(found[..., 0], PIXELS[..., 0])
 
 
 def _dataset(latitudes, longitudes, values, **coords):
     array = xarray.DataArray(
-        values, dims=("lat", "lon", "band")[: values.ndim],
+        values,
+        dims=("lat", "lon", "band")[: values.ndim],
         coords={"lat": latitudes, "lon": longitudes, **coords},
     )
     return array.to_dataset(name="rgb")
@@ -202,18 +306,99 @@ def test_unusable_arrays_are_named(tmp_path, data, message):
         content(path, value_range=(0, 1) if "date" not in message else None)
 
 
+def _saved(path, data, **options):
+    data.to_netcdf(path, **{"engine": "h5netcdf", **options})
+    return path
+
+
+LAT, LON = 7.95 - 0.1 * np.arange(40), -49.95 + 0.1 * np.arange(60)
+
+
+def test_arrays_of_netcdf_3_and_of_other_spellings_of_units(tmp_path):
+    data = _dataset(LAT, LON, PIXELS.astype(np.int16), time=np.datetime64("2021-05-06T07"))
+    scene, found = content(
+        _saved(tmp_path / "a.nc", data, engine="scipy", format="NETCDF3_CLASSIC"),
+        value_range=(0, 255),
+    )
+    np.testing.assert_array_equal(found[..., :3], PIXELS)
+    assert scene.date == datetime.datetime(2021, 5, 6, 7)
+    (tmp_path / "b.nc").write_bytes(b"CDF\x05")
+    with pytest.raises(ValueError, match="nccopy"):
+        content(tmp_path / "b.nc")
+    for i, (north, east) in enumerate((("degree_N", "degree_E"), ("degreesN", "degreeE"))):
+        named = data.rename(lat="nav_lat", lon="nav_lon").astype(np.uint8)
+        named["nav_lat"].attrs["units"], named["nav_lon"].attrs["units"] = north, east
+        scene, found = content(_saved(tmp_path / f"u{i}.nc", named))
+        assert scene.extent == pytest.approx((-50, 4, -44, 8))
+
+
+def test_times_that_are_none_of_the_picture(tmp_path):
+    reference = np.datetime64("2021-05-01T00")
+    data = _dataset(LAT, LON, PIXELS, forecast_reference_time=reference)
+    data["forecast_reference_time"].attrs["standard_name"] = "forecast_reference_time"
+    path = _saved(tmp_path / "f.nc", data)
+    with pytest.raises(ValueError, match="--date"):
+        content(path)
+    day = datetime.datetime(2020, 1, 2)
+    assert content(path, date=day)[0].date == day
+    nat = _saved(tmp_path / "nat.nc", _dataset(LAT, LON, PIXELS, time=np.datetime64("NaT", "ns")))
+    calendar = _dataset(LAT, LON, PIXELS, time=12.0)
+    calendar["time"].attrs.update(units="days since 2020-01-01", calendar="360_day")
+    for path in (nat, _saved(tmp_path / "c.nc", calendar)):
+        with pytest.raises(ValueError, match="no date of the usual calendar.*--date"):
+            content(path)
+        assert content(path, date=day)[0].date == day
+
+
+@pytest.mark.parametrize("dim", ["level", "time", "member"])
+def test_three_levels_or_times_are_no_colours(tmp_path, dim):
+    data = _dataset(LAT, LON, PIXELS).rename(band=dim)
+    path = _saved(tmp_path / f"a{DATE}.nc", data)
+    message = "has 3 times" if dim == "time" else f"further dimensions {dim} "
+    with pytest.raises(ValueError, match=message):
+        content(path)
+    if dim != "time":
+        np.testing.assert_array_equal(content(path, bands=(2,))[1][..., 0], PIXELS[..., 1])
+
+
+def test_bytes_with_a_fill_value_stay_bytes(tmp_path):
+    holed = PIXELS.copy()
+    holed[5, 6] = 0
+    path = tmp_path / f"a{DATE}.nc"
+    _saved(path, _dataset(LAT, LON, holed), encoding={"rgb": {"_FillValue": np.uint8(0)}})
+    _, found = content(path)
+    assert not found[5, 6].any() and (found[..., 3] == 0).sum() == 1
+    np.testing.assert_array_equal(found[..., :3], holed)
+
+
+@pytest.mark.parametrize("west, low", [(-3, 0), (357, 0), (177, -180)])
+def test_sorted_longitudes_are_put_side_by_side_again(tmp_path, west, low):
+    lon = (west + 0.05 + 0.1 * np.arange(60) - low) % 360 + low
+    order = np.argsort(lon)
+    path = _saved(tmp_path / f"a{DATE}.nc", _dataset(LAT, lon[order], PIXELS[:, order]))
+    scene, found = content(path)
+    assert scene.extent == pytest.approx(Extent(west, 4, west + 6, 8))
+    np.testing.assert_array_equal(found[..., :3], PIXELS)
+
+
 def test_folders_and_patterns_list_scenes(tmp_path):
     for name in ("b.tif", "a.JPG", "a.jgw", "c.nc", "readme.md", "movie.mp4", ".hidden"):
         (tmp_path / name).write_bytes(b"")
-    found, others = read.find(str(tmp_path))
+    found, others, _ = read.find(str(tmp_path))
     assert [path.rsplit("/", 1)[1] for path in found] == ["a.JPG", "b.tif", "c.nc"]
     assert others == ["movie.mp4"]
     assert read.find(str(tmp_path / "*.tif"))[0] == [str(tmp_path / "b.tif")]
     (tmp_path / "a.png").write_bytes(b"")
-    with pytest.raises(ValueError, match="two scenes of one name"):
-        read.find(str(tmp_path))
+    found, _, twins = read.find(str(tmp_path))
+    assert len(found) == 4 and list(twins) == [str(tmp_path / "a.png")]
+    assert "rename one" in twins[str(tmp_path / "a.png")]
     with pytest.raises(FileNotFoundError, match="no scenes"):
         read.find(str(tmp_path / "*.gif"))
+    # What exists is no pattern.
+    (tmp_path / "[2020]").mkdir()
+    (tmp_path / "[2020]" / "x.tif").write_bytes(b"")
+    for scenes in ("[2020]", "[2020]/x.tif"):
+        assert read.find(str(tmp_path / scenes))[0] == [str(tmp_path / "[2020]" / "x.tif")]
 
 
 def test_a_snapshot_of_worldview_is_read():

@@ -57,9 +57,7 @@ def test_strips_of_any_height_give_the_same_rows(monkeypatch):
     axes = resample.axis_taps(scene, cover(scene.extent, (0.23, 0.37)))
     whole = resample.read_rows(scene, axes, 0, len(axes[0].index), 2)
     monkeypatch.setattr(resample, "_PIXELS_AT_ONCE", 1000)
-    np.testing.assert_array_equal(
-        resample.read_rows(scene, axes, 0, len(axes[0].index), 2), whole
-    )
+    np.testing.assert_array_equal(resample.read_rows(scene, axes, 0, len(axes[0].index), 2), whole)
 
 
 @pytest.mark.parametrize("brightness, observed", [(2, 0.5), (None, 1.0), (0, 0.75)])
@@ -71,3 +69,38 @@ def test_black_is_not_observed(brightness, observed):
     grid = cover(scene.extent, (4.0, 4.0))
     found = resample.read_rows(scene, resample.axis_taps(scene, grid), 0, 1, brightness)
     assert found[0, 0, 3] == pytest.approx(255 * observed, abs=1)
+
+
+@pytest.mark.parametrize("missing", ["rows", "pixels"])
+def test_missing_pixels_do_not_darken_a_cell(missing):
+    """Of bow-tie gaps, and of 40 % of all pixels; numpy's masked mean is the oracle."""
+    rng = np.random.default_rng(2)
+    pixels = rng.integers(100, 256, (40, 60, 3)).astype(np.uint8)
+    gone = rng.random((40, 60)) < 0.4
+    if missing == "rows":
+        gone[:] = (np.arange(40) % 5 < 2)[:, np.newaxis]
+    pixels[gone] = 0
+    scene = scene_of(pixels, Extent(10, -4, 16, 0))
+    grid = Grid(0.5, scene.extent, north_first=True)
+    found = resample.read_rows(scene, resample.axis_taps(scene, grid), 0, 8, 2)
+    hidden = np.broadcast_to(gone[..., np.newaxis], pixels.shape)
+    blocks = np.ma.array(pixels, mask=hidden, dtype=float).reshape(8, 5, 12, 5, 3)
+    share = 1 - gone.reshape(8, 5, 12, 5).mean(axis=(1, 3))
+    np.testing.assert_allclose(found[..., 3], 255 * share, atol=0.51)
+    seen = share >= resample.LEAST_SEEN
+    assert seen.mean() > 0.8
+    expected = np.where(seen[..., np.newaxis], blocks.mean(axis=(1, 3)).filled(0), 0)
+    np.testing.assert_allclose(found[..., :3], expected, atol=0.51)
+
+
+def test_planes_are_averaged_over_what_was_seen():
+    values, seen = np.random.default_rng(3).random((2, 8, 12)), np.zeros((8, 12), bool)
+    seen[:, ::3] = True
+    seen[:2] = False
+    axes = resample.taps(8, 0, 2, 4), resample.taps(12, 0, 3, 4)
+    found = resample.mean_of_seen(values, seen, axes)
+    np.testing.assert_allclose(
+        found[:, 1:], values[:, 2:, ::3].reshape(2, 3, 2, 4).mean(2), rtol=1e-5
+    )
+    plain = values.reshape(2, 4, 2, 4, 3).mean(axis=(2, 4))
+    np.testing.assert_allclose(found[:, 0], plain[:, 0], rtol=1e-5)
