@@ -64,8 +64,9 @@ def test_impossible_grids_are_named(cell, extent, reason):
     st.floats(-180, 180, exclude_max=True), st.floats(-90, 80), st.floats(1, 360), st.floats(1, 10)
 )
 def test_cells_lie_where_the_transform_of_rasterio_puts_them(west, south, width, height):
-    grid = cover(Extent(west, south, west + width, south + height), CELL)
-    transform = rasterio.transform.from_origin(west, south + height, *CELL[::-1])
+    extent = Extent(west, south, west + width, south + height)
+    grid = cover(extent, CELL)
+    transform = rasterio.transform.from_origin(extent.lon_min, extent.lat_max, *CELL[::-1])
     rows, columns = grid.shape
     west_edge, north_edge = transform @ (0, 0)
     east_edge, south_edge = transform @ (columns, rows)
