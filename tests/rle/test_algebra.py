@@ -12,7 +12,7 @@ PAIRS = hnp.array_shapes(min_dims=2, max_dims=4, max_side=8).flatmap(
 )
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(PAIRS)
 def test_areas_and_overlaps_are_those_of_the_pixels(masks):
     a, b = masks

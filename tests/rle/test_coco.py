@@ -21,7 +21,7 @@ def pycocotools_strings(masks):
     return [coco.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"] for mask in masks]
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(MASKS)
 def test_strings_are_those_of_pycocotools(masks):
     size, strings = masks.shape[1:], rle.encode(masks)
@@ -30,7 +30,7 @@ def test_strings_are_those_of_pycocotools(masks):
     assert rle.from_coco_string(theirs, size).numpy().tolist() == strings.numpy().tolist()
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(MASKS)
 def test_counts_are_those_of_pycocotools(masks):
     size, strings = masks.shape[1:], rle.encode(masks)
@@ -119,7 +119,7 @@ def test_strings_that_do_not_fit(string, message):
     assert len(error.value.message) < 400
 
 
-@settings(max_examples=50)
+@settings(max_examples=30)
 @given(st.binary(max_size=12))
 def test_any_bytes_give_a_mask_or_an_error(string):
     try:

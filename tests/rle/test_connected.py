@@ -76,7 +76,7 @@ SHAPES = {
 }
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(MASKS, CONNECTIVITY)
 def test_components_are_those_of_opencv(masks, connectivity):
     labels = rle.components(masks, connectivity)
@@ -85,7 +85,7 @@ def test_components_are_those_of_opencv(masks, connectivity):
         assert same_components(ours, opencv(mask, connectivity)[0])
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(MASKS, CONNECTIVITY)
 def test_areas_stand_in_the_order_of_the_labels(masks, connectivity):
     areas = rle.component_areas(rle.encode(masks), masks.shape[1:], connectivity)
@@ -95,7 +95,7 @@ def test_areas_stand_in_the_order_of_the_labels(masks, connectivity):
         assert firsts == sorted(firsts)
 
 
-@settings(max_examples=60)
+@settings(max_examples=40)
 @given(MASKS, CONNECTIVITY, st.integers(0, 20))
 def test_remove_small_removes_what_opencv_finds_small(masks, connectivity, min_area):
     removed = rle.remove_small(masks, min_area, connectivity)

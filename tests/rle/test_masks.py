@@ -46,7 +46,7 @@ def real_rows(count=None):
         return [row[CLOUDS.rle_column] for row in csv.DictReader(file)][:count]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(MASKS)
 def test_encode_gives_what_numpy_gives(mask):
     got = rle.encode(mask).numpy()
@@ -55,7 +55,7 @@ def test_encode_gives_what_numpy_gives(mask):
     assert np.shape(got) == mask.shape[:-2]
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(MASKS)
 def test_decode_undoes_encode(mask):
     size = mask.shape[-2:]
@@ -66,14 +66,14 @@ def test_decode_undoes_encode(mask):
     np.testing.assert_array_equal(rle.encode(masks), strings)
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(MASKS, SIDE, SIDE)
 def test_decode_is_the_nearest_neighbour_resize_of_the_full_mask(mask, height, width):
     got = rle.decode(rle.encode(mask), mask.shape[-2:], (height, width))
     np.testing.assert_array_equal(got, nearest(mask, (height, width)))
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(MASKS, SIDE, SIDE)
 def test_resize_writes_the_nearest_neighbour_resize(mask, height, width):
     got = rle.resize(rle.encode(mask), mask.shape[-2:], (height, width)).numpy()
@@ -89,7 +89,7 @@ def test_real_rows_are_resized_without_being_drawn():
     np.testing.assert_array_equal(got, rle.encode(drawn))
 
 
-@settings(max_examples=150)
+@settings(max_examples=75)
 @given(MASKS, SIDE, SIDE)
 def test_coverage_is_the_area_average_of_the_full_mask(mask, height, width):
     got = rle.coverage(rle.encode(mask), mask.shape[-2:], (height, width))
@@ -121,12 +121,13 @@ def test_decode_is_the_resize_of_opencv_and_tensorflow(size):
     np.testing.assert_array_equal(got, nearest(mask, size))
 
 
-@pytest.mark.parametrize("size", [(320, 480), (350, 525), (97, 211), (1, 1), (1400, 2100)])
-def test_coverage_is_the_area_resize_of_opencv(size):
-    rng = np.random.default_rng(0)
-    mask = (rng.random(FULL) < 0.4).astype(np.float32)
-    expected = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_AREA)
-    np.testing.assert_allclose(rle.coverage(rle.encode(mask > 0), FULL, size), expected, atol=1e-4)
+def test_coverage_is_the_area_resize_of_opencv():
+    mask = (np.random.default_rng(0).random(FULL) < 0.4).astype(np.float32)
+    string = rle.encode(mask > 0)
+    for size in ((320, 480), (350, 525), (97, 211), (1, 1), (1400, 2100)):
+        expected = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_AREA)
+        found = rle.coverage(string, FULL, size)
+        np.testing.assert_allclose(found, expected, atol=1e-4, err_msg=str(size))
 
 
 @pytest.mark.parametrize(
@@ -235,16 +236,13 @@ def test_an_unknown_order_is_refused(function):
 @pytest.mark.slow
 def test_all_real_rows_come_back_byte_for_byte():
     rows = sorted(set(real_rows()))
-    there_and_back = tf.function(
-        lambda strings: rle.encode(rle.decode(strings, FULL, FULL)), reduce_retracing=True
-    )
-    for i in range(0, len(rows), 4):
-        got = there_and_back(tf.constant(rows[i : i + 4])).numpy()
-        assert [x.decode() for x in got] == rows[i : i + 4]
+    assert [x.decode() for x in rle.resize(rows, FULL, FULL).numpy()] == rows
+    for row in rows[::20]:  # pixels take long
+        assert rle.encode(rle.decode(row, FULL, FULL)).numpy().decode() == row
 
 
 def test_real_rows_at_half_and_at_odd_sizes():
-    rows = [row for row in real_rows(40) if row]
+    rows = [row for row in real_rows(24) if row]
     full = rle.decode(rows, FULL, FULL).numpy()
     for size in [(700, 1050), (320, 480), (1401, 2099)]:
         np.testing.assert_array_equal(rle.decode(rows, FULL, size), nearest(full, size))

@@ -103,7 +103,7 @@ ALMOST = st.lists(
 ).map(" ".join)
 
 
-@settings(max_examples=100)
+@settings(max_examples=60)
 @given(st.one_of(st.binary(max_size=30), ALMOST.map(str.encode)))
 @example(b"1 2\x0b")
 @example(b"\xe9 1")
@@ -159,11 +159,9 @@ def test_megabytes_of_nonsense_give_one_short_error(text):
 
 
 def test_numbers_of_any_size_do_not_wrap_around():
-    for digits in range(9, 30):
-        for offset in range(3):
-            number = str((1 << (3 * digits)) + offset)
-            for text in (f"1 {number}", f"{number} 1", f"{number} {number}"):
-                assert rle.faults(text, SIZE).numpy() != b""
+    numbers = [str((1 << (3 * digits)) + offset) for digits in range(9, 30) for offset in range(3)]
+    texts = [[f"1 {number}", f"{number} 1", f"{number} {number}"] for number in numbers]
+    assert (rle.faults(texts, SIZE).numpy() != b"").all()
 
 
 def test_blank_megabytes_are_an_empty_mask():
