@@ -11,8 +11,9 @@ MAX_FUNCTION_LINES = 60
 OVERRIDES = {"build", "call", "from_config", "get_config", "reset_state", "result", "update_state"}
 
 PACKAGE = REPOSITORY / "clouds_tf"
-NAMES = sorted(path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py"))
-EVERY_MODULE = pytest.mark.parametrize("name", NAMES)
+SOURCES = {
+    path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))
+}
 
 
 def _definitions(node, prefix="", is_public=True):
@@ -69,28 +70,20 @@ def _undocumented(text):
     return names if ast.get_docstring(tree) else names | {"module"}
 
 
-def _read(name):
-    return (PACKAGE / name).read_text()
+def _found(check):
+    """What a check finds in each source, without those in which it finds nothing."""
+    found = {name: check(text) for name, text in SOURCES.items()}
+    return {name: breaches for name, breaches in found.items() if breaches}
 
 
-@EVERY_MODULE
-def test_files_are_short(name):
-    assert len(_read(name).splitlines()) <= MAX_FILE_LINES
+def test_files_are_short():
+    lengths = {name: len(text.splitlines()) for name, text in SOURCES.items()}
+    assert not {name: n for name, n in lengths.items() if n > MAX_FILE_LINES}
 
 
-@EVERY_MODULE
-def test_functions_are_short(name):
-    assert not _too_long(_read(name))
-
-
-@EVERY_MODULE
-def test_functions_are_annotated(name):
-    assert not _untyped(_read(name))
-
-
-@EVERY_MODULE
-def test_public_names_are_documented(name):
-    assert not _undocumented(_read(name))
+@pytest.mark.parametrize("check", [_too_long, _untyped, _undocumented])
+def test_functions_are_short_annotated_and_documented(check):
+    assert len(SOURCES) > 50 and not _found(check)
 
 
 def test_what_is_missing_is_found():
