@@ -15,6 +15,7 @@ import filelock  # noqa: E402
 import hypothesis  # noqa: E402
 import pytest  # noqa: E402
 import tensorflow as tf  # noqa: E402
+import tiny  # noqa: E402, F401
 from programs import ENVIRONMENT, REPOSITORY, run_tool, stop_server  # noqa: E402, F401
 
 from clouds_tf import evaluation, serving  # noqa: E402
@@ -102,7 +103,7 @@ def records_dir(data_dir, once):
 def make_workdir(records_dir, once):
     """A function that gives the workdir of a narrow model with random weights."""
 
-    def make(fold=0, image_size=IMAGE_SIZE, seed=0, encoder="resnet34"):
+    def make(fold=0, image_size=IMAGE_SIZE, seed=0, encoder="tiny"):
         def write(folder):
             keras.utils.set_random_seed(seed)
             recipe = Recipe(width=0.125, image_size=image_size, encoder=encoder)
@@ -119,7 +120,7 @@ def make_workdir(records_dir, once):
 @pytest.fixture(scope="session")
 def trained(records_dir, once):
     """The workdir of a narrow model that was trained for 2 epochs, fold 0 held out."""
-    recipe = Recipe(width=0.125, image_size=IMAGE_SIZE, batch_size=4, epochs=2)
+    recipe = Recipe(width=0.125, encoder="tiny", image_size=IMAGE_SIZE, batch_size=4, epochs=2)
     return once("trained", lambda folder: train(records_dir, folder, recipe, report=str))
 
 
