@@ -22,6 +22,7 @@ from clouds_tf import evaluation, serving  # noqa: E402
 from clouds_tf.data import sample_data, shards  # noqa: E402
 from clouds_tf.dataset import CLOUDS  # noqa: E402
 from clouds_tf.keras import keras  # noqa: E402
+from clouds_tf.models.encoders import resnet  # noqa: E402
 from clouds_tf.models.unet import unet  # noqa: E402
 from clouds_tf.training import Recipe, train  # noqa: E402
 from clouds_tf.training import workdir as workdirs  # noqa: E402
@@ -145,3 +146,14 @@ def exported(trained, evaluated, once):
         serving.export([trained], folder, postprocessing=evaluated, check_images=2)
 
     return f"{once('exported', write)}/1"
+
+
+@pytest.fixture(scope="module")
+def shallow():
+    """Gives models of ResNet-34 one block a stage: all kinds of layers in a third of the time.
+
+    For whole modules of tests, which take no model from another fixture.
+    """
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "STAGE_BLOCKS", (1, 1, 1, 1))
+        yield

@@ -18,6 +18,8 @@ from clouds_tf.models.weights import (
 )
 from clouds_tf.prediction.fusing import fuse
 
+pytestmark = pytest.mark.usefixtures("shallow")
+
 ARGUMENTS = {"num_classes": 3, "width": 0.125}
 METADATA = {"model": ARGUMENTS, "image_size": (64, 96), "classes": ["a", "b", "c"]}
 
@@ -35,7 +37,7 @@ def _trained(arguments, seed=0):
 
 
 @pytest.fixture(scope="module")
-def model():
+def model(shallow):
     return _trained(ARGUMENTS)
 
 

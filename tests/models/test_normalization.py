@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -9,18 +11,16 @@ from clouds_tf.training import distribution
 CHANNELS = 3
 
 
-def _step(strategy, images, precision="float32", **arguments):
-    """One step forward and back on parts of a batch: a dict of arrays of the whole batch.
+@functools.lru_cache(maxsize=None)
+def _step(num, *devices, size=(16, 24), precision="float32", **arguments):
+    """One step forward and back on parts of some images: a dict of arrays of the whole batch.
 
     The objective weighs every output differently, so that no gradient is zero.
     """
-    distribution.set_precision(precision)
-    try:
-        with strategy.scope():
-            layer = BatchNorm(momentum=0.5, **arguments)
-            layer.build([None, *images.shape[1:]])
-    finally:
-        distribution.set_precision("float32")
+    strategy, images = distribution.strategy(*devices), _images(num)[:, : size[0], : size[1]]
+    with distribution.precision(precision), strategy.scope():
+        layer = BatchNorm(momentum=0.5, **arguments)
+        layer.build([None, *images.shape[1:]])
     for weight in layer.trainable_weights:
         weight.assign(np.linspace(0.5, 2, CHANNELS))
     ramp = np.random.default_rng(1).normal(size=images.shape).astype(np.float32)
@@ -60,9 +60,8 @@ def _images(num):
 @pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"center": False}])
 @pytest.mark.parametrize("num", [4, 3, 1])  # images: two and two, one and two, none and one
 def test_two_replicas_are_as_one(num, arguments):
-    images = _images(num)
-    one = _step(distribution.strategy(), images, **arguments)
-    two = _step(distribution.strategy("mirrored", 2), images, **arguments)
+    one = _step(num, **arguments)
+    two = _step(num, "mirrored", 2, **arguments)
     for name, expected in one.items():
         limit = 1e-5 * np.abs(expected).max()
         np.testing.assert_allclose(two[name], expected, atol=limit, err_msg=name)
@@ -70,9 +69,8 @@ def test_two_replicas_are_as_one(num, arguments):
 
 @pytest.mark.parametrize("num", [2, 1])
 def test_maps_of_one_pixel(num):
-    images = _images(num)[:, :1, :1]
-    one = _step(distribution.strategy(), images)
-    two = _step(distribution.strategy("mirrored", 2), images)
+    one = _step(num, size=(1, 1))
+    two = _step(num, "mirrored", 2, size=(1, 1))
     np.testing.assert_allclose(two["weights"], one["weights"], rtol=1e-5)
     assert np.isfinite(two["gradient of images"]).all()
 
@@ -80,10 +78,9 @@ def test_maps_of_one_pixel(num):
 @pytest.mark.parametrize("num", [4, 3, 1])
 @pytest.mark.parametrize("precision, tolerance", [("bfloat16", 0.02), ("float16", 0.003)])
 def test_half_precision_keeps_its_statistics_in_float32(precision, tolerance, num):
-    images = _images(num)
-    exact = _step(distribution.strategy(), images)
-    one = _step(distribution.strategy(), images, precision)
-    half = _step(distribution.strategy("mirrored", 2), images, precision)
+    exact = _step(num)
+    one = _step(num, precision=precision)
+    half = _step(num, "mirrored", 2, precision=precision)
     np.testing.assert_allclose(half["outputs"], one["outputs"], rtol=0.01, atol=0.03)
     np.testing.assert_allclose(half["weights"], exact["weights"], rtol=1e-3)
     for name in ("outputs", "gradient of images"):

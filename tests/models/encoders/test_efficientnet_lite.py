@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import safetensors.numpy
@@ -33,6 +35,10 @@ def _blocks(encoder):
     return blocks
 
 
+_unet = functools.lru_cache(maxsize=None)(lambda encoder: unet(encoder=encoder))
+
+
+@functools.lru_cache(maxsize=None)
 def _published(encoder):
     """Weights with the names and layout of the published file, classifier included."""
     rng = np.random.default_rng(0)
@@ -110,7 +116,7 @@ def test_features_with_published_weights(tmp_path, encoder):
     weights = _published(encoder)
     path = str(tmp_path / "lite.safetensors")
     safetensors.numpy.save_file(weights, path)
-    model = unet(encoder=encoder)
+    model = _unet(encoder)
     load_encoder_weights(model, path)
     image = keras.Input([None, None, 3])
     features = ENCODERS[encoder].apply(image, 1.0)
@@ -128,4 +134,4 @@ def test_weights_that_lack_a_block_are_refused(tmp_path, encoder):
     path = str(tmp_path / "lite.safetensors")
     safetensors.numpy.save_file(weights, path)
     with pytest.raises(ValueError, match="15 missing: _blocks.7._bn0.bias, "):
-        load_encoder_weights(unet(encoder=encoder), path)
+        load_encoder_weights(_unet(encoder), path)
