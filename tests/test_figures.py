@@ -158,7 +158,7 @@ def test_charts_of_any_number_of_classes(num_classes):
         figures.combinations({tuple(names): 3, (): 1}, names, "t"),
         figures.shares(share, share, ("a", "b")),
         figures.matrix(square, names, "t", "{:.1f}", (0, 1)),
-        figures.distributions(numbers, np.arange(6), "t", "x"),
+        figures.distributions(numbers, "t", "x"),
         figures.average_masks(np.ones((num_classes, 4, 6)), names, (8, 12), "t"),
         figures.box_sizes(numbers, numbers, (8, 12), "t"),
         figures.overlays([image], [mask], ["a"], names),

@@ -6,75 +6,31 @@ import base64
 import dataclasses
 import os
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Union
+from typing import Any
 
 import jinja2
+import pandas as pd
 
-from clouds_tf import files
+from clouds_tf import figures
 
 _FOLDER = os.path.dirname(__file__)
 
 
 @dataclasses.dataclass(frozen=True)
-class Text:
-    """A card with one paragraph."""
+class Card:
+    """A sentence and, above it, a figure or a table if it has one.
 
-    kind: ClassVar[str] = "text"
+    Attributes:
+        text: what the card tells, with computed numbers.
+        name: name of the figure's PNG, without its ending.
+        draw: returns the figure, a matplotlib Figure; takes the keyword `dark`.
+        table: a table; it scrolls if it is wider than the page.
+    """
+
     text: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Table:
-    """A card with a table; it scrolls if it is wider than the page.
-
-    Attributes:
-        caption: title above the table.
-        header: names of the columns.
-        rows: cells of each row.
-    """
-
-    kind: ClassVar[str] = "table"
-    caption: str
-    header: Sequence[str]
-    rows: Sequence[Sequence[str]]
-
-
-@dataclasses.dataclass(frozen=True)
-class Picture:
-    """A figure that is still to be drawn.
-
-    Attributes:
-        name: name of the PNG, without its ending.
-        draw: returns a matplotlib Figure; takes the keyword `dark`.
-        alt: description of the figure, for readers who do not see it.
-        sentence: what the figure tells, with computed numbers.
-    """
-
-    name: str
-    draw: Callable[..., Any]
-    alt: str
-    sentence: str
-
-
-@dataclasses.dataclass(frozen=True)
-class Figure:
-    """A card with a figure that follows the colours of the page.
-
-    Attributes:
-        light: bytes of a WebP for a light page.
-        dark: bytes of a WebP for a dark page.
-        alt: see `Picture`.
-        sentence: see `Picture`.
-    """
-
-    kind: ClassVar[str] = "figure"
-    light: bytes
-    dark: bytes
-    alt: str
-    sentence: str
-
-
-Card = Union[Text, Table, Picture, Figure]
+    name: str = ""
+    draw: Callable[..., Any] | None = None
+    table: pd.DataFrame | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -83,14 +39,14 @@ class Section:
 
     Attributes:
         title: its heading.
+        text: paragraph below the heading.
         cards: its content.
-        text: paragraph below the heading; may be empty.
         numbers: label -> text of large numbers above the cards.
     """
 
     title: str
+    text: str
     cards: Sequence[Card]
-    text: str = ""
     numbers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     @property
@@ -99,17 +55,27 @@ class Section:
         return self.title.lower().replace(" ", "-")
 
 
-def render(title: str, lead: str, sections: Sequence[Section]) -> str:
-    """Renders a page with a table of contents.
+def render(title: str, lead: str, sections: Sequence[Section], figures_dir: str) -> str:
+    """Draws the figures and renders a page with a table of contents.
 
     Args:
         title: title of the page.
         lead: paragraph below the title.
-        sections: the sections, without any Picture: those are drawn before.
+        sections: the sections.
+        figures_dir: folder for the figures as PNG files.
 
     Returns:
         The HTML of the page.
     """
+
+    def draw(card: Card) -> dict[str, str]:
+        """Draws the figure of a card for pages of either colour, and saves the light one as PNG."""
+        assert card.draw is not None
+        light, dark = card.draw(), card.draw(dark=True)
+        figures.save(light, os.path.join(figures_dir, f"{card.name}.png"))
+        alt = figures.describe(light)
+        return {"alt": alt, "light": _data_uri(light), "dark": _data_uri(dark)}
+
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_FOLDER),
         autoescape=True,
@@ -117,11 +83,9 @@ def render(title: str, lead: str, sections: Sequence[Section]) -> str:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters["data_uri"] = _data_uri
-    css = files.read_text(os.path.join(_FOLDER, "page.css"))
     template = environment.get_template("page.html.jinja")
-    return template.render(title=title, lead=lead, sections=sections, css=css).strip() + "\n"
+    return template.render(title=title, lead=lead, sections=sections, draw=draw).strip() + "\n"
 
 
-def _data_uri(webp: bytes) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(webp).decode()}"
+def _data_uri(figure: Any) -> str:
+    return f"data:image/webp;base64,{base64.b64encode(figures.encode(figure)).decode()}"

@@ -2,24 +2,23 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import json
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from clouds_tf import figures, files, rle
+from clouds_tf import files, rle
 from clouds_tf.data.annotations import read_csv
 from clouds_tf.data.geometry import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import TEST_IMAGES, TRAIN_CSV, TRAIN_IMAGES, Dataset
-from clouds_tf.exploration import page, sections
-from clouds_tf.exploration.statistics import Statistics, measure
+from clouds_tf.exploration import charts, examples, page
+from clouds_tf.exploration.statistics import measure
 from clouds_tf.exploration.summary import summarize
 
 
@@ -58,8 +57,7 @@ def write_report(
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images: got {max_images}, expected at least 1")
     files.check_output(os.path.join(output_dir, "report.html"))
-    num_listed = len(table)
-    problems = _find_unlisted(images_dir, table["filename"])
+    num_listed, filenames = len(table), table["filename"]
     rng = np.random.default_rng(seed)
     if max_images and max_images < num_listed:
         chosen = np.sort(rng.choice(num_listed, max_images, replace=False))
@@ -67,40 +65,55 @@ def write_report(
     statistics = measure(table, images_dir, dataset, progress)
     summary = {
         "num_train_images": num_listed,
-        "num_test_images": _count_files(os.path.join(data_dir, TEST_IMAGES)),
+        "num_test_images": len(_list_files(os.path.join(data_dir, TEST_IMAGES))),
         **summarize(statistics, dataset.class_names),
     }
-    problems += _compare_sizes(images_dir, summary["image_sizes"])
-    summary["problems"] = problems + statistics.problems
+    found = _find_problems(images_dir, filenames, summary["image_sizes"])
+    summary["problems"] = found + statistics.problems
     by_name = table.set_index("filename")
     load = functools.partial(_load, images_dir, by_name, dataset)
-    data = sections.Explored(dataset, by_name, statistics, summary, load)
-    _write_numbers(statistics, summary, output_dir)
-    html = _draw_page(data, rng, data_dir, os.path.join(output_dir, "figures"))
+    data = charts.Explored(dataset, by_name, statistics, summary, load)
+    with files.written_whole(os.path.join(output_dir, "rows.csv")) as temporary:
+        statistics.rows.to_csv(temporary, index=False, float_format="%.6g")
+    text = json.dumps(summary, indent=1) + "\n"
+    files.write_text(os.path.join(output_dir, "statistics.json"), text)
+    name = os.path.basename(os.path.abspath(data_dir))
+    html = page.render(
+        f"{name}, before training",
+        f"{summary['num_images']:,} of {num_listed:,} training images of {name}, with "
+        f"{summary['num_masks']:,} masks. All numbers and sentences are computed from them.",
+        [
+            charts.folder(data),
+            charts.labels(data),
+            examples.examples(data, rng),
+            charts.masks(data),
+            charts.images(data),
+            examples.suspects(data),
+            _problems(summary["problems"]),
+        ],
+        os.path.join(output_dir, "figures"),
+    )
     files.write_text(os.path.join(output_dir, "report.html"), html)
     return summary
 
 
-def _find_unlisted(images_dir: str, filenames: Iterable[str]) -> list[str]:
-    unlisted = sorted(set(_list_files(images_dir)) - set(filenames))
-    if not unlisted:
-        return []
-    return [f"{images_dir}: {len(unlisted)} images without rows in the CSV, such as {unlisted[0]}"]
-
-
 def _list_files(folder: str) -> list[str]:
-    return [name for name in tf.io.gfile.listdir(folder) if not name.startswith(".")]
+    """Names of the files in a folder that are not hidden; none if there is no such folder."""
+    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
+    return [name for name in names if not name.startswith(".")]
 
 
-def _count_files(folder: str) -> int:
-    return len(_list_files(folder)) if tf.io.gfile.isdir(folder) else 0
-
-
-def _compare_sizes(images_dir: str, sizes: dict[str, int]) -> list[str]:
-    if len(sizes) < 2:
-        return []
-    found = ", ".join(f"{count} of {size}" for size, count in sizes.items())
-    return [f"{images_dir}: images of {len(sizes)} sizes: {found}"]
+def _find_problems(images_dir: str, filenames: pd.Series, sizes: dict[str, int]) -> list[str]:
+    """Names images without rows, and images of several sizes."""
+    problems = []
+    unlisted = sorted(set(_list_files(images_dir)) - set(filenames))
+    if unlisted:
+        without = f"{len(unlisted)} images without rows in the CSV, such as {unlisted[0]}"
+        problems.append(f"{images_dir}: {without}")
+    if len(sizes) > 1:
+        found = ", ".join(f"{count} of {size}" for size, count in sizes.items())
+        problems.append(f"{images_dir}: images of {len(sizes)} sizes: {found}")
+    return problems
 
 
 def _load(
@@ -114,43 +127,11 @@ def _load(
     return decode_image(encoded, size).numpy(), tf.transpose(masks, [1, 2, 0]).numpy()
 
 
-def _write_numbers(statistics: Statistics, summary: dict[str, Any], output_dir: str) -> None:
-    with files.written_whole(os.path.join(output_dir, "rows.csv")) as temporary:
-        statistics.rows.to_csv(temporary, index=False, float_format="%.6g")
-    text = json.dumps(summary, indent=1) + "\n"
-    files.write_text(os.path.join(output_dir, "statistics.json"), text)
-
-
-def _draw_page(
-    data: sections.Explored, rng: np.random.Generator, data_dir: str, figures_dir: str
-) -> str:
-    """Draws all pictures and renders the page."""
-    contents = [
-        sections.folder(data),
-        sections.labels(data),
-        sections.examples(data, rng),
-        sections.masks(data),
-        sections.images(data),
-        sections.suspects(data),
-        sections.problems(data),
-    ]
-    drawn = [
-        dataclasses.replace(section, cards=[_draw(card, figures_dir) for card in section.cards])
-        for section in contents
-    ]
-    summary, name = data.summary, os.path.basename(os.path.abspath(data_dir))
-    lead = (
-        f"{summary['num_images']:,} of {summary['num_train_images']:,} training images of {name}, "
-        f"with {summary['num_masks']:,} masks. All numbers and sentences are computed from them."
-    )
-    return page.render(f"{name}, before training", lead, drawn)
-
-
-def _draw(card: page.Card, figures_dir: str) -> page.Card:
-    """Draws a picture, light and dark, and saves it as PNG; other cards stay as they are."""
-    if not isinstance(card, page.Picture):
-        return card
-    light = card.draw()
-    figures.save(light, os.path.join(figures_dir, f"{card.name}.png"))
-    dark = card.draw(dark=True)
-    return page.Figure(figures.encode(light), figures.encode(dark), card.alt, card.sentence)
+def _problems(found: Sequence[str]) -> page.Section:
+    """Lists files that could not be used or do not fit together."""
+    table = pd.DataFrame({"problem": found})
+    if not found:
+        text = "None: every image of the CSV exists, is readable, and has the same size."
+        return page.Section("Problems", text, [])
+    card = page.Card(f"{charts.counted(len(found), 'problem')}.", table=table)
+    return page.Section("Problems", "Files that could not be used or do not fit together.", [card])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -35,7 +35,7 @@ _GLINT_GREY = 12  # largest difference of red from blue and from green
 _GLINT_WINDOW = 7  # cells; wider than the gaps between small clouds
 
 _BATCH_SIZE = 16
-_BOX_COLUMNS = ["top", "left", "bottom", "right"]
+_OF_IMAGE = ("brightness", "contrast", "blueness", "gap", "glint")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,10 +58,7 @@ class Statistics:
     problems: list[str]
 
     def __repr__(self) -> str:
-        return (
-            f"Statistics({len(self.thumbnails)} images, {len(self.rows)} rows, "
-            f"{len(self.components)} components, {len(self.problems)} problems)"
-        )
+        return f"Statistics({len(self.thumbnails)} images, {len(self.problems)} problems)"
 
 
 def boxes(runs: tf.RaggedTensor, height: Any) -> tf.Tensor:
@@ -152,9 +149,7 @@ def _glint(image: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(tf.reduce_all(is_glint, axis=2), tf.float32))
 
 
-def describe_masks(
-    encoded: tf.Tensor, size: tuple[int, int], black: tf.Tensor
-) -> dict[str, Any]:
+def describe_masks(encoded: tf.Tensor, size: tuple[int, int], black: tf.Tensor) -> dict[str, Any]:
     """Measures the masks of images on their runs.
 
     Args:
@@ -187,17 +182,6 @@ def describe_masks(
     }
 
 
-def _find_problem(path: str) -> str:
-    """Says why an image could not be measured."""
-    try:
-        decode_image(tf.io.read_file(path), _DECODED)
-    except tf.errors.NotFoundError:
-        return f"{path}: no such image, but the CSV has rows for it"
-    except tf.errors.InvalidArgumentError:
-        return f"{path}: not a whole, readable JPEG"
-    return f"{path}: could not be read at the first attempt"
-
-
 def measure(
     table: pd.DataFrame,
     images_dir: str,
@@ -228,23 +212,34 @@ def measure(
     paths = [os.path.join(images_dir, filename) for filename in table["filename"]]
     batches = []
     for batch in _measured_batches(table, paths, dataset):
-        batches.append(_without_pixels(batch))
+        areas = batch.pop("component_areas")
+        arrays = {key: value.numpy() for key, value in batch.items()}
+        arrays["components"] = areas.values.row_lengths().numpy()
+        batches.append({**arrays, "component_areas": areas.flat_values.numpy()})
         if progress:
-            progress(min(int(batches[-1]["index"][-1]) + 1, len(paths)), len(paths))
+            progress(int(arrays["index"][-1]) + 1, len(paths))
     if not batches:
         raise ValueError(f"none of {len(paths)} images can be read; {_find_problem(paths[0])}")
     if progress:
         progress(len(paths), len(paths))
-    return _gather(batches, table, paths, dataset)
+    found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
+    rows = _make_rows(found, table["filename"].to_numpy()[found["index"]], dataset)
+    per_component = rows[["filename", "class"]].loc[rows.index.repeat(rows["components"])]
+    covered = found["covered"].reshape(-1, dataset.num_classes, *GRID).sum(0)
+    unread = np.setdiff1d(np.arange(len(paths)), found["index"])
+    return Statistics(
+        rows=rows,
+        components=per_component.assign(area=found["component_areas"]).reset_index(drop=True),
+        average_masks=covered / len(found["index"]),
+        thumbnails=found["thumbnail"],
+        problems=[_find_problem(paths[i]) for i in unread],
+    )
 
 
-def _measured_batches(
-    table: pd.DataFrame, paths: list[str], dataset: Dataset
-) -> Iterable[dict[str, Any]]:
-    """Batches of what `describe_image` and `describe_masks` return, without unreadable images."""
+def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -> Any:
+    """A tf.data.Dataset of measured images and masks, without unreadable images."""
     names = list(dataset.class_names)
     encoded = tf.constant(table[names].to_numpy(dtype=object).tolist(), tf.string)
-    size = dataset.mask_size
 
     def describe(index: tf.Tensor, path: tf.Tensor) -> dict[str, tf.Tensor]:
         found = describe_image(tf.io.read_file(path), dataset.gap_brightness)
@@ -252,7 +247,8 @@ def _measured_batches(
 
     def add_masks(images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         strings = tf.reshape(tf.gather(encoded, images["index"]), [-1, len(names)])
-        found = describe_masks(to_column_major(strings, dataset), size, images["black"])
+        by_column = to_column_major(strings, dataset)
+        found = describe_masks(by_column, dataset.mask_size, images.pop("black"))
         return {**images, **found, "characters": tf.strings.length(strings)}
 
     images = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), paths))
@@ -260,72 +256,46 @@ def _measured_batches(
     return images.batch(_BATCH_SIZE).map(add_masks, tf.data.AUTOTUNE).prefetch(1)
 
 
-def _without_pixels(batch: dict[str, Any]) -> dict[str, np.ndarray]:
-    """A batch as arrays, one row per image or, flat, per mask or component."""
-    areas = batch.pop("component_areas")
-    del batch["black"]
-    arrays = {key: value.numpy() for key, value in batch.items()}
-    arrays["components"] = areas.values.row_lengths().numpy()
-    return {**arrays, "component_areas": areas.flat_values.numpy()}
-
-
-def _gather(
-    batches: list[dict[str, np.ndarray]], table: pd.DataFrame, paths: list[str], dataset: Dataset
-) -> Statistics:
-    """Puts the batches together as Statistics."""
-    found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
-    unread = np.setdiff1d(np.arange(len(paths)), found["index"])
-    covered = found["covered"].reshape(-1, dataset.num_classes, *GRID).sum(0)
-    per_mask = pd.MultiIndex.from_product(
-        [table["filename"].to_numpy()[found["index"]], dataset.class_names],
-        names=["filename", "class"],
-    )
-    components = pd.DataFrame(
-        {"area": found["component_areas"]}, per_mask.repeat(found["components"])
-    ).reset_index()
-    return Statistics(
-        rows=_make_rows(found, per_mask, dataset.mask_size),
-        components=components,
-        average_masks=covered / len(found["index"]),
-        thumbnails=found["thumbnail"],
-        problems=[_find_problem(paths[i]) for i in unread],
-    )
+def _find_problem(path: str) -> str:
+    """Says why an image could not be measured."""
+    try:
+        decode_image(tf.io.read_file(path), _DECODED)
+    except tf.errors.NotFoundError:
+        return f"{path}: no such image, but the CSV has rows for it"
+    except tf.errors.InvalidArgumentError:
+        return f"{path}: not a whole, readable JPEG"
+    return f"{path}: could not be read at the first attempt"
 
 
 def _make_rows(
-    found: dict[str, np.ndarray], per_mask: pd.MultiIndex, mask_size: tuple[int, int]
+    found: dict[str, np.ndarray], filenames: np.ndarray, dataset: Dataset
 ) -> pd.DataFrame:
-    """A row per image and class, of flat arrays."""
-    count = found["components"]
-    first = np.cumsum(count) - count
-    present = count > 0
-    starts = first[present]
-    areas = found["component_areas"]
-
-    def per_component(reduce: np.ufunc) -> np.ndarray:
-        values = np.zeros(len(count), np.int64)
-        values[present] = reduce.reduceat(areas, starts) if len(starts) else 0
-        return values
-
-    area = per_component(np.add)
-    rows = pd.DataFrame(
+    """A row per image and class."""
+    count, num_classes = found["components"], dataset.num_classes
+    mask_of_component = np.arange(len(count)).repeat(count)
+    by_mask = pd.Series(found["component_areas"]).groupby(mask_of_component)
+    component = by_mask.agg(["sum", "min", "max"]).reindex(np.arange(len(count)), fill_value=0)
+    box = found["box"].reshape(-1, 4).T
+    height, width = found["size"].repeat(num_classes, axis=0).T
+    return pd.DataFrame(
         {
-            "area": area,
-            "fraction": area / np.prod(mask_size),
-            **{key: found[key].ravel() for key in ("runs", "characters")},
+            "filename": filenames.repeat(num_classes),
+            "class": np.tile(dataset.class_names, len(filenames)),
+            "area": component["sum"],
+            "fraction": component["sum"] / np.prod(dataset.mask_size),
+            "runs": found["runs"].ravel(),
+            "characters": found["characters"].ravel(),
             "components": count,
-            "smallest_component": per_component(np.minimum),
-            "largest_component": per_component(np.maximum),
-        },
-        per_mask,
+            "smallest_component": component["min"],
+            "largest_component": component["max"],
+            **{
+                edge: pd.Series(values, dtype="Int64").where(count > 0)
+                for edge, values in zip(("top", "left", "bottom", "right"), box)
+            },
+            "on_black": found["on_black"].ravel(),
+            "touches_gap": found["touches_gap"].ravel(),
+            "height": height,
+            "width": width,
+            **{key: found[key].repeat(num_classes) for key in _OF_IMAGE},
+        }
     )
-    box = found["box"].reshape(-1, 4)
-    for i, column in enumerate(_BOX_COLUMNS):
-        rows[column] = pd.Series(box[:, i], per_mask).where(present).astype("Int64")
-    for key in ("on_black", "touches_gap"):
-        rows[key] = found[key].ravel()
-    num_classes = len(count) // len(found["size"])
-    rows["height"], rows["width"] = found["size"].repeat(num_classes, axis=0).T
-    for key in ("brightness", "contrast", "blueness", "gap", "glint"):
-        rows[key] = found[key].repeat(num_classes)
-    return rows.reset_index()

@@ -1,4 +1,4 @@
-"""Reduces the statistics to the numbers of statistics.json and of the report."""
+"""Reduces the statistics to the numbers of statistics.json, with what is worth a look."""
 
 from __future__ import annotations
 
@@ -8,12 +8,19 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clouds_tf.exploration import findings
 from clouds_tf.exploration.statistics import Statistics
 
-_QUANTILES = {"min": 0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1}
+NEAR_DUPLICATE = 0.95  # images with this correlation of thumbnails, or more, are near-duplicates
+TINY = 0.01  # masks of less than this share of the image are tiny
+ON_BLACK = 0.01  # masks with this share of their area in the gap, or more, are reported
+UNUSUAL = 5.0  # images at this distance from the median, or more; see `unlike_others`
+IMAGE_MEASURES = ("brightness", "contrast", "blueness", "gap", "glint")
+
+_QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 _MASK_MEASURES = ("area", "fraction", "runs", "characters", "components")
 _CRUMB = 100  # pixels; components this small were hardly drawn on purpose
+_NUM_PAIRS = 12
+_BLOCK = 1024  # images compared with all others at a time, which bounds the memory
 
 
 def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, Any]:
@@ -26,30 +33,26 @@ def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, A
     Returns:
         The content of statistics.json, without the counts of files.
     """
-    num_classes = len(class_names)
     rows, components = statistics.rows, statistics.components
-    masks = rows[rows["area"] > 0]
-    images = findings.per_image(rows)
-    present = (rows["area"] > 0).to_numpy().reshape(-1, num_classes)
-    names = images["filename"]
+    masks, images = rows[rows["area"] > 0], per_image(rows)
+    present = pd.DataFrame(
+        (rows["area"] > 0).to_numpy().reshape(-1, len(class_names)), columns=list(class_names)
+    )
+    num_labels = present.sum(axis=1)
+    tiny = masks[masks["fraction"] < TINY].sort_values("area")
+    on_black = rows[rows["on_black"] >= ON_BLACK].sort_values("on_black", ascending=False)
+    unusual = unlike_others(images).query(f"abs(distance) >= {UNUSUAL}")
+    sizes = images.groupby(["height", "width"]).size()
     return {
         "num_images": len(images),
         "num_rows": len(rows),
         "num_masks": len(masks),
-        "image_sizes": {
-            f"{height} x {width}": int(count)
-            for (height, width), count in images.groupby(["height", "width"]).size().items()
-        },
-        "present": dict(zip(class_names, present.sum(axis=0).tolist())),
-        "pixels": {
-            name: float(rows["fraction"][i::num_classes].mean())
-            for i, name in enumerate(class_names)
-        },
-        "labels_per_image": {
-            n: int((present.sum(axis=1) == n).sum()) for n in range(num_classes + 1)
-        },
-        "combinations": _combinations(present, class_names),
-        "cooccurrence": (present.T.astype(int) @ present).tolist(),
+        "image_sizes": {f"{h} x {w}": int(count) for (h, w), count in sizes.items()},
+        "present": present.sum().to_dict(),
+        "pixels": rows.groupby("class")["fraction"].mean().loc[list(class_names)].to_dict(),
+        "labels_per_image": {n: int((num_labels == n).sum()) for n in range(len(class_names) + 1)},
+        "combinations": _combinations(present),
+        "cooccurrence": (present.T.astype(int) @ present.astype(int)).to_numpy().tolist(),
         "correlation": _correlation(present),
         "masks": {
             name: {key: _quantiles(masks[key][masks["class"] == name]) for key in _MASK_MEASURES}
@@ -63,50 +66,94 @@ def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, A
                 masks["largest_component"].sum() / max(masks["area"].sum(), 1)
             ),
         },
-        "images": {key: _quantiles(images[key]) for key in findings.IMAGE_MEASURES},
+        "images": {key: _quantiles(images[key]) for key in IMAGE_MEASURES},
         "touches_gap": int(masks["touches_gap"].sum()),
-        "on_black": _records(findings.masks_on_black(rows), ["filename", "class", "on_black"]),
-        "tiny": _records(findings.tiny_masks(rows), ["filename", "class", "area", "fraction"]),
-        "unlike_others": _records(
-            findings.unlike_others(images).query(f"abs(distance) >= {findings.UNLIKE}")
-        ),
+        "on_black": on_black[["filename", "class", "on_black"]].to_dict("records"),
+        "tiny": tiny[["filename", "class", "area", "fraction"]].to_dict("records"),
+        "unlike_others": unusual.to_dict("records"),
         "closest_pairs": [
-            {"filenames": [names[i], names[j]], "correlation": round(correlation, 4)}
-            for i, j, correlation in findings.closest_pairs(statistics.thumbnails, 12)
+            {"filenames": images["filename"][[i, j]].tolist(), "correlation": round(value, 4)}
+            for i, j, value in closest_pairs(statistics.thumbnails, _NUM_PAIRS)
         ],
         "problems": statistics.problems,
     }
 
 
+def per_image(rows: pd.DataFrame) -> pd.DataFrame:
+    """Reduces the rows of `measure` to one for each image."""
+    return rows.drop_duplicates("filename").reset_index(drop=True)
+
+
 def _quantiles(values: pd.Series) -> dict[str, float] | None:
-    if not len(values):
+    if values.empty:
         return None
-    found = np.quantile(values.to_numpy(dtype=float), list(_QUANTILES.values()))
-    return {name: round(float(value), 6) for name, value in zip(_QUANTILES, found)}
+    found = values.astype(float).quantile(list(_QUANTILES.values())).round(6) + 0.0  # no -0.0
+    return dict(zip(_QUANTILES, found.tolist()))
 
 
-def _combinations(present: np.ndarray, class_names: Sequence[str]) -> dict[str, int]:
+def _combinations(present: pd.DataFrame) -> dict[str, int]:
     """Counts the images of each combination of classes, the most frequent first."""
-    kinds, counts = np.unique(present, axis=0, return_counts=True)
-    return {
-        " + ".join(np.array(class_names)[kinds[i]]) or "none": int(counts[i])
-        for i in np.argsort(-counts, kind="stable")
-    }
+    counts = present.groupby(list(present), sort=True).size()
+    counts = counts.sort_values(ascending=False, kind="stable")
+    flags = counts.index.to_frame().to_numpy()
+    names = [" + ".join(present.columns[some]) or "none" for some in flags]
+    return dict(zip(names, counts.tolist()))
 
 
-def _correlation(present: np.ndarray) -> list[list[float | None]]:
+def _correlation(present: pd.DataFrame) -> list[list[float | None]]:
     """Pearson's correlation between the presence of classes; None where a class never varies."""
-    centered = present - present.mean(axis=0)
-    covariance = centered.T @ centered
-    spread = np.sqrt(np.diag(covariance))
-    with np.errstate(invalid="ignore", divide="ignore"):
-        found = covariance / np.outer(spread, spread)
-    return [[round(float(x), 4) if np.isfinite(x) else None for x in row] for row in found]
+    found = present.astype(float).corr().round(4) + 0.0
+    return [[None if np.isnan(x) else x for x in row] for row in found.to_numpy().tolist()]
 
 
-def _records(frame: pd.DataFrame, columns: list[str] | None = None) -> list[dict[str, Any]]:
-    frame = frame[columns] if columns else frame
-    return [
-        {key: value.item() if hasattr(value, "item") else value for key, value in record.items()}
-        for record in frame.to_dict("records")
-    ]
+def unlike_others(images: pd.DataFrame) -> pd.DataFrame:
+    """Finds the measure by which each image differs most from the others, and its distance.
+
+    Distances are measured from the median, in units of half the range that holds the middle 68 % of
+    the images: a standard deviation, if the measure is normally distributed.
+
+    Args:
+        images: a row per image, from `per_image`.
+
+    Returns:
+        A row per image with filename, measure, value, median and distance, the farthest first.
+    """
+    values = images[list(IMAGE_MEASURES)]
+    median = values.median()
+    spread = (values.quantile(0.84) - values.quantile(0.16)) / 2
+    distance = (values - median) / spread.where(spread > 0, np.inf)
+    measure = distance.abs().idxmax(axis=1)
+    place = np.arange(len(images)), values.columns.get_indexer(measure)
+    found = pd.DataFrame(
+        {
+            "filename": images["filename"],
+            "measure": measure,
+            "value": values.to_numpy()[place],
+            "median": median[measure].to_numpy(),
+            "distance": distance.to_numpy()[place],
+        }
+    )
+    return found.sort_values("distance", key=np.abs, ascending=False, ignore_index=True)
+
+
+def closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, float]]:
+    """Finds the pairs of images whose thumbnails correlate most.
+
+    Args:
+        thumbnails: [N, h, w], grey.
+        count: number of pairs.
+
+    Returns:
+        At most count tuples (i, j, correlation) with i < j, the closest first.
+    """
+    vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
+    vectors -= vectors.mean(axis=1, keepdims=True)
+    vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    pairs: list[tuple[int, int, float]] = []
+    for start in range(0, len(vectors), _BLOCK):
+        block = vectors[start : start + _BLOCK] @ vectors.T
+        rows, columns = np.triu_indices(len(block), start + 1, len(vectors))  # i < j only
+        best = np.argsort(-block[rows, columns])[:count]
+        rows, columns = rows[best], columns[best]
+        pairs += zip((rows + start).tolist(), columns.tolist(), block[rows, columns].tolist())
+    return sorted(pairs, key=lambda pair: -pair[2])[:count]

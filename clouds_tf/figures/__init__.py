@@ -23,7 +23,7 @@ from clouds_tf.figures.evaluation import (
 )
 from clouds_tf.figures.images import overlay, overlays
 from clouds_tf.figures.network import network
-from clouds_tf.figures.style import AVAILABLE, class_colors, encode, pixels, save
+from clouds_tf.figures.style import AVAILABLE, class_colors, describe, encode, pixels, save
 
 __all__ = [
     "AVAILABLE",
@@ -35,6 +35,7 @@ __all__ = [
     "comparisons",
     "confusions",
     "curves",
+    "describe",
     "distributions",
     "encode",
     "histogram",

@@ -197,34 +197,36 @@ def matrix(
 
 @styled
 def distributions(
-    values: Mapping[str, np.ndarray], bins: np.ndarray, title: str, xlabel: str, log: bool = False
+    values: Mapping[str, np.ndarray], title: str, xlabel: str, log: bool = False
 ) -> Any:
     """Draws a histogram for each class, and above them the shares of all classes together.
 
     Args:
-        values: class name -> numbers [N]; all classes in their order.
-        bins: edges of the bins, [num_bins + 1].
+        values: class name -> numbers [N] from 0 on; all classes in their order.
         title: title of the figure.
         xlabel: what the numbers measure, with the unit.
-        log: whether the x axis is logarithmic.
+        log: whether the x axis is logarithmic; the numbers are then whole, and bins lie between.
 
     Returns:
         A matplotlib Figure.
     """
+    most = max((np.max(some) for some in values.values() if len(some)), default=1)
+    bins = np.linspace(0, most or 1, 41)
+    if log:
+        bins = np.unique(np.floor(np.geomspace(1, max(most, 2) + 1, 33))) - 0.5
     figure = new_figure(WIDTH, 2.4 + 0.95 * len(values))
     ratios = (2, *[1] * len(values))
     top, *rest = figure.subplots(1 + len(values), 1, sharex=True, height_ratios=ratios)
-    most = 1
+    highest = 1
     for axes, (name, some), color in zip(rest, values.items(), class_colors(values)):
-        some = np.asarray(some, float)
         counts, _ = np.histogram(some, bins)
-        most = max(most, counts.max())
+        highest = max(highest, counts.max())
         top.stairs(counts / max(len(some), 1), bins, color=color, lw=2, label=name)
         axes.stairs(counts, bins, color=color, fill=True)
         _mark_median(axes, some)
         axes.text(0.995, 0.97, name, transform=axes.transAxes, ha="right", va="top", weight="bold")
     for axes in rest:
-        axes.set_ylim(0, 1.08 * most)
+        axes.set_ylim(0, 1.08 * highest)
         axes.grid(axis="y")
     top.yaxis.set_major_formatter(_percent)
     top.set_title(title)
@@ -244,22 +246,15 @@ def _mark_median(axes: Any, values: np.ndarray) -> None:
 
 
 @styled
-def histogram(
-    values: np.ndarray,
-    bins: np.ndarray,
-    title: str,
-    xlabel: str,
-    ylabel: str = "images",
-    percent: bool = False,
-) -> Any:
-    """Draws a histogram of numbers that belong to no class.
+def histogram(values: np.ndarray, title: str, xlabel: str, percent: bool = False) -> Any:
+    """Draws a histogram of one number per image.
+
+    The last bar also holds the highest 1 %, which would otherwise stretch the axis.
 
     Args:
-        values: numbers [N].
-        bins: edges of the bins, [num_bins + 1].
+        values: numbers [N] from 0 on.
         title: title of the figure.
         xlabel: what the numbers measure, with the unit.
-        ylabel: what is counted.
         percent: whether the numbers are shares, 0 to 1.
 
     Returns:
@@ -267,9 +262,13 @@ def histogram(
     """
     figure = new_figure(WIDTH, 2.9)
     axes = figure.subplots()
-    axes.stairs(np.histogram(values, bins)[0], bins, color=NEUTRAL, fill=True)
+    most = max(np.quantile(values, 0.99), 0.01)
+    bins = np.linspace(0, most, 41)
+    axes.stairs(np.histogram(np.minimum(values, most), bins)[0], bins, color=NEUTRAL, fill=True)
     _mark_median(axes, values)
-    axes.set(title=title, xlabel=f"{xlabel} (dashed: median)", ylabel=ylabel)
+    if np.max(values) > most:
+        xlabel += f"; last bar: {_percent(most) if percent else format(most, '.3g')} or more"
+    axes.set(title=title, xlabel=f"{xlabel} (dashed: median)", ylabel="images")
     axes.grid(axis="y")
     if percent:
         axes.xaxis.set_major_formatter(_percent)

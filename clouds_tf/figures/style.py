@@ -106,6 +106,13 @@ def new_figure(width: float, height: float) -> Any:
 def headline(figure: Any, title: str) -> None:
     """Writes a title above all axes of a figure."""
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5)
+    figure.set_label(title)
+
+
+def describe(figure: Any) -> str:
+    """Joins the titles of all parts of a figure, for readers who do not see it."""
+    titles = [axes.get_title(place) for axes in figure.axes for place in ("left", "center")]
+    return "; ".join(filter(None, [figure.get_label(), *titles]))
 
 
 def save(figure: Any, path: str) -> None:
