@@ -89,6 +89,26 @@ def check_output(path: str) -> None:
         raise ValueError(f"{path}: cannot be written: {reason}") from None
 
 
+def expand(patterns: Sequence[str]) -> list[str]:
+    """Replaces patterns such as "W/fold_*" by the paths that match them, sorted.
+
+    A path that exists is taken as it is, whatever characters it has.
+
+    Raises:
+        FileNotFoundError: nothing matches a pattern.
+    """
+    paths: list[str] = []
+    for pattern in patterns:
+        if not re.search(r"[*?[]", pattern) or tf.io.gfile.exists(pattern):
+            paths.append(pattern)
+            continue
+        found = tf.io.gfile.glob(pattern)
+        if not found:
+            raise FileNotFoundError(f"{pattern}: no such file or folder")
+        paths += sorted(found)
+    return paths
+
+
 def check_distinct(paths: Sequence[str]) -> None:
     """Raises ValueError if two paths name the same file or folder, directly or through a link."""
     real = [os.path.realpath(path) for path in paths]

@@ -76,6 +76,17 @@ def test_an_output_is_checked_before_the_work(tmp_path):
         files.check_output(str(tmp_path / "file" / "a.csv"))
 
 
+def test_patterns_become_paths_and_an_existing_path_wins(tmp_path):
+    for name in ("fold_0", "fold_1", "fold_[01]"):
+        (tmp_path / name).mkdir()
+    folds = [f"{tmp_path}/fold_0", f"{tmp_path}/fold_1"]
+    assert files.expand([f"{tmp_path}/fold_?", "not a pattern"]) == [*folds, "not a pattern"]
+    assert files.expand([f"{tmp_path}/fold_[01]"]) == [f"{tmp_path}/fold_[01]"]
+    assert files.expand([f"{tmp_path}/*_[1]"]) == folds[1:]
+    with pytest.raises(FileNotFoundError, match=r"W_\*: no such file or folder"):
+        files.expand([f"{tmp_path}/W_*"])
+
+
 def test_a_path_given_twice_is_named(tmp_path):
     (tmp_path / "link").symlink_to(tmp_path / "a")
     files.check_distinct([str(tmp_path / "a"), str(tmp_path / "b")])

@@ -92,6 +92,14 @@ def DEFINE_size(name: str, default: Any, help: str) -> Any:  # noqa: N802 (absl'
     return flags.DEFINE(_SizeParser(), name, default, help, serializer=_SizeSerializer())
 
 
+def numbers(name: str, text: str, kind: type = int) -> tuple:
+    """Reads comma-separated numbers; ValueError names the flag they were given to."""
+    try:
+        return tuple(map(kind, text.split(",")))
+    except ValueError:
+        raise ValueError(f"--{name}: got {text}, expected comma-separated numbers") from None
+
+
 class _DatasetParser(flags.ArgumentParser):
     """Reads a Dataset from a JSON file, or from JSON itself, as a flag file has it."""
 

@@ -1,6 +1,6 @@
 """Finds post-processing and calibration on held-out images, and says how good they are.
 
-python tools/evaluate.py --records_dir=R --workdirs=W0,W1 --output=postprocessing.json
+python tools/evaluate.py --records_dir=R --workdirs="W/fold_*" --output=postprocessing.json
 python tools/evaluate.py --records_dir=R --weights=FILE.safetensors --output=postprocessing.json
 """
 
@@ -8,13 +8,16 @@ import cli
 
 from absl import flags
 
+from clouds_tf import files
 from clouds_tf.evaluation import Settings, evaluate
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
-flags.DEFINE_list("workdirs", [], "Workdirs of train; models of one fold are averaged.")
+flags.DEFINE_list(
+    "workdirs", [], "Workdirs of train, or patterns of them; models of one fold are averaged."
+)
 flags.DEFINE_list("weights", [], "Files (.safetensors) of models to average, instead of workdirs.")
-flags.DEFINE_multi_integer("folds", None, "Fold to predict with --weights; repeat for several.")
+flags.DEFINE_multi_string("folds", [], "Folds to predict with --weights: 0,2; default: all.")
 flags.DEFINE_string("output", None, "JSON file for rules, calibration and scores.", required=True)
 flags.DEFINE_string("ladder", None, "CSV to write: every search, without flips and with them.")
 flags.DEFINE_string("pictures_dir", None, "Folder for pictures of scores, areas and examples.")
@@ -25,10 +28,10 @@ def main():
     with cli.progress_bar("image") as progress:
         result = evaluate(
             FLAGS.records_dir,
-            FLAGS.workdirs,
+            files.expand(FLAGS.workdirs),
             FLAGS.output,
-            weights=FLAGS.weights,
-            folds=FLAGS.folds,
+            weights=files.expand(FLAGS.weights),
+            folds=cli.numbers("folds", ",".join(FLAGS.folds)) if FLAGS.folds else None,
             settings=cli.dataclass_from_flags(Settings),
             ladder_csv=FLAGS.ladder,
             pictures_dir=FLAGS.pictures_dir,

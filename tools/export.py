@@ -11,12 +11,12 @@ import cli
 
 from absl import flags
 
-from clouds_tf import serving
+from clouds_tf import files, serving
 from clouds_tf.prediction.ensemble import FLIPS
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("workdirs", [], "Workdirs of train; several are averaged.")
+flags.DEFINE_list("workdirs", [], "Workdirs of train, or patterns of them; several are averaged.")
 flags.DEFINE_list("weights", [], "Files of whole models (.safetensors), instead of workdirs.")
 flags.DEFINE_string("export_dir", None, "Folder of all versions of the SavedModel.", required=True)
 flags.DEFINE_string("postprocessing", None, "JSON file of evaluate; by default a cut at 0.5.")
@@ -43,9 +43,9 @@ flags.DEFINE_integer("check_images", 16, "Number of images for the check.", lowe
 
 def main():
     result = serving.export(
-        FLAGS.workdirs,
+        files.expand(FLAGS.workdirs),
         FLAGS.export_dir,
-        weights=FLAGS.weights,
+        weights=files.expand(FLAGS.weights),
         postprocessing=FLAGS.postprocessing,
         test_time_augmentation=FLAGS.test_time_augmentation,
         precision=FLAGS.precision,

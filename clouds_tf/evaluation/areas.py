@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Callable
 
 import numpy as np
+from scipy import special
 
-from clouds_tf.evaluation.held_out import EDGES, Counts
+from clouds_tf.evaluation.held_out import EDGES, Counts, above
 from clouds_tf.evaluation.score import resamples
 from clouds_tf.prediction.calibration import Calibration, Curve
 
@@ -18,93 +20,71 @@ _SEGMENTS = (
     *(0.97, 0.98, 0.99, 0.995, 0.998, 0.9995),
 )
 _STARTS = [0, *(int(np.isclose(EDGES, edge).argmax()) + 1 for edge in _SEGMENTS)]  # first bins
-_MIDDLES = (np.array([0, *EDGES]) + np.array([*EDGES, 1])) / 2  # of the bins, [B]
+_ALL_EDGES = np.array([0, *EDGES, 1])
+_MIDDLES = (_ALL_EDGES[:-1] + _ALL_EDGES[1:]) / 2  # of the bins, [B]
 _SMALLEST = 1e-6  # a probability that counts as 0 in a logarithm
 
 
 def fit_isotonic(pixels: np.ndarray) -> Curve:
     """Fits the monotone curve that is nearest to the observed shares.
 
-    Shares of the truth in segments of probability, made monotone by pooling adjacent violators
-    (Ayer et al., 1955; for classifiers Zadrozny and Elkan, 2002), joined by straight lines.
+    Shares of the truth in segments of probability, made monotone by isotonic regression (Zadrozny
+    and Elkan, 2002), joined by straight lines.
 
     Args:
         pixels: [2, B] numbers of pixels outside and inside the truth, by probability, as in Counts.
     """
-    outside, inside = np.add.reduceat(np.asarray(pixels, float), _STARTS, axis=1)
-    weights = outside + inside
+    from sklearn.isotonic import isotonic_regression  # would add a second to every start
+
+    numbers = pixels.sum(axis=0)
+    weights, inside, sums = np.add.reduceat([numbers, pixels[1], numbers * _MIDDLES], _STARTS, 1)
     some = weights > 0
     if not some.any():
         return Curve((0, 1), (0, 1), "isotonic")
-    means = np.add.reduceat(pixels.sum(axis=0) * _MIDDLES, _STARTS)[some] / weights[some]
-    blocks: list[np.ndarray] = []  # [pixels, pixels inside, segments]
-    for block in np.stack([weights, inside, np.ones_like(weights)], axis=1)[some]:
-        while blocks and blocks[-1][1] * block[0] >= block[1] * blocks[-1][0]:
-            block = block + blocks.pop()
-        blocks.append(block)
-    numbers, true, segments = np.stack(blocks, axis=1)
-    shares = np.repeat(true / numbers, segments.astype(int))
-    inputs, outputs = [0, *means, 1], [shares[0], *shares, shares[-1]]
-    return Curve(tuple(map(float, inputs)), tuple(map(float, outputs)), "isotonic")
+    shares = isotonic_regression(inside[some] / weights[some], sample_weight=weights[some])
+    return _curve(sums[some] / weights[some], shares, "isotonic")
 
 
-def fit_platt(pixels: np.ndarray, num_steps: int = 50) -> Curve:
+def fit_platt(pixels: np.ndarray) -> Curve:
     """Fits a logistic curve of the logit by maximum likelihood.
 
     Platt, "Probabilistic outputs for support vector machines", 1999, with his targets a little
-    inside 0 and 1, and Newton's method with halved steps.
+    inside 0 and 1.
 
     Args:
         pixels: [2, B] numbers of pixels outside and inside the truth, by probability, as in Counts.
-        num_steps: most steps of the method.
     """
+    from sklearn.linear_model import LogisticRegression  # would add a second to every start
+
     outside, inside = np.asarray(pixels, float)
-    number = outside + inside
-    total = max(number.sum(), 1)
+    if not (outside.any() or inside.any()):
+        return Curve((0, 1), (0, 1), "platt")
     high, low = (inside.sum() + 1) / (inside.sum() + 2), 1 / (outside.sum() + 2)
-    target = (inside * high + outside * low) / np.maximum(number, 1)
-    weight = number / total
-    features = np.stack([_logit(_MIDDLES), np.ones_like(_MIDDLES)], axis=1)
-
-    def loss(parameters: np.ndarray) -> float:
-        z = features @ parameters
-        return float((weight * (np.logaddexp(0, z) - target * z)).sum())
-
-    parameters = np.array([1.0, 0.0])
-    for _ in range(num_steps):
-        p = _sigmoid(features @ parameters)
-        gradient = features.T @ (weight * (p - target))
-        hessian = (features.T * (weight * p * (1 - p))) @ features + 1e-9 * np.eye(2)
-        step = np.linalg.solve(hessian, gradient)
-        while loss(parameters - step) > loss(parameters) and np.abs(step).max() > 1e-9:
-            step = step / 2
-        parameters = parameters - step
-        if np.abs(step).max() <= 1e-9:
-            break
-    slope, shift = parameters
+    true = inside * high + outside * low
+    weights = np.concatenate([outside + inside - true, true])
+    logits = _logit(_MIDDLES)[:, np.newaxis]
+    model = LogisticRegression(C=np.inf, tol=1e-7, max_iter=1000)
+    labels = np.repeat([0, 1], len(logits))
+    model.fit(np.tile(logits, (2, 1)), labels, sample_weight=weights / weights.sum())
+    slope, shift = model.coef_[0, 0], model.intercept_[0]
     if slope < 0:  # falling curves are of no use: the best that never falls is flat
-        slope, shift = 0.0, float(_logit((weight * target).sum()))
+        slope, shift = 0.0, _logit(true.sum() / weights.sum())
     edges = np.array([0, *_SEGMENTS, 1])
     middles = (edges[1:] + edges[:-1]) / 2
-    fitted = _sigmoid(slope * _logit(middles) + shift)
-    # Flat at both ends: the logistic curve was not fitted to how pixels lie within the last bins.
-    inputs, outputs = [0, *middles, 1], [fitted[0], *fitted, fitted[-1]]
-    return Curve(tuple(map(float, inputs)), tuple(map(float, outputs)), "platt")
+    return _curve(middles, special.expit(slope * _logit(middles) + shift), "platt")
+
+
+def _curve(inputs: np.ndarray, outputs: np.ndarray, method: str) -> Curve:
+    """A Curve through some points, flat from the outermost ones to 0 and to 1."""
+    ends = [0.0, *inputs.tolist(), 1.0], [outputs[0], *outputs, outputs[-1]]
+    return Curve(tuple(ends[0]), tuple(map(float, ends[1])), method)
 
 
 def _logit(p: np.ndarray) -> np.ndarray:
-    p = np.clip(p, _SMALLEST, 1 - _SMALLEST)
-    return np.log(p / (1 - p))
+    return special.logit(np.clip(p, _SMALLEST, 1 - _SMALLEST))
 
 
-def _sigmoid(z: np.ndarray) -> np.ndarray:
-    return 1 / (1 + np.exp(-np.clip(z, -50, 50)))
-
-
-METHODS: dict[str, Callable[[np.ndarray], Curve]] = {
-    "isotonic": fit_isotonic,
-    "platt": fit_platt,
-}
+METHODS: dict[str, Callable[[np.ndarray], Curve]] = {"isotonic": fit_isotonic, "platt": fit_platt}
 
 
 def log_loss(curve: Curve | None, pixels: np.ndarray) -> float:
@@ -124,22 +104,16 @@ def unbiased_threshold(pixels: np.ndarray) -> float:
     Args:
         pixels: [2, B] numbers of pixels outside and inside the truth, by probability.
     """
-    above = _more_probable(pixels.sum(axis=0))
-    return float(np.interp(-pixels[1].sum(), -above, [0, *EDGES, 1]))
-
-
-def _more_probable(numbers: np.ndarray) -> np.ndarray:
-    """Pixels above 0, EDGES and 1: [..., B] to [..., B + 1]."""
-    above = np.flip(np.flip(numbers, axis=-1).cumsum(axis=-1), axis=-1)
-    return np.concatenate([above, np.zeros_like(above[..., :1])], axis=-1)
+    return float(np.interp(-pixels[1].sum(), -above(pixels.sum(axis=0)), _ALL_EDGES))
 
 
 def area_above(numbers: np.ndarray, threshold: float) -> np.ndarray:
     """Pixels above any threshold, by interpolation between the EDGES: [N, B] to float64 [N]."""
-    edges, above = np.array([0, *EDGES, 1]), _more_probable(numbers)
-    upper = int(np.clip(np.searchsorted(edges, threshold), 1, len(edges) - 1))
-    share = (threshold - edges[upper - 1]) / (edges[upper] - edges[upper - 1])
-    return (1 - share) * above[..., upper - 1] + share * above[..., upper]
+    counts = above(numbers)
+    upper = int(np.clip(np.searchsorted(_ALL_EDGES, threshold), 1, len(EDGES) + 1))
+    low, high = _ALL_EDGES[upper - 1 : upper + 1]
+    share = (threshold - low) / (high - low)
+    return (1 - share) * counts[..., upper - 1] + share * counts[..., upper]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,6 +131,8 @@ class Bias:
     high: float
 
     def __str__(self) -> str:
+        if math.isnan(self.value):
+            return "no true area"
         return f"{self.value:+.1%} ({self.low:+.1%} to {self.high:+.1%})"
 
 

@@ -4,22 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from typing import Any, Optional
+from collections.abc import Callable, Iterator, Sequence
+from typing import Optional
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf.data import input_pipeline
-from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.members import Member, records_dataset
 from clouds_tf.prediction.ensemble import mean_prediction
-from clouds_tf.prediction.postprocessing import Rule, refine
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
 # Finer near 0 and 1, where most pixels are.
 _TAIL = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075)
 EDGES = (*_TAIL, *(round(0.01 * i, 2) for i in range(1, 100)), *(1 - x for x in reversed(_TAIL)))
+
+_PLACES = [EDGES.index(threshold) + 1 for threshold in THRESHOLDS]  # in what `above` gives
 
 Progress = Callable[[int, int], None]
 
@@ -31,15 +31,11 @@ class Counts:
     Attributes:
         histograms: int64 [N, C, 2, B]: pixels outside and inside the truth, by probability; the B
             bins lie between 0, EDGES and 1, and a probability on an edge belongs below it.
-        mask_areas: int64 [N, C, T, V]: areas of the masks of T thresholds and V refinements.
-        intersections: int64 [N, C, T, V]: areas that these masks share with the truth.
         presence: float32 [N, C]: presence that was predicted.
         folds: int [N]: the fold that held the image out.
     """
 
     histograms: np.ndarray
-    mask_areas: np.ndarray
-    intersections: np.ndarray
     presence: np.ndarray
     folds: np.ndarray
 
@@ -51,21 +47,17 @@ class Counts:
     @functools.cached_property
     def areas(self) -> np.ndarray:
         """Pixels that are more probable than each of THRESHOLDS, int64 [N, C, T]."""
-        return more_probable(self.histograms.sum(axis=2), THRESHOLDS)
+        return above(self.histograms.sum(axis=2))[..., _PLACES]
+
+    @functools.cached_property
+    def intersections(self) -> np.ndarray:
+        """The pixels among them that belong to the truth, int64 [N, C, T]."""
+        return above(self.histograms[:, :, 1])[..., _PLACES]
 
     @property
     def num_classes(self) -> int:
         """Number of classes."""
         return self.histograms.shape[1]
-
-    def refined_by(self, index: Sequence[int]) -> Counts:
-        """The same images with some of the refinements only."""
-        index = list(index)
-        return dataclasses.replace(
-            self,
-            mask_areas=self.mask_areas[..., index],
-            intersections=self.intersections[..., index],
-        )
 
     def cross_fitting_groups(self, seed: int = 0, num_splits: int = 10) -> list[np.ndarray]:
         """Divides the images into groups, of which one is measured and the others are fitted on.
@@ -93,18 +85,17 @@ class Counts:
         return [rng.permutation(len(self.folds)) % 2 for _ in range(num_splits)]
 
 
-def more_probable(histograms: np.ndarray, thresholds: Iterable[float]) -> np.ndarray:
-    """Counts the pixels above thresholds that are among EDGES.
+def above(numbers: np.ndarray) -> np.ndarray:
+    """Counts the pixels that are more probable than 0, each of EDGES, and 1.
 
     Args:
-        histograms: int64 [..., B], as Counts has them.
-        thresholds: T members of EDGES.
+        numbers: [..., B] pixels by probability, as Counts has them.
 
     Returns:
-        int64 [..., T].
+        [..., B + 1], of the same dtype.
     """
-    above = np.flip(np.flip(histograms, axis=-1).cumsum(axis=-1), axis=-1)
-    return above[..., [EDGES.index(threshold) + 1 for threshold in thresholds]]
+    counts = np.flip(np.flip(numbers, axis=-1).cumsum(axis=-1), axis=-1)
+    return np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)
 
 
 def histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
@@ -130,65 +121,22 @@ def histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
     return tf.cast(tf.reshape(counts, [batch, classes, 2, num_bins]), tf.int64)
 
 
-def count_refined(
-    probabilities: tf.Tensor,
-    masks: tf.Tensor,
-    images: tf.Tensor,
-    refinement: Rule,
-    thresholds: Sequence[float] = THRESHOLDS,
-    gap_brightness: int | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Counts the pixels of refined masks for every threshold.
-
-    Args:
-        probabilities: float32 [B, h, w, C] in [0, 1].
-        masks: truth [B, h, w, C] of {0, 1}.
-        images: uint8 [B, H, W, 3], as `refine` takes them.
-        refinement: a Rule, as `refine` takes it.
-        thresholds: T increasing numbers.
-        gap_brightness: see `Dataset`.
-
-    Returns:
-        Areas and intersections with the truth, int64 [B, C, T], in pixels.
-    """
-    num_classes = masks.shape[3]
-
-    def by_class(values: tf.Tensor) -> tf.Tensor:  # [B, h, w, C] as [C * B, h, w]
-        return tf.concat(tf.unstack(values, num=num_classes, axis=3), axis=0)
-
-    # All classes at once, because tracing the refinement for each class takes twice as long.
-    probabilities, truths = by_class(probabilities), by_class(tf.cast(masks, tf.bool))
-    images = tf.tile(images, [num_classes, 1, 1, 1])
-
-    def count(threshold: tf.Tensor) -> tuple[tf.Tensor, ...]:
-        refined = refine(probabilities > threshold, images, refinement, gap_brightness)
-        areas = (tf.math.count_nonzero(x, axis=[1, 2]) for x in (refined, refined & truths))
-        return tuple(tf.reshape(x, [num_classes, -1]) for x in areas)
-
-    # One threshold after the other, for the sake of memory.
-    found = tf.map_fn(count, tf.constant(thresholds), fn_output_signature=(tf.int64, tf.int64))
-    areas, intersections = (tf.transpose(counts, [2, 1, 0]) for counts in found)
-    return areas, intersections
-
-
 def collect(
     records_dir: str,
     members_by_fold: dict[int, list[Member]],
     batch_size: int = 16,
     test_time_augmentation: str = "none",
-    refinements: Sequence[Rule] = (Rule(),),
     progress: Progress = lambda done, total: None,
 ) -> Counts:
     """Predicts every image of the folds with the models that held it out, and counts pixels.
 
-    A batch is counted and forgotten: an image costs 2 kB a class, whatever its size.
+    Only pixel counts are kept: 2 kB per image and class, independent of image size.
 
     Args:
         records_dir: the folder of shards that the models were trained on.
         members_by_fold: as `load_members` gives it.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
-        refinements: V Rules, as `refine` takes them; the first refines nothing.
         progress: called with (done, total) images.
 
     Returns:
@@ -201,43 +149,20 @@ def collect(
     if not total:
         raise ValueError(f"{records_dir}: no images in the folds {list(members_by_fold)}")
     dataset = records_dataset(records_dir)
-    found: list[list[np.ndarray]] = []
+    masks = [None, *dataset.submission_size, dataset.num_classes]
+    signature = tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
+    count = tf.function(histogram, input_signature=signature)
+    found: list[tuple[np.ndarray, ...]] = []
     done = 0
     for fold, members in members_by_fold.items():
-        count = _counter(refinements, members[0].image_size, dataset)
-        for images, mask, probabilities, presence in predict_fold(
+        for _, mask, probabilities, presence in predict_fold(
             records_dir, fold, members, batch_size, test_time_augmentation
         ):
-            counted = count(images[0], mask, probabilities)
-            folds = np.full(len(mask), fold)
-            found.append([np.asarray(x) for x in (*counted, presence, folds)])
+            histograms = count(probabilities, mask).numpy()
+            found.append((histograms, np.asarray(presence), np.full(len(mask), fold)))
             done += len(mask)
             progress(done, total)
     return Counts(*map(np.concatenate, zip(*found)))
-
-
-def _counter(refinements: Sequence[Rule], image_size: tuple[int, int], dataset: Dataset) -> Any:
-    """A function of (images, mask, probabilities) that gives the first three fields of Counts."""
-
-    def count(images: tf.Tensor, mask: tf.Tensor, probabilities: tf.Tensor) -> tuple:
-        histograms = histogram(probabilities, mask)
-        above = tf.cumsum(histograms, axis=3, reverse=True)
-        places = [EDGES.index(threshold) + 1 for threshold in THRESHOLDS]
-        by_truth = tf.gather(above, places, axis=3)
-        plain = tf.reduce_sum(by_truth, axis=2), by_truth[:, :, 1]
-        refined = [
-            count_refined(probabilities, mask, images, rule, THRESHOLDS, dataset.gap_brightness)
-            for rule in refinements[1:]
-        ]
-        return histograms, *(tf.stack(variants, axis=3) for variants in zip(plain, *refined))
-
-    masks = [None, *dataset.submission_size, dataset.num_classes]
-    # Concrete: a tf.function that is made anew for each fold would be called a retracing one.
-    return tf.function(count).get_concrete_function(
-        tf.TensorSpec([None, *image_size, 3], tf.uint8),
-        tf.TensorSpec(masks, tf.uint8),
-        tf.TensorSpec(masks, tf.float32),
-    )
 
 
 def predict_fold(

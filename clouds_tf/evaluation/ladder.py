@@ -8,9 +8,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from clouds_tf.evaluation.held_out import Counts
-from clouds_tf.evaluation.score import class_means, intervals
-from clouds_tf.evaluation.search import GRIDS, Grid, search
-from clouds_tf.prediction.postprocessing import Rule
+from clouds_tf.evaluation.score import aligned, class_means, intervals
+from clouds_tf.evaluation.search import GRIDS, search
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,35 +43,27 @@ def columns(class_names: Sequence[str]) -> list[str]:
     return ["prediction", "search", *class_names, "mean", "gain", "from", "to", "tuned"]
 
 
-def select(counts: Counts, refinements: Sequence[Rule], grid: Grid) -> Counts:
-    """The Counts of some refinements, reduced to those of a Grid."""
-    return counts.refined_by([list(refinements).index(rule) for rule in grid.refinements])
-
-
-def ladder(
-    counts: dict[str, Counts], refinements: Sequence[Rule], names: Sequence[str], seed: int = 0
-) -> list[Rung]:
+def ladder(counts: dict[str, Counts], names: Sequence[str], seed: int = 0) -> list[Rung]:
     """Searches several grids on several predictions of the same images.
 
     Args:
         counts: name of the prediction, such as "flips" -> Counts of the same N images.
-        refinements: the refinements of the Counts.
         names: the keys of GRIDS to search.
         seed: as `search` takes it.
 
     Returns:
-        Rungs: blank masks, then for each prediction a cut at 0.5 and each search.
+        Rungs, the best first: blank masks and, for each prediction, a cut at 0.5 and each search.
     """
     found: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for prediction, some in counts.items():
-        results = [search(select(some, refinements, GRIDS[n]), GRIDS[n], seed) for n in names]
+        results = [search(some, GRIDS[n], seed) for n in names]
         if not found:
             found.append(("none", "blank", results[0].all_blank, results[0].all_blank))
         found.append((prediction, "plain", results[0].plain, results[0].plain))
         for name, result in zip(names, results):
             found.append((prediction, name, result.cross_fitted, result.tuned))
     base = found[2][2]
-    return [
+    rungs = [
         Rung(
             prediction,
             name,
@@ -83,11 +74,14 @@ def ladder(
         )
         for prediction, name, honest, tuned in found
     ]
+    return sorted(rungs, key=lambda rung: -rung.gain)
 
 
 def as_text(rungs: Sequence[Rung], class_names: Sequence[str]) -> str:
-    """Formats rungs as a table."""
-    return "\n".join(
-        f"{row[0]:<12}{row[1]:<14}" + "".join(f"{cell:>9}" for cell in row[2:])
-        for row in (columns(class_names), *(rung.cells() for rung in rungs))
+    """Formats rungs as a table and a sentence that names the best."""
+    best = rungs[0]
+    return (
+        aligned(columns(class_names), [rung.cells() for rung in rungs])
+        + f"\nBest: {best.search} with test-time augmentation {best.prediction}, "
+        f"{best.dice[-1]:.4f} cross-fitted."
     )

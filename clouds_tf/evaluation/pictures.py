@@ -21,11 +21,10 @@ NAMES = ("scores", "reliability", "presence", "areas", "examples")
 
 def score_maps(counts: Counts) -> np.ndarray:
     """The mean Dice of every minimum area and threshold: float64 [C, A, T]."""
-    unrefined = counts.refined_by([0])
     groups = np.zeros(len(counts.folds), int)
     maps = []
     for c in range(counts.num_classes):
-        sums = score_sums(unrefined, c, GRIDS["area"], groups)[0, 0, ..., 0]
+        sums = score_sums(counts, c, GRIDS["area"], groups)[0, 0]
         maps.append(np.diagonal(sums, axis1=1, axis2=2) / len(groups))
     return np.stack(maps)
 

@@ -132,11 +132,10 @@ class EvaluationResult:
 
 def _area_table(biases: dict[str, tuple[Bias, ...]], names: Sequence[str]) -> str:
     """Formats the biases of areas, a line per class."""
-    lines = ["Predicted over true area (95 % interval), cross-fitted:"]
-    lines.append("".join(f"{head:>28}" for head in ("", *(n.replace("_", " ") for n in biases))))
-    for c, name in enumerate(names):
-        lines.append(f"{name:>28}" + "".join(f"{str(some[c]):>28}" for some in biases.values()))
-    return "\n".join(lines)
+    header = ["", *(way.replace("_", " ") for way in biases)]
+    rows = [[name, *map(str, of_class)] for name, *of_class in zip(names, *biases.values())]
+    title = "Bias of predicted areas, cross-fitted, with its 95 % interval:"
+    return f"{title}\n{score.aligned(header, rows)}"
 
 
 def evaluate(
@@ -179,18 +178,14 @@ def evaluate(
     if settings.engine == "openvino":
         by_fold, reasons = members.on_openvino(by_fold, dataset)
         remarks = [*remarks, *reasons]
-    grid = GRIDS[settings.search]
-    refinements = (GRIDS["all"] if ladder_csv else grid).refinements
     way = settings.test_time_augmentation
     counts = {
-        name: held_out.collect(
-            records_dir, by_fold, settings.batch_size, name, refinements, progress
-        )
+        name: held_out.collect(records_dir, by_fold, settings.batch_size, name, progress)
         for name in (ensemble.FLIPS if ladder_csv else [way])
     }
-    chosen = ladder.select(counts[way], refinements, grid)
-    found, areas = search(chosen, grid, seed), calibrate(chosen, seed)
-    rungs = tuple(ladder.ladder(counts, refinements, list(GRIDS), seed) if ladder_csv else ())
+    found = search(counts[way], GRIDS[settings.search], seed)
+    areas = calibrate(counts[way], seed)
+    rungs = tuple(ladder.ladder(counts, list(GRIDS), seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
     result = EvaluationResult(
         output, dataset, tuple(by_fold), settings, found, areas, tuple(remarks), rungs
@@ -199,7 +194,7 @@ def evaluate(
         rows = [rung.cells() for rung in rungs]
         write_table(ladder_csv, ladder.columns(dataset.class_names), rows)
     if pictures_dir:
-        pictures.write(pictures_dir, records_dir, by_fold, chosen, found, areas, way)
+        pictures.write(pictures_dir, records_dir, by_fold, counts[way], found, areas, way)
     models = tuple(weights or workdirs)
     write_postprocessing(output, result.postprocessing(models, records_dir), dataset)
     return result

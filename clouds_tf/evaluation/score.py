@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import tempfile
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
@@ -92,8 +93,8 @@ def compare(
     predicted = _read_submission(submission, dataset).set_index("filename")
     missing = truth["filename"][~truth["filename"].isin(predicted.index)]
     surplus = predicted.index[~predicted.index.isin(truth["filename"])]
-    faults = [f"no rows for {name}, which {annotations_csv} has" for name in missing]
-    faults += [f"rows for {name}, which {annotations_csv} has not" for name in surplus]
+    faults = [f"no rows for {name}, which is in {annotations_csv}" for name in missing]
+    faults += [f"rows for {name}, which is not in {annotations_csv}" for name in surplus]
     raise_faults([Fault(submission, 0, reason) for reason in faults])
     predicted = predicted.loc[truth["filename"]]
 
@@ -189,20 +190,22 @@ def table(
         interval_of: the name of the scores whose `intervals` are shown as well.
         baseline: the name of the scores that the others are compared with.
     """
-    lines = ["".join(f"{head:>14}" for head in ("", *class_names, "mean"))]
-
-    def add(name: str, numbers: np.ndarray, sign: str = "") -> None:
-        lines.append(f"{name:>14}" + "".join(f"{number:{sign}14.4f}" for number in numbers))
-
+    rows = []
     for name, values in scores.items():
         means = class_means(values)
-        add(name.replace("_", " "), means)
+        rows.append([name.replace("_", " "), *map("{:.4f}".format, means)])
         if name == interval_of:
             for end, numbers in zip(("95 % from", "to"), intervals(values)):
-                add(end, numbers)
+                rows.append([end, *map("{:.4f}".format, numbers)])
         if baseline is not None and baseline != name:
-            add("over blank", means - class_means(scores[baseline]), "+")
-    return "\n".join(lines)
+            gains = means - class_means(scores[baseline])
+            rows.append(["over blank", *map("{:+.4f}".format, gains)])
+    return aligned(["", *class_names, "mean"], rows)
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    """Formats cells as lines of a table with columns of even width."""
+    return pd.DataFrame(rows, columns=list(header)).to_string(index=False)
 
 
 def class_means(scores: np.ndarray) -> np.ndarray:
@@ -234,7 +237,11 @@ def worst_images(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _fault(areas: tuple[int, int, int]) -> str:
-    """What is wrong with a mask of (true, predicted, shared) pixels; "" if half of it is right."""
+    """Describes the main error of a mask, or "" if at least half of it is correct.
+
+    Args:
+        areas: true, predicted and shared pixels.
+    """
     true, predicted, shared = areas
     if predicted and not true:
         return f"false alarm of {predicted} px"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from typing import NamedTuple
 
 import numpy as np
 
@@ -22,48 +23,32 @@ class Grid:
         min_areas: A minimum areas, increasing, in pixels at the submission size.
         min_presences: G minimum presences, increasing, in [0, 1].
         triplet: whether the top threshold may be above the threshold.
-        refinements: V Rules that `refine` applies; the first refines nothing.
     """
 
     min_areas: tuple[int, ...] = MIN_AREAS
     min_presences: tuple[float, ...] = (0.0,)
     triplet: bool = False
-    refinements: tuple[Rule, ...] = (Rule(),)
 
 
-# Filling holes and blanking the gap gained nothing on held-out images, so they are not searched; a
-# rule in postprocessing.json may still switch them on.
 GRIDS = {
     "area": Grid(),
     "triplet": Grid(triplet=True),
     "gate": Grid(min_presences=MIN_PRESENCES),
     "triplet_gate": Grid(triplet=True, min_presences=MIN_PRESENCES),
-    "components": Grid(
-        refinements=(Rule(), *(Rule(min_component_area=area) for area in (1000, 2000, 5000)))
-    ),
-    "boxes": Grid(refinements=(Rule(), Rule(fill="boxes"))),
 }
-GRIDS["all"] = Grid(
-    min_presences=MIN_PRESENCES,
-    triplet=True,
-    refinements=tuple(dict.fromkeys(rule for grid in GRIDS.values() for rule in grid.refinements)),
-)
 
 
-@dataclasses.dataclass(frozen=True)
-class Place:
+class Place(NamedTuple):
     """One rule of a Grid, by the index of each of its settings."""
 
     gate: int
     area: int
     top: int
     threshold: int
-    refinement: int
 
     def rule(self, grid: Grid) -> Rule:
         """The Rule at this place."""
-        return dataclasses.replace(
-            grid.refinements[self.refinement],
+        return Rule(
             threshold=THRESHOLDS[self.threshold],
             top_threshold=THRESHOLDS[self.top],
             min_area=grid.min_areas[self.area],
@@ -102,9 +87,9 @@ class SearchResult:
 
 
 def dice(counts: Counts, c: int) -> np.ndarray:
-    """The competition's Dice of the masks of class `c` at every threshold: float64 [N, T, V]."""
-    truths = counts.truths[:, c, np.newaxis, np.newaxis]
-    return dice_of_areas(counts.intersections[:, c], truths, counts.mask_areas[:, c])
+    """The competition's Dice of the masks of class `c` at every threshold: float64 [N, T]."""
+    truths = counts.truths[:, c, np.newaxis]
+    return dice_of_areas(counts.intersections[:, c], truths, counts.areas[:, c])
 
 
 def _kept(counts: Counts, c: int, grid: Grid) -> np.ndarray:
@@ -121,21 +106,20 @@ def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.nda
 
     The Dice of an image is that of a blank mask, plus, where the class counts as present, what its
     mask gains over that. Whether it does depends on presence, minimum area and top threshold alone,
-    the mask on threshold and refinement alone; so the sums of all pairs are a product of matrices.
+    the mask on the threshold alone; so the sums of all pairs are a product of matrices.
 
     Args:
         counts: Counts of N images.
         c: the index of the class.
-        grid: a Grid, its refinements those of the counts.
+        grid: a Grid.
         groups: the group of each image, int [N] in 0..K-1.
 
     Returns:
-        float64 [K, G, A, T, T, V]: minimum presence, minimum area, top threshold, threshold,
-        refinement.
+        float64 [K, G, A, T, T]: minimum presence, minimum area, top threshold, threshold.
     """
     kept = _kept(counts, c, grid)
     blank = np.equal(counts.truths[:, c], 0)
-    gain = dice(counts, c) - blank[:, np.newaxis, np.newaxis]
+    gain = dice(counts, c) - blank[:, np.newaxis]
     sums = np.empty((groups.max() + 1, *kept.shape[1:], *gain.shape[1:]))
     for group in range(len(sums)):
         members = groups == group
@@ -147,29 +131,27 @@ def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.nda
 def best(sums: np.ndarray, grid: Grid) -> Place:
     """Finds the best rule of a grid.
 
-    Of equally good rules it takes the least refined, then the middle of the longest run of equally
-    good thresholds, top thresholds, minimum areas and minimum presences, in this order; of two
-    middles or runs the higher, which predicts less.
+    Of equally good rules it takes the middle of the longest run of equally good thresholds, top
+    thresholds, minimum areas and minimum presences, in this order; of two middles or runs the
+    higher, which predicts less.
 
     Args:
-        sums: float64 [G, A, T, T, V], as `score_sums` gives them for a group.
+        sums: float64 [G, A, T, T], as `score_sums` gives them for a group.
         grid: the Grid.
     """
     index = np.arange(sums.shape[2])
-    above = index[:, np.newaxis, np.newaxis] - index[:, np.newaxis]
+    above = index[:, np.newaxis] - index
     allowed = above >= 0 if grid.triplet else above == 0
     # Rounded, so that rules whose scores differ by the order of summation are equal.
     sums = np.where(allowed, np.round(sums, 9), -np.inf)
     tied = sums == sums.max()
-    refinement = int(tied.any(axis=(0, 1, 2, 3)).argmax())
-    tied = tied[..., refinement]
     threshold = _middle(tied.any(axis=(0, 1, 2)))
     tied = tied[..., threshold]
     top = _middle(tied.any(axis=(0, 1)))
     tied = tied[..., top]
     area = _middle(tied.any(axis=0))
     gate = _middle(tied[:, area])
-    return Place(gate, area, top, threshold, refinement)
+    return Place(gate, area, top, threshold)
 
 
 def _middle(tied: np.ndarray) -> int:
@@ -183,8 +165,8 @@ def _middle(tied: np.ndarray) -> int:
 def _measure(counts: Counts, c: int, grid: Grid, place: Place) -> tuple[np.ndarray, np.ndarray]:
     """Dice and mask area of every image under the rule at a place of the grid: float64 [N]."""
     kept = _kept(counts, c, grid)[:, place.gate, place.area, place.top]
-    of_masks = dice(counts, c)[:, place.threshold, place.refinement]
-    areas = kept * counts.mask_areas[:, c, place.threshold, place.refinement]
+    of_masks = dice(counts, c)[:, place.threshold]
+    areas = kept * counts.areas[:, c, place.threshold]
     return np.where(kept, of_masks, counts.truths[:, c] == 0), areas
 
 
@@ -193,7 +175,7 @@ def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchR
 
     Args:
         counts: Counts of N held-out images.
-        grid: a Grid, its refinements those of the counts.
+        grid: a Grid.
         seed: seed of the halves into which a single fold is divided for cross-fitting.
 
     Returns:
@@ -207,7 +189,7 @@ def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchR
     plain, tuned, cross_fitted, present, mean_areas = (np.zeros(shape) for _ in range(5))
     rules = []
     for c in range(counts.num_classes):
-        plain[:, c] = dice(counts, c)[:, THRESHOLDS.index(0.5), 0]
+        plain[:, c] = dice(counts, c)[:, THRESHOLDS.index(0.5)]
         for groups in splits:
             sums = score_sums(counts, c, grid, groups)
             total = sums.sum(axis=0)

@@ -112,7 +112,8 @@ def test_the_bias_and_its_interval_are_those_of_scipy():
     assert found.value == pytest.approx(predicted.sum() / true.sum() - 1)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
     assert str(areas.Bias(0.021, -0.01, 0.3)) == "+2.1% (-1.0% to +30.0%)"
-    assert np.isnan(area_bias(predicted, 0 * true).value)
+    nothing = area_bias(predicted, 0 * true)
+    assert np.isnan(nothing.value) and str(nothing) == "no true area"
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,3 @@
-import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,17 +6,10 @@ from conftest import IMAGE_SIZE
 from clouds_tf.data import input_pipeline
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation import held_out
-from clouds_tf.evaluation.held_out import (
-    EDGES,
-    THRESHOLDS,
-    count_refined,
-    histogram,
-    more_probable,
-)
+from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, above, histogram
 from clouds_tf.evaluation.members import load_members, on_openvino
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.ensemble import mean_prediction
-from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.training import workdir as workdirs
 
 pytestmark = pytest.mark.slow
@@ -44,10 +36,11 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
     for function in (histogram, tf.function(histogram)):
         found = function(probabilities, masks)
         assert found.dtype == tf.int64 and found.shape == (3, 4, 2, len(EDGES) + 1)
-        outside, inside = np.moveaxis(found.numpy(), 2, 0)
-        np.testing.assert_array_equal(more_probable(inside, THRESHOLDS), intersections)
-        np.testing.assert_array_equal(more_probable(outside + inside, THRESHOLDS), areas)
-        np.testing.assert_array_equal(inside.sum(axis=2), truths)
+        counts = Counts(found.numpy(), None, None)
+        np.testing.assert_array_equal(counts.intersections, intersections)
+        np.testing.assert_array_equal(counts.areas, areas)
+        np.testing.assert_array_equal(counts.truths, truths)
+    assert above(np.array([3, 4, 5])).tolist() == [12, 9, 5, 0]
 
 
 def test_the_histogram_is_that_of_numpy():
@@ -95,21 +88,17 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(folders, member
     np.testing.assert_array_equal(counts.truths, expected[2])
     # A probability within rounding of a threshold may fall on either side.
     np.testing.assert_allclose(counts.areas, expected[0], atol=20)
-    np.testing.assert_allclose(counts.intersections[..., 0], expected[1], atol=20)
-    np.testing.assert_array_equal(counts.mask_areas[..., 0], counts.areas)
+    np.testing.assert_allclose(counts.intersections, expected[1], atol=20)
     highest = np.concatenate([first, second]).max((1, 2))
     np.testing.assert_allclose(counts.presence, highest, atol=1e-4)
 
 
-def test_flips_refinements_and_chosen_places(members, records_dir):
+def test_flips_and_chosen_places(members, records_dir):
     members = {1: members[2]}  # as if it had held out another fold
     plain = held_out.collect(records_dir, members)
-    refinements = Rule(), Rule(fill="boxes")
-    flipped = held_out.collect(records_dir, members, 16, "flips", refinements)
+    flipped = held_out.collect(records_dir, members, 16, "flips")
     np.testing.assert_array_equal(plain.truths, flipped.truths)
     assert (plain.areas != flipped.areas).any()
-    assert (flipped.mask_areas[..., 1] >= flipped.mask_areas[..., 0]).all()
-    assert (flipped.mask_areas[..., 1] > flipped.mask_areas[..., 0]).any()
 
     everything = held_out.predict_fold(records_dir, 1, members[1], batch_size=16)
     _, masks, probabilities, _ = next(iter(everything))
@@ -118,25 +107,6 @@ def test_flips_refinements_and_chosen_places(members, records_dir):
     assert images[0].shape == (2, *IMAGE_SIZE, 3) and presence.shape == (2, 4)
     np.testing.assert_array_equal(chosen_masks, masks.numpy()[[1, 3]])
     np.testing.assert_allclose(chosen, probabilities.numpy()[[1, 3]], atol=1e-4)
-
-
-def test_refined_counts_are_those_of_refined_masks():
-    rng = np.random.default_rng(0)
-    probabilities = rng.random((2, 9, 12, 4), np.float32)
-    masks = (rng.random((2, 9, 12, 4)) < 0.3).astype(np.uint8)
-    images = rng.integers(0, 5, (2, 9, 12, 3), np.uint8)
-    refinement = Rule(min_component_area=4, remove_gap=True)
-    areas, intersections = (
-        x.numpy() for x in count_refined(probabilities, masks, images, refinement, (0.3, 0.7), 2)
-    )
-    for t, threshold in enumerate((0.3, 0.7)):
-        for b, c in np.ndindex(2, 4):
-            cut = np.uint8(probabilities[b, :, :, c] > threshold)
-            _, labels, stats, _ = cv2.connectedComponentsWithStats(cut, connectivity=8)
-            kept = (stats[labels, cv2.CC_STAT_AREA] >= 4) & (labels > 0)
-            kept &= images[b].max(axis=2) > 2
-            assert areas[b, c, t] == kept.sum()
-            assert intersections[b, c, t] == (kept & (masks[b, :, :, c] > 0)).sum()
 
 
 def test_workdirs_of_other_records_are_refused(folders, tmp_path):

@@ -18,7 +18,7 @@ def test_the_map_of_scores_is_the_mean_dice():
     counts = _counts(*_random_images(6))
     maps = pictures.score_maps(counts)
     assert maps.shape == (4, len(MIN_AREAS), len(THRESHOLDS))
-    np.testing.assert_allclose(maps[2, 0], dice(counts, 2)[..., 0].mean(axis=0))
+    np.testing.assert_allclose(maps[2, 0], dice(counts, 2).mean(axis=0))
     # No mask of 12x13 pixels has 1,000.
     blank = (counts.truths == 0).mean(axis=0)
     np.testing.assert_allclose(maps[:, 1:], blank[:, None, None] * np.ones_like(maps[:, 1:]))

@@ -42,7 +42,7 @@ def result(folder, folders, records_dir):
         records_dir,
         folders,
         str(folder / "p.json"),
-        settings=Settings(batch_size=4, search="boxes", test_time_augmentation="flips"),
+        settings=Settings(batch_size=4, search="triplet", test_time_augmentation="flips"),
         ladder_csv=str(folder / "ladder.csv"),
         pictures_dir=str(folder / "P"),
     )
@@ -65,7 +65,7 @@ def test_the_program_finds_the_same_with_the_frozen_weights_of_two_models(
     result, folder, folders, records_dir, tmp_path
 ):
     arguments = f"--records_dir={records_dir}", f"--workdirs={','.join(folders)}"
-    settings = "--batch_size=4", "--search=boxes", "--test_time_augmentation=flips"
+    settings = "--batch_size=4", "--search=triplet", "--test_time_augmentation=flips"
     found = run_tool("evaluate", *arguments, f"--output={tmp_path / 'p.json'}", *settings)
     assert found.returncode == 0, found.stderr
     assert (tmp_path / "p.json").read_bytes() == (folder / "p.json").read_bytes()
@@ -86,7 +86,7 @@ def test_the_file_has_all_blank_beside_every_score(result, folder):
         bias = area_bias(result.areas.expected[:, c], result.areas.true[:, c])
         stored = content["area_bias"]["expected_area"][class_name]
         assert stored == pytest.approx([bias.value, bias.low, bias.high], abs=6e-5)
-    assert content["search"] == "boxes" and content["folds"] == [0, 2]
+    assert content["search"] == "triplet" and content["folds"] == [0, 2]
 
 
 def test_the_report_shows_blank_biases_and_remarks(result):
@@ -94,7 +94,8 @@ def test_the_report_shows_blank_biases_and_remarks(result):
     lines = [line.split() for line in text.splitlines()]
     assert lines[0] == [*CLOUDS.class_names, "mean"]
     assert lines[1][:2] == ["all", "blank"] and text.count("over blank") == 3
-    assert "tuned masks" in text and "expected area" in text and "flips       boxes" in text
+    assert "tuned masks" in text and "expected area" in text
+    assert "Best: " in text and text.count(" flips ") > 4
     assert "The epoch that each run kept was chosen on its own held-out fold" in text
     assert repr(result).startswith(f"EvaluationResult({result.num_images} images")
 

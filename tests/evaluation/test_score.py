@@ -141,9 +141,7 @@ def test_the_worst_image_comes_first_with_its_faults():
     )
     assert rows[1][0] == "good.jpg" and rows[1][-1] == ""
     flipped = dataclasses.replace(
-        comparison,
-        true_areas=comparison.predicted_areas,
-        predicted_areas=comparison.true_areas,
+        comparison, true_areas=comparison.predicted_areas, predicted_areas=comparison.true_areas
     )
     assert worst_images(flipped)[1][0][-1].endswith("Sugar: too large, 900 px, 100 of 100 hit")
 

@@ -2,25 +2,15 @@ import dataclasses
 
 import numpy as np
 import pytest
-import tensorflow as tf
 
-from clouds_tf.evaluation.held_out import THRESHOLDS, Counts, count_refined, histogram
-from clouds_tf.evaluation.search import (
-    GRIDS,
-    MIN_AREAS,
-    Grid,
-    Place,
-    best,
-    dice,
-    score_sums,
-    search,
-)
+from clouds_tf.evaluation.held_out import THRESHOLDS, Counts, histogram
+from clouds_tf.evaluation.search import MIN_AREAS, Grid, Place, best, dice, score_sums, search
 from clouds_tf.models.metrics import competition_dice
 from clouds_tf.prediction.postprocessing import Rule, postprocess
 
 AREAS = (0, 5, 20, 60)
 SMALL = Grid(AREAS)
-WHOLE = Grid(AREAS, (0.0, 0.4, 0.8), True, (Rule(), Rule(fill="boxes")))
+WHOLE = Grid(AREAS, (0.0, 0.4, 0.8), True)
 
 
 def _random_images(num_images, seed=0):
@@ -32,19 +22,13 @@ def _random_images(num_images, seed=0):
     return np.float32(0.45 * masks + 0.55 * noise), masks.astype(np.uint8), np.float32(presence)
 
 
-_refined = tf.function(count_refined)
-
-
 def _black(probabilities):
     return np.zeros((len(probabilities), 2, 2, 3), np.uint8)
 
 
-def _counts(probabilities, masks, presence, folds=None, refinements=(Rule(),)):
-    histograms = histogram(probabilities, masks).numpy()
-    variants = [_refined(probabilities, masks, _black(masks), rule) for rule in refinements]
-    areas, intersections = (np.stack([np.asarray(x) for x in v], axis=3) for v in zip(*variants))
+def _counts(probabilities, masks, presence, folds=None):
     folds = np.zeros(len(masks), int) if folds is None else folds
-    return Counts(histograms, areas, intersections, presence, folds)
+    return Counts(histogram(probabilities, masks).numpy(), presence, folds)
 
 
 def _scores(probabilities, masks, presence, rules):
@@ -55,28 +39,24 @@ def _scores(probabilities, masks, presence, rules):
 
 def test_dice_is_that_of_the_masks():
     probabilities, masks, presence = _random_images(5)
-    counts = _counts(probabilities, masks, presence, refinements=WHOLE.refinements)
-    for v, refinement in enumerate(WHOLE.refinements):
-        for i, threshold in list(enumerate(THRESHOLDS))[:: 4 + v]:
-            rule = dataclasses.replace(
-                refinement, threshold=threshold, top_threshold=threshold
-            )
-            expected = _scores(probabilities, masks, presence, (rule,) * 4)
-            found = np.stack([dice(counts, c)[:, i, v] for c in range(4)], axis=1)
-            np.testing.assert_allclose(found, expected, atol=1e-6)
+    counts = _counts(probabilities, masks, presence)
+    for i, threshold in list(enumerate(THRESHOLDS))[::4]:
+        rule = Rule(threshold=threshold, top_threshold=threshold)
+        expected = _scores(probabilities, masks, presence, (rule,) * 4)
+        found = np.stack([dice(counts, c)[:, i] for c in range(4)], axis=1)
+        np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
 def test_every_rule_of_the_grid_has_the_score_of_post_processing():
     images = _random_images(9)
-    counts = _counts(*images, refinements=WHOLE.refinements)
+    counts = _counts(*images)
     groups = np.arange(9) % 2
     sums = score_sums(counts, 1, WHOLE, groups)
-    assert sums.shape == (2, 3, 4, len(THRESHOLDS), len(THRESHOLDS), 2)
+    assert sums.shape == (2, 3, 4, len(THRESHOLDS), len(THRESHOLDS))
     rng = np.random.default_rng(1)
     for _ in range(12):
-        gate, area, top, threshold, v = place = tuple(rng.integers(0, n) for n in sums.shape[1:])
-        rule = dataclasses.replace(
-            WHOLE.refinements[v],
+        gate, area, top, threshold = place = tuple(rng.integers(0, n) for n in sums.shape[1:])
+        rule = Rule(
             threshold=THRESHOLDS[threshold],
             top_threshold=THRESHOLDS[top],
             min_area=AREAS[area],
@@ -89,26 +69,24 @@ def test_every_rule_of_the_grid_has_the_score_of_post_processing():
 
 
 def test_the_best_of_a_grid_is_found():
-    sums = np.zeros((1, 4, 19, 19, 1))
+    sums = np.zeros((1, 4, 19, 19))
     sums[0, 1, 3, 3] = 1
     sums[0, 1, 5, 4] = 2
     sums[0, 0, 4, 5] = 3  # a top threshold below the other
-    assert best(sums, SMALL) == Place(0, 1, top=3, threshold=3, refinement=0)
-    assert best(sums, dataclasses.replace(SMALL, triplet=True)) == Place(0, 1, 5, 4, 0)
+    assert best(sums, SMALL) == Place(0, 1, top=3, threshold=3)
+    assert best(sums, dataclasses.replace(SMALL, triplet=True)) == Place(0, 1, 5, 4)
 
 
 def test_of_equals_the_middle_of_the_longest_run_is_taken_and_of_two_the_higher():
-    sums = np.zeros((1, 4, 19, 19, 2))
-    assert best(sums, SMALL) == Place(0, area=2, top=9, threshold=9, refinement=0)
+    sums = np.zeros((1, 4, 19, 19))
+    assert best(sums, SMALL) == Place(0, area=2, top=9, threshold=9)
     for threshold in (0, 1, 2, 8, 10, 11, 12):
         sums[0, :, threshold, threshold] = 1
-    assert best(sums, SMALL) == Place(0, 2, 11, 11, 0)  # of 0 to 2 and 10 to 12
+    assert best(sums, SMALL) == Place(0, 2, 11, 11)  # of 0 to 2 and 10 to 12
     sums[0, 0, 11, 11] = 0
     assert best(sums, SMALL).area == 2  # of 1 to 3
     sums[0, 3, 11, 11] = 2
     assert best(sums, SMALL).area == 3
-    sums[0, 3, 11, 11, 1] = 3
-    assert best(sums, SMALL).refinement == 1
 
 
 def test_a_class_that_never_fires_gets_the_middle_of_everything():
@@ -134,7 +112,7 @@ def test_a_class_that_only_harms_is_switched_off_on_the_safe_side():
 def test_the_three_scores(grid):
     images = _random_images(40)
     folds = np.arange(40) % 4
-    counts = _counts(*images, folds, grid.refinements)
+    counts = _counts(*images, folds)
     found = search(counts, grid)
     plain = competition_dice(images[1], images[0] > 0.5)
     np.testing.assert_allclose(found.plain, plain, atol=1e-6)
@@ -143,9 +121,7 @@ def test_the_three_scores(grid):
     # What is measured elsewhere than tuned cannot beat the best that there is.
     assert (found.cross_fitted.mean(axis=0) <= found.tuned.mean(axis=0) + 1e-9).all()
 
-    rest = search(
-        _counts(*(x[folds != 2] for x in images), folds[folds != 2], grid.refinements), grid
-    )
+    rest = search(_counts(*(x[folds != 2] for x in images), folds[folds != 2]), grid)
     held_out = [x[folds == 2] for x in images]
     by_hand = _scores(*held_out, rest.rules)
     np.testing.assert_allclose(found.cross_fitted[folds == 2], by_hand, atol=1e-6)
@@ -157,9 +133,8 @@ def test_the_three_scores(grid):
 
 def test_more_to_choose_from_never_tunes_to_less():
     images = _random_images(12)
-    counts = _counts(*images, refinements=WHOLE.refinements)
-    plain_counts = _counts(*images)
-    small = search(plain_counts, SMALL).tuned.mean(axis=0)
+    counts = _counts(*images)
+    small = search(counts, SMALL).tuned.mean(axis=0)
     whole = search(counts, WHOLE).tuned.mean(axis=0)
     assert (whole >= small - 1e-9).all()
 
@@ -188,8 +163,3 @@ def test_one_image_is_refused():
 
 def test_the_grid_covers_what_the_best_teams_used():
     assert MIN_AREAS[0] == 0 and {5000, 25000} <= set(MIN_AREAS) and 0.5 in THRESHOLDS
-
-
-def test_what_gained_nothing_is_not_searched():
-    searched = {rule for grid in GRIDS.values() for rule in grid.refinements}
-    assert not [rule for rule in searched if rule.fill == "holes" or rule.remove_gap]
