@@ -29,7 +29,6 @@ class Dataset:
     ...     mask_size=(256, 1600),
     ...     submission_size=(256, 1600),
     ...     label_columns=("ImageId", "ClassId"),
-    ...     rle_order="rows",
     ... )
     >>> steel.num_classes, steel.columns
     (3, ('ImageId', 'ClassId', 'EncodedPixels'))
@@ -76,9 +75,7 @@ class Dataset:
             if not _is_pair(size) or not all(isinstance(x, int) and x > 0 for x in size):
                 raise ValueError(f"{field}: got {size}, expected (height, width) in pixels")
         if not 1 <= len(columns) <= 2 or len(set(columns)) < len(columns):
-            raise ValueError(
-                f"label_columns: got {columns}, expected one or two different columns"
-            )
+            raise ValueError(f"label_columns: got {columns}, expected one or two different columns")
         if self.rle_column in columns:
             raise ValueError(f"rle_column: got {self.rle_column!r}, which is a label column")
         if self.rle_order not in _RLE_ORDERS:
@@ -100,6 +97,16 @@ class Dataset:
     def columns(self) -> tuple[str, ...]:
         """Columns of the CSV of annotations and of a submission, in their order."""
         return (*self.label_columns, self.rle_column)
+
+    def label(self, filename: str, class_name: str) -> tuple[str, ...]:
+        """Cells of the label columns of one row of a CSV.
+
+        >>> CLOUDS.label("0011165.jpg", "Fish")
+        ('0011165.jpg_Fish',)
+        """
+        if len(self.label_columns) == 1:
+            return (f"{filename}_{class_name}",)
+        return filename, class_name
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-like dict that `from_json` reads."""

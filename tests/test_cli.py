@@ -6,11 +6,11 @@ import sys
 from typing import Optional, Tuple
 
 import pytest
-import tensorflow as tf
 from absl import flags
 from conftest import REPOSITORY
 
 from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.errors import about_the_data
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import cli  # noqa: E402
@@ -31,6 +31,13 @@ def test_a_size_is_read_as_height_and_width(text, size):
 def test_what_is_no_size_is_refused(text):
     with pytest.raises(flags.IllegalFlagValueError, match="expected height,width such as 320,480"):
         flags.FLAGS(["test", f"--a_size_of_test_cli={text}"])
+
+
+def test_numbers_are_separated_by_commas():
+    assert cli.numbers("folds", "0,2") == (0, 2)
+    assert cli.numbers("value_range", "0.5, 2", float) == (0.5, 2)
+    with pytest.raises(ValueError, match="--folds: got 0;2, expected comma-separated numbers"):
+        cli.numbers("folds", "0;2")
 
 
 @pytest.mark.parametrize(
@@ -56,8 +63,7 @@ def test_what_is_no_size_is_refused(text):
     ],
 )
 def test_an_error_of_tensorflow_becomes_one_line(message, line):
-    error = tf.errors.InvalidArgumentError(None, None, message)
-    assert cli._first_line(error) == line
+    assert about_the_data(message) == line
 
 
 def test_an_interpreter_without_the_packages_is_told_in_one_line():

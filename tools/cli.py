@@ -7,7 +7,6 @@ import dataclasses
 import importlib.util
 import json
 import os
-import re
 import sys
 import tempfile
 import typing
@@ -195,20 +194,6 @@ def _parse_flags(argv: list[str]) -> list[str]:
         _fail(" ".join(str(error).split("\n")))
 
 
-# Lines of a TensorFlow error that are about the graph instead of the data.
-_ABOUT_THE_GRAPH = re.compile(
-    r"\s*(\[\[|Graph execution error|Detected at node|File \"|<stack|\d+ root error|$)"
-)
-
-
-def _first_line(error: Any) -> str:
-    """The part of a TensorFlow error that is about the data, without the names of graph nodes."""
-    lines = [line for line in error.message.splitlines() if not _ABOUT_THE_GRAPH.match(line)]
-    line = lines[0] if lines else type(error).__name__
-    line = re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line)
-    return re.sub(r"^assertion failed: \[(.*)\]$", r"\1", line)
-
-
 def run(main: Callable[[], None]) -> None:
     """Runs `main()`; bad input ends the program with one line and exit status 1.
 
@@ -217,6 +202,8 @@ def run(main: Callable[[], None]) -> None:
 
     def guarded(argv: list[str]) -> None:
         import tensorflow as tf
+
+        from clouds_tf.errors import about_the_data
 
         debugging = logging.get_verbosity() >= logging.DEBUG
         if not debugging:
@@ -229,7 +216,9 @@ def run(main: Callable[[], None]) -> None:
         except (ValueError, OSError, tf.errors.OpError) as error:
             if debugging:
                 raise
-            _fail(_first_line(error) if isinstance(error, tf.errors.OpError) else error)
+            if isinstance(error, tf.errors.OpError):
+                _fail(about_the_data(error.message) or type(error).__name__)
+            _fail(error)
         except KeyboardInterrupt:
             _fail("interrupted")
 

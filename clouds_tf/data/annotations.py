@@ -260,10 +260,7 @@ def write_rows(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset
         nonlocal count
         for filename, class_name, encoded in rows:
             count += 1
-            if len(dataset.label_columns) == 1:
-                yield f"{filename}_{class_name}", encoded
-            else:
-                yield filename, class_name, encoded
+            yield (*dataset.label(filename, class_name), encoded)
 
     write_table(path, dataset.columns, cells())
     return count

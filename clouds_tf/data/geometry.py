@@ -35,7 +35,7 @@ def to_column_major(
     if dataset.rle_order == "columns":
         return tf.convert_to_tensor(rles, tf.string)
     size = size or dataset.mask_size
-    return rle.encode(rle.decode(rles, size, size, order="C"))
+    return rle.encode(rle.decode(rles, size, size, order="rows"))
 
 
 def check_geometry(

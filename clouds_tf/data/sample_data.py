@@ -192,7 +192,7 @@ def _write_images(
     dataset: Dataset,
 ) -> Iterator[tuple[str, list[str]]]:
     """Writes JPEG files; yields the name of each, and one RLE string per class."""
-    order = "F" if dataset.rle_order == "columns" else "C"
+    size, order = dataset.mask_size, dataset.rle_order
 
     def write_image(index: int) -> tuple[str, list[str]]:
         # A generator of its own, so that an image depends neither on the others nor on the threads.
@@ -201,7 +201,7 @@ def _write_images(
         image = render_image(rng, scene, image_size, dataset)
         filename = _make_filename(seed, split, index)
         tf.io.write_file(os.path.join(folder, filename), tf.io.encode_jpeg(image, quality=90))
-        rles = rle.encode(make_masks(scene, dataset.mask_size, dataset), order=order).numpy()
+        rles = rle.encode(make_masks(scene, size, dataset), order).numpy()
         return filename, [encoded.decode() for encoded in rles]
 
     # NumPy and TensorFlow let other threads run while they compute.

@@ -88,8 +88,7 @@ def folder(data: Explored) -> Section:
     head = []
     for filename, row in data.table.head(2).iterrows():
         for name in names:
-            label = [f"{filename}_{name}"] if len(columns) == 2 else [str(filename), name]
-            rle = row[name]
+            label, rle = data.dataset.label(str(filename), name), row[name]
             head.append([*label, f"{rle[:24]}…" if len(rle) > 24 else rle or "(empty)"])
     cards = [
         Card("The first rows.", table=pd.DataFrame(head, columns=list(columns))),

@@ -92,9 +92,8 @@ class Signatures:
         )
         if metadata.calibration is not None:
             calibrated = metadata.calibration.calibrate(probabilities)
-        order = "C" if dataset.rle_order == "rows" else "F"
         return {
-            "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2]), order),
+            "encoded_pixels": rle.encode(tf.transpose(masks, [0, 3, 1, 2]), dataset.rle_order),
             "presence": presence,
             "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[1, 2]),
             "expected_area_fraction": tf.reduce_mean(calibrated, axis=[1, 2]),

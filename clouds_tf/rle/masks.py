@@ -9,8 +9,11 @@ import tensorflow as tf
 from clouds_tf.rle.runs import Runs, Size, count_up, merge_runs, split_size
 from clouds_tf.rle.text import Strings, read_runs, to_strings, write_runs
 
+# Whether runs count along the rows; F and C are the spelling of earlier versions.
+_ORDERS = {"columns": False, "rows": True, "F": False, "C": True}
 
-def decode(rle: Strings, source_size: Size, size: Size, order: str = "F") -> tf.Tensor:
+
+def decode(rle: Strings, source_size: Size, size: Size, order: str = "columns") -> tf.Tensor:
     """Draws masks at any size.
 
     Equal to the masks of source_size resized by nearest neighbour at pixel centres: target row i
@@ -30,7 +33,7 @@ def decode(rle: Strings, source_size: Size, size: Size, order: str = "F") -> tf.
             values are empty masks.
         source_size: (height, width) of the masks that rle encodes, ints or int tensors.
         size: (height, width) of the masks to draw, ints or int tensors.
-        order: "F" if rle counts down the columns, "C" if it counts along the rows.
+        order: "columns" if runs count down the columns, "rows" if they count along the rows.
 
     Returns:
         uint8 [..., height, width] of 0 and 1.
@@ -48,9 +51,7 @@ def decode(rle: Strings, source_size: Size, size: Size, order: str = "F") -> tf.
     return tf.reshape(masks, tf.concat([tf.shape(rle, tf.int64), size], axis=0))
 
 
-def draw(
-    runs: tf.Tensor, count: Union[int, tf.Tensor], source_size: Size, size: Size
-) -> tf.Tensor:
+def draw(runs: tf.Tensor, count: Union[int, tf.Tensor], source_size: Size, size: Size) -> tf.Tensor:
     """Draws masks from runs that are known to be valid; equal to `decode` of their strings.
 
     Args:
@@ -133,9 +134,7 @@ def resize(rle: Strings, source_size: Size, size: Size) -> tf.Tensor:
         return write_runs(*merge_runs(*runs), tf.shape(rle, tf.int64))
 
     return tf.cond(
-        size[1] <= source_size[1],
-        sample_runs,
-        lambda: encode(decode(rle, source_size, size)),
+        size[1] <= source_size[1], sample_runs, lambda: encode(decode(rle, source_size, size))
     )
 
 
@@ -163,7 +162,7 @@ def _samples_before(position: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -
     return (2 * target * position + source - 1) // (2 * source)
 
 
-def coverage(rle: Strings, source_size: Size, size: Size, order: str = "F") -> tf.Tensor:
+def coverage(rle: Strings, source_size: Size, size: Size, order: str = "columns") -> tf.Tensor:
     """Computes the fraction of each target cell that the mask covers.
 
     Equal to the area average of the masks of source_size, also at fractional ratios, and exact: it
@@ -173,7 +172,7 @@ def coverage(rle: Strings, source_size: Size, size: Size, order: str = "F") -> t
         rle: string [...], 1-based "start length start length ...".
         source_size: (height, width) of the masks that rle encodes, ints or int tensors.
         size: (height, width) of the result, ints or int tensors.
-        order: "F" if rle counts down the columns, "C" if it counts along the rows.
+        order: "columns" if runs count down the columns, "rows" if they count along the rows.
 
     Returns:
         float32 [..., height, width], 0 to 1.
@@ -220,18 +219,18 @@ def coverage(rle: Strings, source_size: Size, size: Size, order: str = "F") -> t
     return tf.reshape(fraction, tf.concat([tf.shape(rle, tf.int64), [height, width]], axis=0))
 
 
-def encode(mask: tf.Tensor, order: str = "F") -> tf.Tensor:
+def encode(mask: tf.Tensor, order: str = "columns") -> tf.Tensor:
     """Writes masks as canonical run-length encodings: maximal runs, single spaces.
 
     >>> from clouds_tf import rle
     >>> rle.encode([[1, 0, 0], [1, 0, 1]]).numpy()
     b'1 2 6 1'
-    >>> rle.encode([[1, 0, 0], [1, 0, 1]], order="C").numpy()
+    >>> rle.encode([[1, 0, 0], [1, 0, 1]], order="rows").numpy()
     b'1 1 4 1 6 1'
 
     Args:
         mask: integer or bool [..., height, width]; nonzero pixels belong to the mask.
-        order: "F" to count down the columns, "C" to count along the rows.
+        order: "columns" to count down the columns, "rows" to count along the rows.
 
     Returns:
         String [...], 1-based "start length start length ..."; "" for an empty mask.
@@ -272,6 +271,6 @@ def find_runs(mask: tf.Tensor) -> Runs:
 
 
 def _along_rows(order: str) -> bool:
-    if order not in ("F", "C"):
-        raise ValueError(f"order: got {order!r}, expected 'F' (columns) or 'C' (rows)")
-    return order == "C"
+    if order not in _ORDERS:
+        raise ValueError(f"order: got {order!r}, expected 'columns' or 'rows'")
+    return _ORDERS[order]

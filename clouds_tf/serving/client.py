@@ -6,20 +6,16 @@ import base64
 import http.client
 import json
 import os
-import re
 import urllib.error
 import urllib.parse
 import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+from clouds_tf.errors import about_the_data
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.serving.answers import Answer
 
-# Lines of TensorFlow's errors that are about the graph instead of the data.
-_ABOUT_THE_GRAPH = re.compile(
-    r"\s*(\[\[|Graph execution error|Detected at node|File \"|<stack|\d+ root error|$)"
-)
 _MAX_REASON = 300  # characters
 
 
@@ -129,8 +125,4 @@ def _reason(text: str) -> str:
         text = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):
         pass
-    lines = [line for line in str(text).splitlines() if not _ABOUT_THE_GRAPH.match(line)]
-    line = lines[0] if lines else "no reason given"
-    line = re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line)
-    line = re.sub(r"^.*assertion failed: \[(.*?)\]$", r"\1", line.strip())
-    return line.replace("] [", " ")[:_MAX_REASON]
+    return (about_the_data(str(text)) or "no reason given")[:_MAX_REASON]

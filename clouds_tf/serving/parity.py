@@ -85,7 +85,7 @@ def compare(
 
 
 def _masks(answer: dict[str, tf.Tensor], dataset: Dataset) -> tf.Tensor:
-    size, order = dataset.submission_size, "C" if dataset.rle_order == "rows" else "F"
+    size, order = dataset.submission_size, dataset.rle_order
     return tf.transpose(rle.decode(answer["encoded_pixels"], size, size, order), [0, 2, 3, 1])
 
 

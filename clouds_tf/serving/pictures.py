@@ -16,8 +16,8 @@ from clouds_tf.serving.answers import Answer
 
 def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> tf.Tensor:
     """Masks of an answer, uint8 [C, *size] of {0, 1}."""
-    order = "C" if dataset.rle_order == "rows" else "F"
-    return rle.decode(list(answer.encoded_pixels), dataset.submission_size, size, order)
+    encoded = list(answer.encoded_pixels)
+    return rle.decode(encoded, dataset.submission_size, size, dataset.rle_order)
 
 
 def draw(

@@ -40,20 +40,11 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
     from pyarrow import parquet
 
     schema = pyarrow.schema([(name, pyarrow.string()) for name in dataset.columns])
-    cells = iter(_cells(rows, dataset))
+    cells = ((*dataset.label(filename, name), encoded) for filename, name, encoded in rows)
     with files.written_whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
         while some := list(itertools.islice(cells, _ROWS_AT_A_TIME)):
             columns = [pyarrow.array(column) for column in zip(*some)]
             writer.write_table(pyarrow.table(columns, schema=schema))
-
-
-def _cells(rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> Iterator[tuple[str, ...]]:
-    """Rows in the spelling of the data set: one column of labels, or two."""
-    for filename, class_name, encoded in rows:
-        if len(dataset.label_columns) == 1:
-            yield f"{filename}_{class_name}", encoded
-        else:
-            yield filename, class_name, encoded
 
 
 def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:

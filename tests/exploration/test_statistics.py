@@ -185,7 +185,7 @@ def test_images_without_a_gap_have_none(tmp_path):
 def test_runs_along_rows_measure_the_same(measured, tmp_path):
     images, masks, found = measured
     _write_folder(tmp_path, images, masks)
-    strings = rle.encode(masks, order="C").numpy().astype(str)
+    strings = rle.encode(masks, order="rows").numpy().astype(str)
     names = found.rows["filename"].unique()
     table = pd.DataFrame({"filename": names, **dict(zip("abcd", strings.T))})
     dataset = dataclasses.replace(DATASET, class_names=tuple("abcd"), rle_order="rows")
