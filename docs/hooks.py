@@ -1,7 +1,7 @@
 """Pages of the site that are made when it is built; mkdocs calls the functions on_*.
 
 flags.md has the flags of every program, api/ROOM.md the docstrings of a room. README, changelog and
-their like stand outside docs/ and become pages under other names.
+recipes stand outside docs/ and become pages under other names.
 """
 
 import importlib
@@ -25,6 +25,7 @@ OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "CITATION.cff": "citation.txt",
     "LICENSE": "license.txt",
+    **{f"recipes/{path.name}": f"recipes/{path.name}" for path in ROOT.glob("recipes/*.txt")},
 }
 _FROM_OUTSIDE = {site: path for path, site in OUTSIDE.items()}
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")
@@ -116,11 +117,13 @@ def on_files(files, config):
 
 def on_page_markdown(markdown, page, config, files):
     """Makes links that lead out of docs/, or into it from outside, links of the site."""
-    source = _FROM_OUTSIDE.get(page.file.src_uri, f"docs/{page.file.src_uri}")
+    on_site = f"docs/{page.file.src_uri}"
+    source = _FROM_OUTSIDE.get(page.file.src_uri, on_site)
 
     def link(match):
         path = posixpath.normpath(posixpath.join(posixpath.dirname(source), match[1]))
-        return OUTSIDE.get(path) or posixpath.relpath(path, "docs")
+        path = f"docs/{OUTSIDE[path]}" if path in OUTSIDE else path
+        return posixpath.relpath(path, posixpath.dirname(on_site))
 
     # A table on GitHub needs the backslash of "|" in code, where Markdown elsewhere shows it.
     markdown = re.sub(r"`[^`\n]+`", lambda code: code[0].replace("\\|", "|"), markdown)

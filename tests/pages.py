@@ -7,7 +7,7 @@ import typing
 from conftest import REPOSITORY
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "models/README.md"]
-PAGES += [f"docs/{path.name}" for path in sorted(REPOSITORY.glob("docs/*.md"))]
+PAGES += sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("docs/**/*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(python tools/[^`]+)`")
 # Says in a comment why no test runs the block: "# needs a GPU", "# downloads packages".

@@ -77,6 +77,7 @@ def test_every_block_is_run_or_says_what_it_needs():
 
 def test_all_commands_have_flags_that_exist_and_values_that_they_take(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    os.symlink(REPOSITORY / "recipes", "recipes")
     for page in PAGES:
         for block in blocks(page):
             if block.kind == "json":  # read while --dataset is parsed
@@ -85,6 +86,23 @@ def test_all_commands_have_flags_that_exist_and_values_that_they_take(tmp_path, 
                 if "SUITE" not in arguments:  # a placeholder for any suite
                     with _program(tool, arguments):
                         pass
+
+
+@pytest.mark.parametrize("path", sorted(REPOSITORY.glob("recipes/*.txt")), ids=lambda p: p.name)
+def test_a_recipe_opens_with_its_command_time_and_score(path, monkeypatch):
+    monkeypatch.chdir(REPOSITORY)
+    text = path.read_text()
+    assert "\n# Time: " in text and "\n# Score: " in text
+    (command,) = re.findall(r"^# python tools/train\.py (.*)", text, re.MULTILINE)
+    arguments = command.split()
+    assert f"--flagfile=recipes/{path.name}" in arguments
+    given = re.findall(r"^--(\w+)(?:=(.*))?$", text, re.MULTILINE)
+    with _program("train", arguments) as program:
+        recipe = program["cli"].dataclass_from_flags(program["Recipe"])
+        assert flags.FLAGS.records_dir.endswith(("R", "records"))
+    written = recipe.to_json()
+    for name, value in given:
+        assert name in written and written[name] != getattr(type(recipe)(), name), name
 
 
 def _write_weights(folder):
@@ -127,6 +145,7 @@ def sample(data_dir, records_dir, make_workdir, tmp_path, monkeypatch):
         "S.csv": data_dir / "sample_submission.csv",
         "train.csv": data_dir / "test.csv",
         "image.jpg": image,
+        "recipes": REPOSITORY / "recipes",
         "postprocessing.json": REPOSITORY / "models" / "postprocessing.json",
     }
     makers = {

@@ -14,8 +14,7 @@ run() {
 }
 run make_sample_data --output_dir=demo/data --num_train=160 --num_test=40 --image_size=350,525
 run make_tfrecords --data_dir=demo/data --output_dir=demo/records --num_shards=10
-run train --records_dir=demo/records --workdir=demo/workdir --image_size=128,192 --width=0.25 \
-  --batch_size=8 --epochs=12 --learning_rate=1e-3
+run train --flagfile=recipes/demo.txt --records_dir=demo/records --workdir=demo/workdir
 run evaluate --records_dir=demo/records --workdirs=demo/workdir --output=demo/postprocessing.json
 run export --workdirs=demo/workdir --postprocessing=demo/postprocessing.json \
   --export_dir=demo/export
