@@ -16,6 +16,11 @@ def test_without_a_suite_it_names_them(args):
     assert result.stderr.count("\n") == 1
 
 
+def test_help_names_the_suites():
+    result = run_tool("benchmark", "--help")
+    assert result.returncode == 0 and "Suites: climatology, explore, fuzz" in result.stdout
+
+
 def test_rle_on_sample_masks(tmp_path):
     result = run_tool("benchmark", "rle", "--repeats=1", f"--data_dir={tmp_path}")
     assert result.returncode == 0, result.stderr

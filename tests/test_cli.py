@@ -10,7 +10,7 @@ from absl import flags
 from conftest import REPOSITORY
 
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.errors import about_the_data
+from clouds_tf.messages import about_the_data
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import cli  # noqa: E402

@@ -1,13 +1,14 @@
 """The source keeps to the floors: who may import whom, and what stands in one place only."""
 
 import ast
+import graphlib
 import re
 
 from conftest import REPOSITORY
 
 # A module imports from floors below its own, or from its own room.
 FLOORS = (
-    {"dataset", "errors", "keras", "keras_cv", "files"},
+    {"dataset", "messages", "keras", "keras_cv", "files", "settings"},
     {"rle", "geo", "figures", "locks"},
     {"manifest"},
     {"data", "models"},
@@ -119,6 +120,44 @@ def test_libraries_stay_behind_their_doors():
 
 def test_relative_imports_do_not_hide_a_breach():
     assert not _found(_relative)
+
+
+# Rooms whose modules import one another in a circle; none should.
+CIRCULAR = {"scenes"}
+
+
+def _circle(sources):
+    """A circle of modules that import one another, from a dict of names and texts; [] if none."""
+    imports = {}
+    for name, text in sources.items():
+        found = set()
+        for node in ast.walk(ast.parse(text)):
+            if isinstance(node, ast.ImportFrom):
+                full = [f"{node.module}.{alias.name}" for alias in node.names]
+                found |= {name if name in sources else node.module for name in full}
+        imports[name] = found & set(sources) - {name}
+    try:
+        graphlib.TopologicalSorter(imports).prepare()
+    except graphlib.CycleError as error:
+        return error.args[1]
+    return []
+
+
+@pytest.mark.parametrize("room", sorted({name.split("/")[0] for name in NAMES if "/" in name}))
+def test_no_modules_of_a_room_import_one_another_in_a_circle(room):
+    sources = {
+        f"clouds_tf.{name.removesuffix('.py').removesuffix('/__init__').replace('/', '.')}": (
+            path.read_text()
+        )
+        for name, path in SOURCES
+        if name.split("/")[0] == room
+    }
+    assert bool(_circle(sources)) == (room in CIRCULAR), _circle(sources)
+
+
+def test_a_circle_is_found():
+    assert not _circle({"a.b": "from a import c", "a.c": "import os"})
+    assert _circle({"a.b": "from a import c", "a.c": "def f():\n    from a.b import x"})
 
 
 def test_a_breach_is_found():

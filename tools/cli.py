@@ -133,20 +133,21 @@ def DEFINE_dataset() -> Any:  # noqa: N802 (absl's spelling)
     )
 
 
-def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
+def DEFINE_dataclass(cls: type, **defaults: Any) -> None:  # noqa: N802 (absl's spelling)
     """Defines a flag for every field of a dataclass, from its type, default and metadata.
 
     Args:
-        cls: a dataclass whose fields are bool, int, float, str or tuple[int, int], or Optional of
-            these, with the metadata "help" and, where they apply, "min", "max" and "choices".
+        cls: a dataclass of `clouds_tf.settings.setting` fields.
+        defaults: field name -> default of the flag where it differs from that of the field.
     """
     types = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
-        kind = types[field.name]
+        kind: Any = types[field.name]
         if typing.get_origin(kind) is typing.Union:  # Optional
             kind = typing.get_args(kind)[0]
-        name, default, meta = field.name, field.default, field.metadata
-        bounds = {"lower_bound": meta.get("min"), "upper_bound": meta.get("max")}
+        name, meta = field.name, field.metadata
+        default: Any = defaults.get(name, field.default)
+        bounds: Any = {"lower_bound": meta.get("min"), "upper_bound": meta.get("max")}
         if kind is bool:
             flags.DEFINE_boolean(name, default, meta["help"])
         elif kind is int:
@@ -157,6 +158,8 @@ def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
             flags.DEFINE_enum(name, default, list(meta["choices"]), meta["help"])
         elif kind is str:
             flags.DEFINE_string(name, default, meta["help"])
+        elif typing.get_args(kind)[0] is str:
+            flags.DEFINE_list(name, list(default), meta["help"])
         else:
             DEFINE_size(name, default, meta["help"])
 
@@ -203,7 +206,7 @@ def run(main: Callable[[], None]) -> None:
     def guarded(argv: list[str]) -> None:
         import tensorflow as tf
 
-        from clouds_tf.errors import about_the_data
+        from clouds_tf.messages import about_the_data
 
         debugging = logging.get_verbosity() >= logging.DEBUG
         if not debugging:

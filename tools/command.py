@@ -8,13 +8,13 @@ _FOLDER = os.path.dirname(os.path.abspath(__file__))
 _NO_TOOLS = {"__init__", "cli", "command"}
 
 
-def tools():
+def tools() -> list[str]:
     """Names of the programs, sorted."""
     names = (os.path.splitext(name) for name in os.listdir(_FOLDER))
     return sorted(stem for stem, ending in names if ending == ".py" and stem not in _NO_TOOLS)
 
 
-def main():
+def main() -> None:
     """Runs the program that the first argument names, as `python tools/TOOL.py` would."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name not in tools():

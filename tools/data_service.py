@@ -19,7 +19,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string("host", "localhost", "Host name under which training reaches this worker.")
 
 
-def main():
+def main() -> None:
     from clouds_tf.data import service  # not before cli has set TensorFlow up
 
     server, target = service.start_server(FLAGS.dispatcher, FLAGS.host, FLAGS.port)

@@ -24,7 +24,7 @@ flags.DEFINE_string("pictures_dir", None, "Folder for pictures of scores, areas 
 cli.DEFINE_dataclass(Settings)
 
 
-def main():
+def main() -> None:
     with cli.progress_bar("image") as progress:
         result = evaluate(
             FLAGS.records_dir,

@@ -41,7 +41,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer("check_images", 16, "Number of images for the check.", lower_bound=1)
 
 
-def main():
+def main() -> None:
     result = serving.export(
         files.expand(FLAGS.workdirs),
         FLAGS.export_dir,

@@ -24,7 +24,7 @@ cli.DEFINE_size(
 flags.DEFINE_integer("seed", 0, "Seed of the images; it fixes every byte.", lower_bound=0)
 
 
-def main():
+def main() -> None:
     with cli.progress_bar("image") as progress:
         sample_data.write_sample_data(
             FLAGS.output_dir,

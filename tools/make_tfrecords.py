@@ -55,7 +55,7 @@ flags.DEFINE_list("beam_options", [], "Options of the Beam runner, such as --pro
 flags.DEFINE_boolean("verify", False, "Check the shards in --output_dir and write nothing.")
 
 
-def main():
+def main() -> None:
     if FLAGS.verify:
         info = shards.verify_records(FLAGS.output_dir)
         print(f"{info.num_examples} images in {len(info.shards)} shards are as written")

@@ -15,7 +15,7 @@ flags.DEFINE_string("workdir", None, "Workdir of train.", required=True)
 flags.DEFINE_string("output", None, "File to write, NAME.safetensors.", required=True)
 
 
-def main():
+def main() -> None:
     files.check_output(FLAGS.output)
     workdir.pack_weights(FLAGS.workdir, FLAGS.output)
     print(f"Wrote the weights of {FLAGS.workdir} to {FLAGS.output}")

@@ -10,6 +10,7 @@ finished, the command without --shard does what is missing and merges the parts.
 
 import sys
 import time
+from collections.abc import Sequence
 
 import cli
 
@@ -43,7 +44,7 @@ flags.DEFINE_string("picture", None, "PNG of the first six images with their mas
 _LISTED = 20  # remarks of a kind
 
 
-def main():
+def main() -> None:
     start = time.time()
     with cli.progress_bar("image") as progress:
         result = serving.predict(
@@ -76,7 +77,7 @@ def main():
         sys.exit(2)
 
 
-def show(text, remarks):
+def show(text: str, remarks: Sequence[object]) -> None:
     """Prints a line for each of the first remarks."""
     for remark in remarks[:_LISTED]:
         print(text.format(remark), file=sys.stderr)

@@ -9,6 +9,7 @@ finished, the command without --shard predicts what is missing and writes S/scen
 
 import sys
 import time
+from typing import Any
 
 import cli
 
@@ -78,7 +79,7 @@ flags.DEFINE_string(
 flags.DEFINE_multi_string("beam_option", [], "An option of that runner; may be repeated.")
 
 
-def _numbers(name, kind):
+def _numbers(name: str, kind: type) -> Any:
     """The value of a flag as a tuple of numbers, or None."""
     value = FLAGS[name].value
     if value is None:
@@ -93,7 +94,7 @@ def _numbers(name, kind):
     return numbers
 
 
-def _options():
+def _options() -> Options:
     return Options(
         overlap=FLAGS.overlap,
         resolution=FLAGS.resolution,
@@ -111,7 +112,7 @@ def _options():
     )
 
 
-def main():
+def main() -> None:
     start = time.time()
     with cli.progress_bar("scene") as progress:
         result = predict_scenes(

@@ -19,7 +19,7 @@ flags.DEFINE_string("output", None, "Submission to write: CSV, or NAME.parquet."
 flags.DEFINE_integer("batch_size", 8, "Images in a request.", lower_bound=1)
 
 
-def main():
+def main() -> None:
     if FLAGS.output:
         submission.check_output(FLAGS.output)
     dataset = client.read_metadata(FLAGS.url).dataset

@@ -21,7 +21,7 @@ flags.DEFINE_string("per_image", None, "CSV to write: every image, the worst fir
 cli.DEFINE_dataset()
 
 
-def main():
+def main() -> None:
     if FLAGS.per_image:
         files.check_output(FLAGS.per_image)
     found = compare(FLAGS.submission, FLAGS.annotations, FLAGS.dataset, FLAGS.annotations_size)

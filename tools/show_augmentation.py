@@ -21,7 +21,7 @@ flags.DEFINE_multi_string(
 )
 
 
-def main():
+def main() -> None:
     files.require("matplotlib", "plots", "--output")
     files.check_output(FLAGS.output)
     figure = showcase.draw_augmentations(

@@ -25,11 +25,11 @@ cli.DEFINE_dataclass(Recipe)
 cli.DEFINE_dataclass(Execution)
 
 
-def _write_flags(workdir):
+def _write_flags(workdir: str) -> None:
     files.write_text(os.path.join(workdir, "flags.txt"), FLAGS.flags_into_string())
 
 
-def main():
+def main() -> None:
     if FLAGS.fold != "all" and not FLAGS.fold.isdecimal():
         raise ValueError(f"fold: got {FLAGS.fold!r}, expected a number or all")
     recipe, execution = cli.dataclass_from_flags(Recipe), cli.dataclass_from_flags(Execution)
@@ -44,7 +44,7 @@ def main():
                 f"{sum(scores) / len(scores):.4f}; workdirs {FLAGS.workdir}/fold_*"
             )
         else:
-            closing = train(*arguments, int(FLAGS.fold), execution, **how)
+            closing = str(train(*arguments, int(FLAGS.fold), execution, **how))
     print(closing)
 
 

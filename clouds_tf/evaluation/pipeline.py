@@ -20,6 +20,8 @@ from clouds_tf.evaluation.search import GRIDS, SearchResult, search
 from clouds_tf.prediction import engine, ensemble
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
+from clouds_tf.settings import setting, validate
+from clouds_tf.training.distribution import PRECISIONS
 
 _CHOSEN_EPOCH = (
     "The epoch that each run kept was chosen on its own held-out fold, so all three scores are a "
@@ -27,41 +29,31 @@ _CHOSEN_EPOCH = (
 )
 
 
-def _setting(default: Any, help: str, **bounds: Any) -> Any:
-    return dataclasses.field(default=default, metadata={"help": help, **bounds})
-
-
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """How `evaluate` predicts, and what it searches; the tool makes its flags from these fields."""
 
-    batch_size: int = _setting(16, "Images in a batch.", min=1)
-    test_time_augmentation: str = _setting(
+    batch_size: int = setting(16, "Images in a batch.", min=1)
+    test_time_augmentation: str = setting(
         "none", "Mirror images to average over.", choices=tuple(ensemble.FLIPS)
     )
-    search: str = _setting("area", "What to tune beside the threshold.", choices=tuple(GRIDS))
-    precision: str = _setting(
+    search: str = setting("area", "What to tune beside the threshold.", choices=tuple(GRIDS))
+    precision: str = setting(
         "float32",
         "Numeric precision of the computation.",
-        choices=("float32", "bfloat16", "float16"),
+        choices=tuple(PRECISIONS),
     )
-    engine: str = _setting(
+    engine: str = setting(
         "tensorflow",
         "Library that runs the networks; openvino runs on the CPU, in a precision that it chooses.",
         choices=ENGINES,
     )
-    seed: int = _setting(
+    seed: int = setting(
         0, "Seed of the random halves for cross-fitting where there is only one fold.", min=0
     )
 
     def __post_init__(self) -> None:
-        for field in dataclasses.fields(self):
-            value, meta = getattr(self, field.name), field.metadata
-            if "choices" in meta and value not in meta["choices"]:
-                expected = f"one of {', '.join(meta['choices'])}"
-                raise ValueError(f"{field.name}: got {value!r}, expected {expected}")
-            if "min" in meta and value < meta["min"]:
-                raise ValueError(f"{field.name}: got {value}, expected at least {meta['min']}")
+        validate(self)
 
 
 @dataclasses.dataclass(frozen=True)

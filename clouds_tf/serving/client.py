@@ -12,7 +12,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clouds_tf.errors import about_the_data
+from clouds_tf.messages import about_the_data
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.serving.answers import Answer
 

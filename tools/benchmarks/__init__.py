@@ -1,11 +1,17 @@
 """How all suites measure, the table that they print, and the peer of two of them."""
 
+import json
 import os
+import pathlib
 import statistics
+import subprocess
+import sys
 import time
 
 from clouds_tf import files
 from clouds_tf.dataset import CLOUDS
+
+DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"  # real images, if any
 
 
 def measure(functions, repeats, clock=time.perf_counter):
@@ -25,6 +31,38 @@ def measure(functions, repeats, clock=time.perf_counter):
             function()
             seconds[name].append(clock() - start)
     return {name: statistics.median(times) for name, times in seconds.items()}
+
+
+def take_turns(suite, folder, contenders, repeats, settings):
+    """Runs each contender of a suite in a process of its own, by turns.
+
+    Args:
+        suite: name of the suite, whose flags --contender and --folder make it print a dict as JSON.
+        folder: value of --folder.
+        contenders: values of --contender.
+        repeats: number of turns.
+        settings: more flags, by name.
+
+    Returns:
+        contender -> what it printed, the median of each number.
+    """
+    command = [sys.executable, sys.argv[0], suite, f"--folder={folder}"]
+    command += [f"--{name}={value}" for name, value in settings.items()]
+    turns = {name: [] for name in contenders}
+    for _ in range(repeats):
+        for name, found in turns.items():
+            output = subprocess.check_output([*command, f"--contender={name}"])
+            found.append(json.loads(output.splitlines()[-1]))
+    return {
+        name: {key: statistics.median(turn[key] for turn in found) for key in found[0]}
+        for name, found in turns.items()
+    }
+
+
+def peak_megabytes():
+    """The peak of this process's memory; ru_maxrss would begin with that of its parent."""
+    with open("/proc/self/status") as file:
+        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
 def print_table(rows):

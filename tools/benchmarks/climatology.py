@@ -12,7 +12,7 @@ import time
 import numpy as np
 import shapely
 from absl import flags
-from benchmarks import print_table
+from benchmarks import DATA, print_table
 
 from clouds_tf.climatology import inputs, product, tables
 from clouds_tf.climatology.boxes import day_fields
@@ -20,10 +20,10 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.geo.earth import sine
 from clouds_tf.geo.grid import Grid
 
-REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "climatology"
-
 flags.DEFINE_string(
-    "boxes", str(REAL / "retinanet-world-2017.csv.gz"), "Boxes of a year; drawn ones if absent."
+    "boxes",
+    str(DATA / "climatology" / "retinanet-world-2017.csv.gz"),
+    "Boxes of a year; drawn ones if absent.",
 )
 flags.DEFINE_multi_integer("num_days", [1000, 10000], "Synthetic days of a run.", lower_bound=1)
 flags.DEFINE_float("cell", 1.0, "Degrees of a grid cell.", lower_bound=0.01)
@@ -117,7 +117,7 @@ def compare_with_shapely(boxes, grid):
     return ours / len(days), peer / len(days)
 
 
-def main():
+def main() -> None:
     grid = Grid(FLAGS.cell)
     rows = [("boxes", "days", "seconds", "days / s", "peak memory above imports, MB")]
     with tempfile.TemporaryDirectory() as folder:

@@ -1,23 +1,22 @@
 """Suite explore: the statistics of a folder, beside the usual way with pandas and numpy."""
 
 import os
-import pathlib
 import time
 
 import cv2
 import numpy as np
 import pandas as pd
 from absl import flags
-from benchmarks import print_table
+from benchmarks import DATA, print_table
 from scipy import ndimage
 
 from clouds_tf.data import annotations
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
 from clouds_tf.exploration import statistics
 
-REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_small"
-
-flags.DEFINE_string("data_dir", str(REAL), "Folder with train.csv and train_images/.")
+flags.DEFINE_string(
+    "data_dir", str(DATA / "clouds_small"), "Folder with train.csv and train_images/."
+)
 flags.DEFINE_integer("max_images", None, "Measure only the first images.", lower_bound=1)
 
 _NUM_PARTS = 4  # of the peer's work
@@ -65,13 +64,13 @@ def check_equal(ours, members, rows):
     np.testing.assert_allclose(ours["gap"], rows["gap"], atol=0.02)
 
 
-def main():
+def main() -> None:
     data_dir = flags.FLAGS.data_dir
     images_dir = os.path.join(data_dir, TRAIN_IMAGES)
     table = annotations.read_csv(os.path.join(data_dir, TRAIN_CSV), CLOUDS)
     table = table.head(flags.FLAGS.max_images or len(table))
     # The peer takes minutes: ours runs before, between and after its parts, to meet the same noise.
-    times, peer, average = [], 0, 0
+    times, peer, average = [], 0.0, np.float64(0)
     for members in [*np.array_split(np.arange(len(table)), _NUM_PARTS), None]:
         start = time.perf_counter()
         found = statistics.measure(table, images_dir, CLOUDS)

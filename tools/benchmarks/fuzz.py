@@ -93,7 +93,7 @@ def _with_checksums(png):
     return b"".join(parts)
 
 
-def main():
+def main() -> None:
     contents = seeds()
     with tempfile.TemporaryDirectory() as folder:
         path = write_version(CloudModel([unet(width=0.125)], [MODEL_SIZE], CLOUDS), folder)
@@ -101,7 +101,8 @@ def main():
     healthy = tf.constant([content for content in contents if not content.startswith(b"GIF")])
     before = predict(healthy)["encoded_pixels"].numpy()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    outcomes, slowest = collections.Counter(), collections.Counter()
+    outcomes: collections.Counter = collections.Counter()
+    slowest: dict = collections.defaultdict(float)
     for i in tqdm(range(FLAGS.num_inputs), unit="input", disable=None):
         content = mutate(contents, np.random.default_rng([FLAGS.seed, i]))
         start = time.perf_counter()

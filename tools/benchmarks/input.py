@@ -5,7 +5,6 @@ import functools
 import importlib.util
 import itertools
 import os
-import pathlib
 import statistics
 import tempfile
 import time
@@ -18,7 +17,7 @@ import numpy as np
 import simplejpeg
 import tensorflow as tf
 from absl import flags
-from benchmarks import measure, print_table
+from benchmarks import DATA, measure, print_table
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
@@ -27,9 +26,9 @@ from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
 from clouds_tf.keras import keras
 
-REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
-
-flags.DEFINE_string("data_dir", str(REAL), "Native images; sample images where it is absent.")
+flags.DEFINE_string(
+    "data_dir", str(DATA / "clouds_native"), "Native images; sample images where it is absent."
+)
 flags.DEFINE_integer("num_images", 96, "Images in an epoch; fewer files are repeated.")
 flags.DEFINE_integer("repeats", 5, "How often each reader is measured.", lower_bound=1)
 flags.DEFINE_float("seconds", 3, "For how long, each time.", lower_bound=0)
@@ -214,7 +213,7 @@ def print_parts(records_dir, size):
     print()
 
 
-def main():
+def main() -> None:
     cv2.setNumThreads(1)
     num_images, size = flags.FLAGS.num_images, flags.FLAGS.image_size
     threads = flags.FLAGS.threads
@@ -240,7 +239,7 @@ def main():
         print_parts(native, size)
 
         one_worker, limit = "Keras Sequence, 1 worker", f"simplejpeg, {threads} threads"
-        readers = {
+        readers: dict = {
             one_worker: lambda: keras_reader(data, size, 1),
             "Keras Sequence, 2 workers": lambda: keras_reader(data, size, 2),
             f"{limit}, native": lambda: turbo_reader(read_jpegs(native), size, threads),
@@ -253,7 +252,7 @@ def main():
                 for name in AUGMENTATIONS
             },
         }
-        turns = {name: [] for name in readers}
+        turns: dict = {name: [] for name in readers}
         for _ in range(flags.FLAGS.repeats):  # by turns, so that all meet the same noise
             for name, reader in readers.items():
                 turns[name].append(measure_turn(reader(), flags.FLAGS.seconds))

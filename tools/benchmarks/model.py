@@ -1,9 +1,7 @@
 """Suite model: the U-Net beside that of segmentation_models, or the encoders beside each other.
 
 The comparison with segmentation_models needs the extra [parity]; --encoders does not. With the
-extra [openvino], our network is measured as --engine=openvino runs it. With tf2onnx and onnxruntime
-as well, their forward passes of it, and OpenVINO's of the ONNX model, are measured too. Give them
-an environment of their own: tf2onnx wants another protobuf than other extras.
+extra [openvino], our network is measured as --engine=openvino runs it.
 """
 
 import importlib.util
@@ -93,45 +91,6 @@ def on_openvino(model):
             return None
 
 
-def to_onnx(model):
-    """The bytes of a model in ONNX; None where a package for it is missing."""
-    missing = [
-        name
-        for name in ("tf2onnx", "onnxruntime", "openvino")
-        if importlib.util.find_spec(name) is None
-    ]
-    if missing:
-        print(f"ONNX Runtime and OpenVINO are left out: no {', '.join(missing)}")
-        return None
-    import tf2onnx
-
-    signature = [tf.TensorSpec([None, *FLAGS.image_size, 3], tf.float32, name="image")]
-    call = tf.function(lambda image: model(image, training=False), input_signature=signature)
-    proto, _ = tf2onnx.convert.from_function(call, input_signature=signature, opset=17)
-    return proto.SerializeToString()
-
-
-def runtimes(onnx, image):
-    """Functions without arguments by (library, precision), for this very batch."""
-    import onnxruntime
-    import openvino
-
-    image = image.numpy()
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = FLAGS.threads
-    session = onnxruntime.InferenceSession(onnx, options, ["CPUExecutionProvider"])
-    feed = {session.get_inputs()[0].name: image}
-    functions = {("ONNX Runtime", "float32"): lambda: session.run(None, feed)}
-    core = openvino.Core()
-    for precision, hint in (("float32", "f32"), ("bfloat16", "bf16")):
-        network = core.read_model(onnx)
-        network.reshape(image.shape)
-        settings = {"INFERENCE_NUM_THREADS": FLAGS.threads, "INFERENCE_PRECISION_HINT": hint}
-        request = core.compile_model(network, "CPU", settings).create_infer_request()
-        functions["OpenVINO", precision] = lambda request=request: request.infer([image])
-    return functions
-
-
 def training(trainer):
     """A function of a batch that takes a step and waits for the loss."""
     return lambda image, mask: trainer.step(image, mask, tf.constant(0.0))[0].numpy()
@@ -168,7 +127,7 @@ def compare_encoders(names):
 
 
 def compare_peers():
-    """Prints the time of our network, of that of segmentation_models and of other runtimes."""
+    """Prints the time of our network, of that of segmentation_models and of OpenVINO."""
     peer = peer_unet("linear")
     # Ours and theirs: Nadam on BCE + Dice, with the same scores.
     loss = losses.parse("bce_dice")
@@ -186,14 +145,12 @@ def compare_peers():
         fused = fuse(model)
         steps["forward"]["ours", precision] = forward(fused)
         if precision == "float32":
-            onnx = converted = None
-            if "forward" in FLAGS.modes:
-                onnx, converted = to_onnx(fused), on_openvino(fused)
+            converted = on_openvino(fused) if "forward" in FLAGS.modes else None
             counts = {"ours": operations(fused), PEER[0]: operations(peer)}
     distribution.set_precision("float32")
 
-    rows = [("mode", "batch", "library", "precision", "ms", f"{PEER[0]} / this", "aim")]
-    rows[0] += ("of matmul peak",)
+    head = ["mode", "batch", "library", "precision", "ms", f"{PEER[0]} / this", "aim"]
+    rows = [(*head, "of matmul peak")]
     for mode in FLAGS.modes:
         for batch_size in map(int, FLAGS.batch_sizes):
             image, mask = random_batch(batch_size)
@@ -203,8 +160,6 @@ def compare_peers():
             if mode == "forward" and converted:
                 pixels = tf.cast(image, tf.uint8)
                 functions["ours, OpenVINO", converted.precision] = lambda: converted(pixels)
-            if mode == "forward" and onnx:
-                functions |= runtimes(onnx, image)
             measured = measure(functions, FLAGS.repeats)
             for (library, precision), seconds in measured.items():
                 count = counts.get(library, counts["ours"])
@@ -230,7 +185,7 @@ def compare_peers():
     print_table(rows)
 
 
-def main():
+def main() -> None:
     tf.config.threading.set_intra_op_parallelism_threads(FLAGS.threads)
     if FLAGS.encoders:
         compare_encoders(ENCODERS if FLAGS.encoders == ["all"] else FLAGS.encoders)

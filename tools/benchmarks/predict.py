@@ -9,8 +9,6 @@ import importlib.util
 import json
 import os
 import pathlib
-import statistics
-import subprocess
 import sys
 import tempfile
 import time
@@ -20,7 +18,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from absl import flags
-from benchmarks import measure, peer_unet, print_table
+from benchmarks import DATA, measure, peak_megabytes, peer_unet, print_table, take_turns
 
 from clouds_tf import rle, serving
 from clouds_tf.data import annotations, sample_data
@@ -34,9 +32,9 @@ from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import distribution
 
-REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_native"
-
-flags.DEFINE_string("images_dir", str(REAL / "train_images"), "Images; drawn ones if absent.")
+flags.DEFINE_string(
+    "images_dir", str(DATA / "clouds_native" / "train_images"), "Images; drawn ones if absent."
+)
 flags.DEFINE_integer("num_images", 500, "Images to predict; fewer files are repeated.")
 flags.DEFINE_integer("num_requests", 1000, "Requests of one image, for the latency.")
 flags.DEFINE_integer("batch_size", 4, "Images in a batch of ours.", lower_bound=1)
@@ -149,12 +147,6 @@ def _of_ours(contender):
     return contender, "tensorflow"
 
 
-def peak_megabytes():
-    """The peak of this process's memory; ru_maxrss would begin with that of its parent."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
-
-
 def network(folder, contender):
     """A function that runs the network of one of our contenders on a prepared batch."""
     precision, engine = _of_ours(contender)
@@ -194,7 +186,7 @@ def agreement(folder):
     return float(tf.reduce_mean(rle.dice(*strings)))
 
 
-def main():
+def main() -> None:
     if FLAGS.contender:
         run_child(FLAGS.contender, FLAGS.folder)
         return
@@ -212,25 +204,18 @@ def main():
         image = cv2.cvtColor(cv2.imread(f"{folder}/images/0000.jpg"), cv2.COLOR_BGR2RGB)
         write_models(folder, cv2.resize(image, SIZE[::-1]))
 
-        command = [sys.executable, sys.argv[0], "predict", f"--folder={folder}"]
-        command += [f"--batch_size={FLAGS.batch_size}", f"--chunk={FLAGS.chunk}"]
         ours = [*PRECISIONS, *(["openvino"] if importlib.util.find_spec("openvino") else [])]
-        turns = {name: [] for name in ("peer", *ours)}
-        for _ in range(FLAGS.repeats):
-            for name, found in turns.items():
-                output = subprocess.run(
-                    [*command, f"--contender={name}"], stdout=subprocess.PIPE, check=True
-                ).stdout
-                found.append(json.loads(output.splitlines()[-1]))
-        rate = {n: FLAGS.num_images / _median(found, "seconds") for n, found in turns.items()}
-        memory = {n: _median(found, "megabytes") for n, found in turns.items()}
+        settings = {"batch_size": FLAGS.batch_size, "chunk": FLAGS.chunk}
+        found = take_turns("predict", folder, ["peer", *ours], FLAGS.repeats, settings)
+        rate = {name: FLAGS.num_images / one["seconds"] for name, one in found.items()}
+        memory = {name: one["megabytes"] for name, one in found.items()}
         networks = {name: network(folder, name) for name in ours}
         distribution.set_precision("float32")
         alone = {n: FLAGS.batch_size / s for n, s in measure(networks, 9).items()}
 
-        rows = [("contender", "images/s", "/ peer", "aim", "network alone, images/s", "/ alone")]
-        rows[0] += ("peak MB", "/ peer")
-        for name in turns:
+        head = ["contender", "images/s", "/ peer", "aim", "network alone, images/s", "/ alone"]
+        rows = [(*head, "peak MB", "/ peer")]
+        for name in found:
             of_ours = ("", "", "")
             if name in ours:
                 of_ours = f"{AIMS[name]:g}", f"{alone[name]:.1f}", f"{rate[name] / alone[name]:.2f}"
@@ -244,7 +229,3 @@ def main():
             f"of peer and float32, which shrink images differently: {agreement(folder):.4f}\n"
         )
         print_latency(folder)
-
-
-def _median(turns, key):
-    return statistics.median(turn[key] for turn in turns)

@@ -7,15 +7,15 @@ import cv2
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from benchmarks import compare
+from benchmarks import DATA, compare
 from pycocotools import mask as coco
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV
 
-REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_small"
-
-flags.DEFINE_string("data_dir", str(REAL), "Folder of train.csv; sample masks where it is absent.")
+flags.DEFINE_string(
+    "data_dir", str(DATA / "clouds_small"), "Folder of train.csv; sample masks where it is absent."
+)
 flags.DEFINE_integer("repeats", 21, "How often each function is measured.", lower_bound=1)
 flags.DEFINE_integer("threads", 1, "Threads of each library.", lower_bound=1)
 
@@ -114,7 +114,7 @@ def check_equal(functions):
             np.testing.assert_array_equal(ours, other, err_msg=name)
 
 
-def main():
+def main() -> None:
     cv2.setNumThreads(flags.FLAGS.threads)
     tf.config.threading.set_intra_op_parallelism_threads(flags.FLAGS.threads)
     tf.config.threading.set_inter_op_parallelism_threads(flags.FLAGS.threads)

@@ -87,7 +87,7 @@ def measure(num_workers, batch_size, folder, records_dir):
     ]
 
 
-def main():
+def main() -> None:
     if len(os.sched_getaffinity(0)) < 2:
         raise ValueError("scaling: got 1 core, expected at least 2")
     rows = [

@@ -8,9 +8,6 @@ import json
 import math
 import os
 import pathlib
-import statistics
-import subprocess
-import sys
 import tempfile
 import time
 
@@ -18,7 +15,7 @@ import numpy as np
 import rasterio
 import tensorflow as tf
 from absl import flags
-from benchmarks import print_table
+from benchmarks import DATA, peak_megabytes, print_table, take_turns
 from rasterio.windows import Window
 
 from clouds_tf.data import sample_data
@@ -37,9 +34,9 @@ from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import workdir as workdirs
 
-REAL = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data" / "clouds_small"
-
-flags.DEFINE_string("images_dir", str(REAL / "train_images"), "Images; drawn ones if absent.")
+flags.DEFINE_string(
+    "images_dir", str(DATA / "clouds_small" / "train_images"), "Images; drawn ones if absent."
+)
 flags.DEFINE_string("workdir", None, "Trained run; random weights without, whose seams say little.")
 flags.DEFINE_list("image_size", ["320", "480"], "Height and width of the network's input.")
 flags.DEFINE_list("belt", ["3000", "36000"], "Height and width of the belt, in pixels.")
@@ -190,60 +187,45 @@ def run_child(contender, folder):
     print(json.dumps({"seconds": seconds, "windows": count, **megabytes}))
 
 
-def peak_megabytes():
-    """The peak of this process's memory."""
-    with open("/proc/self/status") as file:
-        return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
-
-
 def print_rates(folder):
     """Runs all contenders in turns and prints their rates."""
-    command = [sys.executable, sys.argv[0], "scenes", f"--folder={folder}"]
-    command += [f"--batch_size={FLAGS.batch_size}"]
-    turns = {name: [] for name in CONTENDERS}
-    for _ in range(FLAGS.repeats):
-        for name, found in turns.items():
-            output = subprocess.run(
-                [*command, f"--contender={name}"], stdout=subprocess.PIPE, check=True
-            ).stdout
-            found.append(json.loads(output.splitlines()[-1]))
-
-    def median(name, key):
-        return statistics.median(turn[key] for turn in turns[name])
-
+    settings = {"batch_size": FLAGS.batch_size}
+    found = take_turns("scenes", folder, CONTENDERS, FLAGS.repeats, settings)
     height, width = (int(length) * PIXEL for length in FLAGS.belt)
     zone = 2 * math.sin(math.radians(height / 2)) * math.radians(width) * EARTH_RADIUS**2
-    alone = median("network alone", "windows") / median("network alone", "seconds")
-    table = [("contender", "windows", "windows/s", "/ network alone", "aim", "seconds")]
-    table[0] += ("1,000 km2/s", "peak MB", "above the model, MB")
-    for name in CONTENDERS:
-        seconds = median(name, "seconds")
-        rate = median(name, "windows") / seconds
+    alone = found["network alone"]["windows"] / found["network alone"]["seconds"]
+    head = ["contender", "windows", "windows/s", "/ network alone", "aim", "seconds"]
+    table = [(*head, "1,000 km2/s", "peak MB", "above the model, MB")]
+    for name, one in found.items():
+        seconds = one["seconds"]
+        rate = one["windows"] / seconds
         is_belt = name != "network alone"
         table.append(
-            (name, f"{median(name, 'windows'):.0f}", f"{rate:.2f}", f"{rate / alone:.2f}")
+            (name, f"{one['windows']:.0f}", f"{rate:.2f}", f"{rate / alone:.2f}")
             + ("0.8" if name.startswith("ours") else "", f"{seconds:.1f}")
-            + (f"{zone / seconds / 1e3:.0f}" if is_belt else "", f"{median(name, 'megabytes'):.0f}")
-            + (f"{median(name, 'above'):.0f}" if name.startswith("ours") else "",)
+            + (f"{zone / seconds / 1e3:.0f}" if is_belt else "", f"{one['megabytes']:.0f}")
+            + (f"{one['above']:.0f}" if name.startswith("ours") else "",)
         )
     print(f"\nA belt of {FLAGS.belt[0]} x {FLAGS.belt[1]} pixels, median of {FLAGS.repeats} turns:")
     print_table(table)
 
 
-def main():
+def main() -> None:
     if FLAGS.contender:
         run_child(FLAGS.contender, FLAGS.folder)
         return
     with tempfile.TemporaryDirectory() as folder:
         if FLAGS.workdir:
             model = workdirs.load_model(FLAGS.workdir)
-            image_size = workdirs.read_run(FLAGS.workdir).recipe.image_size
-            FLAGS.image_size = [str(side) for side in image_size]
+            size = workdirs.read_run(FLAGS.workdir).recipe.image_size
+            FLAGS["image_size"].value = list(map(str, size))
         else:
             keras.utils.set_random_seed(0)
             model = unet()
-        image_size = tuple(map(int, FLAGS.image_size))
-        saved = write_version(CloudModel([model], [image_size], CLOUDS), os.path.join(folder, "E"))
+        height, width = map(int, FLAGS.image_size)
+        saved = write_version(
+            CloudModel([model], [(height, width)], CLOUDS), os.path.join(folder, "E")
+        )
         images = read_images(folder, max(4, FLAGS.mosaic**2))
         print_seams(model, saved, images)
         write_belt(os.path.join(folder, "belt_20200101.tif"), images)

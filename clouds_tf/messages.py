@@ -1,4 +1,4 @@
-"""Readable errors: the part of a TensorFlow message that is about the data."""
+"""Errors of TensorFlow as one line about the data; needs no TensorFlow."""
 
 from __future__ import annotations
 

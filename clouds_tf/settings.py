@@ -1,0 +1,89 @@
+"""Settings, each defined once: a field of a frozen dataclass with its default, bounds and help.
+
+The flags of a program are made from the same fields, by `cli.DEFINE_dataclass`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import typing
+from collections.abc import Mapping
+from typing import Any
+
+
+def setting(default: Any, help: str, **bounds: Any) -> Any:
+    """A field with its help text, and with "min", "max" or "choices" as they apply."""
+    return dataclasses.field(default=default, metadata={"help": help, **bounds})
+
+
+def validate(settings: Any) -> None:
+    """Checks every field against its type and metadata; lists become tuples, 1 becomes 1.0.
+
+    Args:
+        settings: a dataclass of `setting` fields: bool, int, float, str, tuple[int, int] (a size)
+            or tuple[str, ...], or Optional of these.
+
+    Raises:
+        ValueError: a value has the wrong type, is out of bounds or is not among the choices.
+    """
+    types = typing.get_type_hints(type(settings))
+    for field in dataclasses.fields(settings):
+        kind, value = types[field.name], getattr(settings, field.name)
+        if typing.get_origin(kind) is typing.Union:  # Optional
+            if value is None:
+                continue
+            kind = typing.get_args(kind)[0]
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            value = float(value)
+        elif typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
+            value = tuple(value)
+        object.__setattr__(settings, field.name, value)
+        fault = _fault(kind, value, field.metadata)
+        if fault:
+            raise ValueError(f"{field.name}: got {value!r}, expected {fault}")
+
+
+def call(settings: Any) -> str:
+    """Writes the call that makes an instance of a dataclass, without arguments at their defaults.
+
+    >>> @dataclasses.dataclass(frozen=True)
+    ... class Example:
+    ...     epochs: int = setting(25, "Number of epochs.", min=1)
+    ...     seed: int = setting(0, "Seed.")
+    >>> call(Example(epochs=3))
+    'Example(epochs=3)'
+    """
+    changed = [
+        f"{field.name}={getattr(settings, field.name)!r}"
+        for field in dataclasses.fields(settings)
+        if getattr(settings, field.name) != field.default
+    ]
+    return f"{type(settings).__name__}({', '.join(changed)})"
+
+
+def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
+    """Describes what was expected if the value is invalid; otherwise None."""
+    if typing.get_origin(kind) is tuple:
+        return _fault_of_tuple(kind, value)
+    if type(value) is not kind or (kind is float and not math.isfinite(value)):
+        words = {int: "a whole number", float: "a finite number", str: "text"}
+        return words.get(kind, "True or False")
+    if "choices" in metadata and value not in metadata["choices"]:
+        return f"one of {', '.join(metadata['choices'])}"
+    lower, upper = metadata.get("min"), metadata.get("max")
+    if (lower is not None and value < lower) or (upper is not None and value > upper):
+        return f"at least {lower}" if upper is None else f"{lower} to {upper}"
+    return None
+
+
+def _fault_of_tuple(kind: Any, value: Any) -> str | None:
+    of_text = typing.get_args(kind)[0] is str
+    is_right = isinstance(value, tuple) and (
+        all(isinstance(part, str) for part in value)
+        if of_text
+        else len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+    )
+    if is_right:
+        return None
+    return "a list of texts" if of_text else "height and width in pixels, such as (320, 480)"
