@@ -1,4 +1,4 @@
-"""What a data set is: its classes, sizes, CSV spelling, run-length order and ground resolution.
+"""Facts of a data set: classes, sizes, spelling in CSV, run-length order and ground resolution.
 
 A size is always (height, width), in pixels.
 """

@@ -1,4 +1,4 @@
-"""Files that appear whole or not at all, and checks before any work is done."""
+"""Atomic writes of files, and checks before any work."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
 
-# Names that `written_whole` gives to what it has not finished, now and in earlier versions.
+# Temporary names of `written_whole`, now and in earlier versions.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
 
 
 @contextlib.contextmanager
 def written_whole(path: str) -> Iterator[str]:
-    """Gives a temporary path beside `path`, which becomes `path` when the block ends without error.
+    """Yields a temporary path next to `path`, renamed to `path` when the block succeeds.
 
     Works for files and for folders, locally and wherever tf.io.gfile does. The temporary name keeps
     the ending of `path`, for writers that look at it.
@@ -46,7 +46,7 @@ def written_whole(path: str) -> Iterator[str]:
 
 
 def is_unfinished(name: str) -> bool:
-    """Whether a file name is one that a killed `written_whole` leaves behind."""
+    """Whether a file name is that of a temporary file of an interrupted `written_whole`."""
     return bool(_UNFINISHED.fullmatch(name))
 
 
@@ -66,7 +66,7 @@ def read_text(path: str) -> str:
 
 
 def check_output(path: str) -> None:
-    """Makes sure that a file can be written, so that no work is done in vain.
+    """Checks that a file can be written, before any work.
 
     Args:
         path: where a file will be written; its folder is made if there is none.

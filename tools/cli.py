@@ -1,4 +1,4 @@
-"""What the programs in this folder share: flags, progress bars, and errors as one line."""
+"""Shared by the programs in this folder: flags, progress bars, and errors as one line."""
 
 from __future__ import annotations
 

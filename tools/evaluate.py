@@ -1,4 +1,4 @@
-"""Finds post-processing and calibration on held-out images, and says how good they are.
+"""Tunes post-processing and calibration on held-out images, and scores them.
 
 python tools/evaluate.py --records_dir=R --workdirs="W/fold_*" --output=postprocessing.json
 python tools/evaluate.py --records_dir=R --weights=FILE.safetensors --output=postprocessing.json
@@ -19,7 +19,9 @@ flags.DEFINE_list(
 flags.DEFINE_list("weights", [], "Files (.safetensors) of models to average, instead of workdirs.")
 flags.DEFINE_multi_string("folds", [], "Folds to predict with --weights: 0,2; default: all.")
 flags.DEFINE_string("output", None, "JSON file for rules, calibration and scores.", required=True)
-flags.DEFINE_string("ladder", None, "CSV to write: every search, without flips and with them.")
+flags.DEFINE_string(
+    "ladder", None, "Output CSV with the score of each search, without and with flips."
+)
 flags.DEFINE_string("pictures_dir", None, "Folder for pictures of scores, areas and examples.")
 cli.DEFINE_dataclass(Settings)
 

@@ -1,4 +1,4 @@
-"""Sends images to a running server and writes what it answers, as rows of a submission.
+"""Sends images to a running server and writes its answers as rows of a submission.
 
 python tools/request.py --url=http://localhost:8501/v1/models/clouds --images=a.jpg,b.png \
     --output=answers.csv

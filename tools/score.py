@@ -17,7 +17,9 @@ flags.DEFINE_string("annotations", None, "CSV with the true RLE of the same imag
 cli.DEFINE_size(
     "annotations_size", None, "Size of the masks of the true RLE; default: the data set's."
 )
-flags.DEFINE_string("per_image", None, "CSV to write: every image, the worst first, and why.")
+flags.DEFINE_string(
+    "per_image", None, "Output CSV with the score and main error of each image, worst first."
+)
 cli.DEFINE_dataset()
 
 

@@ -1,4 +1,4 @@
-"""Draws what each augmentation makes of one image and its masks.
+"""Draws one image and its masks under each augmentation.
 
 python tools/show_augmentation.py --records_dir=R --output=augmentation.png
 """

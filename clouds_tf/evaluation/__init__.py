@@ -1,4 +1,4 @@
-"""Held-out predictions -> post-processing, calibration and honest scores."""
+"""Tunes post-processing and calibration on held-out predictions, and scores them."""
 
 from clouds_tf.evaluation.pipeline import EvaluationResult, Settings, evaluate
 

@@ -1,4 +1,4 @@
-"""Calibration of probabilities on held-out images, and the bias of the areas that follow."""
+"""Calibration of probabilities on held-out images, and the bias of predicted areas."""
 
 from __future__ import annotations
 
@@ -99,7 +99,7 @@ def log_loss(curve: Curve | None, pixels: np.ndarray) -> float:
 
 
 def unbiased_threshold(pixels: np.ndarray) -> float:
-    """The threshold above which as many pixels are as belong to the truth.
+    """Finds the threshold at which the predicted area equals the true area.
 
     Args:
         pixels: [2, B] numbers of pixels outside and inside the truth, by probability.
@@ -121,7 +121,7 @@ class Bias:
     """Bias of predicted areas: predicted over true area of all images, minus 1.
 
     Attributes:
-        value: the bias; 0.02 says that areas are 2 % too large; nan where no area is true.
+        value: the bias; 0.02 means areas that are 2 % too large; nan without any true area.
         low: lower end of its 95 % bootstrap interval over images.
         high: upper end.
     """

@@ -1,4 +1,4 @@
-"""Held-out predictions, reduced to pixel counts from which every score and every rule follows."""
+"""Held-out predictions, reduced to pixel counts: the basis of all scores and rules."""
 
 from __future__ import annotations
 
@@ -128,13 +128,13 @@ def collect(
     test_time_augmentation: str = "none",
     progress: Progress = lambda done, total: None,
 ) -> Counts:
-    """Predicts every image of the folds with the models that held it out, and counts pixels.
+    """Predicts each image with the models that were not trained on it, and counts pixels.
 
     Only pixel counts are kept: 2 kB per image and class, independent of image size.
 
     Args:
         records_dir: the folder of shards that the models were trained on.
-        members_by_fold: as `load_members` gives it.
+        members_by_fold: result of `load_members`.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
         progress: called with (done, total) images.

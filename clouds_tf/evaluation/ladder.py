@@ -1,4 +1,4 @@
-"""The ladder: what each search and each kind of prediction is worth, rung by rung."""
+"""The ladder: cross-fitted scores of each search and each kind of prediction."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ class Rung:
         prediction: test-time augmentation, such as "flips".
         search: a key of GRIDS; "plain" is a cut at 0.5, "blank" are blank masks.
         dice: the cross-fitted Dice of each class and their mean, C + 1 numbers.
-        gain: what the mean gains over the first search of the first prediction.
+        gain: mean minus that of the first search of the first prediction.
         interval: lower and upper end of the 95 % bootstrap interval of the gain.
         tuned: the mean Dice on the images that the rules were tuned on: optimistic.
     """
@@ -33,7 +33,7 @@ class Rung:
     tuned: float
 
     def cells(self) -> list[str]:
-        """A row below `columns`."""
+        """Cells of a row, in the order of `columns`."""
         numbers = (*self.dice, self.gain, *self.interval, self.tuned)
         return [self.prediction, self.search, *(f"{number:.4f}" for number in numbers)]
 

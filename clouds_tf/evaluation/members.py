@@ -1,4 +1,4 @@
-"""The models that held a fold out, loaded for inference."""
+"""Loads the models that held out each fold, for inference."""
 
 from __future__ import annotations
 
@@ -125,7 +125,7 @@ def on_openvino(
 
 
 def _in_precision(precision: str, load: Callable[[str], Any], path: str) -> Any:
-    """What `load(path)` builds in a precision; the global policy is restored."""
+    """Calls `load(path)` under a Keras precision policy, then restores the previous one."""
     policy = keras.mixed_precision.global_policy()
     try:
         distribution.set_precision(precision)

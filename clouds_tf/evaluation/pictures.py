@@ -1,4 +1,4 @@
-"""Pictures of how good the held-out predictions are."""
+"""Pictures of the quality of held-out predictions."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = ("scores", "reliability", "presence", "areas", "examples")
 
 
 def score_maps(counts: Counts) -> np.ndarray:
-    """The mean Dice of every minimum area and threshold: float64 [C, A, T]."""
+    """Mean Dice for every minimum area and threshold: float64 [C, A, T]."""
     groups = np.zeros(len(counts.folds), int)
     maps = []
     for c in range(counts.num_classes):
@@ -30,7 +30,7 @@ def score_maps(counts: Counts) -> np.ndarray:
 
 
 def reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """How often pixels are of a class, by the probability that they were given.
+    """Computes the observed share of true pixels by predicted probability.
 
     Returns:
         The edges of the bins, [T + 2]; the shares, float64 [C, T + 1], nan where a bin is empty;
@@ -45,14 +45,14 @@ def reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def confusions(counts: Counts, present: np.ndarray) -> np.ndarray:
-    """Counts images by whether a class is there, and whether it is predicted.
+    """Counts the images of each class by true and predicted presence.
 
     Args:
         counts: Counts of N images.
         present: float [N, C], as `search` gives it.
 
     Returns:
-        float64 [C, 2, 2]: class, there, predicted.
+        float64 [C, 2, 2]: class, truly present, predicted.
     """
     there = np.stack([counts.truths == 0, counts.truths > 0], axis=1).astype(float)
     predicted = np.stack([1 - present, present], axis=1)
@@ -60,7 +60,7 @@ def confusions(counts: Counts, present: np.ndarray) -> np.ndarray:
 
 
 def extremes(values: np.ndarray, count: int = 2) -> dict[str, list[int]]:
-    """The places of the highest, the middle and the lowest of values [N]."""
+    """Indices of the highest, middle and lowest of values [N], by name."""
     order = np.argsort(-values, kind="stable").tolist()
     count = min(count, len(order))
     starts = {"best": 0, "median": (len(order) - count) // 2, "worst": len(order) - count}
@@ -129,7 +129,7 @@ def write(
 
     Args:
         folder: the folder; files NAME.png of NAMES in it are replaced.
-        records_dir: as `examples` takes it, and so are the others.
+        records_dir: a folder of shards.
         members_by_fold: as `load_members` gives it.
         counts: Counts of N images.
         found: as `search` gives it.

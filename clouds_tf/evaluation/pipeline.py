@@ -31,13 +31,17 @@ _CHOSEN_EPOCH = (
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """How `evaluate` predicts, and what it searches; the tool makes its flags from these fields."""
+    """Settings of `evaluate`; the flags of the tool are made from these fields."""
 
     batch_size: int = setting(16, "Images in a batch.", min=1)
     test_time_augmentation: str = setting(
-        "none", "Mirror images to average over.", choices=tuple(ensemble.FLIPS)
+        "none",
+        "Test-time augmentation: mirror images to average over.",
+        choices=tuple(ensemble.FLIPS),
     )
-    search: str = setting("area", "What to tune beside the threshold.", choices=tuple(GRIDS))
+    search: str = setting(
+        "area", "Rules to tune in addition to the threshold.", choices=tuple(GRIDS)
+    )
     precision: str = setting(
         "float32",
         "Numeric precision of the computation.",
@@ -64,11 +68,11 @@ class EvaluationResult:
         output: the postprocessing.json that was written.
         dataset: the Dataset of the records.
         folds: the folds whose images were predicted.
-        settings: how they were predicted, and what was searched.
+        settings: the Settings of the evaluation.
         search: rules and scores.
         areas: calibration and areas.
-        remarks: sentences that a reader of the scores should know.
-        rungs: the ladder; empty if it was not asked for.
+        remarks: caveats for readers of the scores.
+        rungs: the ladder; empty unless requested.
     """
 
     output: str
@@ -142,7 +146,7 @@ def evaluate(
     pictures_dir: Optional[str] = None,
     progress: held_out.Progress = lambda done, total: None,
 ) -> EvaluationResult:
-    """Finds post-processing and calibration on held-out images, and says how good they are.
+    """Tunes post-processing and calibration on held-out images, and scores them.
 
     Every image of a fold is predicted by the mean of the models that held the fold out. The rules
     are tuned and the calibration is fitted on all these images, and measured by cross-fitting.
@@ -159,7 +163,7 @@ def evaluate(
         progress: called with (done, total) images, for each kind of prediction.
 
     Raises:
-        FileNotFoundError: records, a workdir or the weights are not there.
+        FileNotFoundError: records, a workdir or weights are missing.
         ValueError: an output cannot be written, an optional package is missing, a model is given
             twice, or models and records do not fit; before any image is predicted.
     """
@@ -193,7 +197,7 @@ def evaluate(
 
 
 def _check_outputs(output: str, ladder_csv: str | None, pictures_dir: str | None) -> None:
-    """Raises ValueError for what could only fail after all the work."""
+    """Raises ValueError for outputs that cannot be written, before any work."""
     if pictures_dir:
         files.require("matplotlib", "plots", "pictures_dir")
         for name in pictures.NAMES:
@@ -209,7 +213,7 @@ def _load(
     folds: Sequence[int] | None,
     precision: str,
 ) -> tuple[dict[int, list[members.Member]], list[str]]:
-    """The models by the fold that they predict, and what to remark about them."""
+    """Loads the models by the fold that they predict, with remarks about them."""
     if bool(workdirs) == bool(weights):
         raise ValueError("workdirs, weights: expected one of both, got both or none")
     if not weights:
@@ -255,7 +259,7 @@ def _check_metadata(
 
 
 def _worse_than_blank(found: SearchResult, class_names: Sequence[str]) -> list[str]:
-    """Sentences on classes, or all of them, whose cross-fitted score blank masks beat."""
+    """Remarks on classes, or their mean, that score below blank masks."""
     ours, blank = score.class_means(found.cross_fitted), score.class_means(found.all_blank)
     return [
         f"{name}: the cross-fitted Dice {mine:.4f} is below the {theirs:.4f} of blank masks: "
@@ -266,7 +270,7 @@ def _worse_than_blank(found: SearchResult, class_names: Sequence[str]) -> list[s
 
 
 def _report(result: EvaluationResult) -> dict[str, Any]:
-    """What postprocessing.json holds for readers, beside what programs need."""
+    """Further contents of postprocessing.json, for readers."""
     names, found, areas = result.dataset.class_names, result.search, result.areas
 
     def by_class(numbers: Any) -> dict[str, float | None]:

@@ -83,7 +83,7 @@ def compare(
         A Comparison.
 
     Raises:
-        FileNotFoundError: a file is not there.
+        FileNotFoundError: a file is missing.
         ValueError: a file is malformed, its runs are those of masks of another size, or the images
             differ; the first ones that do are named.
     """
@@ -171,7 +171,7 @@ def intervals(dice: np.ndarray, num_resamples: int = 2000, seed: int = 0) -> np.
 
 
 def resamples(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
-    """How often each image is in each bootstrap resample: int64 [num_resamples, num_images]."""
+    """Draws bootstrap resamples: int64 [num_resamples, num_images], how often each has an image."""
     rng = np.random.default_rng(seed)
     return rng.multinomial(num_images, np.full(num_images, 1 / num_images), num_resamples)
 

@@ -1,4 +1,4 @@
-"""Search for the post-processing that scores best, and how much of its score is luck."""
+"""Search for the best post-processing, with cross-fitted scores."""
 
 from __future__ import annotations
 
@@ -58,11 +58,11 @@ class Place(NamedTuple):
 
 @dataclasses.dataclass(frozen=True)
 class SearchResult:
-    """Rules that a search found, and their scores on N images of C classes.
+    """Result of a search: rules, and their scores on N images of C classes.
 
     Attributes:
         rules: C Rules, tuned on all images.
-        all_blank: float64 [N, C]: Dice of blank masks, the least that a model should beat.
+        all_blank: float64 [N, C]: Dice of blank masks, which a model should beat.
         plain: float64 [N, C]: Dice of a cut at 0.5.
         tuned: float64 [N, C]: Dice on the images that the rules were tuned on: optimistic.
         cross_fitted: float64 [N, C]: Dice of rules that were tuned on the other folds or, where
@@ -93,7 +93,7 @@ def dice(counts: Counts, c: int) -> np.ndarray:
 
 
 def _kept(counts: Counts, c: int, grid: Grid) -> np.ndarray:
-    """Whether the class counts as present, under every rule: bool [N, G, A, T]."""
+    """Presence of the class under every rule: bool [N, G, A, T]."""
     large = counts.areas[:, c, np.newaxis, :] >= np.array(grid.min_areas)[:, np.newaxis]
     # In the precision of post-processing, so that equal numbers are equal.
     gates = np.array(grid.min_presences, np.float32)

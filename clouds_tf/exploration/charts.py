@@ -21,7 +21,7 @@ _BRIGHTNESS = "mean outside the gap, 0 to 255"
 
 @dataclasses.dataclass(frozen=True)
 class Explored:
-    """Everything that is known of a data folder when the report is written.
+    """Contents of the report on a data folder.
 
     Attributes:
         dataset: its Dataset.

@@ -25,8 +25,8 @@ GRID = (70, 105)  # cells in which masks and the black gap are compared
 THUMBNAIL = (14, 21)  # size of the grey thumbnails by which images are compared
 _DECODED = (140, 210)  # size at which images are measured, twice GRID
 
-# A pixel beside the gap is a mixture of gap and sea. It counts as gap if it is no brighter than
-# this, which is about half of the darkest sea.
+# A pixel at the rim of the gap is a mixture of gap and sea. It counts as gap up to this brightness,
+# which is about half of the darkest sea.
 _RIM = 20
 # Sun glint: even the darkest cell nearby is grey, and brighter than any clear sea. Still brighter
 # cells are thick clouds.
@@ -125,7 +125,7 @@ def describe_image(encoded: Any, gap_brightness: int | None) -> dict[str, tf.Ten
 
 
 def _in_gap(pixels: tf.Tensor, gap_brightness: int | None) -> tf.Tensor:
-    """Which pixels of an image uint8 [h, w, 3] are in the black gap or on its rim: bool [h, w]."""
+    """Finds pixels of an image uint8 [h, w, 3] in the black gap or on its rim: bool [h, w]."""
     if gap_brightness is None:
         return tf.zeros(tf.shape(pixels)[:2], tf.bool)
     black = tf.cast(black_gap(pixels[tf.newaxis], _DECODED, gap_brightness), tf.float32)
@@ -136,7 +136,7 @@ def _in_gap(pixels: tf.Tensor, gap_brightness: int | None) -> tf.Tensor:
 def _glint(image: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     """Share of an image with sun glint, where the sea between the clouds is bright and grey."""
     seen = seen[..., tf.newaxis]
-    # A cell beside the gap is half black and would pass for dark sea.
+    # A cell at the gap is half black and would pass for dark sea.
     inside = -tf.nn.max_pool2d(-seen[tf.newaxis], 3, 1, "SAME")
     cells = tf.where(inside > 0, image[tf.newaxis], 255.0)
     cells = -tf.nn.max_pool2d(-cells, 2, 2, "VALID")

@@ -117,12 +117,12 @@ def reliability(
 
 @styled
 def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> Any:
-    """Draws how often a class is there and is predicted, one table per class.
+    """Draws true against predicted presence, one table per class.
 
     Right answers are green, wrong ones red, the more intense the more frequent.
 
     Args:
-        counts: float [C, 2, 2] images: class, whether it is there, whether it is predicted.
+        counts: float [C, 2, 2] images: class, truly present, predicted.
         class_names: names of the classes.
         title: headline of the figure.
 

@@ -49,7 +49,7 @@ def split_size(size: Size, name: str = "size") -> tuple[tf.Tensor, tf.Tensor]:
 
 
 def _are_lengths(sides: Any) -> bool:
-    """Whether a value is two scalars that are, if known, whole numbers from 1 on."""
+    """Whether a value is a pair of scalars that are, if known, whole numbers of at least 1."""
     if isinstance(sides, (str, bytes)) or not hasattr(sides, "__len__") or len(sides) != 2:
         return False
     known = [tf.get_static_value(side) if tf.is_tensor(side) else side for side in sides]

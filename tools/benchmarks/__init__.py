@@ -1,4 +1,4 @@
-"""How all suites measure, the table that they print, and the peer of two of them."""
+"""Shared by the suites: measurements, tables, and the peer U-Net."""
 
 import json
 import os

@@ -131,7 +131,7 @@ def windows(height, width):
 
 
 def plain_loop(saved_model, belt, output):
-    """What one would write: windows read, predicted and written, without overlap."""
+    """The usual loop: reads, predicts and writes windows without overlap."""
     module = tf.saved_model.load(saved_model)
     predict = module.signatures["from_pixels"]
     with rasterio.open(belt) as source:
