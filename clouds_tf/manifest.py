@@ -179,7 +179,7 @@ class Manifest:
             files.write_text(os.path.join(self._entries, _SETTINGS), text + "\n")
 
     def is_done(self, key: str, source: str) -> bool:
-        """Whether a piece was made from this input with these settings, and its files are there."""
+        """Whether a piece was made from this input with these settings and its files exist."""
         piece = self.read(key)
         if piece is None or piece.error or piece.source != source:
             return False

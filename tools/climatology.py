@@ -1,4 +1,4 @@
-"""How often each cloud pattern covers each place: a climatology of scenes or of box tables.
+"""Makes a climatology, the frequency of cloud patterns on a grid, of scenes or box tables.
 
 python tools/climatology.py --boxes=B.csv --output=C.nc --by=season --pictures_dir=P
 """
@@ -44,7 +44,10 @@ flags.DEFINE_enum(
     "layout", "cf", write.LAYOUTS, "Variables of the output: CF, or freq(date, ...) of C3ONTEXT."
 )
 flags.DEFINE_integer(
-    "num_resamples", 200, "Draws of days for the 95 % intervals; 0: none.", lower_bound=0
+    "num_resamples",
+    200,
+    "Number of bootstrap resamples for 95 % intervals; 0 disables them.",
+    lower_bound=0,
 )
 flags.DEFINE_integer("seed", 0, "Seed of these draws.", lower_bound=0)
 flags.DEFINE_enum(
@@ -64,7 +67,10 @@ flags.DEFINE_string(
 )
 flags.DEFINE_string("pictures_dir", None, "Folder for maps and charts as PNG.")
 flags.DEFINE_enum(
-    "colors", "plain", ["plain", "field"], "One colour, or those that publications use."
+    "colors",
+    "plain",
+    ["plain", "field"],
+    "Single-hue colour map, or the colours used in the literature.",
 )
 flags.DEFINE_string("coastlines", None, "GeoJSON file of lines to draw on the maps.")
 flags.DEFINE_integer("num_workers", 1, "Processes that compute days.", lower_bound=1)

@@ -129,7 +129,7 @@ def _cover(
 def _paint(
     boxes: np.ndarray, labels: np.ndarray, number: int, lon: np.ndarray, lat: np.ndarray
 ) -> np.ndarray:
-    """What boxes cover of a raster whose lines have all their edges: bool [number, y, x]."""
+    """Rasterizes boxes on lines that include all their edges: bool [number, y, x]."""
     covered = np.zeros((number, len(lat) - 1, len(lon) - 1), bool)
     for box, label in zip(boxes, labels):
         left, right = np.searchsorted(lon, box[[0, 2]])

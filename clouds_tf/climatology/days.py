@@ -57,7 +57,7 @@ class DayFields:
 
 @dataclasses.dataclass(frozen=True)
 class Settings:
-    """What all days of a folder have in common.
+    """Settings shared by all days in a folder.
 
     Attributes:
         grid: the grid of the fields.

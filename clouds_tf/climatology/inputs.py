@@ -15,7 +15,7 @@ from clouds_tf.geo.grid import Grid
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """What `add_boxes` and `add_scenes` did.
+    """Result of `add_boxes` or `add_scenes`.
 
     Attributes:
         num_new: days that were added.

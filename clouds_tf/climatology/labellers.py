@@ -1,4 +1,4 @@
-"""How far several labellers of one image agree."""
+"""Agreement of several labellers of one image."""
 
 from __future__ import annotations
 

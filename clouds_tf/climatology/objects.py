@@ -102,5 +102,5 @@ def write(pattern: str, path: str, on_error: str = "fail") -> int:
 
 
 def scenes_path(path: str) -> str:
-    """Where the rows of the scenes are: beside O.parquet, O_scenes.csv."""
+    """Path of the table of scenes for an output: O.parquet gives O_scenes.csv."""
     return os.path.splitext(path)[0] + "_scenes.csv"

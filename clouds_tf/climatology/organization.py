@@ -1,4 +1,4 @@
-"""How the clouds of a scene are organised: Iorg and open sky."""
+"""Organisation of the clouds of a scene: Iorg and open sky."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ from clouds_tf.geo.grid import Grid
 
 @dataclasses.dataclass(frozen=True)
 class Form:
-    """What the output looks like.
+    """Layout of the output.
 
     Attributes:
         by: "day", "month", "season", "year" or "all".
@@ -56,7 +56,7 @@ class Form:
 
 @dataclasses.dataclass(frozen=True)
 class Extras:
-    """What is written beside the output, None for nothing.
+    """Optional additional outputs.
 
     Attributes:
         track_csv: a track as `track.read` reads it; its table goes to `track.table_path`.
@@ -81,7 +81,7 @@ def _counted(number: int, noun: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Made:
-    """What `make` did; printed as the closing line.
+    """Summary of `make`, printed as the last line.
 
     Attributes:
         output: the file that was written.
@@ -241,5 +241,5 @@ def check(
 
 
 def days_folder(output: str) -> str:
-    """Where the days of an output are unless another folder is chosen: C.nc has C_days."""
+    """Default folder of the days of an output: C.nc gives C_days."""
     return os.path.splitext(output)[0] + "_days"

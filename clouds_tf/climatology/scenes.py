@@ -23,7 +23,7 @@ _REGULAR = 1e-3  # of a cell, by which edges may miss a regular grid
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """What the file of a scene says about itself.
+    """Metadata of the file of a scene.
 
     Attributes:
         path: the NetCDF file.

@@ -26,7 +26,7 @@ class Cycle:
 
 @dataclasses.dataclass(frozen=True)
 class Series:
-    """What all days of a store say about regions, for C classes.
+    """Daily values of regions for C classes, over all days of a store.
 
     Attributes:
         cycles: region -> Cycle.

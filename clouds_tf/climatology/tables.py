@@ -155,7 +155,7 @@ class _Faults:
         self.path, self.on_error, self.count = path, on_error, 0
 
     def sort_out(self, reasons: pd.Series) -> np.ndarray:
-        """Which rows are good; ValueError for the first that is not, unless on_error is "skip"."""
+        """Marks valid rows; ValueError for the first invalid one unless on_error is "skip"."""
         bad = reasons != ""
         self.count += int(bad.sum())
         if bad.any() and self.on_error == "fail":

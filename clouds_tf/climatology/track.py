@@ -125,5 +125,5 @@ def write(store: DayStore, track_csv: str, output: str) -> int:
 
 
 def table_path(output: str) -> str:
-    """Where the table of a track is written: beside C.nc, C_track.csv."""
+    """Path of the track table for an output: C.nc gives C_track.csv."""
     return os.path.splitext(output)[0] + "_track.csv"

@@ -50,7 +50,7 @@ def _draw_flips(seed: Any) -> tf.Tensor:
 def baseline(example: Example, seed: Any) -> Example:
     """Flips, and shifts, scales and rotates with probability 1/2, in one projective warp.
 
-    By at most 0.15 of each side, by 0.85 to 1.15, and by 45 degrees about the centre.
+    Shifts by up to 15 % of each side, scales by 0.85 to 1.15, and rotates by up to 45 degrees.
 
     Args:
         example: a dict with image and mask.
@@ -125,7 +125,7 @@ def affine_places(size: Sequence[int], seed: Any, strength: Any = 1.0) -> tf.Ten
 
 
 def flip_places(places: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
-    """Places in an image of which those places are in its mirror image.
+    """Coordinates of the source pixels after a horizontal flip.
 
     Args:
         places: float32 [2, h, w], as `affine_places` gives them.
@@ -149,8 +149,8 @@ def bend(
 ) -> tf.Tensor:
     """Moves the knots of a coarse grid at random, and all between them smoothly.
 
-    One warp stands for the two usual ones: knots that move by steps of their own are a grid
-    distortion, and the cubic curve between them makes it as smooth as an elastic one.
+    Covers both grid distortion (independent knots) and elastic deformation (cubic interpolation
+    between them).
 
     Args:
         places: float32 [2, h, w], as `affine_places` gives them.
@@ -173,7 +173,7 @@ def bend(
 
 @functools.lru_cache(maxsize=None)
 def _bicubic(knots: int, length: int) -> np.ndarray:
-    """The matrix [length, knots] that resizes as TensorFlow's op does, which XLA has not."""
+    """Bicubic resize as a matrix [length, knots]; XLA has no kernel for tf.image.resize."""
     with tf.init_scope():
         return tf.image.resize(tf.eye(knots)[..., tf.newaxis], [length, knots], "bicubic")[
             ..., 0
@@ -183,7 +183,7 @@ def _bicubic(knots: int, length: int) -> np.ndarray:
 def cutout(
     places: tf.Tensor, seed: Any, strength: Any = 1.0, max_side: float = 0.35
 ) -> tf.Tensor:
-    """Takes a rectangle out of image and mask: its pixels show what is far outside.
+    """Erases a rectangle of image and mask by mapping its pixels outside the image.
 
     Args:
         places: float32 [2, h, w], as `affine_places` gives them.

@@ -1,4 +1,4 @@
-"""Where jobs run: in this process, in several, or in an Apache Beam pipeline."""
+"""Runs jobs in this process, in several, or in an Apache Beam pipeline."""
 
 from __future__ import annotations
 
@@ -40,8 +40,8 @@ def run(
                 yield future.result()
         except concurrent.futures.process.BrokenProcessPool:
             raise ValueError(
-                "a worker process was killed, perhaps for want of memory; the same command goes on "
-                "where it stopped, with less memory if --num_workers is lower"
+                "a worker process was killed, perhaps for lack of memory; the same command "
+                "continues where it stopped, with less memory if --num_workers is lower"
             ) from None
         except BaseException:
             executor.shutdown(cancel_futures=True)
@@ -81,7 +81,7 @@ def run_in_beam(
 
 
 def _end_with_parent() -> None:
-    """Exits this worker process when its parent dies; by itself it would wait for jobs for ever."""
+    """Exits this worker process when its parent dies; by itself it would wait for jobs forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
 

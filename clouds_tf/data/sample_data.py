@@ -43,7 +43,7 @@ _VEIL = (214, 222, 232)
 
 @dataclasses.dataclass(frozen=True)
 class Scene:
-    """Which classes an image shows, and where.
+    """Classes of a drawn image and their places.
 
     Attributes:
         boxes: float [num_boxes, 4] (top, left, bottom, right) for the name of each present class.

@@ -60,7 +60,7 @@ class Grid:
 
     @property
     def periodic(self) -> bool:
-        """Whether the grid goes round the globe, so that its last column touches its first."""
+        """Whether the grid spans the globe, so that its last column adjoins its first."""
         return abs(self.extent.degrees[1] - 360) <= _TOLERANCE * self.cell[1]
 
     @property
@@ -95,7 +95,7 @@ class Grid:
         return np.broadcast_to(self.row_areas[:, np.newaxis], self.shape)
 
     def shared(self, other: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """What cells of this grid share with those of another.
+        """Computes the areas that cells of this grid share with those of another.
 
         Returns:
             float64 [rows, rows of the other], differences of `earth.heights`, and float64

@@ -1,4 +1,4 @@
-"""What file names say: extents, dates and satellites."""
+"""Extents, dates and satellites in file names."""
 
 from __future__ import annotations
 

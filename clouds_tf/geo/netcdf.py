@@ -1,4 +1,4 @@
-"""How every NetCDF file of scenes and climatology is written and read: valid CF, stable bytes."""
+"""Writes and reads the NetCDF files of scenes and climatology: valid CF, stable bytes."""
 
 from __future__ import annotations
 

@@ -187,7 +187,7 @@ def _date(variable: Any, path: str, reading: Reading) -> datetime.datetime:
 
 
 def _rises(coordinate: Any) -> bool:
-    """Whether most steps go up: all but one at the date line."""
+    """Whether values increase, apart from at most one step at the date line."""
     return bool(np.median(np.diff(coordinate.values)) > 0) if coordinate.size > 1 else True
 
 

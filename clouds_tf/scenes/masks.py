@@ -55,7 +55,7 @@ class Prediction:
 
 @dataclasses.dataclass(frozen=True)
 class ClassAreas:
-    """What a scene shows of a class: a row of scenes.csv.
+    """Areas of one class in a scene; one row of scenes.csv.
 
     Attributes:
         class_name: the class.
@@ -102,7 +102,7 @@ def refine(
 
 
 def objects_of(prediction: Prediction) -> list[tuple[list[Object], np.ndarray]]:
-    """What `find_objects` gives of each class, of observed cells."""
+    """Finds the objects of each class in observed cells."""
     return [
         find_objects(mask & prediction.observed, probability, prediction.grid)
         for mask, probability in zip(prediction.masks, prediction.probabilities)

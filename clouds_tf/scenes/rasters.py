@@ -133,7 +133,7 @@ def _is_scaled(source: Any, bands: tuple[int, ...]) -> bool:
 
 @dataclasses.dataclass(frozen=True)
 class _Place:
-    """Where a raster is: extent, the rows that are in it, and -1 where an axis is reversed."""
+    """Location of a raster: extent, rows within it, and -1 for each reversed axis."""
 
     extent: Extent
     rows: range

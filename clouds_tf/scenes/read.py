@@ -60,7 +60,7 @@ class Scene:
 
 @dataclasses.dataclass(frozen=True)
 class Reading:
-    """What to assume where a file does not say it, and how its values become 0 to 255.
+    """Fallback metadata for files that lack it, and how values are mapped to 0..255.
 
     Attributes:
         extent: of scenes without a georeference of their own.

@@ -16,7 +16,7 @@ _NEGLIGIBLE = 1e-6  # weight of a sample; the rounding of coordinates makes such
 
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """How each of n target samples is a weighted sum of neighbouring source samples.
+    """Weights of n target samples as sums of neighbouring source samples.
 
     Attributes:
         index: int64 [n, t], positions of source samples.

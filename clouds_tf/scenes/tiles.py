@@ -13,7 +13,7 @@ from clouds_tf.scenes.read import Scene
 
 
 def starts(length: int, size: int, overlap: float, periodic: bool = False) -> tuple[int, ...]:
-    """Where windows begin along one axis, evenly spread.
+    """Starts of evenly spread windows along one axis.
 
     Args:
         length: of the axis, in cells.

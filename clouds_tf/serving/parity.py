@@ -1,4 +1,4 @@
-"""Whether an exported model gives the same answers as the trained one."""
+"""Compares the answers of an exported model with those of the trained one."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ FromPixels = Callable[..., "dict[str, tf.Tensor]"]
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """What an export has changed.
+    """Differences between an export and the trained model.
 
     Attributes:
         probability: largest absolute difference of any probability.

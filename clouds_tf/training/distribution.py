@@ -84,7 +84,7 @@ def _read_cluster(text: str) -> tuple[list[str], int]:
 
 
 def is_chief(strategy: tf.distribute.Strategy) -> bool:
-    """Whether this process writes what all see: the first worker, or the only one."""
+    """Whether this is the chief worker, which writes the shared files."""
     resolver = strategy.cluster_resolver
     return resolver is None or not resolver.task_id
 

@@ -90,7 +90,7 @@ def _replay(outputs: list[Any], image: Any, call: Callable[..., Any]) -> list[An
 
 
 def _is_block(layer: Any) -> bool:
-    """Whether a layer is made of others."""
+    """Whether a layer contains other layers."""
     return bool(layer.submodules) and not isinstance(layer, layers.Conv2D)
 
 

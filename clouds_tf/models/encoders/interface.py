@@ -1,4 +1,4 @@
-"""What the rest of the library needs to know of an encoder."""
+"""Interface of an encoder to the rest of the library."""
 
 from __future__ import annotations
 
