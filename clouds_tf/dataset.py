@@ -9,6 +9,8 @@ import dataclasses
 import re
 from typing import Any
 
+from clouds_tf.settings import is_size
+
 # A data folder has the layout of the competition.
 TRAIN_CSV = "train.csv"
 TRAIN_IMAGES = "train_images"
@@ -72,7 +74,7 @@ class Dataset:
             raise ValueError(f"class_names: got {names}, expected 1 to {MAX_CLASSES} unique names")
         for field in ("mask_size", "submission_size"):
             size = getattr(self, field)
-            if not _is_pair(size) or not all(isinstance(x, int) and x > 0 for x in size):
+            if not is_size(size):
                 raise ValueError(f"{field}: got {size}, expected (height, width) in pixels")
         if not 1 <= len(columns) <= 2 or len(set(columns)) < len(columns):
             raise ValueError(f"label_columns: got {columns}, expected one or two different columns")
@@ -83,9 +85,11 @@ class Dataset:
             raise ValueError(f"rle_order: got {self.rle_order!r}, expected one of {expected}")
         if self.gap_brightness is not None and not 0 <= self.gap_brightness <= 255:
             raise ValueError(f"gap_brightness: got {self.gap_brightness}, expected 0 to 255")
-        if self.degrees is not None and not (_is_pair(self.degrees) and min(self.degrees) > 0):
+        degrees = self.degrees
+        is_span = isinstance(degrees, tuple) and len(degrees) == 2 and min(degrees) > 0
+        if degrees is not None and not is_span:
             raise ValueError(
-                f"degrees: got {self.degrees}, expected (latitude, longitude) above 0, or None"
+                f"degrees: got {degrees}, expected (latitude, longitude) above 0, or None"
             )
 
     @property
@@ -126,10 +130,6 @@ class Dataset:
             known = ", ".join(field.name for field in dataclasses.fields(cls))
             reason = re.sub(r"^.*__init__\(\) ", "", str(error))
             raise ValueError(f"dataset: {reason}; expected the fields {known}") from None
-
-
-def _is_pair(value: Any) -> bool:
-    return isinstance(value, tuple) and len(value) == 2
 
 
 # "Understanding Clouds from Satellite Images": NASA Worldview snapshots of 21 x 14 degrees.

@@ -64,8 +64,11 @@ def call(settings: Any) -> str:
 
 def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
     """Describes what was expected if the value is invalid; otherwise None."""
+    if typing.get_origin(kind) is tuple and typing.get_args(kind)[0] is int:
+        return None if is_size(value) else "height and width in pixels, such as (320, 480)"
     if typing.get_origin(kind) is tuple:
-        return _fault_of_tuple(kind, value)
+        is_texts = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
+        return None if is_texts else "a list of texts"
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         words = {int: "a whole number", float: "a finite number", str: "text"}
         return words.get(kind, "True or False")
@@ -77,13 +80,10 @@ def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
     return None
 
 
-def _fault_of_tuple(kind: Any, value: Any) -> str | None:
-    of_text = typing.get_args(kind)[0] is str
-    is_right = isinstance(value, tuple) and (
-        all(isinstance(part, str) for part in value)
-        if of_text
-        else len(value) == 2 and all(type(side) is int and side > 0 for side in value)
+def is_size(value: Any) -> bool:
+    """Whether a value is a tuple (height, width) of positive whole numbers."""
+    return (
+        isinstance(value, tuple)
+        and len(value) == 2
+        and all(isinstance(side, int) and side > 0 for side in value)
     )
-    if is_right:
-        return None
-    return "a list of texts" if of_text else "height and width in pixels, such as (320, 480)"
