@@ -150,8 +150,10 @@ def collect(
         raise ValueError(f"{records_dir}: no images in the folds {list(members_by_fold)}")
     dataset = records_dataset(records_dir)
     masks = [None, *dataset.submission_size, dataset.num_classes]
-    signature = tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
-    count = tf.function(histogram, input_signature=signature)
+    # Concrete: a tf.function that is made anew for each call would be called a retracing one.
+    count = tf.function(histogram).get_concrete_function(
+        tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
+    )
     found: list[tuple[np.ndarray, ...]] = []
     done = 0
     for fold, members in members_by_fold.items():
