@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, headline, ink, new_figure, styled
+from clouds_tf.figures.style import (
+    NEUTRAL,
+    WIDTH,
+    class_colors,
+    ink,
+    new_figure,
+    panels,
+    styled,
+)
 
 
 @styled
@@ -275,19 +282,6 @@ def histogram(values: np.ndarray, title: str, xlabel: str, percent: bool = False
     return figure
 
 
-def _by_class(class_names: Sequence[str], height: float) -> tuple[Any, Any]:
-    """A figure with one axes per class in two columns, each height inches high; its grid."""
-    num_rows = math.ceil(len(class_names) / 2)
-    figure = new_figure(WIDTH, 0.3 + height * num_rows)
-    num_columns = min(2, len(class_names))
-    grid = figure.subplots(num_rows, num_columns, sharex=True, sharey=True, squeeze=False)
-    for axes, name in zip(grid.ravel(), class_names):
-        axes.set_title(name, fontsize=10.5, pad=4)
-    for axes in grid.ravel()[len(class_names) :]:
-        axes.set_axis_off()
-    return figure, grid
-
-
 @styled
 def average_masks(
     masks: np.ndarray, class_names: Sequence[str], size: tuple[int, int], title: str
@@ -303,8 +297,8 @@ def average_masks(
     Returns:
         A matplotlib Figure.
     """
-    figure, grid = _by_class(class_names, 1.8)
-    for axes, mask in zip(grid.ravel(), masks):
+    figure, found, grid = panels(class_names, 1.8, title)
+    for axes, mask in zip(found, masks):
         extent = (0, size[1], size[0], 0)
         shown = axes.imshow(
             mask, cmap="cividis", vmin=0, vmax=max(masks.max(), 1e-9), extent=extent
@@ -312,7 +306,6 @@ def average_masks(
         axes.spines[:].set_visible(False)
     bar = figure.colorbar(shown, ax=grid, format=_percent, shrink=0.8, label="of all images")
     bar.outline.set(visible=False)
-    headline(figure, title)
     return figure
 
 
@@ -334,14 +327,10 @@ def box_sizes(
     Returns:
         A matplotlib Figure.
     """
-    figure, grid = _by_class(list(widths), 2.15)
-    for axes, name, color in zip(grid.ravel(), widths, class_colors(widths)):
+    labels = ("width, pixels", "height, pixels")
+    figure, found, _ = panels(list(widths), 2.15, title, labels)
+    for axes, name, color in zip(found, widths, class_colors(widths)):
         axes.scatter(widths[name], heights[name], s=9, color=color, alpha=0.55, lw=0)
         axes.set(xlim=(0, 1.02 * size[1]), ylim=(0, 1.02 * size[0]))
         axes.grid()
-    for axes in grid[-1]:
-        axes.set_xlabel("width, pixels")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("height, pixels")
-    headline(figure, title)
     return figure

@@ -2,27 +2,15 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from clouds_tf.figures.images import overlay
-from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, headline, ink, new_figure, styled
+from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, ink, new_figure, panels, styled
 
 _RIGHT, _WRONG = np.array([0.0, 0.62, 0.45]), np.array([0.84, 0.37, 0.0])  # after Okabe and Ito
-
-
-def _by_class(class_names: Sequence[str], height: float, **options: Any) -> tuple[Any, list, Any]:
-    """A figure with one axes per class in two columns: figure, axes of classes, grid of all."""
-    num_columns = min(2, len(class_names))
-    num_rows = math.ceil(len(class_names) / num_columns)
-    figure = new_figure(WIDTH, 0.3 + height * num_rows)
-    grid = figure.subplots(num_rows, num_columns, squeeze=False, **options)
-    for axes in grid.ravel()[len(class_names) :]:
-        axes.set_axis_off()
-    return figure, list(grid.ravel()[: len(class_names)]), grid
 
 
 @styled
@@ -50,9 +38,10 @@ def score_maps(
     Returns:
         A matplotlib Figure.
     """
-    figure, panels, grid = _by_class(class_names, 2.75, sharex=True, sharey=True)
+    labels = ("threshold", "minimum area, pixels")
+    figure, found, grid = panels(class_names, 2.75, title, labels)
     limits = {"vmin": scores.min(), "vmax": scores.max()}
-    for axes, name, values, baseline in zip(panels, class_names, scores, blank):
+    for axes, name, values, baseline in zip(found, class_names, scores, blank):
         mesh = axes.pcolormesh(thresholds, min_areas, values, shading="nearest", **limits)
         mesh.set_cmap("cividis")
         if values.min() < baseline < values.max():
@@ -70,11 +59,6 @@ def score_maps(
     bar = figure.colorbar(mesh, ax=grid, format="{x:.2f}", shrink=0.8)
     bar.set_label("Dice (dashed: as good as blank masks)")
     bar.outline.set(visible=False)
-    for axes in grid[-1]:
-        axes.set_xlabel("threshold")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("minimum area, pixels")
-    headline(figure, title)
     return figure
 
 
@@ -129,8 +113,8 @@ def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> An
     Returns:
         A matplotlib Figure.
     """
-    figure, panels, _ = _by_class(class_names, 2.2)
-    for axes, name, table in zip(panels, class_names, np.asarray(counts, float)):
+    figure, found, _ = panels(class_names, 2.2, title, shared=False)
+    for axes, table in zip(found, np.asarray(counts, float)):
         shares = table / max(table.sum(), 1)
         wrong = 1 - np.eye(2)
         tints = np.where(wrong[..., None], _WRONG, _RIGHT)
@@ -143,8 +127,6 @@ def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> An
         axes.set_yticks((0, 1), ("absent", "present"), rotation=90, va="center")
         axes.tick_params(length=0)
         axes.spines[:].set_visible(False)
-        axes.set_title(name, fontsize=10.5, pad=4)
-    headline(figure, title)
     return figure
 
 
@@ -167,9 +149,10 @@ def predicted_areas(
     Returns:
         A matplotlib Figure.
     """
-    figure, panels, grid = _by_class(class_names, 2.7, sharex=True, sharey=True)
+    labels = ("true share of the image", "predicted share")
+    figure, found, _ = panels(class_names, 2.7, title, labels)
     ways = list(zip(predicted.items(), (NEUTRAL, None), ("x", "o")))
-    for c, (axes, name, color) in enumerate(zip(panels, class_names, class_colors(class_names))):
+    for c, (axes, color) in enumerate(zip(found, class_colors(class_names))):
         axes.plot([0, 1], [0, 1], color=NEUTRAL, lw=1, ls=(0, (4, 3)))
         for (label, (shares, biases)), own_color, marker in ways:
             axes.scatter(
@@ -182,15 +165,9 @@ def predicted_areas(
                 lw=0.8 if marker == "x" else 0,
                 label=f"{label}: {biases[c]:+.1%}",
             )
-        axes.set_title(name, fontsize=10.5, pad=4)
         axes.set(xlim=(0, 1), ylim=(0, 1))
         axes.grid()
         axes.legend(fontsize=8, loc="upper left", handletextpad=0.1, borderpad=0.1)
-    for axes in grid[-1]:
-        axes.set_xlabel("true share of the image")
-    for axes in grid[:, 0]:
-        axes.set_ylabel("predicted share")
-    headline(figure, title)
     return figure
 
 
