@@ -15,6 +15,8 @@ import griffe
 from absl import flags
 from mkdocs.structure.files import File
 
+import clouds_tf
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 # Files outside docs/ and their names on the site.
 OUTSIDE = {
@@ -103,6 +105,12 @@ def rooms():
     paths = [*folder.glob("*.py"), *folder.glob("*/__init__.py")]
     names = {path.parent.name if path.name == "__init__.py" else path.stem for path in paths}
     return sorted(names - {"clouds_tf"})
+
+
+def on_config(config):
+    """Shows the version at the foot of each page."""
+    config["copyright"] = f"clouds_tf {clouds_tf.__version__}"
+    return config
 
 
 def on_files(files, config):

@@ -89,4 +89,5 @@ def test_the_site_builds_without_warnings(tmp_path):
     assert done.returncode == 0, done.stderr
     flags = (tmp_path / "flags.html").read_text()
     assert "--records_dir" in flags and "Images per global batch, over all devices." in flags
+    assert f"clouds_tf {clouds_tf.__version__}" in (tmp_path / "index.html").read_text()
     assert 'id="clouds_tf.rle.masks.decode"' in (tmp_path / "api" / "rle.html").read_text()
