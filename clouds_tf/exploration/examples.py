@@ -138,20 +138,19 @@ def suspects(data: Explored) -> Section:
 
 def _closest_pairs(data: Explored) -> list[Card]:
     pairs = data.summary["closest_pairs"]
+    if not pairs:
+        return []
     titles: dict[str, str] = {}
     for pair in pairs:  # shows each image once: three that look alike are three pairs
         if len(titles) < _NUM_SHOWN and not titles.keys() & set(pair["filenames"]):
             titles |= {n: f"{n} ({pair['correlation']:.2f})" for n in pair["filenames"]}
     near = sum(pair["correlation"] >= summary.NEAR_DUPLICATE for pair in pairs)
-    return [
-        Card(
-            f"Pairs of images, with the correlation of their thumbnails: "
-            f"{counted(near, 'near-duplicate')} ({summary.NEAR_DUPLICATE} or more); the closest "
-            f"pair has {pairs[0]['correlation']:.2f}.",
-            "closest_pairs",
-            _overlays(data, titles, list(titles.values())),
-        )
-    ] * bool(pairs)
+    text = (
+        "Pairs of images, with the correlation of their thumbnails: "
+        f"{counted(near, 'near-duplicate')} ({summary.NEAR_DUPLICATE} or more); the closest pair "
+        f"has {pairs[0]['correlation']:.2f}."
+    )
+    return [Card(text, "closest_pairs", _overlays(data, titles, list(titles.values())))]
 
 
 def _suspects(data: Explored, key: str, heading: str, notes: Sequence[str]) -> Card:
