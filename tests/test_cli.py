@@ -11,6 +11,7 @@ from conftest import REPOSITORY
 
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.messages import about_the_data
+from clouds_tf.settings import validate
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import cli  # noqa: E402
@@ -103,7 +104,11 @@ class _Settings:
     a_switch: bool = dataclasses.field(default=False, metadata={"help": "A switch."})
     a_choice: str = dataclasses.field(default="x", metadata={"help": "A.", "choices": ("x", "y")})
     a_name: Optional[str] = dataclasses.field(default=None, metadata={"help": "A name."})
+    some_texts: Tuple[str, ...] = dataclasses.field(default=("a",), metadata={"help": "Texts."})
     a_pair: Tuple[int, int] = dataclasses.field(default=(3, 4), metadata={"help": "A size."})
+
+    def __post_init__(self):
+        validate(self)
 
 
 cli.DEFINE_dataclass(_Settings)
@@ -112,9 +117,10 @@ cli.DEFINE_dataclass(_Settings)
 def test_fields_of_a_dataclass_are_flags():
     flags.FLAGS(["test"])
     assert cli.dataclass_from_flags(_Settings) == _Settings()
-    given = "--a_rate=0.25 --a_count=7 --a_switch --a_choice=y --a_name=n --a_pair=5,6"
-    flags.FLAGS(["test", *given.split()])
-    assert cli.dataclass_from_flags(_Settings) == _Settings(0.25, 7, True, "y", "n", (5, 6))
+    given = "--a_rate=0.25 --a_count=7 --a_switch --a_choice=y --a_name=n --some_texts=b,c"
+    flags.FLAGS(["test", *given.split(), "--a_pair=5,6"])
+    expected = _Settings(0.25, 7, True, "y", "n", ("b", "c"), (5, 6))
+    assert cli.dataclass_from_flags(_Settings) == expected
 
 
 @pytest.mark.parametrize("flag", ["--a_rate=2", "--a_count=0", "--a_choice=z", "--a_pair=5"])

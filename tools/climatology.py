@@ -7,7 +7,8 @@ import cli
 
 from absl import flags
 
-from clouds_tf.climatology import aggregate, inputs, product, write
+from clouds_tf.climatology import aggregate, product, write
+from clouds_tf.data.runners import Runner
 from clouds_tf.geo import Grid, parse_extent, parse_regions
 
 FLAGS = flags.FLAGS
@@ -73,14 +74,7 @@ flags.DEFINE_enum(
     "Single-hue colour map, or the colours used in the literature.",
 )
 flags.DEFINE_string("coastlines", None, "GeoJSON file of lines to draw on the maps.")
-flags.DEFINE_integer("num_workers", 1, "Processes that compute days.", lower_bound=1)
-flags.DEFINE_enum(
-    "runner",
-    "local",
-    ["local", "direct", "dask", "flink", "spark", "dataflow"],
-    "Runner that computes days: local processes, or an Apache Beam runner.",
-)
-flags.DEFINE_list("beam_options", [], "Options of the Beam runner: --project=P,--region=R.")
+cli.DEFINE_dataclass(Runner)
 cli.DEFINE_dataset()
 
 
@@ -111,7 +105,7 @@ def main() -> None:
                 coastlines=FLAGS.coastlines,
             ),
             on_error=FLAGS.on_error,
-            where=inputs.Where(FLAGS.runner, FLAGS.num_workers, tuple(FLAGS.beam_options)),
+            runner=cli.dataclass_from_flags(Runner),
             progress=progress,
         )
     print(made)

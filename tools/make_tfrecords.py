@@ -12,6 +12,7 @@ import cli
 from absl import flags
 
 from clouds_tf.data import shards
+from clouds_tf.data.runners import Runner
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.")
@@ -29,9 +30,6 @@ cli.DEFINE_size(
 )
 flags.DEFINE_integer("seed", 0, "Seed of the folds and of the order.", lower_bound=0)
 flags.DEFINE_integer(
-    "num_workers", 2, "Number of worker processes; 1 runs in this process.", lower_bound=1
-)
-flags.DEFINE_integer(
     "jpeg_quality", 95, "JPEG quality of reduced images.", lower_bound=1, upper_bound=100
 )
 flags.DEFINE_string(
@@ -45,13 +43,7 @@ flags.DEFINE_enum(
     "What to do about faulty images and rows: list them and fail, or leave these images out and "
     "list the faults in rejected.csv.",
 )
-flags.DEFINE_enum(
-    "runner",
-    "local",
-    ["local", "direct", "flink", "spark", "dataflow"],
-    "Runner that writes the shards: local processes, or an Apache Beam runner.",
-)
-flags.DEFINE_list("beam_options", [], "Options of the Beam runner, such as --project=P,--region=R.")
+cli.DEFINE_dataclass(Runner, num_workers=2)
 flags.DEFINE_boolean("verify", False, "Check the shards in --output_dir and write nothing.")
 
 
@@ -74,13 +66,11 @@ def main() -> None:
             num_folds=FLAGS.num_folds,
             image_size=FLAGS.image_size,
             seed=FLAGS.seed,
-            num_workers=FLAGS.num_workers,
             jpeg_quality=FLAGS.jpeg_quality,
             folds_csv=FLAGS.folds_csv,
             exclude=FLAGS.exclude,
             on_error=FLAGS.on_error,
-            runner=FLAGS.runner,
-            beam_options=FLAGS.beam_options,
+            **dataclasses.asdict(cli.dataclass_from_flags(Runner)),
             progress=progress,
         )
     rejected = f", {info.num_rejected} faults in rejected.csv" if info.num_rejected else ""

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable
-from typing import Any
 
 from clouds_tf.climatology import scenes, tables
 from clouds_tf.climatology.boxes import View, day_fields, looks_at
 from clouds_tf.climatology.days import DayStore, Progress, Settings, digest
-from clouds_tf.data import runners
+from clouds_tf.data.runners import Runner
 from clouds_tf.geo.grid import Grid
 
 
@@ -28,41 +26,11 @@ class Added:
     num_skipped: int
 
 
-@dataclasses.dataclass(frozen=True)
-class Where:
-    """Where days are computed: see `runners`.
-
-    Attributes:
-        runner: "local", or the name of an Apache Beam runner such as "direct" or "dataflow".
-        num_workers: local processes.
-        beam_options: options of the Beam runner, such as ["--project=P"].
-    """
-
-    runner: str = "local"
-    num_workers: int = 1
-    beam_options: tuple[str, ...] = ()
-
-    def run(
-        self, function: Any, jobs: Iterable[tuple[Any, ...]], total: int, progress: Progress | None
-    ) -> int:
-        """Calls function(*job) for every job; returns their number."""
-        if self.runner != "local":
-            jobs = list(jobs)
-            runners.run_in_beam(function, jobs, self.runner, self.beam_options)
-            return len(jobs)
-        done = 0
-        for _ in runners.run(function, jobs, self.num_workers):
-            done += 1
-            if progress:
-                progress(done, total)
-        return done
-
-
 def add_boxes(
     store: DayStore,
     path: str,
     on_error: str = "fail",
-    where: Where = Where(),
+    runner: Runner = Runner(),
     progress: Progress | None = None,
 ) -> Added:
     """Adds the days of a box table to a folder of days; days that are there already are kept.
@@ -71,7 +39,7 @@ def add_boxes(
         store: the folder of days.
         path: a table as `tables.read` reads it. It is checked before a day is written.
         on_error: "fail", or "skip" to leave faulty rows out.
-        where: where the days are computed.
+        runner: where the days are computed.
         progress: called with (done, total) days.
 
     Raises:
@@ -88,7 +56,7 @@ def add_boxes(
     if not new and not num_known:
         raise ValueError(f"{path}: no day looked at the extent {grid.extent} of the grid")
     store.prepare()
-    where.run(_write_boxes, new, len(new), progress)
+    runner.run(_write_boxes, new, len(new), progress)
     return Added(len(new), num_known, table.num_skipped)
 
 
@@ -106,7 +74,7 @@ def add_scenes(
     grid: Grid,
     measure: str = "mask",
     on_error: str = "fail",
-    where: Where = Where(),
+    runner: Runner = Runner(),
     progress: Progress | None = None,
 ) -> tuple[DayStore, Added]:
     """Adds the days of scenes to a folder of days; days that are there already are kept.
@@ -118,7 +86,7 @@ def add_scenes(
         measure: as for `scenes.day_fields`.
         on_error: "fail", or "skip" to leave out scenes that are damaged, of another model or grid,
             or that overlap an earlier one (by name) of their day.
-        where: where the days are computed.
+        runner: where the days are computed.
         progress: called with (done, total) days.
 
     Returns:
@@ -154,7 +122,7 @@ def add_scenes(
             paths = [scene.path for scene in members]
             new.append((store.folder, settings, date, paths, names, fingerprint))
     store.prepare()
-    where.run(_write_scenes, new, len(new), progress)
+    runner.run(_write_scenes, new, len(new), progress)
     return store, Added(len(new), len(by_day) - len(new), num_skipped)
 
 

@@ -18,6 +18,7 @@ from clouds_tf.climatology import (
     write,
 )
 from clouds_tf.climatology.days import DayStore, Progress, Settings
+from clouds_tf.data.runners import Runner
 from clouds_tf.figures.climatology import read_coastlines
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import Grid
@@ -120,7 +121,7 @@ def make(
     form: Form = Form(),
     extras: Extras = Extras(),
     on_error: str = "fail",
-    where: inputs.Where = inputs.Where(),
+    runner: Runner = Runner(),
     progress: Progress | None = None,
 ) -> Made:
     """Makes a climatology; killed at any time, the same call goes on where it stopped.
@@ -137,7 +138,7 @@ def make(
         form: what the output looks like.
         extras: what is written beside it.
         on_error: "fail", or "skip" to leave faulty rows and scenes out.
-        where: where the days are computed.
+        runner: where the days are computed.
         progress: called with (done, total) days, first for those that are added.
 
     Raises:
@@ -149,11 +150,11 @@ def make(
     folder, added = days_dir or days_folder(output), inputs.Added(0, 0, 0)
     if scenes_dir:
         store, added = inputs.add_scenes(
-            folder, scenes_dir, grid, measure, on_error, where, progress
+            folder, scenes_dir, grid, measure, on_error, runner, progress
         )
     elif boxes:
         store = DayStore(folder, Settings(grid, tuple(class_names)))
-        added = inputs.add_boxes(store, boxes, on_error, where, progress)
+        added = inputs.add_boxes(store, boxes, on_error, runner, progress)
     else:
         store = DayStore(folder)
     dates = store.dates()

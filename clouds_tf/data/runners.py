@@ -3,14 +3,72 @@
 from __future__ import annotations
 
 import concurrent.futures
+import dataclasses
 import multiprocessing
 import os
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from clouds_tf.settings import setting, validate
+
 # Runners that Beam does not know by their short name.
 _BEAM_RUNNERS = {"dask": "apache_beam.runners.dask.dask_runner.DaskRunner"}
+
+
+@dataclasses.dataclass(frozen=True)
+class Runner:
+    """Where jobs run; the flags of programs that run many jobs are made from these fields.
+
+    Raises:
+        ValueError: an unknown runner, fewer than one worker, or options without a Beam runner.
+    """
+
+    runner: str = setting(
+        "local",
+        "Runner of the jobs: local processes, or an Apache Beam runner.",
+        choices=("local", "direct", "dask", "flink", "spark", "dataflow"),
+    )
+    num_workers: int = setting(
+        1, "Number of local worker processes; 1 runs in this process.", min=1
+    )
+    beam_options: tuple[str, ...] = setting(
+        (), "Options of the Beam runner, such as --project=P,--region=R."
+    )
+
+    def __post_init__(self) -> None:
+        validate(self)
+        if self.beam_options and self.runner == "local":
+            raise ValueError("beam_options: need a runner of Apache Beam, got runner local")
+
+    def run(
+        self,
+        function: Callable[..., Any],
+        jobs: Iterable[Sequence[Any]],
+        total: int,
+        progress: Callable[[int, int], None] | None = None,
+    ) -> int:
+        """Calls function(*job) for every job.
+
+        Args:
+            function: a function of a module, which workers import.
+            jobs: the arguments of each call.
+            total: number of jobs, for the progress.
+            progress: called with (jobs done, total), unless Beam runs them.
+
+        Returns:
+            The number of jobs.
+        """
+        if self.runner != "local":
+            jobs = list(jobs)
+            run_in_beam(function, jobs, self.runner, self.beam_options)
+            return len(jobs)
+        done = 0
+        for _ in run(function, jobs, self.num_workers):
+            done += 1
+            if progress:
+                progress(done, total)
+        return done
 
 
 def run(

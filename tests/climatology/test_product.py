@@ -9,7 +9,7 @@ import pytest
 import xarray
 
 from clouds_tf.climatology import product
-from clouds_tf.climatology.inputs import Where
+from clouds_tf.data.runners import Runner
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.grid import Grid
 
@@ -119,10 +119,10 @@ def test_killed_at_any_place_it_resumes_to_the_same_bytes(full, tmp_path):
 
 def test_processes_and_beam_give_the_same_bytes(full, tmp_path):
     rows = _rows()
-    where = Where(num_workers=2)
-    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows[:100]), where=where)
-    beam = Where("direct", beam_options=("--direct_num_workers=1",))
-    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows), where=beam)
+    runner = Runner(num_workers=2)
+    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows[:100]), runner=runner)
+    beam = Runner("direct", beam_options=("--direct_num_workers=1",))
+    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows), runner=beam)
     _same_bytes(full, tmp_path)
 
 

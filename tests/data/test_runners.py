@@ -61,3 +61,14 @@ def test_workers_end_with_the_process_that_started_them(tmp_path):
     parent.send_signal(signal.SIGKILL)
     parent.wait()
     wait(lambda: not any(map(sleeping, workers)))
+
+
+def test_a_runner_is_checked():
+    assert runners.Runner("direct", beam_options=["--a=b"]).beam_options == ("--a=b",)
+    for wrong, message in (
+        ({"runner": "slurm"}, "runner: got 'slurm', expected one of local, direct, dask"),
+        ({"num_workers": 0}, "num_workers: got 0, expected at least 1"),
+        ({"beam_options": ("--project=P",)}, "beam_options: need a runner of Apache Beam"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            runners.Runner(**wrong)

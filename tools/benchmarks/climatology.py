@@ -14,8 +14,9 @@ import shapely
 from absl import flags
 from benchmarks import DATA, print_table
 
-from clouds_tf.climatology import inputs, product, tables
+from clouds_tf.climatology import product, tables
 from clouds_tf.climatology.boxes import day_fields
+from clouds_tf.data.runners import Runner
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.geo.earth import sine
 from clouds_tf.geo.grid import Grid
@@ -60,7 +61,7 @@ def measure(connection, boxes, output, cell, num_workers):
         class_names=CLOUDS.class_names,
         grid=Grid(cell),
         form=product.Form(by="season"),
-        where=inputs.Where(num_workers=num_workers),
+        runner=Runner(num_workers=num_workers),
     )
     seconds = time.perf_counter() - start
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
