@@ -45,9 +45,10 @@ class Explored:
         """The rows whose masks are not empty."""
         return self.statistics.rows[self.statistics.rows["area"] > 0]
 
-    def by_class(self, values: pd.Series) -> dict[str, pd.Series]:
-        """Class name -> values of the rows of that class."""
-        classes = self.statistics.rows["class"][values.index]
+    def by_class(self, values: pd.Series, classes: pd.Series | None = None) -> dict[str, pd.Series]:
+        """Class name -> values of that class; without `classes`, they are of some of the rows."""
+        if classes is None:
+            classes = self.statistics.rows["class"][values.index]
         return {name: values[classes == name] for name in self.dataset.class_names}
 
 
@@ -199,46 +200,51 @@ def _pairs_of_classes(data: Explored) -> list[Card]:
     ]
 
 
+def _per_class(
+    name: str,
+    values: Mapping[str, pd.Series],
+    title: str,
+    unit: str,
+    more: str = "",
+    form: str = "{:,.0f}",
+    log: bool = False,
+) -> Card:
+    """A card with the distribution of a number for each class, and its medians."""
+    draw = partial(figures.distributions, values, title, unit, log=log)
+    medians = f"Medians: {_medians(values, form)}."
+    has_any = any(len(some) for some in values.values())
+    return Card(f"{medians} {more}".strip() if has_any else "There are none.", name, draw)
+
+
 def masks(data: Explored) -> Section:
     """Shows areas, positions, bounding boxes, components and encodings of the masks."""
-    found, all_components = data.masks, data.statistics.components
-    percent, counts = (data.by_class(x) for x in (100 * found["fraction"], found["components"]))
-    characters, crumbs = data.by_class(found["characters"]), data.summary["components"]
-    sizes = {
-        name: all_components["area"][all_components["class"] == name]
-        for name in data.dataset.class_names
-    }
+    found, components = data.masks, data.statistics.components
+    sizes = data.by_class(components["area"], components["class"])
+    crumbs, tiny = data.summary["components"], counted(len(data.summary["tiny"]), "mask")
     single = int((found["components"] == 1).sum()) / max(len(found), 1)
-    longest, runs = found["characters"].max(), found["runs"].median()
-    encodings = f"Median: {runs:,.0f} runs. Longest: {longest:,.0f} characters; medians: "
+    single_text = f"{single:.1%} have one; pixels that touch at a corner are connected."
+    crumbs_text = (
+        f"{crumbs['num_crumbs'] / max(crumbs['num'], 1):.1%} of {crumbs['num']:,} components have "
+        f"fewer than {crumbs['crumb']} pixels; the largest component of each mask together hold "
+        f"{crumbs['share_of_largest']:.1%} of all mask pixels."
+    )
+    runs = f"The median mask has {found['runs'].median():,.0f} runs."
+    percent = data.by_class(100 * found["fraction"])
+    area, form = f"Less than {TINY:.0%}: {tiny}.", "{:.1f} %"
+    counts, characters = (data.by_class(found[key]) for key in ("components", "characters"))
     cards = [
-        Card(
-            f"Medians: {_medians(percent, '{:.1f} %')}. Less than {TINY:.0%}: "
-            f"{counted(len(data.summary['tiny']), 'mask')}.",
-            "areas",
-            partial(figures.distributions, percent, "Area of the masks", "% of the image"),
-        ),
+        _per_class("areas", percent, "Area of the masks", "% of the image", area, form),
         *_places(data),
-        Card(
-            f"Medians: {_medians(counts)}. {single:.1%} of the masks have one component; pixels "
-            "that touch at a corner are connected.",
-            "components",
-            partial(figures.distributions, counts, "Components of a mask", "components", log=True),
+        _per_class(
+            "components", counts, "Components of a mask", "components", single_text, log=True
         ),
-        Card(
-            f"{crumbs['num_crumbs'] / max(crumbs['num'], 1):.1%} of {crumbs['num']:,} components "
-            f"have fewer than {crumbs['crumb']} pixels; the largest component of each mask "
-            f"together hold {crumbs['share_of_largest']:.1%} of all mask pixels.",
-            "component_sizes",
-            partial(figures.distributions, sizes, "Size of the components", "pixels", log=True),
+        _per_class(
+            "component_sizes", sizes, "Size of the components", "pixels", crumbs_text, log=True
         ),
-        Card(
-            f"{encodings}{_medians(characters)}." if len(found) else "There are no masks.",
-            "rle_lengths",
-            partial(figures.distributions, characters, "Length of the RLE", "characters"),
-        ),
+        _per_class("rle_lengths", characters, "Length of the RLE", "characters", runs),
     ]
-    return Section("Masks", "Measured on the runs of the encodings, at their own size.", cards)
+    text = "Measured on the runs of the encodings, at their own size."
+    return Section("Masks", text if len(found) else "There are no masks.", cards)
 
 
 def _places(data: Explored) -> list[Card]:
@@ -279,13 +285,7 @@ def images(data: Explored) -> Section:
                 figures.histogram, found["brightness"], "Brightness of the images", _BRIGHTNESS
             ),
         ),
-        Card(
-            f"Medians: {_medians(by_class)}.",
-            "brightness_by_class",
-            partial(
-                figures.distributions, by_class, "Brightness, images of each class", _BRIGHTNESS
-            ),
-        ),
+        _per_class("brightness_by_class", by_class, "Brightness, by class", _BRIGHTNESS),
         Card(
             f"Glint on more than a tenth: {counted(int((found['glint'] > 0.1).sum()), 'image')}. "
             "This is an estimate: places where even the darkest spot between the clouds is grey "

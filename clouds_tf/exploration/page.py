@@ -49,11 +49,6 @@ class Section:
     cards: Sequence[Card]
     numbers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
-    @property
-    def anchor(self) -> str:
-        """Name of the section in links."""
-        return self.title.lower().replace(" ", "-")
-
 
 def render(title: str, lead: str, sections: Sequence[Section], figures_dir: str) -> str:
     """Draws the figures and renders a page with a table of contents.
