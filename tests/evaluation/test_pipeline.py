@@ -23,7 +23,7 @@ from clouds_tf.training.checkpoints import Checkpoints  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-ARGUMENTS = {"num_classes": 4, "width": 0.125}
+ARGUMENTS = {"num_classes": 4, "width": 0.125, "encoder": "tiny"}
 
 
 @pytest.fixture(scope="module")
