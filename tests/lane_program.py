@@ -1,7 +1,7 @@
 """What one lane does for the tests of both: records, a short training, a SavedModel, predictions.
 
-    lane_program.py first DATA OUT          everything from the data on
-    lane_program.py second DATA OUT OTHER   goes on from what the other lane left in OTHER
+lane_program.py first DATA OUT          everything from the data on
+lane_program.py second DATA OUT OTHER   goes on from what the other lane left in OTHER
 """
 
 import dataclasses
@@ -10,6 +10,7 @@ import sys
 
 import numpy as np
 import tensorflow as tf
+import tiny  # noqa: F401
 
 from clouds_tf import serving, training
 from clouds_tf.data import input_pipeline, shards
@@ -24,7 +25,13 @@ RESUMED = 15  # step after which the checkpoint is written
 # Small steps, and not of Adam, which divides by the size of gradients: else the last bits of
 # convolutions, in which the lanes differ, grow from step to step.
 RECIPE = Recipe(
-    width=0.125, image_size=SIZE, batch_size=4, epochs=6, learning_rate=3e-4, optimizer="sgd"
+    width=0.125,
+    encoder="tiny",
+    image_size=SIZE,
+    batch_size=4,
+    epochs=6,
+    learning_rate=3e-4,
+    optimizer="sgd",
 )
 # What is exported has learned something, so that few probabilities lie near the threshold.
 EXPORTED = dataclasses.replace(RECIPE, learning_rate=3e-3, optimizer="adam")
@@ -44,7 +51,7 @@ def curve(records, out, start=None):
     """Losses of the steps up to STEPS, from the first one or from a checkpoint after RESUMED."""
     folds, _ = input_pipeline.split_folds(records, 0)
     distribution.set_seed(0)
-    trainer = Trainer(unet(width=0.125), RECIPE, STEPS, CLOUDS.class_names)
+    trainer = Trainer(unet(width=0.125, encoder="tiny"), RECIPE, STEPS, CLOUDS.class_names)
     checkpoint = tf.train.Checkpoint(state=trainer)
     if start:
         checkpoint.read(start).assert_consumed()

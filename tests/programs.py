@@ -101,7 +101,7 @@ def run_program(*arguments, timeout=300, **how):
     return subprocess.CompletedProcess(arguments, program.returncode, output, errors)
 
 
-def start_program(*arguments, env=None, cwd=REPOSITORY.parent, merge=False):
+def start_program(*arguments, env=None, cwd=REPOSITORY.parent, merge=False, tiny=False):
     """Starts `python ARGUMENTS` in a process of its own; gives a `Program`.
 
     Args:
@@ -109,8 +109,9 @@ def start_program(*arguments, env=None, cwd=REPOSITORY.parent, merge=False):
         env: all of its environment variables; ENVIRONMENT by default.
         cwd: its working folder.
         merge: whether its errors go to its output.
+        tiny: whether it knows the encoder of tiny.py.
     """
-    return Program(list(map(str, arguments)), dict(env or ENVIRONMENT), str(cwd), merge)
+    return Program(list(map(str, arguments)), dict(env or ENVIRONMENT), str(cwd), merge, tiny)
 
 
 class Program:
@@ -121,12 +122,12 @@ class Program:
         stdout: what it writes.
     """
 
-    def __init__(self, arguments, environment, folder, merge):
+    def __init__(self, arguments, environment, folder, merge, tiny):
         self._errors = None if merge else tempfile.NamedTemporaryFile("r")
         reader, writer = _SERVER.Pipe(duplex=False)
         errors = self._errors and self._errors.name
         self._process = _SERVER.Process(
-            target=_become, args=(arguments, environment, folder, writer, errors)
+            target=_become, args=(arguments, environment, folder, writer, errors, tiny)
         )
         # The server lives as long as this process, and forgets the variables of the first program.
         with mock.patch.dict(os.environ, ENVIRONMENT):
@@ -186,7 +187,7 @@ def stop_server():
     forkserver._forkserver._stop()
 
 
-def _become(arguments, environment, folder, writer, errors):
+def _become(arguments, environment, folder, writer, errors, tiny):
     """Makes a fork of the server what the interpreter makes of itself with such arguments."""
     os.dup2(writer.fileno(), 1)
     writer.close()
@@ -202,6 +203,8 @@ def _become(arguments, environment, folder, writer, errors):
     first += filter(None, environment.get("PYTHONPATH", "").split(os.pathsep))
     # The path of this process holds folders of tests and tools.
     sys.path[:] = first + [p for p in sys.path if p and p not in first and not _is_below(p, ours)]
+    if tiny:
+        runpy.run_path(f"{ours}/tests/tiny.py")
     sys.argv[:] = ["-c", *rest[1:]] if is_code else [path, *rest]
     if is_code:
         sys.modules["__main__"] = main = types.ModuleType("__main__")

@@ -2,9 +2,9 @@ import importlib.util
 import re
 
 import pytest
-from conftest import run_tool
+from programs import TOOLS, run_program, run_tool
 
-pytestmark = pytest.mark.nightly
+BENCHMARK = f"{TOOLS}/benchmark.py"
 
 
 @pytest.mark.parametrize("args", [[], ["nothing"], ["--repeats=1"]])
@@ -21,8 +21,9 @@ def test_help_names_the_suites():
     assert result.returncode == 0 and "Suites: climatology, explore, fuzz" in result.stdout
 
 
+@pytest.mark.nightly
 def test_rle_on_sample_masks(tmp_path):
-    result = run_tool("benchmark", "rle", "--repeats=1", f"--data_dir={tmp_path}")
+    result = run_program(BENCHMARK, "rle", "--repeats=1", f"--data_dir={tmp_path}")
     assert result.returncode == 0, result.stderr
     assert "64 sample rows" in result.stdout
     table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
@@ -30,10 +31,11 @@ def test_rle_on_sample_masks(tmp_path):
     assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in table[2:])
 
 
+@pytest.mark.nightly
 def test_input_on_sample_images(tmp_path):
     flags = ["--repeats=1", "--seconds=0.2", "--num_images=4", "--memory_epochs=3"]
     flags += [f"--data_dir={tmp_path}", "--image_size=32,48"]
-    result = run_tool("benchmark", "input", *flags)
+    result = run_program(BENCHMARK, "input", *flags)
     assert result.returncode == 0, result.stderr
     assert re.search(r"MB resident after each epoch of 4 images: \d+, \d+, \d+", result.stdout)
     lines = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
@@ -44,9 +46,10 @@ def test_input_on_sample_images(tmp_path):
     assert all(float(row[2]) > 0 and float(row[5]) > 0 for row in table[2:])
 
 
+@pytest.mark.nightly
 def test_model_compares_encoders():
     flags = ["--encoders=resnet34", "--image_size=32,64", "--batch_sizes=2", "--repeats=1"]
-    result = run_tool("benchmark", "model", *flags)
+    result = run_program(BENCHMARK, "model", *flags)
     assert result.returncode == 0, result.stderr
     table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
     assert [row[4].strip() for row in table[2:]] == ["forward", "training"]
@@ -54,8 +57,9 @@ def test_model_compares_encoders():
     assert all(float(row[5]) > 0 and float(row[6]) > 0 for row in table[2:])
 
 
+@pytest.mark.nightly
 def test_fuzz_lives_on():
-    result = run_tool("benchmark", "fuzz", "--num_inputs=150")
+    result = run_program(BENCHMARK, "fuzz", "--num_inputs=150")
     assert result.returncode == 0, result.stderr
     table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
     counts = {row[1].strip(): int(row[2]) for row in table[2:]}
@@ -63,9 +67,10 @@ def test_fuzz_lives_on():
     assert "still answers as before" in result.stdout
 
 
+@pytest.mark.nightly
 def test_climatology_of_a_few_days():
     flags = ["--num_days=3", "--num_days=6", "--cell=10", "--peer_days=2", "--boxes=none"]
-    result = run_tool("benchmark", "climatology", *flags)
+    result = run_program(BENCHMARK, "climatology", *flags)
     assert result.returncode == 0, result.stderr
     lines = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
     runs, peers = ([line for line in lines if len(line) == length] for length in (7, 8))

@@ -1,6 +1,8 @@
 """The programs of tools/, run as a user runs them."""
 
 import csv
+import functools
+import pathlib
 import re
 import shutil
 import socket
@@ -14,14 +16,13 @@ import numpy as np
 import pytest
 from conftest import ENVIRONMENT, REPOSITORY, run_tool
 from pages import blocks
+from programs import TOOLS, run_program, start_program
 
 from clouds_tf import evaluation, serving
 from clouds_tf.data import annotations, input_pipeline, sample_data, shards
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation import score
 from clouds_tf.training import Recipe, train
-
-pytestmark = pytest.mark.slow
 
 
 def _run(tool, *arguments, **flags):
@@ -41,32 +42,37 @@ def _fails(tool, message, *arguments, **flags):
 
 
 @pytest.fixture(scope="module")
-def wheel(tmp_path_factory):
+def wheel(once):
     """A wheel, built from the source archive."""
-    folder = tmp_path_factory.mktemp("wheel")
-    source = folder / "source"  # a build leaves files behind, and finds those of earlier ones
-    ignored = shutil.ignore_patterns(".*", "build", "*.egg-info", "__pycache__", "demo", "site")
-    shutil.copytree(REPOSITORY, source, ignore=ignored)
-    build = ["build", "--no-isolation", "--skip-dependency-check", "--outdir", folder, source]
-    subprocess.run([sys.executable, "-m", *build], check=True, stdout=subprocess.DEVNULL)
-    (path,) = folder.glob("*.whl")
+
+    def write(folder):
+        source = f"{folder}/source"  # a build leaves files behind, and finds those of earlier ones
+        ignored = (".*", "build", "*.egg-info", "__pycache__", "demo", "site")
+        shutil.copytree(REPOSITORY, source, ignore=shutil.ignore_patterns(*ignored))
+        build = ["build", "--no-isolation", "--skip-dependency-check", "--outdir", folder, source]
+        subprocess.run([sys.executable, "-m", *build], check=True, stdout=subprocess.DEVNULL)
+
+    (path,) = pathlib.Path(once("wheel", write)).glob("*.whl")
     return path
 
 
 @pytest.fixture(scope="module")
-def clouds_tf(wheel, tmp_path_factory):
+def clouds_tf(wheel, once):
     """The console command of the wheel, in an environment of its own."""
-    folder = tmp_path_factory.mktemp("venv")
-    venv.create(folder, symlinks=True)
-    (packages,) = folder.glob("lib/python*/site-packages")
-    # Finds what clouds_tf requires, but not this source: its own .pth file is not read there.
-    (packages / "requirements.pth").write_text(sysconfig.get_path("purelib"))
-    pip = [sys.executable, "-m", "pip", "--python", folder / "bin" / "python", "install"]
-    options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed"]
-    subprocess.run([*pip, *options, wheel], check=True)
-    return folder / "bin" / "clouds-tf"
+
+    def write(folder):
+        venv.create(folder, symlinks=True)
+        (packages,) = pathlib.Path(folder).glob("lib/python*/site-packages")
+        # Finds what clouds_tf requires, but not this source: its own .pth file is not read there.
+        (packages / "requirements.pth").write_text(sysconfig.get_path("purelib"))
+        pip = [sys.executable, "-m", "pip", "--python", f"{folder}/bin/python", "install"]
+        options = ["--quiet", "--no-deps", "--no-index", "--ignore-installed", "--no-compile"]
+        subprocess.run([*pip, *options, wheel], check=True)
+
+    return pathlib.Path(once("wheel_environment", write)) / "bin" / "clouds-tf"
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_package_programs_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("rle/masks.py", "tools/train.py", "tools/cli.py", "trained/postprocessing.json"):
@@ -76,23 +82,34 @@ def test_a_wheel_holds_package_programs_and_data(wheel):
     assert sources <= names
 
 
+@pytest.mark.slow
+def test_the_installed_command_runs(clouds_tf, tmp_path):
+    environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"}
+    run = functools.partial(
+        subprocess.run, env=environment, cwd=tmp_path, capture_output=True, text=True
+    )
+    sizes = "--num_train=2", "--num_test=1", "--image_size=28,42"
+    done = run([clouds_tf, "make_sample_data", "--output_dir=D", *sizes])
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout == "Wrote 2 training and 1 test images of 28x42 to D\n"
+    done = run([clouds_tf, "make_sample_data", "--output_dir=D"])
+    assert (done.returncode, done.stdout) == (1, "") and "D: exists already" in done.stderr
+
+
+@pytest.mark.slow
 def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
     """The installed command goes the whole way in a folder of the user's, as the README does."""
     readme = dict(command for block in blocks("README.md") for command in block.commands)
     assert list(readme) == ["make_tfrecords", "train", "evaluate", "export", "predict"]
+    (packages,) = clouds_tf.parent.parent.glob("lib/python*/site-packages")
+    environment = {**ENVIRONMENT, "PYTHONPATH": str(packages)}
 
     def last_line(tool, *arguments, **flags):
         """Runs a tool with the arguments, those of the README by default; gives its last line."""
         arguments = arguments or readme.get(tool, ())
         flags = [f"--{name}={value}" for name, value in flags.items()]
-        environment = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHONPATH"}
-        done = subprocess.run(
-            [clouds_tf, tool, *arguments, *flags],
-            cwd=tmp_path,
-            env=environment,
-            capture_output=True,
-            text=True,
-        )
+        command = [clouds_tf, tool, *arguments, *flags]
+        done = run_program(*command, env=environment, cwd=tmp_path, tiny=True)
         assert done.returncode == 0, done.stderr
         return done.stdout.strip().splitlines()[-1]
 
@@ -103,7 +120,8 @@ def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
     line = last_line("make_tfrecords", num_shards=3, num_folds=2)
     assert line == "Wrote 8 images in 3 shards and 2 folds to R"
 
-    line = last_line("train", image_size="32,48", width=0.125, batch_size=5, fold=1, epochs=1)
+    small = {"image_size": "32,48", "width": 0.125, "encoder": "tiny", "batch_size": 5}
+    line = last_line("train", **small, fold=1, epochs=1)
     assert line.startswith("Trained 1 epochs; best held-out Dice")
     # The flags that were written give the same run again, here made longer and on two devices.
     longer = {"epochs": 2, "distribute": "mirrored", "num_devices": 2}
@@ -169,6 +187,8 @@ STEEL = Dataset(
 )
 
 
+@pytest.mark.slow
+@pytest.mark.lanes
 def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     data, records, workdir = (str(tmp_path / name) for name in "DRW")
     sample_data.write_sample_data(
@@ -186,7 +206,7 @@ def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     found = [mask.tobytes() for mask in masks]
     assert set(found) == expected and len(found) == 6
 
-    recipe = Recipe(image_size=(32, 192), width=0.125, batch_size=3, epochs=1)
+    recipe = Recipe(image_size=(32, 192), width=0.125, encoder="tiny", batch_size=3, epochs=1)
     assert train(records, workdir, recipe).run.dataset == STEEL
     rules = str(tmp_path / "postprocessing.json")
     evaluation.evaluate(records, [workdir], rules)
@@ -214,6 +234,7 @@ def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     assert np.mean(comparison.dice) == pytest.approx(np.mean(scores), abs=1e-5)
 
 
+@pytest.mark.slow
 def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, capsys):
     (script,) = [block.text for block in blocks("README.md") if block.kind == "python"]
     assert len(script.splitlines()) <= 15
@@ -221,7 +242,7 @@ def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, cap
     for long, short in (
         ("num_train=48, num_test=12", "num_train=10, num_test=2"),
         ("image_size=(350, 525)", "image_size=(70, 105)"),
-        ("(128, 192), width=0.25", "(32, 48), width=0.125"),
+        ("(128, 192), width=0.25", '(32, 48), encoder="tiny", width=0.125'),
         ("epochs=12", "epochs=1"),
     ):
         assert long in script
@@ -231,15 +252,12 @@ def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, cap
     assert (tmp_path / "predictions.png").exists()
 
 
+@pytest.mark.slow
 def test_a_data_service_feeds_training(records_dir):
-    tool = [sys.executable, str(REPOSITORY / "tools" / "data_service.py")]
     with socket.create_server(("localhost", 0)) as free:
         port = free.getsockname()[1]
-    flags = [[f"--port={port}"], [f"--dispatcher=localhost:{port}"]]
-    servers = [
-        subprocess.Popen(tool + more, stdout=subprocess.PIPE, text=True, env=ENVIRONMENT)
-        for more in flags
-    ]
+    flags = f"--port={port}", f"--dispatcher=localhost:{port}"
+    servers = [start_program(f"{TOOLS}/data_service.py", flag) for flag in flags]
     try:
         lines = [server.stdout.readline() for server in servers]
         address = f"grpc://localhost:{port}"
@@ -295,6 +313,7 @@ def test_a_corrupt_image_is_named(broken_dir, tmp_path):
         data_dir=broken_dir,
         output_dir=tmp_path / "R",
         num_shards=2,
+        num_workers=1,
     )
     assert not (tmp_path / "R" / "dataset_info.json").exists()
 

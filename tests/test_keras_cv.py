@@ -1,10 +1,7 @@
 """The door to keras-cv opens only when somebody asks."""
 
-import subprocess
-import sys
-
 import pytest
-from conftest import ENVIRONMENT
+from programs import run_program
 
 from clouds_tf import keras_cv
 
@@ -30,10 +27,9 @@ assert not {"keras_cv", "tensorflow_addons"} & set(sys.modules)
 """
 
 
+@pytest.mark.slow
 def test_nothing_imports_keras_cv_or_addons_unasked():
-    found = subprocess.run(
-        [sys.executable, "-c", PROGRAM], env=ENVIRONMENT, capture_output=True, text=True
-    )
+    found = run_program("-c", PROGRAM)
     assert found.returncode == 0, found.stderr
 
 
