@@ -1,15 +1,15 @@
+import functools
 import os
 import shutil
-import subprocess
-import sys
 
 import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ENVIRONMENT, real_data
+from conftest import real_data
 from hypothesis import given
 from hypothesis import strategies as st
+from programs import start_program
 
 from clouds_tf.data import annotations, batching, disk_cache, examples, input_pipeline, shards
 from clouds_tf.data.examples import ENCODED_KEY
@@ -38,15 +38,28 @@ def _nearest(mask, size):
     return mask[np.ix_(rows, columns)]
 
 
-def _keys(dataset):
+def _keys(batches):
     """One number per image, the same for all its mirror images."""
-    return [int(image.sum()) for images, _ in dataset.as_numpy_iterator() for image in images]
+    return [int(np.sum(image)) for images, _ in batches for image in images]
 
 
 def _training(records_dir, folds=(0, 1, 2), batch_size=5, epochs=1, **arguments):
     return input_pipeline.training_batches(
         records_dir, list(folds), SIZE, batch_size, epochs, **arguments
     )
+
+
+@functools.lru_cache(maxsize=None)
+def _shown(records_dir, **arguments):
+    """All batches of a training as numpy; each takes a second, mostly to trace."""
+    return list(_training(records_dir, **arguments).as_numpy_iterator())
+
+
+@functools.lru_cache(maxsize=None)
+def _held_out(records_dir, *folds):
+    """Images and masks of folds, as validation shows them."""
+    batches = input_pipeline.validation_batches(records_dir, list(folds), SIZE, 12)
+    return [np.concatenate(parts) for parts in zip(*batches.as_numpy_iterator())]
 
 
 def _write_one_shard(data_dir, records_dir):
@@ -91,20 +104,40 @@ def test_the_slices_of_all_workers_are_the_batches(num_examples, batch_size, num
         assert sum(lengths) == size and max(lengths) - min(lengths) <= 1
 
 
-def test_workers_together_see_what_one_sees(records_dir):
-    arguments = {"epochs": 2, "batch_size": 5}
-    validation = records_dir, [0, 2], SIZE, 5
-    for make in (
-        lambda **more: _training(records_dir, **arguments, **more),
-        lambda **more: _training(records_dir, **arguments, **more, cache="memory"),
-        lambda **more: input_pipeline.validation_batches(*validation, **more),
-    ):
-        whole = list(make().as_numpy_iterator())
-        parts = [list(make(worker=i, num_workers=2).as_numpy_iterator()) for i in range(2)]
-        for expected, *batch in zip(whole, *parts):
-            for one, several in zip(expected, zip(*batch)):
-                np.testing.assert_array_equal(np.concatenate(several), one)
-        assert {len(part) for part in parts} == {len(whole)}
+def _assert_parts_make_up(whole, make, num_workers):
+    parts = [
+        list(make(worker=i, num_workers=num_workers).as_numpy_iterator())
+        for i in range(num_workers)
+    ]
+    assert {len(part) for part in parts} == {len(whole)}
+    for expected, *batch in zip(whole, *parts):
+        for one, several in zip(expected, zip(*batch)):
+            np.testing.assert_array_equal(np.concatenate(several), one)
+
+
+@pytest.mark.parametrize(
+    "num_workers, arguments",
+    [
+        (2, {}),
+        (2, {"mix": "mixup", "cache": "memory"}),
+        (3, {"mix": "mixup"}),
+        (3, {"mix": "cutmix", "cache": "memory"}),
+        (6, {"mix": "cutmix"}),
+    ],
+)
+def test_workers_together_see_what_one_sees_in_batches_that_are_not_repeated(
+    records_dir, num_workers, arguments
+):
+    arguments = {"epochs": 2, "batch_size": 7, "seed": 5, **arguments}
+    make = functools.partial(_training, records_dir, **arguments)
+    whole = list(make().as_numpy_iterator())
+    _assert_parts_make_up(whole, make, num_workers)
+    assert len({images.tobytes() for images, _ in whole}) == len(whole) == 4
+
+
+def test_workers_together_validate_what_one_does(records_dir):
+    make = functools.partial(input_pipeline.validation_batches, records_dir, [0, 2], SIZE, 5)
+    _assert_parts_make_up(list(make().as_numpy_iterator()), make, 2)
 
 
 def test_a_worker_decodes_its_own_examples_alone(data_dir, tmp_path):
@@ -186,21 +219,20 @@ def test_a_worker_too_many_is_refused(records_dir):
 
 
 def test_training_and_held_out_images_make_up_all(records_dir):
-    everything = sorted(_keys(input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 4)))
-    assert len(everything) == 12
-    for fold in range(3):
-        folds, held_out = input_pipeline.split_folds(records_dir, fold)
-        seen = _keys(_training(records_dir, folds))
-        kept = _keys(input_pipeline.validation_batches(records_dir, held_out, SIZE, 4))
-        assert len(seen) == input_pipeline.count_examples(records_dir, folds)
-        assert sorted(seen + kept) == everything
+    held_out = [_keys([_held_out(records_dir, fold)]) for fold in range(3)]
+    everything = sorted(_keys([_held_out(records_dir, 0, 1, 2)]))
+    assert len(everything) == 12 and sorted(sum(held_out, [])) == everything
+    folds, _ = input_pipeline.split_folds(records_dir, 1)
+    seen = _keys(_training(records_dir, folds))
+    assert len(seen) == input_pipeline.count_examples(records_dir, folds)
+    assert sorted(seen + held_out[1]) == everything
 
 
 def test_every_epoch_shows_every_image_once_in_a_new_order(records_dir):
     assert input_pipeline.steps_per_epoch(records_dir, [0, 1, 2], 5) == 3
-    batches = list(_training(records_dir, epochs=4).as_numpy_iterator())
+    batches = _shown(records_dir, epochs=4)
     assert [len(images) for images, _ in batches] == [4, 4, 4] * 4
-    keys = [int(image.sum()) for images, _ in batches for image in images]
+    keys = _keys(batches)
     epochs = [keys[i : i + 12] for i in range(0, 48, 12)]
     assert len({tuple(epoch) for epoch in epochs}) == 4
     assert len({tuple(sorted(epoch)) for epoch in epochs}) == 1
@@ -208,8 +240,8 @@ def test_every_epoch_shows_every_image_once_in_a_new_order(records_dir):
 
 def test_flips_change_from_epoch_to_epoch_and_move_the_mask_too(records_dir):
     def by_key(epoch):
-        dataset = _training(records_dir, epochs=epoch + 1, initial_epoch=epoch)
-        pairs = [pair for batch in dataset.as_numpy_iterator() for pair in zip(*batch)]
+        batches = _shown(records_dir, epochs=4)[3 * epoch : 3 * epoch + 3]
+        pairs = [pair for batch in batches for pair in zip(*batch)]
         return {int(image.sum()): (image, mask) for image, mask in pairs}
 
     first, second = by_key(0), by_key(1)
@@ -241,12 +273,12 @@ def test_a_resumed_run_sees_what_an_undisturbed_one_sees(records_dir):
 
 
 def test_another_seed_gives_another_order(records_dir):
-    assert _keys(_training(records_dir, seed=0)) != _keys(_training(records_dir, seed=1))
+    first_epoch = _shown(records_dir, epochs=4)[:3]  # of seed 0
+    assert _keys(first_epoch) != _keys(_training(records_dir, seed=1))
 
 
 def test_augmentation_can_be_left_out(records_dir):
-    plain = input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 12)
-    ((expected, _),) = plain.as_numpy_iterator()
+    expected, _ = _held_out(records_dir, 0, 1, 2)
     unchanged = _training(records_dir, augmentation="none")
     shown = np.concatenate([images for images, _ in unchanged.as_numpy_iterator()])
     assert sorted(x.tobytes() for x in shown) == sorted(x.tobytes() for x in expected)
@@ -292,13 +324,13 @@ def test_native_images_with_their_masks(tmp_path):
 def test_a_cache_changes_the_order_alone(records_dir, tmp_path, cache):
     arguments = {"epochs": 3, "augmentation": "baseline", "batch_size": 12}
 
-    def epochs(**more):
-        batches = _training(records_dir, **arguments, **more).as_numpy_iterator()
+    def epochs(batches):
         return [[x.tobytes() for x in images] for images, _ in batches]
 
-    plain = epochs()
-    for _ in range(2):  # the second time, what is on disk is there already
-        cached = epochs(cache=cache, cache_dir=str(tmp_path))
+    plain = epochs(_shown(records_dir, **arguments))
+    for _ in range(2 if cache == "disk" else 1):  # then, what is on disk is there already
+        batches = _training(records_dir, **arguments, cache=cache, cache_dir=str(tmp_path))
+        cached = epochs(batches.as_numpy_iterator())
         assert [sorted(x) for x in cached] == [sorted(x) for x in plain]
         assert len({tuple(sorted(x)) for x in cached}) == 3
     assert bool(list(tmp_path.iterdir())) == (cache == "disk")
@@ -311,10 +343,9 @@ def test_a_cache_belongs_to_records_folds_and_size(records_dir, tmp_path):
         )
         return [images.shape for images, _ in batches]
 
-    for _ in range(2):
-        assert shapes([0, 1, 2], (28, 42)) == [(12, 28, 42, 3)]
-        assert shapes([0, 1, 2], (28, 4)) == [(12, 28, 4, 3)]
-        assert shapes([0, 1], (28, 42)) == [(8, 28, 42, 3)]
+    assert shapes([0, 1, 2], (28, 42)) == [(12, 28, 42, 3)]
+    assert shapes([0, 1, 2], (28, 4)) == [(12, 28, 4, 3)]
+    assert shapes([0, 1], (28, 42)) == [(8, 28, 42, 3)]
     assert len(list(tmp_path.iterdir())) == 3
 
 
@@ -334,9 +365,7 @@ next(images)
 print("caching", flush=True)
 time.sleep(600)
 """
-    child = subprocess.Popen(
-        [sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, env=ENVIRONMENT
-    )
+    child = start_program("-c", code)
     try:
         assert child.stdout.readline() == "caching\n"
         with pytest.raises(ValueError, match="cache_dir: another run is filling .*; wait until"):
@@ -346,7 +375,7 @@ time.sleep(600)
         child.communicate()
     assert list(tmp_path.glob("*/images*.lockfile"))
     cached = _training(records_dir, cache="disk", cache_dir=folder)
-    assert sorted(_keys(cached)) == sorted(_keys(_training(records_dir)))
+    assert sorted(_keys(cached)) == sorted(_keys(_shown(records_dir, epochs=4)[:3]))
 
 
 def test_a_cache_on_disk_needs_a_folder(records_dir):
@@ -394,22 +423,11 @@ def test_a_data_service_that_cannot_work_is_refused(records_dir, arguments, mess
         _training(records_dir, **arguments)
 
 
-@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
-def test_mixed_batches_are_repeatable_and_new_in_every_epoch(records_dir, mix):
-    def sums():
-        batches = _training(records_dir, epochs=2, mix=mix).as_numpy_iterator()
-        return [images.sum() for images, _ in batches]
-
-    first, again = sums(), sums()
-    assert first == again and len(set(first)) == len(first)
-
-
 @pytest.mark.parametrize("cache", ["none", "memory"])
 def test_the_files_of_a_batch_are_named(records_dir, cache):
     # The images of an epoch differ, so a batch is known by them.
-    named = {}
-    for batch in input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 1):
-        named[batch[0].numpy().tobytes()] = len(named)
+    images, _ = _held_out(records_dir, 0, 1, 2)
+    named = {image.tobytes(): index for index, image in enumerate(images)}
     everything = list(
         tf.data.TFRecordDataset(sorted(tf.io.gfile.glob(records_dir + "/*.tfrecord")))
     )
@@ -421,21 +439,6 @@ def test_the_files_of_a_batch_are_named(records_dir, cache):
         epoch, step = divmod(number, 3)
         found = input_pipeline.batch_files(records_dir, [0, 1, 2], 5, 3, epoch, step, cache)
         assert found == [names[named[image.numpy().tobytes()]] for image in images]
-
-
-@pytest.mark.parametrize("mix", ["mixup", "cutmix"])
-@pytest.mark.parametrize("cache", ["none", "memory"])
-def test_workers_mix_as_one_does(records_dir, mix, cache):
-    arguments = {"epochs": 2, "batch_size": 7, "mix": mix, "cache": cache, "seed": 5}
-    whole = list(_training(records_dir, **arguments).as_numpy_iterator())
-    for num_workers in (2, 3, 6):
-        parts = [
-            list(_training(records_dir, **arguments, worker=i, num_workers=num_workers))
-            for i in range(num_workers)
-        ]
-        for expected, *batch in zip(whole, *parts):
-            for one, several in zip(expected, zip(*batch)):
-                np.testing.assert_array_equal(np.concatenate(several), one)
 
 
 @pytest.mark.parametrize("more", [{}, {"mix": "mixup"}, {"cache": "memory"}])

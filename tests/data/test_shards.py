@@ -1,16 +1,16 @@
 import dataclasses
 import json
+import multiprocessing
 import os
 import re
 import signal
-import subprocess
 import sys
 
 import numpy as np
 import PIL.Image
 import pytest
 import tensorflow as tf
-from conftest import ENVIRONMENT
+from programs import run_program
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
@@ -20,6 +20,13 @@ from clouds_tf.dataset import CLOUDS, Dataset
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 
 CLASS_NAMES = CLOUDS.class_names
+
+
+@pytest.fixture
+def forked(monkeypatch):
+    """Worker processes are forked from one that has imported TensorFlow; that takes a tenth."""
+    context = multiprocessing.get_context("forkserver")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
 
 
 def _read(records_dir):
@@ -62,7 +69,9 @@ def test_info_counts_what_the_shards_hold(records_dir):
     assert sum(len(shard.folds) for shard in info.shards) <= 4 + 3 - 1
 
 
-def test_the_same_bytes_whatever_the_number_of_processes(data_dir, records_dir, tmp_path):
+def test_the_same_bytes_whatever_the_number_of_processes(
+    forked, data_dir, records_dir, tmp_path
+):
     arguments = {"num_shards": 4, "num_folds": 3, "num_workers": 2}
     shards.write_records(str(data_dir), str(tmp_path), CLOUDS, **arguments)
     for name in os.listdir(records_dir):
@@ -115,7 +124,7 @@ def test_a_missing_image_is_named(broken):
 
 @pytest.mark.parametrize("image_size", [None, (14, 21)])
 @pytest.mark.parametrize("num_workers", [1, 2])
-def test_a_truncated_image_is_named(broken, image_size, num_workers):
+def test_a_truncated_image_is_named(forked, broken, image_size, num_workers):
     image = _an_image(broken[0])
     image.write_bytes(image.read_bytes()[:-200])
     with pytest.raises(ValueError, match=f"{image.name}: not a whole, readable JPEG"):
@@ -180,7 +189,7 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     shards.write_records(str(data_dir), str(whole), CLOUDS, num_workers=1, **arguments)
     code = _STOPS_AFTER_A_SHARD.format(folders=[str(data_dir), str(killed)], arguments=arguments)
-    child = subprocess.run([sys.executable, "-c", code], env=ENVIRONMENT, capture_output=True)
+    child = run_program("-c", code)
     assert child.returncode == -signal.SIGKILL, child.stderr
     assert not (killed / "dataset_info.json").exists()
     kept = {path: path.stat().st_ino for path in killed.glob("clouds*.tfrecord")}
