@@ -100,7 +100,7 @@ def test_coastlines_are_read_from_geojson(tmp_path):
 def test_a_run_writes_all_pictures(tmp_path):
     rows = [
         f"2017-{m:02}-{d:02},{NAMES[(m + d) % 4]},{10 * m - 60},{10 * m - 45},-5,{d}"
-        for m in range(1, 13, 3)
+        for m in (1, 7)
         for d in (1, 15)
     ]
     (tmp_path / "b.csv").write_text("date,label,lon1,lon2,lat1,lat2\n" + "\n".join(rows))
@@ -116,7 +116,7 @@ def test_a_run_writes_all_pictures(tmp_path):
         ),
     )
     assert {path.name for path in (tmp_path / "p").iterdir()} == {
-        *(f"map_{season}.png" for season in ("DJF", "MAM", "JJA", "SON")),
+        *(f"map_{season}.png" for season in ("DJF", "JJA")),
         *("hovmoeller.png", "co_occurrence.png", "seasonal_cycle.png", "seasonal_cycle_north.png"),
     }
     assert str(made).endswith(f"; wrote {tmp_path}/c_track.csv; wrote {tmp_path}/p")

@@ -8,8 +8,6 @@ from clouds_tf.climatology import aggregate, series
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
 from clouds_tf.geo.grid import Grid
 
-pytestmark = pytest.mark.slow
-
 GRID = Grid(10.0, (-20, 0, 20, 30))
 
 
@@ -38,7 +36,7 @@ def _weighted(store):
         ("2016-03-01", 2, "5D"),
         ("2016-03-01", 5, "5D"),  # the last day begins a row
         ("2016-01-02", 1, "5D"),
-        ("2018-08-01", 6, "MS"),
+        ("2018-08-01", 15, "MS"),
     ],
 )
 def test_longitude_over_time_is_that_of_resample(tmp_path, last, step, rows):
@@ -55,7 +53,7 @@ def test_longitude_over_time_is_that_of_resample(tmp_path, last, step, rows):
 
 
 def test_the_seasonal_cycle_is_that_of_groupby_and_of_the_product(tmp_path):
-    store = _store(tmp_path, "2016-01-01", "2018-01-01", 6)
+    store = _store(tmp_path, "2016-01-01", "2018-01-01", 13)
     regions = {"all": GRID.extent, "north": (-20.0, 20.0, 20.0, 30.0)}
     found = series.read(store, regions, num_resamples=30, seed=2)
     fraction, weight = _weighted(store)

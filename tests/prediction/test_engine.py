@@ -27,17 +27,39 @@ def images():
     return tf.constant(np.random.default_rng(0).integers(0, 256, shape, np.uint8))
 
 
-@pytest.fixture
-def convert(network, tmp_path):
-    """A function that converts the network."""
+@pytest.fixture(scope="module")
+def kept(network, tmp_path_factory):
+    """The converted network, and the .xml file that it was written to."""
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    return lambda: engine.convert(network, SIZE, CLOUDS, str(tmp_path / "network.xml"))
+    path = str(tmp_path_factory.mktemp("kept") / "network.xml")
+    return engine.convert(network, SIZE, CLOUDS, path), path
 
 
-def test_answers_are_those_of_tensorflow_for_every_batch_size_and_thread(network, images, convert):
-    converted = convert()
+@pytest.fixture
+def convert(network, tmp_path, monkeypatch):
+    """A function that converts the network with another program for the trial."""
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
+
+    def start(program):
+        (tmp_path / "trial.py").write_text(program)
+        monkeypatch.setattr(engine, "_TRIAL", str(tmp_path / "trial.py"))
+        engine.convert(network, SIZE, CLOUDS, str(tmp_path / "network.xml"))
+
+    return start
+
+
+@pytest.fixture
+def convert_again(convert, kept):
+    """A function that converts the network with a trial that copies what an earlier one wrote."""
+    code = "import shutil, sys\nfor end in ('xml', 'bin'):\n"
+    code += f"    shutil.copy({kept[1][:-3]!r} + end, sys.argv[2][:-3] + end)\n"
+    return lambda: convert(code)
+
+
+@pytest.mark.slow
+def test_answers_are_those_of_tensorflow_for_every_batch_size_and_thread(network, images, kept):
     with concurrent.futures.ThreadPoolExecutor(4) as pool:
-        found = list(pool.map(converted, [images[:n] for n in (1, 2, 5, 1)]))
+        found = list(pool.map(kept[0], [images[:n] for n in (1, 2, 5, 1)]))
     expected = network(images)
     for n, answer in zip((1, 2, 5, 1), found):
         assert answer.keys() == expected.keys() == {"logits", "presence_logits"}
@@ -53,16 +75,14 @@ def test_answers_are_those_of_tensorflow_for_every_batch_size_and_thread(network
         ("raise RuntimeError('no such operation')", "RuntimeError: no such operation"),
     ],
 )
-def test_death_and_errors_of_the_trial_are_reasons(convert, tmp_path, monkeypatch, program, reason):
-    path = tmp_path / "fails.py"
-    path.write_text(program)
-    monkeypatch.setattr(engine, "_TRIAL", str(path))
+def test_death_and_errors_of_the_trial_are_reasons(convert, program, reason):
     with pytest.raises(engine.UnusableError, match=f"^{reason}$"):
-        convert()
+        convert(program)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("offset, change", [(0.2, r"0.0\d+"), (np.nan, "nan")])
-def test_other_probabilities_are_a_reason(convert, monkeypatch, offset, change):
+def test_other_probabilities_are_a_reason(convert_again, monkeypatch, offset, change):
     call = engine.OpenVINONetwork.__call__
 
     def changed(self, images):
@@ -70,13 +90,14 @@ def test_other_probabilities_are_a_reason(convert, monkeypatch, offset, change):
 
     monkeypatch.setattr(engine.OpenVINONetwork, "__call__", changed)
     with pytest.raises(engine.UnusableError, match=f"^changes probabilities by {change} on aver"):
-        convert()
+        convert_again()
 
 
-def test_another_dice_is_a_reason(convert, monkeypatch):
+@pytest.mark.slow
+def test_another_dice_is_a_reason(convert_again, monkeypatch):
     monkeypatch.setattr(engine, "_DICE_TOLERANCE", 0)
     with pytest.raises(engine.UnusableError, match="^changes Dice by .0.000., expected at most 0$"):
-        convert()
+        convert_again()
 
 
 def test_engines_are_checked_by_name_and_package(monkeypatch):

@@ -1,3 +1,5 @@
+import functools
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -5,12 +7,11 @@ import tensorflow as tf
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
+from clouds_tf.models.encoders import resnet
 from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import unet
 from clouds_tf.models.upsampling import UpsampleConv
 from clouds_tf.prediction.fusing import fuse, fuse_batch_norm
-
-pytestmark = pytest.mark.slow
 
 layers = keras.layers
 
@@ -45,38 +46,57 @@ def _norms(model):
     return [layer.name for layer in model.layers if isinstance(layer, layers.BatchNormalization)]
 
 
-@pytest.mark.parametrize("encoder", ["resnet34", "resnet34_preactivation"])
-@pytest.mark.parametrize("size", [(64, 96), (45, 17)])
-def test_logits_are_equal(encoder, size):
-    model = _randomized(unet(width=0.25, encoder=encoder))
-    fused = fuse_batch_norm(model)
-    expected = model(_images(2, *size), training=False)["logits"]
-    assert np.abs(expected).max() > 0.1
-    _assert_close(fused(_images(2, *size))["logits"], expected)
+ENCODERS = ["resnet34", "resnet34_preactivation"]
+STAGE_BLOCKS = (2, 1, 1, 1)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def shallow():
+    """Models of ResNet-34 get five blocks: all kinds of layers in a third of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(resnet, "STAGE_BLOCKS", STAGE_BLOCKS)
+        yield
+
+
+@functools.lru_cache
+def _unet(encoder):
+    """A model, its batch norm fused, and its upsampling fused too; its weights before that."""
+    model = _randomized(unet(width=0.125, encoder=encoder, classification_head=True))
+    before = model.get_weights()
+    return model, fuse_batch_norm(model), fuse(model), before
+
+
+@pytest.mark.parametrize("encoder", ENCODERS)
+def test_logits_are_equal(encoder):
+    model, fused, *_ = _unet(encoder)
+    for size in ((64, 96), (45, 17)):
+        found = fused(_images(2, *size))
+        expected = model(_images(2, *size), training=False)
+        assert np.abs(expected["logits"]).max() > 0.1
+        for name in ("logits", "presence_logits"):
+            _assert_close(found[name], expected[name])
 
 
 def test_all_batch_norm_goes_from_the_postactivation_network():
-    fused = fuse_batch_norm(unet(width=0.125))
-    assert not _norms(fused)
+    assert not _norms(_unet("resnet34")[1])
 
 
 def test_batch_norm_without_a_convolution_before_it_stays():
-    fused = fuse_batch_norm(unet(width=0.125, encoder="resnet34_preactivation"))
     expected = ["stem_image_bn", "stage4_bn"]
-    for stage, blocks in enumerate((3, 4, 6, 3), start=1):
+    for stage, blocks in enumerate(STAGE_BLOCKS, start=1):
         expected += [f"stage{stage}_block{block}_bn1" for block in range(1, blocks + 1)]
-    assert sorted(_norms(fused)) == sorted(expected)
+    assert sorted(_norms(_unet("resnet34_preactivation")[1])) == sorted(expected)
 
 
-@pytest.mark.parametrize("encoder", ["resnet34", "resnet34_preactivation"])
+@pytest.mark.parametrize("encoder", ENCODERS)
 def test_upsampling_fused_too_gives_equal_logits(encoder):
-    model = _randomized(unet(width=0.25, encoder=encoder))
-    fused = fuse(model)
+    model, _, fused, _ = _unet(encoder)
     names = [layer.name for layer in fused.layers if isinstance(layer, UpsampleConv)]
     assert names == [f"decoder{step}_conv1" for step in (1, 2, 3, 4, 5)]
     assert all(fused.get_layer(name).fused for name in names)
-    expected = model(_images(2, 45, 96), training=False)["logits"]
-    _assert_close(fused(_images(2, 45, 96))["logits"], expected)
+    found, expected = fused(_images(2, 45, 96)), model(_images(2, 45, 96), training=False)
+    for name in ("logits", "presence_logits"):
+        _assert_close(found[name], expected[name])
 
 
 def test_by_hand():
@@ -112,9 +132,9 @@ def test_a_convolution_with_an_activation_keeps_its_batch_norm():
 
 
 def test_a_fused_model_can_be_fused_again():
-    model = _randomized(unet(width=0.125))
-    expected = fuse(model)(_images(1, 32, 64))["logits"]
-    np.testing.assert_array_equal(fuse(fuse(model))(_images(1, 32, 64))["logits"], expected)
+    fused = _unet("resnet34")[2]
+    expected = fused(_images(1, 32, 64))["logits"]
+    np.testing.assert_array_equal(fuse(fused)(_images(1, 32, 64))["logits"], expected)
 
 
 def test_a_convolution_that_others_read_too_is_left_alone():
@@ -130,20 +150,12 @@ def test_a_convolution_that_others_read_too_is_left_alone():
 
 
 def test_the_model_itself_does_not_change():
-    model = _randomized(unet(width=0.125))
-    before = model.get_weights()
-    fuse_batch_norm(model)
+    model, *_, before = _unet("resnet34")
     for left, right in zip(model.get_weights(), before):
         np.testing.assert_array_equal(left, right)
 
 
-def test_the_classification_head_stays():
-    model = _randomized(unet(width=0.125, classification_head=True))
-    found, expected = fuse(model)(_images(1, 32, 32)), model(_images(1, 32, 32), training=False)
-    for name in ("logits", "presence_logits"):
-        _assert_close(found[name], expected[name])
-
-
+@pytest.mark.slow
 def test_bfloat16_scores_as_float32_does_once_it_is_trained():
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)

@@ -3,10 +3,9 @@
 import numpy as np
 import pytest
 import rasterio
+import stubs
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.keras import keras
-from clouds_tf.models.unet import unet
 from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
@@ -20,12 +19,14 @@ RULES = (
 
 
 @pytest.fixture(scope="session")
-def saved_model(tmp_path_factory):
+def saved_model(once):
     """The folder of a SavedModel of one network with random weights and inputs of 64x96."""
-    keras.utils.set_random_seed(3)
-    model = unet(width=0.125, classification_head=True)
-    folder = str(tmp_path_factory.mktemp("saved") / "E")
-    return write_version(CloudModel([model], [(64, 96)], CLOUDS, RULES), folder)
+
+    def write(folder):
+        model = stubs.network(classification_head=True)
+        write_version(CloudModel([model], [(64, 96)], CLOUDS, RULES), folder)
+
+    return f"{once('saved_for_scenes', write)}/1"
 
 
 def write_mosaic(path, size=(200, 400), extent=(-60.0, 0.0, -40.0, 10.0), seed=0, **profile):

@@ -5,7 +5,6 @@ import importlib.util
 import json
 import os
 import signal
-import subprocess
 import sys
 import time
 
@@ -13,8 +12,8 @@ import h5py
 import numpy as np
 import pytest
 import rasterio
-from conftest import ENVIRONMENT, REPOSITORY
 from PIL import Image
+from programs import TOOLS, start_program
 from small import saved_model as _saved_model
 from small import write_mosaic
 
@@ -94,10 +93,9 @@ def test_shards_and_another_batch_make_the_same_files(saved_model, sky, undistur
 
 def test_a_killed_run_continues_to_the_same_files(saved_model, sky, undisturbed, tmp_path):
     """Killed as soon as the first scene has its card."""
-    command = [sys.executable, str(REPOSITORY / "tools" / "predict_scenes.py")]
-    command += [f"--saved_model={saved_model}", f"--scenes={sky}", f"--output_dir={tmp_path}"]
-    command += ["--batch_size=2", "--formats=netcdf,geojson"]
-    process = subprocess.Popen(command, env=ENVIRONMENT, stderr=subprocess.DEVNULL)
+    flags = [f"--saved_model={saved_model}", f"--scenes={sky}", f"--output_dir={tmp_path}"]
+    flags += ["--batch_size=2", "--formats=netcdf,geojson"]
+    process = start_program(f"{TOOLS}/predict_scenes.py", *flags)
     while process.poll() is None and not any((tmp_path / "cards").glob("s*.json")):
         time.sleep(0.01)
     process.send_signal(signal.SIGKILL)
@@ -112,9 +110,9 @@ def test_a_killed_run_continues_to_the_same_files(saved_model, sky, undisturbed,
 
 
 def test_beam_makes_the_same_files(saved_model, sky, undisturbed, tmp_path):
-    """In two processes of Beam's direct runner."""
+    """In a process of Beam's direct runner."""
     pytest.importorskip("apache_beam")
-    beam_options = ["--direct_running_mode=multi_processing", "--direct_num_workers=2"]
+    beam_options = ["--direct_running_mode=multi_processing", "--direct_num_workers=1"]
     predict_scenes(
         saved_model, str(sky), str(tmp_path), OPTIONS, runner="direct", beam_options=beam_options
     )

@@ -3,26 +3,23 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 
 import numpy as np
 import pytest
+import stubs
 import tensorflow as tf
 from conftest import IMAGE_SIZE
+from programs import ENVIRONMENT, run_program
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import decode_image, resize_image
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.models.unet import unet
 from clouds_tf.prediction.calibration import Calibration, Curve
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.prediction.postprocessing import Rule, postprocess
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
-from clouds_tf.training import workdir as workdirs
-
-pytestmark = pytest.mark.slow
 
 RULES = (
     Rule(),
@@ -35,9 +32,9 @@ SIZES = [IMAGE_SIZE, (32, 64)]
 
 
 @pytest.fixture(scope="module")
-def models(make_workdir):
-    """One that was read from a workdir, and one with a classification head."""
-    return [workdirs.load_model(make_workdir()), unet(width=0.125, classification_head=True)]
+def models():
+    """One without a classification head, and one with it."""
+    return [stubs.network(), stubs.network(classification_head=True, seed=1)]
 
 
 @pytest.fixture(scope="module")
@@ -103,7 +100,7 @@ def test_another_data_set_has_its_classes_sizes_order_and_calibration():
     steel = Dataset(("scratch", "pit", "patch"), (64, 400), (32, 200), rle_order="rows")
     curves = (Curve((0, 1), (0, 0.5)), Curve((0, 0.5, 1), (0, 1, 1)), Curve((0, 1), (0, 1)))
     model = CloudModel(
-        [unet(num_classes=3, width=0.125)], [(32, 96)], steel, calibration=Calibration(curves)
+        [stubs.network(num_classes=3)], [(32, 96)], steel, calibration=Calibration(curves)
     )
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 400, 3), np.uint8)
     answer = {name: value.numpy() for name, value in model.serve_pixels(images).items()}
@@ -125,7 +122,7 @@ def test_another_data_set_has_its_classes_sizes_order_and_calibration():
 
 def test_models_of_other_classes_are_refused():
     with pytest.raises(ValueError, match="the model has 4 classes, expected the 2 of the data set"):
-        CloudModel([unet(width=0.125)], [IMAGE_SIZE], Dataset(("a", "b"), (8, 8), (8, 8)))
+        CloudModel([stubs.network()], [IMAGE_SIZE], Dataset(("a", "b"), (8, 8), (8, 8)))
 
 
 def test_no_image_gives_no_answer(signatures):
@@ -161,9 +158,10 @@ def test_a_bad_request_is_an_error_and_the_next_one_works(signatures, image_byte
     assert serve(image_bytes=image_bytes)["encoded_pixels"].shape == (3, 4)
 
 
-def test_a_stock_server_has_all_its_operations(saved):
-    content = SavedModel.FromString(open(os.path.join(saved, "saved_model.pb"), "rb").read())
-    graph = content.meta_graphs[0].graph_def
+@pytest.mark.slow
+def test_a_stock_server_has_all_its_operations(exported):
+    with open(os.path.join(exported, "saved_model.pb"), "rb") as file:
+        graph = SavedModel.FromString(file.read()).meta_graphs[0].graph_def
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     functions = {function.signature.name for function in graph.library.function}
     used = {node.op for node in nodes} - functions
@@ -181,49 +179,55 @@ def image_and_answer(signatures, image_bytes, tmp_path_factory):
     return str(path), [rle.decode() for rle in answer["encoded_pixels"].numpy()[0]]
 
 
-def _run(*command, cwd):
-    """Runs a command where clouds_tf cannot be found by accident; gives what it prints."""
-    env = {k: v for k, v in os.environ.items() if k != "PYTHONPATH"}
-    found = subprocess.run(command, cwd=cwd, env=env, capture_output=True, text=True)
-    assert found.returncode == 0, found.stderr
-    return found.stdout
-
-
-def test_a_process_with_tensorflow_alone_gets_the_same_answer(saved, image_and_answer, tmp_path):
-    image, expected = image_and_answer
-    code = f"""
-import sys, tensorflow as tf
-serve = tf.saved_model.load({saved!r}).signatures["serving_default"]
-answer = serve(image_bytes=tf.constant([tf.io.read_file({image!r}).numpy()]))
-assert not {{"clouds_tf", "tensorflow_addons", "keras_cv"}} & set(sys.modules)
-print(b"\\n".join(answer["encoded_pixels"].numpy()[0]).decode())
-"""
-    assert _run(sys.executable, "-c", code, cwd=tmp_path).split("\n")[:4] == expected
-
-
-def test_saved_model_cli_gets_the_same_answer(saved, image_and_answer, tmp_path):
+@pytest.mark.slow
+def test_python_without_clouds_tf_gets_the_same_answer(saved, image_and_answer, tmp_path):
+    """By tf.saved_model.load and by saved_model_cli, in one process."""
     image, expected = image_and_answer
     with open(image, "rb") as file:
         np.save(tmp_path / "image.npy", np.array([file.read()]))
-    command = [sys.executable, "-m", "tensorflow.python.tools.saved_model_cli", "run"]
-    flags = ["--tag_set=serve", "--signature_def=serving_default", "--outdir=out"]
-    _run(*command, f"--dir={saved}", *flags, "--inputs=image_bytes=image.npy", cwd=tmp_path)
+    code = f"""
+import sys
+import tensorflow as tf
+serve = tf.saved_model.load({saved!r}).signatures["serving_default"]
+answer = serve(image_bytes=tf.constant([tf.io.read_file({image!r}).numpy()]))
+with open("answer.txt", "wb") as file:
+    file.write(b"\\n".join(answer["encoded_pixels"].numpy()[0]))
+assert not {{"clouds_tf", "tensorflow_addons", "keras_cv"}} & set(sys.modules)
+from tensorflow.python.tools import saved_model_cli
+sys.argv[1:] = ["run", "--tag_set=serve", "--signature_def=serving_default", "--outdir=out"]
+sys.argv += ["--dir={saved}", "--inputs=image_bytes=image.npy"]
+saved_model_cli.main()
+"""
+    environment = {k: v for k, v in ENVIRONMENT.items() if k != "PYTHONPATH"}
+    found = run_program("-c", code, env=environment, cwd=tmp_path)
+    assert found.returncode == 0, found.stderr
     answer = np.load(tmp_path / "out" / "encoded_pixels.npy", allow_pickle=True)
     assert [rle.decode() for rle in answer[0]] == expected
+    assert (tmp_path / "answer.txt").read_text().split("\n") == expected
 
 
-@pytest.mark.skipif(not shutil.which("g++"), reason="no C++ compiler (g++) on this machine")
-def test_the_loader_of_cpp_gets_the_same_answer(saved, image_and_answer, tmp_path):
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("cc"), reason="no C compiler (cc) on this machine")
+def test_a_program_without_python_gets_the_same_answer(saved, image_and_answer, tmp_path):
     image, expected = image_and_answer
-    source = os.path.join(os.path.dirname(__file__), "load_saved_model.cc")
+    source = os.path.join(os.path.dirname(__file__), "load_saved_model.c")
     folder = tf.sysconfig.get_lib()
     # Some versions need nothing of libtensorflow_cc by name, but it registers the sessions.
     names = ["-l:libtensorflow_cc.so.2", "-l:libtensorflow_framework.so.2"]
-    libraries = ["-Wl,--no-as-needed", *names]
-    flags = [*tf.sysconfig.get_compile_flags(), f"-L{folder}", *libraries, f"-Wl,-rpath,{folder}"]
-    _run("g++", "-O0", source, "-o", "load_saved_model", *flags, cwd=tmp_path)
-    answer = _run("./load_saved_model", saved, image, cwd=tmp_path)
-    assert answer.split("\n")[:4] == expected
+    paths = [f"-I{tf.sysconfig.get_include()}", f"-L{folder}", f"-Wl,-rpath,{folder}"]
+    flags = [*paths, "-Wl,--no-as-needed", *names]
+    program = str(tmp_path / "load_saved_model")
+    subprocess.run(["cc", "-O0", source, "-o", program, *flags], check=True)
+    with open(os.path.join(saved, "saved_model.pb"), "rb") as file:
+        meta_graph = SavedModel.FromString(file.read()).meta_graphs[0]
+    signature = meta_graph.signature_def["serving_default"]
+    (taken, _), given = (
+        tensor.name.split(":")
+        for tensor in (signature.inputs["image_bytes"], signature.outputs["encoded_pixels"])
+    )
+    command = [program, saved, image, taken, *given]
+    found = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert found.stdout.split("\n")[:4] == expected
 
 
 def test_versions_count_up_and_are_whole(models, saved):

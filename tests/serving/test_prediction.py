@@ -5,15 +5,15 @@ import io
 import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 
 import numpy as np
 import pytest
+import stubs
 import tensorflow as tf
-from conftest import ENVIRONMENT, IMAGE_SIZE, REPOSITORY
+from conftest import IMAGE_SIZE
 from PIL import Image
+from programs import run_program
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction import predictor
@@ -24,9 +24,6 @@ from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.inputs import Remark
 from clouds_tf.serving.prediction import PredictionResult, parse_shard, predict
 from clouds_tf.serving.versions import write_version
-from clouds_tf.training import workdir as workdirs
-
-pytestmark = pytest.mark.slow
 
 NAMES = CLOUDS.class_names
 METADATA = Metadata(CLOUDS, (IMAGE_SIZE,), plain_rules(4), "none", 1_000_000)
@@ -380,10 +377,9 @@ def test_a_model_of_something_else_is_refused(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def saved_model(make_workdir, tmp_path_factory):
-    model = workdirs.load_model(make_workdir())
+def saved_model(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
-    return write_version(CloudModel([model], [IMAGE_SIZE], CLOUDS), folder)
+    return write_version(CloudModel([stubs.network()], [IMAGE_SIZE], CLOUDS), folder)
 
 
 def test_every_device_gives_the_same(saved_model, data_dir, tmp_path):
@@ -397,6 +393,7 @@ def test_every_device_gives_the_same(saved_model, data_dir, tmp_path):
         predictor.devices(99)
 
 
+@pytest.mark.slow
 def test_killed_and_run_again_it_writes_the_same_file(saved_model, images_dir, tmp_path):
     output = tmp_path / "s.csv"
     code = f"""
@@ -416,7 +413,7 @@ def dies(image_bytes):
 predict(dataclasses.replace(model, predictors=(dies,)), {str(images_dir)!r}, {str(output)!r},
         batch_size=1)
 """
-    killed = subprocess.run([sys.executable, "-c", code], cwd=REPOSITORY, env=ENVIRONMENT)
+    killed = run_program("-c", code)
     assert killed.returncode == -signal.SIGKILL and not output.exists()
     seen = []
     for path in (output, tmp_path / "undisturbed.csv"):

@@ -9,24 +9,22 @@ import threading
 
 import numpy as np
 import pytest
+import stubs
 import tensorflow as tf
-from conftest import IMAGE_SIZE, REPOSITORY, run_tool
+from conftest import IMAGE_SIZE
 from google.protobuf import text_format
+from programs import REPOSITORY, run_tool
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.serving import client, read_metadata, server
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
-from clouds_tf.training import workdir as workdirs
-
-pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def saved_model(make_workdir, tmp_path_factory):
-    model = workdirs.load_model(make_workdir())
+def saved_model(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
-    return write_version(CloudModel([model], [IMAGE_SIZE], CLOUDS), folder)
+    return write_version(CloudModel([stubs.network()], [IMAGE_SIZE], CLOUDS), folder)
 
 
 @pytest.fixture(scope="module")
