@@ -230,7 +230,7 @@ def masks(data: Explored) -> Section:
     )
     runs = f"The median mask has {found['runs'].median():,.0f} runs."
     percent = data.by_class(100 * found["fraction"])
-    area, form = f"Less than {TINY:.0%}: {tiny}.", "{:.1f} %"
+    area, form = f"Less than {TINY:.0%}: {tiny}.", "{:.1f}%"
     counts, characters = (data.by_class(found[key]) for key in ("components", "characters"))
     cards = [
         _per_class("areas", percent, "Area of the masks", "% of the image", area, form),
