@@ -7,6 +7,7 @@ from conftest import REPOSITORY
 
 from clouds_tf import figures
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.figures import charts, evaluation
 from clouds_tf.models.unet import Stage
 
 CLASS_NAMES = CLOUDS.class_names
@@ -104,7 +105,7 @@ def test_overlapping_names_stand_apart_and_on_their_masks():
 
 
 def test_the_combinations_of_an_upset_are_bars_and_dots():
-    figure = figures.combinations({("Fish", "Sugar"): 7, (): 2}, CLASS_NAMES, "title")
+    figure = charts.combinations({("Fish", "Sugar"): 7, (): 2}, CLASS_NAMES, "title")
     above, below = figure.axes
     assert [bar.get_height() for bar in above.patches] == [7, 2]
     dots = [len(points.get_offsets()) for points in below.collections]
@@ -113,7 +114,7 @@ def test_the_combinations_of_an_upset_are_bars_and_dots():
 
 def test_a_dark_figure_differs_in_its_paper_only():
     light, dark = (
-        figures.bars({"a": 3, "b": 1}, "t", "x", ["#56B4E9", "#8C96A3"], dark=d)
+        charts.bars({"a": 3, "b": 1}, "t", "x", ["#56B4E9", "#8C96A3"], dark=d)
         for d in (False, True)
     )
     assert sum(light.get_facecolor()[:3]) > 2.5 > 0.5 > sum(dark.get_facecolor()[:3])
@@ -155,12 +156,12 @@ def test_charts_of_any_number_of_classes(num_classes):
     square = np.full((num_classes, num_classes), 0.5)
     image, mask = np.zeros((8, 12, 3), np.uint8), np.ones((8, 12, num_classes), np.uint8)
     drawn = [
-        figures.combinations({tuple(names): 3, (): 1}, names, "t"),
-        figures.shares(share, share, ("a", "b")),
-        figures.matrix(square, names, "t", "{:.1f}", (0, 1)),
-        figures.distributions(numbers, "t", "x"),
-        figures.average_masks(np.ones((num_classes, 4, 6)), names, (8, 12), "t"),
-        figures.box_sizes(numbers, numbers, (8, 12), "t"),
+        charts.combinations({tuple(names): 3, (): 1}, names, "t"),
+        charts.shares(share, share, ("a", "b")),
+        charts.matrix(square, names, "t", "{:.1f}", (0, 1)),
+        charts.distributions(numbers, "t", "x"),
+        charts.average_masks(np.ones((num_classes, 4, 6)), names, (8, 12), "t"),
+        charts.box_sizes(numbers, numbers, (8, 12), "t"),
         figures.overlays([image], [mask], ["a"], names),
     ]
     assert all(figures.pixels(figure).std() > 0 for figure in drawn)
@@ -171,7 +172,7 @@ def test_charts_of_any_number_of_classes(num_classes):
 def test_the_best_place_of_a_map_is_marked():
     scores = np.zeros((4, 3, 5))
     scores[1, 2, 3] = 0.7
-    figure = figures.score_maps(
+    figure = evaluation.score_maps(
         scores, np.full(4, 0.25), [0.1, 0.2, 0.3, 0.4, 0.5], [0, 10, 20], CLASS_NAMES, "t"
     )
     fish, flower = figure.axes[:2]
@@ -185,7 +186,9 @@ def test_the_best_place_of_a_map_is_marked():
 def test_reliability_is_drawn_at_the_middle_of_each_bin():
     shares = np.full((4, 2), 0.25)
     shares[2, 1] = np.nan
-    above, below = figures.reliability([0, 0.4, 1], shares, np.ones((4, 2)), CLASS_NAMES, "t").axes
+    above, below = evaluation.reliability(
+        [0, 0.4, 1], shares, np.ones((4, 2)), CLASS_NAMES, "t"
+    ).axes
     diagonal, *lines = above.lines
     assert [line.get_label() for line in lines] == list(CLASS_NAMES)
     assert lines[0].get_xdata().tolist() == [0.2, 0.7]
@@ -196,7 +199,7 @@ def test_reliability_is_drawn_at_the_middle_of_each_bin():
 def test_confusions_show_share_and_number():
     counts = np.zeros((4, 2, 2))
     counts[3] = [[1, 2], [0, 1]]
-    sugar = figures.confusions(counts, CLASS_NAMES, "t").axes[3]
+    sugar = evaluation.confusions(counts, CLASS_NAMES, "t").axes[3]
     texts = [text.get_text() for text in sugar.texts]
     assert texts == ["right\n25.0%\n1", "wrong\n50.0%\n2", "wrong\n0.0%\n0", "right\n25.0%\n1"]
     (red, green, _), (wrong_red, wrong_green, _) = sugar.images[0].get_array()[0]
@@ -206,7 +209,7 @@ def test_confusions_show_share_and_number():
 def test_comparisons_have_a_row_for_each_image():
     image, mask = np.zeros((8, 12, 3), np.uint8), np.zeros((8, 12, 4), np.uint8)
     mask[2:5, 3:9, 0] = 1
-    figure = figures.comparisons(
+    figure = evaluation.comparisons(
         [image] * 2, [[mask, mask * 0]] * 2, ["a", "b"], ["one", "two"], CLASS_NAMES
     )
     names = [[text.get_text() for text in axes.texts] for axes in figure.axes]
@@ -217,7 +220,7 @@ def test_comparisons_have_a_row_for_each_image():
 def test_areas_show_every_image_and_the_bias():
     true = np.array([[0.1, 0.2, 0.3], [0.4, 0.5, 0.6]])
     series = {"masks": (true / 2, [0.5, 0, -0.25]), "expected": (true, [0, 0, float("nan")])}
-    figure = figures.predicted_areas(true, series, ("a", "b", "c"), "t")
+    figure = evaluation.predicted_areas(true, series, ("a", "b", "c"), "t")
     third = figure.axes[2]
     points = [collection.get_offsets() for collection in third.collections]
     np.testing.assert_allclose(points[0], [[0.3, 0.15], [0.6, 0.3]])

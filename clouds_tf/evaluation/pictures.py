@@ -14,6 +14,7 @@ from clouds_tf.evaluation.areas import AreaResult, area_bias
 from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, predict_fold
 from clouds_tf.evaluation.members import Member, records_dataset
 from clouds_tf.evaluation.search import GRIDS, MIN_AREAS, SearchResult, score_sums
+from clouds_tf.figures import evaluation as charts
 from clouds_tf.prediction.postprocessing import plain_rules, postprocess
 
 NAMES = ("scores", "reliability", "presence", "areas", "examples")
@@ -107,7 +108,7 @@ def examples(
         larger = tf.cast(tf.image.resize(images[0], dataset.submission_size), tf.uint8).numpy()
         for k, place in enumerate(places):
             drawn[first + place] = larger[k], [mask[k].numpy() for mask in (truth, *by_rules)]
-    return figures.comparisons(
+    return charts.comparisons(
         [drawn[i][0] for i in chosen],
         [drawn[i][1] for i in chosen],
         [f"{name}: {dice[i]:.3f}" for name, i in named],
@@ -157,7 +158,7 @@ def _charts(
         biases = [area_bias(x, true).value for x, true in zip(some.T, areas.true.T)]
         series[label] = some / pixels, biases
     return {
-        "scores": figures.score_maps(
+        "scores": charts.score_maps(
             score_maps(counts),
             found.all_blank.mean(axis=0),
             THRESHOLDS,
@@ -165,13 +166,13 @@ def _charts(
             names,
             f"Dice on all {number}: optimistic",
         ),
-        "reliability": figures.reliability(
+        "reliability": charts.reliability(
             *reliability(counts), names, f"Reliability of the pixels of {number}"
         ),
-        "presence": figures.confusions(
+        "presence": charts.confusions(
             confusions(counts, found.present), names, f"Presence in {number}, cross-fitted"
         ),
-        "areas": figures.predicted_areas(
+        "areas": charts.predicted_areas(
             areas.true / pixels, series, names, f"Areas in {number}, cross-fitted"
         ),
     }

@@ -15,6 +15,7 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.exploration.page import Card, Section
 from clouds_tf.exploration.statistics import GRID, Statistics
 from clouds_tf.exploration.summary import ON_BLACK, TINY, per_image
+from clouds_tf.figures import charts
 
 _BRIGHTNESS = "mean outside the gap, 0 to 255"
 
@@ -98,7 +99,7 @@ def folder(data: Explored) -> Section:
             "submission without any mask.",
             "rows",
             partial(
-                figures.bars,
+                charts.bars,
                 {"with a mask": num_masks, "empty": num_rows - num_masks},
                 "Rows with and without a mask",
                 "rows",
@@ -134,26 +135,26 @@ def labels(data: Explored) -> Section:
             f"{_at(least, present)}, in {least:.1%}.",
             "masks_per_class",
             partial(
-                figures.bars, counts, "Masks of each class", "masks", figures.class_colors(names)
+                charts.bars, counts, "Masks of each class", "masks", figures.class_colors(names)
             ),
         ),
         Card(
             f"Most mask pixels: {_at(largest, pixels)}, {largest:.1%} of all; in the most images: "
             f"{_at(most, present)}.",
             "class_balance",
-            partial(figures.shares, present, pixels, ("Share of images", "Share of mask pixels")),
+            partial(charts.shares, present, pixels, ("Share of images", "Share of mask pixels")),
         ),
         Card(
             f"An image has {summary['num_masks'] / num_images:.2f} labels on average; "
             f"{several:.1%} have more than one; {num_labels[0] or 'none'} without a label.",
             "labels_per_image",
-            partial(figures.bars, num_labels, "Labels per image", "images"),
+            partial(charts.bars, num_labels, "Labels per image", "images"),
         ),
         Card(
             f"{len(combined)} of {2 ** len(names)} combinations occur; the most frequent is "
             f"{first}, in {count / num_images:.1%} of the images.",
             "combinations",
-            partial(figures.combinations, combined, names, "Combinations of classes"),
+            partial(charts.combinations, combined, names, "Combinations of classes"),
         ),
     ]
     if len(names) > 1:
@@ -178,7 +179,7 @@ def _pairs_of_classes(data: Explored) -> list[Card]:
             f"Of the images with {names[i]}, {highest:.0%} also show {names[j]}, the most of all "
             "pairs.",
             "cooccurrence",
-            partial(figures.matrix, given, names, title, "{:.0%}", (0, max(highest, 0.01))),
+            partial(charts.matrix, given, names, title, "{:.0%}", (0, max(highest, 0.01))),
         ),
         Card(
             (
@@ -188,7 +189,7 @@ def _pairs_of_classes(data: Explored) -> list[Card]:
             ),
             "correlation",
             partial(
-                figures.matrix,
+                charts.matrix,
                 correlation,
                 names,
                 "Correlation of presence",
@@ -210,7 +211,7 @@ def _per_class(
     log: bool = False,
 ) -> Card:
     """A card with the distribution of a number for each class, and its medians."""
-    draw = partial(figures.distributions, values, title, unit, log=log)
+    draw = partial(charts.distributions, values, title, unit, log=log)
     medians = f"Medians: {_medians(values, form)}."
     has_any = any(len(some) for some in values.values())
     return Card(f"{medians} {more}".strip() if has_any else "There are none.", name, draw)
@@ -260,13 +261,13 @@ def _places(data: Explored) -> list[Card]:
         Card(
             f"Highest share of images that cover a place: {highest}. Lowest: {lowest}.",
             "average_masks",
-            partial(figures.average_masks, average, names, size, "Where each class is found"),
+            partial(charts.average_masks, average, names, size, "Where each class is found"),
         ),
         Card(
             f"Median widths: {_medians(widths)}. Boxes that span at least 95% of the width: "
             f"{_each(wide, '{:.0%}') or 'none'}.",
             "bounding_boxes",
-            partial(figures.box_sizes, widths, heights, size, "Bounding boxes of the masks"),
+            partial(charts.box_sizes, widths, heights, size, "Bounding boxes of the masks"),
         ),
     ]
 
@@ -282,7 +283,7 @@ def images(data: Explored) -> Section:
             f"{bright['max']:.0f}.",
             "brightness",
             partial(
-                figures.histogram, found["brightness"], "Brightness of the images", _BRIGHTNESS
+                charts.histogram, found["brightness"], "Brightness of the images", _BRIGHTNESS
             ),
         ),
         _per_class("brightness_by_class", by_class, "Brightness, by class", _BRIGHTNESS),
@@ -321,10 +322,10 @@ def _gap(data: Explored, shares: pd.Series) -> list[Card]:
             f"{GRID[1]} cells; with {ON_BLACK:.0%} or more of the area in it: "
             f"{counted(len(data.summary['on_black']), 'mask')}.",
             "masks_at_the_gap",
-            partial(figures.shares, touching, on_black, titles),
+            partial(charts.shares, touching, on_black, titles),
         ),
     ]
 
 
 def _share(shares: pd.Series, title: str) -> Callable[..., Any]:
-    return partial(figures.histogram, shares, title, "share of the image", percent=True)
+    return partial(charts.histogram, shares, title, "share of the image", percent=True)
