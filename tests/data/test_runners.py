@@ -23,7 +23,7 @@ def test_an_error_of_a_job_comes_through():
 
 
 def test_a_killed_worker_is_one_line():
-    with pytest.raises(ValueError, match="a worker process was killed, .*same command goes on"):
+    with pytest.raises(ValueError, match="a worker process was killed, .*same command continues"):
         list(runners.run(os._exit, [(1,)], 2))
 
 
