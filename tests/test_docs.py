@@ -89,5 +89,9 @@ def test_the_site_builds_without_warnings(tmp_path):
     assert done.returncode == 0, done.stderr
     flags = (tmp_path / "flags.html").read_text()
     assert "--records_dir" in flags and "Images per global batch, over all devices." in flags
-    assert f"clouds_tf {clouds_tf.__version__}" in (tmp_path / "index.html").read_text()
+    index = (tmp_path / "index.html").read_text()
+    assert f"clouds_tf {clouds_tf.__version__}" in index
+    # Search works in pages opened as files, and asks nobody for a script.
+    assert 'src="js/iframe-worker.js"' in index and "unpkg" not in index
+    assert (tmp_path / "search" / "search_index.js").is_file()
     assert 'id="clouds_tf.rle.masks.decode"' in (tmp_path / "api" / "rle.html").read_text()
