@@ -133,6 +133,19 @@ def DEFINE_dataset() -> Any:  # noqa: N802 (absl's spelling)
     )
 
 
+def DEFINE_dataset_of_a_folder() -> None:  # noqa: N802 (absl's spelling)
+    """Defines `--dataset` and `--mask_size`; `dataset_of_a_folder` reads both."""
+    DEFINE_dataset()
+    help = "Size of the masks that the RLE encodes; default: the data set's mask_size."
+    DEFINE_size("mask_size", None, help)
+
+
+def dataset_of_a_folder() -> Dataset:
+    """The Dataset of `--dataset` with the size of `--mask_size`."""
+    dataset, size = flags.FLAGS.dataset, flags.FLAGS.mask_size
+    return dataclasses.replace(dataset, mask_size=size) if size else dataset
+
+
 def DEFINE_dataclass(cls: type, **defaults: Any) -> None:  # noqa: N802 (absl's spelling)
     """Defines a flag for every field of a dataclass, from its type, default and metadata.
 

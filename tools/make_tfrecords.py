@@ -17,16 +17,13 @@ from clouds_tf.data.runners import Runner
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.")
 flags.DEFINE_string("output_dir", None, "Folder for the shards.", required=True)
-cli.DEFINE_dataset()
+cli.DEFINE_dataset_of_a_folder()
 flags.DEFINE_integer(
     "num_shards", None, "Number of files; default: 16, or fewer for fewer images.", lower_bound=1
 )
 flags.DEFINE_integer("num_folds", 5, "Number of folds for cross-validation.", lower_bound=2)
 cli.DEFINE_size(
     "image_size", None, "Size to reduce the images to; default: the files as they are."
-)
-cli.DEFINE_size(
-    "mask_size", None, "Size of the masks that the RLE encodes; default: the data set's mask_size."
 )
 flags.DEFINE_integer("seed", 0, "Seed of the folds and of the order.", lower_bound=0)
 flags.DEFINE_integer(
@@ -54,14 +51,11 @@ def main() -> None:
         return
     if FLAGS.data_dir is None:
         raise ValueError("--data_dir: got nothing, expected a folder")
-    dataset = FLAGS.dataset
-    if FLAGS.mask_size:
-        dataset = dataclasses.replace(dataset, mask_size=FLAGS.mask_size)
     with cli.progress_bar("image") as progress:
         info = shards.write_records(
             FLAGS.data_dir,
             FLAGS.output_dir,
-            dataset,
+            cli.dataset_of_a_folder(),
             num_shards=FLAGS.num_shards,
             num_folds=FLAGS.num_folds,
             image_size=FLAGS.image_size,
