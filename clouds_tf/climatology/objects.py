@@ -66,7 +66,7 @@ def of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
 
 
 def write(pattern: str, path: str, on_error: str = "fail") -> int:
-    """Writes the objects of all scenes as Parquet, and a row per scene as CSV beside it.
+    """Writes the objects of all scenes as Parquet, and a row per scene as CSV next to it.
 
     Args:
         pattern: a folder of scenes, or a pattern.

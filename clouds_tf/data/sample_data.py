@@ -146,7 +146,7 @@ def render_image(
     glint_center, glint_width = rng.uniform((0, 100), (SCENE_SIZE[1], 300))
     glint = ridges(_pixel_centers(RENDER_SIZE)[1] - glint_center, glint_width)
     image = _blend(image, _SUN_GLINT, rng.uniform(0, 0.5) * glint)
-    # Thin high clouds, which nobody labels.
+    # Thin high clouds, which are never labelled.
     veil = noise(rng, 350, 1.7, stretch=3, angle=rng.uniform(0, math.pi))
     image = _blend(image, _VEIL, 0.3 * ramp(veil, 0.5, 3))
 

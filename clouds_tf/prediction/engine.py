@@ -104,7 +104,7 @@ def convert(
         network: a tf.function that is a Network, such as `as_network` gives.
         image_size: (height, width) of the images.
         dataset: the Dataset of the classes.
-        path: local .xml file to write; the weights go into the .bin file beside it.
+        path: local .xml file to write; the weights go into the .bin file next to it.
 
     Returns:
         The converted network.

@@ -19,7 +19,7 @@ def compile_network(network: Any) -> Any:
 
 
 def main(saved_model: str, path: str) -> None:
-    """Writes the network of a SavedModel as `path`, an .xml file with a .bin beside it; runs it."""
+    """Writes the network of a SavedModel as `path`, an .xml with a .bin next to it; runs it."""
     import numpy as np
     import openvino
 

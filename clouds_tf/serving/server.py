@@ -1,4 +1,4 @@
-"""Files that TensorFlow Serving reads beside a SavedModel: configuration and warm-up requests."""
+"""Side files of a SavedModel for TensorFlow Serving: configuration and warm-up requests."""
 
 from __future__ import annotations
 
