@@ -1,12 +1,11 @@
 """keras-cv's layers as augmentations. Lane two has no keras-cv and says so."""
 
-import subprocess
-import sys
+import functools
 
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import ENVIRONMENT
+from programs import run_program
 
 from clouds_tf.data import input_pipeline
 from clouds_tf.data.augmentation import check_augmentation, find_augmentation
@@ -32,6 +31,12 @@ def _example(noise=20):
     return {"image": tf.constant(image, tf.uint8), "mask": tf.constant(mask, tf.uint8)}
 
 
+@functools.lru_cache(maxsize=None)
+def _traced(name):
+    """A layer as a function, traced once for all tests."""
+    return tf.function(find_augmentation(f"keras_cv:{name}"))
+
+
 def _graph_operations(function):
     """The types of all operations of a concrete function and of those that it calls."""
     graph = function.graph.as_graph_def()
@@ -53,7 +58,7 @@ def test_unknown_layers_are_refused(spec):
 @needs_keras_cv
 @pytest.mark.parametrize("name", LAYERS)
 def test_a_layer_depends_on_the_seed_alone(name):
-    augment, example = tf.function(find_augmentation(f"keras_cv:{name}")), _example()
+    augment, example = _traced(name), _example()
     traced = augment.get_concrete_function(example, tf.TensorSpec([2], tf.int32))
     operations = _graph_operations(traced)
     assert not [op for op in operations if "Random" in op and not op.startswith("Stateless")]
@@ -70,7 +75,7 @@ def test_a_layer_depends_on_the_seed_alone(name):
 @needs_keras_cv
 @pytest.mark.parametrize("name", [name for name in LAYERS if name != "rand_augment"])
 def test_layers_that_move_pixels_move_the_mask(name):
-    augment, example = find_augmentation(f"keras_cv:{name}"), _example(noise=0)
+    augment, example = _traced(name), _example(noise=0)
     moved = 0
     for seed in range(6):
         found = augment(example, tf.constant([seed, 2]))
@@ -94,15 +99,13 @@ example = {"image": tf.zeros([8, 8, 3], tf.uint8), "mask": tf.zeros([8, 8, 2], t
 dataset = tf.data.Dataset.range(3).map(lambda i: augment(example, tf.stack([i, i])), 2)
 assert len(list(dataset)) == 3
 """
-    found = subprocess.run(
-        [sys.executable, "-c", program], env=ENVIRONMENT, capture_output=True, text=True
-    )
+    found = run_program("-c", program)
     assert found.returncode == 0, found.stderr
 
 
 @needs_keras_cv
 def test_factors_are_drawn_from_their_whole_range():
-    augment = tf.function(find_augmentation("keras_cv:random_brightness"))
+    augment = _traced("random_brightness")
     grey = {"image": tf.fill([4, 4, 3], tf.constant(128, tf.uint8)), "mask": _example()["mask"]}
     images = [augment(grey, tf.constant([seed, 3]))["image"] for seed in range(400)]
     shifts = np.array([float(image[0, 0, 0]) - 128 for image in images]) / 255

@@ -23,7 +23,8 @@ def test_a_model_trains_on_mixed_batches(records_dir, mix):
     convolution = layers.Conv2D(4, 1, kernel_initializer="zeros")
     model = keras.Sequential([layers.Rescaling(1 / 255), convolution])
     optimizer = keras.optimizers.SGD(1e-2)
-    model.compile(optimizer, losses.parse("bce_dice"), [metrics.Scores(CLOUDS.class_names)])
+    scores = [metrics.Scores(CLOUDS.class_names)]
+    model.compile(optimizer, losses.parse("bce_dice"), scores, run_eagerly=True)
     loss = model.fit(batches(), verbose=0).history["loss"][0]
     ((images, masks),) = batches().as_numpy_iterator()
     masks = masks.astype(float)

@@ -3,15 +3,13 @@
 import os
 import signal
 import socket
-import subprocess
-import sys
 import threading
 import time
 
 import pytest
 import tensorflow as tf
-from conftest import ENVIRONMENT
 from program import free_ports
+from programs import start_program
 
 from clouds_tf.training import distribution, workers
 
@@ -71,13 +69,12 @@ def test_a_restarted_worker_does_not_wait_for_ever(monkeypatch, index, missing):
 
 @pytest.mark.parametrize("index", [0, 1])
 def test_sigterm_ends_a_waiting_worker(index):
-    code = "import sys; from clouds_tf.training import workers; print('waiting', flush=True); "
+    code = "from clouds_tf.training import workers; print('waiting', flush=True); "
     code += f"workers.meet(['localhost:{free_ports(1)[0]}', 'b:1'], {index})"
-    command = [sys.executable, "-c", code]
-    with subprocess.Popen(command, env=ENVIRONMENT, stdout=subprocess.PIPE) as process:
-        process.stdout.readline()
-        process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == -signal.SIGTERM
+    with start_program("-c", code) as program:
+        program.stdout.readline()
+        program.terminate()
+        assert program.wait(60) == -signal.SIGTERM
 
 
 def test_only_the_loss_of_a_worker_starts_it_again(monkeypatch):
