@@ -2,7 +2,12 @@
 
 import numpy as np
 
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
+from clouds_tf.models.unet import unet
+from clouds_tf.training import Recipe
+from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.checkpoints import Checkpoints
 
 layers = keras.layers
 
@@ -28,3 +33,12 @@ def network(num_classes=4, classification_head=False, seed=0):
         low = 0.5 if "variance" in weight.name or "gamma" in weight.name else -0.5
         weight.assign(rng.uniform(low, low + 1, weight.shape))
     return model
+
+
+def write_workdir(folder, image_size, fold=0, records="0123abcd", dataset=CLOUDS):
+    """Writes the workdir of a tiny U-Net with random weights; gives its path and the model."""
+    recipe = Recipe(width=0.125, encoder="tiny", image_size=image_size)
+    model = unet(dataset.num_classes, **recipe.model_arguments())
+    workdirs.start(workdirs.Run(str(folder), recipe, dataset, fold, records))
+    Checkpoints(str(folder), model).save_best()
+    return str(folder), model

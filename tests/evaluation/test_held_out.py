@@ -1,18 +1,18 @@
 import numpy as np
 import pytest
+import stubs
 import tensorflow as tf
 from conftest import IMAGE_SIZE
+from sample import SMALL, member
+from sample import small_records as _small_records
 
 from clouds_tf.data import input_pipeline
-from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation import held_out
 from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, above, histogram
 from clouds_tf.evaluation.members import load_members, on_openvino
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.training import workdir as workdirs
-
-pytestmark = pytest.mark.slow
 
 
 def _by_hand(probabilities, masks):
@@ -59,25 +59,41 @@ def folders(make_workdir):
     return [make_workdir(0, seed=0), make_workdir(0, (32, 64), seed=1), make_workdir(2, seed=2)]
 
 
-@pytest.fixture(scope="module")
-def members(folders, records_dir):
-    return load_members(records_dir, folders)
-
-
-def test_every_image_is_predicted_by_the_models_that_held_it_out(folders, members, records_dir):
+@pytest.mark.slow
+def test_workdirs_are_loaded_by_the_fold_that_they_held_out(folders, records_dir):
+    members = load_members(records_dir, [folders[2], *folders[:2]])
+    assert list(members) == [0, 2]
     assert [member.image_size for member in members[0]] == [IMAGE_SIZE, (32, 64)]
-    counts = held_out.collect(records_dir, members, batch_size=2)
-    num_first = input_pipeline.count_examples(records_dir, [0])
-    num_second = input_pipeline.count_examples(records_dir, [2])
+    for folder, found in ((folders[1], members[0][1]), (folders[2], members[2][0])):
+        images = np.random.default_rng(0).integers(0, 256, (1, *found.image_size, 3), np.uint8)
+        answers = found.network(images), workdirs.load_model(folder)(images, training=False)
+        probabilities = [tf.sigmoid(answer["logits"]) for answer in answers]
+        np.testing.assert_allclose(*probabilities, atol=1e-4)
+
+
+small_records = _small_records
+
+
+@pytest.fixture(scope="module")
+def members():
+    """Models of two sizes that held out fold 0, and one that held out fold 2."""
+    return {0: [member(IMAGE_SIZE), member((32, 64), 1)], 2: [member(IMAGE_SIZE, 2)]}
+
+
+def test_every_image_is_predicted_by_the_models_that_held_it_out(members, small_records):
+    counts = held_out.collect(small_records, members, batch_size=2)
+    num_first = input_pipeline.count_examples(small_records, [0])
+    num_second = input_pipeline.count_examples(small_records, [2])
     assert counts.folds.tolist() == [0] * num_first + [2] * num_second
 
-    models = [workdirs.load_model(folder) for folder in folders]
+    models = [stubs.network(seed=seed) for seed in range(3)]
     streams = [
-        next(iter(input_pipeline.validation_batches(records_dir, [fold], size, 12)))
+        next(iter(input_pipeline.validation_batches(small_records, [fold], size, 12)))
         for fold, size in ((0, IMAGE_SIZE), (0, (32, 64)), (2, IMAGE_SIZE))
     ]
-    first, _ = mean_prediction(models[:2], [images for images, _ in streams[:2]], (350, 525))
-    second, _ = mean_prediction(models[2:], [streams[2][0]], (350, 525))
+    size = SMALL.submission_size
+    first, _ = mean_prediction(models[:2], [images for images, _ in streams[:2]], size)
+    second, _ = mean_prediction(models[2:], [streams[2][0]], size)
     expected = [
         np.concatenate(pair)
         for pair in zip(
@@ -87,22 +103,22 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(folders, member
     ]
     np.testing.assert_array_equal(counts.truths, expected[2])
     # A probability within rounding of a threshold may fall on either side.
-    np.testing.assert_allclose(counts.areas, expected[0], atol=20)
-    np.testing.assert_allclose(counts.intersections, expected[1], atol=20)
+    np.testing.assert_allclose(counts.areas, expected[0], atol=2)
+    np.testing.assert_allclose(counts.intersections, expected[1], atol=2)
     highest = np.concatenate([first, second]).max((1, 2))
     np.testing.assert_allclose(counts.presence, highest, atol=1e-4)
 
 
-def test_flips_and_chosen_places(members, records_dir):
+def test_flips_and_chosen_places(members, small_records):
     members = {1: members[2]}  # as if it had held out another fold
-    plain = held_out.collect(records_dir, members)
-    flipped = held_out.collect(records_dir, members, 16, "flips")
+    plain = held_out.collect(small_records, members)
+    flipped = held_out.collect(small_records, members, 16, "flips")
     np.testing.assert_array_equal(plain.truths, flipped.truths)
     assert (plain.areas != flipped.areas).any()
 
-    everything = held_out.predict_fold(records_dir, 1, members[1], batch_size=16)
+    everything = held_out.predict_fold(small_records, 1, members[1], batch_size=16)
     _, masks, probabilities, _ = next(iter(everything))
-    some = held_out.predict_fold(records_dir, 1, members[1], places=[1, 3])
+    some = held_out.predict_fold(small_records, 1, members[1], places=[1, 3])
     images, chosen_masks, chosen, presence = next(iter(some))
     assert images[0].shape == (2, *IMAGE_SIZE, 3) and presence.shape == (2, 4)
     np.testing.assert_array_equal(chosen_masks, masks.numpy()[[1, 3]])
@@ -122,40 +138,40 @@ def test_the_same_workdir_twice_is_refused(folders, records_dir, tmp_path):
         load_members(records_dir, [str(link), folders[1], folders[0]])
 
 
-def test_five_folds_do_not_make_tensorflow_warn_of_retracing(folders, records_dir, caplog):
-    (member,) = load_members(records_dir, folders[:1])[0]
+def test_five_folds_do_not_make_tensorflow_warn_of_retracing(members, small_records, caplog):
     with caplog.at_level("WARNING", logger="tensorflow"):
         for way in ("none", "flips"):
-            held_out.collect(records_dir, {fold: [member] for fold in (0, 1, 2)}, 2, way)
+            held_out.collect(small_records, dict.fromkeys((0, 1, 2), members[2]), 2, way)
     assert not [record.message for record in caplog.records if "retracing" in record.message]
 
 
-def test_progress_counts_the_images(members, records_dir):
+def test_progress_counts_the_images(members, small_records):
     told = []
     counts = held_out.collect(
-        records_dir, members, 3, progress=lambda done, total: told.append((done, total))
+        small_records, members, 3, progress=lambda done, total: told.append((done, total))
     )
     total = len(counts.folds)
     assert told[-1] == (total, total) and {t for _, t in told} == {total}
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     with pytest.raises(ValueError, match="no images in the folds"):
-        held_out.collect(records_dir, {})
+        held_out.collect(small_records, {})
 
 
-def test_openvino_counts_nearly_the_same_pixels(members, records_dir):
+@pytest.mark.slow
+def test_openvino_counts_nearly_the_same_pixels(members, small_records):
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     both = {0: members[2], 2: members[2]}
-    converted, remarks = on_openvino(both, CLOUDS)
+    converted, remarks = on_openvino(both, SMALL)
     assert not remarks and isinstance(converted[0][0].network, engine.OpenVINONetwork)
     assert converted[0][0].network is converted[2][0].network
-    counts, expected = (held_out.collect(records_dir, x) for x in (converted, both))
+    counts, expected = (held_out.collect(small_records, x) for x in (converted, both))
     np.testing.assert_array_equal(counts.truths, expected.truths)
-    assert np.abs(counts.areas - expected.areas).mean() < 0.01 * 350 * 525
+    assert np.abs(counts.areas - expected.areas).mean() < 0.01 * 70 * 105
 
 
 def test_where_openvino_dies_tensorflow_predicts_and_a_remark_says_so(members, monkeypatch):
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     monkeypatch.setattr(engine, "_TRIAL", "no such program")
-    found, (remark,) = on_openvino(members, CLOUDS)
+    found, (remark,) = on_openvino(members, SMALL)
     assert found == members
     assert remark.startswith("OpenVINO ") and remark.endswith("; TensorFlow computed instead.")

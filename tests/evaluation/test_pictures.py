@@ -1,17 +1,15 @@
 import dataclasses
 
 import numpy as np
-import pytest
+from conftest import IMAGE_SIZE
+from sample import member
+from sample import small_records as _small_records
 from test_search import _counts, _random_images
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation import held_out, pictures
-from clouds_tf.evaluation.areas import calibrate
 from clouds_tf.evaluation.held_out import THRESHOLDS
-from clouds_tf.evaluation.members import load_members
 from clouds_tf.evaluation.search import MIN_AREAS, dice, search
-
-pytestmark = pytest.mark.slow
 
 
 def test_the_map_of_scores_is_the_mean_dice():
@@ -60,12 +58,14 @@ def test_extremes_are_the_best_the_median_and_the_worst():
     assert pictures.extremes(values[:1])["worst"] == [0]
 
 
-def test_pictures_of_held_out_images_are_written(make_workdir, records_dir, tmp_path):
-    (members,) = load_members(records_dir, [make_workdir()]).values()
-    members = {0: members, 2: members}  # as if they had held out both
-    counts = held_out.collect(records_dir, members)
+small_records = _small_records
+
+
+def test_examples_are_held_out_images_with_their_truth(small_records):
+    members = dict.fromkeys((0, 2), [member(IMAGE_SIZE)])
+    counts = held_out.collect(small_records, members)
     found = search(counts)
-    figure = pictures.examples(records_dir, members, counts, found)
+    figure = pictures.examples(small_records, members, counts, found)
     assert len(figure.axes) == 6 * 4
     scores = found.cross_fitted.mean(axis=1)
     assert figure.axes[0].texts[0].get_text() == f"best: {scores.max():.3f}"
@@ -75,7 +75,3 @@ def test_pictures_of_held_out_images_are_written(make_workdir, records_dir, tmp_
     classes = {text.get_text() for text in figure.axes[1].texts}
     present = counts.truths[scores.argmax()] > 0
     assert len(classes) == present.sum()
-
-    pictures.write(str(tmp_path / "P"), records_dir, members, counts, found, calibrate(counts))
-    written = {path.name for path in (tmp_path / "P").iterdir()}
-    assert written == {f"{n}.png" for n in pictures.NAMES}

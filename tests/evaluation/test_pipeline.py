@@ -6,24 +6,31 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE, run_tool
+from programs import run_tool
+from stubs import write_workdir
 
 from clouds_tf.data import annotations, input_pipeline, shards
 from clouds_tf.data.records_info import fingerprint
-from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.evaluation import Settings, evaluate, pipeline
+from clouds_tf.dataset import Dataset
+from clouds_tf.evaluation import Settings, evaluate, pictures, pipeline
 from clouds_tf.evaluation.areas import area_bias
 from clouds_tf.evaluation.search import GRIDS
+from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
 from clouds_tf.prediction.postprocessing import read_postprocessing
-from clouds_tf.training import Recipe
-from clouds_tf.training import workdir as workdirs
-from clouds_tf.training.checkpoints import Checkpoints  # noqa: E402
 
 pytestmark = pytest.mark.slow
 
-ARGUMENTS = {"num_classes": 4, "width": 0.125, "encoder": "tiny"}
+STEEL = Dataset(
+    ("pit", "scratch", "stain"),
+    (64, 256),
+    (32, 128),
+    label_columns=("ImageId", "ClassId"),
+    rle_order="rows",
+)
+SIZE = (32, 64)
+ARGUMENTS = {"num_classes": 3, "width": 0.125, "encoder": "tiny"}
 
 
 @pytest.fixture(scope="module")
@@ -32,42 +39,72 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def folders(make_workdir):
-    return [make_workdir(0), make_workdir(2, seed=2)]
+def records(tmp_path_factory):
+    """Records of noise, nine images in three folds; each has a pit of six rows."""
+    data, rng = tmp_path_factory.mktemp("steel"), np.random.default_rng(0)
+    (data / "train_images").mkdir()
+    names = [f"{i}.jpg" for i in range(9)]
+    for name in names:
+        image = rng.integers(0, 256, (32, 128, 3), np.uint8)
+        (data / "train_images" / name).write_bytes(tf.io.encode_jpeg(image).numpy())
+    masks = [["1 1536", "" if i % 2 else "1025 2400", "10241 3584"] for i in range(9)]
+    annotations.write_csv(str(data / "train.csv"), names, masks, STEEL)
+    path = str(data / "R")
+    shards.write_records(str(data), path, STEEL, num_shards=3, num_folds=3, num_workers=1)
+    return path
 
 
 @pytest.fixture(scope="module")
-def result(folder, folders, records_dir):
+def runs(records, tmp_path_factory):
+    """Workdirs that held out folds 0 and 2, each with its model."""
+    keras.utils.set_random_seed(0)
+    return [
+        write_workdir(tmp_path_factory.mktemp("workdir"), SIZE, fold, fingerprint(records), STEEL)
+        for fold in (0, 2)
+    ]
+
+
+@pytest.fixture(scope="module")
+def folders(runs):
+    return [path for path, _ in runs]
+
+
+@pytest.fixture(scope="module")
+def result(folder, folders, records):
     return evaluate(
-        records_dir,
+        records,
         folders,
         str(folder / "p.json"),
-        settings=Settings(batch_size=4, search="triplet", test_time_augmentation="flips"),
+        settings=Settings(batch_size=2, search="triplet", test_time_augmentation="flips"),
         ladder_csv=str(folder / "ladder.csv"),
         pictures_dir=str(folder / "P"),
     )
 
 
-def test_everything_is_written_and_comes_back(result, folder, folders, records_dir):
-    found = read_postprocessing(str(folder / "p.json"), CLOUDS)
+def test_everything_is_written_and_comes_back(result, folder, folders, records):
+    found = read_postprocessing(str(folder / "p.json"), STEEL)
     assert found.rules == result.search.rules
     assert found.test_time_augmentation == "flips" and found.workdirs == tuple(folders)
-    assert found.records == fingerprint(records_dir)
+    assert found.records == fingerprint(records)
     assert found.calibration == result.areas.calibration
-    assert len(list((folder / "P").iterdir())) == 5
+    written = {path.name for path in (folder / "P").iterdir()}
+    assert written == {f"{name}.png" for name in pictures.NAMES}
     assert len((folder / "ladder.csv").read_text().splitlines()) == 2 + 2 * (1 + len(GRIDS))
     assert sorted(os.listdir(folder)) == ["P", "ladder.csv", "p.json"]
     assert result.folds == (0, 2)
-    assert result.num_images == input_pipeline.count_examples(records_dir, [0, 2])
+    assert result.num_images == input_pipeline.count_examples(records, [0, 2]) < 9
+    assert result.search.plain.shape == (result.num_images, 3)
+    np.testing.assert_array_equal(result.areas.true[:, 0], 384)  # a quarter of six rows of 256
+    np.testing.assert_array_equal(result.areas.true[:, 2], 896)
 
 
 def test_the_program_finds_the_same_with_the_frozen_weights_of_two_models(
-    result, folder, folders, records_dir, tmp_path
+    result, folder, folders, records, tmp_path
 ):
     for fold, workdir in zip((0, 2), folders):
         (tmp_path / f"fold_{fold}").symlink_to(workdir)
-    arguments = f"--records_dir={records_dir}", f"--workdirs={tmp_path}/fold_*"
-    settings = "--batch_size=4", "--search=triplet", "--test_time_augmentation=flips"
+    arguments = f"--records_dir={records}", f"--workdirs={tmp_path}/fold_*"
+    settings = "--batch_size=2", "--search=triplet", "--test_time_augmentation=flips"
     found = run_tool("evaluate", *arguments, f"--output={tmp_path / 'p.json'}", *settings)
     assert found.returncode == 0, found.stderr
     ours, expected = (json.loads((x / "p.json").read_text()) for x in (tmp_path, folder))
@@ -80,13 +117,13 @@ def test_the_file_has_all_blank_beside_every_score(result, folder):
     assert set(content["scores"]) == {"all_blank", "plain", "tuned", "cross_fitted"}
     blank = result.search.all_blank
     for name, scores in content["scores"].items():
-        for c, class_name in enumerate(CLOUDS.class_names):
+        for c, class_name in enumerate(STEEL.class_names):
             expected = result.search.scores[name][:, c].mean()
             assert scores[class_name] == pytest.approx(expected, abs=6e-5)
             if name != "all_blank":
                 gain = content["gain_over_all_blank"][name][class_name]
                 assert gain == pytest.approx(expected - blank[:, c].mean(), abs=6e-5)
-    for c, class_name in enumerate(CLOUDS.class_names):
+    for c, class_name in enumerate(STEEL.class_names):
         bias = area_bias(result.areas.expected[:, c], result.areas.true[:, c])
         stored = content["area_bias"]["expected_area"][class_name]
         assert stored == pytest.approx([bias.value, bias.low, bias.high], abs=6e-5)
@@ -96,7 +133,7 @@ def test_the_file_has_all_blank_beside_every_score(result, folder):
 def test_the_report_shows_blank_biases_and_remarks(result):
     text = str(result)
     lines = [line.split() for line in text.splitlines()]
-    assert lines[0] == [*CLOUDS.class_names, "mean"]
+    assert lines[0] == [*STEEL.class_names, "mean"]
     assert lines[1][:2] == ["all", "blank"] and text.count("over blank") == 3
     assert "tuned masks" in text and "expected area" in text
     assert "Best: " in text and text.count(" flips ") > 4
@@ -105,12 +142,12 @@ def test_the_report_shows_blank_biases_and_remarks(result):
 
 
 def test_worse_than_blank_is_said_in_words(result):
-    class_names = CLOUDS.class_names
-    blank = np.tile([1.0, 0.5, 0.5, 0.0], (4, 1))
-    ours = np.tile([0.25, 0.5, 0.75, 0.25], (4, 1))
+    class_names = STEEL.class_names
+    blank = np.tile([1.0, 0.5, 0.0], (4, 1))
+    ours = np.tile([0.25, 0.5, 0.25], (4, 1))
     worse = dataclasses.replace(result.search, all_blank=blank, cross_fitted=ours)
     remarks = pipeline._worse_than_blank(worse, class_names)
-    assert [remark.split(":")[0] for remark in remarks] == ["Fish", "Mean"]
+    assert [remark.split(":")[0] for remark in remarks] == ["pit", "Mean"]
     assert "0.2500 is below the 1.0000 of blank masks" in remarks[0]
     assert not pipeline._worse_than_blank(
         dataclasses.replace(worse, cross_fitted=blank), class_names
@@ -118,56 +155,59 @@ def test_worse_than_blank_is_said_in_words(result):
 
 
 @pytest.fixture(scope="module")
-def weights(tmp_path_factory, folders, records_dir):
-    """A function that writes the model of the first workdir with some metadata."""
+def weights(runs, tmp_path_factory):
+    """A function that writes the model of a workdir with some metadata."""
 
-    def write(**metadata):
+    def write(number=0, **metadata):
         path = str(tmp_path_factory.mktemp("weights") / "m.safetensors")
-        model = workdirs.load_model(folders[0])
-        save_model_weights(model, path, {"model": ARGUMENTS, **metadata})
+        save_model_weights(runs[number][1], path, {"model": ARGUMENTS, **metadata})
         return path
 
     return write
 
 
-def test_a_file_of_weights_is_scored(weights, folders, records_dir, tmp_path):
-    path = weights(image_size=list(IMAGE_SIZE))
-    alone = evaluate(records_dir, [], str(tmp_path / "w.json"), weights=[path], folds=[0])
-    workdir = evaluate(records_dir, folders[:1], str(tmp_path / "d.json"))
+@pytest.fixture(scope="module")
+def alone(weights, records, tmp_path_factory):
+    """The evaluation of a file of weights on fold 0, and its path."""
+    path = weights(image_size=list(SIZE))
+    output = str(tmp_path_factory.mktemp("alone") / "w.json")
+    return evaluate(records, [], output, weights=[path], folds=[0]), path
+
+
+def test_a_file_of_weights_is_scored(alone, folders, records, tmp_path):
+    found, path = alone
+    workdir = evaluate(records, folders[:1], str(tmp_path / "d.json"))
     # Kernels are stored in float16.
-    np.testing.assert_allclose(alone.search.plain, workdir.search.plain, atol=0.02)
-    assert "only if the images were" in alone.remarks[-1]
-    everything = evaluate(records_dir, [], str(tmp_path / "w.json"), weights=[path])
-    assert everything.folds == (0, 1, 2) and everything.num_images == 12
-    assert read_postprocessing(str(tmp_path / "w.json"), CLOUDS).workdirs == (path,)
+    np.testing.assert_allclose(found.search.plain, workdir.search.plain, atol=0.02)
+    assert "only if the images were" in found.remarks[-1]
+    everything = evaluate(records, [], str(tmp_path / "w.json"), weights=[path])
+    assert everything.folds == (0, 1, 2) and everything.num_images == 9
+    assert read_postprocessing(str(tmp_path / "w.json"), STEEL).workdirs == (path,)
 
 
-def test_several_files_of_weights_are_averaged(weights, records_dir, tmp_path):
-    output, untrained = str(tmp_path / "w.json"), str(tmp_path / "untrained.safetensors")
-    metadata = {"model": ARGUMENTS, "image_size": list(IMAGE_SIZE)}
-    save_model_weights(unet(**ARGUMENTS), untrained, metadata)
+def test_several_files_of_weights_are_averaged(alone, weights, records, tmp_path):
+    output, other = str(tmp_path / "w.json"), weights(1, image_size=list(SIZE))
 
     def losses(*paths):
-        found = evaluate(records_dir, [], output, weights=paths, folds=[0])
-        assert read_postprocessing(output, CLOUDS).workdirs == paths
+        found = evaluate(records, [], output, weights=paths, folds=[0])
+        assert read_postprocessing(output, STEEL).workdirs == paths
         return np.array(found.areas.log_losses["uncalibrated"])
 
-    trained = weights(image_size=list(IMAGE_SIZE))
-    alone, other = losses(trained), losses(untrained)
-    copy = shutil.copy(trained, tmp_path / "copy.safetensors")
-    np.testing.assert_allclose(losses(trained, str(copy)), alone, rtol=1e-3)
+    first = np.array(alone[0].areas.log_losses["uncalibrated"])
+    copy = shutil.copy(alone[1], tmp_path / "copy.safetensors")
+    np.testing.assert_allclose(losses(alone[1], str(copy)), first, rtol=1e-3)
     # The log loss is convex: that of the mean is below the mean of the losses.
-    assert (losses(trained, untrained) < (alone + other) / 2).all()
+    assert (losses(alone[1], other) < (first + losses(other)) / 2).all()
 
 
-def test_weights_are_not_scored_on_what_they_were_trained_on(weights, records_dir, tmp_path):
-    of_run = {"image_size": IMAGE_SIZE, "records": fingerprint(records_dir), "fold": 1}
+def test_weights_are_not_scored_on_what_they_were_trained_on(weights, records, tmp_path):
+    of_run = {"image_size": SIZE, "records": fingerprint(records), "fold": 1}
     path, output = weights(**of_run), str(tmp_path / "w.json")
     with pytest.raises(ValueError, match=r"trained on the folds \[0, 2\] of these records"):
-        evaluate(records_dir, [], output, weights=[path])
-    assert evaluate(records_dir, [], output, weights=[path], folds=[1]).folds == (1,)
+        evaluate(records, [], output, weights=[path])
+    assert evaluate(records, [], output, weights=[path], folds=[1]).folds == (1,)
     with pytest.raises(ValueError, match="folds: got 7, expected 0 to 2"):
-        evaluate(records_dir, [], output, weights=[path], folds=[7])
+        evaluate(records, [], output, weights=[path], folds=[7])
 
 
 @pytest.mark.parametrize(
@@ -175,28 +215,28 @@ def test_weights_are_not_scored_on_what_they_were_trained_on(weights, records_di
     [
         ({}, "its metadata has no image_size"),
         (
-            {"image_size": IMAGE_SIZE, "class_names": ["a", "b", "c", "d"]},
-            r"for the classes \['a', 'b', 'c', 'd'\], the records have \['Fish'",
+            {"image_size": SIZE, "class_names": ["a", "b", "c"]},
+            r"for the classes \['a', 'b', 'c'\], the records have \['pit'",
         ),
     ],
 )
-def test_weights_that_do_not_fit_are_refused(weights, records_dir, tmp_path, metadata, message):
+def test_weights_that_do_not_fit_are_refused(weights, records, tmp_path, metadata, message):
     with pytest.raises(ValueError, match=message):
-        evaluate(records_dir, [], str(tmp_path / "w.json"), weights=[weights(**metadata)])
+        evaluate(records, [], str(tmp_path / "w.json"), weights=[weights(**metadata)])
 
 
-def test_either_workdirs_or_weights(records_dir, folders, tmp_path):
+def test_either_workdirs_or_weights(records, folders, tmp_path):
     output = str(tmp_path / "p.json")
     for workdir_list, paths in ((folders, ["m.safetensors"]), ([], [])):
         with pytest.raises(ValueError, match="workdirs, weights: expected one of both"):
-            evaluate(records_dir, workdir_list, output, weights=paths)
+            evaluate(records, workdir_list, output, weights=paths)
     with pytest.raises(ValueError, match="folds: only for weights"):
-        evaluate(records_dir, folders, output, folds=[0])
+        evaluate(records, folders, output, folds=[0])
     with pytest.raises(ValueError, match="m.safetensors: given 2 times, expected once"):
-        evaluate(records_dir, [], output, weights=["m.safetensors", "./m.safetensors"])
+        evaluate(records, [], output, weights=["m.safetensors", "./m.safetensors"])
 
 
-def test_outputs_are_checked_before_any_work(folders, records_dir, tmp_path, monkeypatch):
+def test_outputs_are_checked_before_any_work(folders, records, tmp_path, monkeypatch):
     def fail(*_):
         raise AssertionError("work was done")
 
@@ -212,14 +252,14 @@ def test_outputs_are_checked_before_any_work(folders, records_dir, tmp_path, mon
         {"output": good, "pictures_dir": str(tmp_path / "file")},
     ):
         with pytest.raises(ValueError, match="is a folder|cannot be written"):
-            evaluate(records_dir, folders, **more)
+            evaluate(records, folders, **more)
     monkeypatch.setattr(pipeline.files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match=r"pip install -e '.\[plots\]'"):
-        evaluate(records_dir, folders, good, pictures_dir=str(tmp_path / "P"))
+        evaluate(records, folders, good, pictures_dir=str(tmp_path / "P"))
 
 
-def test_records_of_other_runs_are_refused(folders, records_dir, tmp_path):
-    other = shutil.copytree(records_dir, tmp_path / "R")
+def test_records_of_other_runs_are_refused(folders, records, tmp_path):
+    other = shutil.copytree(records, tmp_path / "R")
     info = other / "dataset_info.json"
     info.write_text(info.read_text() + "\n")
     with pytest.raises(ValueError, match="trained on records with the fingerprint"):
@@ -241,41 +281,8 @@ def test_impossible_settings_are_named(fields, message):
         Settings(**fields)
 
 
-def test_the_precision_of_other_models_is_left_alone(folders, records_dir, tmp_path):
+def test_the_precision_of_other_models_is_left_alone(folders, records, tmp_path):
     settings = Settings(precision="bfloat16")
-    found = evaluate(records_dir, folders[:1], str(tmp_path / "p.json"), settings=settings)
+    found = evaluate(records, folders[:1], str(tmp_path / "p.json"), settings=settings)
     assert np.isfinite(found.search.plain).all()
     assert unet(**ARGUMENTS).layers[1].compute_dtype == "float32"
-
-
-def test_three_classes_of_another_data_set(tmp_path):
-    steel = Dataset(
-        ("pit", "scratch", "stain"),
-        (32, 128),
-        (16, 64),
-        label_columns=("ImageId", "ClassId"),
-        rle_order="rows",
-    )
-    data, records, workdir = tmp_path / "D", str(tmp_path / "R"), str(tmp_path / "W")
-    (data / "train_images").mkdir(parents=True)
-    names = [f"{i}.jpg" for i in range(6)]
-    rng = np.random.default_rng(0)
-    for name in names:
-        image = rng.integers(0, 256, (32, 128, 3), np.uint8)
-        (data / "train_images" / name).write_bytes(tf.io.encode_jpeg(image).numpy())
-    masks = [["1 1280", "" if i % 2 else "129 600", "3000 900"] for i in range(6)]
-    annotations.write_csv(str(data / "train.csv"), names, masks, steel)
-    shards.write_records(str(data), records, steel, num_shards=2, num_folds=2, num_workers=1)
-    recipe = Recipe(width=0.125, image_size=(32, 128))
-    workdirs.start(workdirs.Run(workdir, recipe, steel, 1, fingerprint(records)))
-    Checkpoints(workdir, unet(num_classes=3, width=0.125)).save_best()
-
-    output = str(tmp_path / "p.json")
-    found = evaluate(records, [workdir], output, pictures_dir=str(tmp_path / "P"))
-    assert found.search.plain.shape == (3, 3)
-    true = found.areas.true[:, [0, 2]]
-    np.testing.assert_array_equal(true[:, 0], 320)  # of 16x64, a quarter of 1,280
-    assert (true[:, 1] > 0).all()
-    assert read_postprocessing(output, steel).rules == found.search.rules
-    assert str(found).split()[:4] == ["pit", "scratch", "stain", "mean"]
-    assert len(os.listdir(tmp_path / "P")) == 5

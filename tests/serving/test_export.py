@@ -158,18 +158,6 @@ def test_a_bad_request_is_an_error_and_the_next_one_works(signatures, image_byte
     assert serve(image_bytes=image_bytes)["encoded_pixels"].shape == (3, 4)
 
 
-@pytest.mark.slow
-def test_a_stock_server_has_all_its_operations(exported):
-    with open(os.path.join(exported, "saved_model.pb"), "rb") as file:
-        graph = SavedModel.FromString(file.read()).meta_graphs[0].graph_def
-    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
-    functions = {function.signature.name for function in graph.library.function}
-    used = {node.op for node in nodes} - functions
-    assert {"DecodeJpeg", "DecodePng", "Conv2D"} <= used
-    # raw_ops lists the operations that TensorFlow itself was built with, and no others.
-    assert not {op for op in used if not hasattr(tf.raw_ops, op) or "PyFunc" in op}
-
-
 @pytest.fixture(scope="module")
 def image_and_answer(signatures, image_bytes, tmp_path_factory):
     """The file of an image, and the RLE that other ways of serving must find in it."""

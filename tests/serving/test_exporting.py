@@ -1,11 +1,12 @@
 import dataclasses
-import importlib.util
+import functools
 import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import IMAGE_SIZE
+from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import serving
 from clouds_tf.data.preprocessing import resize_image
@@ -19,10 +20,9 @@ from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.members import find_mismatches, read_members
 from clouds_tf.training import workdir as workdirs
 
-pytestmark = pytest.mark.slow
-
 RULES = (Rule(0.4), Rule(0.45), Rule(0.5), Rule(0.55))
-MODEL = {"num_classes": 4, "width": 0.125}
+MODEL = {"num_classes": 4, "width": 0.125, "encoder": "tiny"}
+SIZES = [IMAGE_SIZE, (32, 64)]
 
 
 @pytest.fixture(scope="module")
@@ -30,14 +30,33 @@ def workdir(make_workdir):
     return make_workdir()
 
 
-def _save(path, trained=None, **metadata):
+@functools.lru_cache
+def _untrained():
+    return unet(**MODEL)
+
+
+def _save(path, trained=None, without=None, **metadata):
     """Writes the weights of a model as those that are shipped, and gives the path."""
     fields = {"model": MODEL, "dataset": CLOUDS.to_json(), "image_size": list(IMAGE_SIZE)}
     fields.update(metadata)
-    save_model_weights(trained or unet(**fields["model"]), str(path), fields)
+    fields.pop(without, None)
+    save_model_weights(trained or _untrained(), str(path), fields)
     return str(path)
 
 
+@pytest.fixture(scope="module")
+def runs(workdir, make_workdir):
+    """Workdirs of two encoders and sizes."""
+    return [workdir, make_workdir(image_size=SIZES[1], encoder="resnet34")]
+
+
+@pytest.fixture(scope="module")
+def exported(runs, tmp_path_factory):
+    """The result of an export of these."""
+    return serving.export(runs, str(tmp_path_factory.mktemp("export") / "E"), check_images=2)
+
+
+@pytest.mark.slow
 def test_an_export_says_what_it_did_and_leaves_the_precision_as_it_was(workdir, tmp_path):
     export_dir = str(tmp_path / "E")
     result = serving.export([workdir], export_dir, precision="bfloat16", check_images=2)
@@ -51,64 +70,69 @@ def test_an_export_says_what_it_did_and_leaves_the_precision_as_it_was(workdir, 
     assert {"batching.txt", "models.config"} < set(os.listdir(export_dir))
 
 
-def test_a_file_of_weights_gives_what_its_workdir_gives(workdir, tmp_path):
-    # In float16 the weights are not quite those of the workdir.
-    weights = _save(tmp_path / "w.safetensors", workdirs.load_model(workdir), training={"dice": 1})
+@pytest.mark.slow
+def test_a_file_of_weights_of_three_classes_gives_what_its_model_gives(tmp_path):
+    steel = Dataset(("a", "b", "c"), (32, 200), (32, 200), rle_order="rows")
+    fields = {**MODEL, "num_classes": 3}
+    keras.utils.set_random_seed(0)
+    model, images = unet(**fields), np.random.default_rng(0).integers(0, 256, (1, 90, 135, 3))
+    # In float16 the weights are not quite those of the model.
+    weights = _save(
+        tmp_path / "w.safetensors",
+        model,
+        model=fields,
+        dataset=steel.to_json(),
+        training={"dice": 1},
+    )
     rules = str(tmp_path / "p.json")
-    write_postprocessing(rules, Postprocessing(RULES, "flips", ("W",), "0123"), CLOUDS)
+    write_postprocessing(rules, Postprocessing(RULES[:3], "flips", ("W",), "0123"), steel)
     result = serving.export(
         weights=[weights], export_dir=str(tmp_path / "E"), postprocessing=rules, check_images=1
     )
     assert result.test_time_augmentation == "flips" and result.warnings == ()
     metadata = serving.read_metadata(result.path)
-    assert metadata.rules == RULES and metadata.test_time_augmentation == "flips"
-    assert metadata.training == ({"dice": 1, "model": MODEL},)
-    found = tf.saved_model.load(result.path).signatures["from_pixels"]
-    images = np.random.default_rng(0).integers(0, 256, (1, 90, 135, 3), np.uint8)
-    trained = [workdirs.load_model(workdir)]
-    member = CloudModel(trained, [IMAGE_SIZE], CLOUDS, RULES, "flips")
-    np.testing.assert_allclose(
-        found(images=images)["probabilities"],
-        member.serve_pixels(images)["probabilities"],
-        atol=0.01,
-    )
+    assert metadata.rules == RULES[:3] and metadata.test_time_augmentation == "flips"
+    assert metadata.training == ({"dice": 1, "model": fields},) and metadata.dataset == steel
+    loaded = tf.saved_model.load(result.path)
+    found = loaded.signatures["from_pixels"](images=tf.constant(images, tf.uint8))
+    member = CloudModel([model], [IMAGE_SIZE], steel, RULES[:3], "flips")
+    expected = member.serve_pixels(tf.constant(images, tf.uint8))["probabilities"]
+    np.testing.assert_allclose(found["probabilities"], expected, atol=0.01)
 
 
-def test_encoders_and_sizes_may_differ_within_one_saved_model(make_workdir, tmp_path):
-    has_keras_cv = importlib.util.find_spec("keras_cv") is not None
-    encoder = "mobilenet_v3_small" if has_keras_cv else "mit_b0"
-    sizes = [IMAGE_SIZE, (32, 64)]
-    runs = [make_workdir(), make_workdir(image_size=sizes[1], encoder=encoder)]
-    result = serving.export(runs, str(tmp_path / "E"), check_images=2)
-    assert result.num_models == 2 and result.difference.probability < 1e-4
-    metadata = serving.read_metadata(result.path)
-    assert metadata.image_sizes == tuple(sizes)
-    assert [run["encoder"] for run in metadata.training] == ["resnet34", encoder]
+@pytest.mark.slow
+def test_encoders_and_sizes_may_differ_within_one_saved_model(runs, exported):
+    assert exported.num_models == 2 and exported.difference.probability < 1e-4
+    metadata = serving.read_metadata(exported.path)
+    assert metadata.image_sizes == tuple(SIZES)
+    encoders = [workdirs.read_run(run).recipe.encoder for run in runs]
+    assert len(set(encoders)) == 2
+    assert [run["encoder"] for run in metadata.training] == encoders
 
     images = np.random.default_rng(0).integers(0, 256, (2, 90, 135, 3), np.uint8)
     members = [
         probabilities(model(resize_image(images, size), training=False)["logits"], (350, 525))
-        for model, size in zip(map(workdirs.load_model, runs), sizes)
+        for model, size in zip(map(workdirs.load_model, runs), SIZES)
     ]
     assert np.abs(members[0] - members[1]).max() > 0.1
-    loaded = tf.saved_model.load(result.path)
+    loaded = tf.saved_model.load(exported.path)
     found = loaded.signatures["from_pixels"](images=images)["probabilities"]
     np.testing.assert_allclose(found, (members[0] + members[1]) / 2, atol=1e-4)
 
 
-def test_a_model_of_three_classes_is_checked_on_drawn_images(tmp_path):
-    steel = Dataset(("a", "b", "c"), (32, 200), (32, 200), rle_order="rows")
-    weights = _save(
-        tmp_path / "w.safetensors",
-        unet(num_classes=3, width=0.125),
-        model={"num_classes": 3, "width": 0.125},
-        dataset=steel.to_json(),
-    )
-    result = serving.export(weights=[weights], export_dir=str(tmp_path / "E"), check_images=1)
-    assert serving.read_metadata(result.path).dataset == steel
+@pytest.mark.slow
+def test_a_stock_server_has_all_its_operations(exported):
+    with open(os.path.join(exported.path, "saved_model.pb"), "rb") as file:
+        graph = SavedModel.FromString(file.read()).meta_graphs[0].graph_def
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    functions = {function.signature.name for function in graph.library.function}
+    used = {node.op for node in nodes} - functions
+    assert {"DecodeJpeg", "DecodePng", "Conv2D"} <= used
+    # raw_ops lists the operations that TensorFlow itself was built with, and no others.
+    assert not {op for op in used if not hasattr(tf.raw_ops, op) or "PyFunc" in op}
 
 
-def test_wrong_arguments_are_named_and_nothing_is_left(workdir, make_workdir, tmp_path):
+def test_wrong_arguments_are_named_and_nothing_is_left(workdir, tmp_path):
     weights = _save(tmp_path / "w.safetensors")
     (tmp_path / "file").write_text("")
     for arguments, message in (
@@ -121,7 +145,7 @@ def test_wrong_arguments_are_named_and_nothing_is_left(workdir, make_workdir, tm
         ({"workdirs": [workdir], "export_dir": str(tmp_path / "file")}, "file.*cannot be written"),
     ):
         with pytest.raises(ValueError, match=message):
-            serving.export(**{"export_dir": str(tmp_path / "E"), **arguments})
+            serving.export(**{"export_dir": str(tmp_path / "E"), "check_images": 1, **arguments})
     assert not (tmp_path / "E" / "1").exists()
     with pytest.raises(FileNotFoundError, match="none"):
         serving.export([str(tmp_path / "none")], str(tmp_path / "E"))
@@ -139,11 +163,9 @@ def test_an_altered_file_of_weights_is_refused(tmp_path):
 
 @pytest.mark.parametrize("name", ["dataset", "image_size"])
 def test_weights_without_what_an_export_needs_are_refused(tmp_path, name):
-    fields = {"model": MODEL, "dataset": CLOUDS.to_json(), "image_size": list(IMAGE_SIZE)}
-    del fields[name]
-    save_model_weights(unet(**MODEL), str(tmp_path / "w.safetensors"), fields)
-    with pytest.raises(ValueError, match=f"its metadata lack '{name}'"):
-        read_members([], [str(tmp_path / "w.safetensors")])
+    path = _save(tmp_path / "w.safetensors", without=name)
+    with pytest.raises(ValueError, match=f"w.safetensors: .*'{name}'"):
+        read_members([], [path])
 
 
 def test_models_of_other_data_sets_are_not_averaged(tmp_path):

@@ -2,9 +2,11 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from conftest import IMAGE_SIZE
+from stubs import write_workdir
 
 from clouds_tf.data import sample_data
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.models.unet import unet
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.parity import Difference, compare, require_parity
 from clouds_tf.training import distribution
@@ -14,8 +16,9 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def workdir(make_workdir):
-    return make_workdir()
+def run(tmp_path_factory):
+    """A workdir and its model."""
+    return write_workdir(tmp_path_factory.mktemp("workdir"), IMAGE_SIZE)
 
 
 @pytest.fixture(scope="module")
@@ -25,26 +28,26 @@ def batches():
 
 
 @pytest.fixture(scope="module")
-def trained(workdir):
-    return CloudModel([workdirs.load_model(workdir)], [IMAGE_SIZE], CLOUDS, fused=False)
+def trained(run):
+    return CloudModel([run[1]], [IMAGE_SIZE], CLOUDS, fused=False)
 
 
-def test_fusing_changes_nothing_and_other_weights_do(trained, workdir, make_workdir, batches):
-    fused = CloudModel([workdirs.load_model(workdir)], [IMAGE_SIZE], CLOUDS)
+def test_fusing_changes_nothing_and_other_weights_do(trained, run, batches):
+    fused = CloudModel([run[1]], [IMAGE_SIZE], CLOUDS)
     difference = compare(trained.serve_pixels, fused.serve_pixels, batches, CLOUDS)
     assert 0 < difference.probability < 1e-4 and abs(difference.dice) < 1e-4
     assert difference.num_images == 3
     require_parity(difference, "float32")
 
-    other = CloudModel([workdirs.load_model(make_workdir(seed=1))], [IMAGE_SIZE], CLOUDS)
+    other = CloudModel([unet(width=0.125, encoder="tiny")], [IMAGE_SIZE], CLOUDS)
     with pytest.raises(ValueError, match="a probability differs by .*, expected at most 0.0001"):
         difference = compare(trained.serve_pixels, other.serve_pixels, batches, CLOUDS)
         require_parity(difference, "float32")
 
 
-def test_bfloat16_is_measured_by_the_score(trained, workdir, batches):
+def test_bfloat16_is_measured_by_the_score(trained, run, batches):
     with distribution.precision("bfloat16"):
-        model = CloudModel([workdirs.load_model(workdir)], [IMAGE_SIZE], CLOUDS)
+        model = CloudModel([workdirs.load_model(run[0])], [IMAGE_SIZE], CLOUDS)
     difference = compare(trained.serve_pixels, model.serve_pixels, batches, CLOUDS)
     assert difference.probability > 1e-4
     require_parity(difference, "bfloat16")
