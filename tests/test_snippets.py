@@ -13,15 +13,12 @@ import sys
 import pytest
 import tensorflow as tf
 from absl import flags
-from conftest import IMAGE_SIZE, REPOSITORY
+from conftest import REPOSITORY
 from pages import PAGES, blocks
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
-from clouds_tf.training import workdir as workdirs
 
 sys.path.insert(0, str(REPOSITORY / "tools"))  # where the programs find cli
 
@@ -32,7 +29,7 @@ RUN_ELSEWHERE = {"README.md", "docs/rle.md"}
 PARSED_ONLY = {"explore", "benchmark"}
 # What makes commands short. It is appended; the last one of equal flags counts.
 TINY = {
-    "train": "--image_size=32,48 --width=0.125 --epochs=1 --batch_size=5 --encoder=resnet34",
+    "train": "--image_size=32,48 --width=0.125 --epochs=1 --batch_size=5 --encoder=tiny",
     "evaluate": "--ladder= --pictures_dir=",  # test_end_to_end.py has both
     "make_tfrecords": "--num_workers=1 --num_folds=2",
     "make_sample_data": "--num_train=4 --num_test=1",
@@ -41,7 +38,10 @@ TINY = {
     "show_augmentation": "--image_size=32,48 --num_columns=1",
 }
 # The same for a snippet of Python.
-TINY_SETTINGS = "epochs=20, image_size=(192, 288)", "epochs=1, image_size=(32, 48), width=0.125"
+TINY_SETTINGS = (
+    "epochs=20, image_size=(192, 288)",
+    'epochs=1, image_size=(32, 48), width=0.125, encoder="tiny"',
+)
 # Flags that name what a command writes.
 OUTPUTS = {"output", "output_dir", "workdir", "export_dir"}
 BOXES = "date,label,lon1,lon2,lat1,lat2\n2017-03-04,Fish,-60,-50,10,20\n2017-07-01,Sugar,3,9,0,5\n"
@@ -108,7 +108,7 @@ def test_a_recipe_opens_with_its_command_time_and_score(path, monkeypatch):
 def _write_weights(folder):
     os.mkdir(folder)
     shutil.copy(REPOSITORY / "models" / "postprocessing.json", folder)
-    model = {"num_classes": 4, "width": 0.125, "classification_head": True}
+    model = {"num_classes": 4, "width": 0.125, "encoder": "tiny", "classification_head": True}
     metadata = {"model": model, "dataset": CLOUDS.to_json(), "image_size": [32, 48]}
     save_model_weights(unet(**model), f"{folder}/clouds_unet.safetensors", metadata)
 
@@ -124,23 +124,21 @@ def _predict_scenes(sample, folder):
     _run("predict_scenes", ["--saved_model=E/1", "--scenes=FOLDER", f"--output_dir={folder}"])
 
 
-def _export(make_workdir, folder):
-    model = workdirs.load_model(make_workdir())
-    write_version(CloudModel([model], [IMAGE_SIZE], CLOUDS), folder)
-
-
 def _write_zipped(text, path):
     pathlib.Path(path).write_bytes(gzip.compress(text.encode()))
 
 
 @pytest.fixture
-def sample(data_dir, records_dir, make_workdir, tmp_path, monkeypatch):
+def sample(data_dir, records_dir, trained, make_workdir, exported, tmp_path, monkeypatch):
     """A function that makes what the pages call D, R, W0 and so on in a new working folder."""
     monkeypatch.chdir(tmp_path)
     image = next((data_dir / "test_images").iterdir())
     copies = {
         "D": data_dir,
         "R": records_dir,
+        "W0": trained,
+        "W1": make_workdir(fold=1),
+        "E": os.path.dirname(exported),
         "T": data_dir / "test_images",
         "S.csv": data_dir / "sample_submission.csv",
         "train.csv": data_dir / "test.csv",
@@ -149,9 +147,6 @@ def sample(data_dir, records_dir, make_workdir, tmp_path, monkeypatch):
         "postprocessing.json": REPOSITORY / "models" / "postprocessing.json",
     }
     makers = {
-        "W0": lambda name: shutil.copytree(make_workdir(fold=0), name),
-        "W1": lambda name: shutil.copytree(make_workdir(fold=1), name),
-        "E": functools.partial(_export, make_workdir),
         "models": _write_weights,
         "docs": os.mkdir,
         "FOLDER": functools.partial(_write_scenes, image),
