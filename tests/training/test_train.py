@@ -24,13 +24,13 @@ from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.checks import check_memory, check_start
 from clouds_tf.training.workdir import Run
 
-pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+pytestmark = [pytest.mark.slow, pytest.mark.lanes, pytest.mark.usefixtures("shallow")]
 
 RECIPE = Recipe(epochs=1, width=0.0625, image_size=(32, 48), batch_size=4, precision="bfloat16")
 
 
 @pytest.fixture(scope="module")
-def result(records_dir, tmp_path_factory):
+def result(shallow, records_dir, tmp_path_factory):
     lines, steps, started = [], [], []
     workdir = str(tmp_path_factory.mktemp("train") / "W")
     found = train(
