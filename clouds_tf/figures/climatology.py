@@ -96,7 +96,7 @@ def maps(
             for turn in (-360, 0, 360):
                 axes.plot(line[:, 0] + turn, line[:, 1], color=ink(), lw=0.4)
         axes.set(xlim=(lon_edges[0], lon_edges[-1]), ylim=(lat_edges[0], lat_edges[-1]))
-        axes.set_title(name, fontsize=10.5, pad=4)
+        axes.set_title(name, fontsize=10.5, pad=4, parse_math=False)
         axes.set_aspect("equal")
         axes.xaxis.set_major_formatter(_degrees_east)
         axes.yaxis.set_major_formatter(_degrees_north)
@@ -175,7 +175,7 @@ def hovmoeller(
     colors = colors or [None] * len(values)
     for axes, shares, name, color in zip(panels, values, titles, colors):
         mesh = _map(axes, lon_edges, times, shares, _limit(shares), color)
-        axes.set_title(name, fontsize=10.5, pad=4)
+        axes.set_title(name, fontsize=10.5, pad=4, parse_math=False)
         axes.xaxis.set_major_formatter(_degrees_east)
         axes.xaxis.set_major_locator(_locator(4))
         bar = figure.colorbar(mesh, ax=axes, format=_percent, location="bottom", pad=0.02)

@@ -30,7 +30,7 @@ def overlay(
     """
     height, width = image.shape[:2]
     axes.imshow(image)
-    axes.set_title(title, fontsize=9, weight="normal", pad=3, loc="center")
+    axes.set_title(title, fontsize=9, weight="normal", pad=3, loc="center", parse_math=False)
     axes.set_axis_off()
     rows = (np.arange(masks.shape[0]) + 0.5) * height / masks.shape[0] - 0.5
     columns = (np.arange(masks.shape[1]) + 0.5) * width / masks.shape[1] - 0.5

@@ -75,7 +75,7 @@ def _draw(
                 colors=[color],
                 linewidths=1.8,
             )
-    axes.set_title(title, fontsize=9, weight="normal", pad=4)
+    axes.set_title(title, fontsize=9, weight="normal", pad=4, parse_math=False)
     for name, low, high in (("x", west, east), ("y", south, north)):
         side = next((s for s in _STEPS if (high - low) / s <= 6), 90)
         ticks = np.arange(math.ceil(low / side), math.floor(high / side) + 1) * side

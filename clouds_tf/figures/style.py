@@ -106,7 +106,7 @@ def new_figure(width: float, height: float) -> Any:
 
 def headline(figure: Any, title: str) -> None:
     """Writes a title above all axes of a figure."""
-    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5)
+    figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5, parse_math=False)
 
 
 def panels(

@@ -140,8 +140,10 @@ class Job:
         if is_frame:
             with tf.io.gfile.GFile(self.scene.path, "rb") as file:
                 content = file.read()
+            # Decoded once more in any case, since a damaged file would fail a whole batch.
+            gap = self._network.gap(content, gap_brightness or 0)
             if gap_brightness is not None:
-                self._gap = self._network.gap(content, gap_brightness)
+                self._gap = gap
             yield Frame(content)
 
     def add(self, part: Tile | Frame, probabilities: np.ndarray, present: np.ndarray) -> None:

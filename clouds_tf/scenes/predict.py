@@ -6,7 +6,7 @@ import concurrent.futures
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -14,10 +14,10 @@ import tensorflow as tf
 from clouds_tf import figures, files
 from clouds_tf.data import runners
 from clouds_tf.figures.scenes import scene_maps
+from clouds_tf.manifest import Manifest
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction import loading
-from clouds_tf.scenes import cards, masks, network, read
-from clouds_tf.scenes.cards import Card
+from clouds_tf.scenes import masks, network, read, results
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
@@ -28,7 +28,7 @@ _T = TypeVar("_T")
 
 @dataclasses.dataclass(frozen=True)
 class ScenesResult:
-    """What `predict_scenes` did.
+    """Summary of a call to `predict_scenes`.
 
     Attributes:
         num_scenes: scenes of this shard.
@@ -83,73 +83,85 @@ def predict_scenes(
 
     Raises:
         FileNotFoundError, ValueError: there is no SavedModel or no scene, an optional package is
-            missing, output_dir holds results of another model; or, under "fail", the reason why a
-            scene cannot be predicted.
+            missing, output_dir holds results of another model, or another process works there; or,
+            under "fail", the reason why a scene cannot be predicted.
     """
     if on_error not in ("skip", "fail"):
         raise ValueError(f"on_error: got {on_error!r}, expected skip or fail")
+    if beam_options and runner == "local":
+        raise ValueError("beam_options: need a runner of Apache Beam, got runner local")
     engines.require(engine)
     paths, skipped, twins = read.find(scenes)
-    paths = [path for path in paths if path not in twins]
     _check_packages(paths, options)
     if os.path.abspath(output_dir) == os.path.abspath(os.path.dirname(paths[0])):
         raise ValueError(f"{output_dir}: holds the scenes themselves; take another folder")
-    files.check_output(os.path.join(output_dir, cards.SCENES_CSV))
+    _raise_if(on_error == "fail", *twins.values())
+    files.check_output(os.path.join(output_dir, results.SCENES_CSV))
     fingerprint, warnings = loading.fingerprint(saved_model), []
     if engine != "tensorflow":  # which may not work here; a folder holds scenes of one engine
         model = network.load(saved_model, options.batch_size, engine)
         fingerprint, warnings = model.fingerprint, [model.warning] if model.warning else []
-    cards.check_settings(output_dir, fingerprint, options)
-    mine = paths[shard[0] :: shard[1]]
-    cards.remove_leftovers(output_dir, {read.stem(path) for path in mine})
-    todo = [p for p in mine if not cards.is_done(p, output_dir, fingerprint, options)]
-    for done, card in _run(saved_model, todo, output_dir, options, engine, runner, beam_options):
-        _raise_if(on_error == "fail", card)
-        progress(len(mine) - len(todo) + done, len(mine))
-    result = _result(output_dir, mine, todo, skipped, warnings)
-    _raise_if(on_error == "fail", *result.failed)
-    path = cards.write_csv(output_dir) if shard[1] == 1 else None
-    return dataclasses.replace(result, path=path)
+    manifest = results.manifest_of(output_dir, fingerprint, options)
+    mine = [path for path in paths if path not in twins][shard[0] :: shard[1]]
+    is_whole = shard[1] == 1
+    with manifest.open(alone=is_whole, redo=False):
+        if is_whole:
+            results.prune(manifest, mine)
+        todo = [path for path in mine if not results.is_done(manifest, path, options)]
+        for done, error in _run(saved_model, todo, manifest, options, engine, runner, beam_options):
+            _raise_if(on_error == "fail", error)
+            progress(len(mine) - len(todo) + done, len(mine))
+        result = _result(manifest, mine, todo, warnings)
+        _raise_if(on_error == "fail", *result.failed)
+        return dataclasses.replace(
+            result,
+            num_scenes=len(mine) + len(twins),
+            failed=(*result.failed, *twins.values()),
+            skipped=tuple(skipped),
+            path=results.write_csv(manifest) if is_whole else None,
+        )
 
 
 def _run(
     saved_model: str,
     todo: list[str],
-    output_dir: str,
+    manifest: Manifest,
     options: Options,
     engine: str,
     runner: str,
     beam_options: Sequence[str],
-) -> Iterator[tuple[int, str | None]]:
-    """Predicts scenes; yields how many are done, and the error of the last one."""
-    yield 0, None
+) -> Iterator[tuple[int, str]]:
+    """Predicts scenes; yields how many are done, and the error of the last one, "" for none."""
+    yield 0, ""
     if runner == "local":
-        cards_done = predict_group(saved_model, todo, output_dir, options, engine)
-        for i, card in enumerate(cards_done):
-            yield i + 1, card.error
+        errors = predict_group(saved_model, todo, manifest, options, engine)
+        yield from enumerate(errors, start=1)
         return
     size = options.batch_size
     groups = [todo[i : i + size] for i in range(0, len(todo), size)]
-    jobs = [(saved_model, group, output_dir, options, engine) for group in groups]
+    jobs = [(saved_model, group, manifest, options, engine) for group in groups]
     runners.run_in_beam(_predict_whole_group, jobs, runner, beam_options)
-    yield len(todo), None
+    yield len(todo), ""
 
 
 def _result(
-    output_dir: str, paths: list[str], todo: list[str], skipped: list[str], warnings: list[str]
+    manifest: Manifest, paths: list[str], todo: list[str], warnings: list[str]
 ) -> ScenesResult:
-    """What the cards of scenes say."""
-    found = {path: cards.read_card(output_dir, read.stem(path)) for path in paths}
-    new = [found[path] for path in todo]
-    warnings = warnings + [card.warning for card in found.values() if card and card.warning]
+    """Summary of these scenes, read back from the manifest."""
+    num_predicted = num_windows = 0
+    failed, warnings, new = [], list(warnings), set(todo)
+    for path in paths:
+        piece = manifest.read(read.stem(path))
+        if piece is None or piece.error:
+            failed.append(piece.error if piece else f"{path}: was not predicted")
+            continue
+        if piece.value["warning"]:
+            warnings.append(piece.value["warning"])
+        if path in new:
+            num_predicted += 1
+            num_windows += piece.value["num_windows"]
     return ScenesResult(
-        num_scenes=len(paths),
-        num_predicted=sum(card is not None and card.error is None for card in new),
-        num_windows=sum(card.num_windows for card in new if card),
-        failed=tuple(card.error for card in found.values() if card and card.error),
-        warnings=tuple(warnings),
-        skipped=tuple(skipped),
-        path=None,
+        len(paths), num_predicted, num_windows, tuple(failed), tuple(warnings), (), None
     )
 
 
@@ -161,15 +173,15 @@ def _check_packages(paths: list[str], options: Options) -> None:
         files.require("matplotlib", "plots", "a picture")
 
 
-def _raise_if(condition: bool, *errors: str | None) -> None:
+def _raise_if(condition: bool, *errors: str) -> None:
     for error in errors:
-        if condition and error is not None:
+        if condition and error:
             raise ValueError(error)
 
 
 @dataclasses.dataclass(frozen=True)
 class _Event:
-    """What happens next on the way through a group of scenes.
+    """One step of processing a group of scenes.
 
     Attributes:
         path: of the scene.
@@ -181,27 +193,27 @@ class _Event:
     path: str
     job: Job | None = None
     part: Tile | Frame | None = None
-    error: str | None = None
+    error: Exception | None = None
 
 
 def predict_group(
     saved_model: str,
     paths: Sequence[str],
-    output_dir: str,
+    manifest: Manifest,
     options: Options,
     engine: str = "tensorflow",
-) -> Iterator[Card]:
+) -> Iterator[str]:
     """Predicts scenes one after the other, with windows of several in a batch.
 
     Args:
         saved_model: the folder of a version.
         paths: of scenes.
-        output_dir: the folder of the results.
+        manifest: of the folder of the results.
         options: scale, overlap and formats.
         engine: "tensorflow", or "openvino" on the CPU.
 
     Yields:
-        The Card of each scene, when its files and the card have been written.
+        For each scene the reason why it failed, or "", when it is in the manifest.
     """
     if not paths:
         return
@@ -210,29 +222,43 @@ def predict_group(
     # Scenes are read, predicted and written at the same time.
     for batch, answers in _ahead((batch, _predict(model, batch)) for batch in batches):
         for event in batch:
-            if event.part is not None:
+            if event.part is None:
+                yield _finish(event, manifest, options)
+            else:
                 assert event.job is not None
                 event.job.add(event.part, *next(answers))
-                continue
-            made_from = cards.made_from(event.path, model.fingerprint, options)
-            name = read.stem(event.path)
-            if event.job is None or event.error:
-                card = Card(name, made_from, error=event.error)
-            else:
-                prediction = event.job.finish()
-                rows = _write(prediction, output_dir, options)
-                size, warning = event.job.num_windows, event.job.warning
-                card = Card(name, made_from, rows, size, warning)
-            cards.write_card(output_dir, card)
-            yield card
 
 
 def _predict_whole_group(
-    saved_model: str, paths: Sequence[str], output_dir: str, options: Options, engine: str
+    saved_model: str, paths: Sequence[str], manifest: Manifest, options: Options, engine: str
 ) -> None:
     """A job of a pipeline."""
-    for _ in predict_group(saved_model, paths, output_dir, options, engine):
+    for _ in predict_group(saved_model, paths, manifest, options, engine):
         pass
+
+
+def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
+    """Writes the files of a scene, or records why it failed; returns that reason, or ""."""
+    name, source = read.stem(event.path), results.source_of(event.path, options)
+    try:
+        if event.error is not None:
+            raise event.error
+        assert event.job is not None
+        prediction = event.job.finish()
+        names = results.file_names(name, options)
+        with manifest.piece(name, source, list(names.values())) as piece:
+            rows = _write(prediction, manifest.folder, names)
+            size, warning = event.job.num_windows, event.job.warning
+            piece.value = {"path": event.path, "rows": rows, "num_windows": size}
+            piece.value["warning"] = warning
+    except Exception as error:  # of whatever library: it is the fault of this scene alone
+        line = (str(error).strip().splitlines() or [""])[0]
+        if not isinstance(error, (ValueError, OSError)):
+            line = f"{type(error).__name__}: {line}"
+        line = line if line.startswith(event.path) else f"{event.path}: {line}"
+        manifest.fail(name, source, line)
+        return line
+    return ""
 
 
 def _events(paths: Sequence[str], model: Network, options: Options) -> Iterator[_Event]:
@@ -245,12 +271,16 @@ def _events(paths: Sequence[str], model: Network, options: Options) -> Iterator[
                 for part in job.parts():
                     yield _Event(path, job, part)
             yield _Event(path, job)
-        except (ValueError, OSError) as error:
-            yield _Event(path, job, error=str(error))
+        except Exception as error:  # of whatever library: the next scene may do
+            yield _Event(path, job, error=error)
 
 
 def _batches(events: Iterable[_Event], size: int) -> Iterator[list[_Event]]:
-    """Groups events so that each group has at most `size` windows, of one kind."""
+    """Groups events so that each group has at most `size` windows, of one kind.
+
+    The end of a scene waits for windows before it only, and few wait: scenes without any window,
+    as those of the night, must not pile up in memory.
+    """
     batch: list[_Event] = []
     kind, count = None, 0
     for event in events:
@@ -260,6 +290,9 @@ def _batches(events: Iterable[_Event], size: int) -> Iterator[list[_Event]]:
                 batch, count = [], 0
             kind, count = type(event.part), count + 1
         batch.append(event)
+        if event.part is None and (not count or len(batch) > 2 * size):
+            yield batch
+            batch, count = [], 0
     if batch:
         yield batch
 
@@ -304,8 +337,8 @@ def draw(*predictions: masks.Prediction, num_columns: int = 1) -> Any:
 
 
 def _write(
-    prediction: masks.Prediction, output_dir: str, options: Options
-) -> tuple[tuple[Any, ...], ...]:
+    prediction: masks.Prediction, output_dir: str, names: Mapping[str, str]
+) -> list[tuple[Any, ...]]:
     """Writes all files of a scene; gives its rows of scenes.csv."""
     from clouds_tf.scenes import geoparquet, write
 
@@ -320,10 +353,10 @@ def _write(
         "picture": lambda path: figures.save(draw(prediction), path),
     }
     with tempfile.TemporaryDirectory() as folder:
-        for key, path in cards.outputs(output_dir, prediction.name, options).items():
-            local = os.path.join(folder, os.path.basename(path))
+        for key, name in names.items():
+            local = os.path.join(folder, name)
             writers[key](local)
-            with files.written_whole(path) as temporary:
+            with files.written_whole(os.path.join(output_dir, name)) as temporary:
                 tf.io.gfile.copy(local, temporary)
     areas = masks.measure(prediction, [len(objects) for objects, _ in found])
-    return cards.rows(prediction, areas)
+    return results.rows(prediction, areas)

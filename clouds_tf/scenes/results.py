@@ -1,0 +1,98 @@
+"""The folder of results of scenes: its manifest, their files, and scenes.csv."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+from collections.abc import Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf.data.annotations import write_table
+from clouds_tf.manifest import Manifest, checksum, file_identity
+from clouds_tf.scenes import read
+from clouds_tf.scenes.jobs import FORMATS, Options
+from clouds_tf.scenes.masks import ClassAreas, Prediction
+
+SCENES_CSV = "scenes.csv"
+_COLUMNS = (
+    *("scene", "date", "platform", "class", "present", "area_km2", "share"),
+    *("expected_share", "objects", "observed_km2"),
+)
+
+
+def manifest_of(output_dir: str, model: str, options: Options) -> Manifest:
+    """The manifest of a folder of scenes of one model and scale.
+
+    The value of a piece has `path`, of the scene; `rows`, of scenes.csv; `num_windows`; `warning`.
+
+    Raises:
+        ValueError: the folder is one of an earlier version.
+    """
+    if tf.io.gfile.isdir(os.path.join(output_dir, "cards")):
+        raise ValueError(
+            f"{output_dir}: holds scenes of an earlier version of predict_scenes; take another "
+            "folder, or delete this one"
+        )
+    settings = {"model": model, "overlap": options.overlap, "resolution": options.resolution}
+    return Manifest(output_dir, settings)
+
+
+def source_of(path: str, options: Options) -> str:
+    """A checksum that changes with a scene's file and all options that decide the results."""
+    try:
+        identity = file_identity(path)
+    except FileNotFoundError:
+        identity = ""
+    return checksum([identity, repr(dataclasses.replace(options, batch_size=1))])
+
+
+def file_names(name: str, options: Options) -> dict[str, str]:
+    """The name of each format's file of a scene."""
+    return {key: name + FORMATS[key] for key in options.formats}
+
+
+def is_done(manifest: Manifest, path: str, options: Options) -> bool:
+    """Whether a scene has been predicted just like this, and its files are there."""
+    name = read.stem(path)
+    piece = manifest.read(name)
+    return (
+        piece is not None
+        and manifest.is_done(name, source_of(path, options))
+        and set(piece.files) == set(file_names(name, options).values())
+    )
+
+
+def prune(manifest: Manifest, paths: Sequence[str]) -> None:
+    """Removes results of scenes that have gone, as renamed ones have, so that none counts twice."""
+    names = {read.stem(path) for path in paths}
+
+    def is_there(name: str) -> bool:
+        piece = manifest.read(name)
+        return piece is not None and tf.io.gfile.exists((piece.value or {}).get("path", ""))
+
+    manifest.prune(lambda name: name in names or is_there(name))
+
+
+def rows(prediction: Prediction, areas: Sequence[ClassAreas]) -> list[tuple[Any, ...]]:
+    """The rows of scenes.csv of a scene."""
+    observed = float(prediction.observed.sum(axis=1) @ prediction.grid.row_areas)
+    about = (prediction.name, prediction.date.isoformat(), prediction.platform)
+
+    def share(value: float) -> float | str:
+        return round(value, 6) if observed else ""
+
+    return [
+        (*about, item.class_name, int(item.present), round(item.area_km2, 3))
+        + (share(item.share), share(item.expected_share), item.objects, round(observed, 3))
+        for item in areas
+    ]
+
+
+def write_csv(manifest: Manifest) -> str:
+    """Writes scenes.csv, of all scenes that have not failed; gives its path."""
+    path = os.path.join(manifest.folder, SCENES_CSV)
+    pieces = (piece for piece in manifest.pieces() if not piece.error)
+    write_table(path, _COLUMNS, [tuple(row) for piece in pieces for row in piece.value["rows"]])
+    return path
