@@ -12,6 +12,8 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
+from clouds_tf.climatology import bootstrap
+from clouds_tf.climatology.bootstrap import Draws
 from clouds_tf.climatology.days import DayStore
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.netcdf import EPOCH
@@ -19,7 +21,6 @@ from clouds_tf.geo.netcdf import EPOCH
 BY = ("day", "month", "season", "year", "all")
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-QUANTILES = (0.025, 0.975)
 _CHUNK = 32  # days that are multiplied at once
 _SUMS_BYTES = 2**28  # of resampled sums held while all days are read once
 _BLOCK_BYTES = 2**24  # of resampled sums in one matrix product
@@ -34,7 +35,7 @@ class Period:
         dates: dates of the days that are there, sorted.
         bounds: first day, and the day after the last, in days since 1970-01-01.
         middle: time that stands for the period, in days since 1970-01-01; for the same month or
-            season of several years its middle in the first of all years.
+            season of several years the middle of the first one, which is within the bounds.
     """
 
     label: str
@@ -47,30 +48,34 @@ class Period:
 class PeriodMeans:
     """Means over the n days of a period, for C classes, [h, w] cells and R regions.
 
-    Intervals (lower, upper) hold 95 % of the means of n days drawn with replacement; they are NaN
-    where there are fewer than two days.
+    Intervals (_lower, _upper) hold 95 % of the means of blocks of days drawn with replacement; they
+    are NaN where less than two blocks were observed.
 
     Attributes:
-        fraction, lower, upper: float32 [C, h, w], mean share of a cell that the class covers,
-            weighted by coverage; NaN where nothing was observed.
+        fraction, fraction_lower, fraction_upper: float32 [C, h, w], mean share of a cell that the
+            class covers, weighted by coverage; NaN where nothing was observed.
         unclassified: float32 [h, w].
         coverage: float32 [h, w], mean share of a cell that was observed.
         num_days: int32 [h, w], days on which any of the cell was observed.
-        shared: float64 [C, C], share of the observed area that two classes both cover.
-        region_fraction, region_lower, region_upper: float64 [R, C], means over regions, weighted by
-            the true area of the cells (cosine of latitude) and by coverage.
+        co_occurrence: float64 [C, C], share of the observed area that two classes both cover.
+        region_fraction, region_fraction_lower, region_fraction_upper: float64 [R, C], means over
+            regions, weighted by the true area of the cells and by coverage.
+        region_coverage: float64 [R], mean share of the area of a region that was observed.
+        block_days: length of the blocks in days; 0 where there are no intervals.
     """
 
     fraction: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
+    fraction_lower: np.ndarray
+    fraction_upper: np.ndarray
     unclassified: np.ndarray
     coverage: np.ndarray
     num_days: np.ndarray
-    shared: np.ndarray
+    co_occurrence: np.ndarray
     region_fraction: np.ndarray
-    region_lower: np.ndarray
-    region_upper: np.ndarray
+    region_fraction_lower: np.ndarray
+    region_fraction_upper: np.ndarray
+    region_coverage: np.ndarray
+    block_days: int
 
 
 def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Period]:
@@ -83,7 +88,7 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
             years; otherwise one for each year. The winter of a year begins in the December before.
 
     Returns:
-        The periods that have days, in order of time.
+        The periods that have days, by their (first) middles.
     """
     if by not in BY:
         raise ValueError(f"by: got {by!r}, expected one of {', '.join(BY)}")
@@ -101,34 +106,30 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
             "all": (0, 0),
         }[by]
         groups.setdefault((0, key[1]) if folded else key, []).append(date)
-    first_year = min(dates, default="")[:4] if folded else None
-    return [
-        _period(by, first_year, number, tuple(members))
+    found = [
+        _period(by, folded, number, tuple(members))
         for (_, number), members in sorted(groups.items())
     ]
+    return sorted(found, key=lambda period: period.middle)
 
 
-def _period(by: str, first_year: str | None, number: int, dates: tuple[str, ...]) -> Period:
-    """A period of these days; with first_year it is the same month or season of all years."""
+def _period(by: str, folded: bool, number: int, dates: tuple[str, ...]) -> Period:
+    """A period of these days; folded, it is the same month or season of several years."""
     starts, ends = zip(*(_bounds(by, date) for date in (dates[0], dates[-1])))
     bounds = ((starts[0] - EPOCH).days, (ends[1] - EPOCH).days)
     year = dates[0][:4]
     if by == "month":
-        label = MONTHS[number] if first_year else dates[0][:7]
+        label = MONTHS[number] if folded else dates[0][:7]
     elif by == "season":
         label = SEASONS[number]
-        if not first_year:
+        if not folded:
             label = f"{starts[0].year + (starts[0].month == 12)}-{label}"
     elif by == "all":
         label = year if year == dates[-1][:4] else f"{year} to {dates[-1][:4]}"
     else:
         label = dates[0] if by == "day" else year
-    middle = sum(bounds) / 2
-    if first_year:
-        month = 1 + (number if by == "month" else 3 * number)  # January lies in season 0
-        start, end = _bounds(by, f"{first_year}-{month:02}-01")
-        middle = ((start - EPOCH).days + (end - EPOCH).days) / 2
-    return Period(label, dates, bounds, middle)
+    last = ends[0] if folded else ends[1]
+    return Period(label, dates, bounds, (bounds[0] + (last - EPOCH).days) / 2)
 
 
 def _bounds(by: str, date: str) -> tuple[datetime.date, datetime.date]:
@@ -156,11 +157,9 @@ def means(
     seed: int = 0,
     on_day: Callable[[], None] = lambda: None,
 ) -> PeriodMeans:
-    """Means over a period.
+    """Means over a period, with intervals by `bootstrap.draw`.
 
-    The bootstrap draws days with replacement (Efron, "Bootstrap methods: another look at the
-    jackknife", 1979), the same days for all cells, so that neighbouring cells stay comparable.
-    Days of one weather are alike, which it does not know: the intervals are somewhat too narrow.
+    The same days are drawn for all cells, so that neighbouring cells stay comparable.
 
     Args:
         store: the days.
@@ -174,41 +173,29 @@ def means(
     weights = [grid.area_in(extent) for extent in regions.values()]
     sums = _sum_days(store, dates, np.reshape(weights, (len(regions), -1)), on_day)
     seen = np.where(sums.coverage > 0, sums.coverage, np.nan)
+    shares = bootstrap.divide(sums.covered_in, sums.observed_in).reshape(len(dates), -1)
+    draws = bootstrap.draw(dates, shares, num_resamples, seed)
     lower, upper = np.full((2, *sums.fraction.shape), np.nan, np.float32)
-    ends = np.full((2, len(regions), len(sums.fraction)), np.nan)
-    draws = draw(period, num_resamples, seed)
     if draws is not None:
-        lower, upper = _intervals(store, dates, draws, sums.fraction, sums.coverage)
-        drawn = (np.einsum("bn,nrc->rcb", draws, x) for x in (sums.covered_in, sums.observed_in))
-        ends = np.stack(quantiles(divide(*drawn)))
+        lower, upper = _intervals(store, dates, draws, sums)
+    regional = bootstrap.interval(sums.covered_in, sums.observed_in, draws)
+    areas = np.reshape(weights, (len(regions), -1)).sum(axis=1)
     with np.errstate(invalid="ignore"):
         shared = sums.shared / sums.observed
     return PeriodMeans(
         fraction=(sums.fraction / seen).astype(np.float32),
-        lower=lower,
-        upper=upper,
+        fraction_lower=lower,
+        fraction_upper=upper,
         unclassified=(sums.unclassified / seen).astype(np.float32),
         coverage=(sums.coverage / max(len(dates), 1)).astype(np.float32),
         num_days=sums.num_days,
-        shared=shared,
-        region_fraction=divide(sums.covered_in.sum(axis=0), sums.observed_in.sum(axis=0)),
-        region_lower=ends[0],
-        region_upper=ends[1],
+        co_occurrence=shared,
+        region_fraction=regional[0],
+        region_fraction_lower=regional[1],
+        region_fraction_upper=regional[2],
+        region_coverage=sums.observed_in[..., 0].mean(axis=0) / areas,
+        block_days=draws.days if draws else 0,
     )
-
-
-def draw(period: Period, num_resamples: int, seed: int) -> np.ndarray | None:
-    """How often each of the n days of a period is drawn: float32 [num_resamples, n].
-
-    None where no interval can be had: less than two days, or no draws.
-    """
-    number = len(period.dates)
-    if number < 2 or not num_resamples:
-        return None
-    # Each period has draws of its own, which do not depend on the other periods.
-    rng = np.random.default_rng([seed, period.bounds[0] + 2**31])
-    chances = np.full(number, 1 / number)
-    return rng.multinomial(number, chances, num_resamples).astype(np.float32)
 
 
 @dataclasses.dataclass
@@ -219,6 +206,8 @@ class _Sums:
     unclassified: np.ndarray  # [h, w]
     coverage: np.ndarray  # [h, w]
     num_days: np.ndarray  # [h, w]
+    first: np.ndarray  # [h, w], the day on which a cell was first observed, as an index
+    last: np.ndarray  # [h, w]
     shared: np.ndarray  # [C, C], weighted by the observed area
     observed: float  # area
     covered_in: np.ndarray  # [n, R, C]
@@ -236,6 +225,8 @@ def _sum_days(
         unclassified=np.zeros(grid.shape),
         coverage=np.zeros(grid.shape),
         num_days=np.zeros(grid.shape, np.int32),
+        first=np.full(grid.shape, len(dates), np.int32),
+        last=np.zeros(grid.shape, np.int32),
         shared=np.zeros((number, number)),
         observed=0.0,
         covered_in=np.zeros((len(dates), num_regions, number)),
@@ -249,6 +240,8 @@ def _sum_days(
         sums.unclassified += day.unclassified * coverage
         sums.coverage += coverage
         sums.num_days += coverage > 0
+        sums.first[coverage > 0] = np.minimum(sums.first[coverage > 0], i)
+        sums.last[coverage > 0] = i
         area = np.sum(grid.areas * coverage)
         sums.shared += day.shared * area
         sums.observed += area
@@ -258,39 +251,32 @@ def _sum_days(
     return sums
 
 
-def divide(covered: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Shares, NaN where nothing was observed."""
-    gaps = np.full(np.broadcast(covered, observed).shape, np.nan, covered.dtype)
-    return np.divide(covered, observed, out=gaps, where=observed > 0)
-
-
 def _intervals(
-    store: DayStore,
-    dates: Sequence[str],
-    draws: np.ndarray,
-    sums: np.ndarray,
-    coverage: np.ndarray,
+    store: DayStore, dates: Sequence[str], draws: Draws, sums: _Sums
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper ends of the intervals of all cells: float32 [C, h, w]."""
-    ends = np.zeros((2, *sums.shape), np.float32)
-    ends[:, :, coverage == 0] = np.nan
+    coverage, counts_of_days = sums.coverage, draws.counts
+    number = len(counts_of_days)
+    enough = draws.defined(np.minimum(sums.first, len(dates) - 1), sums.last)
+    ends = np.zeros((2, *sums.fraction.shape), np.float32)
+    ends[:, :, ~enough] = np.nan
     flat = ends.reshape(2, -1)
     # Where a class never is, no draw of days finds it.
-    present = np.flatnonzero(sums)
-    for part in _slices(len(present), _SUMS_BYTES // (4 * len(draws))):
+    present = np.flatnonzero((sums.fraction > 0) & enough)
+    for part in _slices(len(present), _SUMS_BYTES // (4 * number)):
         places = present[part]
         cells, of_place = np.unique(places % coverage.size, return_inverse=True)
-        blocks = _slices(len(places), _BLOCK_BYTES // (4 * len(draws)))
-        covered = np.zeros((len(places), len(draws)), np.float32)
-        observed = np.zeros((len(cells), len(draws)), np.float32)
-        for counts, fractions, coverages in _chunks(store, dates, draws, places, cells):
+        blocks = _slices(len(places), _BLOCK_BYTES // (4 * number))
+        covered = np.zeros((len(places), number), np.float32)
+        observed = np.zeros((len(cells), number), np.float32)
+        for counts, fractions, coverages in _chunks(store, dates, counts_of_days, places, cells):
             observed += coverages.T @ counts.T
             for block in blocks:
                 weighted = fractions[:, block] * coverages[:, of_place[block]]
                 covered[block] += weighted.T @ counts.T
         for block in blocks:
-            shares = divide(covered[block], observed[of_place[block]])
-            flat[:, places[block]] = quantiles(shares)
+            shares = bootstrap.divide(covered[block], observed[of_place[block]])
+            flat[:, places[block]] = bootstrap.quantiles(shares)
     return ends[0], ends[1]
 
 
@@ -311,20 +297,3 @@ def _chunks(
             np.stack([day.fraction.ravel()[places] for day in members]),
             np.stack([day.coverage.ravel()[cells] for day in members]),
         )
-
-
-def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """QUANTILES over the last axis, by linear interpolation, as if there were no NaN.
-
-    numpy.nanpercentile gives the same and takes a hundred times as long.
-    """
-    values = np.sort(values, axis=-1)  # NaN last
-    number = np.sum(~np.isnan(values), axis=-1, keepdims=True)
-    ends = []
-    for q in QUANTILES:
-        place = q * np.maximum(number - 1, 0)
-        low = np.floor(place).astype(int)
-        high = np.minimum(low + 1, np.maximum(number - 1, 0))
-        below, above = (np.take_along_axis(values, i, axis=-1) for i in (low, high))
-        ends.append((below + (above - below) * (place - low).astype(values.dtype))[..., 0])
-    return ends[0], ends[1]

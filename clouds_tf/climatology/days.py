@@ -1,11 +1,12 @@
 """One small CF NetCDF file a day: class fractions and coverage on a grid.
 
-A folder of such files is the memory of a climatology: days come in any order, in any number of
-runs and from any number of machines; a day is there whole or not at all, and once.
+A folder of such files is the memory of a climatology: days come in any order and in any number of
+runs; a day is there whole or not at all, and once.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import functools
@@ -14,7 +15,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -23,6 +24,7 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.grid import Grid
+from clouds_tf.manifest import Manifest
 
 # Long names, which readers show.
 FRACTION = "share of the observed area that the pattern covers"
@@ -42,7 +44,8 @@ class DayFields:
         date: the day, such as "2017-01-31".
         fraction: float32 [C, h, w], share of the observed part of a cell that the class covers; 0
             where nothing was observed.
-        unclassified: float32 [h, w], share of the observed part of a cell without any class.
+        unclassified: float32 [h, w], share of the observed part of a cell without any class; 0
+            where `Settings.has_classless` is false, and so is shared.
         coverage: float32 [h, w], share of a cell that was observed.
         shared: float64 [C, C], share of the whole observed area that two classes both cover; on
             the diagonal, that one class covers.
@@ -74,6 +77,14 @@ class Settings:
     measure: str = "boxes"
     model_fingerprint: str = ""
     resolution: float = 0.0
+
+    @property
+    def has_classless(self) -> bool:
+        """Whether days say what is without any class and what two share, as masks and boxes do.
+
+        Expected areas are means of probabilities, which say it of single classes only.
+        """
+        return self.measure != "expected"
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-like dict that `from_json` reads."""
@@ -108,7 +119,7 @@ class DayStore:
     """A folder with one NetCDF file a day.
 
     Args:
-        folder: the folder; made when the first day is written.
+        folder: the folder; made by `open`.
         settings: what the days must have in common; None reads it from the folder.
 
     Raises:
@@ -130,15 +141,23 @@ class DayStore:
         elif settings is None:
             raise FileNotFoundError(f"{self.folder}: no folder of days (it has no {_SETTINGS})")
         self.settings = settings
+        self.manifest = Manifest(self.folder, settings.to_json())
 
     def __repr__(self) -> str:
         return f"DayStore({self.folder!r}, {len(self.dates())} days)"
 
-    def prepare(self) -> None:
-        """Makes the folder, and writes down what its days have in common."""
-        path = os.path.join(self.folder, _SETTINGS)
-        if not tf.io.gfile.exists(path):
-            files.write_text(path, json.dumps(self.settings.to_json(), indent=2) + "\n")
+    @contextlib.contextmanager
+    def open(self) -> Iterator[None]:
+        """Reserves the folder for this process, which adds days, and its workers.
+
+        Raises:
+            ValueError: another process adds days to it.
+        """
+        with self.manifest.open():
+            path = os.path.join(self.folder, _SETTINGS)
+            if not tf.io.gfile.exists(path):
+                files.write_text(path, json.dumps(self.settings.to_json(), indent=2) + "\n")
+            yield
 
     def path(self, date: str) -> str:
         """File of a day."""
@@ -151,50 +170,42 @@ class DayStore:
         names = tf.io.gfile.listdir(self.folder)
         return sorted(name[:-3] for name in names if re.fullmatch(r"\d{4}-\d\d-\d\d\.nc", name))
 
-    def has(self, date: str, source: str, fingerprint: str) -> bool:
-        """Whether a day is there already.
+    def write(self, fields: DayFields, digest: str, value: Any) -> None:
+        """Writes the file of a day, whole or not at all, inside `open`.
 
         Args:
-            date: the day.
-            source: name of the file or files that it is made of.
-            fingerprint: `digest` of its data.
-
-        Raises:
-            ValueError: the day is there, made of other data.
+            fields: of the day.
+            digest: of the data that they were made of.
+            value: JSON-like facts for the manifest, with "source", the names of these data.
         """
-        path = self.path(date)
-        if not tf.io.gfile.exists(path):
-            return False
-        attributes = netcdf.read_attributes(path)
-        if attributes.get("digest") == fingerprint:
-            return True
-        raise ValueError(
-            f"{source}: {date} is already counted, from other data of {attributes.get('source')}; "
-            f"to count this instead, delete {path}"
-        )
-
-    def write(self, fields: DayFields, source: str, fingerprint: str) -> None:
-        """Writes the file of a day, whole or not at all."""
         observed, gap = fields.coverage > 0, np.float32(np.nan)
         start = (datetime.date.fromisoformat(fields.date) - netcdf.EPOCH).days
         values = {
             "time": start + 0.5,
             "time_bnds": [start, start + 1],
             "fraction": np.where(observed, fields.fraction, gap),
-            "unclassified": np.where(observed, fields.unclassified, gap),
             "coverage": fields.coverage,
-            "co_occurrence": fields.shared,
         }
-        attributes = {"date": fields.date, "source": source, "digest": fingerprint}
-        netcdf.write_copy(self.path(fields.date), _template(self.settings), values, attributes)
+        if self.settings.has_classless:
+            values["unclassified"] = np.where(observed, fields.unclassified, gap)
+            values["co_occurrence"] = fields.shared
+        attributes = {"date": fields.date, "source": value["source"], "digest": digest}
+        name = os.path.basename(self.path(fields.date))
+        with self.manifest.piece(fields.date, digest, [name]) as piece:
+            piece.value = value
+            template = _template(self.settings)
+            netcdf.write_copy(self.path(fields.date), template, values, attributes)
 
     def read(self, date: str) -> DayFields:
         """Reads the file of a day; ValueError if it is damaged."""
         path = self.path(date)
-        names = ("fraction", "unclassified", "coverage", "co_occurrence")
-        fraction, unclassified, coverage, shared = netcdf.read_variables(path, names)
-        if fraction.shape != (len(self.settings.class_names), *self.settings.grid.shape):
+        names = ["fraction", "coverage"]
+        names += ["unclassified", "co_occurrence"] * self.settings.has_classless
+        fraction, coverage, *rest = netcdf.read_variables(path, names)
+        number, shape = len(self.settings.class_names), self.settings.grid.shape
+        if fraction.shape != (number, *shape):
             raise ValueError(f"{path}: is of another grid; delete it and repeat the command")
+        unclassified, shared = rest or (np.zeros(shape, np.float32), np.zeros((number, number)))
         return DayFields(
             date, np.nan_to_num(fraction), np.nan_to_num(unclassified), coverage, shared
         )
@@ -224,12 +235,16 @@ def _template(settings: Settings) -> bytes:
         netcdf.write_axes(file, settings.grid, names)
         netcdf.write_strings(file, "other_class", ("other_class",), names, "cloud pattern")
         netcdf.write_times(file, 0.5, [0, 1])
-        for name, dimensions, kind, long_name in (
+        variables: list[tuple[str, tuple[str, ...], Any, str]] = [
             ("fraction", ("class", "lat", "lon"), np.float32, FRACTION),
-            ("unclassified", ("lat", "lon"), np.float32, UNCLASSIFIED),
             ("coverage", ("lat", "lon"), np.float32, COVERAGE),
-            ("co_occurrence", ("class", "other_class"), np.float64, SHARED),
-        ):
+        ]
+        if settings.has_classless:
+            variables += [
+                ("unclassified", ("lat", "lon"), np.float32, UNCLASSIFIED),
+                ("co_occurrence", ("class", "other_class"), np.float64, SHARED),
+            ]
+        for name, dimensions, kind, long_name in variables:
             netcdf.new_variable(
                 file, name, dimensions, kind, long_name, units="1", cell_methods="area: mean",
                 coordinates="time",

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+
+import tensorflow as tf
 
 from clouds_tf.climatology import scenes, tables
 from clouds_tf.climatology.boxes import View, day_fields, looks_at
@@ -13,7 +16,7 @@ from clouds_tf.geo.grid import Grid
 
 @dataclasses.dataclass(frozen=True)
 class Added:
-    """Result of `add_boxes` or `add_scenes`.
+    """Summary of `add_boxes` or `add_scenes`.
 
     Attributes:
         num_new: days that were added.
@@ -49,23 +52,37 @@ def add_boxes(
     grid, new, num_known = store.settings.grid, [], 0
     for date, all_views in table.by_day():
         views = [view for view in all_views if looks_at(view, grid)]
-        if views and store.has(date, table.name, tables.digest(views)):
+        fingerprint = tables.digest(views)
+        if not views:
+            continue
+        if store.manifest.is_done(date, fingerprint):
             num_known += 1
-        elif views:
-            new.append((store.folder, store.settings, date, views, table.name))
+            continue
+        piece = store.manifest.read(date)
+        if piece is not None and piece.value["source"] != table.name:
+            raise _already(store, table.name, date, piece.value["source"])
+        new.append((store, date, views, table.name, fingerprint))
     if not new and not num_known:
         raise ValueError(f"{path}: no day looked at the extent {grid.extent} of the grid")
-    store.prepare()
-    runner.run(_write_boxes, new, len(new), progress)
+    with store.open():
+        runner.run(_write_boxes, new, len(new), progress)
     return Added(len(new), num_known, table.num_skipped)
 
 
+def _already(store: DayStore, name: str, date: str, source: str) -> ValueError:
+    return ValueError(
+        f"{name}: {date} is already counted, from other data of {source}; to count this instead, "
+        f"delete {store.path(date)}"
+    )
+
+
 def _write_boxes(
-    folder: str, settings: Settings, date: str, views: list[View], source: str
+    store: DayStore, date: str, views: list[View], source: str, fingerprint: str
 ) -> None:
     """Computes and writes one day; called in worker processes."""
+    settings = store.settings
     fields = day_fields(date, views, len(settings.class_names), settings.grid)
-    DayStore(folder, settings).write(fields, source, tables.digest(views))
+    store.write(fields, fingerprint, {"source": source})
 
 
 def add_scenes(
@@ -97,8 +114,8 @@ def add_scenes(
     """
     settings: Settings | None = None
     by_day: dict[str, list[scenes.Scene]] = {}
-    num_skipped = 0
-    for path in scenes.find(pattern):
+    num_skipped, paths = 0, scenes.find(pattern)
+    for path in paths:
         try:
             scene = scenes.read(path)
             settings = settings or _settings_of(scene, grid, measure)
@@ -114,26 +131,52 @@ def add_scenes(
             num_skipped += 1
     if not settings or not by_day:
         raise ValueError(f"{pattern}: no scene overlaps the extent {grid.extent} of the grid")
-    store, new = DayStore(folder, settings), []
+    store = DayStore(folder, settings)
+    gone = _outdated(store, by_day, set(paths))
+    new = []
     for date, members in sorted(by_day.items()):
-        names = ", ".join(scene.name for scene in members)
         fingerprint = digest(*sorted(scene.fingerprint.encode() for scene in members))
-        if not store.has(date, names, fingerprint):
-            paths = [scene.path for scene in members]
-            new.append((store.folder, settings, date, paths, names, fingerprint))
-    store.prepare()
-    runner.run(_write_scenes, new, len(new), progress)
+        if not store.manifest.is_done(date, fingerprint):
+            new.append((store, date, [scene.path for scene in members], fingerprint))
+    with store.open():
+        for date in gone:
+            store.manifest.drop(date)
+        runner.run(_write_scenes, new, len(new), progress)
     return store, Added(len(new), len(by_day) - len(new), num_skipped)
+
+
+def _outdated(
+    store: DayStore, by_day: Mapping[str, list[scenes.Scene]], paths: set[str]
+) -> list[str]:
+    """Days that have lost all their scenes, which have gone or have another date now.
+
+    Raises:
+        ValueError: a day that has changed is also made of scenes that are not among the paths.
+    """
+    found = []
+    for piece in store.manifest.pieces():
+        members = by_day.get(piece.key, [])
+        now = {scene.path for scene in members}
+        before = set(piece.value.get("paths", ()))
+        if before == now:
+            continue
+        elsewhere = sorted(path for path in before - paths if tf.io.gfile.exists(path))
+        # A day of another folder of scenes stays as it is.
+        if elsewhere and (members or before & paths):
+            name = members[0].name if members else min(before & paths)
+            raise _already(store, name, piece.key, ", ".join(elsewhere))
+        if not members and not elsewhere:
+            found.append(piece.key)
+    return found
 
 
 def _settings_of(scene: scenes.Scene, grid: Grid, measure: str) -> Settings:
     return Settings(grid, scene.class_names, "scenes", measure, scene.model, scene.resolution)
 
 
-def _write_scenes(
-    folder: str, settings: Settings, date: str, paths: list[str], source: str, fingerprint: str
-) -> None:
+def _write_scenes(store: DayStore, date: str, paths: list[str], fingerprint: str) -> None:
     """Computes and writes one day; called in worker processes."""
     members = [scenes.read(path) for path in paths]
-    fields = scenes.day_fields(date, members, settings.measure, settings.grid)
-    DayStore(folder, settings).write(fields, source, fingerprint)
+    fields = scenes.day_fields(date, members, store.settings.measure, store.settings.grid)
+    source = ", ".join(scene.name for scene in members)
+    store.write(fields, fingerprint, {"source": source, "paths": paths})

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.climatology import aggregate
+from clouds_tf.climatology import aggregate, bootstrap
 from clouds_tf.climatology.boxes import View, shared_areas
 from clouds_tf.climatology.tables import BoxTable
 from clouds_tf.geo.extent import Extent
@@ -26,7 +26,7 @@ class Agreement:
         fraction: float64 [C], mean share of the region that a labeller gives to the class.
         agreement: float64 [C], area that two labellers of an image both give to the class over the
             area that at least one of them does, of all pairs; NaN where nobody does.
-        lower, upper: float64 [C], 95 % interval of agreement by bootstrap over days.
+        lower, upper: float64 [C], 95 % interval of agreement, by `bootstrap.draw`.
     """
 
     extent: Extent
@@ -67,15 +67,12 @@ def agreement(
         for period in aggregate.periods(list(by_date), by):
             # Of each day: area per labeller, area of both, area of either, number of images.
             area, both, either, number = np.stack([by_date[date] for date in period.dates], axis=1)
-            ends = np.full((2, num_classes), np.nan)
-            draws = aggregate.draw(period, num_resamples, seed)
-            if draws is not None:
-                drawn = aggregate.divide(draws @ both, draws @ either)
-                ends = np.stack(aggregate.quantiles(drawn.T))
+            shares = bootstrap.divide(both, either)
+            draws = bootstrap.draw(period.dates, shares, num_resamples, seed)
             whole = Grid().area_in(extent).sum()
             share = area.sum(axis=0) / number.sum(axis=0) / whole
-            ratio = aggregate.divide(both.sum(axis=0), either.sum(axis=0))
-            found.append(Agreement(extent, period.label, len(period.dates), share, ratio, *ends))
+            ratio = bootstrap.interval(both, either, draws)
+            found.append(Agreement(extent, period.label, len(period.dates), share, *ratio))
     return found
 
 

@@ -15,6 +15,7 @@ from clouds_tf.climatology.days import DayFields, Settings
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import Grid, turns
+from clouds_tf.manifest import file_identity
 
 MEASURES = ("mask", "expected")
 _ROWS_AT_ONCE = 256
@@ -50,13 +51,18 @@ class Scene:
 
 
 def find(pattern: str) -> list[str]:
-    """Files of a folder (*.nc) or of a pattern, sorted; FileNotFoundError if there are none."""
+    """Files of a folder (*.nc) or of a pattern, sorted; FileNotFoundError if there are none.
+
+    What exists is no pattern.
+    """
     if tf.io.gfile.isdir(pattern):
-        pattern = os.path.join(pattern, "*.nc")
-    paths = sorted(tf.io.gfile.glob(pattern))
+        names = [name for name in tf.io.gfile.listdir(pattern) if name.endswith(".nc")]
+        paths = [os.path.join(pattern, name) for name in names if not name.startswith(".")]
+    else:
+        paths = [pattern] if tf.io.gfile.exists(pattern) else tf.io.gfile.glob(pattern)
     if not paths:
         raise FileNotFoundError(f"{pattern}: no scenes, expected files of tools/predict_scenes.py")
-    return paths
+    return sorted(paths)
 
 
 def read(path: str) -> Scene:
@@ -81,9 +87,9 @@ def read(path: str) -> Scene:
         attributes = netcdf.plain_attributes(file)
     name = str(attributes.get("scene", os.path.basename(path)))
     model = str(attributes.get("model_fingerprint", attributes.get("model", "")))
-    size = tf.io.gfile.stat(path).length
     date = str(np.datetime64(int(seconds[0]), "s").astype("datetime64[D]"))
-    fingerprint = days.digest(name.encode(), model.encode(), str(size).encode())
+    parts = (name, model, file_identity(path))
+    fingerprint = days.digest(*(part.encode() for part in parts))
     return Scene(path, name, date, model, names, grid, fingerprint)
 
 
@@ -162,7 +168,8 @@ def day_fields(date: str, scenes: Sequence[Scene], measure: str, grid: Grid) -> 
         date: the day.
         scenes: all scenes of that day, in any order.
         measure: "mask" for the share that masks cover; "expected" for the mean of calibrated
-            probabilities, an unbiased area. What is unclassified or shared always comes from masks.
+            probabilities, an unbiased area, which says nothing of what is without any class or
+            shared (0).
         grid: a Grid of [h, w] cells.
 
     Raises:
@@ -208,13 +215,16 @@ def _add(sums: _Sums, scene: Scene, measure: str, grid: Grid) -> None:
             observed = plane(file["observed"], rows) > 0
             mask = plane(file["mask"], rows) * observed
             sums.seen += down @ (observed @ across)
+            if measure == "expected":
+                for c in range(number):
+                    share = plane(file["calibrated_probability"], rows, c) * scale * observed
+                    sums.covered[c] += down @ (share @ across)
+                continue
+            mask = plane(file["mask"], rows) * observed
             sums.nothing += down @ ((observed & (mask == 0)) @ across)
             masks = [(mask >> c & 1).astype(float) for c in range(number)]
             for c in range(number):
-                share = masks[c]
-                if measure == "expected":
-                    share = plane(file["calibrated_probability"], rows, c) * scale * observed
-                sums.covered[c] += down @ (share @ across)
+                sums.covered[c] += down @ (masks[c] @ across)
             for i, j in np.ndindex(number, number):
                 both = (masks[i] * masks[j]) @ across.sum(axis=1)
                 sums.shared[i, j] += down.sum(axis=0) @ both

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from clouds_tf.climatology import aggregate
+from clouds_tf.climatology import aggregate, bootstrap
 from clouds_tf.climatology.days import DayStore
 from clouds_tf.geo.extent import Extent
 
@@ -77,7 +77,7 @@ def read(
         name: _cycle(dates, covered[:, r], observed[:, r], num_resamples, seed)
         for r, name in enumerate(regions)
     }
-    return Series(cycles, times, aggregate.divide(covered_at, observed_at), shared / area)
+    return Series(cycles, times, bootstrap.divide(covered_at, observed_at), shared / area)
 
 
 def _cycle(
@@ -89,16 +89,13 @@ def _cycle(
 ) -> Cycle:
     months, parts = [], []
     index = {date: i for i, date in enumerate(dates)}
-    for period in aggregate.periods(dates, "month"):
+    periods = aggregate.periods(dates, "month")
+    for period in sorted(periods, key=lambda period: aggregate.MONTHS.index(period.label)):
         members = [index[date] for date in period.dates]
-        mean = aggregate.divide(covered[members].sum(axis=0), observed[members].sum(axis=0))
-        ends = np.full((2, *mean.shape), np.nan)
-        draws = aggregate.draw(period, num_resamples, seed)
-        if draws is not None:
-            drawn = aggregate.divide(draws @ covered[members], draws @ observed[members])
-            ends = np.stack(aggregate.quantiles(drawn.T))
+        shares = bootstrap.divide(covered[members], observed[members])
+        draws = bootstrap.draw(period.dates, shares, num_resamples, seed)
         months.append(period.label)
-        parts.append((mean, *ends))
+        parts.append(bootstrap.interval(covered[members], observed[members], draws))
     return Cycle(tuple(months), *(np.stack(values) for values in zip(*parts)))
 
 

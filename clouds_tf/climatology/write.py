@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -23,7 +23,7 @@ LAYOUTS = ("cf", "c3ontext")
 # Order and spelling of C3ONTEXT (Schulz, "C3ONTEXT: a Common Consensus on Convective OrgaNizaTion
 # during the EUREC4A experimenT", Earth System Science Data 14, 2022).
 _C3ONTEXT_NAMES = {"Sugar": "Sugar", "Flower": "Flowers", "Fish": "Fish", "Gravel": "Gravel"}
-_INTERVAL = "end of the 95 % interval by bootstrap over days: "
+_METHOD = "95 % interval by a bootstrap of {} draws of blocks of block_days days (years where 365)"
 
 
 def product(
@@ -118,42 +118,49 @@ def _write_cf(
     netcdf.write_strings(file, "region", ("region",), list(extents), "region of the means")
     labels = [group.label for group in groups]
     netcdf.write_strings(file, "period", ("time",), labels, "name of the period")
-    over_years = " time: mean within years time: mean over years"
-    methods = "area: mean" + (over_years if across_years else " time: mean")
-
-    on_grid: tuple[str, ...] = ("time", "class", "lat", "lon")
-    in_regions: tuple[str, ...] = ("time", "region", "class")
-    region_mean = FRACTION + ", mean over the region by area and coverage"
-    variables: list[tuple[str, Callable[[PeriodMeans], np.ndarray], tuple[str, ...], str]] = [
-        ("fraction", lambda m: m.fraction, on_grid, FRACTION),
-        ("unclassified", lambda m: m.unclassified, ("time", "lat", "lon"), UNCLASSIFIED),
-        ("coverage", lambda m: m.coverage, ("time", "lat", "lon"), COVERAGE),
-        ("region_fraction", lambda m: m.region_fraction, in_regions, region_mean),
-        ("co_occurrence", lambda m: m.shared, ("time", "class", "other_class"), SHARED),
-        ("num_days", lambda m: m.num_days, ("time", "lat", "lon"), "days with an observation"),
-    ]
-    if num_resamples:
-        for end in ("lower", "upper"):
-            for name, dimensions in (("fraction", on_grid), ("region_fraction", in_regions)):
-                attribute = name.replace("fraction", end)
-                variables.append(
-                    (
-                        f"{name}_{end}",
-                        lambda m, attribute=attribute: getattr(m, attribute),  # type: ignore
-                        dimensions,
-                        f"{end} {_INTERVAL}{FRACTION}",
-                    )
-                )
-    for name, _, dimensions, long_name in variables:
+    methods = "area: mean time: mean"
+    if across_years:  # beside means over years, CF has no place for that over an area
+        methods = "time: mean within years time: mean over years"
+    variables = _variables(store.settings.has_classless, num_resamples)
+    for name, (dimensions, long_name) in variables.items():
         attributes: dict[str, Any] = {"coordinates": "period", "units": "1"}
         kind: Any = np.int32
-        if name != "num_days":
+        if name == "block_days":
+            attributes["units"] = "days"
+        elif name != "num_days":
             kind = np.float32 if "lat" in dimensions else np.float64
             attributes["cell_methods"] = methods
         netcdf.new_variable(file, name, dimensions, kind, long_name, **attributes)
     for i, fields in enumerate(found):
-        for name, get, _, _ in variables:
-            file[name][i] = get(fields)
+        for name in variables:
+            file[name][i] = getattr(fields, name)
+
+
+def _variables(has_classless: bool, num_resamples: int) -> dict[str, tuple[tuple[str, ...], str]]:
+    """Dimensions and long names of the variables, whose names are those of PeriodMeans."""
+    shares = {
+        "fraction": (("time", "class", "lat", "lon"), FRACTION),
+        "region_fraction": (
+            ("time", "region", "class"),
+            f"{FRACTION}, mean over the region by area and coverage",
+        ),
+    }
+    found = {
+        **shares,
+        "coverage": (("time", "lat", "lon"), COVERAGE),
+        "region_coverage": (("time", "region"), COVERAGE),
+        "num_days": (("time", "lat", "lon"), "days with an observation"),
+    }
+    if has_classless:
+        found["unclassified"] = (("time", "lat", "lon"), UNCLASSIFIED)
+        found["co_occurrence"] = (("time", "class", "other_class"), SHARED)
+    if num_resamples:
+        found["block_days"] = (("time",), "length of the blocks of the intervals, 0 without")
+        for name, (dimensions, long_name) in shares.items():
+            for end in ("lower", "upper"):
+                method = f"{end} end of the {_METHOD.format(num_resamples)}"
+                found[f"{name}_{end}"] = (dimensions, f"{method}: {long_name}")
+    return found
 
 
 def _write_c3ontext(
@@ -162,7 +169,8 @@ def _write_c3ontext(
     grid, names = store.settings.grid, list(store.settings.class_names)
     known = [name for name in _C3ONTEXT_NAMES if name in names]
     order = known + [name for name in names if name not in known]
-    patterns = [_C3ONTEXT_NAMES.get(name, name) for name in order] + ["Unclassified"]
+    patterns = [_C3ONTEXT_NAMES.get(name, name) for name in order]
+    patterns += ["Unclassified"] * store.settings.has_classless
     axes = {
         "date": np.array([float(group.bounds[0]) for group in groups]),
         "longitude": grid.lon,
@@ -179,7 +187,8 @@ def _write_c3ontext(
         cell_methods="area: mean date: mean",
     )
     for i, fields in enumerate(found):
-        maps = [fields.fraction[names.index(name)] for name in order] + [fields.unclassified]
+        maps = [fields.fraction[names.index(name)] for name in order]
+        maps += [fields.unclassified] * store.settings.has_classless
         file["freq"][i] = np.stack(maps, axis=-1).swapaxes(0, 1)
 
 

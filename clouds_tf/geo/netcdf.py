@@ -39,7 +39,8 @@ def new_file(path: str | io.BytesIO, title: str, **attributes: Any) -> Iterator[
     # In a group that keeps the order of creation, some versions of HDF5 also write the time, and
     # equal contents would no longer have equal bytes.
     with whole as target, h5netcdf.File(target, "w", track_order=False) as file:
-        file.attrs.update(Conventions=CONVENTIONS, title=title, **attributes)
+        file.attrs.update(Conventions=CONVENTIONS, title=title, history="made by clouds_tf")
+        file.attrs.update(attributes)
         yield file
 
 
@@ -105,7 +106,7 @@ def write_times(
             calls climatological time.
     """
     attributes = {"standard_name": "time", "units": "days since 1970-01-01"}
-    attributes.update(calendar="standard", axis="T")
+    attributes.update(calendar="standard", axis="T", units_metadata="leap_seconds: none")
     _write_axis(
         file, "time", middles, attributes, bounds, "climatology" if across_years else "bounds"
     )

@@ -6,7 +6,7 @@ import concurrent.futures
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -261,7 +261,9 @@ def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
     return ""
 
 
-def _events(paths: Sequence[str], model: Network, options: Options) -> Iterator[_Event]:
+def _events(
+    paths: Sequence[str], model: Network, options: Options
+) -> Generator[_Event, None, None]:
     """Reads scenes: an event for each window of each, and one at its end."""
     for path in paths:
         job = None
@@ -275,7 +277,9 @@ def _events(paths: Sequence[str], model: Network, options: Options) -> Iterator[
             yield _Event(path, job, error=error)
 
 
-def _batches(events: Iterable[_Event], size: int) -> Iterator[list[_Event]]:
+def _batches(
+    events: Iterable[_Event], size: int
+) -> Generator[list[_Event], None, None]:
     """Groups events so that each group has at most `size` windows, of one kind.
 
     The end of a scene waits for windows before it only, and few wait: scenes without any window,
@@ -297,13 +301,16 @@ def _batches(events: Iterable[_Event], size: int) -> Iterator[list[_Event]]:
         yield batch
 
 
-def _ahead(items: Iterator[_T]) -> Iterator[_T]:
+def _ahead(items: Generator[_T, None, None]) -> Iterator[_T]:
     """Yields items while a thread prepares the next one."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
-        future = pool.submit(next, items, None)
-        while (item := future.result()) is not None:
+        try:
             future = pool.submit(next, items, None)
-            yield item
+            while (item := future.result()) is not None:
+                future = pool.submit(next, items, None)
+                yield item
+        finally:  # where the files were opened: an environment of GDAL belongs to a thread
+            pool.submit(items.close).result()
 
 
 def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any]]:

@@ -14,15 +14,16 @@ from clouds_tf.geo.grid import Grid
 from clouds_tf.geo.objects import Object
 from clouds_tf.scenes.masks import Prediction, measure
 
-_STEP = 0.004  # of a probability in a byte: 0 to 250
-_NONE = 255  # what was not observed
+_STEP = 0.004  # of a probability: in a byte, 0 to 250
+_FINE_STEP = 1 / 32000  # of what is averaged, where a rare class must not be rounded away
+_NONE = np.int16(-1)  # what was not observed
 _ROWS_AT_ONCE = 256
 _WGS84 = {"semi_major_axis": 6378137.0, "inverse_flattening": 298.257223563}
 
 
-def packed(probabilities: np.ndarray, observed: Any = True) -> np.ndarray:
-    """Probabilities as bytes: 0 to 250 in steps of 0.004, and 255 where not observed."""
-    return np.where(observed, np.rint(probabilities * np.float32(250)), _NONE).astype(np.uint8)
+def _packed(probabilities: np.ndarray, step: float) -> np.ndarray:
+    """Probabilities as whole steps, int16."""
+    return np.rint(probabilities * np.float32(1 / step)).astype(np.int16)
 
 
 def bit_field(masks: np.ndarray) -> np.ndarray:
@@ -39,7 +40,7 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
     """Writes CF NetCDF-4 on time, lat and lon.
 
     Variables: `mask`, a bit for each class; `observed`; `probability`, and with a calibration
-    `calibrated_probability`, packed into integers; `brightness`; and for each class the share of
+    `calibrated_probability`, packed into 16 bits; `brightness`; and for each class the share of
     the observed area, `area_fraction` and `expected_area_fraction`.
 
     Args:
@@ -100,24 +101,24 @@ def _write_probabilities(file: Any, prediction: Prediction) -> None:
             "calibrated probability of the class; its mean is the expected share of an area"
         )
     for name, long_name in variables.items():
+        step = _STEP if name == "probability" else _FINE_STEP
         values = netcdf.new_variable(
             file,
             name,
             ("time", "class", "lat", "lon"),
-            np.uint8,
+            np.int16,
             long_name,
             _NONE,
             level=4,
             grid_mapping="crs",
             units="1",
-            scale_factor=np.float32(_STEP),
+            scale_factor=np.float32(step),
             add_offset=np.float32(0),
             ancillary_variables="observed",
         )
         for i in range(len(prediction.class_names)):
-            found = prediction.probabilities[i]
-            found = found if name == "probability" else prediction.calibrated(i)
-            values[0, i] = packed(found, prediction.observed)
+            found = prediction.calibrated(i) if step == _FINE_STEP else prediction.probabilities[i]
+            values[0, i] = np.where(prediction.observed, _packed(found, step), _NONE)
 
 
 def _write_time_and_place(file: Any, prediction: Prediction) -> None:
@@ -131,6 +132,7 @@ def _write_time_and_place(file: Any, prediction: Prediction) -> None:
         long_name="time of the scene",
         units="seconds since 1970-01-01 00:00:00",
         calendar="standard",
+        units_metadata="leap_seconds: none",
         axis="T",
     )
     crs = file.create_variable("crs", (), np.int32, data=np.int32(4326))
@@ -183,7 +185,7 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
             observed = prediction.observed[rows]
             for i in range(count):
                 file.write(prediction.masks[i, rows].astype(np.uint8), i + 1, window=window)
-                found = packed(prediction.probabilities[i, rows])
+                found = _packed(prediction.probabilities[i, rows], _STEP).astype(np.uint8)
                 file.write(found, count + i + 1, window=window)
             file.write_mask(observed, window=window)
         file.descriptions = [*names, *(f"{name} probability" for name in names)]

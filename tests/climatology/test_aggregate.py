@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
-from clouds_tf.climatology import aggregate
+from clouds_tf.climatology import aggregate, bootstrap
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
 from clouds_tf.geo.grid import Grid
 
@@ -20,7 +20,8 @@ def _dates(start, end, step):
 def store(tmp_path_factory):
     """Days of three years, with gaps in every day and one cell that is never observed."""
     store = DayStore(str(tmp_path_factory.mktemp("days")), Settings(GRID, ("Fish", "Sugar")))
-    store.prepare()
+    with store.open():
+        pass
     rng = np.random.default_rng(0)
     for date in _dates("2015-11-20", "2018-02-10", 9):
         coverage = rng.choice(np.float32([0, 0.25, 1]), GRID.shape)
@@ -29,7 +30,7 @@ def store(tmp_path_factory):
         fraction[1, 1] = 0
         shared = rng.random((2, 2))
         store.write(
-            DayFields(date, fraction, fraction[0] / 2, coverage, shared + shared.T), "x", "y"
+            DayFields(date, fraction, fraction[0] / 2, coverage, shared + shared.T), "y", {"source": "x"}
         )
     return store
 
@@ -61,7 +62,9 @@ def _weighted(days, group):
 def test_means_are_those_of_xarray(store, days, by, across_years, group):
     expected = _weighted(days, group)
     if by == "season":
-        expected = expected.sel(season=list(aggregate.SEASONS))
+        expected = expected.sel(season=["SON", "DJF", "MAM", "JJA"])  # days begin in November
+    elif by == "month":
+        expected = expected.sel(month=[11, 12, *range(1, 11)])
     groups = aggregate.periods(store.dates()[::-1], by, across_years)
     assert len(groups) == len(expected)
     for period, values in zip(groups, expected.values):
@@ -92,7 +95,7 @@ def test_all_days_and_what_else_a_period_has(store, days):
     np.testing.assert_allclose(found.unclassified, weighted, rtol=1e-5)
     area = (days["coverage"] * GRID.areas).sum(("lat", "lon"))
     shared = days["co_occurrence"].weighted(area).mean("time")
-    np.testing.assert_allclose(found.shared, shared, rtol=1e-9)
+    np.testing.assert_allclose(found.co_occurrence, shared, rtol=1e-9)
 
 
 def test_regional_means_weigh_cells_by_area_and_coverage(store, days):
@@ -112,15 +115,22 @@ def test_regional_means_weigh_cells_by_area_and_coverage(store, days):
 
 
 def test_intervals_are_those_of_a_plain_bootstrap(store):
-    period = aggregate.periods(store.dates(), "season")[2]
+    """Of days that are drawn one after the other, and added in loops."""
+    period = aggregate.periods(store.dates(), "year")[1]
     found = aggregate.means(store, period, REGIONS, num_resamples=50, seed=3)
     days = [store.read(date) for date in period.dates]
-    rng = np.random.default_rng([3, period.bounds[0] + 2**31])
-    draws = rng.multinomial(len(days), np.full(len(days), 1 / len(days)), 50)
-    means, weights = [], [_part_weights(), GRID.areas][::-1]
-    regional = []
-    for draw in draws:
+    weights = [GRID.areas, _part_weights()]
+    series = [
+        [(day.fraction * day.coverage * w).sum((1, 2)) / (day.coverage * w).sum() for w in weights]
+        for day in days
+    ]
+    shares = np.reshape(series, (len(days), 4))
+    draws = bootstrap.draw(period.dates, shares, 50, 3)
+    assert found.block_days == draws.days == bootstrap.block_length(shares) > 1
+    means, regional = [], []
+    for draw in draws.counts.astype(int):
         chosen = [day for day, times in zip(days, draw) for _ in range(times)]
+        assert len(chosen) == len(days)
         top = sum(day.fraction * np.float64(day.coverage) for day in chosen)
         bottom = sum(np.float64(day.coverage) for day in chosen)
         with np.errstate(invalid="ignore"):
@@ -130,11 +140,14 @@ def test_intervals_are_those_of_a_plain_bootstrap(store):
         )
     with pytest.warns(RuntimeWarning, match="All-NaN"):
         lower, upper = np.nanpercentile(means, [2.5, 97.5], axis=0)
-    np.testing.assert_allclose(found.lower, lower, rtol=1e-4, atol=1e-7)
-    np.testing.assert_allclose(found.upper, upper, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found.fraction_lower, lower, rtol=1e-4, atol=1e-7)
+    np.testing.assert_allclose(found.fraction_upper, upper, rtol=1e-4, atol=1e-7)
     lower, upper = np.percentile(regional, [2.5, 97.5], axis=0)
-    np.testing.assert_allclose(found.region_lower, lower, rtol=1e-9)
-    np.testing.assert_allclose(found.region_upper, upper, rtol=1e-9)
+    np.testing.assert_allclose(found.region_fraction_lower, lower, rtol=1e-9)
+    np.testing.assert_allclose(found.region_fraction_upper, upper, rtol=1e-9)
+    assert found.region_coverage == pytest.approx(
+        [np.mean([(day.coverage * w).sum() for day in days]) / w.sum() for w in weights]
+    )
 
 
 def _part_weights():
@@ -155,32 +168,35 @@ def test_small_blocks_give_the_same(store, monkeypatch):
     monkeypatch.setattr(aggregate, "_BLOCK_BYTES", 4 * 20 * 5)
     monkeypatch.setattr(aggregate, "_CHUNK", 3)
     parts = aggregate.means(store, period, REGIONS, num_resamples=20)
-    np.testing.assert_allclose(whole.lower, parts.lower, rtol=1e-5, atol=1e-7)
-    np.testing.assert_allclose(whole.upper, parts.upper, rtol=1e-5, atol=1e-7)
-
-
-def test_intervals_cover_the_mean_of_the_days_distribution():
-    """Of 95 % intervals of the mean of 100 days, about 95 % hold the true mean."""
-    rng = np.random.default_rng(1)
-    values = rng.exponential(1.0, (400, 100))
-    draws = rng.multinomial(100, np.full(100, 0.01), 300)
-    lower, upper = aggregate.quantiles(values @ draws.T / 100)
-    assert 0.90 <= np.mean((lower <= 1) & (1 <= upper)) <= 0.98
-
-
-def test_quantiles_are_those_of_numpy():
-    values = np.random.default_rng(0).random((3, 4, 31))
-    values[0, 0, 5:] = np.nan
-    values[1, 2, ::2] = np.nan
-    lower, upper = aggregate.quantiles(values)
-    expected = np.nanpercentile(values, [2.5, 97.5], axis=-1)
-    np.testing.assert_allclose([lower, upper], expected, rtol=1e-12)
+    np.testing.assert_allclose(whole.fraction_lower, parts.fraction_lower, rtol=1e-5, atol=1e-7)
+    np.testing.assert_allclose(whole.fraction_upper, parts.fraction_upper, rtol=1e-5, atol=1e-7)
 
 
 def test_one_day_has_no_interval(store):
     period = aggregate.periods(store.dates()[:1], "month")[0]
     found = aggregate.means(store, period, REGIONS)
-    assert np.isnan(found.lower).all() and np.isnan(found.region_upper).all()
+    assert np.isnan(found.fraction_lower).all() and np.isnan(found.region_fraction_upper).all()
+    assert found.block_days == 0
+
+
+def test_cells_that_were_seen_in_one_block_only_have_no_interval(tmp_path):
+    store = DayStore(str(tmp_path), Settings(GRID, ("Fish",)))
+    dates = _dates("2017-01-01", "2017-03-02", 1)
+    with store.open():
+        for i, date in enumerate(dates):
+            coverage = np.zeros(GRID.shape, np.float32)
+            coverage[0] = 1
+            coverage[1, 0] = i == 7  # on one day
+            coverage[1, 1] = i in (7, 8)  # in one block
+            coverage[1, 2] = i in (7, 50)
+            fraction = np.full((1, *GRID.shape), 0.1 + 0.01 * (i % 7), np.float32)
+            day = DayFields(date, fraction * (coverage > 0), coverage, coverage, np.eye(1))
+            store.write(day, "y", {"source": "x"})
+    (period,) = aggregate.periods(dates, "all")
+    found = aggregate.means(store, period, {}, num_resamples=20)
+    assert found.block_days >= 4
+    defined = np.isfinite(found.fraction_lower[0])
+    assert defined[0].all() and defined[1].tolist() == [False, False, True, False]
 
 
 def test_periods_have_labels_bounds_and_middles():
@@ -202,13 +218,13 @@ def test_periods_have_labels_bounds_and_middles():
         ("2018-JJA", 1, "2018-06-01", "2018-09-01"),
     ]
     assert described("month", True) == [
+        ("Dec", 2, "2016-12-01", "2018-01-01"),
         ("Jan", 1, "2017-01-01", "2017-02-01"),
         ("Jun", 1, "2018-06-01", "2018-07-01"),
-        ("Dec", 2, "2016-12-01", "2018-01-01"),
     ]
     assert described("all", True) == [("2016 to 2018", 4, "2016-12-05", "2018-07-01")]
     assert [label for label, *_ in described("year", True)] == ["2016", "2017", "2018"]
     middles = [period.middle for period in aggregate.periods(dates, "season")]
-    assert [str(np.datetime64(int(day), "D")) for day in middles] == ["2016-01-15", "2016-07-17"]
+    assert [str(np.datetime64(int(day), "D")) for day in middles] == ["2017-01-15", "2018-07-17"]
     with pytest.raises(ValueError, match="by: got 'week', expected one of day"):
         aggregate.periods(dates, "week")

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 import xarray
@@ -19,8 +21,9 @@ def _fields(date="2017-03-04"):
 @pytest.fixture
 def store(tmp_path):
     store = DayStore(str(tmp_path / "days"), SETTINGS)
-    store.prepare()
-    store.write(_fields(), "b.csv", digest(b"x"))
+    with store.open():
+        pass
+    store.write(_fields(), digest(b"x"), {"source": "b.csv"})
     return store
 
 
@@ -42,15 +45,13 @@ def test_xarray_reads_a_day(store):
         assert found.attrs["source"] == "b.csv"
 
 
-def test_a_day_is_counted_once(store):
-    assert store.has("2017-03-04", "b.csv", digest(b"x"))
-    assert not store.has("2017-03-05", "b.csv", digest(b"x"))
-    with pytest.raises(ValueError) as error:
-        store.has("2017-03-04", "c.csv", digest(b"y"))
-    assert str(error.value) == (
-        "c.csv: 2017-03-04 is already counted, from other data of b.csv; "
-        f"to count this instead, delete {store.path('2017-03-04')}"
-    )
+def test_expected_areas_say_nothing_of_what_has_no_class(tmp_path):
+    store = DayStore(str(tmp_path), dataclasses.replace(SETTINGS, measure="expected"))
+    with store.open():
+        store.write(_fields(), "y", {"source": "x"})
+    with xarray.open_dataset(store.path("2017-03-04")) as found:
+        assert not {"unclassified", "co_occurrence"} & set(found)
+    assert not store.read("2017-03-04").unclassified.any()
 
 
 def test_parts_of_a_digest_do_not_run_together():
@@ -82,9 +83,9 @@ def test_a_truncated_day_is_named(store):
     path = store.path("2017-03-04")
     with open(path, "rb+") as file:
         file.truncate(1500)
-    for use in (lambda: store.read("2017-03-04"), lambda: store.has("2017-03-04", "b", "x")):
-        with pytest.raises(ValueError, match=f"^{path}: is damaged or no NetCDF-4 file"):
-            use()
+    with pytest.raises(ValueError, match=f"^{path}: is damaged or no NetCDF-4 file"):
+        store.read("2017-03-04")
+    assert not store.manifest.is_done("2017-03-04", digest(b"x"))
 
 
 def test_without_days_the_folder_is_named(tmp_path):

@@ -1,5 +1,7 @@
 """Fractions by scenes; loops over fine steps and areas of cells are the oracle."""
 
+import datetime
+
 import numpy as np
 import pytest
 import xarray
@@ -8,8 +10,11 @@ from scene_writer import write_scene as _write
 from clouds_tf.climatology import product, scenes
 from clouds_tf.climatology.days import DayStore
 from clouds_tf.climatology.inputs import Added
-from clouds_tf.geo import parse_extent
+from clouds_tf.geo import Extent, cover, parse_extent
 from clouds_tf.geo.grid import Grid
+from clouds_tf.prediction.calibration import Calibration
+from clouds_tf.scenes import write
+from clouds_tf.scenes.masks import Prediction
 
 
 def _expected(values, observed, lat, lon, grid, step=0.5):
@@ -49,6 +54,9 @@ def test_fractions_are_those_of_fine_steps(tmp_path, grid, extent, measure):
         expected, coverage = _expected(values, observed, lat, lon, grid)
         np.testing.assert_allclose(fields.fraction[c], expected, atol=1e-5)
         np.testing.assert_allclose(fields.coverage, coverage, atol=1e-3)
+    if measure == "expected":
+        assert not fields.unclassified.any() and not fields.shared.any()
+        return
     nothing = observed & ~masks.any(axis=0)
     expected, _ = _expected(nothing, observed, lat, lon, grid)
     np.testing.assert_allclose(fields.unclassified, expected, atol=1e-5)
@@ -72,7 +80,8 @@ def _make(tmp_path, **options):
     form = product.Form(by="all", num_resamples=5)
     settings = {"grid": Grid(5.0, (-20, 0, 10, 10)), "form": form}
     output = str(tmp_path / "c.nc")
-    return product.make(output, scenes_dir=str(tmp_path / "s"), **{**settings, **options})
+    settings["scenes_dir"] = str(tmp_path / "s")
+    return product.make(output, **{**settings, **options})
 
 
 @pytest.fixture
@@ -154,7 +163,7 @@ def test_damaged_files_are_named(folder):
 
 def test_no_scenes_are_named(tmp_path):
     (tmp_path / "s").mkdir()
-    with pytest.raises(FileNotFoundError, match=r"s/\*.nc: no scenes"):
+    with pytest.raises(FileNotFoundError, match="s: no scenes"):
         _make(tmp_path)
     _write(tmp_path / "s" / "a.nc", extent=(100, 0, 110, 5))
     with pytest.raises(ValueError, match="no scene overlaps the extent"):
@@ -188,3 +197,60 @@ def test_scenes_side_by_side_may_share_the_last_cell(tmp_path, beyond, refused):
             _make(tmp_path)
     else:
         assert _make(tmp_path).added == Added(1, 0, 0)
+
+
+def test_a_scene_of_another_date_or_gone_is_not_counted_twice(folder):
+    _make(folder)
+    # The date of c was wrong, b has gone, and a has changed.
+    (folder / "s" / "c.nc").unlink()
+    _write(folder / "s" / "c.nc", date="2017-03-09", seed=3)
+    (folder / "s" / "b.nc").unlink()
+    _write(folder / "s" / "a.nc", seed=7)
+    made = _make(folder)
+    assert (made.num_days, made.added) == (2, Added(2, 0, 0))
+    anew = folder / "anew"
+    anew.mkdir()
+    (folder / "s").rename(anew / "s")
+    _make(anew)
+    for name in ("2017-03-04.nc", "2017-03-09.nc"):
+        found, expected = (xarray.open_dataset(f / "c_days" / name) for f in (folder, anew))
+        xarray.testing.assert_equal(found, expected)
+
+
+def test_days_of_two_folders_of_scenes_add_up_but_never_mix(folder):
+    _make(folder)
+    (folder / "more").mkdir()
+    _write(folder / "more" / "d.nc", date="2017-03-08", seed=4)
+    assert _make(folder, scenes_dir=str(folder / "more")).num_days == 3
+    _write(folder / "more" / "e.nc", date="2017-03-05", extent=(0, 0, 10, 5), seed=5)
+    with pytest.raises(ValueError, match="e: 2017-03-05 is already counted, from other data of"):
+        _make(folder, scenes_dir=str(folder / "more"))
+
+
+def test_a_rare_class_has_its_expected_area(tmp_path):
+    """Bytes of 1/250 would make nothing or 0.004 of probabilities of 0.0015."""
+    (tmp_path / "s").mkdir()
+    grid = cover(Extent(0, 0, 10, 5), (0.5, 0.5))
+    rng = np.random.default_rng(0)
+    probabilities = rng.uniform(0, 0.003, (1, *grid.shape)).astype(np.float32)
+    prediction = Prediction(
+        name="x",
+        date=datetime.datetime(2020, 2, 1),
+        platform="",
+        model="abc",
+        class_names=("Fish",),
+        grid=grid,
+        probabilities=probabilities,
+        masks=probabilities > 1,
+        observed=np.ones(grid.shape, bool),
+        image=np.zeros((*grid.shape, 3), np.uint8),
+        calibration=Calibration((lambda p: p,)),
+    )
+    write.write_netcdf(str(tmp_path / "s" / "x.nc"), prediction)
+    _make(tmp_path, measure="expected")
+    with xarray.open_dataset(tmp_path / "c.nc") as found:
+        expected = np.average(probabilities[0], weights=grid.areas)
+        assert found["region_fraction"].sel(region="all").item() == pytest.approx(
+            expected, rel=0.005
+        )
+        assert "unclassified" not in found

@@ -15,12 +15,13 @@ DATES = ("2020-01-01", "2020-01-02", "2020-01-06")
 
 def _store(folder, grid, coverage=1.0):
     store = DayStore(str(folder), Settings(grid, NAMES))
-    store.prepare()
+    with store.open():
+        pass
     rng = np.random.default_rng(0)
     for date in DATES:
         fraction = rng.random((2, *grid.shape), np.float32)
         seen = np.full(grid.shape, coverage, np.float32)
-        store.write(DayFields(date, fraction, 1 - fraction[0], seen, np.eye(2)), "x", "y")
+        store.write(DayFields(date, fraction, 1 - fraction[0], seen, np.eye(2)), "y", {"source": "x"})
     return store
 
 
@@ -74,10 +75,11 @@ def test_the_nearest_day_is_taken_and_named(tmp_path, time, day):
 def test_gaps_do_not_dilute_the_shares(tmp_path):
     grid = Grid(1.0, (0, 0, 2, 1))
     store = DayStore(str(tmp_path), Settings(grid, NAMES))
-    store.prepare()
+    with store.open():
+        pass
     fraction = np.float32([[[0.5, 0]], [[0.25, 0]]])
     coverage = np.float32([[1, 0]])
-    store.write(DayFields("2020-01-01", fraction, coverage / 8, coverage, np.eye(2)), "x", "y")
+    store.write(DayFields("2020-01-01", fraction, coverage / 8, coverage, np.eye(2)), "y", {"source": "x"})
     positions = [("2020-01-01", 0.5, lon) for lon in (0.5, 1.25, 1.5, 0.0, 2.5, -0.5)]
     positions.append(("2020-01-01", 1.5, 0.5))
     found = track.along(store, _track(*positions))
@@ -88,9 +90,10 @@ def test_gaps_do_not_dilute_the_shares(tmp_path):
 def test_one_day_is_enough(tmp_path):
     grid = Grid(1.0, (0, 0, 1, 1))
     store = DayStore(str(tmp_path), Settings(grid, NAMES))
-    store.prepare()
+    with store.open():
+        pass
     ones = np.ones((1, 1), np.float32)
-    store.write(DayFields("2020-01-01", np.stack([ones, ones]), ones, ones, np.eye(2)), "x", "y")
+    store.write(DayFields("2020-01-01", np.stack([ones, ones]), ones, ones, np.eye(2)), "y", {"source": "x"})
     found = track.along(store, _track(("2020-05-01", 0.5, 0.5), ("2019-05-01", 0.5, 0.5)))
     assert found["date"].tolist() == 2 * ["2020-01-01"]
 

@@ -95,7 +95,7 @@ def test_netcdf_is_read_by_h5py_and_follows_cf(results, saved_model):
         mask, probability = file["mask"].attrs, file["probability"].attrs
         assert mask["flag_masks"].tolist() == [1, 2, 4, 8]
         assert mask["flag_meanings"] == "Fish Flower Gravel Sugar"
-        assert probability["_FillValue"] == 255 and probability["scale_factor"] == np.float32(0.004)
+        assert probability["_FillValue"] == -1 and probability["scale_factor"] == np.float32(0.004)
         assert file["lat"].attrs["bounds"] == "lat_bnds"
         assert file["crs"].attrs["grid_mapping_name"] == "latitude_longitude"
 
@@ -156,7 +156,7 @@ def test_what_was_not_observed_has_no_probability_and_no_area(saved_model, tmp_p
     result = predict_scenes(saved_model, str(tmp_path / "*.tif"), str(tmp_path / "S"), NETCDF)
     found = read_netcdf(tmp_path / "S" / "a_20200101.nc")
     assert not found["observed"][0, :, :100].any() and found["observed"][0, :, 100:].all()
-    assert (found["probability"][0, :, :, :100] == 255).all()
+    assert (found["probability"][0, :, :, :100] == -1).all()
     with open(result.path) as file:
         rows = list(csv.DictReader(file))
     grid = cover(Extent(4, 0, 24, 8), (0.04, 0.04))
@@ -177,7 +177,7 @@ def test_other_resolutions_show_the_same_areas(saved_model, tmp_path):
         folder = tmp_path / str(resolution)
         predict_scenes(saved_model, str(tmp_path / "*.tif"), str(folder), options)
         found = read_netcdf(folder / "a_20200101.nc")
-        return found, np.where(found["probability"] == 255, 0, found["probability"]).mean()
+        return found, np.where(found["probability"] < 0, 0, found["probability"]).mean()
 
     _, expected = predict(None)
     for resolution, size in ((0.02, (400, 1200)), (0.1, (80, 240))):

@@ -192,7 +192,7 @@ def test_netcdf_has_the_same_bytes_and_no_probability_where_nothing_was_observed
         time.sleep(1.1)  # HDF5 writes times in seconds, unless told not to
     assert (tmp_path / "a.nc").read_bytes() == (tmp_path / "b.nc").read_bytes()
     with h5py.File(tmp_path / "a.nc") as file:
-        assert (file["probability"][0, 0, 3] == 255).all() and not file["observed"][0, 3].any()
+        assert (file["probability"][0, 0, 3] == -1).all() and not file["observed"][0, 3].any()
         found = file["probability"][0, 1, 4:] * file["probability"].attrs["scale_factor"]
         np.testing.assert_allclose(found, prediction.probabilities[1, 4:], atol=0.00201)
         np.testing.assert_array_equal(file["mask"][0], prediction.masks[0])

@@ -1,0 +1,167 @@
+"""Intervals of means over days that resemble their neighbours: a bootstrap of blocks of days."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+QUANTILES = (0.025, 0.975)
+MIN_YEARS = 10  # from which on whole years are the blocks
+YEAR = 365  # length of such a block, in days
+
+
+@dataclasses.dataclass(frozen=True)
+class Draws:
+    """How often each of n days is drawn.
+
+    Attributes:
+        counts: float32 [num_resamples, n].
+        positions: int [n], of the days on a line on which blocks are `width` long.
+        width: length of a block on that line.
+        days: length of a block in days.
+    """
+
+    counts: np.ndarray
+    positions: np.ndarray
+    width: int
+    days: int
+
+    def defined(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
+        """Whether observations from the first to the last day (indices) fill two blocks."""
+        return self.positions[last] - self.positions[first] >= self.width
+
+
+def draw(dates: Sequence[str], shares: np.ndarray, num_resamples: int, seed: int) -> Draws | None:
+    """Draws blocks of days with replacement.
+
+    Days of one weather are alike; drawn one by one they would make intervals too narrow. Blocks
+    go round from the last day to the first one, so that every day is equally likely (Politis and
+    Romano, "A circular block-resampling procedure for stationary data", 1992). Their length
+    follows from the autocorrelation of the shares. Where days are of ten years or more, years are
+    drawn.
+
+    Args:
+        dates: the n days such as "2017-01-31", sorted.
+        shares: float [n, k], k series that decide the length; NaN where nothing was observed.
+        num_resamples: number of draws.
+        seed: of the draws.
+
+    Returns:
+        Draws; None where no interval can be had: less than two blocks, or no draws.
+    """
+    number = len(dates)
+    # The winter of a year begins in the December before.
+    years = np.array([(12 * int(date[:4]) + int(date[5:7])) // 12 for date in dates], int)
+    distinct, positions = np.unique(years, return_inverse=True)
+    width, days = 1, YEAR
+    if len(distinct) < MIN_YEARS:
+        positions = np.arange(number)
+        width = days = block_length(shares)
+    if not num_resamples or number < 2 or positions[-1] + 1 < 2 * width:
+        return None
+    # Each period has draws of its own, which do not depend on the other periods.
+    first_day = int(np.datetime64(dates[0], "D").astype(int))
+    rng = np.random.default_rng([seed, first_day + 2**31])
+    length = positions[-1] + 1
+    starts = rng.integers(length, size=(num_resamples, -(-length // width)))
+    drawn = (starts[..., np.newaxis] + np.arange(width)) % length
+    drawn = drawn.reshape(num_resamples, -1)[:, :length]
+    counts = np.zeros((num_resamples, length), np.float32)
+    np.add.at(counts, (np.arange(num_resamples)[:, np.newaxis], drawn), 1)
+    return Draws(counts[:, positions], positions, width, days)
+
+
+def block_length(shares: np.ndarray) -> int:
+    """Length of blocks for the means of series, the longest one of all.
+
+    After Politis and White ("Automatic block-length selection for the dependent bootstrap", 2004,
+    with the correction by Patton, Politis and White, 2009), but at least the cube root of n, since
+    short series hide their autocorrelation.
+
+    Args:
+        shares: float [n, k]; NaN is left out.
+
+    Returns:
+        1 to n.
+    """
+    number = len(shares)
+    least = int(np.ceil(number ** (1 / 3) - 1e-9))
+    most = int(np.ceil(min(3 * np.sqrt(number), number / 3)))
+    return max([least, *(min(_optimal_length(values), most) for values in shares.T)])
+
+
+def _optimal_length(values: np.ndarray) -> int:
+    number = len(values)
+    present = np.isfinite(values)
+    if present.sum() < 8 or np.ptp(values[present]) == 0:
+        return 1
+    deviations = np.where(present, values - values[present].mean(), 0)
+    consecutive = max(5, int(np.sqrt(np.log10(number))))
+    lags = min(int(np.ceil(np.sqrt(number))) + consecutive, number - 1)
+    covariances = np.array(
+        [deviations[: number - lag] @ deviations[lag:] for lag in range(lags + 1)]
+    )
+    correlations = covariances / covariances[0]
+    small = np.abs(correlations[1:]) < 2 * np.sqrt(np.log10(number) / number)
+    # The last lag before so many small ones in a row.
+    runs = [i for i in range(lags) if small[i : i + consecutive].all()]
+    reach = min(2 * max(runs[0] if runs else lags, 1), lags)
+    lag = np.arange(-reach, reach + 1)
+    window = np.clip(2 * (1 - np.abs(lag) / reach), 0, 1)
+    weighted = window * correlations[np.abs(lag)]
+    spread = weighted.sum()
+    if spread <= 0:
+        return 1
+    bias = (np.abs(lag) * weighted).sum()
+    return int(np.ceil((1.5 * (bias / spread) ** 2 * number) ** (1 / 3)))
+
+
+def divide(covered: np.ndarray, observed: np.ndarray) -> np.ndarray:
+    """Shares, NaN where nothing was observed."""
+    gaps = np.full(np.broadcast(covered, observed).shape, np.nan, covered.dtype)
+    return np.divide(covered, observed, out=gaps, where=observed > 0)
+
+
+def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """QUANTILES over the last axis, by linear interpolation, as if there were no NaN.
+
+    numpy.nanpercentile gives the same and takes a hundred times as long.
+    """
+    values = np.sort(values, axis=-1)  # NaN last
+    number = np.sum(~np.isnan(values), axis=-1, keepdims=True)
+    ends = []
+    for q in QUANTILES:
+        place = q * np.maximum(number - 1, 0)
+        low = np.floor(place).astype(int)
+        high = np.minimum(low + 1, np.maximum(number - 1, 0))
+        below, above = (np.take_along_axis(values, i, axis=-1) for i in (low, high))
+        ends.append((below + (above - below) * (place - low).astype(values.dtype))[..., 0])
+    return ends[0], ends[1]
+
+
+def interval(
+    covered: np.ndarray, observed: np.ndarray, draws: Draws | None
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Mean share of days with its interval.
+
+    Args:
+        covered: float64 [n, ..., C], of each day.
+        observed: float64 [n, ..., 1].
+        draws: of the n days; None gives no interval (NaN).
+
+    Returns:
+        Mean, lower and upper end: float64 [..., C]; the ends NaN where less than two blocks were
+        observed.
+    """
+    mean = divide(covered.sum(axis=0), observed.sum(axis=0))
+    if draws is None:
+        return mean, np.full(mean.shape, np.nan), np.full(mean.shape, np.nan)
+    top, bottom = (np.tensordot(draws.counts, x, axes=1) for x in (covered, observed))
+    ends = quantiles(np.moveaxis(divide(top, bottom), 0, -1))
+    seen = observed > 0
+    last = len(seen) - 1 - seen[::-1].argmax(axis=0)
+    enough = draws.defined(seen.argmax(axis=0), last)
+    lower, upper = (np.where(enough, end, np.nan) for end in ends)
+    return mean, lower, upper
