@@ -182,6 +182,21 @@ def dataclass_from_flags(cls: type) -> Any:
     return cls(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(cls)})
 
 
+def refuse_unused(*rules: tuple[str, str, Any]) -> None:
+    """Refuses flags that were given but would do nothing.
+
+    Args:
+        rules: (names of flags with spaces between, what they need, whether that is so).
+
+    Raises:
+        ValueError: names the first such flag.
+    """
+    for names, need, is_so in rules:
+        for name in names.split():
+            if flags.FLAGS[name].present and not is_so:
+                raise ValueError(f"--{name}: does nothing here, it needs {need}")
+
+
 @contextlib.contextmanager
 def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
     """Shows a progress bar on a terminal.

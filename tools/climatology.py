@@ -50,7 +50,7 @@ flags.DEFINE_integer(
     "Number of bootstrap resamples for 95 % intervals; 0 disables them.",
     lower_bound=0,
 )
-flags.DEFINE_integer("seed", 0, "Seed of these draws.", lower_bound=0)
+flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", lower_bound=0)
 flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"], "Faulty rows: stop, or leave them out and count them."
 )
@@ -79,6 +79,21 @@ cli.DEFINE_dataset()
 
 
 def main() -> None:
+    cli.refuse_unused(
+        ("measure objects", "--scenes_dir", FLAGS.scenes_dir),
+        ("agreement dataset", "--boxes", FLAGS.boxes),
+        (
+            "cell extent on_error runner num_workers beam_options",
+            "--boxes or --scenes_dir; days that are there have theirs",
+            FLAGS.boxes or FLAGS.scenes_dir,
+        ),
+        ("num_workers", "--runner=local", FLAGS.runner == "local"),
+        ("each_year", "--by=month or --by=season", FLAGS.by in ("month", "season")),
+        ("region", "--layout=cf", FLAGS.layout == "cf"),
+        ("num_resamples", "--layout=cf", FLAGS.layout == "cf" or FLAGS.agreement),
+        ("seed", "--num_resamples above 0", FLAGS.num_resamples),
+        ("colors coastlines", "--pictures_dir", FLAGS.pictures_dir),
+    )
     with cli.progress_bar("day") as progress:
         made = product.make(
             FLAGS.output,

@@ -37,7 +37,7 @@ flags.DEFINE_string("output_dir", None, "Folder of the results.", required=True)
 flags.DEFINE_string(
     "extent",
     None,
-    "Edges lon_min,lat_min,lon_max,lat_max in degrees of scenes that do not say where they are.",
+    "Extent lon_min,lat_min,lon_max,lat_max in degrees, for scenes without a georeference.",
 )
 flags.DEFINE_string("date", None, "Date of scenes that do not say it: YYYY-MM-DD[THH:MM], UTC.")
 flags.DEFINE_list(
@@ -55,7 +55,7 @@ flags.DEFINE_float(
     "resolution", None, "Side of a cell in degrees; default: the grid of the training."
 )
 flags.DEFINE_string(
-    "value_range", None, "LOW,HIGH: values of black and white, for others than 8-bit ones."
+    "value_range", None, "LOW,HIGH: values mapped to black and white, for data that is not 8-bit."
 )
 flags.DEFINE_list(
     "bands", None, "Numbers of the bands to take for red, green and blue, or of one, from 1."
@@ -88,7 +88,7 @@ def _numbers(name: str, kind: type) -> Any:
     try:
         numbers = tuple(map(kind, parts))
     except ValueError:
-        raise ValueError(f"--{name}: got {value}, expected numbers with commas between") from None
+        raise ValueError(f"--{name}: got {value}, expected comma-separated numbers") from None
     if name == "value_range" and len(numbers) != 2:
         raise ValueError(f"--{name}: got {value}, expected two numbers LOW,HIGH")
     return numbers

@@ -69,7 +69,9 @@ def write(
         "hovmoeller",
         draw.hovmoeller(grid.lon_edges, found.times, found.by_longitude, names, title, palette),
     )
-    save("co_occurrence", draw.co_occurrence(found.shared, names, "Patterns that share an area"))
+    if store.settings.has_classless:
+        title = "Patterns that share an area"
+        save("co_occurrence", draw.co_occurrence(found.shared, names, title))
     for region, cycle in found.cycles.items():
         title = "Seasonal cycle, 95 % intervals" + ("" if region == "all" else f": {region}")
         figure = draw.seasonal_cycle(

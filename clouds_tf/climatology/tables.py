@@ -87,10 +87,10 @@ def read(path: str, class_names: Sequence[str], on_error: str = "fail") -> BoxTa
 
     Args:
         path: a CSV with the columns date, label, lon1, lon2, lat1, lat2 (lon1 the western edge;
-            lon1 > lon2 lies across the date line; others are ignored); or one without a header:
-            id, image, x1, y1, x2, y2, label, whose image name carries date and extent and whose
-            box is in pixels of 2100x1400. A row with an empty label and no box says that the day
-            or image was looked at and nothing was found.
+            lon1 > lon2 lies across 180 degrees, if the box is half the globe wide at most; others
+            are ignored); or one without a header: id, image, x1, y1, x2, y2, label, whose image
+            name carries date and extent and whose box is in pixels of 2100x1400. A row with an
+            empty label and no box says that the day or image was looked at and nothing was found.
         class_names: the labels, in the order of the classes.
         on_error: "fail", or "skip" to leave faulty rows out.
 
@@ -217,6 +217,13 @@ def _check_degrees(
     for column in ("lon1", "lon2"):
         shown = f"{column} " + chunk[column]
         add(numbers[column].abs() > 360, shown + ", expected -180 to 180")
+    west, east = numbers["lon1"], numbers["lon2"]
+    shown = "lon1 " + chunk["lon1"] + " > lon2 " + chunk["lon2"]
+    width = (east - west + 360).round(6).astype(str)
+    add(
+        (west > east) & (east - west > -180),
+        shown + ": a box across 180 degrees, " + width + " degrees wide; exchange them",
+    )
     for one, other in (("lon1", "lon2"), ("lat1", "lat2")):
         shown = f"a box without area: {one} and {other} are both " + chunk[one]
         add(numbers[one] == numbers[other], shown)

@@ -58,34 +58,41 @@ def read(path: str) -> pd.DataFrame:
 def along(store: DayStore, track: pd.DataFrame) -> pd.DataFrame:
     """Interpolates daily fields along a track.
 
-    Bilinear between the centres of cells, weighted by coverage; in time the nearest day that is
-    there, measured from its noon, of two equally near ones the earlier.
+    Bilinear between the centres of cells, weighted by coverage; in time the day that contains the
+    position, or where it is missing the nearest one that is there, of two equally near ones the
+    earlier.
 
     Args:
         store: the days, at least one.
         track: as `read` gives it.
 
     Returns:
-        The track with the columns date (of the day that was taken), one share per class,
-        unclassified, and coverage (share that was observed around the position: 0 outside the grid,
+        The track with the columns date (of the day that was taken), days_off (how many days it is
+        after that of the position, 0 for the same), one share per class, unclassified (of masks
+        and boxes), and coverage (share that was observed around the position: 0 outside the grid,
         where the shares are blank).
     """
     dates = store.dates()
-    noons = np.array(dates, "datetime64[s]") + np.timedelta64(12, "h")
+    days = np.array(dates, "datetime64[D]")
     times = track["time"].to_numpy().astype("datetime64[s]")
-    after = np.clip(np.searchsorted(noons, times), 1, max(len(noons) - 1, 1))
-    before = after - 1
-    after = np.minimum(after, len(noons) - 1)
-    nearest = np.where(times - noons[before] <= noons[after] - times, before, after)
+    # The last day that has begun, and the next one.
+    before = np.maximum(np.searchsorted(days, times, side="right") - 1, 0)
+    after = np.minimum(before + 1, len(days) - 1)
+    since_end = times - (days[before] + 1).astype("datetime64[s]")
+    until_start = days[after].astype("datetime64[s]") - times
+    is_over = (since_end >= np.timedelta64(0)) & (after > before)
+    nearest = np.where(is_over & (until_start < since_end), after, before)
     lat, lon = track["latitude"].to_numpy(), track["longitude"].to_numpy()
     names = [*store.settings.class_names, "unclassified", "coverage"]
+    days_off = (days[nearest] - times.astype("datetime64[D]")).astype(int)
     values = np.full((len(track), len(names)), np.nan)
     for day in np.unique(nearest):
         rows = np.flatnonzero(nearest == day)
         fields = store.read(dates[day])
         values[rows] = interpolate(fields, store.settings.grid, lat[rows], lon[rows])
-    found = track.assign(date=[dates[day] for day in nearest])
-    return found.assign(**dict(zip(names, values.T)))
+    found = track.assign(date=[dates[day] for day in nearest], days_off=days_off)
+    found = found.assign(**dict(zip(names, values.T)))
+    return found if store.settings.has_classless else found.drop(columns="unclassified")
 
 
 def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) -> np.ndarray:

@@ -88,11 +88,11 @@ def predict_scenes(
     """
     if on_error not in ("skip", "fail"):
         raise ValueError(f"on_error: got {on_error!r}, expected skip or fail")
-    if beam_options and runner == "local":
-        raise ValueError("beam_options: need a runner of Apache Beam, got runner local")
     engines.require(engine)
     paths, skipped, twins = read.find(scenes)
     _check_packages(paths, options)
+    if options.reading.variable and not any(path.lower().endswith(read.ARRAYS) for path in paths):
+        raise ValueError(f"variable: {scenes} holds no NetCDF or zarr, which have variables")
     if os.path.abspath(output_dir) == os.path.abspath(os.path.dirname(paths[0])):
         raise ValueError(f"{output_dir}: holds the scenes themselves; take another folder")
     _raise_if(on_error == "fail", *twins.values())

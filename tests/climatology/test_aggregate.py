@@ -30,7 +30,9 @@ def store(tmp_path_factory):
         fraction[1, 1] = 0
         shared = rng.random((2, 2))
         store.write(
-            DayFields(date, fraction, fraction[0] / 2, coverage, shared + shared.T), "y", {"source": "x"}
+            DayFields(date, fraction, fraction[0] / 2, coverage, shared + shared.T),
+            "y",
+            {"source": "x"},
         )
     return store
 
@@ -135,9 +137,7 @@ def test_intervals_are_those_of_a_plain_bootstrap(store):
         bottom = sum(np.float64(day.coverage) for day in chosen)
         with np.errstate(invalid="ignore"):
             means.append(top / bottom)
-        regional.append(
-            [(top * w).sum(axis=(1, 2)) / (bottom * w).sum() for w in weights]
-        )
+        regional.append([(top * w).sum(axis=(1, 2)) / (bottom * w).sum() for w in weights])
     with pytest.warns(RuntimeWarning, match="All-NaN"):
         lower, upper = np.nanpercentile(means, [2.5, 97.5], axis=0)
     np.testing.assert_allclose(found.fraction_lower, lower, rtol=1e-4, atol=1e-7)

@@ -12,7 +12,7 @@ from clouds_tf.climatology.days import DayStore
 from clouds_tf.climatology.inputs import Added
 from clouds_tf.geo import Extent, cover, parse_extent
 from clouds_tf.geo.grid import Grid
-from clouds_tf.prediction.calibration import Calibration
+from clouds_tf.prediction.calibration import Calibration, Curve
 from clouds_tf.scenes import write
 from clouds_tf.scenes.masks import Prediction
 
@@ -244,7 +244,7 @@ def test_a_rare_class_has_its_expected_area(tmp_path):
         masks=probabilities > 1,
         observed=np.ones(grid.shape, bool),
         image=np.zeros((*grid.shape, 3), np.uint8),
-        calibration=Calibration((lambda p: p,)),
+        calibration=Calibration((Curve((0, 1), (0, 1)),)),
     )
     write.write_netcdf(str(tmp_path / "s" / "x.nc"), prediction)
     _make(tmp_path, measure="expected")

@@ -19,7 +19,9 @@ def _store(folder, first, last, step):
     for date in np.arange(first, last, step, dtype="datetime64[D]"):
         coverage = rng.choice(np.float32([0, 0.25, 1]), GRID.shape)
         fraction = rng.random((2, *GRID.shape), np.float32) * (coverage > 0)
-        store.write(DayFields(str(date), fraction, coverage, coverage, np.eye(2)), "y", {"source": "x"})
+        store.write(
+            DayFields(str(date), fraction, coverage, coverage, np.eye(2)), "y", {"source": "x"}
+        )
     return store
 
 

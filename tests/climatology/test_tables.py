@@ -48,6 +48,7 @@ def test_rows_are_grouped_by_day_whatever_their_order(tmp_path):
         ("2017-01-01,Fish,7,7,5,-5", "a box without area: lon1 and lon2 are both 7"),
         ("2017-01-01,Fish,7,8,5,5", "a box without area: lat1 and lat2 are both 5"),
         ("2017-01-01,Fish,-1000,8,5,6", "lon1 -1000, expected -180 to 180"),
+        ("2017-01-01,Fish,10,0,5,6", "lon1 10 > lon2 0: a box across 180 degrees, 350.0 degrees"),
         ("2017-01-01,Cirrus,7,8,5,6", "label 'Cirrus', expected one of Fish, Flower"),
         ("2017-01-01,,7,8,5,6", "label '', expected one of"),
         ("2017-02-29,Fish,7,8,5,6", "date '2017-02-29', expected one such as 2017-01-31"),
@@ -63,6 +64,12 @@ def test_a_faulty_row_is_named_by_file_and_line(tmp_path, row, reason):
     assert "\n" not in str(error.value)
     table = tables.read(path, NAMES, on_error="skip")
     assert table.num_skipped == 1 and len(table.days) == 2
+
+
+def test_boxes_across_180_degrees_may_be_half_the_globe_wide(tmp_path):
+    rows = "2017-01-01,Fish,170,-170,5,6\n2017-01-01,Fish,90,-90,5,6\n2017-01-01,Fish,350,10,5,6\n"
+    (view,) = _days(tables.read(_write(tmp_path, HEADER + rows), NAMES))["2017-01-01"]
+    assert (view.boxes[:, 2] - view.boxes[:, 0]).tolist() == [20, 180, 20]
 
 
 def test_more_faults_are_counted(tmp_path):

@@ -21,7 +21,9 @@ def _store(folder, grid, coverage=1.0):
     for date in DATES:
         fraction = rng.random((2, *grid.shape), np.float32)
         seen = np.full(grid.shape, coverage, np.float32)
-        store.write(DayFields(date, fraction, 1 - fraction[0], seen, np.eye(2)), "y", {"source": "x"})
+        store.write(
+            DayFields(date, fraction, 1 - fraction[0], seen, np.eye(2)), "y", {"source": "x"}
+        )
     return store
 
 
@@ -54,21 +56,28 @@ def test_the_date_line_is_no_edge_of_a_globe(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "time, day",
+    "time, day, days_off",
     [
-        ("2019-12-01", "2020-01-01"),
-        ("2020-01-01T23:59", "2020-01-01"),
-        ("2020-01-02T00:01", "2020-01-02"),
-        ("2020-01-04T11:59", "2020-01-02"),
-        ("2020-01-04T12:00", "2020-01-02"),
-        ("2020-01-04T12:01", "2020-01-06"),
-        ("2021-01-01", "2020-01-06"),
+        ("2019-12-30", "2020-01-01", 2),
+        ("2020-01-01T00:00", "2020-01-01", 0),
+        ("2020-01-01T23:59", "2020-01-01", 0),
+        ("2020-01-02T00:00", "2020-01-02", 0),
+        ("2020-01-02T06:00", "2020-01-02", 0),
+        ("2020-01-03T00:00", "2020-01-02", -1),
+        ("2020-01-04T11:59", "2020-01-02", -2),
+        ("2020-01-04T12:00", "2020-01-02", -2),
+        ("2020-01-04T12:01", "2020-01-06", 2),
+        ("2020-01-05T23:59", "2020-01-06", 1),
+        ("2020-01-06T00:00", "2020-01-06", 0),
+        ("2020-01-08", "2020-01-06", -2),
     ],
 )
-def test_the_nearest_day_is_taken_and_named(tmp_path, time, day):
+def test_the_day_of_the_position_is_taken_or_the_nearest_one_with_its_distance(
+    tmp_path, time, day, days_off
+):
     store = _store(tmp_path, Grid(10.0, (0, 0, 20, 20)))
     found = track.along(store, _track((time, 5.0, 5.0)))
-    assert found["date"].tolist() == [day]
+    assert found["date"].tolist() == [day] and found["days_off"].tolist() == [days_off]
     assert found["Sugar"][0] == pytest.approx(store.read(day).fraction[1, 0, 0])
 
 
@@ -79,7 +88,9 @@ def test_gaps_do_not_dilute_the_shares(tmp_path):
         pass
     fraction = np.float32([[[0.5, 0]], [[0.25, 0]]])
     coverage = np.float32([[1, 0]])
-    store.write(DayFields("2020-01-01", fraction, coverage / 8, coverage, np.eye(2)), "y", {"source": "x"})
+    store.write(
+        DayFields("2020-01-01", fraction, coverage / 8, coverage, np.eye(2)), "y", {"source": "x"}
+    )
     positions = [("2020-01-01", 0.5, lon) for lon in (0.5, 1.25, 1.5, 0.0, 2.5, -0.5)]
     positions.append(("2020-01-01", 1.5, 0.5))
     found = track.along(store, _track(*positions))
@@ -93,7 +104,9 @@ def test_one_day_is_enough(tmp_path):
     with store.open():
         pass
     ones = np.ones((1, 1), np.float32)
-    store.write(DayFields("2020-01-01", np.stack([ones, ones]), ones, ones, np.eye(2)), "y", {"source": "x"})
+    store.write(
+        DayFields("2020-01-01", np.stack([ones, ones]), ones, ones, np.eye(2)), "y", {"source": "x"}
+    )
     found = track.along(store, _track(("2020-05-01", 0.5, 0.5), ("2019-05-01", 0.5, 0.5)))
     assert found["date"].tolist() == 2 * ["2020-01-01"]
 
@@ -105,9 +118,9 @@ def test_the_table_is_written(tmp_path):
     )
     assert track.write(store, str(tmp_path / "ship.csv"), str(tmp_path / "t.csv")) == 2
     lines = (tmp_path / "t.csv").read_text().splitlines()
-    assert lines[0] == "time,latitude,longitude,date,Fish,Sugar,unclassified,coverage"
-    assert lines[1].startswith("2020-01-02T10:00:00,5,5,2020-01-02,0.")
-    assert lines[2] == "2020-01-02T11:00:00,9.5,50,2020-01-02,,,,0"
+    assert lines[0] == "time,latitude,longitude,date,days_off,Fish,Sugar,unclassified,coverage"
+    assert lines[1].startswith("2020-01-02T10:00:00,5,5,2020-01-02,0,0.")
+    assert lines[2] == "2020-01-02T11:00:00,9.5,50,2020-01-02,0,,,,0"
 
 
 @pytest.mark.parametrize(

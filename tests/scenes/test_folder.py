@@ -181,8 +181,8 @@ def test_one_value_range_serves_a_mixed_folder(folder):
 
 
 def test_folders_of_earlier_versions_and_useless_flags_are_refused(folder):
-    with pytest.raises(ValueError, match="beam_options: need a runner of Apache Beam"):
-        _run(folder, beam_options=["--direct_num_workers=2"])
+    with pytest.raises(ValueError, match="variable: .* holds no NetCDF or zarr"):
+        _run(folder, dataclasses.replace(OPTIONS, reading=Reading(variable="x")))
     os.makedirs(folder / "S" / "cards")
     with pytest.raises(ValueError, match="scenes of an earlier version"):
         _run(folder)
