@@ -15,11 +15,12 @@ import cli
 
 from absl import flags
 
+from clouds_tf.data.runners import Runner
 from clouds_tf.geo import parse_date, parse_extent
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.predict import predict_scenes
-from clouds_tf.scenes.read import MAX_PIXELS, Reading
+from clouds_tf.scenes.scene import MAX_PIXELS, Reading
 from clouds_tf.serving.prediction import parse_shard
 
 FLAGS = flags.FLAGS
@@ -73,10 +74,8 @@ flags.DEFINE_enum(
 )
 flags.DEFINE_string("shard", "0/1", "Share of the scenes to predict: 0/3, 1/3 or 2/3 of three.")
 flags.DEFINE_enum("on_error", "skip", ["skip", "fail"], "What to do with unusable scenes.")
-flags.DEFINE_string(
-    "runner", "local", "Where scenes are predicted: local, or an Apache Beam runner (direct, dask)."
-)
-flags.DEFINE_multi_string("beam_option", [], "An option of that runner; may be repeated.")
+cli.DEFINE_dataclass(Runner)
+flags.DEFINE_multi_string("beam_option", [], "One of --beam_options; may be repeated.")
 
 
 def _numbers(name: str, kind: type) -> Any:
@@ -123,8 +122,9 @@ def main() -> None:
             shard=parse_shard(FLAGS.shard),
             on_error=FLAGS.on_error,
             engine=FLAGS.engine,
-            runner=FLAGS.runner,
-            beam_options=FLAGS.beam_option,
+            runner=Runner(
+                FLAGS.runner, FLAGS.num_workers, (*FLAGS.beam_options, *FLAGS.beam_option)
+            ),
             progress=progress,
         )
     for line in result.warnings:

@@ -15,8 +15,8 @@ import xarray
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import rows_within_poles
 from clouds_tf.geo.names import named_date, named_platform
-from clouds_tf.scenes import read
-from clouds_tf.scenes.read import Reading, Scene
+from clouds_tf.scenes import scene as scenes
+from clouds_tf.scenes.scene import Reading, Scene, stem
 
 # Names and units of coordinates (CF, sections 4.1 and 4.2).
 _LATITUDE = ("lat", "latitude", "y"), r"degrees?(_north|_?N)"
@@ -38,11 +38,11 @@ def open_array(path: str, reading: Reading) -> Iterator[Scene]:
     with data:
         variable, (latitude, longitude) = _variable(data, reading)
         values = _in_bands(_at_one_time(variable), (latitude, longitude), reading)
-        read.check_pixels((values.sizes[latitude], values.sizes[longitude]), reading)
+        scenes.check_pixels((values.sizes[latitude], values.sizes[longitude]), reading)
         # xarray makes floats of bytes with a _FillValue.
         packed = {"scale_factor", "add_offset"} & set(values.encoding)
         is_bytes = np.dtype(values.encoding.get("dtype", values.dtype)) == np.uint8 and not packed
-        read.check_type(np.dtype("uint8") if is_bytes else values.dtype, reading.value_range)
+        scenes.check_type(np.dtype("uint8") if is_bytes else values.dtype, reading.value_range)
         # North first and west first; opened lazily, so this reads nothing.
         values = values.isel(
             {
@@ -61,7 +61,7 @@ def open_array(path: str, reading: Reading) -> Iterator[Scene]:
             extent=Extent(west, south, east, north),
             size=(values.sizes[latitude], values.sizes[longitude]),
             date=_date(variable, path, reading),
-            platform=named_platform(f"{read.stem(path)} {text}"),
+            platform=named_platform(f"{stem(path)} {text}"),
             read=_reader(values, latitude, turn, is_bytes, reading),
             rows_at_a_time=_MAX_ROWS,
             ignores_range=is_bytes,
@@ -180,7 +180,7 @@ def _date(variable: Any, path: str, reading: Reading) -> datetime.datetime:
         shown = variable.coords[name].attrs
         problem = f"its {name} is no date of the usual calendar ({shown.get('units', 'no units')}, "
         problem += f"calendar {shown.get('calendar', 'standard')}), and its name has none"
-    date = date or named_date(read.stem(path)) or reading.date
+    date = date or named_date(stem(path)) or reading.date
     if date is None:
         raise ValueError(f"{problem}; give one with --date=YYYY-MM-DD")
     return date
@@ -237,6 +237,6 @@ def _reader(values: Any, latitude: str, turn: int, is_bytes: bool, reading: Read
             valid = np.isfinite(rows).all(axis=2)
         if is_bytes:
             rows = np.nan_to_num(rows).astype(np.uint8)
-        return read.to_bytes(rows, valid, reading.value_range)
+        return scenes.to_bytes(rows, valid, reading.value_range)
 
     return read_rows

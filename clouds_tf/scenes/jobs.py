@@ -10,9 +10,9 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.geo.grid import Grid, cover
-from clouds_tf.scenes import masks, read, resample, tiles
+from clouds_tf.scenes import masks, resample, tiles
 from clouds_tf.scenes.network import Network
-from clouds_tf.scenes.read import Reading, Scene
+from clouds_tf.scenes.scene import Reading, Scene, stem
 from clouds_tf.scenes.tiles import Layout, Strip, Tile
 
 FORMATS = {
@@ -202,7 +202,7 @@ class Job:
             lambda mask, rule: masks.refine(mask, rule, gap, scale, grid.periodic),
         )
         return masks.Prediction(
-            name=read.stem(scene.path),
+            name=stem(scene.path),
             date=scene.date,
             platform=scene.platform,
             model=network.fingerprint,

@@ -12,7 +12,7 @@ from typing import Any, TypeVar
 import tensorflow as tf
 
 from clouds_tf import figures, files
-from clouds_tf.data import runners
+from clouds_tf.data.runners import Runner
 from clouds_tf.figures.scenes import scene_maps
 from clouds_tf.manifest import Manifest
 from clouds_tf.prediction import engine as engines
@@ -21,6 +21,7 @@ from clouds_tf.scenes import masks, network, read, results
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
+from clouds_tf.scenes.scene import stem
 from clouds_tf.scenes.tiles import Tile
 
 _T = TypeVar("_T")
@@ -58,8 +59,7 @@ def predict_scenes(
     shard: tuple[int, int] = (0, 1),
     on_error: str = "skip",
     engine: str = "tensorflow",
-    runner: str = "local",
-    beam_options: Sequence[str] = (),
+    runner: Runner = Runner(),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> ScenesResult:
     """Predicts scenes, and writes files for each and a row for each scene and class.
@@ -74,8 +74,7 @@ def predict_scenes(
         shard: (i, n): predicts every n-th scene from the i-th on; scenes.csv is written if n is 1.
         on_error: "skip" goes on after a scene that cannot be predicted, "fail" raises.
         engine: "tensorflow", or "openvino" on the CPU.
-        runner: "local" for this process, or an Apache Beam runner, such as "direct" or "dask".
-        beam_options: options of that runner, such as ["--project=P"].
+        runner: where scenes are predicted; of several local processes each loads the model.
         progress: called with the number of scenes done and of all.
 
     Returns:
@@ -108,7 +107,7 @@ def predict_scenes(
         if is_whole:
             results.prune(manifest, mine)
         todo = [path for path in mine if not results.is_done(manifest, path, options)]
-        for done, error in _run(saved_model, todo, manifest, options, engine, runner, beam_options):
+        for done, error in _run(saved_model, todo, manifest, options, engine, runner):
             _raise_if(on_error == "fail", error)
             progress(len(mine) - len(todo) + done, len(mine))
         result = _result(manifest, mine, todo, warnings)
@@ -128,19 +127,18 @@ def _run(
     manifest: Manifest,
     options: Options,
     engine: str,
-    runner: str,
-    beam_options: Sequence[str],
+    runner: Runner,
 ) -> Iterator[tuple[int, str]]:
     """Predicts scenes; yields how many are done, and the error of the last one, "" for none."""
     yield 0, ""
-    if runner == "local":
+    if runner == Runner():
         errors = predict_group(saved_model, todo, manifest, options, engine)
         yield from enumerate(errors, start=1)
         return
     size = options.batch_size
     groups = [todo[i : i + size] for i in range(0, len(todo), size)]
     jobs = [(saved_model, group, manifest, options, engine) for group in groups]
-    runners.run_in_beam(_predict_whole_group, jobs, runner, beam_options)
+    runner.run(_predict_whole_group, jobs, len(jobs))
     yield len(todo), ""
 
 
@@ -151,7 +149,7 @@ def _result(
     num_predicted = num_windows = 0
     failed, warnings, new = [], list(warnings), set(todo)
     for path in paths:
-        piece = manifest.read(read.stem(path))
+        piece = manifest.read(stem(path))
         if piece is None or piece.error:
             failed.append(piece.error if piece else f"{path}: was not predicted")
             continue
@@ -239,7 +237,7 @@ def _predict_whole_group(
 
 def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
     """Writes the files of a scene, or records why it failed; returns that reason, or ""."""
-    name, source = read.stem(event.path), results.source_of(event.path, options)
+    name, source = stem(event.path), results.source_of(event.path, options)
     try:
         if event.error is not None:
             raise event.error

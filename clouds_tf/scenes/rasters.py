@@ -20,9 +20,9 @@ from rasterio.errors import NotGeoreferencedWarning, RasterioError
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import rows_within_poles
 from clouds_tf.geo.names import named_date, named_extent, named_platform
-from clouds_tf.scenes import read
+from clouds_tf.scenes import scene as scenes
 from clouds_tf.scenes.projected import reprojected
-from clouds_tf.scenes.read import Reading, Scene
+from clouds_tf.scenes.scene import Reading, Scene, stem
 
 # First bytes of a file -> driver of GDAL. Left to itself, GDAL opens VRT and the like too, which
 # may name other files and addresses.
@@ -53,10 +53,10 @@ def open_raster(path: str, reading: Reading) -> Iterator[Scene]:
             if place is None and (source.crs is not None or source.gcps[0]):
                 view, extent = reprojected(source)
                 located = stack.enter_context(view)
-                read.check_pixels(located.shape, reading)
+                scenes.check_pixels(located.shape, reading)
                 place = _Place(extent, range(located.height))
             if place is None:
-                fallback = named_extent(read.stem(path)) or reading.extent
+                fallback = named_extent(stem(path)) or reading.extent
                 if fallback is None:
                     raise ValueError(
                         "has no place on the map: no georeference, no world file, and no extent in "
@@ -97,7 +97,7 @@ def _reason(error: Exception) -> str:
 
 def _check_blocks(source: Any, reading: Reading) -> None:
     """Refuses what would not fit into memory, before any pixel is decoded."""
-    read.check_pixels(source.shape, reading)
+    scenes.check_pixels(source.shape, reading)
     height, width = source.shape if source.driver != "GTiff" else source.block_shapes[0]
     if height * width > _MAX_PIXELS_AT_ONCE:
         raise ValueError(
@@ -122,7 +122,7 @@ def _bands(source: Any, reading: Reading) -> tuple[int, ...]:
             )
     for i in bands:
         stored = "float32" if _is_scaled(source, bands) else source.dtypes[i - 1]
-        read.check_type(np.dtype(stored), reading.value_range)
+        scenes.check_type(np.dtype(stored), reading.value_range)
     return bands
 
 
@@ -191,13 +191,13 @@ def _reader(
             values, valid = colors[..., :3], valid & (colors[..., 3] > 0)
         elif _is_scaled(source, bands):
             values = values * scales + offsets
-        return read.to_bytes(values, valid, reading.value_range)
+        return scenes.to_bytes(values, valid, reading.value_range)
 
     return read_rows
 
 
 def _date(source: Any, path: str, reading: Reading) -> datetime.datetime:
-    date = named_date(read.stem(path))
+    date = named_date(stem(path))
     tag = source.tags().get("TIFFTAG_DATETIME", "")
     if date is None and tag:
         with contextlib.suppress(ValueError):

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
-import datetime
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
-import numpy as np
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.geo.extent import Extent
+from clouds_tf.scenes.scene import Reading, Scene, stem
 
 RASTERS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp")
 ARRAYS = (".nc", ".nc4", ".zarr")
@@ -21,70 +18,6 @@ _COMPANIONS = (
     *(".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw", ".tfw", ".tifw", ".wld", ".prj", ".xml", ".ovr"),
     *(".csv", ".txt", ".json", ".geojson", ".md"),
 )
-MAX_PIXELS = 2**32  # of a scene: the globe at 0.004 degrees
-
-
-@dataclasses.dataclass(frozen=True)
-class Scene:
-    """A georeferenced scene whose rows are read on demand.
-
-    Attributes:
-        path: the file.
-        extent: outer edges of the pixels.
-        size: (height, width) in pixels, north up.
-        date: when it was taken, UTC.
-        platform: the satellite, "" where nothing names it.
-        read: a function (start, stop) that reads rows: uint8 [stop - start, width, 4], red, green,
-            blue, and 255 where there is data, 0 where there is none.
-        is_plain_image: whether a JPEG or PNG decoder sees these pixels too.
-        rows_at_a_time: rows of a block in the file, which are best read together.
-        ignores_range: whether a value range does not apply, because the values are colours.
-    """
-
-    path: str
-    extent: Extent
-    size: tuple[int, int]
-    date: datetime.datetime
-    platform: str
-    read: Callable[[int, int], np.ndarray] = dataclasses.field(repr=False)
-    is_plain_image: bool = False
-    rows_at_a_time: int = 1
-    ignores_range: bool = False
-
-    @property
-    def pixel(self) -> tuple[float, float]:
-        """(latitude, longitude) that a pixel spans, in degrees."""
-        height, width = self.extent.degrees
-        return height / self.size[0], width / self.size[1]
-
-
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """Fallback metadata for files that lack it, and how values are mapped to 0..255.
-
-    Attributes:
-        extent: of scenes without a georeference of their own.
-        date: of scenes without a date in their name or tags.
-        value_range: (lowest, highest) value, which become 0 and 255, of values that are not 8-bit.
-        variable: of NetCDF and zarr; None takes the only one with latitude and longitude.
-        bands: one or three bands from 1, the red one first; None takes the first ones.
-        max_pixels: scenes of more pixels are refused.
-    """
-
-    extent: Extent | None = None
-    date: datetime.datetime | None = None
-    value_range: tuple[float, float] | None = None
-    variable: str | None = None
-    bands: tuple[int, ...] | None = None
-    max_pixels: int = MAX_PIXELS
-
-    def __post_init__(self) -> None:
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(
-                f"value_range: got {self.value_range}, expected the lowest and a higher value"
-            )
-        if self.bands is not None and (len(self.bands) not in (1, 3) or min(self.bands) < 1):
-            raise ValueError(f"bands: got {self.bands}, expected one or three numbers from 1")
 
 
 def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
@@ -127,11 +60,6 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
     return found, others, twins
 
 
-def stem(path: str) -> str:
-    """The name of a scene: its file name without the ending."""
-    return os.path.splitext(os.path.basename(path.rstrip("/")))[0]
-
-
 def require_packages(paths: list[str]) -> None:
     """Makes sure that what reads these files and writes scenes is installed (extra `geo`)."""
     files.require("rasterio", "geo", "a scene")
@@ -171,53 +99,3 @@ def open_scene(path: str, reading: Reading = Reading()) -> Iterator[Scene]:
     except ValueError as error:
         message = str(error)
         raise ValueError(message if message.startswith(path) else f"{path}: {message}") from None
-
-
-def check_pixels(size: tuple[int, int], reading: Reading) -> None:
-    """Raises ValueError for a scene of no pixels or of too many."""
-    height, width = size
-    if height < 1 or width < 1:
-        raise ValueError(f"has {height} x {width} pixels (height x width), expected some")
-    if height * width > reading.max_pixels:
-        raise ValueError(
-            f"has {height} x {width} pixels (height x width), more than the {reading.max_pixels} "
-            "of --max_scene_pixels"
-        )
-
-
-def to_bytes(
-    values: np.ndarray, valid: np.ndarray, value_range: tuple[float, float] | None
-) -> np.ndarray:
-    """Makes red, green, blue and data (0 or 255) of the values of one or three bands.
-
-    Args:
-        values: [h, w, 1] or [h, w, 3], of any type.
-        valid: bool [h, w], where there is data.
-        value_range: the values that become 0 and 255; uint8 values stay.
-
-    Returns:
-        uint8 [h, w, 4]; black where there is no data.
-    """
-    if values.dtype != np.uint8:
-        assert value_range is not None  # as check_type makes sure
-        low, high = value_range
-        scaled = (values.astype(np.float32) - low) * (255 / (high - low))
-        valid = valid & np.isfinite(scaled).all(axis=2)
-        values = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
-    result = np.empty((*values.shape[:2], 4), np.uint8)
-    result[..., :3] = values
-    result[..., 3] = valid.view(np.uint8) * 255
-    if not valid.all():
-        result[~valid] = 0
-    return result
-
-
-def check_type(dtype: np.dtype, value_range: tuple[float, float] | None) -> None:
-    """Raises ValueError for values that need a value_range and have none."""
-    if not np.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.complexfloating):
-        raise ValueError(f"has values of type {dtype}, expected numbers")
-    if dtype != np.uint8 and value_range is None:
-        raise ValueError(
-            f"has values of type {dtype}, expected uint8; say which ones are black and white with "
-            "--value_range, such as --value_range=0,65535 or --value_range=0,1"
-        )

@@ -7,7 +7,7 @@ import dataclasses
 import numpy as np
 
 from clouds_tf.geo.grid import Grid
-from clouds_tf.scenes.read import Scene
+from clouds_tf.scenes.scene import Scene
 
 _PIXELS_AT_ONCE = 2**22  # of the source
 LEAST_SEEN = 0.5  # share of a pixel or cell; with less it counts as not observed

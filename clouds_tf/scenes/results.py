@@ -11,9 +11,9 @@ import tensorflow as tf
 
 from clouds_tf.data.annotations import write_table
 from clouds_tf.manifest import Manifest, checksum, file_identity
-from clouds_tf.scenes import read
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.masks import ClassAreas, Prediction
+from clouds_tf.scenes.scene import stem
 
 SCENES_CSV = "scenes.csv"
 _COLUMNS = (
@@ -55,7 +55,7 @@ def file_names(name: str, options: Options) -> dict[str, str]:
 
 def is_done(manifest: Manifest, path: str, options: Options) -> bool:
     """Whether a scene has been predicted just like this, and its files are there."""
-    name = read.stem(path)
+    name = stem(path)
     piece = manifest.read(name)
     return (
         piece is not None
@@ -66,7 +66,7 @@ def is_done(manifest: Manifest, path: str, options: Options) -> bool:
 
 def prune(manifest: Manifest, paths: Sequence[str]) -> None:
     """Removes results of scenes that have gone, as renamed ones have, so that none counts twice."""
-    names = {read.stem(path) for path in paths}
+    names = {stem(path) for path in paths}
 
     def is_there(name: str) -> bool:
         piece = manifest.read(name)

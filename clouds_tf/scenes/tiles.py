@@ -9,7 +9,7 @@ import numpy as np
 
 from clouds_tf.geo.grid import Grid
 from clouds_tf.scenes import resample
-from clouds_tf.scenes.read import Scene
+from clouds_tf.scenes.scene import Scene
 
 
 def starts(length: int, size: int, overlap: float, periodic: bool = False) -> tuple[int, ...]:

@@ -16,6 +16,7 @@ from programs import TOOLS, start_program
 from small import saved_model as _saved_model
 from small import write_mosaic
 
+from clouds_tf.data.runners import Runner
 from clouds_tf.geo import Extent
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
@@ -109,10 +110,9 @@ def test_a_killed_run_continues_to_the_same_files(saved_model, sky, undisturbed,
 def test_beam_makes_the_same_files(saved_model, sky, undisturbed, tmp_path):
     """In a process of Beam's direct runner."""
     pytest.importorskip("apache_beam")
-    beam_options = ["--direct_running_mode=multi_processing", "--direct_num_workers=1"]
-    predict_scenes(
-        saved_model, str(sky), str(tmp_path), OPTIONS, runner="direct", beam_options=beam_options
-    )
+    beam_options = ("--direct_running_mode=multi_processing", "--direct_num_workers=1")
+    runner = Runner("direct", beam_options=beam_options)
+    predict_scenes(saved_model, str(sky), str(tmp_path), OPTIONS, runner=runner)
     assert contents(tmp_path) == undisturbed
 
 
@@ -220,14 +220,9 @@ def test_dask_makes_the_same_files(saved_model, sky, undisturbed, tmp_path):
     with distributed.LocalCluster(
         n_workers=2, threads_per_worker=1, processes=True, dashboard_address=None
     ) as cluster:
-        predict_scenes(
-            saved_model,
-            str(sky),
-            str(tmp_path),
-            OPTIONS,
-            runner="dask",
-            beam_options=[f"--dask_client_address={cluster.scheduler_address}"],
-        )
+        options = (f"--dask_client_address={cluster.scheduler_address}",)
+        runner = Runner("dask", beam_options=options)
+        predict_scenes(saved_model, str(sky), str(tmp_path), OPTIONS, runner=runner)
         distributed.default_client().close()  # Beam leaves it open, and xarray would turn to it
     assert contents(tmp_path) == undisturbed
 
