@@ -103,7 +103,7 @@ def main() -> None:
             days_dir=FLAGS.days_dir,
             class_names=FLAGS.dataset.class_names,
             grid=Grid(FLAGS.cell, parse_extent(FLAGS.extent)),
-            form=product.Form(
+            form=product.Aggregation(
                 by=FLAGS.by,
                 across_years=not FLAGS.each_year,
                 regions=parse_regions(FLAGS.region),
@@ -111,7 +111,7 @@ def main() -> None:
                 num_resamples=FLAGS.num_resamples,
                 seed=FLAGS.seed,
             ),
-            extras=product.Extras(
+            extras=product.ExtraOutputs(
                 track_csv=FLAGS.track,
                 agreement_csv=FLAGS.agreement,
                 objects_file=FLAGS.objects,

@@ -1,13 +1,13 @@
 """Climatology: scenes or box tables become frequencies of the cloud patterns on a regular grid.
 
-    grid        a regular grid of longitude and latitude; exact overlaps and areas on the sphere
     tables      reads box tables
     boxes       boxes -> fractions of every cell, by the exact area of the union of boxes
     labellers   who agrees with whom: boxes of several labellers of one image
     scenes      files of tools/predict_scenes.py -> fractions of every cell
     days        one small NetCDF file a day: what makes the work resumable
     inputs      adds the days of tables and scenes to those that are there
-    aggregate   days -> months, seasons, years, with bootstrap intervals
+    aggregate   days -> months, seasons, years
+    bootstrap   intervals of means, by blocks of days
     write       the product as CF NetCDF, or in the layout of C3ONTEXT
     track       fractions along the track of a ship or an aircraft
     objects     a table of all objects; organisation of the clouds of a scene
@@ -15,3 +15,8 @@
     pictures    maps and charts
     product     all of it, as tools/climatology.py calls it
 """
+
+from clouds_tf.climatology.days import DayStore
+from clouds_tf.climatology.product import Aggregation, ExtraOutputs, Summary, make
+
+__all__ = ["Aggregation", "DayStore", "ExtraOutputs", "Summary", "make"]

@@ -15,7 +15,7 @@ from clouds_tf.geo.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class Added:
+class AddedDays:
     """Summary of `add_boxes` or `add_scenes`.
 
     Attributes:
@@ -35,7 +35,7 @@ def add_boxes(
     on_error: str = "fail",
     runner: Runner = Runner(),
     progress: Progress | None = None,
-) -> Added:
+) -> AddedDays:
     """Adds the days of a box table to a folder of days; days that are there already are kept.
 
     Args:
@@ -66,7 +66,7 @@ def add_boxes(
         raise ValueError(f"{path}: no day looked at the extent {grid.extent} of the grid")
     with store.open():
         runner.run(_write_boxes, new, len(new), progress)
-    return Added(len(new), num_known, table.num_skipped)
+    return AddedDays(len(new), num_known, table.num_skipped)
 
 
 def _already(store: DayStore, name: str, date: str, source: str) -> ValueError:
@@ -93,7 +93,7 @@ def add_scenes(
     on_error: str = "fail",
     runner: Runner = Runner(),
     progress: Progress | None = None,
-) -> tuple[DayStore, Added]:
+) -> tuple[DayStore, AddedDays]:
     """Adds the days of scenes to a folder of days; days that are there already are kept.
 
     Args:
@@ -142,7 +142,7 @@ def add_scenes(
         for date in gone:
             store.manifest.drop(date)
         runner.run(_write_scenes, new, len(new), progress)
-    return store, Added(len(new), len(by_day) - len(new), num_skipped)
+    return store, AddedDays(len(new), len(by_day) - len(new), num_skipped)
 
 
 def _outdated(

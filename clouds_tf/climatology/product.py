@@ -25,7 +25,7 @@ from clouds_tf.geo.grid import Grid
 
 
 @dataclasses.dataclass(frozen=True)
-class Form:
+class Aggregation:
     """Layout of the output.
 
     Attributes:
@@ -56,7 +56,7 @@ class Form:
 
 
 @dataclasses.dataclass(frozen=True)
-class Extras:
+class ExtraOutputs:
     """Optional additional outputs.
 
     Attributes:
@@ -81,7 +81,7 @@ def _counted(number: int, noun: str) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Made:
+class Summary:
     """Summary of `make`, printed as the last line.
 
     Attributes:
@@ -97,7 +97,7 @@ class Made:
     num_days: int
     num_periods: int
     by: str
-    added: inputs.Added
+    added: inputs.AddedDays
     written: tuple[str, ...] = ()
 
     def __str__(self) -> str:
@@ -118,12 +118,12 @@ def make(
     days_dir: str | None = None,
     class_names: Sequence[str] = (),
     grid: Grid = Grid(),
-    form: Form = Form(),
-    extras: Extras = Extras(),
+    form: Aggregation = Aggregation(),
+    extras: ExtraOutputs = ExtraOutputs(),
     on_error: str = "fail",
     runner: Runner = Runner(),
     progress: Progress | None = None,
-) -> Made:
+) -> Summary:
     """Makes a climatology; killed at any time, the same call goes on where it stopped.
 
     Args:
@@ -147,7 +147,7 @@ def make(
     if boxes and scenes_dir:
         raise ValueError("got boxes and scenes_dir, expected one of them")
     check(output, grid, form, extras, scenes_dir)
-    folder, added = days_dir or days_folder(output), inputs.Added(0, 0, 0)
+    folder, added = days_dir or days_folder(output), inputs.AddedDays(0, 0, 0)
     if scenes_dir:
         store, added = inputs.add_scenes(
             folder, scenes_dir, grid, measure, on_error, runner, progress
@@ -165,14 +165,14 @@ def make(
         progress,
     )
     written = _write_extras(output, store, form, extras, boxes, scenes_dir, on_error)
-    return Made(output, len(dates), len(groups), form.by, added, tuple(written))
+    return Summary(output, len(dates), len(groups), form.by, added, tuple(written))
 
 
 def _write_extras(
     output: str,
     store: DayStore,
-    form: Form,
-    extras: Extras,
+    form: Aggregation,
+    extras: ExtraOutputs,
     boxes: str | None,
     scenes_dir: str | None,
     on_error: str,
@@ -209,7 +209,7 @@ def _write_extras(
 
 
 def check(
-    output: str, grid: Grid, form: Form, extras: Extras, scenes_dir: str | None = None
+    output: str, grid: Grid, form: Aggregation, extras: ExtraOutputs, scenes_dir: str | None = None
 ) -> None:
     """Makes sure, before any work, that a climatology can be written.
 

@@ -76,7 +76,7 @@ def read(path: str) -> Scene:
         wanted = ("time", "class", "lat_bnds", "lon_bnds", "mask", "observed")
         missing = [name for name in wanted if name not in file]
         if missing:
-            raise ValueError(f"{path}: is no scene, lacks the variable {', '.join(missing)}")
+            raise ValueError(f"{path}: not a scene file: lacks the variable {', '.join(missing)}")
         grid = _grid(path, *(file[f"{name}_bnds"][...] for name in ("lat", "lon")))
         seconds = np.ravel(file["time"][...])
         units = file["time"].attrs.get("units", b"")

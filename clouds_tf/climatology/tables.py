@@ -250,7 +250,7 @@ def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
     images = {name: found for name, found in parsed if found}
     reasons = _check_labels(table["label"], blank, known)
     wrong = ~np.isfinite(numbers).all(axis=1) & ~blank & (reasons == "")
-    reasons = reasons.mask(wrong, "x1, y1, x2 or y2 is no number")
+    reasons = reasons.mask(wrong, "x1, y1, x2 and y2 must be numbers")
     # Boxes may be drawn beyond the edge of the image.
     height, width = _IMAGE_SIZE
     numbers = numbers.clip(0, [width, height, width, height], axis=1)

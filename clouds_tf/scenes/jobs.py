@@ -29,7 +29,7 @@ _FAR_NORTH = 40  # degrees of latitude, beyond which cells are narrower than in 
 
 @dataclasses.dataclass(frozen=True)
 class Options:
-    """What decides how a scene is predicted and what is written.
+    """Settings of a scene prediction.
 
     Attributes:
         overlap: share of a window that its neighbour covers too, 0 to 0.75.

@@ -21,7 +21,7 @@ _CPU_CALL = 4  # windows
 
 @dataclasses.dataclass(frozen=True)
 class Answers:
-    """What the network says of N windows.
+    """Network outputs for N windows.
 
     Attributes:
         probabilities: float32 [N, height, width, C], at the submission size of the data set.

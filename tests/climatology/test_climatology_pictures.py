@@ -110,8 +110,8 @@ def test_a_run_writes_all_pictures(tmp_path):
         boxes=str(tmp_path / "b.csv"),
         class_names=NAMES,
         grid=Grid(10.0),
-        form=product.Form("season", regions={"north": (-180, 0, 180, 90)}, num_resamples=10),
-        extras=product.Extras(
+        form=product.Aggregation("season", regions={"north": (-180, 0, 180, 90)}, num_resamples=10),
+        extras=product.ExtraOutputs(
             track_csv=str(tmp_path / "ship.csv"), pictures_dir=str(tmp_path / "p"), colors="field"
         ),
     )
@@ -126,6 +126,6 @@ def test_pictures_of_another_layout_are_refused_before_any_work(tmp_path):
     with pytest.raises(ValueError, match="layout: got 'c3ontext', pictures need cf"):
         product.make(
             str(tmp_path / "c.nc"),
-            form=product.Form(layout="c3ontext"),
-            extras=product.Extras(pictures_dir=str(tmp_path / "p")),
+            form=product.Aggregation(layout="c3ontext"),
+            extras=product.ExtraOutputs(pictures_dir=str(tmp_path / "p")),
         )

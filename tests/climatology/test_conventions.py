@@ -47,7 +47,7 @@ def test_all_files_follow_the_conventions_that_they_name(tmp_path):
             scenes_dir=str(tmp_path / "s"),
             days_dir=str(tmp_path / "days"),
             grid=Grid(5.0),
-            form=product.Form(by, layout=layout, num_resamples=10),
+            form=product.Aggregation(by, layout=layout, num_resamples=10),
         )
     for path in sorted(tmp_path.rglob("*.nc")):
         test = f"--test={netcdf.CONVENTIONS.lower().replace('-', ':')}"

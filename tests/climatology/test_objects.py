@@ -10,7 +10,7 @@ from scene_writer import write_scene
 from scipy import ndimage
 
 from clouds_tf.climatology import objects, product, scenes
-from clouds_tf.climatology.inputs import Added
+from clouds_tf.climatology.inputs import AddedDays
 from clouds_tf.geo import Extent, cover
 from clouds_tf.geo.grid import Grid
 from clouds_tf.scenes import write
@@ -26,8 +26,8 @@ def test_the_tables_of_a_folder(tmp_path):
         str(tmp_path / "c.nc"),
         scenes_dir=str(tmp_path / "s"),
         grid=Grid(5.0, (-20, 0, 10, 10)),
-        form=product.Form("all", num_resamples=0),
-        extras=product.Extras(objects_file=str(tmp_path / "o.parquet")),
+        form=product.Aggregation("all", num_resamples=0),
+        extras=product.ExtraOutputs(objects_file=str(tmp_path / "o.parquet")),
     )
     table = pd.read_parquet(tmp_path / "o.parquet")
     assert list(table.columns) == list(objects.COLUMNS)
@@ -51,7 +51,9 @@ def test_the_tables_of_a_folder(tmp_path):
     assert summary["cloud_fraction"][1] == pytest.approx(share, rel=1e-3)
     assert str(made).endswith(f"wrote {tmp_path}/o.parquet; wrote {tmp_path}/o_scenes.csv")
     with pytest.raises(ValueError, match="objects: need scenes_dir"):
-        product.check("c.nc", Grid(), product.Form(), product.Extras(objects_file="o.parquet"))
+        product.check(
+            "c.nc", Grid(), product.Aggregation(), product.ExtraOutputs(objects_file="o.parquet")
+        )
 
 
 def test_scenes_of_this_project_are_read(tmp_path):
@@ -76,10 +78,10 @@ def test_scenes_of_this_project_are_read(tmp_path):
         str(tmp_path / "c.nc"),
         scenes_dir=str(tmp_path / "belt.nc"),
         grid=Grid(10.0),
-        form=product.Form("day"),
-        extras=product.Extras(objects_file=str(tmp_path / "o.parquet")),
+        form=product.Aggregation("day"),
+        extras=product.ExtraOutputs(objects_file=str(tmp_path / "o.parquet")),
     )
-    assert made.added == Added(1, 0, 0)
+    assert made.added == AddedDays(1, 0, 0)
     lat = grid.lat
     area = np.cos(np.radians(lat))[:, np.newaxis] * observed
     with xarray.open_dataset(tmp_path / "c.nc") as found:

@@ -35,10 +35,10 @@ def _table(path, rows):
 
 
 def _make(output, boxes, **options):
-    fields = {field.name for field in dataclasses.fields(product.Form)}
+    fields = {field.name for field in dataclasses.fields(product.Aggregation)}
     form = {"by": "season", "num_resamples": 20}
     form.update({name: options.pop(name) for name in fields & set(options)})
-    settings = {"class_names": NAMES, "grid": GRID, "form": product.Form(**form)}
+    settings = {"class_names": NAMES, "grid": GRID, "form": product.Aggregation(**form)}
     return product.make(str(output), boxes=boxes, **{**settings, **options})
 
 

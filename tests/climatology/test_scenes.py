@@ -9,7 +9,7 @@ from scene_writer import write_scene as _write
 
 from clouds_tf.climatology import product, scenes
 from clouds_tf.climatology.days import DayStore
-from clouds_tf.climatology.inputs import Added
+from clouds_tf.climatology.inputs import AddedDays
 from clouds_tf.geo import Extent, cover, parse_extent
 from clouds_tf.geo.grid import Grid
 from clouds_tf.prediction.calibration import Calibration, Curve
@@ -77,7 +77,7 @@ def test_rows_at_once_do_not_matter(tmp_path, monkeypatch):
 
 
 def _make(tmp_path, **options):
-    form = product.Form(by="all", num_resamples=5)
+    form = product.Aggregation(by="all", num_resamples=5)
     settings = {"grid": Grid(5.0, (-20, 0, 10, 10)), "form": form}
     output = str(tmp_path / "c.nc")
     settings["scenes_dir"] = str(tmp_path / "s")
@@ -96,11 +96,11 @@ def folder(tmp_path):
 
 def test_scenes_become_days_which_become_a_product(folder):
     made = _make(folder)
-    assert (made.num_days, made.added) == (2, Added(2, 0, 0))
+    assert (made.num_days, made.added) == (2, AddedDays(2, 0, 0))
     first = (folder / "c.nc").read_bytes()
-    assert _make(folder).added == Added(0, 2, 0)
+    assert _make(folder).added == AddedDays(0, 2, 0)
     _write(folder / "s" / "d.nc", date="2017-03-01", seed=4)
-    assert _make(folder).added == Added(1, 2, 0)
+    assert _make(folder).added == AddedDays(1, 2, 0)
     grown = (folder / "c.nc").read_bytes()
     assert grown != first
     other = folder / "other"
@@ -132,7 +132,7 @@ def test_scenes_that_do_not_fit_are_named_and_may_be_left_out(folder, changed, r
     with pytest.raises(ValueError, match=f"^{path}: {reason}"):
         _make(folder)
     assert (folder / "c.nc").read_bytes() == before
-    assert _make(folder, on_error="skip").added == Added(0, 2, 1)
+    assert _make(folder, on_error="skip").added == AddedDays(0, 2, 1)
     assert (folder / "c.nc").read_bytes() == before
 
 
@@ -156,7 +156,9 @@ def test_damaged_files_are_named(folder):
         with pytest.raises(ValueError, match=f"^{path}: is damaged or no NetCDF-4 file"):
             _make(folder)
     xarray.Dataset({"mask": ("x", [1])}).to_netcdf(path, engine="h5netcdf")
-    with pytest.raises(ValueError, match=f"^{path}: is no scene, lacks the variable time, class"):
+    with pytest.raises(
+        ValueError, match=f"^{path}: not a scene file: lacks the variable time, class"
+    ):
         _make(folder)
     assert _make(folder, on_error="skip").added.num_skipped == 1
 
@@ -196,7 +198,7 @@ def test_scenes_side_by_side_may_share_the_last_cell(tmp_path, beyond, refused):
         with pytest.raises(ValueError, match="b.nc: 2017-03-04 is there twice"):
             _make(tmp_path)
     else:
-        assert _make(tmp_path).added == Added(1, 0, 0)
+        assert _make(tmp_path).added == AddedDays(1, 0, 0)
 
 
 def test_a_scene_of_another_date_or_gone_is_not_counted_twice(folder):
@@ -207,7 +209,7 @@ def test_a_scene_of_another_date_or_gone_is_not_counted_twice(folder):
     (folder / "s" / "b.nc").unlink()
     _write(folder / "s" / "a.nc", seed=7)
     made = _make(folder)
-    assert (made.num_days, made.added) == (2, Added(2, 0, 0))
+    assert (made.num_days, made.added) == (2, AddedDays(2, 0, 0))
     anew = folder / "anew"
     anew.mkdir()
     (folder / "s").rename(anew / "s")

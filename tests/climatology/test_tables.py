@@ -123,7 +123,7 @@ def test_rows_in_a_row_of_one_image_are_one_labeller(tmp_path):
     "row, reason",
     [
         (f"9,{IMAGE},7,0,7,9,Fish", "a box without area"),
-        (f"9,{IMAGE},7,0,x,9,Fish", "x1, y1, x2 or y2 is no number"),
+        (f"9,{IMAGE},7,0,x,9,Fish", "x1, y1, x2 and y2 must be numbers"),
         (f"9,{IMAGE},7,0,8,9,Cirrus", "label 'Cirrus', expected one of"),
         ("9,a.jpeg,7,0,8,9,Fish", "image a.jpeg, expected a name with date and extent"),
         (f"9,{IMAGE.replace('20110118', '20111318')},7,0,8,9,Fish", "image .*, expected a name"),

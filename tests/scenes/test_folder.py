@@ -97,7 +97,7 @@ def test_a_scene_that_fails_later_leaves_nothing_that_counts(folder):
         str(folder / "c.nc"),
         scenes_dir=str(folder / "S"),
         grid=Grid(1, Extent(0, 0, 3, 2)),
-        form=product.Form("all", num_resamples=0),
+        form=product.Aggregation("all", num_resamples=0),
     )
     assert made.num_days == 1
 

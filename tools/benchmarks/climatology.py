@@ -60,7 +60,7 @@ def measure(connection, boxes, output, cell, num_workers):
         boxes=boxes,
         class_names=CLOUDS.class_names,
         grid=Grid(cell),
-        form=product.Form(by="season"),
+        form=product.Aggregation(by="season"),
         runner=Runner(num_workers=num_workers),
     )
     seconds = time.perf_counter() - start
