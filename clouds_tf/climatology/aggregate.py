@@ -173,12 +173,12 @@ def means(
     weights = [grid.area_in(extent) for extent in regions.values()]
     sums = _sum_days(store, dates, np.reshape(weights, (len(regions), -1)), on_day)
     seen = np.where(sums.coverage > 0, sums.coverage, np.nan)
-    shares = bootstrap.divide(sums.covered_in, sums.observed_in).reshape(len(dates), -1)
-    draws = bootstrap.draw(dates, shares, num_resamples, seed)
+    draws, regional = bootstrap.of_regions(
+        dates, sums.covered_in, sums.observed_in, num_resamples, seed
+    )
     lower, upper = np.full((2, *sums.fraction.shape), np.nan, np.float32)
     if draws is not None:
         lower, upper = _intervals(store, dates, draws, sums)
-    regional = bootstrap.interval(sums.covered_in, sums.observed_in, draws)
     areas = np.reshape(weights, (len(regions), -1)).sum(axis=1)
     with np.errstate(invalid="ignore"):
         shared = sums.shared / sums.observed

@@ -165,3 +165,24 @@ def interval(
     enough = draws.defined(seen.argmax(axis=0), last)
     lower, upper = (np.where(enough, end, np.nan) for end in ends)
     return mean, lower, upper
+
+
+def of_regions(
+    dates: Sequence[str],
+    covered: np.ndarray,
+    observed: np.ndarray,
+    num_resamples: int,
+    seed: int,
+) -> tuple[Draws | None, tuple[np.ndarray, np.ndarray, np.ndarray]]:
+    """Draws of days whose blocks suit the shares of R regions, and what `interval` gives of these.
+
+    Args:
+        dates: the n days, sorted.
+        covered: float64 [n, R, C], of each day.
+        observed: float64 [n, R, 1].
+        num_resamples: number of draws.
+        seed: of the draws.
+    """
+    shares = divide(covered, observed).reshape(len(dates), -1)
+    draws = draw(dates, shares, num_resamples, seed)
+    return draws, interval(covered, observed, draws)

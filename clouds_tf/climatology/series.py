@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -73,30 +73,23 @@ def read(
         observed_at[row] += seen.sum(axis=0)
         shared += day.shared * seen.sum()
         area += seen.sum()
-    cycles = {
-        name: _cycle(dates, covered[:, r], observed[:, r], num_resamples, seed)
-        for r, name in enumerate(regions)
-    }
-    return Series(cycles, times, bootstrap.divide(covered_at, observed_at), shared / area)
-
-
-def _cycle(
-    dates: Sequence[str],
-    covered: np.ndarray,
-    observed: np.ndarray,
-    num_resamples: int,
-    seed: int,
-) -> Cycle:
     months, parts = [], []
     index = {date: i for i, date in enumerate(dates)}
     periods = aggregate.periods(dates, "month")
     for period in sorted(periods, key=lambda period: aggregate.MONTHS.index(period.label)):
         members = [index[date] for date in period.dates]
-        shares = bootstrap.divide(covered[members], observed[members])
-        draws = bootstrap.draw(period.dates, shares, num_resamples, seed)
         months.append(period.label)
-        parts.append(bootstrap.interval(covered[members], observed[members], draws))
-    return Cycle(tuple(months), *(np.stack(values) for values in zip(*parts)))
+        parts.append(
+            bootstrap.of_regions(
+                period.dates, covered[members], observed[members], num_resamples, seed
+            )[1]
+        )
+    stacked = [np.stack(values) for values in zip(*parts)]  # each [M, R, C]
+    cycles = {
+        name: Cycle(tuple(months), *(values[:, r] for values in stacked))
+        for r, name in enumerate(regions)
+    }
+    return Series(cycles, times, bootstrap.divide(covered_at, observed_at), shared / area)
 
 
 def _rows(first: str, last: str) -> np.ndarray:

@@ -151,12 +151,6 @@ def new_variable(
     return variable
 
 
-def read_attributes(path: str) -> dict[str, Any]:
-    """Global attributes of a file; ValueError if it is none of NetCDF-4 or damaged."""
-    with opened(path) as file:
-        return plain_attributes(file)
-
-
 def read_variables(path: str, names: Sequence[str]) -> list[np.ndarray]:
     """Reads whole variables; ValueError if the file is damaged or lacks one."""
     with opened(path) as file:

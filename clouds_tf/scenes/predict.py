@@ -5,19 +5,15 @@ from __future__ import annotations
 import concurrent.futures
 import dataclasses
 import os
-import tempfile
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
-import tensorflow as tf
-
-from clouds_tf import figures, files
+from clouds_tf import files
 from clouds_tf.data.runners import Runner
-from clouds_tf.figures.scenes import scene_maps
 from clouds_tf.manifest import Manifest
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction import loading
-from clouds_tf.scenes import masks, network, read, results
+from clouds_tf.scenes import network, read, results
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
@@ -245,7 +241,7 @@ def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
         prediction = event.job.finish()
         names = results.file_names(name, options)
         with manifest.piece(name, source, list(names.values())) as piece:
-            rows = _write(prediction, manifest.folder, names)
+            rows = results.write_files(prediction, manifest.folder, names)
             size, warning = event.job.num_windows, event.job.warning
             piece.value = {"path": event.path, "rows": rows, "num_windows": size}
             piece.value["warning"] = warning
@@ -321,47 +317,3 @@ def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any
     else:
         answers = model.predict_tiles([part.pixels for part in parts])  # type: ignore
     return zip(answers.probabilities, answers.present)
-
-
-def draw(*predictions: masks.Prediction, num_columns: int = 1) -> Any:
-    """Draws scenes with their masks, coordinates on the axes: a matplotlib Figure."""
-    return scene_maps(
-        [
-            {
-                "title": f"{prediction.name}\n{prediction.date:%Y-%m-%d} {prediction.platform}",
-                "image": prediction.image,
-                "masks": prediction.masks & prediction.observed,
-                "observed": prediction.observed,
-                "extent": prediction.grid.extent,
-                "class_names": prediction.class_names,
-            }
-            for prediction in predictions
-        ],
-        num_columns,
-    )
-
-
-def _write(
-    prediction: masks.Prediction, output_dir: str, names: Mapping[str, str]
-) -> list[tuple[Any, ...]]:
-    """Writes all files of a scene; gives its rows of scenes.csv."""
-    from clouds_tf.scenes import geoparquet, write
-
-    found = masks.objects_of(prediction)
-    writers: dict[str, Callable[[str], None]] = {
-        "netcdf": lambda path: write.write_netcdf(path, prediction),
-        "cog": lambda path: write.write_cog(path, prediction, path + ".scratch"),
-        "geojson": lambda path: write.write_geojson(path, write.features(prediction, found)),
-        "geoparquet": lambda path: geoparquet.write_geoparquet(
-            path, write.features(prediction, found)
-        ),
-        "picture": lambda path: figures.save(draw(prediction), path),
-    }
-    with tempfile.TemporaryDirectory() as folder:
-        for key, name in names.items():
-            local = os.path.join(folder, name)
-            writers[key](local)
-            with files.written_whole(os.path.join(output_dir, name)) as temporary:
-                tf.io.gfile.copy(local, temporary)
-    areas = masks.measure(prediction, [len(objects) for objects, _ in found])
-    return results.rows(prediction, areas)

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf import figures, files
 from clouds_tf.data.annotations import write_table
+from clouds_tf.figures.scenes import scene_maps
 from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.scenes.jobs import FORMATS, Options
-from clouds_tf.scenes.masks import ClassAreas, Prediction
+from clouds_tf.scenes.masks import ClassAreas, Prediction, measure, objects_of
 from clouds_tf.scenes.scene import stem
 
 SCENES_CSV = "scenes.csv"
@@ -75,7 +78,7 @@ def prune(manifest: Manifest, paths: Sequence[str]) -> None:
     manifest.prune(lambda name: name in names or is_there(name))
 
 
-def rows(prediction: Prediction, areas: Sequence[ClassAreas]) -> list[tuple[Any, ...]]:
+def _rows(prediction: Prediction, areas: Sequence[ClassAreas]) -> list[tuple[Any, ...]]:
     """The rows of scenes.csv of a scene."""
     observed = float(prediction.observed.sum(axis=1) @ prediction.grid.row_areas)
     about = (prediction.name, prediction.date.isoformat(), prediction.platform)
@@ -96,3 +99,47 @@ def write_csv(manifest: Manifest) -> str:
     pieces = (piece for piece in manifest.pieces() if not piece.error)
     write_table(path, _COLUMNS, [tuple(row) for piece in pieces for row in piece.value["rows"]])
     return path
+
+
+def draw(*predictions: Prediction, num_columns: int = 1) -> Any:
+    """Draws scenes with their masks, coordinates on the axes: a matplotlib Figure."""
+    return scene_maps(
+        [
+            {
+                "title": f"{prediction.name}\n{prediction.date:%Y-%m-%d} {prediction.platform}",
+                "image": prediction.image,
+                "masks": prediction.masks & prediction.observed,
+                "observed": prediction.observed,
+                "extent": prediction.grid.extent,
+                "class_names": prediction.class_names,
+            }
+            for prediction in predictions
+        ],
+        num_columns,
+    )
+
+
+def write_files(
+    prediction: Prediction, output_dir: str, names: Mapping[str, str]
+) -> list[tuple[Any, ...]]:
+    """Writes all files of a scene; gives its rows of scenes.csv."""
+    from clouds_tf.scenes import geoparquet, write
+
+    found = objects_of(prediction)
+    writers: dict[str, Callable[[str], None]] = {
+        "netcdf": lambda path: write.write_netcdf(path, prediction),
+        "cog": lambda path: write.write_cog(path, prediction, path + ".scratch"),
+        "geojson": lambda path: write.write_geojson(path, write.features(prediction, found)),
+        "geoparquet": lambda path: geoparquet.write_geoparquet(
+            path, write.features(prediction, found)
+        ),
+        "picture": lambda path: figures.save(draw(prediction), path),
+    }
+    with tempfile.TemporaryDirectory() as folder:
+        for key, name in names.items():
+            local = os.path.join(folder, name)
+            writers[key](local)
+            with files.written_whole(os.path.join(output_dir, name)) as temporary:
+                tf.io.gfile.copy(local, temporary)
+    areas = measure(prediction, [len(objects) for objects, _ in found])
+    return _rows(prediction, areas)

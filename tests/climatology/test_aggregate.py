@@ -193,7 +193,7 @@ def test_cells_that_were_seen_in_one_block_only_have_no_interval(tmp_path):
             day = DayFields(date, fraction * (coverage > 0), coverage, coverage, np.eye(1))
             store.write(day, "y", {"source": "x"})
     (period,) = aggregate.periods(dates, "all")
-    found = aggregate.means(store, period, {}, num_resamples=20)
+    found = aggregate.means(store, period, REGIONS, num_resamples=20)
     assert found.block_days >= 4
     defined = np.isfinite(found.fraction_lower[0])
     assert defined[0].all() and defined[1].tolist() == [False, False, True, False]

@@ -13,11 +13,11 @@ NAMES = ("Fish", "Sugar")
 IMAGE = "Aqua_CorrectedReflectance2011{:02}15_-61--40_10-24.jpeg"
 
 
-def _table(tmp_path, seed=0):
+def _table(tmp_path, seed=0, months=(1, 2, 7)):
     """Three images of three labellers each, one labeller's rows after the other's."""
     rng, rows = np.random.default_rng(seed), []
     for _ in range(3):
-        for month in (1, 2, 7):
+        for month in months:
             for _ in range(rng.integers(1, 4)):
                 x, y = np.sort(rng.integers(0, 2100, 2)), np.sort(rng.integers(0, 1400, 2))
                 box = f"{x[0]},{y[0]},{x[1] + 1},{y[1] + 1}"
@@ -53,9 +53,9 @@ def test_agreement_is_shared_over_united_area_of_all_pairs(tmp_path):
                     either += one.union(other).area
             assert item.agreement[c] == pytest.approx(both / either, rel=1e-9)
             assert item.fraction[c] == pytest.approx(np.mean(shares), rel=1e-9)
-    assert (found[0].lower <= found[0].agreement).all()
-    assert (found[0].agreement <= found[0].upper).all()
-    assert np.isnan(found[1].lower).all()  # one day has no interval
+    assert all(np.isnan(item.lower).all() for item in found)  # two days are no two blocks
+    (whole,) = labellers.agreement(_table(tmp_path, months=range(1, 13)), 2, "all")
+    assert (whole.lower <= whole.agreement).all() and (whole.agreement <= whole.upper).all()
 
 
 def test_the_table_has_a_row_per_region_period_and_class(tmp_path):

@@ -14,7 +14,7 @@ from shapely.geometry import box, shape
 from clouds_tf.geo import Extent, Grid, cover
 from clouds_tf.scenes import geoparquet, masks, write
 from clouds_tf.scenes.masks import Prediction
-from clouds_tf.scenes.predict import draw
+from clouds_tf.scenes.results import draw
 
 NAMES = ("Fish", "Flower")
 
