@@ -193,7 +193,7 @@ def means(
         region_fraction=regional[0],
         region_fraction_lower=regional[1],
         region_fraction_upper=regional[2],
-        region_coverage=sums.observed_in[..., 0].mean(axis=0) / areas,
+        region_coverage=np.minimum(sums.observed_in[..., 0].mean(axis=0) / areas, 1),
         block_days=draws.days if draws else 0,
     )
 
