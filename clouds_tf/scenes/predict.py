@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -103,9 +104,12 @@ def predict_scenes(
         if is_whole:
             results.prune(manifest, mine)
         todo = [path for path in mine if not results.is_done(manifest, path, options)]
-        for done, error in _run(saved_model, todo, manifest, options, engine, runner):
-            _raise_if(on_error == "fail", error)
-            progress(len(mine) - len(todo) + done, len(mine))
+        # Closed here, since what is left to the garbage collector ends in any thread at any time.
+        steps = _run(saved_model, todo, manifest, options, engine, runner)
+        with contextlib.closing(steps):
+            for done, error in steps:
+                _raise_if(on_error == "fail", error)
+                progress(len(mine) - len(todo) + done, len(mine))
         result = _result(manifest, mine, todo, warnings)
         _raise_if(on_error == "fail", *result.failed)
         return dataclasses.replace(
@@ -124,12 +128,13 @@ def _run(
     options: Options,
     engine: str,
     runner: Runner,
-) -> Iterator[tuple[int, str]]:
+) -> Generator[tuple[int, str], None, None]:
     """Predicts scenes; yields how many are done, and the error of the last one, "" for none."""
     yield 0, ""
     if runner == Runner():
         errors = predict_group(saved_model, todo, manifest, options, engine)
-        yield from enumerate(errors, start=1)
+        with contextlib.closing(errors):
+            yield from enumerate(errors, start=1)
         return
     size = options.batch_size
     groups = [todo[i : i + size] for i in range(0, len(todo), size)]
@@ -196,7 +201,7 @@ def predict_group(
     manifest: Manifest,
     options: Options,
     engine: str = "tensorflow",
-) -> Iterator[str]:
+) -> Generator[str, None, None]:
     """Predicts scenes one after the other, with windows of several in a batch.
 
     Args:
@@ -214,13 +219,15 @@ def predict_group(
     model = network.load(saved_model, options.batch_size, engine)
     batches = _ahead(_batches(_events(paths, model, options), options.batch_size))
     # Scenes are read, predicted and written at the same time.
-    for batch, answers in _ahead((batch, _predict(model, batch)) for batch in batches):
-        for event in batch:
-            if event.part is None:
-                yield _finish(event, manifest, options)
-            else:
-                assert event.job is not None
-                event.job.add(event.part, *next(answers))
+    answered = _ahead((batch, _predict(model, batch)) for batch in batches)
+    with contextlib.closing(batches), contextlib.closing(answered):
+        for batch, answers in answered:
+            for event in batch:
+                if event.part is None:
+                    yield _finish(event, manifest, options)
+                else:
+                    assert event.job is not None
+                    event.job.add(event.part, *next(answers))
 
 
 def _predict_whole_group(
@@ -295,7 +302,7 @@ def _batches(
         yield batch
 
 
-def _ahead(items: Generator[_T, None, None]) -> Iterator[_T]:
+def _ahead(items: Generator[_T, None, None]) -> Generator[_T, None, None]:
     """Yields items while a thread prepares the next one."""
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         try:
