@@ -197,6 +197,7 @@ _AXIS_ATTRIBUTES = {
         "standard_name": "time",
         "units": "days since 1970-01-01",
         "calendar": "standard",
+        "units_metadata": "leap_seconds: none",
         "long_name": "first day of the period",
     },
     "longitude": {"standard_name": "longitude", "units": "degrees_east"},
