@@ -5,7 +5,7 @@
     labellers   who agrees with whom: boxes of several labellers of one image
     scenes      files of tools/predict_scenes.py -> fractions of every cell
     days        one small NetCDF file a day: what makes the work resumable
-    inputs      adds the days of tables and scenes to those that are there
+    inputs      adds the days of tables and scenes to the stored ones
     aggregate   days -> months, seasons, years
     bootstrap   intervals of means, by blocks of days
     write       the product as CF NetCDF, or in the layout of C3ONTEXT

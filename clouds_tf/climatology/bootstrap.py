@@ -14,7 +14,7 @@ YEAR = 365  # length of such a block, in days
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """How often each of n days is drawn.
+    """Bootstrap resamples of n days: how often each is drawn.
 
     Attributes:
         counts: float32 [num_resamples, n].

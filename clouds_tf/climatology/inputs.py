@@ -20,7 +20,7 @@ class AddedDays:
 
     Attributes:
         num_new: days that were added.
-        num_known: days that were there already.
+        num_known: days that were already stored.
         num_skipped: faulty rows or scenes that were left out.
     """
 
@@ -36,7 +36,7 @@ def add_boxes(
     runner: Runner = Runner(),
     progress: Progress | None = None,
 ) -> AddedDays:
-    """Adds the days of a box table to a folder of days; days that are there already are kept.
+    """Adds the days of a box table to a folder of days; days that are already stored are kept.
 
     Args:
         store: the folder of days.
@@ -46,7 +46,7 @@ def add_boxes(
         progress: called with (done, total) days.
 
     Raises:
-        ValueError: the table is faulty, or has other boxes for a day that is there already.
+        ValueError: the table is faulty, or has other boxes for a day that is already stored.
     """
     table = tables.read(path, store.settings.class_names, on_error)
     grid, new, num_known = store.settings.grid, [], 0
@@ -94,7 +94,7 @@ def add_scenes(
     runner: Runner = Runner(),
     progress: Progress | None = None,
 ) -> tuple[DayStore, AddedDays]:
-    """Adds the days of scenes to a folder of days; days that are there already are kept.
+    """Adds the days of scenes to a folder of days; days that are already stored are kept.
 
     Args:
         folder: the folder of days; where it is new, the first scene says classes and model.

@@ -14,7 +14,7 @@ from clouds_tf.figures import climatology as draw
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.extent import Extent
 
-MAX_MAPS = 60  # more periods are a series, of which nobody looks at each map
+MAX_MAPS = 60  # more periods are a series; nobody looks at that many maps
 
 
 def write(

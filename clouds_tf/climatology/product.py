@@ -124,7 +124,7 @@ def make(
     runner: Runner = Runner(),
     progress: Progress | None = None,
 ) -> Summary:
-    """Makes a climatology; killed at any time, the same call goes on where it stopped.
+    """Makes a climatology; killed at any time, the same call continues where it stopped.
 
     Args:
         output: the NetCDF file to write.
@@ -136,7 +136,7 @@ def make(
         class_names: labels of boxes, in the order of the classes; scenes have their own.
         grid: the grid of a new folder of days.
         form: what the output looks like.
-        extras: what is written beside it.
+        extras: additional outputs.
         on_error: "fail", or "skip" to leave faulty rows and scenes out.
         runner: where the days are computed.
         progress: called with (done, total) days, first for those that are added.

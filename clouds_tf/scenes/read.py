@@ -13,7 +13,7 @@ from clouds_tf.scenes.scene import Reading, Scene, stem
 
 RASTERS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp")
 ARRAYS = (".nc", ".nc4", ".zarr")
-# What stands beside an image, or is written by the same programs: no scenes, and no news.
+# Side files of images, and output of the same programs: not scenes, not worth a message.
 _COMPANIONS = (
     *(".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw", ".tfw", ".tifw", ".wld", ".prj", ".xml", ".ovr"),
     *(".csv", ".txt", ".json", ".geojson", ".md"),

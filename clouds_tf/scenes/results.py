@@ -57,7 +57,7 @@ def file_names(name: str, options: Options) -> dict[str, str]:
 
 
 def is_done(manifest: Manifest, path: str, options: Options) -> bool:
-    """Whether a scene has been predicted just like this, and its files are there."""
+    """Whether a scene was predicted with these settings and its files exist."""
     name = stem(path)
     piece = manifest.read(name)
     return (
