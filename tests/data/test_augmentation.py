@@ -188,3 +188,12 @@ def test_mixup_blends_and_cutmix_pastes():
     assert (same | (pasted == np.roll(images, 1, axis=0)).all(axis=-1)).all()
     assert 0 < same.mean() < 1
     np.testing.assert_array_equal(hard[..., 0], pasted[..., 0] > 99)
+
+
+def test_cutmix_pastes_as_much_as_its_paper_has_it():
+    """The side is the root of a uniform share u; cut at the border, u - u^1.5 / 2 + u^2 / 16."""
+    images = tf.tile(tf.reshape([0, 255], [2, 1, 1, 1]), [1500, 16, 24, 1])
+    images = tf.cast(images, tf.uint8)
+    pasted, _ = augmentation.cutmix(images, images, [5, 6])
+    share = np.mean(pasted.numpy() != images.numpy(), axis=(1, 2, 3))
+    assert share.mean() == pytest.approx(1 / 2 - 1 / 5 + 1 / 48, abs=0.015)

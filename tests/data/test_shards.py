@@ -15,6 +15,7 @@ from programs import run_program
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.examples import ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
+from clouds_tf.data.folds import split_into_folds
 from clouds_tf.dataset import CLOUDS, Dataset
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
@@ -217,6 +218,21 @@ def test_a_finished_shard_is_written_again_when_it_or_its_source_changed(broken)
     assert _write(folder, output_dir, image_size=(14, 21)).shards != info.shards
 
 
+def test_an_image_that_was_replaced_by_one_of_the_same_length_is_read_again(broken):
+    folder, output_dir = broken
+    one, two, _ = sorted((folder / "train_images").iterdir())
+    # Bytes behind the end of a JPEG are ignored.
+    length = max(one.stat().st_size, two.stat().st_size)
+    first, second = (path.read_bytes().ljust(length, b"\0") for path in (one, two))
+    one.write_bytes(first)
+    two.write_bytes(second)
+    _write(folder, output_dir)
+    one.write_bytes(second)
+    _write(folder, output_dir)
+    _, feature = _read(output_dir)[one.name]
+    assert feature[ENCODED_KEY].bytes_list.value[0] == second
+
+
 def _break_everything(folder):
     """Breaks rows and images of a folder of 8 images; gives what the faults must say."""
     images = sorted((folder / "train_images").iterdir())
@@ -275,6 +291,13 @@ def test_grey_and_cmyk_images_are_kept(broken):
     image.convert("L").save(first)
     image.convert("CMYK").save(second)
     assert _write(folder, output_dir, image_size=(14, 21)).num_examples == 3
+
+
+def test_the_seed_draws_the_folds():
+    labels = np.random.default_rng(0).random((60, 4)) < 0.5
+    one, again, other = (split_into_folds(labels, 5, seed) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(one, again)
+    assert (one != other).any()
 
 
 def test_folds_are_written_and_taken(data_dir, tmp_path):
