@@ -3,7 +3,7 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.training import distribution
-from clouds_tf.training.optimizers import Nadam
+from clouds_tf.training.optimizers import Nadam, make_optimizer
 
 START = [np.float32([1.0, -2.0]), np.float32([[0.5], [3.0]])]
 NUM_STEPS = 12
@@ -85,3 +85,12 @@ def test_nadam_goes_on_from_a_checkpoint(tmp_path):
     run(variables, optimizer, NUM_STEPS - 5)
     for found, expected in zip(variables, _by_hand()):
         np.testing.assert_allclose(found, expected, rtol=1e-5)
+
+
+def test_matrices_decay_under_adamw_and_vectors_do_not():
+    variables = [tf.Variable(x) for x in START]
+    optimizer = make_optimizer("adamw", 0.5, variables, weight_decay=0.2)
+    optimizer.apply_gradients([(tf.zeros_like(variable), variable) for variable in variables])
+    vector, matrix = variables
+    np.testing.assert_array_equal(vector, START[0])
+    np.testing.assert_allclose(matrix, 0.9 * START[1], rtol=1e-6)

@@ -109,6 +109,20 @@ def test_a_model_that_saw_the_held_out_images_is_no_start(result, records_dir, t
         check(0, init_weights=str(tmp_path / "none.safetensors"))
 
 
+def test_a_run_that_started_from_weights_that_saw_them_is_no_start(result, tmp_path):
+    run = workdirs.read_run(result.workdir)
+    first = str(tmp_path / "first.safetensors")
+    metadata = {"model": {"num_classes": 4, "width": 0.0625}, "training": [run.to_json()]}
+    weights.save_model_weights(unet(width=0.0625), first, metadata)
+    recipe = Recipe(width=0.0625, init_weights=first)
+    second = Run(str(tmp_path / "W"), recipe, run.dataset, 0, "other records")
+    workdirs.start(second)
+    recipe = Recipe(width=0.0625, init_checkpoint=str(tmp_path / "W" / "checkpoints" / "best"))
+    check_start(Run(str(tmp_path), recipe, run.dataset, 1, run.records))
+    with pytest.raises(ValueError, match="fold 1 held out, so it saw the images of fold 0"):
+        check_start(Run(str(tmp_path), recipe, run.dataset, 0, run.records))
+
+
 def test_a_file_of_weights_is_where_a_run_starts(result, records_dir, tmp_path):
     path = str(tmp_path / "w.safetensors")
     model = unet(width=0.0625)

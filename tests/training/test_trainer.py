@@ -6,13 +6,14 @@ import tensorflow as tf
 from program import SIZE, batches, network, trainer
 
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
-from clouds_tf.training.optimizers import OPTIMIZERS
+from clouds_tf.training.optimizers import OPTIMIZERS, make_optimizer
 from clouds_tf.training.recipe import Recipe
-from clouds_tf.training.steps import PRESENCE_WEIGHT
+from clouds_tf.training.steps import PRESENCE_WEIGHT, training_step
 from clouds_tf.training.trainer import Trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes, pytest.mark.usefixtures("shallow")]
@@ -154,6 +155,27 @@ def test_gradients_are_clipped_to_a_length():
         changes[0] / np.linalg.norm(changes[0]),
         atol=1e-4,
     )
+
+
+def test_gradients_are_clipped_when_they_are_summed():
+    strategy = distribution.strategy("mirrored", 2)
+    image = tf.random.stateless_uniform([2, 8, 8, 3], [1, 2])
+    mask = tf.ones([2, 8, 8, 4])
+    with strategy.scope():
+        layer = keras.layers.Conv2D(4, 1)
+        inputs = keras.Input([8, 8, 3])
+        model = keras.Model(inputs, {"logits": layer(inputs)})
+        optimizer = make_optimizer("sgd", 1.0, model.trainable_variables)
+        step = training_step(model, optimizer, losses.bce, None, clip_norm=0.01)
+    images, masks, stop = (
+        strategy.experimental_distribute_values_from_function(lambda _, x=x: x)
+        for x in (image, mask, NO_STOP)
+    )
+    before = [weight.numpy() for weight in layer.weights]
+    step(images, masks, stop)
+    changes = [weight.numpy() - old for weight, old in zip(layer.weights, before)]
+    length = np.sqrt(sum((change**2).sum() for change in changes))
+    assert length == pytest.approx(0.01 * 1.9, rel=1e-3)  # momentum of Nesterov's first step
 
 
 def test_the_average_is_what_is_validated():
