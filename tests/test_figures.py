@@ -39,6 +39,22 @@ def test_curves_show_every_epoch_of_every_class(num_epochs):
     assert set(best.get_xdata()) == {1}  # the scores fall from there
 
 
+def test_the_best_epoch_is_that_of_the_held_out_images():
+    first, second, third = _history(3)
+    second["val_dice"], third["dice"] = 0.9, 0.95
+    _, dice = figures.curves([first, second, third], CLASS_NAMES).axes
+    assert set(dice.lines[-1].get_xdata()) == {2}
+
+
+def test_the_tint_of_a_mask_lies_where_its_image_does():
+    mask = np.zeros((20, 30, 4), np.uint8)
+    mask[:5, :, 0] = 1
+    (axes,) = figures.overlays([np.zeros((40, 60, 3), np.uint8)], [mask], [""], CLASS_NAMES, 1).axes
+    image, tint = axes.images
+    assert tint.get_extent() == image.get_extent()
+    assert tint.get_array()[0, 0].any() and not tint.get_array()[-1, 0].any()
+
+
 def test_a_mask_of_specks_has_no_outline():
     mask = np.zeros((40, 60, 4), np.uint8)
     mask[::2, ::2, 0] = 1

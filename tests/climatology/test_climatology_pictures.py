@@ -27,6 +27,14 @@ def test_larger_shares_are_darker_in_black_and_white(color):
     assert brightness[0] > 0.95 and brightness[-1] < 0.05
 
 
+def test_longitudes_on_maps_end_at_180_degrees():
+    figure = draw.maps(np.linspace(160, 200, 5), [-10, 0, 10], np.ones((1, 2, 4)), ["Fish"], "t")
+    axes = figure.axes[0]
+    names = [axes.xaxis.get_major_formatter()(value) for value in (170, 180, 190, 360)]
+    assert names == ["170°E", "180°", "170°W", "0°"]
+    assert [axes.yaxis.get_major_formatter()(value) for value in (-10, 10)] == ["10°S", "10°N"]
+
+
 def test_maps_have_a_panel_per_class_and_coastlines():
     values = np.random.default_rng(0).random((4, 3, 6))
     values[1, 0, 0] = np.nan

@@ -145,6 +145,12 @@ def test_a_sample_of_images(data_dir, tmp_path, drawn_only):
     assert "1 of 12 training images" in (tmp_path / "report.html").read_text()
 
 
+def test_no_image_of_a_sample_counts_twice(data_dir, tmp_path, drawn_only):
+    report.write_report(str(data_dir), str(tmp_path), CLOUDS, max_images=11)
+    rows = pd.read_csv(tmp_path / "rows.csv")
+    assert rows["filename"].nunique() == 11 and len(rows) == 11 * 4
+
+
 def test_text_is_escaped(tmp_path, drawn_only, monkeypatch):
     monkeypatch.setattr(figures, "describe", lambda figure: 'a "b" <c>')
     cards = [

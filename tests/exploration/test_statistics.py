@@ -228,6 +228,9 @@ def test_the_summary_counts_labels(measured):
     assert numbers["labels_per_image"] == {n: labels.count(n) for n in range(5)}
     assert sum(numbers["combinations"].values()) == 18
     np.testing.assert_allclose(list(numbers["pixels"].values()), masks.mean(axis=(0, 2, 3)))
+    areas = np.sort(masks.sum(axis=(2, 3)).ravel())
+    tiny = areas[(areas > 0) & (areas < summary.TINY * SIZE[0] * SIZE[1])]
+    assert [row["area"] for row in numbers["tiny"]] == tiny.tolist() and len(tiny)
 
 
 def test_correlation_is_pearsons_and_none_where_a_class_never_varies(measured):

@@ -210,6 +210,15 @@ def test_pictures_have_coordinates_on_their_axes():
     assert latitudes == ["1°S", "0°", "1°N", "2°N", "3°N"]
 
 
+def test_outlines_in_pictures_lie_on_their_masks():
+    pytest.importorskip("matplotlib")
+    grid = cover(Extent(0, 0, 4, 3), (0.1, 0.1))
+    figure = draw(prediction_of(blocks(grid.shape, (2, 10, 12, 20)), grid))
+    (outline,) = figure.axes[0].collections
+    extents = outline.get_paths()[0].get_extents().extents
+    np.testing.assert_allclose(extents, [1.0, 1.8, 2.0, 2.8], atol=0.05)  # west, south, east, north
+
+
 @pytest.mark.parametrize("count, dtype", [(8, "uint8"), (9, "uint16"), (17, "uint32")])
 def test_bit_fields_hold_all_classes(count, dtype):
     found = np.random.default_rng(0).random((count, 5, 6)) < 0.5
