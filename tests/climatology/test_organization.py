@@ -71,3 +71,19 @@ def test_the_cloud_fraction_counts_observed_area_only():
     assert found["cloud_fraction"] == pytest.approx(0.5)
     empty = organization.measures(cloudy & False, observed & False, grid)
     assert all(np.isnan(value) for value in empty.values())
+
+
+def test_degrees_of_longitude_are_short_far_north():
+    """Two clouds at 60 degrees, by the haversine formula and the area of a zone of a sphere."""
+    grid = Grid(0.1, Extent(0, 59, 4, 61))
+    cloudy = np.zeros(grid.shape, bool)
+    cloudy[10, [5, 25]] = cloudy[11, [5, 25]] = True  # 2 degrees apart
+    radius = 6371.0
+    half = np.sin(np.radians(1)) * np.cos(np.radians(60))
+    distance = 2 * radius * np.arcsin(half)
+    zone = np.sin(np.radians(61)) - np.sin(np.radians(59))
+    area = radius**2 * np.radians(4) * zone
+    found = organization.measures(cloudy, np.ones(grid.shape, bool), grid)
+    assert found["iorg"] == pytest.approx(np.exp(-2 * np.pi * distance**2 / area), rel=2e-3)
+    some = np.diff(np.sin(np.radians([60.0, 60.2])))[0] * np.radians(0.2) * radius**2
+    assert found["cloud_fraction"] == pytest.approx(some / area, rel=1e-3)

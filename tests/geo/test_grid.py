@@ -26,6 +26,8 @@ def test_areas_are_those_of_a_sphere():
     # The sphere has 4 pi r^2; the northern cap beyond 60 degrees 2 pi (1 - sin 60) r^2.
     areas = Grid(2.0).areas / earth.RADIUS**2
     assert areas.sum() == pytest.approx(4 * np.pi, rel=1e-12)
+    tall = Grid((30.0, 1.0))  # a cell need not be square
+    assert tall.areas.sum() == pytest.approx(4 * np.pi * earth.RADIUS**2, rel=1e-12)
     assert areas[-15:].sum() == pytest.approx(2 * np.pi * (1 - np.sqrt(3) / 2), rel=1e-12)
     # Small cells: cosine of the latitude.
     grid = Grid(0.01, (0, 50, 0.1, 51))

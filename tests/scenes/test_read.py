@@ -106,6 +106,14 @@ def test_palettes_and_sixteen_bits_become_colours(tmp_path):
     np.testing.assert_array_equal(pixels[..., :3], PIXELS)
 
 
+def test_values_beyond_the_range_are_black_or_white(tmp_path):
+    values = np.uint16([[0, 99], [100, 300], [400, 65_535]])
+    path = write_tiff(tmp_path / f"a{DATE}.tif", values)
+    _, pixels = content(path, value_range=(100, 400))
+    np.testing.assert_array_equal(pixels[..., 0], [[0, 0], [0, 170], [255, 255]])
+    assert (pixels[..., 3] == 255).all()
+
+
 def test_bands_are_chosen_or_asked_for(tmp_path):
     path = write_tiff(tmp_path / f"m{DATE}.tif", np.concatenate([PIXELS, PIXELS + 1], axis=2))
     with pytest.raises(ValueError, match="6 bands, expected 1 or 3; choose them with --bands"):
