@@ -1,10 +1,18 @@
 import importlib.util
 import re
+import sys
+import types
 
+import numpy as np
 import pytest
+from absl.testing import flagsaver
 from programs import TOOLS, run_program, run_tool
 
+from clouds_tf.keras import keras
+
 BENCHMARK = f"{TOOLS}/benchmark.py"
+sys.path.append(TOOLS)
+benchmarks = importlib.import_module("benchmarks")
 
 
 @pytest.mark.parametrize("args", [[], ["nothing"], ["--repeats=1"]])
@@ -77,3 +85,34 @@ def test_climatology_of_a_few_days():
     assert [row[2].strip() for row in runs[2:]] == ["3", "6"]
     assert all(float(row[3]) > 0 and float(row[5]) >= 0 for row in runs[2:])
     assert float(peers[2][5]) > 0
+
+
+def test_a_speed_up_is_the_time_of_the_peer_over_ours(monkeypatch, capsys):
+    monkeypatch.setattr(benchmarks, "measure", lambda *_: {"ours": 0.002, "peer": 0.006})
+    benchmarks.compare([("task", {"ours": None, "peer": None}, {"peer": 2})], 1)
+    *_, row = capsys.readouterr().out.splitlines()
+    assert [cell.strip() for cell in row.split("|")[3:7]] == ["2.00", "6.00", "3.00", "2"]
+
+
+def test_the_time_of_a_function_is_the_median_of_all_but_its_first_call():
+    ticks = iter(np.cumsum([0, 5, 0, 1, 0, 9]))
+    calls = []
+    seconds = benchmarks.measure({"f": lambda: calls.append(1)}, 3, lambda: next(ticks))
+    assert seconds == {"f": 5} and len(calls) == 4
+
+
+@pytest.fixture
+def suite():
+    """The module of the suite `model`; its flags are gone afterwards."""
+    with flagsaver.flagsaver():
+        found = importlib.import_module("benchmarks.model")
+        yield found
+    del sys.modules["benchmarks.model"]
+
+
+def test_operations_are_counted_over_all_pixels(suite, monkeypatch):
+    monkeypatch.setattr(suite, "FLAGS", types.SimpleNamespace(image_size=(4, 10)))
+    image = keras.Input([None, None, 3])
+    wide = keras.layers.Conv2D(5, 3, padding="same")(image)
+    model = keras.Model(image, keras.layers.Conv2D(2, 1, strides=2)(wide))
+    assert suite.operations(model) == [2 * 4 * 10 * 9 * 3 * 5, 2 * 2 * 5 * 5 * 2]

@@ -1,6 +1,8 @@
 import dataclasses
+import io
 import json
 import os
+import re
 import subprocess
 import sys
 from typing import Optional, Tuple
@@ -8,6 +10,7 @@ from typing import Optional, Tuple
 import pytest
 from absl import flags
 from conftest import REPOSITORY
+from programs import run_tool
 
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.messages import about_the_data
@@ -153,3 +156,20 @@ def test_a_wrong_data_set_is_named_with_its_file(dataset, tmp_path):
     path.write_text(json.dumps({**CLOUDS.to_json(), "colour": "red"}))
     with pytest.raises(flags.IllegalFlagValueError, match="steel.json.*'colour'.*class_names"):
         flags.FLAGS(["test", f"--dataset={path}"])
+
+
+def test_a_progress_bar_moves_to_what_is_done(monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(sys, "stderr", terminal)
+    with cli.progress_bar("image") as progress:
+        for done in (1, 3, 4):
+            progress(done, 4)
+    assert re.findall(r"(\d+)/4", terminal.getvalue())[-1] == "4"
+
+
+def test_a_range_of_three_values_is_refused(tmp_path):
+    paths = "--saved_model=/x", "--scenes=/x", f"--output_dir={tmp_path}"
+    found = run_tool("predict_scenes", *paths, "--value_range=1,2,3")
+    assert found.returncode == 1 and "value_range: got 1,2,3" in found.stderr
+    assert found.stderr.count("\n") == 1

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from conftest import real_data
+from programs import run_tool
 from scipy import stats
 
 from clouds_tf import rle
@@ -215,3 +216,15 @@ def test_many_faults_are_the_first_few_and_a_count(tmp_path):
         compare(other, truth, CLOUDS)
     lines = str(error.value).splitlines()
     assert len(lines) <= 12 and lines[0] == "81 faults:" and lines[-1].strip() == "and 71 more"
+
+
+def test_the_tool_shows_the_interval_of_the_submission(tmp_path):
+    names = [f"{i}.jpg" for i in range(12)]
+    rles = [["1 5600" if i % 2 else "", "", "", ""] for i in range(12)]
+    truth = _write(tmp_path, "t.csv", names, rles)
+    submission = _write(tmp_path, "s.csv", names, [["1 350", "", "", ""]] * 12)
+    found = run_tool("score", f"--submission={submission}", f"--annotations={truth}")
+    assert found.returncode == 0, found.stderr
+    lines = [line.split()[:2] for line in found.stdout.splitlines()[1:]]
+    places = {" ".join(words): i for i, words in enumerate(lines)}
+    assert places["95 %"] == next(i for n, i in places.items() if n.startswith("submission")) + 1
