@@ -6,7 +6,7 @@ The rooms, from the ground floor up. A module imports only from floors below its
     dataset, keras, files             what a data set is; the door to Keras; files written whole
     rle, figures                      run-length encoding as graph ops; pictures in one style
     data, models                      train.csv -> batches; batches -> logits and loss
-    inference                         ensembles, post-processing and calibration
+    prediction                        a SavedModel as a value, post-processing and calibration
     training                          recipe, training loop, checkpoints
     serving, exploration              SavedModel and submission; a report on a data folder
     evaluation, scenes                rules, calibration and scores; georeferenced scenes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import importlib.util
 import os
 import re
@@ -63,6 +64,15 @@ def read_text(path: str) -> str:
             return file.read()
     except tf.errors.NotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
+
+
+def sha256(path: str) -> str:
+    """The SHA-256 checksum of a file, in hexadecimal digits."""
+    digest = hashlib.sha256()
+    with tf.io.gfile.GFile(path, "rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def check_output(path: str) -> None:

@@ -4,10 +4,13 @@ python tools/request.py --url=http://localhost:8501/v1/models/clouds --images=a.
     --output=answers.csv
 """
 
+import os
+
 import cli
 
 from absl import flags
 
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.serving import client, submission
 
 FLAGS = flags.FLAGS
@@ -22,13 +25,14 @@ flags.DEFINE_integer("batch_size", 8, "Images in a request.", lower_bound=1)
 def main() -> None:
     if FLAGS.output:
         submission.check_output(FLAGS.output)
-    dataset = client.read_metadata(FLAGS.url).dataset
+    dataset = Metadata.from_json(client.read_metadata(FLAGS.url)).dataset
     rows = []
-    answers = client.request_files(FLAGS.url, FLAGS.images, dataset.class_names, FLAGS.batch_size)
-    for answer in answers:
-        found = list(zip(dataset.class_names, answer.presence, answer.area_fraction))
-        print(answer.filename, *(f"{c}: {p:.2f} on {a:.0%}" for c, p, a in found), sep="  ")
-        rows += [(answer.filename, *row) for row in zip(dataset.class_names, answer.encoded_pixels)]
+    answers = client.request_files(FLAGS.url, FLAGS.images, FLAGS.batch_size)
+    for path, answer in zip(FLAGS.images, answers):
+        name = os.path.basename(path)
+        found = zip(dataset.class_names, answer["presence"], answer["area_fraction"])
+        print(name, *(f"{c}: {p:.2f} on {a:.0%}" for c, p, a in found), sep="  ")
+        rows += [(name, *row) for row in zip(dataset.class_names, answer["encoded_pixels"])]
     if FLAGS.output:
         submission.write(FLAGS.output, rows, dataset)
     print(

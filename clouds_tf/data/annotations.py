@@ -83,7 +83,13 @@ def _split_labels(
         Fault(path, line, f"got {expected.format(label)}{', '.join(dataset.class_names)}")
         for line, label in shown[unknown].items()
     ]
-    return rows[~unknown], faults
+    # Names become paths of files that are read and written: none may lead out of a folder.
+    paths = ~unknown & rows["filename"].str.contains(r"[/\\\0]|^\.\.?$", na=False)
+    faults += [
+        Fault(path, line, f"got the file name {name!r}, expected one without a folder")
+        for line, name in rows["filename"][paths].items()
+    ]
+    return rows[~unknown & ~paths], faults
 
 
 def read_table(path: str, columns: Sequence[str]) -> pd.DataFrame:

@@ -15,6 +15,7 @@ from clouds_tf import files
 from clouds_tf.data.examples import SCHEMA_VERSION
 from clouds_tf.data.faults import Fault, raise_faults
 from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.files import sha256
 
 INFO_FILE = "dataset_info.json"
 
@@ -179,12 +180,3 @@ def fingerprint(records_dir: str) -> str:
     """A short string that differs when the records differ in images, folds or sizes."""
     text = files.read_text(os.path.join(records_dir, INFO_FILE))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-def sha256(path: str) -> str:
-    """The SHA-256 checksum of a file, in hexadecimal digits."""
-    digest = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()

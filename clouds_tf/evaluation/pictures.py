@@ -102,7 +102,7 @@ def examples(
         )
         images, truth, probabilities, presence = next(iter(predicted))
         by_rules = [
-            postprocess(probabilities, presence, images[0], rules, dataset.gap_brightness)
+            tf.cast(postprocess(probabilities, presence, rules), tf.uint8)
             for rules in (plain_rules(dataset.num_classes), found.rules)
         ]
         larger = tf.cast(tf.image.resize(images[0], dataset.submission_size), tf.uint8).numpy()

@@ -9,7 +9,7 @@ import numpy as np
 
 from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
 from clouds_tf.evaluation.score import dice_of_areas
-from clouds_tf.prediction.postprocessing import Rule
+from clouds_tf.prediction.postprocessing import Rule, counts_as_present
 
 MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
 MIN_PRESENCES = tuple(round(0.05 * i, 2) for i in range(20))
@@ -94,11 +94,12 @@ def dice(counts: Counts, c: int) -> np.ndarray:
 
 def _kept(counts: Counts, c: int, grid: Grid) -> np.ndarray:
     """Presence of the class under every rule: bool [N, G, A, T]."""
-    large = counts.areas[:, c, np.newaxis, :] >= np.array(grid.min_areas)[:, np.newaxis]
-    # In the precision of post-processing, so that equal numbers are equal.
-    gates = np.array(grid.min_presences, np.float32)
-    likely = counts.presence[:, c, np.newaxis] >= gates
-    return large[:, np.newaxis] & likely[:, :, np.newaxis, np.newaxis]
+    return counts_as_present(
+        counts.areas[:, c, np.newaxis, np.newaxis],
+        counts.presence[:, c, np.newaxis, np.newaxis, np.newaxis],
+        np.array(grid.min_areas)[:, np.newaxis],
+        np.array(grid.min_presences)[:, np.newaxis, np.newaxis],
+    )
 
 
 def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.ndarray:

@@ -19,7 +19,6 @@ from clouds_tf import rle
 from clouds_tf.data.geometry import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
-from clouds_tf.prediction.postprocessing import black_gap
 
 GRID = (70, 105)  # cells in which masks and the black gap are compared
 THUMBNAIL = (14, 21)  # size of the grey thumbnails by which images are compared
@@ -124,11 +123,30 @@ def describe_image(encoded: Any, gap_brightness: int | None) -> dict[str, tf.Ten
     }
 
 
+def _black_gap(images: tf.Tensor, size: Any, brightness: int) -> tf.Tensor:
+    """Finds the black gap between two orbits.
+
+    Args:
+        images: uint8 [B, H, W, 3].
+        size: (height, width) of the result, ints or int32 tensor.
+        brightness: highest value of a channel (0 to 255) that still is black.
+
+    Returns:
+        bool [B, height, width], by nearest neighbour.
+    """
+    black = tf.reduce_max(images, axis=3) <= brightness
+    for axis in (1, 2):  # in whole numbers: tf.image.resize rounds to the wrong side at times
+        target, source = size[axis - 1], tf.shape(black)[axis]
+        nearest = (2 * tf.range(target) + 1) * source // (2 * target)
+        black = tf.gather(black, nearest, axis=axis)
+    return black
+
+
 def _in_gap(pixels: tf.Tensor, gap_brightness: int | None) -> tf.Tensor:
     """Finds pixels of an image uint8 [h, w, 3] in the black gap or on its rim: bool [h, w]."""
     if gap_brightness is None:
         return tf.zeros(tf.shape(pixels)[:2], tf.bool)
-    black = tf.cast(black_gap(pixels[tf.newaxis], _DECODED, gap_brightness), tf.float32)
+    black = tf.cast(_black_gap(pixels[tf.newaxis], _DECODED, gap_brightness), tf.float32)
     near = tf.nn.max_pool2d(black[..., tf.newaxis], 3, 1, "SAME")[0, ..., 0] > 0
     return near & (tf.reduce_max(pixels, axis=2) <= _RIM)
 

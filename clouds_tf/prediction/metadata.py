@@ -80,7 +80,7 @@ class Metadata:
         return cls(
             dataset,
             tuple(_size(size) for size in fields["image_sizes"]),
-            tuple(Rule(**fields["postprocessing"][name]) for name in dataset.class_names),
+            tuple(Rule.from_json(fields["postprocessing"][name]) for name in dataset.class_names),
             fields["test_time_augmentation"],
             fields["max_image_pixels"],
             calibration,

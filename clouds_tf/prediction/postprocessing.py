@@ -1,4 +1,4 @@
-"""Post-processing: probabilities to masks as graph ops, by one rule per class in a JSON file."""
+"""Post-processing: probabilities to masks, by one rule per class in a JSON file."""
 
 from __future__ import annotations
 
@@ -7,9 +7,10 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files, rle
+from clouds_tf import files
 from clouds_tf.dataset import Dataset
 from clouds_tf.prediction.calibration import Calibration
 
@@ -17,8 +18,9 @@ from clouds_tf.prediction.calibration import Calibration
 VERSION = 4
 _READABLE_VERSIONS = (3, VERSION)
 
-# What may be added to a mask.
-FILLS = {"nothing": tf.identity, "holes": rle.fill_holes, "boxes": rle.fill_boxes}
+# Fields of earlier versions that gained nothing on held-out images and are gone; a file may still
+# have them, with the values that do nothing.
+_GONE = {"min_component_area": 0, "fill": "nothing", "remove_gap": False}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,45 +29,49 @@ class Rule:
 
     The class is present in an image if at least `min_area` pixels are more probable than
     `top_threshold` and its presence is at least `min_presence`. Its mask is then the pixels that
-    are more probable than `threshold`, less components smaller than `min_component_area`, plus what
-    `fill` adds, less the black gap if `remove_gap`.
+    are more probable than `threshold`.
 
     Attributes:
         threshold: probability in [0, 1].
         top_threshold: probability in [0, 1].
         min_area: minimum area in pixels at the submission size.
         min_presence: probability in [0, 1] that the class is in the image at all.
-        min_component_area: minimum area of a connected component, in pixels at the submission size.
-        fill: "nothing"; "holes" of the components; or their bounding "boxes".
-        remove_gap: whether to blank the black gap between two orbits.
     """
 
     threshold: float = 0.5
     top_threshold: float = 0.5
     min_area: int = 0
     min_presence: float = 0.0
-    min_component_area: int = 0
-    fill: str = "nothing"
-    remove_gap: bool = False
 
     def __post_init__(self) -> None:
         for name in ("threshold", "top_threshold", "min_presence"):
             value = getattr(self, name)
             if not (_is_number(value) and 0 <= value <= 1):
                 raise ValueError(f"{name}: got {value!r}, expected a number in [0, 1]")
-        for name in ("min_area", "min_component_area"):
-            value = getattr(self, name)
-            if not (_is_number(value) and value == int(value) and value >= 0):
-                raise ValueError(f"{name}: got {value!r}, expected a number of pixels")
-        if self.fill not in FILLS:
-            raise ValueError(f"fill: got {self.fill!r}, expected one of {list(FILLS)}")
-        if not isinstance(self.remove_gap, bool):
-            raise ValueError(f"remove_gap: got {self.remove_gap!r}, expected a boolean")
+        area = self.min_area
+        if not (_is_number(area) and area == int(area) and area >= 0):
+            raise ValueError(f"min_area: got {area!r}, expected a number of pixels")
 
-    @property
-    def refines(self) -> bool:
-        """Whether the mask is more than a cut: components, filling or the gap."""
-        return self.min_component_area > 0 or self.fill != "nothing" or self.remove_gap
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Rule:
+        """Reads the fields of a rule, of this version or an earlier one.
+
+        Raises:
+            ValueError: fields are missing, unknown or impossible, or the rule does something that
+                this version does not do.
+        """
+        fields = dict(fields)
+        for name, nothing in _GONE.items():
+            value = fields.pop(name, nothing)
+            if value != nothing:
+                raise ValueError(
+                    f"{name}: got {value!r}, which is not applied any more because it gained "
+                    "nothing on held-out images; run evaluate and export again"
+                )
+        expected = [field.name for field in dataclasses.fields(cls)]
+        if set(fields) != set(expected):
+            raise ValueError(f"got {sorted(fields)}, expected {sorted(expected)}")
+        return cls(**fields)
 
 
 def _is_number(value: object) -> bool:
@@ -77,91 +83,61 @@ def plain_rules(num_classes: int) -> tuple[Rule, ...]:
     return (Rule(),) * num_classes
 
 
-def postprocess(
-    probabilities: tf.Tensor,
-    presence: tf.Tensor,
-    images: tf.Tensor,
-    rules: Sequence[Rule],
-    gap_brightness: int | None = None,
-) -> tf.Tensor:
-    """Turns probabilities into masks.
+def counts_as_present(areas: Any, presence: Any, min_area: Any, min_presence: Any) -> Any:
+    """Whether classes count as present; for arrays of numpy or TensorFlow, of any shapes.
+
+    Args:
+        areas: int64, pixels that are more probable than the top threshold.
+        presence: float32 in [0, 1].
+        min_area: int, or ints that broadcast with areas.
+        min_presence: float, or floats that broadcast with presence.
+
+    Returns:
+        bool, of the shape of all of them together.
+    """
+    # In the precision of the network, so that equal numbers are equal.
+    likely = presence >= np.asarray(min_presence, np.float32)
+    return (areas >= np.asarray(min_area, np.int64)) & likely
+
+
+def find_present(probabilities: Any, presence: Any, rules: Sequence[Rule]) -> Any:
+    """Which classes count as present; for arrays of numpy or TensorFlow.
 
     Args:
         probabilities: float32 [B, h, w, C] in [0, 1].
         presence: float32 [B, C] in [0, 1]; see `mean_prediction`.
-        images: the images, uint8 [B, H, W, 3] of any size, to find the black gap in.
         rules: C Rules, in the order of the classes.
-        gap_brightness: see `Dataset`; None where the images have no gap.
 
     Returns:
-        uint8 [B, h, w, C] of {0, 1}.
+        bool [B, C].
 
     Raises:
-        ValueError: the number of rules is not that of the classes, or a rule removes a gap that
-            the data set does not have.
+        ValueError: the number of rules is not that of the classes.
     """
     if len(rules) != probabilities.shape[-1]:
         raise ValueError(
             f"rules: got {len(rules)}, expected one for each of {probabilities.shape[-1]} classes"
         )
-
-    def setting(name: str, dtype: tf.DType = tf.float32) -> tf.Tensor:
-        return tf.constant([getattr(rule, name) for rule in rules], dtype)
-
-    areas = tf.math.count_nonzero(probabilities > setting("top_threshold"), axis=[1, 2])
-    present = (areas >= setting("min_area", tf.int64)) & (presence >= setting("min_presence"))
-    masks = (probabilities > setting("threshold")) & present[:, tf.newaxis, tf.newaxis]
-    if any(rule.refines for rule in rules):
-        by_class = zip(tf.unstack(masks, num=len(rules), axis=3), rules)
-        refined = [refine(mask, images, rule, gap_brightness) for mask, rule in by_class]
-        masks = tf.stack(refined, axis=3)
-    return tf.cast(masks, tf.uint8)
+    above = probabilities > _setting(rules, "top_threshold")
+    count = tf.math.count_nonzero if tf.is_tensor(above) else np.count_nonzero
+    min_areas, min_presences = zip(*((rule.min_area, rule.min_presence) for rule in rules))
+    return counts_as_present(count(above, axis=(1, 2)), presence, min_areas, min_presences)
 
 
-def refine(
-    mask: tf.Tensor, images: tf.Tensor, rule: Rule, gap_brightness: int | None = None
-) -> tf.Tensor:
-    """Applies the last three fields of a rule to masks of one class: components, filling, gap.
+def _setting(rules: Sequence[Rule], name: str) -> np.ndarray:
+    return np.array([getattr(rule, name) for rule in rules], np.float32)
 
-    Args:
-        mask: bool [B, h, w].
-        images: uint8 [B, H, W, 3] of any size.
-        rule: a Rule.
-        gap_brightness: see `Dataset`.
+
+def postprocess(probabilities: Any, presence: Any, rules: Sequence[Rule]) -> Any:
+    """Turns probabilities into masks; for arrays of numpy or TensorFlow.
+
+    Arguments and errors are those of `find_present`.
 
     Returns:
-        bool [B, h, w].
-
-    Raises:
-        ValueError: the rule removes the gap, but the data set has none.
+        bool [B, h, w, C].
     """
-    if rule.min_component_area > 0:
-        mask = rle.remove_small(mask, rule.min_component_area)
-    mask = FILLS[rule.fill](mask)
-    if rule.remove_gap:
-        if gap_brightness is None:
-            raise ValueError("remove_gap: the data set has no gap, gap_brightness is None")
-        mask &= ~black_gap(images, tf.shape(mask)[1:], gap_brightness)
-    return mask
-
-
-def black_gap(images: tf.Tensor, size: Any, brightness: int) -> tf.Tensor:
-    """Finds the black gap between two orbits.
-
-    Args:
-        images: uint8 [B, H, W, 3].
-        size: (height, width) of the result, ints or int32 tensor.
-        brightness: highest value of a channel (0 to 255) that still is black.
-
-    Returns:
-        bool [B, height, width], by nearest neighbour.
-    """
-    black = tf.reduce_max(images, axis=3) <= brightness
-    for axis in (1, 2):  # in whole numbers: tf.image.resize rounds to the wrong side at times
-        target, source = size[axis - 1], tf.shape(black)[axis]
-        nearest = (2 * tf.range(target) + 1) * source // (2 * target)
-        black = tf.gather(black, nearest, axis=axis)
-    return black
+    present = find_present(probabilities, presence, rules)
+    return (probabilities > _setting(rules, "threshold")) & present[:, None, None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -256,10 +232,7 @@ def read_rules(path: str, dataset: Dataset) -> tuple[Rule, ...]:
 
 
 def _read_rule(class_name: str, fields: dict[str, Any]) -> Rule:
-    expected = [field.name for field in dataclasses.fields(Rule)]
-    if set(fields) != set(expected):
-        raise ValueError(f"{class_name}: got {sorted(fields)}, expected {sorted(expected)}")
     try:
-        return Rule(**fields)
+        return Rule.from_json(fields)
     except ValueError as error:
         raise ValueError(f"{class_name}: {error}") from None

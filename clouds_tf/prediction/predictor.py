@@ -1,61 +1,163 @@
-"""SavedModels in this process: one predictor for each device."""
+"""A SavedModel as one value: what it predicts with, and its functions, on one device."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
-from collections.abc import Callable
+import functools
+import hashlib
+import json
+import os
+import tempfile
+from collections.abc import Callable, Mapping
+from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf.prediction import loading
-from clouds_tf.prediction.loading import Loaded
-from clouds_tf.prediction.metadata import Metadata, read_metadata
+from clouds_tf import files
+from clouds_tf.manifest import checksum
+from clouds_tf.messages import about_the_data
+from clouds_tf.prediction import engine as engines
+from clouds_tf.prediction.engine import OpenVINONetwork, UnusableError
+from clouds_tf.prediction.metadata import METADATA_FILE, Metadata, read_metadata
+from clouds_tf.prediction.signatures import Signatures
 
-# From image_bytes, string [N], to a dict of the outputs of serving_default.
-Predict = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
+# Functions by the name of a signature, as `write_version` describes them.
+Functions = Mapping[str, Callable[..., "dict[str, tf.Tensor]"]]
+
+_GRAPH, _WEIGHTS = "saved_model.pb", "variables"
+_CHECKSUMS = "checksums.json"  # of a converted network
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Predictor:
-    """The default signature of a SavedModel, on one device.
+    """A SavedModel of `serving.export`, which is loaded when it is first called.
+
+    Pickled, it is opened again where it arrives, once per process; ValueError if it is another one
+    there.
 
     Attributes:
-        loaded: the SavedModel.
+        path: folder of the version, such as E/1.
+        metadata: data set, sizes, rules, calibration and test-time augmentation.
+        identity: differs between predictors that may answer differently: by weights, graph,
+            precision, rules, calibration, test-time augmentation, or engine.
+        load: returns the functions.
+        engine: "tensorflow" or "openvino", as asked for.
         device: name of the device that keeps the weights and computes; None lets TensorFlow choose.
-    """
-
-    loaded: Loaded = dataclasses.field(repr=False)
-    device: str | None = None
-
-    def __call__(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Maps image_bytes, string [N], to a dict with encoded_pixels, string [N, C], and more."""
-        with tf.device(self.device):
-            return self.loaded.signatures["serving_default"](image_bytes=image_bytes)
-
-
-@dataclasses.dataclass(frozen=True)
-class LoadedModel:
-    """A SavedModel that is ready to predict.
-
-    Attributes:
-        metadata: what the SavedModel says about itself.
-        fingerprint: tells SavedModels and engines apart.
-        predictors: functions from image_bytes to the outputs of `serving_default`, one for each
-            device.
         warning: why TensorFlow computes where OpenVINO was asked for, or "".
     """
 
+    path: str
     metadata: Metadata
-    fingerprint: str
-    predictors: tuple[Predict, ...] = dataclasses.field(repr=False)
+    identity: str
+    load: Callable[[], Functions] = dataclasses.field(repr=False)
+    engine: str = "tensorflow"
+    device: str | None = None
     warning: str = ""
+
+    @classmethod
+    def open(cls, path: str, engine: str = "tensorflow", device: str | None = None) -> Predictor:
+        """Opens a SavedModel that `serving.export` wrote.
+
+        With OpenVINO, the networks are converted into the folder PATH.openvino, if it can be
+        written; the next process loads them from there.
+
+        Args:
+            path: folder of a version, such as E/1.
+            engine: "tensorflow", or "openvino" on the CPU, where it works.
+            device: name of a device, for TensorFlow.
+
+        Raises:
+            FileNotFoundError: there is no SavedModel.
+            ValueError: it is damaged or one of something else, OpenVINO is not installed, or the
+                SavedModel is too old for it.
+        """
+        engines.require(engine)
+        metadata, identity = read_metadata(path), _identity(path)
+        load = functools.partial(_load, path, device, identity)
+        if engine == "tensorflow":
+            return cls(path, metadata, identity, load, engine, device)
+        module = _load_module(path, device)
+        try:
+            networks = _openvino_networks(path, module, metadata, identity)
+        except UnusableError as error:
+            warning = f"OpenVINO {error}; TensorFlow computes instead"
+            return cls(path, metadata, identity, load, engine, device, warning)
+        graph = Signatures(networks, metadata)
+        functions = {
+            "serving_default": graph.serve,
+            "probabilities": graph.serve_probabilities,
+            "from_pixels": graph.serve_pixels,
+        }
+        precisions = "-".join(sorted({network.precision for network in networks}))
+        identity = f"{identity}/openvino-{precisions}"
+        return cls(path, metadata, identity, lambda: functions, engine, device)
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _open_again, (self.path, self.engine, self.device, self.identity)
+
+    @functools.cached_property
+    def functions(self) -> Functions:
+        """The functions, loaded now or earlier; ValueError if the SavedModel is damaged."""
+        return self.load()
+
+    def __call__(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Maps image_bytes, string [N], to a dict with encoded_pixels, string [N, C], and more."""
+        return self.run("serving_default", image_bytes=image_bytes)
+
+    def run(self, signature: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Calls a signature by name: "serving_default", "probabilities" or "from_pixels"."""
+        with tf.device(self.device):
+            return self.functions[signature](**inputs)
+
+
+@functools.lru_cache(maxsize=1)
+def _open_again(path: str, engine: str, device: str | None, identity: str) -> Predictor:
+    predictor = Predictor.open(path, engine, device)
+    if predictor.identity != identity:
+        raise ValueError(f"{path}: is {predictor.identity} here, expected {identity}")
+    return predictor
+
+
+def _identity(path: str) -> str:
+    """A checksum of everything in a SavedModel that an answer depends on."""
+    weights = os.path.join(path, _WEIGHTS)
+    names = tf.io.gfile.listdir(weights) if tf.io.gfile.isdir(weights) else []
+    kept = [METADATA_FILE, _GRAPH, *(os.path.join(_WEIGHTS, name) for name in sorted(names))]
+    return checksum([[name, files.sha256(os.path.join(path, name))] for name in kept])
+
+
+def _load_module(path: str, device: str | None) -> Any:
+    try:
+        with tf.device(device):
+            module = tf.saved_model.load(path)
+        outputs = module.signatures["serving_default"].structured_outputs
+    except Exception as error:  # bytes that are damaged raise anything
+        reason = about_the_data(str(error)) or type(error).__name__
+        raise ValueError(
+            f"{path}: cannot be loaded ({reason}); if it is damaged, export it again"
+        ) from None
+    if "encoded_pixels" not in outputs:
+        raise ValueError(f"{path}: not a SavedModel of export: no output encoded_pixels")
+    return module
+
+
+@functools.lru_cache(maxsize=1)  # a second call of predict_scenes need not wait
+def _load(path: str, device: str | None, identity: str) -> Functions:
+    module = _load_module(path, device)
+    # The functions hold the variables only weakly; these hold the module too.
+    return {name: functools.partial(_call, module, name) for name in module.signatures}
+
+
+def _call(module: Any, name: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    return module.signatures[name](**inputs)
 
 
 def devices(num_devices: int | None = None) -> list[str]:
     """Names of the GPUs of this machine, all or the first ones; without any, of the CPU.
 
     Raises:
-        ValueError: there are not so many.
+        ValueError: fewer than `num_devices` are available.
     """
     kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
     names = [device.name for device in tf.config.list_logical_devices(kind)]
@@ -64,36 +166,51 @@ def devices(num_devices: int | None = None) -> list[str]:
     return names[:num_devices]
 
 
-def load(saved_model: str, device: str | None = None, engine: str = "tensorflow") -> Predictor:
-    """Loads a SavedModel that `export` wrote.
+def _openvino_networks(
+    path: str, module: Any, metadata: Metadata, identity: str
+) -> list[OpenVINONetwork]:
+    """The networks of a SavedModel, converted now or earlier, on a CPU of this kind."""
+    import openvino
 
-    Args:
-        saved_model: folder of a version, such as E/1.
-        device: name of the device that keeps the weights and computes.
-        engine: "tensorflow", or "openvino" where it works.
+    if not hasattr(module, "networks"):
+        raise ValueError(
+            f"{path}: too old for OpenVINO, it has no network apart from the rest; export it again"
+        )
+    cpu = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
+    key = "\n".join([identity, openvino.get_version(), cpu])
+    digest = hashlib.sha256(key.encode()).hexdigest()[:16]
+    kept = os.path.join(f"{path.rstrip('/')}.openvino", digest)
+    names = [f"{i}.xml" for i in range(len(metadata.image_sizes))]
+    if _is_whole(kept):
+        return [OpenVINONetwork(os.path.join(kept, name)) for name in names]
+    with tempfile.TemporaryDirectory() as folder:
+        networks = [
+            engines.convert(network, size, metadata.dataset, os.path.join(folder, name))
+            for network, size, name in zip(module.networks, metadata.image_sizes, names)
+        ]
+        # Beside a SavedModel that cannot be written to, every process converts for itself.
+        with contextlib.suppress(tf.errors.OpError):
+            _keep(folder, kept)
+    return networks
 
-    Raises:
-        FileNotFoundError: there is no SavedModel.
-        ValueError: it is one of something else, or cannot be loaded for this engine.
-    """
-    loaded = loading.load(saved_model, engine, device)
-    signature = loaded.module.signatures.get("serving_default")
-    if signature is None or "encoded_pixels" not in signature.structured_outputs:
-        raise ValueError(f"{saved_model}: not a SavedModel of export: no output encoded_pixels")
-    return Predictor(loaded, device)
+
+def _keep(folder: str, kept: str) -> None:
+    """Copies a folder of converted networks, with checksums."""
+    if tf.io.gfile.exists(kept):  # damaged
+        tf.io.gfile.rmtree(kept)
+    names = sorted(os.listdir(folder))
+    checksums = {name: files.sha256(os.path.join(folder, name)) for name in names}
+    with files.written_whole(kept) as temporary:
+        tf.io.gfile.makedirs(temporary)
+        for name in names:
+            tf.io.gfile.copy(os.path.join(folder, name), os.path.join(temporary, name))
+        files.write_text(os.path.join(temporary, _CHECKSUMS), json.dumps(checksums))
 
 
-def load_model(
-    saved_model: str, num_devices: int | None = None, engine: str = "tensorflow"
-) -> LoadedModel:
-    """Loads a SavedModel on several devices, or on the CPU for OpenVINO.
-
-    Arguments and errors are those of `load` and `devices`.
-    """
-    names = devices(num_devices)
-    metadata = read_metadata(saved_model)
-    if engine == "openvino":
-        names = ["CPU:0"]
-    predictors = tuple(load(saved_model, name, engine) for name in names)
-    first = predictors[0].loaded
-    return LoadedModel(metadata, first.fingerprint, predictors, first.warning)
+def _is_whole(kept: str) -> bool:
+    """Whether a folder holds converted networks that nothing has damaged."""
+    try:
+        checksums = json.loads(files.read_text(os.path.join(kept, _CHECKSUMS)))
+        return all(files.sha256(os.path.join(kept, name)) == checksums[name] for name in checksums)
+    except (OSError, ValueError, AttributeError, TypeError, tf.errors.OpError):
+        return False

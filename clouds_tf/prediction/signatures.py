@@ -1,4 +1,4 @@
-"""What a SavedModel answers: JPEG or PNG bytes to run-length encoded masks, without Python."""
+"""Serving signatures of a SavedModel: JPEG or PNG bytes in, run-length encoded masks out."""
 
 from __future__ import annotations
 
@@ -15,8 +15,7 @@ from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import postprocess
 from clouds_tf.prediction.untrusted import decode_images
 
-# Probabilities [N, h, w, C], presence [N, C], and the images [N, H, W, 3] to find the gap in.
-_Prediction = tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+_Prediction = tuple[tf.Tensor, tf.Tensor]  # probabilities [N, h, w, C] and presence [N, C]
 
 
 class Signatures:
@@ -56,40 +55,33 @@ class Signatures:
         specs = [
             tf.TensorSpec([None, *size, num_classes]),
             tf.TensorSpec([None, num_classes]),
-            tf.TensorSpec([None, *metadata.image_sizes[0], 3], tf.uint8),
         ]
 
         def predict_some() -> list[tf.Tensor]:
             images = self._read(inputs, read)
             flips = metadata.test_time_augmentation
-            return [*mean_prediction(self._networks, images, size, flips), images[0]]
+            return list(mean_prediction(self._networks, images, size, flips))
 
         def predict_none() -> list[tf.Tensor]:
             return [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs]
 
         # oneDNN fails on a convolution of no image.
         predicted = tf.cond(tf.shape(inputs)[0] > 0, predict_some, predict_none)
-        probabilities, presence, images = (
+        probabilities, presence = (
             tf.ensure_shape(x, spec.shape) for x, spec in zip(predicted, specs)
         )
-        return probabilities, presence, images
+        return probabilities, presence
 
-    def _read_images(
-        self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]
-    ) -> list[tf.Tensor]:
+    def _read_images(self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]) -> list[tf.Tensor]:
         """Images for each network."""
         sizes = self._metadata.image_sizes
         images = {size: read(inputs, size) for size in set(sizes)}
         return [images[size] for size in sizes]
 
-    def _make_answer(
-        self, probabilities: tf.Tensor, presence: tf.Tensor, images: tf.Tensor
-    ) -> dict[str, tf.Tensor]:
+    def _make_answer(self, probabilities: tf.Tensor, presence: tf.Tensor) -> dict[str, tf.Tensor]:
         metadata = self._metadata
         dataset, calibrated = metadata.dataset, probabilities
-        masks = postprocess(
-            probabilities, presence, images, metadata.rules, dataset.gap_brightness
-        )
+        masks = tf.cast(postprocess(probabilities, presence, metadata.rules), tf.uint8)
         if metadata.calibration is not None:
             calibrated = metadata.calibration.calibrate(probabilities)
         return {

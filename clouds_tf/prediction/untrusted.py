@@ -10,6 +10,7 @@ import tensorflow as tf
 from clouds_tf.data.preprocessing import decode_image, resize_image
 
 MAX_IMAGE_PIXELS = 2**25  # eleven times those of an image of the competition
+LARGEST_IMAGES = 4  # whose pixels all images of a request together may have
 
 _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Each scan of a progressive JPEG goes over all pixels again, and may be a few bytes long.
@@ -48,39 +49,56 @@ def decode_images(
     Args:
         image_bytes: string [N], JPEGs and PNGs of any sizes.
         size: (height, width) of the result.
-        max_image_pixels: the most pixels that an image may have; its bytes are limited by
-            `max_image_bytes` of it.
+        max_image_pixels: the most pixels that an image may have; all images together may have four
+            times as many, and the bytes of each are limited by `max_image_bytes` of it.
 
     Returns:
         RGB uint8 [N, height, width, 3].
 
     Raises:
-        tf.errors.InvalidArgumentError: bytes are neither, are not whole, or are of a larger image;
-            its pixels have not been looked at then.
+        tf.errors.InvalidArgumentError: bytes are neither, are not whole, or are of larger images;
+            no pixels have been looked at then.
     """
-    max_bytes = max_image_bytes(max_image_pixels)
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:
-        is_png = tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
-        known = is_png | (tf.strings.substr(encoded, 0, len(_JPEG)) == _JPEG)
-        length = tf.strings.length(encoded)
-        checks = [
-            tf.Assert(known, ["expected a JPEG or a PNG, got something else"]),
-            tf.Assert(length <= max_bytes, [f"expected at most {max_bytes} bytes, got", length]),
-        ]
-        with tf.control_dependencies(checks):
-            source_size = tf.cond(is_png, lambda: _png_size(encoded), lambda: _jpeg_size(encoded))
-        height, width = tf.unstack(source_size, 2)
-        allowed = (height > 0) & (width > 0) & (height * width <= max_image_pixels)
-        message = ["expected an image of at most", max_image_pixels, "pixels, got (height, width)"]
-        with tf.control_dependencies([tf.Assert(allowed, [*message, source_size])]):
-            return tf.cond(
-                is_png,
-                lambda: resize_image(tf.io.decode_png(encoded, 3), size),
-                lambda: decode_image(encoded, size),
-            )
+        return tf.cond(
+            _is_png(encoded),
+            lambda: resize_image(tf.io.decode_png(encoded, 3), size),
+            lambda: decode_image(encoded, size),
+        )
 
+    pixels = tf.map_fn(
+        lambda encoded: _count_pixels(encoded, max_image_pixels),
+        image_bytes,
+        fn_output_signature=tf.int64,
+    )
+    total, limit = tf.reduce_sum(pixels), LARGEST_IMAGES * max_image_pixels
+    message = ["expected at most", limit, "pixels in all images of a request, got", total]
+    with tf.control_dependencies([tf.Assert(total <= limit, message)]):
+        image_bytes = tf.identity(image_bytes)
     return tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8))
+
+
+def _is_png(encoded: tf.Tensor) -> tf.Tensor:
+    return tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
+
+
+def _count_pixels(encoded: tf.Tensor, max_image_pixels: int) -> tf.Tensor:
+    """The pixels of an image, int64, by its header; InvalidArgumentError if it is refused."""
+    max_bytes, is_png = max_image_bytes(max_image_pixels), _is_png(encoded)
+    known = is_png | (tf.strings.substr(encoded, 0, len(_JPEG)) == _JPEG)
+    length = tf.strings.length(encoded)
+    checks = [
+        tf.Assert(known, ["expected a JPEG or a PNG, got something else"]),
+        tf.Assert(length <= max_bytes, [f"expected at most {max_bytes} bytes, got", length]),
+    ]
+    with tf.control_dependencies(checks):
+        source_size = tf.cond(is_png, lambda: _png_size(encoded), lambda: _jpeg_size(encoded))
+    height, width = tf.unstack(source_size, 2)
+    allowed = (height > 0) & (width > 0) & (height * width <= max_image_pixels)
+    message = ["expected an image of at most", max_image_pixels, "pixels, got (height, width)"]
+    with tf.control_dependencies([tf.Assert(allowed, [*message, source_size])]):
+        return height * width
 
 
 def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:

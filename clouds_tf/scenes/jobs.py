@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -94,7 +93,6 @@ class Job:
         self._present = np.zeros(shape, bool)
         self._observed = np.zeros(grid.shape, bool)
         self._image = np.zeros((*grid.shape, 3), np.uint8)
-        self._gap: np.ndarray | None = None
 
     @property
     def num_windows(self) -> int:
@@ -140,10 +138,7 @@ class Job:
         if is_frame:
             with tf.io.gfile.GFile(self.scene.path, "rb") as file:
                 content = file.read()
-            # Decoded once more in any case, since a damaged file would fail a whole batch.
-            gap = self._network.gap(content, gap_brightness or 0)
-            if gap_brightness is not None:
-                self._gap = gap
+            self._network.decode(content)  # a damaged file is a fault of this scene alone
             yield Frame(content)
 
     def add(self, part: Tile | Frame, probabilities: np.ndarray, present: np.ndarray) -> None:
@@ -171,8 +166,6 @@ class Job:
             self._observed,
             self._image,
         )
-        gap = ~observed if self._gap is None else self._gap
-        scale = 1.0
         if self._options.resolution is not None:
             grid = cover(scene.extent, (self._options.resolution,) * 2)
             axes = [
@@ -182,7 +175,6 @@ class Job:
                 )
             ]
             rows, columns = axes
-            scale = math.prod(network.cell) / math.prod(grid.cell)
             seen = observed
             probabilities, present = (
                 resample.mean_of_seen(planes, seen, (rows, columns))
@@ -191,16 +183,9 @@ class Job:
             present = present >= 0.5
             colors = resample.mean_of_seen(np.moveaxis(image, -1, 0), seen, (rows, columns))
             image = np.rint(np.moveaxis(colors, 0, -1)).astype(np.uint8)
-            observed, gap = (
-                resample.apply(columns, resample.apply(rows, plane, 0), 1) >= resample.LEAST_SEEN
-                for plane in (observed, gap)
-            )
-        found = masks.cut_masks(
-            probabilities,
-            present,
-            network.rules,
-            lambda mask, rule: masks.refine(mask, rule, gap, scale, grid.periodic),
-        )
+            seen_share = resample.apply(columns, resample.apply(rows, observed, 0), 1)
+            observed = seen_share >= resample.LEAST_SEEN
+        found = masks.cut_masks(probabilities, present, network.rules)
         return masks.Prediction(
             name=stem(scene.path),
             date=scene.date,

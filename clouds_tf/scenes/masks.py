@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
-import tensorflow as tf
 
-from clouds_tf import rle
 from clouds_tf.geo.grid import Grid
 from clouds_tf.geo.objects import Object, find_objects
 from clouds_tf.prediction.calibration import Calibration
-from clouds_tf.prediction.postprocessing import FILLS, Rule
+from clouds_tf.prediction.postprocessing import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,32 +73,6 @@ class ClassAreas:
     objects: int
 
 
-def refine(
-    mask: np.ndarray, rule: Rule, gap: np.ndarray, scale: float, periodic: bool
-) -> np.ndarray:
-    """Applies what a rule says of components, filling and the gap to the mask of a whole scene.
-
-    Args:
-        mask: bool [rows, columns].
-        rule: of the class.
-        gap: bool [rows, columns], what remove_gap removes.
-        scale: cells of the grid for a pixel of the rule's areas.
-        periodic: whether the last column borders on the first one.
-
-    Returns:
-        bool [rows, columns].
-    """
-    if not rule.refines:
-        return mask
-    # A grid round the globe is cut where no object is, if there is such a meridian.
-    shift = int((~mask.any(axis=0)).argmax()) if periodic else 0
-    refined = tf.constant(np.roll(mask, -shift, axis=1)[np.newaxis])
-    if rule.min_component_area > 0:
-        refined = rle.remove_small(refined, round(rule.min_component_area * scale))
-    refined = np.roll(FILLS[rule.fill](refined)[0].numpy(), shift, axis=1)
-    return refined & ~gap if rule.remove_gap else refined
-
-
 def objects_of(prediction: Prediction) -> list[tuple[list[Object], np.ndarray]]:
     """Finds the objects of each class in observed cells."""
     return [
@@ -129,21 +101,13 @@ def measure(prediction: Prediction, num_objects: Sequence[int]) -> list[ClassAre
     return result
 
 
-def cut_masks(
-    probabilities: np.ndarray,
-    present: np.ndarray,
-    rules: Sequence[Rule],
-    refine_class: Callable[[np.ndarray, Rule], np.ndarray],
-) -> np.ndarray:
+def cut_masks(probabilities: np.ndarray, present: np.ndarray, rules: Sequence[Rule]) -> np.ndarray:
     """Cuts the masks out of probabilities: bool [C, rows, columns].
 
     Args:
         probabilities: float32 [C, rows, columns].
         present: bool [C, rows, columns], where the class is present.
         rules: C Rules.
-        refine_class: what `refine` does, of a mask and its Rule.
     """
-    masks = np.empty(probabilities.shape, bool)
-    for mask, probability, here, rule in zip(masks, probabilities, present, rules):
-        mask[:] = refine_class((probability > np.float32(rule.threshold)) & here, rule)
-    return masks
+    thresholds = np.array([rule.threshold for rule in rules], np.float32)
+    return (probabilities > thresholds[:, np.newaxis, np.newaxis]) & present

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,10 +10,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.prediction import loading
-from clouds_tf.prediction.metadata import read_metadata
-from clouds_tf.prediction.postprocessing import black_gap
-from clouds_tf.prediction.untrusted import decode_images
+from clouds_tf.prediction.postprocessing import find_present
+from clouds_tf.prediction.predictor import Predictor
+from clouds_tf.prediction.untrusted import LARGEST_IMAGES, decode_images
 
 _CPU_CALL = 4  # windows
 
@@ -39,37 +37,29 @@ class Network:
     on nothing else then, to the last bit. On a CPU, where more are no faster, that is 4 at most.
 
     Args:
-        saved_model: the folder of a version, such as E/1.
+        predictor: the SavedModel.
         batch_size: largest number of windows in a call.
-        engine: "tensorflow", or "openvino" on the CPU.
-
-    Attributes:
-        warning: why TensorFlow computes where OpenVINO was asked for, or "".
 
     Raises:
-        FileNotFoundError, ValueError: there is none, or it cannot do this.
+        ValueError: the SavedModel is damaged or cannot do this.
     """
 
-    def __init__(
-        self, saved_model: str, batch_size: int = 16, engine: str = "tensorflow"
-    ) -> None:
+    def __init__(self, predictor: Predictor, batch_size: int = 16) -> None:
         has_gpu = bool(tf.config.list_physical_devices("GPU"))
         self._call_size = batch_size if has_gpu else min(batch_size, _CPU_CALL)
-        metadata = read_metadata(saved_model)
+        self._predictor, metadata = predictor, predictor.metadata
         self.dataset, self.rules = metadata.dataset, metadata.rules
         self.calibration = metadata.calibration
         self.image_sizes = metadata.image_sizes
         self.max_image_pixels = metadata.max_image_pixels
         if self.dataset.degrees is None:
             raise ValueError(
-                f"{saved_model}: its data set has no ground resolution (field degrees), which "
+                f"{predictor.path}: its data set has no ground resolution (field degrees), which "
                 "scenes need"
             )
-        self._loaded = loading.load(saved_model, engine)
-        self.fingerprint, self.warning = self._loaded.fingerprint, self._loaded.warning
-        self._signatures = self._loaded.signatures
-        if "from_pixels" not in self._signatures:
-            raise ValueError(f"{saved_model}: has no signature from_pixels; export it again")
+        self.fingerprint = predictor.identity
+        if "from_pixels" not in predictor.functions:
+            raise ValueError(f"{predictor.path}: has no signature from_pixels; export it again")
 
     @property
     def window(self) -> tuple[int, int]:
@@ -96,60 +86,44 @@ class Network:
             images = np.zeros([self._call_size, *some[0].shape], np.uint8)
             for image, tile in zip(images, some):
                 image[:] = tile
-            answer = self._signatures["from_pixels"](images=tf.constant(images))
+            answer = self._predictor.run("from_pixels", images=tf.constant(images))
             return self._answers(answer["probabilities"], answer["presence"], len(some))
 
-        return self._in_calls(call, tiles)
+        return self._in_calls(call, tiles, self._call_size)
 
     def predict_files(self, contents: list[bytes]) -> Answers:
         """Predicts whole files as `serving.predict` does, from their bytes."""
         if len(set(self.image_sizes)) == 1:
-            size, encoded = self.image_sizes[0], tf.constant(contents)
-            images = decode_images(encoded, size, self.max_image_pixels)
-            return self.predict_tiles(list(images.numpy()))
+            return self.predict_tiles([self.decode(content) for content in contents])
+        size = min(self._call_size, LARGEST_IMAGES)
 
         def call(some: list[bytes]) -> Answers:
-            image_bytes = tf.constant(some + some[:1] * (self._call_size - len(some)))
-            found = self._signatures["probabilities"](image_bytes=image_bytes)["probabilities"]
-            presence = self._signatures["serving_default"](image_bytes=image_bytes)["presence"]
+            image_bytes = tf.constant(some + some[:1] * (size - len(some)))
+            found = self._predictor.run("probabilities", image_bytes=image_bytes)["probabilities"]
+            presence = self._predictor(image_bytes)["presence"]
             return self._answers(found, presence, len(some))
 
-        return self._in_calls(call, contents)
+        return self._in_calls(call, contents, size)
 
-    def _in_calls(self, call: Callable[[Any], Answers], inputs: list[Any]) -> Answers:
-        size = self._call_size
+    def _in_calls(self, call: Callable[[Any], Answers], inputs: list[Any], size: int) -> Answers:
         answers = [call(inputs[i : i + size]) for i in range(0, len(inputs), size)]
         return Answers(
             np.concatenate([answer.probabilities for answer in answers]),
             np.concatenate([answer.present for answer in answers]),
         )
 
-    def gap(self, content: bytes, brightness: int) -> np.ndarray:
-        """Where a file is black, as the rules of `serving.predict` see it: bool of window size.
+    def decode(self, content: bytes) -> np.ndarray:
+        """Decodes a JPEG or PNG at the size of the network: uint8 [height, width, 3].
 
         Raises:
-            ValueError: the bytes are no whole JPEG or PNG.
+            ValueError: the bytes are neither, or not whole.
         """
+        size, encoded = self.image_sizes[0], tf.constant([content])
         try:
-            images = decode_images(
-                tf.constant([content]), self.image_sizes[0], self.max_image_pixels
-            )
+            return decode_images(encoded, size, self.max_image_pixels)[0].numpy()
         except tf.errors.InvalidArgumentError:
             raise ValueError("is not a whole, readable JPEG or PNG") from None
-        return black_gap(images, self.window, brightness)[0].numpy()
 
     def _answers(self, probabilities: tf.Tensor, presence: tf.Tensor, count: int) -> Answers:
         found, presence = probabilities.numpy()[:count], presence.numpy()[:count]
-
-        def setting(name: str) -> np.ndarray:
-            return np.array([getattr(rule, name) for rule in self.rules], np.float32)
-
-        areas = np.count_nonzero(found > setting("top_threshold"), axis=(1, 2))
-        present = (areas >= setting("min_area")) & (presence >= setting("min_presence"))
-        return Answers(found, present)
-
-
-@functools.lru_cache(maxsize=1)
-def load(saved_model: str, batch_size: int, engine: str = "tensorflow") -> Network:
-    """Loads a Network once per process."""
-    return Network(saved_model, batch_size, engine)
+        return Answers(found, find_present(found, presence, self.rules))

@@ -13,8 +13,8 @@ from clouds_tf import files
 from clouds_tf.data.runners import Runner
 from clouds_tf.manifest import Manifest
 from clouds_tf.prediction import engine as engines
-from clouds_tf.prediction import loading
-from clouds_tf.scenes import network, read, results
+from clouds_tf.prediction.predictor import Predictor
+from clouds_tf.scenes import read, results
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
@@ -48,7 +48,7 @@ class ScenesResult:
 
 
 def predict_scenes(
-    saved_model: str,
+    saved_model: str | Predictor,
     scenes: str,
     output_dir: str,
     options: Options = Options(),
@@ -64,7 +64,7 @@ def predict_scenes(
     Called again, it predicts what is missing or has changed; the bytes are those of one call.
 
     Args:
-        saved_model: the folder of a version that `serving.export` wrote, such as E/1.
+        saved_model: the folder of a version that `serving.export` wrote, or a Predictor of it.
         scenes: a folder, a file, or a pattern with * or ?; see `read.open_scene`.
         output_dir: the folder of the results, and of scenes.csv.
         options: scale, overlap and formats.
@@ -93,11 +93,11 @@ def predict_scenes(
         raise ValueError(f"{output_dir}: holds the scenes themselves; take another folder")
     _raise_if(on_error == "fail", *twins.values())
     files.check_output(os.path.join(output_dir, results.SCENES_CSV))
-    fingerprint, warnings = loading.fingerprint(saved_model), []
-    if engine != "tensorflow":  # which may not work here; a folder holds scenes of one engine
-        model = network.load(saved_model, options.batch_size, engine)
-        fingerprint, warnings = model.fingerprint, [model.warning] if model.warning else []
-    manifest = results.manifest_of(output_dir, fingerprint, options)
+    predictor = saved_model
+    if not isinstance(predictor, Predictor):
+        predictor = Predictor.open(predictor, engine)
+    warnings = [predictor.warning] if predictor.warning else []
+    manifest = results.manifest_of(output_dir, predictor.identity, options)
     mine = [path for path in paths if path not in twins][shard[0] :: shard[1]]
     is_whole = shard[1] == 1
     with manifest.open(alone=is_whole, redo=False):
@@ -105,7 +105,7 @@ def predict_scenes(
             results.prune(manifest, mine)
         todo = [path for path in mine if not results.is_done(manifest, path, options)]
         # Closed here, since what is left to the garbage collector ends in any thread at any time.
-        steps = _run(saved_model, todo, manifest, options, engine, runner)
+        steps = _run(predictor, todo, manifest, options, runner)
         with contextlib.closing(steps):
             for done, error in steps:
                 _raise_if(on_error == "fail", error)
@@ -122,23 +122,23 @@ def predict_scenes(
 
 
 def _run(
-    saved_model: str,
+    predictor: Predictor,
     todo: list[str],
     manifest: Manifest,
     options: Options,
-    engine: str,
     runner: Runner,
 ) -> Generator[tuple[int, str], None, None]:
     """Predicts scenes; yields how many are done, and the error of the last one, "" for none."""
     yield 0, ""
     if runner == Runner():
-        errors = predict_group(saved_model, todo, manifest, options, engine)
+        errors = predict_group(predictor, todo, manifest, options)
         with contextlib.closing(errors):
             yield from enumerate(errors, start=1)
         return
     size = options.batch_size
     groups = [todo[i : i + size] for i in range(0, len(todo), size)]
-    jobs = [(saved_model, group, manifest, options, engine) for group in groups]
+    # The predictor is not first: Dask would call a tuple that begins with a function.
+    jobs = [(group, predictor, manifest, options) for group in groups]
     runner.run(_predict_whole_group, jobs, len(jobs))
     yield len(todo), ""
 
@@ -196,27 +196,22 @@ class _Event:
 
 
 def predict_group(
-    saved_model: str,
-    paths: Sequence[str],
-    manifest: Manifest,
-    options: Options,
-    engine: str = "tensorflow",
+    predictor: Predictor, paths: Sequence[str], manifest: Manifest, options: Options
 ) -> Generator[str, None, None]:
     """Predicts scenes one after the other, with windows of several in a batch.
 
     Args:
-        saved_model: the folder of a version.
+        predictor: the SavedModel.
         paths: of scenes.
         manifest: of the folder of the results.
         options: scale, overlap and formats.
-        engine: "tensorflow", or "openvino" on the CPU.
 
     Yields:
         For each scene the reason why it failed, or "", when it is in the manifest.
     """
     if not paths:
         return
-    model = network.load(saved_model, options.batch_size, engine)
+    model = Network(predictor, options.batch_size)
     batches = _ahead(_batches(_events(paths, model, options), options.batch_size))
     # Scenes are read, predicted and written at the same time.
     answered = _ahead((batch, _predict(model, batch)) for batch in batches)
@@ -231,10 +226,10 @@ def predict_group(
 
 
 def _predict_whole_group(
-    saved_model: str, paths: Sequence[str], manifest: Manifest, options: Options, engine: str
+    paths: Sequence[str], predictor: Predictor, manifest: Manifest, options: Options
 ) -> None:
     """A job of a pipeline."""
-    for _ in predict_group(saved_model, paths, manifest, options, engine):
+    for _ in predict_group(predictor, paths, manifest, options):
         pass
 
 

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import collections
 import dataclasses
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent import futures
 from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf.prediction.predictor import Predict
 from clouds_tf.prediction.untrusted import image_size, max_image_bytes, why_unreadable
 
+# From image_bytes, string [N], to a dict of the outputs of serving_default.
+Predict = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
 _NUMBERS = ("presence", "area_fraction", "expected_area_fraction")
 _DIGITS = 6  # of numbers; float32 has 7
 
@@ -60,7 +64,7 @@ def answer_images(
     """Reads and predicts a batch of images.
 
     Args:
-        predict: a function as `predictor.load` gives it.
+        predict: a `Predictor`, or a function like it.
         images_dir: folder of the images.
         images: (file name, class names) of each.
         max_image_pixels: limit of the SavedModel, for the reasons.
@@ -114,7 +118,13 @@ def _outputs(
     except tf.errors.InvalidArgumentError:
         if len(contents) == 1:
             return [why_unreadable(contents[0], max_image_pixels)]
-        return [_outputs(predict, [one], max_image_pixels)[0] for one in contents]
+        # One of them cannot be read, or they are too large together.
+        middle = len(contents) // 2
+        return [
+            output
+            for some in (contents[:middle], contents[middle:])
+            for output in _outputs(predict, some, max_image_pixels)
+        ]
     found: list[dict[str, Any] | str] = []
     for i, rles in enumerate(outputs["encoded_pixels"]):
         numbers = {name: _numbers(outputs[name][i]) for name in _NUMBERS if name in outputs}
@@ -124,3 +134,20 @@ def _outputs(
 
 def _numbers(values: Any) -> tuple[float, ...]:
     return tuple(round(float(value), _DIGITS) for value in values)
+
+
+def in_order(
+    function: Callable[[Any, Any], Any], workers: Sequence[Any], items: Iterable[Any]
+) -> Iterator[Any]:
+    """Yields function(worker, item) of each item in order, two at a time on each worker.
+
+    While one of the two computes, the other one reads and decodes.
+    """
+    with futures.ThreadPoolExecutor(2 * len(workers)) as pool:
+        running: collections.deque[futures.Future[Any]] = collections.deque()
+        for worker, item in zip(itertools.cycle(workers), items):
+            running.append(pool.submit(function, worker, item))
+            if len(running) == 2 * len(workers):
+                yield running.popleft().result()
+        while running:
+            yield running.popleft().result()

@@ -1,11 +1,13 @@
-"""A client of a running server, over version 1 of the REST API of TensorFlow Serving and KServe."""
+"""A client of a running server, over version 1 of the REST API of TensorFlow Serving and KServe.
+
+It needs the standard library only.
+"""
 
 from __future__ import annotations
 
 import base64
 import http.client
 import json
-import os
 import urllib.error
 import urllib.parse
 import urllib.request
@@ -13,14 +15,12 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from clouds_tf.messages import about_the_data
-from clouds_tf.prediction.metadata import Metadata
-from clouds_tf.serving.answers import Answer
 
 _MAX_REASON = 300  # characters
 
 
-def read_metadata(url: str, timeout: float = 60) -> Metadata:
-    """Asks a server for the metadata of its SavedModel.
+def read_metadata(url: str, timeout: float = 60) -> dict[str, Any]:
+    """Asks a server for the metadata of its SavedModel, as `Metadata.to_json` has them.
 
     Args:
         url: of the model, such as http://localhost:8501/v1/models/clouds.
@@ -32,7 +32,7 @@ def read_metadata(url: str, timeout: float = 60) -> Metadata:
     """
     body = {"signature_name": "metadata", "instances": [{"image_bytes": {"b64": ""}}]}
     (found,) = _post(url, body, timeout)
-    return Metadata.from_json(json.loads(found["metadata"] if isinstance(found, dict) else found))
+    return json.loads(found["metadata"] if isinstance(found, dict) else found)
 
 
 def request(url: str, image_bytes: Sequence[bytes], timeout: float = 60) -> list[dict[str, Any]]:
@@ -55,16 +55,16 @@ def request(url: str, image_bytes: Sequence[bytes], timeout: float = 60) -> list
     return _post(url, {"instances": instances}, timeout)
 
 
-def request_files(
-    url: str, paths: Sequence[str], class_names: tuple[str, ...], batch_size: int = 8
-) -> Iterator[Answer]:
+def request_files(url: str, paths: Sequence[str], batch_size: int = 8) -> Iterator[dict[str, Any]]:
     """Sends image files to a server, a batch at a time, and yields its answers in their order.
 
     Args:
         url: of the model, such as http://localhost:8501/v1/models/clouds.
         paths: image files.
-        class_names: those of the metadata of the model.
         batch_size: images in a request.
+
+    Yields:
+        Dicts as `request` returns them.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -81,9 +81,7 @@ def request_files(
             found = request(url, contents)
         except ValueError as error:
             raise ValueError(_blame(url, some, contents) or error) from None
-        for path, fields in zip(some, found):
-            values: dict[str, Any] = {name: tuple(value) for name, value in fields.items()}
-            yield Answer(os.path.basename(path), class_names, **values)
+        yield from found
 
 
 def _blame(url: str, paths: Sequence[str], contents: Sequence[bytes]) -> str:

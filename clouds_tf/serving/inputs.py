@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import os
 from collections.abc import Iterator
 
@@ -33,7 +32,7 @@ class Inputs:
 
     Attributes:
         images: (file name, class names) of each image, once; the classes are the wanted rows.
-        skipped: files of the folder that are no images, each with the reason.
+        skipped: files of the folder that are not images, each with the reason.
         sample: path of a sample submission whose rows of an image are not next to each other, so
             that the order of the images is not that of the rows; otherwise None.
     """
@@ -41,13 +40,6 @@ class Inputs:
     images: tuple[tuple[str, tuple[str, ...]], ...]
     skipped: tuple[Remark, ...] = ()
     sample: str | None = None
-
-    def checksum(self) -> str:
-        """Tells inputs apart that differ in their images, wanted rows, or order."""
-        digest = hashlib.sha256()
-        for image in self.images:
-            digest.update(repr(image).encode())
-        return digest.hexdigest()
 
 
 def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset) -> Inputs:

@@ -20,9 +20,7 @@ def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> tf.Tensor
     return rle.decode(encoded, dataset.submission_size, size, dataset.rle_order)
 
 
-def draw(
-    answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_columns: int = 3
-) -> Any:
+def draw(answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_columns: int = 3) -> Any:
     """Draws images with their masks.
 
     Args:
@@ -45,10 +43,18 @@ def draw(
     )
 
 
+def _overlay_path(folder: str, filename: str) -> str:
+    return os.path.join(folder, f"{filename}.png")
+
+
+def _mask_path(folder: str, filename: str, class_name: str) -> str:
+    return os.path.join(folder, f"{filename}_{class_name}.png")
+
+
 def write_overlay(folder: str, answer: Answer, images_dir: str, dataset: Dataset) -> None:
     """Writes a picture of an image with its masks: a.jpg becomes a.jpg.png."""
     figure = draw([answer], images_dir, dataset, num_columns=1)
-    figures.save(figure, os.path.join(folder, f"{answer.filename}.png"))
+    figures.save(figure, _overlay_path(folder, answer.filename))
 
 
 def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
@@ -60,6 +66,14 @@ def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
     for i, name in enumerate(dataset.class_names):
         one = Answer("", (), encoded_pixels=answer.encoded_pixels[i : i + 1])
         mask = _masks(one, answer.size, dataset)[0, :, :, tf.newaxis]
-        path = os.path.join(folder, f"{answer.filename}_{name}.png")
-        with files.written_whole(path) as temporary:
+        with files.written_whole(_mask_path(folder, answer.filename, name)) as temporary:
             tf.io.write_file(temporary, tf.io.encode_png(255 * mask))
+
+
+def remove(overlay_dir: str | None, masks_dir: str | None, filename: str, dataset: Dataset) -> None:
+    """Removes what was written of an image that has become unreadable since."""
+    paths = [_overlay_path(overlay_dir, filename)] if overlay_dir else []
+    if masks_dir:
+        paths += [_mask_path(masks_dir, filename, name) for name in dataset.class_names]
+    for path in filter(tf.io.gfile.exists, paths):
+        tf.io.gfile.remove(path)

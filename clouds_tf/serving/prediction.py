@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import itertools
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator
-from concurrent import futures
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import tensorflow as tf
+
 from clouds_tf import figures, files
+from clouds_tf.dataset import Dataset
+from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.prediction import engine as engines
-from clouds_tf.prediction.predictor import LoadedModel, load_model
+from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.serving import pictures, submission
-from clouds_tf.serving.answers import Answer, answer_images
+from clouds_tf.serving.answers import Answer, answer_images, in_order
 from clouds_tf.serving.inputs import Inputs, Remark, read_inputs, read_sample_rows
-from clouds_tf.serving.parts import Parts
 
 ON_ERROR = ("blank", "fail")
 _BATCHES_IN_PART = 8  # what a killed process loses at most
@@ -29,13 +30,13 @@ Progress = Callable[[int, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class PredictionResult:
-    """What a call of `predict` has done.
+    """Result of `predict`.
 
     Attributes:
         output: the submission; None where the call did one shard of several.
         num_images: number of images of the call, unreadable ones among them.
         unreadable: images without a prediction, with the reason; their rows are blank.
-        skipped: files of the folder that are no images, with the reason.
+        skipped: files of the folder that are not images, each with the reason.
         stretched: images of another shape than the training's.
         warning: why TensorFlow computed where OpenVINO was asked for, or "".
     """
@@ -57,7 +58,7 @@ def parse_shard(text: str) -> tuple[int, int]:
 
 
 def predict(
-    saved_model: str | LoadedModel,
+    saved_model: str | Predictor | Sequence[Predictor],
     images_dir: str,
     output: str,
     sample_submission: str | None = None,
@@ -75,19 +76,20 @@ def predict(
 ) -> PredictionResult:
     """Predicts a folder of images and writes a submission.
 
-    The work is done in parts of eight batches, each a file in the folder `output`.parts. Run again,
-    the call predicts what is missing there: after an interruption, or where several processes had
-    a shard each. When nothing is missing, the parts become `output`. Memory holds the names of all
-    images, but not their masks, unless the rows of a sample are not sorted by image.
+    The work is done in parts of eight batches, which the folder `output`.parts keeps until all of
+    them become `output`. Run again, the call predicts what is missing there, and images that have
+    changed: after an interruption, or where several processes had a shard each. Memory holds the
+    names of all images, but not their masks, unless the rows of a sample are not sorted by image.
 
     Args:
-        saved_model: folder of a version that `export` wrote, or a model that `load_model` loaded.
+        saved_model: folder of a version that `export` wrote; or one or several Predictors of it,
+            which share the work.
         images_dir: folder of the images.
         output: the CSV, or Parquet file by its ending, to write.
         sample_submission: CSV with the rows to fill in; None takes all images, sorted by name.
         batch_size: images in a batch.
         num_devices: number of GPUs to use; None takes all.
-        engine: "tensorflow", or "openvino" on the CPU; not for a model that is loaded already.
+        engine: "tensorflow", or "openvino" on the CPU; not for Predictors.
         shard: (i, n) predicts every n-th part from the i-th on, and merges only if n is 1.
         on_error: "blank" leaves the rows of an unreadable image blank, "fail" raises.
         table: CSV to write with presence and areas, see `submission.write_table`; or None.
@@ -112,23 +114,37 @@ def predict(
     parse_shard("{}/{}".format(*shard))
     engines.require(engine)
     _check_outputs(output, table, masks_dir, overlay_dir, picture)
-    model = saved_model
-    if isinstance(model, str):
-        model = load_model(model, num_devices, engine)
-    inputs = read_inputs(images_dir, sample_submission, model.metadata.dataset)
-    job = _Job(model, images_dir, inputs, batch_size, on_error, masks_dir, overlay_dir)
-    parts = Parts(output, job.settings())
+    predictors = _open(saved_model, num_devices, engine)
+    inputs = read_inputs(images_dir, sample_submission, predictors[0].metadata.dataset)
+    job = _Job(predictors, images_dir, inputs, batch_size, on_error, masks_dir, overlay_dir)
+    parts = Manifest(f"{output}.parts", job.settings())
     whole = shard[1] == 1
-    parts.start()
-    with parts.in_use(alone=whole):
+    with parts.open(alone=whole):
+        parts.prune(keep=set(map(_key, range(job.num_parts))).__contains__)
         mine = range(shard[0], job.num_parts, shard[1])
         _predict_missing(job, parts, mine, whole, progress or (lambda done, total: None))
         if whole:
             _write_outputs(job, parts, output, table, picture)
         result = _summary(job, parts, mine, output if whole else None)
-    if whole:
-        parts.remove()
+        if whole:
+            parts.remove()
     return result
+
+
+def _open(
+    saved_model: str | Predictor | Sequence[Predictor], num_devices: int | None, engine: str
+) -> tuple[Predictor, ...]:
+    """Predictors whose functions are loaded, one for each device."""
+    if isinstance(saved_model, Predictor):
+        predictors: tuple[Predictor, ...] = (saved_model,)
+    elif isinstance(saved_model, str):
+        names = ["CPU:0"] if engine == "openvino" else devices(num_devices)
+        predictors = tuple(Predictor.open(saved_model, engine, name) for name in names)
+    else:
+        predictors = tuple(saved_model)
+    for predictor in predictors:
+        predictor.functions  # a damaged SavedModel is noticed before any work
+    return predictors
 
 
 def _check_outputs(
@@ -151,9 +167,9 @@ def _check_outputs(
 
 @dataclasses.dataclass(frozen=True)
 class _Job:
-    """What all shards of a prediction have in common."""
+    """Settings shared by all shards of a prediction."""
 
-    model: LoadedModel
+    predictors: tuple[Predictor, ...]
     images_dir: str
     inputs: Inputs
     batch_size: int
@@ -173,16 +189,43 @@ class _Job:
         start = number * self.images_in_part
         return self.inputs.images[start : start + self.images_in_part]
 
+    @property
+    def dataset(self) -> Dataset:
+        return self.predictors[0].metadata.dataset
+
+    def source(self, number: int) -> str:
+        """Identity of the images of a part, and of the rows that are wanted of them."""
+        images = self.images(number)
+        return checksum([[*image, _file_identity(self.images_dir, image[0])] for image in images])
+
     def settings(self) -> dict[str, Any]:
-        """Whatever changes the parts, and the files that are written with them."""
+        """Whatever changes the parts besides the images, and the files written with them."""
         return {
-            "model": self.model.fingerprint,
+            "model": self.predictors[0].identity,
             "images_dir": _absolute(self.images_dir),
-            "images": self.inputs.checksum(),
             "batch_size": self.batch_size,
             "masks_dir": self.masks_dir and _absolute(self.masks_dir),
             "overlay_dir": self.overlay_dir and _absolute(self.overlay_dir),
         }
+
+
+def _key(number: int) -> str:
+    return f"{number:06d}"
+
+
+def _file_identity(folder: str, name: str) -> str:
+    try:
+        return file_identity(os.path.join(folder, name))
+    except (OSError, tf.errors.OpError):  # such as a link to nothing
+        return "unreadable"
+
+
+def _answers(parts: Manifest, numbers: Iterable[int]) -> Iterator[Answer]:
+    """Yields the answers of finished parts, one part in memory at a time."""
+    for number in numbers:
+        part = parts.read(_key(number))
+        assert part is not None
+        yield from map(Answer.from_json, part.value)
 
 
 def _absolute(path: str) -> str:
@@ -190,18 +233,19 @@ def _absolute(path: str) -> str:
 
 
 def _predict_missing(
-    job: _Job, parts: Parts, mine: Iterable[int], whole: bool, progress: Progress
+    job: _Job, parts: Manifest, mine: Iterable[int], whole: bool, progress: Progress
 ) -> None:
     """Predicts and writes those parts of `mine` that are not there yet.
 
-    Where all are merged afterwards, parts with unreadable images are done again: somebody may have
-    repaired the files.
+    Where all are merged afterwards, parts with unreadable images are done again: a cause outside
+    the files, such as permissions, may be gone.
     """
+    sources = {number: job.source(number) for number in mine}
     todo = [
         number
-        for number in mine
-        if not parts.has(number)
-        or (whole and any(answer.reason for answer in parts.read([number])))
+        for number, source in sources.items()
+        if not parts.is_done(_key(number), source)
+        or (whole and any(answer.reason for answer in _answers(parts, [number])))
     ]
     total = sum(len(job.images(number)) for number in mine)
     done = total - sum(len(job.images(number)) for number in todo)
@@ -212,12 +256,12 @@ def _predict_missing(
         for images in [job.images(number)]
         for start in range(0, len(images), job.batch_size)
     )
-    limit = job.model.metadata.max_image_pixels
+    limit = job.predictors[0].metadata.max_image_pixels
 
     def answer(predict: Any, batch: tuple[int, Any]) -> tuple[int, list[Answer]]:
         return batch[0], answer_images(predict, job.images_dir, batch[1], limit)
 
-    answered = _in_order(answer, job.model.predictors, batches)
+    answered = in_order(answer, job.predictors, batches)
     for number, group in itertools.groupby(answered, key=operator.itemgetter(0)):
         answers = []
         for _, some in group:
@@ -226,15 +270,17 @@ def _predict_missing(
             answers += some
             done += len(some)
             progress(done, total)
-        parts.write(number, answers)
+        with parts.piece(_key(number), sources[number]) as part:
+            part.value = [answer.to_json() for answer in answers]
 
 
 def _write_pictures(job: _Job, answer: Answer) -> None:
     """Writes the files that belong to one image; ValueError if it is unreadable and must not be."""
-    dataset = job.model.metadata.dataset
+    dataset = job.dataset
     if answer.reason:
         if job.on_error == "fail":
             raise ValueError(f"{os.path.join(job.images_dir, answer.filename)}: {answer.reason}")
+        pictures.remove(job.overlay_dir, job.masks_dir, answer.filename, dataset)
         return
     if job.overlay_dir:
         pictures.write_overlay(job.overlay_dir, answer, job.images_dir, dataset)
@@ -242,42 +288,25 @@ def _write_pictures(job: _Job, answer: Answer) -> None:
         pictures.write_masks(job.masks_dir, answer, dataset)
 
 
-def _in_order(
-    function: Callable[[Any, Any], Any], workers: tuple[Any, ...], items: Iterable[Any]
-) -> Iterator[Any]:
-    """Yields function(worker, item) of each item in order, two at a time on each worker.
-
-    While one of the two computes, the other one reads and decodes.
-    """
-    with futures.ThreadPoolExecutor(2 * len(workers)) as pool:
-        running: collections.deque[futures.Future[Any]] = collections.deque()
-        for worker, item in zip(itertools.cycle(workers), items):
-            running.append(pool.submit(function, worker, item))
-            if len(running) == 2 * len(workers):
-                yield running.popleft().result()
-        while running:
-            yield running.popleft().result()
-
-
 def _write_outputs(
-    job: _Job, parts: Parts, output: str, table: str | None, picture: str | None
+    job: _Job, parts: Manifest, output: str, table: str | None, picture: str | None
 ) -> None:
     """Writes everything that is made of the answers to all images."""
-    dataset, numbers = job.model.metadata.dataset, range(job.num_parts)
+    dataset, numbers = job.dataset, range(job.num_parts)
     if table:
-        submission.write_table(table, parts.read(numbers), dataset)
+        submission.write_table(table, _answers(parts, numbers), dataset)
     if picture:
-        readable = (answer for answer in parts.read(numbers) if not answer.reason)
+        readable = (answer for answer in _answers(parts, numbers) if not answer.reason)
         first = list(itertools.islice(readable, _IMAGES_IN_PICTURE))
         if first:
             figures.save(pictures.draw(first, job.images_dir, dataset), picture)
     submission.write(output, _rows(job, parts), dataset)
 
 
-def _rows(job: _Job, parts: Parts) -> Iterator[tuple[str, str, str]]:
+def _rows(job: _Job, parts: Manifest) -> Iterator[tuple[str, str, str]]:
     """The rows of the submission, in their order."""
-    dataset = job.model.metadata.dataset
-    answers = parts.read(range(job.num_parts))
+    dataset = job.dataset
+    answers = _answers(parts, range(job.num_parts))
     if job.inputs.sample is None:
         for answer in answers:
             by_class = dict(zip(dataset.class_names, answer.encoded_pixels))
@@ -292,11 +321,11 @@ def _rows(job: _Job, parts: Parts) -> Iterator[tuple[str, str, str]]:
 
 
 def _summary(
-    job: _Job, parts: Parts, mine: Iterable[int], output: str | None
+    job: _Job, parts: Manifest, mine: Iterable[int], output: str | None
 ) -> PredictionResult:
     count, unreadable, stretched = 0, [], []
-    height, width = job.model.metadata.dataset.mask_size
-    for answer in parts.read(mine):
+    height, width = job.dataset.mask_size
+    for answer in _answers(parts, mine):
         count += 1
         if answer.reason:
             unreadable.append(Remark(answer.filename, answer.reason))
@@ -313,5 +342,5 @@ def _summary(
         tuple(unreadable),
         job.inputs.skipped,
         tuple(stretched),
-        job.model.warning,
+        job.predictors[0].warning,
     )

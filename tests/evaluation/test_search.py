@@ -22,10 +22,6 @@ def _random_images(num_images, seed=0):
     return np.float32(0.45 * masks + 0.55 * noise), masks.astype(np.uint8), np.float32(presence)
 
 
-def _black(probabilities):
-    return np.zeros((len(probabilities), 2, 2, 3), np.uint8)
-
-
 def _counts(probabilities, masks, presence, folds=None):
     folds = np.zeros(len(masks), int) if folds is None else folds
     return Counts(histogram(probabilities, masks).numpy(), presence, folds)
@@ -33,7 +29,7 @@ def _counts(probabilities, masks, presence, folds=None):
 
 def _scores(probabilities, masks, presence, rules):
     """By post-processing and the metric, image by image."""
-    processed = postprocess(probabilities, presence, _black(masks), rules)
+    processed = postprocess(probabilities, presence, rules)
     return competition_dice(masks, processed).numpy()
 
 
@@ -125,7 +121,7 @@ def test_the_three_scores(grid):
     held_out = [x[folds == 2] for x in images]
     by_hand = _scores(*held_out, rest.rules)
     np.testing.assert_allclose(found.cross_fitted[folds == 2], by_hand, atol=1e-6)
-    masks = postprocess(held_out[0], held_out[2], _black(held_out[0]), rest.rules).numpy()
+    masks = postprocess(held_out[0], held_out[2], rest.rules)
     np.testing.assert_array_equal(found.present[folds == 2], masks.any(axis=(1, 2)))
     np.testing.assert_array_equal(found.areas[folds == 2], masks.sum(axis=(1, 2)))
     np.testing.assert_array_equal(found.all_blank, counts.truths == 0)

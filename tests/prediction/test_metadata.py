@@ -45,14 +45,22 @@ def test_programs_of_today_find_classes_and_size_where_they_were():
 def test_a_saved_model_without_a_data_set_is_one_of_the_competition(tmp_path):
     names = ["Fish", "Flower", "Gravel", "Sugar"]
     rule = {"threshold": 0.45, "top_threshold": 0.5, "min_area": 100, "min_presence": 0.0}
-    rule.update(min_component_area=50, fill="boxes", remove_gap=True)
+    rule.update(min_component_area=0, fill="nothing", remove_gap=False)
     fields = {"version": 2, "schema_version": 2, "class_names": names, "mask_size": [350, 525]}
     fields.update(image_sizes=[[320, 480]], postprocessing=dict.fromkeys(names, rule))
     fields.update(test_time_augmentation="none", max_image_pixels=2**25, training=None)
     found = read_metadata(_saved_model(tmp_path / "2", json.dumps(fields)))
     assert found.dataset == CLOUDS and found.image_sizes == ((320, 480),) and found.version == 2
-    assert found.rules == (Rule(0.45, 0.5, 100, 0.0, 50, "boxes", True),) * 4
+    assert found.rules == (Rule(0.45, 0.5, 100, 0.0),) * 4
     assert found.calibration is None and found.training == ()
+
+
+def test_a_saved_model_whose_rules_did_more_is_refused_in_words(tmp_path):
+    fields = METADATA.to_json()
+    fields["postprocessing"]["pit"].update(min_component_area=0, fill="holes", remove_gap=False)
+    path = _saved_model(tmp_path / "1", json.dumps(fields))
+    with pytest.raises(ValueError, match="fill: got 'holes', which is not applied.*export again"):
+        read_metadata(path)
 
 
 def test_what_is_no_saved_model_of_ours_is_named(tmp_path):

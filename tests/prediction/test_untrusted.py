@@ -130,6 +130,17 @@ def test_every_pattern_is_counted_once_wherever_windows_end(start, decode):
     assert "scans" not in str(error.value)
 
 
+def test_the_pixels_of_a_request_are_limited_together():
+    """Five headers of 90x100 pixels; each is allowed alone, and nothing of theirs is decoded."""
+    decode = tf.function(lambda image_bytes: decode_images(image_bytes, SIZE, 10_000))
+    whole = _encode("PNG", size=(90, 100))
+    truncated = whole[:40]
+    for others, message in ((4, "at most. .40000. .pixels.* .45000"), (3, "Invalid PNG")):
+        with pytest.raises(tf.errors.InvalidArgumentError, match=message):
+            decode(tf.constant([whole, *[truncated] * others]))
+    assert decode(tf.constant([whole] * 4)).shape[0] == 4
+
+
 def test_bytes_are_limited_by_the_pixels_that_are_allowed():
     content = READABLE["png"] + bytes(2**20 + 8 * 5000)
     with pytest.raises(tf.errors.InvalidArgumentError, match="at most 1088576 bytes"):

@@ -12,8 +12,8 @@ from clouds_tf.serving.versions import write_version
 
 RULES = (
     Rule(0.5, 0.5),
-    Rule(0.45, 0.5, 100, fill="boxes", remove_gap=True),
-    Rule(0.5, 0.55, 2000, min_component_area=50, fill="holes"),
+    Rule(0.45, 0.5, 100),
+    Rule(0.5, 0.55, 2000),
     Rule(0.5, 0.5, 350 * 525 + 1),  # more than there is
 )
 

@@ -13,8 +13,8 @@ from small import write_mosaic
 from clouds_tf.climatology import product
 from clouds_tf.dataset import Dataset
 from clouds_tf.geo import Extent, Grid
-from clouds_tf.prediction import loading
 from clouds_tf.prediction.postprocessing import Rule
+from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.scenes import network, predict, write
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.network import Answers
@@ -42,8 +42,9 @@ class Stub(network.Network):
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
-    monkeypatch.setattr(network, "load", lambda *_: Stub())
-    monkeypatch.setattr(loading, "fingerprint", lambda _: "stub")
+    opened = Predictor("E/1", None, "stub", dict)
+    monkeypatch.setattr(Predictor, "open", lambda *_: opened)
+    monkeypatch.setattr(predict, "Network", lambda *_: Stub())
 
 
 @pytest.fixture

@@ -1,5 +1,4 @@
 import csv
-import dataclasses
 import functools
 import io
 import os
@@ -16,10 +15,9 @@ from PIL import Image
 from programs import run_program
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.prediction import predictor
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import plain_rules
-from clouds_tf.prediction.predictor import LoadedModel
+from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.inputs import Remark
 from clouds_tf.serving.prediction import PredictionResult, parse_shard, predict
@@ -40,7 +38,12 @@ def _by_length(image_bytes):
     return {**found, "area_fraction": numbers / 2, "expected_area_fraction": numbers / 4}
 
 
-MODEL = LoadedModel(METADATA, "model 1", (_by_length,))
+def _predictor(function, identity="model 1"):
+    functions = {"serving_default": lambda image_bytes: function(image_bytes)}
+    return Predictor("E/1", METADATA, identity, lambda: functions)
+
+
+MODEL = _predictor(_by_length)
 
 
 def _expected(folder, filename, class_name):
@@ -95,7 +98,7 @@ def test_a_sample_sorted_by_class_costs_each_image_once(images_dir, run, tmp_pat
         calls.append(len(image_bytes))
         return _by_length(image_bytes)
 
-    model = dataclasses.replace(MODEL, predictors=(predictor,))
+    model = _predictor(predictor)
     sample = _write_sample(tmp_path / "sample.csv", labels)
     output = str(tmp_path / "s.csv")
     assert predict(model, str(images_dir), output, sample, batch_size=2).num_images == 3
@@ -130,6 +133,13 @@ def test_a_missing_image_is_named_before_anything_is_predicted(run, tmp_path):
     with pytest.raises(FileNotFoundError, match="none.jpg: no such image, but .*sample.csv names"):
         run(sample_submission=sample)
     assert not (tmp_path / "s.csv.parts").exists()
+
+
+def test_a_folder_whose_name_looks_like_a_pattern_is_taken_as_it_is(images_dir, tmp_path):
+    folder = images_dir.rename(tmp_path / "[2020] a*b?")
+    output = tmp_path / "[s].csv"
+    assert predict(MODEL, str(folder), str(output)).num_images == 30
+    assert len(_rows(output)) == 120
 
 
 def test_a_folder_without_images_is_named(tmp_path):
@@ -167,12 +177,25 @@ def test_the_rows_of_unreadable_images_are_blank_and_the_reason_is_said(images_d
         run(batch_size=3, on_error="fail")
 
 
+def test_a_batch_that_is_too_large_together_is_divided(images_dir, run, tmp_path):
+    sizes = []
+
+    def refuses_more_than_two(image_bytes):
+        if len(image_bytes) > 2:
+            raise tf.errors.InvalidArgumentError(None, None, "too many pixels in all images")
+        sizes.append(len(image_bytes))
+        return _by_length(image_bytes)
+
+    model = _predictor(refuses_more_than_two)
+    assert not predict(model, *run.args[1:], batch_size=8).unreadable
+    assert sum(sizes) == 30 and max(sizes) == 2
+    assert all(found for _, found in _rows(tmp_path / "s.csv"))
+
+
 def test_an_image_of_another_shape_is_named(images_dir, run):
     for name, size in (("a.png", (300, 200)), ("b.png", (305, 200)), ("c.png", (309, 200))):
         Image.new("RGB", size).save(images_dir / name)
-    model = dataclasses.replace(
-        MODEL, predictors=(lambda contents: _by_length(tf.repeat(JPEG, len(contents))),)
-    )
+    model = _predictor(lambda contents: _by_length(tf.repeat(JPEG, len(contents))))
     (remark,) = predict(model, *run.args[1:], batch_size=1).stretched
     assert remark.filename == "c.png"
     assert remark.text.startswith("200x309 (height x width) was squeezed to the shape of 1400x2100")
@@ -209,12 +232,47 @@ def test_parts_of_another_model_are_not_mixed_in(images_dir, run, tmp_path):
         return {**found, "encoded_pixels": tf.fill([len(image_bytes), 4], "7 7")}
 
     run(shard=(0, 2))
-    predict(LoadedModel(METADATA, "model 2", (other,)), *run.args[1:], batch_size=1)
+    predict(_predictor(other, "model 2"), *run.args[1:], batch_size=1)
     assert {found for _, found in _rows(tmp_path / "s.csv")} == {"7 7"}
-    # What a slow shard of the first model has left is still its own.
+
+
+def test_parts_of_earlier_versions_which_name_no_rules_are_done_again(run, tmp_path):
+    folder = tmp_path / "s.csv.parts" / "0123456789abcdef"
+    folder.mkdir(parents=True)
+    (folder / "settings.json").write_text("{}")
+    (folder / "000000.jsonl").write_text('["00.jpg", ["Fish"], [1, 1], ["7 7"], [], [], [], ""]')
+    run()
+    assert not (tmp_path / "s.csv.parts").exists()
+    assert "7 7" not in {found for _, found in _rows(tmp_path / "s.csv")}
+
+
+def test_images_that_were_replaced_or_removed_are_predicted_again(images_dir, run, tmp_path):
+    run(shard=(0, 2))
+    run(shard=(1, 2))
+    content = (images_dir / "09.jpg").read_bytes()
+    (images_dir / "09.jpg").write_bytes(content + bytes(100))
     seen = []
+    run(shard=(0, 2), progress=lambda *counts: seen.append(counts))
+    assert seen == [(16, 16)]  # its part is one of the others
+    (images_dir / "29.jpg").unlink()
+    seen.clear()
     run(progress=lambda *counts: seen.append(counts))
-    assert seen[0] == (16, 30) and "7 7" not in {found for _, found in _rows(tmp_path / "s.csv")}
+    assert seen[0] == (16, 29)
+    expected = [
+        (f"{i:02d}.jpg_{c}", _expected(images_dir, f"{i:02d}.jpg", c))
+        for i in range(29)
+        for c in NAMES
+    ]
+    assert _rows(tmp_path / "s.csv") == expected
+
+
+def test_a_replaced_image_of_the_same_length_is_noticed(images_dir, run):
+    run(shard=(0, 2))
+    content = (images_dir / "00.jpg").read_bytes()
+    (images_dir / "00.jpg").write_bytes(content[:-1] + b"x")
+    seen = []
+    run(shard=(0, 2), progress=lambda *counts: seen.append(counts))
+    assert seen[0] == (8, 16)
 
 
 def test_an_image_that_was_repaired_is_predicted_again(images_dir, run, tmp_path):
@@ -234,14 +292,16 @@ def test_a_merge_waits_for_shards(images_dir, run, tmp_path):
         assert go_on.wait(60)
         return _by_length(image_bytes)
 
-    model = dataclasses.replace(MODEL, predictors=(waits,))
+    model = _predictor(waits)
     shard = threading.Thread(
         target=predict, args=(model, *run.args[1:]), kwargs={"batch_size": 1, "shard": (0, 2)}
     )
     shard.start()
     try:
         assert started.wait(60)
-        with pytest.raises(ValueError, match="1 other process still predicts parts of this; run"):
+        with pytest.raises(
+            ValueError, match="another process is working in this folder; run the command again"
+        ):
             run()
         assert run(shard=(1, 2)).num_images == 14
     finally:
@@ -273,9 +333,8 @@ def test_two_batches_at_a_time_on_every_device_and_no_more(images_dir, run):
             running[0] -= 1
         return _by_length(image_bytes)
 
-    predictors = tuple(functools.partial(predictor, device) for device in range(2))
-    model = dataclasses.replace(MODEL, predictors=predictors)
-    assert predict(model, *run.args[1:], batch_size=1).num_images == 28
+    predictors = [_predictor(functools.partial(predictor, device)) for device in range(2)]
+    assert predict(predictors, *run.args[1:], batch_size=1).num_images == 28
     assert most[0] == 4 and used == {0, 1}
 
 
@@ -287,6 +346,36 @@ def test_a_table_has_the_numbers_of_every_image_and_class(images_dir, run, tmp_p
     assert header == "filename,class,presence,area_fraction,expected_area_fraction"
     assert rows[:5] == [*(f"00.jpg,{c},,," for c in NAMES), "01.jpg,Fish,0.25,0.125,0.0625"]
     assert len(rows) == 30 * 4
+
+
+def test_masks_of_an_image_that_became_unreadable_are_removed(data_dir, tmp_path):
+    folder, masks, overlays = (tmp_path / name for name in ("images", "masks", "overlays"))
+    shutil.copytree(data_dir / "test_images", folder)
+
+    def left_half(image_bytes):
+        _by_length(image_bytes)
+        return {"encoded_pixels": tf.tile([["1 9"] * 4], [len(image_bytes), 1])}
+
+    arguments = _predictor(left_half), str(folder), str(tmp_path / "s.csv")
+    folders = {"masks_dir": str(masks), "overlay_dir": str(overlays)}
+    predict(*arguments, **folders)
+    damaged, *others = sorted(os.listdir(folder))
+    (folder / damaged).write_bytes(b"GIF89a")
+    predict(*arguments, **folders)
+    assert {name.rsplit("_", 1)[0] for name in os.listdir(masks)} == set(others)
+    assert sorted(os.listdir(overlays)) == [f"{name}.png" for name in others]
+
+
+@pytest.mark.parametrize("name", ["../{}", "..", "/etc/{}", "a/{}", "..\\{}"])
+def test_names_of_a_sample_lead_nowhere_else(images_dir, run, tmp_path, name):
+    name = name.format("00.jpg")
+    (tmp_path / "00.jpg").write_bytes((images_dir / "00.jpg").read_bytes())
+    sample = _write_sample(tmp_path / "sample.csv", [("00.jpg", "Fish"), (name, "Fish")])
+    before = sorted(os.listdir(tmp_path))
+    with pytest.raises(ValueError, match="sample.csv, line 3: .*without a folder") as error:
+        run(sample_submission=sample, masks_dir=str(tmp_path / "masks" / "deep"))
+    assert repr(name) in str(error.value)
+    assert sorted(set(os.listdir(tmp_path)) - {"masks"}) == before
 
 
 def test_pictures_and_masks_of_every_readable_image(data_dir, tmp_path):
@@ -302,7 +391,7 @@ def test_pictures_and_masks_of_every_readable_image(data_dir, tmp_path):
         rles = [["", f"1 {350 * 262}", "", f"1 {350 * 525}"]]
         return {"encoded_pixels": tf.tile(rles, [len(image_bytes), 1])}
 
-    model = LoadedModel(METADATA, "m", (left_half,))
+    model = _predictor(left_half)
     overlays, masks = tmp_path / "overlays", tmp_path / "masks"
     predict(
         model,
@@ -330,7 +419,7 @@ def test_what_cannot_be_written_is_named_before_any_work(images_dir, tmp_path, n
     wrong = str(tmp_path / "file" if name.endswith("_dir") else tmp_path)
     arguments = {"output": str(tmp_path / "out" / "s.csv"), name: wrong}
     with pytest.raises(ValueError, match=f"^{wrong}"):
-        predict(dataclasses.replace(MODEL, predictors=(never,)), str(images_dir), **arguments)
+        predict(_predictor(never), str(images_dir), **arguments)
     assert not (tmp_path / "out" / "s.csv.parts").exists()
 
 
@@ -365,7 +454,7 @@ def test_wrong_arguments_are_named(run):
 
 def test_a_folder_without_a_model_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="no SavedModel; expected a folder such as E/1"):
-        predictor.load(str(tmp_path))
+        predict(str(tmp_path), str(tmp_path), "s.csv")
 
 
 def test_a_model_of_something_else_is_refused(tmp_path):
@@ -373,7 +462,7 @@ def test_a_model_of_something_else_is_refused(tmp_path):
     module.double = tf.function(lambda x: 2 * x, input_signature=[tf.TensorSpec([])])
     tf.saved_model.save(module, str(tmp_path / "other"), module.double)
     with pytest.raises(ValueError, match="not a SavedModel of export"):
-        predictor.load(str(tmp_path / "other"))
+        predict(str(tmp_path / "other"), str(tmp_path), "s.csv")
 
 
 @pytest.fixture(scope="module")
@@ -383,14 +472,15 @@ def saved_model(tmp_path_factory):
 
 
 def test_every_device_gives_the_same(saved_model, data_dir, tmp_path):
-    one, two = (predictor.load_model(saved_model, number) for number in (1, 2))
-    assert len(two.predictors) == 2
-    assert all(w.device.endswith("CPU:1") for w in two.predictors[1].loaded.module.weights[0])
-    for name, model in (("one.csv", one), ("two.csv", two)):
-        predict(model, str(data_dir / "train_images"), str(tmp_path / name), batch_size=2)
+    second = Predictor.open(saved_model, device=devices(2)[1])
+    module = second.functions["serving_default"].args[0]
+    assert all(weight.device.endswith("CPU:1") for weight in module.weights[0])
+    for name, number in (("one.csv", 1), ("two.csv", 2)):
+        arguments = saved_model, str(data_dir / "train_images"), str(tmp_path / name)
+        predict(*arguments, batch_size=2, num_devices=number)
     assert (tmp_path / "one.csv").read_bytes() == (tmp_path / "two.csv").read_bytes()
     with pytest.raises(ValueError, match="num_devices: got 99, expected 1 to 4 .CPUs"):
-        predictor.devices(99)
+        devices(99)
 
 
 @pytest.mark.slow
@@ -398,19 +488,20 @@ def test_killed_and_run_again_it_writes_the_same_file(saved_model, images_dir, t
     output = tmp_path / "s.csv"
     code = f"""
 import dataclasses, os, signal
-from clouds_tf.prediction import predictor
+from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.serving import predict
 
-model = predictor.load_model({saved_model!r})
+model = Predictor.open({saved_model!r}, device=devices(1)[0])
 calls = []
 
 def dies(image_bytes):
     calls.append(image_bytes)
     if len(calls) == 20:
         os.kill(os.getpid(), signal.SIGKILL)
-    return model.predictors[0](image_bytes)
+    return model(image_bytes)
 
-predict(dataclasses.replace(model, predictors=(dies,)), {str(images_dir)!r}, {str(output)!r},
+dying = dataclasses.replace(model, load=lambda: {{"serving_default": dies}})
+predict(dying, {str(images_dir)!r}, {str(output)!r},
         batch_size=1)
 """
     killed = run_program("-c", code)

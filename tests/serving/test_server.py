@@ -1,10 +1,13 @@
+import ast
 import base64
+import concurrent.futures
 import http.server
 import json
 import os
 import re
 import shutil
 import subprocess
+import sys
 import threading
 
 import numpy as np
@@ -16,7 +19,7 @@ from google.protobuf import text_format
 from programs import REPOSITORY, run_tool
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.serving import client, read_metadata, server
+from clouds_tf.serving import Metadata, client, read_metadata, server
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 
@@ -98,7 +101,7 @@ def test_the_file_that_is_refused_is_named(url, images, tmp_path):
     bad.write_bytes(b"GIF89a")
     paths = [str(path) for path in (*images, bad)]
     with pytest.raises(ValueError) as error:
-        list(client.request_files(url, paths, CLOUDS.class_names))
+        list(client.request_files(url, paths))
     reason = "expected a JPEG or a PNG, got something else"
     assert str(error.value) == f"{bad}: {url}: status 400: {reason}"
 
@@ -110,7 +113,19 @@ def test_what_is_no_url_of_a_model_is_named(url):
 
 
 def test_the_server_says_which_model_it_has(url, saved_model):
-    assert client.read_metadata(url) == read_metadata(saved_model)
+    assert Metadata.from_json(client.read_metadata(url)) == read_metadata(saved_model)
+
+
+def test_a_client_needs_no_tensorflow():
+    program = (
+        "import sys, time; start = time.process_time(); from clouds_tf.serving import client;"
+        "print(time.process_time() - start, *{name.split('.')[0] for name in sys.modules})"
+    )
+    command = [sys.executable, "-c", program]
+    found = subprocess.run(command, cwd=REPOSITORY, capture_output=True, text=True, check=True)
+    seconds, *modules = found.stdout.split()
+    assert {"tensorflow", "keras", "numpy", "pandas"}.isdisjoint(modules)
+    assert float(seconds) < 1  # 0.1 s on a machine without other work
 
 
 @pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
@@ -146,6 +161,32 @@ def test_the_tool_writes_rows(url, images, expected, tmp_path):
     lines = found.stdout.splitlines()
     assert lines[0].startswith(f"{images[0].name}  Fish: {expected['presence'][0, 0]:.2f} on ")
     assert lines[-1].startswith(f"{url} answered for 3 images")
+
+
+def test_the_documented_grpc_option_lets_probabilities_through():
+    """Two images of 350x525 pixels and four classes are 5.9 MB; gRPC's default is 4 MB."""
+    grpc = pytest.importorskip("grpc")
+    text = (REPOSITORY / "docs" / "serving.md").read_text()
+    (options,) = re.findall(r"^options = (\[.*\]) ", text, re.MULTILINE)
+    probabilities = np.zeros([2, 350, 525, 4], np.float32).tobytes()
+    handler = grpc.method_handlers_generic_handler(
+        "S", {"Predict": grpc.unary_unary_rpc_method_handler(lambda request, _: probabilities)}
+    )
+    service = grpc.server(concurrent.futures.ThreadPoolExecutor(1))
+    service.add_generic_rpc_handlers((handler,))
+    port = service.add_insecure_port("127.0.0.1:0")
+    service.start()
+    try:
+        for given, fits in ((ast.literal_eval(options), True), (None, False)):
+            with grpc.insecure_channel(f"127.0.0.1:{port}", options=given) as channel:
+                call = channel.unary_unary("/S/Predict")
+                if fits:
+                    assert call(b"", timeout=60) == probabilities
+                else:
+                    with pytest.raises(grpc.RpcError, match="RESOURCE_EXHAUSTED"):
+                        call(b"", timeout=60)
+    finally:
+        service.stop(None)
 
 
 def test_settings_of_the_server_are_written_once(tmp_path):

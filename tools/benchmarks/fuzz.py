@@ -18,7 +18,7 @@ from tqdm import tqdm
 from clouds_tf.data import sample_data
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
-from clouds_tf.prediction import predictor
+from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 
@@ -97,7 +97,7 @@ def main() -> None:
     contents = seeds()
     with tempfile.TemporaryDirectory() as folder:
         path = write_version(CloudModel([unet(width=0.125)], [MODEL_SIZE], CLOUDS), folder)
-        predict = predictor.load(path)
+        predict = Predictor.open(path)
     healthy = tf.constant([content for content in contents if not content.startswith(b"GIF")])
     before = predict(healthy)["encoded_pixels"].numpy()
     memory = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

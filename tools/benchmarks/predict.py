@@ -26,8 +26,8 @@ from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
 from clouds_tf.models.unet import DECODER_CHANNELS, unet
 from clouds_tf.models.weights import load_encoder_weights
 from clouds_tf.prediction import engine as engines
-from clouds_tf.prediction import predictor
 from clouds_tf.prediction.fusing import fuse
+from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import distribution
@@ -126,11 +126,11 @@ def run_child(contender, folder):
         predict = functools.partial(peer_loop, model, images_dir, output)
     else:
         precision, engine = _of_ours(contender)
-        ours = predictor.load_model(os.path.join(folder, precision, "1"), engine=engine)
+        ours = Predictor.open(os.path.join(folder, precision, "1"), engine)
         if ours.warning:  # TensorFlow would be measured instead
             sys.exit(ours.warning)
         first = os.path.join(images_dir, min(os.listdir(images_dir)))
-        ours.predictors[0](tf.stack([tf.io.read_file(first)]))
+        ours(tf.stack([tf.io.read_file(first)]))
         predict = functools.partial(
             serving.predict, ours, images_dir, output, batch_size=FLAGS.batch_size
         )
@@ -166,7 +166,7 @@ def print_latency(folder):
     contents = [tf.constant([path.read_bytes()]) for path in paths[:50]]
     rows = [("precision", "requests", "p50, ms", "p99, ms")]
     for precision in PRECISIONS:
-        predict = predictor.load(os.path.join(folder, precision, "1"))
+        predict = Predictor.open(os.path.join(folder, precision, "1"))
         seconds = []
         for i in range(FLAGS.num_requests + 5):
             start = time.perf_counter()

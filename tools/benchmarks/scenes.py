@@ -26,6 +26,7 @@ from clouds_tf.geo.extent import Extent
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
 from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.scenes.jobs import Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.predict import predict_scenes
@@ -85,7 +86,7 @@ def print_seams(model, saved_model, images):
         "",
         lambda start, stop: pixels[start:stop].copy(),
     )
-    network = Network(saved_model, FLAGS.batch_size)
+    network = Network(Predictor.open(saved_model), FLAGS.batch_size)
     table = [("overlap", "windows", "mean difference", "99th percentile", "at seams, mean")]
     # What the windows without overlap have as edges: 16 cells on both sides.
     seams = np.zeros(mosaic.shape[:2], bool)
@@ -168,7 +169,7 @@ def run_child(contender, folder):
         batch_size=FLAGS.batch_size,
     )
     if contender != "plain loop":
-        network = Network(saved_model, FLAGS.batch_size)
+        network = Network(Predictor.open(saved_model), FLAGS.batch_size)
         tile = np.random.default_rng(0).integers(0, 255, (*network.window, 3)).astype(np.uint8)
         network.predict_tiles([tile] * FLAGS.batch_size)
     before = peak_megabytes()

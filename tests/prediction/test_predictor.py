@@ -1,0 +1,188 @@
+"""SavedModels as values; on OpenVINO, converted once and kept beside them."""
+
+import importlib.util
+import json
+import pathlib
+import pickle
+import shutil
+
+import numpy as np
+import pytest
+import stubs
+import tensorflow as tf
+from conftest import IMAGE_SIZE
+
+from clouds_tf import rle
+from clouds_tf.dataset import CLOUDS
+from clouds_tf.prediction import engine
+from clouds_tf.prediction.calibration import Calibration, Curve
+from clouds_tf.prediction.postprocessing import Rule
+from clouds_tf.prediction.predictor import Predictor
+from clouds_tf.serving import predict
+from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.versions import write_version
+
+needs_openvino = pytest.mark.skipif(
+    importlib.util.find_spec("openvino") is None, reason="the extra openvino is not installed"
+)
+RULES = (Rule(), Rule(0.4, 0.5, 100), Rule(0.5, 0.5, min_presence=0.9), Rule())
+
+
+def _export(folder, number):
+    """Writes a SavedModel of networks of different sizes."""
+    models = [stubs.network(classification_head=True, seed=seed) for seed in range(number)]
+    model = CloudModel(models, [IMAGE_SIZE, (32, 64)][:number], CLOUDS, RULES)
+    return write_version(model, str(folder / "E"))
+
+
+@pytest.fixture(scope="module")
+def kept(tmp_path_factory):
+    """A SavedModel of two networks that was loaded on OpenVINO before."""
+    saved_model = _export(tmp_path_factory.mktemp("kept"), 2)
+    assert Predictor.open(saved_model, "openvino").warning == ""
+    return saved_model
+
+
+@pytest.fixture
+def saved_model(tmp_path):
+    """One of a network that nothing has been kept for."""
+    return _export(tmp_path, 1)
+
+
+@pytest.fixture
+def dying(tmp_path, monkeypatch):
+    """Makes every conversion from now on die."""
+
+    def start():
+        program = tmp_path / "dies.py"
+        program.write_text("import os; os.abort()")
+        monkeypatch.setattr(engine, "_TRIAL", str(program))
+
+    return start
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_all_signatures_answer_as_with_tensorflow(kept, data_dir):
+    files = sorted((data_dir / "test_images").iterdir())
+    contents = tf.constant([path.read_bytes() for path in files])
+    pixels = tf.stack([tf.io.decode_jpeg(content) for content in contents])
+    plain, other = (Predictor.open(kept, name) for name in engine.ENGINES)
+    assert other.warning == "" and other.identity.startswith(f"{plain.identity}/openvino-")
+    for name, inputs in (
+        ("serving_default", {"image_bytes": contents}),
+        ("probabilities", {"image_bytes": contents}),
+        ("from_pixels", {"images": pixels}),
+    ):
+        expected, found = plain.run(name, **inputs), other.run(name, **inputs)
+        assert found.keys() == expected.keys()
+        for key in found.keys() - {"encoded_pixels"}:
+            assert np.abs(found[key] - expected[key]).mean() < 0.01
+        if "encoded_pixels" in found:
+            before, after = (
+                list(map(bytes.decode, x["encoded_pixels"].numpy().flat)) for x in (expected, found)
+            )
+            assert any(before) and tf.reduce_mean(rle.dice(before, after)) > 0.97
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_a_conversion_is_kept_for_the_next_process(kept, dying):
+    names = sorted(path.name for path in pathlib.Path(f"{kept}.openvino").glob("*/*"))
+    assert names == ["0.bin", "0.xml", "1.bin", "1.xml", "checksums.json"]
+    dying()
+    assert Predictor.open(kept, "openvino").warning == ""
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_where_nothing_can_be_kept_it_works_all_the_same(saved_model, dying):
+    pathlib.Path(f"{saved_model}.openvino").write_text("in the way")
+    assert Predictor.open(saved_model, "openvino").warning == ""
+    dying()
+    assert Predictor.open(saved_model, "openvino").warning
+
+
+@needs_openvino
+def test_where_it_dies_tensorflow_predicts_and_says_so(saved_model, data_dir, tmp_path, dying):
+    dying()
+    arguments = saved_model, str(data_dir / "test_images")
+    result = predict(*arguments, str(tmp_path / "a.csv"), engine="openvino")
+    assert result.warning == "OpenVINO dies of SIGABRT on this CPU; TensorFlow computes instead"
+    assert not pathlib.Path(f"{saved_model}.openvino").exists()
+    assert predict(*arguments, str(tmp_path / "b.csv")).warning == ""
+    assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
+
+
+@needs_openvino
+def test_a_saved_model_without_networks_is_to_be_exported_again(tmp_path):
+    model = CloudModel([stubs.network()], [IMAGE_SIZE], CLOUDS)
+    del model.networks
+    saved_model = write_version(model, str(tmp_path / "E"))
+    with pytest.raises(ValueError, match=f"{saved_model}: too old for OpenVINO"):
+        Predictor.open(saved_model, "openvino")
+
+
+@needs_openvino
+@pytest.mark.parametrize("damage", ["shorter", "another byte", "no checksums"])
+def test_a_damaged_conversion_is_made_anew(saved_model, data_dir, damage):
+    pathlib.Path(f"{saved_model}.openvino").mkdir()
+    content = min((data_dir / "test_images").iterdir()).read_bytes()
+    before = Predictor.open(saved_model, "openvino")(tf.constant([content]))["presence"]
+    (kept,) = pathlib.Path(f"{saved_model}.openvino").iterdir()
+    weights = (kept / "0.bin").read_bytes()
+    if damage == "no checksums":  # of an earlier version
+        (kept / "checksums.json").unlink()
+    else:
+        changed = weights[:-1] + bytes([weights[-1] ^ 255])
+        (kept / "0.bin").write_bytes(weights[:-100] if damage == "shorter" else changed)
+    after = Predictor.open(saved_model, "openvino")
+    assert after.warning == "" and (kept / "0.bin").read_bytes() == weights
+    np.testing.assert_array_equal(after(tf.constant([content]))["presence"], before)
+
+
+def test_an_identity_differs_with_everything_that_changes_an_answer(saved_model, tmp_path):
+    path = pathlib.Path(saved_model)
+    found = [Predictor.open(saved_model).identity]
+    for name in ("saved_model.pb", "variables/variables.data-00000-of-00001"):
+        content = (path / name).read_bytes()
+        (path / name).write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
+        found.append(Predictor.open(saved_model).identity)
+        (path / name).write_bytes(content)
+    file = path / "assets.extra" / "metadata.json"
+    metadata = json.loads(file.read_text())
+    curves = Calibration((Curve((0, 1), (0, 0.5)),) * 4).to_json(CLOUDS.class_names)
+    sugar = {"Sugar": {**metadata["postprocessing"]["Sugar"], "threshold": 0.4}}
+    for changed in (
+        {"postprocessing": {**metadata["postprocessing"], **sugar}},
+        {"calibration": curves},
+        {"test_time_augmentation": "flips"},
+    ):
+        file.write_text(json.dumps({**metadata, **changed}))
+        found.append(Predictor.open(saved_model).identity)
+    assert len(set(found)) == len(found) == 6
+    file.write_text(json.dumps(metadata, indent=1) + "\n")
+    copy = shutil.copytree(saved_model, str(tmp_path / "copy"))
+    assert Predictor.open(copy).identity == found[0]
+
+
+def test_a_predictor_is_pickled_as_its_path(saved_model):
+    predictor = Predictor.open(saved_model)
+    copies = [pickle.loads(pickle.dumps(predictor)) for _ in range(2)]
+    assert copies[0].identity == predictor.identity and copies[0] is copies[1]
+    assert "serving_default" in copies[0].functions
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["saved_model.pb", "variables/variables.index", "variables/variables.data-00000-of-00001"],
+)
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_a_truncated_saved_model_is_said_in_a_line(saved_model, data_dir, tmp_path, name, share):
+    path = pathlib.Path(saved_model, name)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(share * len(content))])
+    with pytest.raises(ValueError, match=f"{saved_model}: cannot be loaded .*export") as error:
+        predict(saved_model, str(data_dir / "test_images"), str(tmp_path / "s.csv"))
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "s.csv.parts").exists()
