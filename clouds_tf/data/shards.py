@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, manifest
 from clouds_tf.data import folds, runners
 from clouds_tf.data.annotations import write_table
 from clouds_tf.data.examples import SCHEMA_VERSION, make_example
@@ -124,8 +124,7 @@ def _describe_sources(images: Sequence[PlannedImage], how: _Conversion) -> str:
     stats = []
     for image in images:
         path = os.path.join(how.images_dir, image.filename)
-        stat = tf.io.gfile.stat(path) if tf.io.gfile.exists(path) else None
-        stats.append(stat and [stat.length, stat.mtime_nsec])
+        stats.append(manifest.file_identity(path) if tf.io.gfile.exists(path) else None)
     settings = {**dataclasses.asdict(how), "images_dir": None}
     planned = [dataclasses.astuple(image) for image in images]
     text = json.dumps([SCHEMA_VERSION, settings, planned, stats])
