@@ -284,6 +284,16 @@ def test_an_image_that_was_repaired_is_predicted_again(images_dir, run, tmp_path
     assert all(found for _, found in _rows(tmp_path / "s.csv"))
 
 
+def test_images_that_were_unreadable_for_a_while_are_predicted_again(run, tmp_path):
+    def refuses(image_bytes):
+        raise tf.errors.InvalidArgumentError(None, None, "not now")
+
+    model = _predictor(refuses)
+    assert predict(model, *run.args[1:], **run.keywords, shard=(1, 2)).unreadable
+    assert run().unreadable == ()
+    assert all(found for _, found in _rows(tmp_path / "s.csv"))
+
+
 def test_a_merge_waits_for_shards(images_dir, run, tmp_path):
     started, go_on = threading.Event(), threading.Event()
 
