@@ -33,19 +33,32 @@ def _affine(
     ).y
 
 
-def _sums(x: tf.Tensor) -> tf.Tensor:
-    """Sum, sum of squares and number of the values of each channel: float32 [3, C]."""
+def _moments(x: tf.Tensor) -> tf.Tensor:
+    """Number, mean and sum of squared deviations of the values of each channel: float32 [3, C]."""
     channels = tf.shape(x)[-1]
     count = tf.cast(tf.size(x) // channels, tf.float32)
     ones = tf.ones([channels])
     found = tf.raw_ops.FusedBatchNormV3(
         x=x, scale=ones, offset=ones, mean=[], variance=[], is_training=True
     )
-    mean = found.batch_mean
     # The operation returns the unbiased variance (divided by count - 1), and NaN for no values.
-    squares = found.batch_variance * (count - 1) + tf.square(mean) * count
-    sums = tf.stack([mean * count, squares, count * ones])
-    return tf.where(count > 0, sums, 0.0)
+    moments = tf.stack([count * ones, found.batch_mean, found.batch_variance * (count - 1)])
+    return tf.where(count > 0, moments, 0.0)
+
+
+def _combine(moments: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
+    """Number, mean and variance of each channel, [C], of the `_moments` of all replicas [R, 3, C].
+
+    Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm", 1979: E[x^2] - E[x]^2
+    would lose all digits where the mean is much larger than the deviations.
+    """
+    counts, means, squares = tf.unstack(moments, axis=1)
+    base = tf.reduce_max(tf.where(counts > 0, means, means.dtype.min), axis=0)
+    shifts = tf.where(counts > 0, means - base, 0.0)
+    count = tf.reduce_sum(counts, axis=0)
+    shift = tf.reduce_sum(counts * shifts, axis=0) / count
+    squares += counts * tf.square(shifts - shift)
+    return count, base + shift, tf.reduce_sum(squares, axis=0) / count
 
 
 @contextlib.contextmanager
@@ -63,6 +76,13 @@ def counting(counted: tf.Tensor) -> Iterator[None]:
 
 def _sum_over_replicas(values: tf.Tensor) -> tf.Tensor:
     return tf.distribute.get_replica_context().all_reduce("SUM", values)
+
+
+def _of_all_replicas(values: tf.Tensor) -> tf.Tensor:
+    """The values [...] of each replica, [R, ...]: a sum in which each has a row of its own."""
+    replica = tf.distribute.get_replica_context()
+    row = tf.one_hot(replica.replica_id_in_sync_group, replica.num_replicas_in_sync)
+    return _sum_over_replicas(tf.reshape(row, [-1, *[1] * len(values.shape)]) * values)
 
 
 def normalize_over_replicas(
@@ -95,9 +115,7 @@ def normalize_over_replicas(
 
     @tf.custom_gradient
     def normalize(x: tf.Tensor, scale: tf.Tensor, offset: tf.Tensor) -> tuple:
-        total, squares, count = tf.unstack(_sum_over_replicas(only_counted(_sums(x))))
-        mean = total / count
-        variance = tf.maximum(squares / count - tf.square(mean), 0.0)
+        count, mean, variance = _combine(_of_all_replicas(only_counted(_moments(x))))
 
         def gradient(dy: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
             # These sums are over this replica alone, as the gradients of other weights are.

@@ -12,12 +12,14 @@ CHANNELS = 3
 
 
 @functools.lru_cache(maxsize=None)
-def _step(num, *devices, size=(16, 24), precision="float32", **arguments):
+def _step(num, *devices, size=(16, 24), precision="float32", like=None, **arguments):
     """One step forward and back on parts of some images: a dict of arrays of the whole batch.
 
     The objective weighs every output differently, so that no gradient is zero.
     """
-    strategy, images = distribution.strategy(*devices), _images(num)[:, : size[0], : size[1]]
+    strategy = distribution.strategy(*devices)
+    images = _images(num) if like is None else _alike(num, *like)
+    images = images[:, : size[0], : size[1]]
     with distribution.precision(precision), strategy.scope():
         layer = BatchNorm(momentum=0.5, **arguments)
         layer.build([None, *images.shape[1:]])
@@ -65,6 +67,25 @@ def test_two_replicas_are_as_one(num, arguments):
     for name, expected in one.items():
         limit = 1e-5 * np.abs(expected).max()
         np.testing.assert_allclose(two[name], expected, atol=limit, err_msg=name)
+
+
+def _alike(num, mean, deviation):
+    """Random images that are all of the same mean and deviation."""
+    shape = [num, 16, 24, CHANNELS]
+    return np.random.default_rng(2).normal(mean, deviation, shape).astype(np.float32)
+
+
+@pytest.mark.parametrize("like", [(100, 0.01), (-3, 1e-3), (0.5, 5e-5), (0, 1)])
+def test_several_replicas_are_nearly_as_exact_as_one(like):
+    """Against float64; a difference of sums would be off by 8 deviations."""
+    exact, axes = _alike(6, *like).astype(np.float64), (0, 1, 2)
+    factor = np.linspace(0.5, 2, CHANNELS) / np.sqrt(exact.var(axes) + 1e-12)
+    expected = (exact - exact.mean(axes)) * factor + np.linspace(0.5, 2, CHANNELS)
+    one, two = (
+        np.abs(_step(6, *devices, like=like, epsilon=1e-12)["outputs"] - expected).max()
+        for devices in ((), ("mirrored", 2))
+    )
+    assert two <= 2 * one + 1e-6
 
 
 @pytest.mark.parametrize("num", [2, 1])
