@@ -8,6 +8,7 @@ import importlib.util
 import os
 import re
 import secrets
+import tempfile
 from collections.abc import Iterator, Sequence
 
 import tensorflow as tf
@@ -61,7 +62,7 @@ def read_text(path: str) -> str:
     """Reads a text file; FileNotFoundError names the path if there is none."""
     try:
         with tf.io.gfile.GFile(path) as file:
-            return file.read()
+            return file.read().removeprefix("\ufeff")  # a byte order mark
     except tf.errors.NotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
 
@@ -73,6 +74,27 @@ def sha256(path: str) -> str:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
+
+
+@contextlib.contextmanager
+def local_copy(path: str) -> Iterator[str]:
+    """Gives a path on this machine of a file, for libraries that read no others.
+
+    Yields:
+        The path itself, or that of a temporary copy if it is remote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"{path}: no such file")
+    if "://" not in path:
+        yield path
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        copy = os.path.join(folder, os.path.basename(path))
+        tf.io.gfile.copy(path, copy)
+        yield copy
 
 
 def check_output(path: str) -> None:

@@ -101,7 +101,7 @@ def unet(
     image = keras.Input([None, None, 3], name="image")
     features = found.apply(ReflectPad(name="pad", dtype="float32")(image), width)
     deepest = features[-1]
-    x = _decode(dict(zip(found.strides, features)), width, found)
+    x = _decode({2**i: x for i, x in enumerate(features, start=1)}, width, found)
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)
     outputs = {"logits": CropLike(name="logits", dtype="float32")([x, image])}
     if classification_head:

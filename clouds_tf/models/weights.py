@@ -214,7 +214,7 @@ def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
         ValueError: it is truncated, altered, of a later version, or another kind of file.
     """
     tensors = read_safetensors(path)
-    with safetensors.safe_open(path, framework="numpy") as file:
+    with files.local_copy(path) as local, safetensors.safe_open(local, "numpy") as file:
         encoded = (file.metadata() or {}).get(_KEY)
     if encoded is None:
         raise ValueError(

@@ -8,14 +8,12 @@ from clouds_tf.models.encoders import resnet
 from clouds_tf.models.encoders.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE2
 from clouds_tf.models.encoders.interface import Encoder
 from clouds_tf.models.encoders.keras_cv_backbones import KERAS_CV_ENCODERS
-from clouds_tf.models.encoders.mix_transformer import MIT_B0
 
 ENCODERS: dict[str, Encoder] = {
     "resnet34": resnet.RESNET34,
     "resnet34_preactivation": resnet.RESNET34_PREACTIVATION,
     "efficientnet_lite0": EFFICIENTNET_LITE0,
     "efficientnet_lite2": EFFICIENTNET_LITE2,
-    "mit_b0": MIT_B0,
     **KERAS_CV_ENCODERS,
 }
 
@@ -37,6 +35,11 @@ def find_encoder(name: str) -> Encoder:
     Raises:
         ValueError: there is none of that name; the message lists those that there are.
     """
+    if name == "mit_b0":  # of version 2
+        raise ValueError(
+            "encoder: mit_b0 is no longer part of clouds_tf; a SavedModel with it still runs, "
+            "weights and recipes need clouds_tf 2"
+        )
     if name not in ENCODERS:
         raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(sorted(ENCODERS))}")
     return ENCODERS[name]

@@ -15,8 +15,8 @@ class Encoder:
 
     Attributes:
         apply: function of an image, float [B, H, W, 3] in 0..255 with H and W divisible by 32, and
-            a width, which multiplies the channels of every stage. Returns one feature map,
-            [B, H/s, W/s, channels], for each stride s in `strides`.
+            a width, which multiplies the channels of every stage. Returns feature maps
+            [B, H/s, W/s, channels] for the strides s = 2, 4, 8, 16 and 32.
         layer_prefixes: what the names of its layers, and of no others, start with.
         decoder_momentum: momentum of the decoder's batch norm, of 1 for averages that never move.
         decoder_epsilon: epsilon of the decoder's batch norm.
@@ -25,8 +25,6 @@ class Encoder:
             to arrays in Keras' layout; raises ValueError for any other file.
         published_name: function from a name of ours, such as "stem_conv/kernel", to that in the
             file.
-        strides: strides of the feature maps, finest first. The decoder joins no skip where one of
-            2, 4, 8 and 16 is missing.
     """
 
     apply: Callable[[Any, float], list[Any]]
@@ -36,4 +34,3 @@ class Encoder:
     weights_suffixes: tuple[str, ...]
     read_weights: Callable[[str], dict[str, np.ndarray]]
     published_name: Callable[[str], str]
-    strides: tuple[int, ...] = (2, 4, 8, 16, 32)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
 import re
 import zipfile
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from typing import Any
 
 import numpy as np
 
+from clouds_tf import files
 from clouds_tf.keras_cv import import_keras_cv
 from clouds_tf.models.encoders.flattening import MOMENTUM, copied, innermost_layers
 from clouds_tf.models.encoders.interface import Encoder
@@ -62,7 +62,7 @@ def models() -> Any:
     """Imports keras_cv.models; raises ValueError where keras-cv is missing or does not work."""
     return import_keras_cv(
         "encoder: those of keras-cv",
-        "resnet34, resnet34_preactivation, efficientnet_lite0, efficientnet_lite2 and mit_b0",
+        "resnet34, resnet34_preactivation, efficientnet_lite0 and efficientnet_lite2",
     ).models
 
 
@@ -77,10 +77,11 @@ def load_backbone_weights(backbone: Any, path: str) -> None:
         FileNotFoundError: there is no such file.
         ValueError: it is broken, or holds the weights of another model.
     """
-    if not os.path.exists(path):
-        raise FileNotFoundError(f"{path}: no such file")
     try:
-        backbone.load_weights(path)
+        with files.local_copy(path) as local:
+            backbone.load_weights(local)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
         reason = str(error).strip().splitlines()[0][:200]
         raise ValueError(f"{path}: does not fit {backbone.name} of keras-cv ({reason})") from None

@@ -7,6 +7,8 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 
+from clouds_tf import files
+
 # A variable of Keras -> that of PyTorch.
 TORCH_VARIABLES = {
     "kernel": "weight",
@@ -32,9 +34,9 @@ def read_safetensors(path: str) -> dict[str, np.ndarray]:
         ValueError: it is truncated or no .safetensors file.
     """
     try:
-        return {
-            name: np.asarray(tensor) for name, tensor in safetensors.numpy.load_file(path).items()
-        }
+        with files.local_copy(path) as local:
+            tensors = safetensors.numpy.load_file(local)
+        return {name: np.asarray(tensor) for name, tensor in tensors.items()}
     except (safetensors.SafetensorError, KeyError) as error:
         raise ValueError(f"{path}: broken, or no .safetensors file ({error})") from None
 
@@ -84,7 +86,7 @@ def read_keras_h5(path: str) -> dict[str, np.ndarray]:
                 tensors[f"{layer}/{variable}"] = item[()]
 
     try:
-        with h5py.File(path, "r") as file:
+        with files.local_copy(path) as local, h5py.File(local, "r") as file:
             file.get("model_weights", file).visititems(collect)
     except FileNotFoundError:
         raise

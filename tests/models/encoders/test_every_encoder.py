@@ -11,13 +11,13 @@ import tensorflow as tf
 
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
-from clouds_tf.models.encoders import ENCODERS, encoder_layers, keras_cv_backbones
+from clouds_tf.models.encoders import ENCODERS, encoder_layers
 from clouds_tf.models.encoders.keras_cv_backbones import BACKBONES
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.models.unet import outline, unet
 from clouds_tf.models.weights import load_encoder_weights, load_model, save_model_weights
 from clouds_tf.prediction.fusing import fuse
-from clouds_tf.training import distribution
+from clouds_tf.training import Recipe, distribution
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 
@@ -25,11 +25,11 @@ LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
 needs_keras_cv = pytest.mark.skipif(not LANE_ONE, reason="keras-cv works with TensorFlow 2.15")
 WIDTH = 0.25
 # Their layers are those of the others too, and of the two of ResNet-34, which have tests of theirs.
-WHOLE_WAY = ("csp_darknet_s", "mit_b0", "mobilenet_v3_small", "resnet50_v2")
+WHOLE_WAY = ("csp_darknet_s", "mobilenet_v3_small", "resnet50_v2")
 
-# Parameters as keras-cv lists them, but for two. MobileNetV3: as in keras.applications, because
+# Parameters as keras-cv lists them, but for MobileNetV3: as in keras.applications, because
 # keras-cv's list (933,502 and 2,994,518) is older than its rounding of the channels of squeeze and
-# excitation. MiT-B0: less the 10-way classifier (2,570) in keras-cv's list.
+# excitation.
 PUBLISHED_PARAMETERS = {
     "csp_darknet_s": 4_223_488,
     "densenet121": 7_037_504,
@@ -40,7 +40,6 @@ PUBLISHED_PARAMETERS = {
     "mobilenet_v3_small": 939_120,
     "resnet50_v2": 23_564_800,
 }
-MIT_B0_PARAMETERS = 3_319_392
 # What the U-Net does without: the convolution and batch norm right before a classifier.
 CLASSIFIERS = {
     "efficientnetv2_b0": 192 * 1280 + 4 * 1280,
@@ -130,7 +129,7 @@ def _check_parts(model, name):
     names = [weight.name for weight in model.weights]
     assert len(set(names)) == len(names)
     down, up = outline(model, (64, 96))
-    assert [stage.height for stage in down] == [64, *[64 // s for s in ENCODERS[name].strides]]
+    assert [stage.height for stage in down] == [64, 32, 16, 8, 4, 2]
     assert [stage.height for stage in up] == [4, 8, 16, 32, 64, 64]
 
 
@@ -207,39 +206,11 @@ def test_features_and_weights_are_those_of_keras_cv(name, ending, tmp_path):
     ):
         assert np.abs(expected).max() > 0.01
         np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
-    for level, stride in ((1, 2), (2, 4), (3, 8), (4, 16)):  # keras-cv's own choice of features
+    for level in (1, 2, 3, 4):  # keras-cv's own choice of features
         layer = backbone.get_layer(backbone.pyramid_level_inputs[f"P{level}"])
         assert layer.output is theirs.outputs[level - 1]
-        assert ENCODERS[name].strides[level - 1] == stride
     _check_parts(model, name)
     _check_training(model)
-
-
-@needs_keras_cv
-def test_features_and_weights_of_the_mix_transformer_are_those_of_keras_cv(tmp_path):
-    backbone = keras_cv_backbones.models().MiTBackbone(
-        include_rescaling=True,
-        depths=[2, 2, 2, 2],
-        embedding_dims=[32, 64, 160, 256],
-        input_shape=(96, 96, 3),
-    )
-    assert backbone.count_params() == MIT_B0_PARAMETERS
-    _randomize(backbone.weights)
-    path = str(tmp_path / "backbone.keras")
-    backbone.save(path)
-    model = unet(encoder="mit_b0")
-    load_encoder_weights(model, path)
-    encoder = [weight for layer in encoder_layers(model) for weight in layer.weights]
-    assert _count(encoder) == MIT_B0_PARAMETERS
-
-    images = _images(2, 96, 96)
-    ours = [model.get_layer(f"mit_stage{stage}_norm").output for stage in (1, 2, 3, 4)]
-    theirs = [backbone.get_layer(f"output_level_{stage}").output for stage in (0, 1, 2, 3)]
-    for found, expected in zip(
-        keras.Model(model.input, ours)(images, training=False),
-        keras.Model(backbone.input, theirs)(np.float32(images), training=False),
-    ):
-        np.testing.assert_allclose(found, expected, atol=1e-3 * np.abs(expected).max())
 
 
 @needs_keras_cv
@@ -259,9 +230,8 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
         load_encoder_weights(model, str(tmp_path / "resnet.safetensors"))
 
 
-@pytest.mark.parametrize(
-    "name, precision", [("mobilenet_v3_small", "bfloat16"), ("mit_b0", "float16")]
-)
+@pytest.mark.parametrize("precision", ["bfloat16", "float16"])
+@pytest.mark.parametrize("name", ["mobilenet_v3_small"])
 def test_half_precision_is_close_to_float32(name, precision):
     exact = _model(name)
     with distribution.precision(precision):
@@ -277,5 +247,11 @@ def test_half_precision_is_close_to_float32(name, precision):
 
 @pytest.mark.skipif(LANE_ONE, reason="keras-cv works with TensorFlow 2.15")
 def test_lane_two_says_which_encoders_it_has():
-    with pytest.raises(ValueError, match="need TensorFlow 2.15.*mit_b0 work with both"):
+    with pytest.raises(ValueError, match="need TensorFlow 2.15.*efficientnet_lite2 work with both"):
         unet(encoder="densenet121")
+
+
+def test_an_encoder_that_was_removed_is_named():
+    for make in (unet, Recipe):
+        with pytest.raises(ValueError, match="^encoder: mit_b0 is no longer part of clouds_tf"):
+            make(encoder="mit_b0")
