@@ -10,7 +10,7 @@ from conftest import REPOSITORY
 # A module imports from floors below its own, or from its own room.
 FLOORS = (
     {"settings", "messages"},
-    {"dataset", "keras", "keras_cv", "files"},
+    {"dataset", "keras", "keras_cv", "addons", "files"},
     {"rle", "geo", "figures", "locks"},
     {"manifest"},
     {"data", "models"},
@@ -40,7 +40,7 @@ DOORS = {
     r"import jinja2|from jinja2": ("exploration/",),
     r"import matplotlib|from matplotlib": ("figures/",),
     r"import safetensors|from safetensors": ("models/weights.py", "models/encoders/published.py"),
-    r"import tensorflow_addons|from tensorflow_addons": (),
+    r"import tensorflow_addons|from tensorflow_addons": ("addons.py",),
     r"\btf\.keras": ("keras.py", "tools/benchmarks/"),
     r"tf\.py_function|tf\.numpy_function": (),
 }

@@ -1,14 +1,20 @@
-"""Optimizers by name, with those that Keras lacks or has with faults."""
+"""Optimizers by name: those of Keras and of tensorflow-addons."""
 
 from __future__ import annotations
 
+import functools
+import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf.addons import import_addons
 from clouds_tf.keras import keras
-from clouds_tf.training.adaptive import Lamb, Lookahead, RectifiedAdam
+
+_PREFIX = "addons:"
+# Of tensorflow-addons, those that take a learning rate and no other optimizer.
+_ADDONS = ("AdaBelief", "LAMB", "LazyAdam", "NovoGrad", "ProximalAdagrad", "RectifiedAdam", "Yogi")
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
@@ -50,27 +56,75 @@ class Nadam(keras.optimizers.Nadam):
         variable.assign_sub(change / (tf.sqrt(v) + self.epsilon * correction))
 
 
+def _vectors(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
+    """Biases and the parameters of batch norm, which do not decay."""
+    return [variable for variable in variables if len(variable.shape) < 2]
+
+
 def _adamw(schedule: Any, variables: Sequence[tf.Variable], weight_decay: float) -> Any:
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
-    vectors = [variable for variable in variables if len(variable.shape) < 2]
-    optimizer.exclude_from_weight_decay(var_list=vectors)
+    optimizer.exclude_from_weight_decay(var_list=_vectors(variables))
     return optimizer
 
 
-def _radam(schedule: Any, *_: Any) -> Any:
-    return RectifiedAdam(schedule)
-
-
-# Name -> a function (schedule, variables, weight_decay) that makes a Keras optimizer.
-OPTIMIZERS: dict[str, Callable[..., Any]] = {
+# Name -> a function (schedule, variables, weight_decay) that makes an optimizer of Keras.
+_KERAS: dict[str, Callable[..., Any]] = {
     "adam": lambda schedule, *_: keras.optimizers.Adam(schedule),
     "adamw": _adamw,
     "nadam": lambda schedule, *_: Nadam(schedule),
-    "radam": _radam,
-    "lamb": lambda schedule, _, weight_decay: Lamb(schedule, decay_rate=weight_decay),
-    "lookahead": lambda *args: Lookahead(_radam(*args)),
     "sgd": lambda schedule, *_: keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
 }
+# Names of optimizers, besides addons:NAME.
+OPTIMIZERS = (*sorted(_KERAS), "lamb", "lookahead", "radam")
+
+
+def _of_both_lanes() -> str:
+    return ", ".join(sorted(_KERAS))
+
+
+def check_optimizer(name: str) -> None:
+    """Checks the name of an optimizer, without importing tensorflow-addons.
+
+    Raises:
+        ValueError: there is no such optimizer.
+    """
+    if name not in OPTIMIZERS and name not in [_PREFIX + other for other in _ADDONS]:
+        raise ValueError(
+            f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}, or {_PREFIX}NAME "
+            f"with one of {', '.join(_ADDONS)}"
+        )
+
+
+def _from_addons(
+    given: str, schedule: Any, variables: Sequence[tf.Variable], weight_decay: float
+) -> Any:
+    """Makes an optimizer of tensorflow-addons; radam and lookahead do not decay the weights."""
+    name = {"lamb": "LAMB"}.get(given, given.replace(_PREFIX, ""))
+    optimizers = import_addons(f"optimizer: {given}", _of_both_lanes()).optimizers
+    if given in ("radam", "lookahead"):
+        radam = optimizers.RectifiedAdam(schedule)
+        return optimizers.Lookahead(radam) if given == "lookahead" else radam
+    vectors = [variable.name.split(":")[0] for variable in _vectors(variables)]
+    if name == "LAMB":
+        # A replica's copy of the variable a/b is called a/b/replica_1.
+        patterns = [rf"^{re.escape(vector)}(/replica_\d+)?:0$" for vector in vectors]
+        return optimizers.LAMB(
+            schedule, weight_decay=weight_decay, exclude_from_weight_decay=patterns
+        )
+    optimizer = getattr(optimizers, name)(schedule)
+    take_step = optimizer._resource_apply_dense
+
+    # Not by addons' own extension: under several replicas it does not find the variables.
+    def decay_and_step(gradient: tf.Tensor, variable: tf.Variable, *args: Any, **more: Any) -> Any:
+        if variable.name.split(":")[0].split("/replica_")[0] in vectors:
+            return take_step(gradient, variable, *args, **more)
+        rate = weight_decay * tf.cast(optimizer._decayed_lr(tf.float32), variable.dtype)
+        with tf.control_dependencies([variable.assign_sub(rate * variable)]):
+            return take_step(gradient, variable, *args, **more)
+
+    if weight_decay:
+        optimizer._resource_apply_dense = decay_and_step
+    return optimizer
 
 
 def make_optimizer(
@@ -79,20 +133,29 @@ def make_optimizer(
     """Makes an optimizer with all its slots, so that a checkpoint can be restored at once.
 
     Args:
-        name: a key of OPTIMIZERS. "radam" is Liu et al., "On the Variance of the Adaptive Learning
-            Rate", 2020; "lookahead" is Zhang et al., "Lookahead Optimizer", 2019, around it; "lamb"
-            is You et al., "Large Batch Optimization for Deep Learning", 2020.
+        name: one of OPTIMIZERS, or addons:NAME with the name of an optimizer of tensorflow-addons.
+            "radam" is Liu et al., "On the Variance of the Adaptive Learning Rate", 2020;
+            "lookahead" is Zhang et al., "Lookahead Optimizer", 2019, around it; "lamb" is You et
+            al., "Large Batch Optimization for Deep Learning", 2020.
         schedule: learning rate: a number, or a LearningRateSchedule.
         variables: the variables to optimize.
-        weight_decay: fraction of each weight that "adamw" takes away per step and unit of learning
-            rate, and that "lamb" adds to its step; biases and the scales of batch norm do not
-            decay.
+        weight_decay: fraction of each weight that "adamw" and addons:NAME take away per step and
+            unit of learning rate, and that LAMB adds to its step; biases and the scales of batch
+            norm do not decay.
 
     Returns:
         An optimizer; under mixed_float16 one that scales the loss.
+
+    Raises:
+        ValueError: there is no such optimizer, or tensorflow-addons does not work here.
     """
-    optimizer = OPTIMIZERS[name](schedule, variables, weight_decay)
+    check_optimizer(name)
+    make = _KERAS.get(name) or functools.partial(_from_addons, name)
+    optimizer = make(schedule, variables, weight_decay)
     if keras.mixed_precision.global_policy().name == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
-    optimizer.build(variables)
+    if hasattr(optimizer, "build"):
+        optimizer.build(variables)
+    else:  # the older kind of Keras' optimizers, on which those of addons are built
+        optimizer._create_all_weights(variables)
     return optimizer
