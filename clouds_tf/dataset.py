@@ -69,6 +69,17 @@ class Dataset:
             value = getattr(self, field)
             if isinstance(value, list):  # of JSON
                 object.__setattr__(self, field, tuple(value))
+        for field, kinds, expected in (
+            ("class_names", str, "names in quotes"),
+            ("label_columns", str, "names of columns"),
+            ("rle_column", str, "the name of a column"),
+            ("gap_brightness", (int, type(None)), "a whole number or null"),
+            ("degrees", (int, float, type(None)), "two numbers or null"),
+        ):
+            value = getattr(self, field)
+            for item in value if isinstance(value, tuple) else [value]:
+                if not isinstance(item, kinds) or isinstance(item, bool):
+                    raise ValueError(f"{field}: got {item!r}, expected {expected}")
         names, columns = self.class_names, self.label_columns
         if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or "" in names:
             raise ValueError(f"class_names: got {names}, expected 1 to {MAX_CLASSES} unique names")

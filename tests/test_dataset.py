@@ -45,6 +45,10 @@ def test_a_dataset_is_hashable_and_frozen():
         ({"rle_column": "Image_Label"}, "rle_column: got 'Image_Label', which is a label column"),
         ({"rle_order": "C"}, "rle_order: got 'C', expected one of columns, rows"),
         ({"gap_brightness": 256}, "gap_brightness: got 256, expected 0 to 255"),
+        ({"class_names": (1, 2)}, "class_names: got 1, expected names in quotes"),
+        ({"class_names": ("1", None)}, "class_names: got None, expected names in quotes"),
+        ({"rle_column": ["RLE"]}, "rle_column: got .'RLE'., expected the name of a column"),
+        ({"gap_brightness": "2"}, "gap_brightness: got '2', expected a whole number or null"),
         ({"degrees": (1.0,)}, r"degrees: got \(1.0,\), expected \(latitude, longitude\)"),
     ],
 )

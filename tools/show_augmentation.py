@@ -9,6 +9,7 @@ from absl import flags
 
 from clouds_tf import figures, files
 from clouds_tf.data import showcase
+from clouds_tf.data.records import Records
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
@@ -24,8 +25,9 @@ flags.DEFINE_multi_string(
 def main() -> None:
     files.require("matplotlib", "plots", "--output")
     files.check_output(FLAGS.output)
+    records = Records.open(FLAGS.records_dir)
     figure = showcase.draw_augmentations(
-        FLAGS.records_dir, FLAGS.image_size, FLAGS.seed, FLAGS.num_columns, FLAGS.augmentation
+        records, FLAGS.image_size, FLAGS.seed, FLAGS.num_columns, FLAGS.augmentation
     )
     figures.save(figure, FLAGS.output)
     print(f"Wrote pictures of the augmentations to {FLAGS.output}")

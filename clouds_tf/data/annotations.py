@@ -19,6 +19,7 @@ from clouds_tf import files, rle
 from clouds_tf.data.faults import Fault, raise_faults
 from clouds_tf.dataset import Dataset
 
+_MARKS_OF_ABSENCE = ("-1", "nan", "none", "null", "na")  # in other people's tables
 _ROWS_AT_A_TIME = 1024  # bounds memory: a row is about 17 kB of text
 
 
@@ -113,7 +114,7 @@ def _read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Yields what `read_table` reads, some rows at a time."""
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
-    empty = True
+    empty, line = True, 2
     with tf.io.gfile.GFile(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
@@ -124,7 +125,10 @@ def _read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
                     raise ValueError(
                         f"{path}: no column {column!r}, got {', '.join(map(repr, frame.columns))}"
                     )
-            frame.index = (frame.index + 2).rename("line")
+            # A quoted cell may have several lines.
+            breaks = sum(np.array([x.count("\n") for x in frame[name]]) for name in frame)
+            frame.index = pd.Index(line + np.cumsum(1 + breaks) - 1 - breaks, name="line")
+            line += len(frame) + int(np.sum(breaks))
             frame = frame[(frame != "").any(axis=1)]
             empty &= frame.empty
             yield frame
@@ -224,6 +228,8 @@ def _check(
         some = rows.iloc[start : start + _ROWS_AT_A_TIME]
         reasons = rle.faults(tf.constant(some["rle"].tolist()), size).numpy()
         for row, reason in zip(some.itertuples(), reasons):
+            if row.rle.strip().lower() in _MARKS_OF_ABSENCE:
+                reason = f"got {row.rle!r}; leave the cell of an absent class empty".encode()
             if reason:
                 add(row.Index, row.filename, f", {row[2]}: {reason.decode()}")
     table = rows[~twice].pivot(index="filename", columns="class", values="rle")

@@ -5,9 +5,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
+from typing import Any
 
-import numpy as np
 import tensorflow as tf
+
+from clouds_tf.data.mixing import Mix
 
 
 def batch_sizes(num_examples: int, batch_size: int) -> list[int]:
@@ -62,22 +64,6 @@ def slices(
     ]
 
 
-def take(dataset: tf.data.Dataset, positions: Sequence[Sequence[int]]) -> tf.data.Dataset:
-    """Takes the elements at some positions of a dataset, before they are decoded.
-
-    Args:
-        dataset: the elements of an epoch, in order.
-        positions: the positions to take, batch by batch, in ascending order.
-    """
-    flat = [position for batch in positions for position in batch]
-    taken = np.zeros(flat[-1] + 1, bool)
-    taken[flat] = True
-    if taken.all():
-        return dataset
-    numbered = dataset.take(len(taken)).enumerate()
-    return numbered.filter(lambda i, _: tf.gather(taken, i)).map(lambda _, element: element)
-
-
 def batch_pairs(
     examples: tf.data.Dataset, sizes: Sequence[int], initial_step: int = 0
 ) -> tf.data.Dataset:
@@ -90,6 +76,24 @@ def batch_pairs(
     """
     pairs = examples.map(lambda example: (example["image"], example["mask"]))
     return pairs.batch(max(sizes)).rebatch([*sizes[initial_step:], *sizes[:initial_step]])
+
+
+@dataclasses.dataclass(frozen=True)
+class Position:
+    """Where a stream of training batches starts, and which worker's part of it is wanted.
+
+    Attributes:
+        epoch: the first epoch, from 0.
+        step: number of batches of that epoch to leave out; they are not decoded.
+        worker: number of the worker, from 0.
+        num_workers: number of workers that share each batch. Together, and in the order of their
+            numbers, their parts of batch i are the batch i of a single worker, mixed or not.
+    """
+
+    epoch: int = 0
+    step: int = 0
+    worker: int = 0
+    num_workers: int = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,6 +116,11 @@ class MixedPart:
     batch_size: int
     first: int
     size: int
+
+    @property
+    def own(self) -> tuple[int, ...]:
+        """The positions without the predecessor of the first example."""
+        return self.positions[self.first : self.first + self.size]
 
 
 def mixed_parts(
@@ -138,3 +147,34 @@ def mixed_parts(
             )
         )
     return parts
+
+
+def mix_batches(
+    numbered_batches: tf.data.Dataset, mix: Mix, parts: Sequence[MixedPart], seed: int
+) -> tf.data.Dataset:
+    """Mixes batches by their step, and leaves out the examples that were there to be mixed in.
+
+    Args:
+        numbered_batches: (step of the run, (images, masks)).
+        mix: a function of clouds_tf.data.mixing.
+        parts: what each batch of an epoch consists of.
+        seed: seed of the run.
+    """
+    places = tf.ragged.constant([part.places for part in parts])
+    numbers = tf.constant([(part.batch_size, part.first, part.size) for part in parts])
+
+    def mix_one(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
+        part = step % len(parts)
+        batch_size, first, size = tf.unstack(numbers[part])
+        # The fold of 0 keeps the mixes of earlier versions, which folded in the worker.
+        mixed = mix(*batch, fold_in([seed, 1], step, 0), places[part], batch_size)
+        return tuple(x[first : first + size] for x in mixed)
+
+    return numbered_batches.map(mix_one)
+
+
+def fold_in(seed: Any, *numbers: Any) -> tf.Tensor:
+    """Derives a seed int [2] from a seed and numbers."""
+    for number in numbers:
+        seed = tf.random.experimental.stateless_fold_in(seed, number)
+    return seed

@@ -29,6 +29,8 @@ def split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarra
     # Imported here, because scikit-learn and scipy.stats would add a second to every start.
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
+    if len(labels) < 2:
+        raise ValueError(f"num_folds: got {len(labels)} image without fault, expected at least 2")
     if not 2 <= num_folds <= min(len(labels), MAX_FOLDS):
         most = min(len(labels), MAX_FOLDS)
         raise ValueError(f"num_folds: got {num_folds}, expected 2 to {most}, one image each")
@@ -53,12 +55,17 @@ def read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: an image has no fold, a fold is not a whole number, or a fold has no image.
+        ValueError: an image has no fold or two rows, a fold is not a whole number, or a fold has
+            no image.
     """
     frame = read_table(path, ("filename", "fold"))
     faults = [
         Fault(path, line, f"got the fold {fold!r}, expected 0, 1, 2, ...")
         for line, fold in frame["fold"][~frame["fold"].str.fullmatch("[0-9]+")].items()
+    ]
+    faults += [
+        Fault(path, line, f"second row for {name}")
+        for line, name in frame["filename"][frame.duplicated("filename")].items()
     ]
     folds = dict(zip(frame["filename"], frame["fold"]))
     faults += [Fault(path, 0, f"no fold for {name}") for name in filenames if name not in folds]

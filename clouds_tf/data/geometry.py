@@ -16,9 +16,7 @@ _MIN_STEPS = 100
 _MIN_SHARE = 0.25  # 0.63 to 0.74 in the masks of the competition
 
 
-def to_column_major(
-    rles: Any, dataset: Dataset, size: tuple[int, int] | None = None
-) -> tf.Tensor:
+def to_column_major(rles: Any, dataset: Dataset, size: tuple[int, int] | None = None) -> tf.Tensor:
     """Rewrites the RLE of a data set so that runs count down the columns, as `rle` expects.
 
     Args:
@@ -61,9 +59,12 @@ def check_geometry(
     along_rows = dataset.rle_order == "rows"
     step = _most_frequent_step(table.drop(columns="filename").to_numpy().ravel())
     if step is not None and step != size[along_rows]:
+        other = "columns" if along_rows else "rows"
+        order = f", or rle_order={other!r} if it is {size[0]}x{size[1]}"
         raise ValueError(
             f"{path}: the runs are those of masks of {step} {'columns' if along_rows else 'rows'}, "
             f"got {size[0]}x{size[1]} (height x width); give their size with {flag}"
+            f"{order if step == size[not along_rows] else ''}"
         )
 
 

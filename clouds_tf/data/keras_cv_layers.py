@@ -95,9 +95,7 @@ class _Draws:
 
     def normal_factor(self, factor: Any, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
         """Draws as a keras_cv.core.NormalFactorSampler does."""
-        drawn = tf.random.stateless_normal(
-            shape, self._next(), factor.mean, factor.stddev, dtype
-        )
+        drawn = tf.random.stateless_normal(shape, self._next(), factor.mean, factor.stddev, dtype)
         return tf.clip_by_value(drawn, factor.min_value, factor.max_value)
 
 

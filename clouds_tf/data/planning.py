@@ -78,7 +78,9 @@ def plan_shards(
     faults += [
         Fault(os.path.join(images_dir, name), 0, f"no rows for it in {csv_path}")
         for name in sorted(found)
-        if name.endswith(".jpg") and name not in named | excluded
+        if name.lower().endswith((".jpg", ".jpeg"))
+        and not name.startswith(".")
+        and name not in named | excluded
     ]
     if num_shards is None:
         num_shards = max(1, min(_DEFAULT_SHARDS, len(table)))

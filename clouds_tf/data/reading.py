@@ -1,100 +1,129 @@
-"""Shards -> parsed records, in their order or shuffled by a seed alone."""
+"""Records of shards, read one by one at their byte offsets, so that an epoch can have any order."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Collection
 
+import numpy as np
 import tensorflow as tf
 
 from clouds_tf.data.examples import parse_example
-from clouds_tf.data.records_info import RecordsInfo, read_info
+from clouds_tf.data.records_info import FRAMING, RecordsInfo, Shard
 
-# Bounds what a shuffle holds: serialized records, about 0.7 MB each at 1400x2100.
-SHUFFLE_BUFFER = 1024
+TRIES = 5  # to read a record, before an error
+_PAUSE = 1.0  # seconds before the second try; each later pause is twice as long
 
 
-def read_records(
-    records_dir: str, info: RecordsInfo, folds: Sequence[int], shuffle_seed: tf.Tensor | None = None
-) -> tf.data.Dataset:
-    """Reads the records of some folds.
+class Located:
+    """The records of some folds of a folder of shards, numbered in the order of the shards.
 
     Args:
         records_dir: a folder of shards.
         info: what it holds.
         folds: the folds to read; only their shards are opened.
-        shuffle_seed: int64 [2]; None keeps the order of the shards.
 
-    Returns:
-        A tf.data.Dataset of dicts, as `parse_example` returns them; iterating over it raises
-        InvalidArgumentError where a shard is damaged.
+    Attributes:
+        count: number of records.
+
+    Raises:
+        ValueError: a shard of an earlier version, which has to be searched, is damaged.
     """
-    shards = [shard for shard in info.shards if set(folds) & set(shard.folds)]
-    paths = tf.constant([os.path.join(records_dir, shard.file) for shard in shards])
-    counts = tf.constant([shard.num_examples for shard in shards], tf.int64)
-    order = tf.range(len(shards))
-    if shuffle_seed is not None:
-        order = tf.random.experimental.stateless_shuffle(order, shuffle_seed)
-    files = tf.data.Dataset.from_tensor_slices((tf.gather(paths, order), tf.gather(counts, order)))
-    if shuffle_seed is None:
-        records = files.flat_map(_read_shard)
-    else:
-        records = files.interleave(
-            _read_shard, cycle_length=len(shards), num_parallel_calls=tf.data.AUTOTUNE
+
+    def __init__(self, records_dir: str, info: RecordsInfo, folds: Collection[int]) -> None:
+        shards = [shard for shard in info.shards if set(folds) & set(shard.folds)]
+        self._paths = [os.path.join(records_dir, shard.file) for shard in shards]
+        places = [np.zeros([0, 3], np.int64)]
+        for i, (path, shard) in enumerate(zip(self._paths, shards)):
+            offsets, found = _places(path, shard)
+            ends = np.append(offsets[1:], shard.num_bytes)
+            rows = np.stack([np.full(len(ends), i), offsets, ends - offsets], axis=1)
+            places.append(rows[np.isin(found, list(folds))])
+        self._places = np.concatenate(places)
+        self.count = len(self._places)
+
+    def read(self, number: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Reads the record of a number, int64 []; see `parse_example`.
+
+        Raises:
+            tf.errors.OpError: it cannot be read in TRIES tries; the shard is named.
+        """
+        shard, offset, size = tf.unstack(tf.gather(tf.constant(self._places), number))
+        return parse_example(_read(tf.gather(tf.constant(self._paths), shard), offset, size))
+
+    def names(self, numbers: Collection[int]) -> list[str]:
+        """File names of the images of records."""
+        return [self.read(number)["filename"].numpy().decode() for number in numbers]
+
+
+def _places(path: str, shard: Shard) -> tuple[np.ndarray, np.ndarray]:
+    """Offset and fold of each record of a shard, int64 [N] each."""
+    if shard.offsets:  # in a shard, records are in the order of their folds
+        return np.array(shard.offsets), np.repeat([*shard.folds], [*shard.folds.values()])
+    # Written by an earlier version, which did not note the offsets.
+    records = tf.data.TFRecordDataset(path).take(shard.num_examples)
+    try:
+        found = np.array(
+            [
+                (int(size), int(fold))
+                for size, fold in records.map(
+                    lambda x: (tf.strings.length(x), parse_example(x)["fold"]),
+                    num_parallel_calls=tf.data.AUTOTUNE,
+                )
+            ],
+            np.int64,
+        ).reshape(-1, 2)
+    except tf.errors.DataLossError as error:
+        raise ValueError(_damage(path, error.message)) from None
+    if len(found) < shard.num_examples:
+        raise ValueError(_damage(path, f"{len(found)} records, expected {shard.num_examples}"))
+    return np.cumsum([0, *found[:-1, 0] + FRAMING]), found[:, 1]
+
+
+def _damage(path: str, reason: str) -> str:
+    return f"{path}: damaged: {reason}; see make_tfrecords.py --verify"
+
+
+def _read(path: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
+    """Reads the serialized example at an offset of a shard; waits and tries again where it fails.
+
+    An outage of a network share takes seconds, and must not end a training of days. The errors of
+    tf.data do not name the file where a record is damaged, so that is done here.
+    """
+
+    def pause(attempt: tf.Tensor) -> tf.Tensor:
+        microseconds = tf.cast(_PAUSE * 1e6 * 2.0 ** (tf.cast(attempt, tf.float32) - 1), tf.int64)
+        slept = tf.raw_ops.SleepDataset(
+            input_dataset=tf.data.experimental.to_variant(tf.data.Dataset.from_tensors(attempt)),
+            sleep_microseconds=microseconds,
+            output_types=[tf.int64],
+            output_shapes=[[]],
         )
-        records = shuffle(records, shuffle_seed)
-    wanted = tf.constant(folds, tf.int64)
-    records = records.map(parse_example)
-    return records.filter(lambda record: tf.reduce_any(record["fold"] == wanted))
+        spec = tf.TensorSpec([], tf.int64)
+        return tf.data.experimental.from_variant(slept, spec).get_single_element()
 
+    def attempt(number: tf.Tensor) -> tf.Tensor:
+        with tf.control_dependencies([tf.cond(number > 0, lambda: pause(number), lambda: number)]):
+            variant = tf.raw_ops.TFRecordDatasetV2(
+                filenames=[path],
+                compression_type="",
+                buffer_size=size,
+                byte_offsets=[offset],
+            )
+        record = tf.data.experimental.from_variant(variant, tf.TensorSpec([], tf.string))
+        return record.take(1).get_single_element()
 
-def _read_shard(path: tf.Tensor, num_examples: tf.Tensor) -> tf.data.Dataset:
-    """Reads the serialized examples of a shard.
-
-    Args:
-        path: path of the shard, string [].
-        num_examples: number of examples that were written, int64 [].
-
-    Returns:
-        A tf.data.Dataset of string []. Where one cannot be read, it raises InvalidArgumentError,
-        which names the shard; the DataLossError of tf.data does not.
-    """
-
-    def fail(path: tf.Tensor) -> tf.Tensor:
+    def explain(_: tf.Tensor) -> tf.Tensor:
+        # Raises the reason if the file cannot be opened.
+        first = tf.data.FixedLengthRecordDataset(path, 1).take(1)
+        byte = first.concatenate(tf.data.Dataset.from_tensors("")).take(1).get_single_element()
         message = tf.strings.join(
-            [path, ": damaged, got fewer than the ", tf.strings.as_string(num_examples)]
-            + [" examples that were written; see make_tfrecords.py --verify"]
+            [path, ": damaged: no whole record at byte ", tf.strings.as_string(offset)]
+            + ["; see make_tfrecords.py --verify"]
         )
         with tf.control_dependencies([tf.raw_ops.Assert(condition=False, data=[message])]):
-            return tf.identity(path)
+            return tf.identity(byte)
 
-    # What follows the readable examples is never looked at, unless there are too few of them.
-    readable = tf.data.TFRecordDataset(path).ignore_errors(log_warning=True)
-    return readable.concatenate(tf.data.Dataset.from_tensors(path).map(fail)).take(num_examples)
-
-
-def shuffle(
-    elements: tf.data.Dataset, seed: tf.Tensor, buffer_size: int = SHUFFLE_BUFFER
-) -> tf.data.Dataset:
-    """Shuffles a dataset by a seed int64 [2] that may be a tensor.
-
-    `tf.data.Dataset.shuffle` mixes the global seed into its own, and takes no tensor; this is the
-    same op, but its order follows from `seed` alone.
-    """
-    spec = elements.element_spec
-    shuffled = tf.raw_ops.ShuffleDataset(
-        input_dataset=tf.data.experimental.to_variant(elements),
-        buffer_size=buffer_size,
-        seed=seed[0] + 1,  # two zeros would mean an order that nobody can repeat
-        seed2=seed[1],
-        reshuffle_each_iteration=False,
-        output_types=[part.dtype for part in tf.nest.flatten(spec)],
-        output_shapes=[part.shape for part in tf.nest.flatten(spec)],
-    )
-    return tf.data.experimental.from_variant(shuffled, spec)
-
-
-def first_files(records_dir: str, folds: Sequence[int], number: int) -> list[str]:
-    """Names of the first images of some folds, at most `number`, in the order of the shards."""
-    records = read_records(records_dir, read_info(records_dir), folds).take(number)
-    return [record["filename"].numpy().decode() for record in records]
+    tries = tf.data.Dataset.range(TRIES).map(attempt).ignore_errors()
+    last = tf.data.Dataset.from_tensors(tf.constant(0)).map(explain)
+    return tries.concatenate(last).take(1).get_single_element()

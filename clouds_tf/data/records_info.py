@@ -18,6 +18,7 @@ from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.files import sha256
 
 INFO_FILE = "dataset_info.json"
+FRAMING = 16  # bytes that a TFRecord file adds to each record: its length and two checksums
 
 
 @dataclasses.dataclass(frozen=True)
@@ -30,6 +31,7 @@ class Shard:
         folds: number of images by fold; folds without images are left out.
         num_bytes: length of the file.
         sha256: its SHA-256 in hexadecimal digits.
+        offsets: byte at which each record starts; none in shards of earlier versions.
     """
 
     file: str
@@ -37,15 +39,19 @@ class Shard:
     folds: dict[int, int]
     num_bytes: int
     sha256: str
+    offsets: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-like dict that `from_json` reads."""
-        return {**dataclasses.asdict(self), "folds": {str(k): n for k, n in self.folds.items()}}
+        """A JSON-like dict that `from_json` reads; the offsets are text, to stay on one line."""
+        fields = {**dataclasses.asdict(self), "offsets": " ".join(map(str, self.offsets))}
+        return {**fields, "folds": {str(k): n for k, n in self.folds.items()}}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Shard:
         """Reads what `to_json` wrote."""
-        return cls(**{**fields, "folds": {int(k): n for k, n in fields["folds"].items()}})
+        offsets = tuple(map(int, fields.get("offsets", "").split()))
+        folds = {int(k): n for k, n in fields["folds"].items()}
+        return cls(**{**fields, "folds": folds, "offsets": offsets})
 
 
 @dataclasses.dataclass(frozen=True)

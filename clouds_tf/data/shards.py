@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 
 import tensorflow as tf
 
-from clouds_tf import files, manifest
+from clouds_tf import files
 from clouds_tf.data import folds, runners
 from clouds_tf.data.annotations import write_table
 from clouds_tf.data.examples import SCHEMA_VERSION, make_example
 from clouds_tf.data.faults import Fault, raise_faults
 from clouds_tf.data.planning import PlannedImage, plan_shards
 from clouds_tf.data.records_info import (
+    FRAMING,
     INFO_FILE,
     RecordsInfo,
     Shard,
@@ -28,6 +29,7 @@ from clouds_tf.data.records_info import (
 )
 from clouds_tf.data.source_images import check_images, read_image
 from clouds_tf.dataset import TRAIN_IMAGES, Dataset
+from clouds_tf.manifest import Manifest, checksum
 
 __all__ = [
     "INFO_FILE",
@@ -64,78 +66,80 @@ class _Conversion:
     on_error: str
 
 
-def write_shard(path: str, images: Sequence[PlannedImage], how: _Conversion) -> str:
-    """Writes one shard, and a card beside it that says what it holds and what it was made from.
+def write_shard(
+    manifest: Manifest, name: str, images: Sequence[PlannedImage], how: _Conversion
+) -> str:
+    """Writes one shard, a piece of a manifest, unless it is there already.
 
-    A shard whose card agrees is left as it is. One with a faulty image is not written at all, or
-    under "skip" without that image.
+    One with a faulty image is not written at all, or under "skip" without that image.
 
     Args:
-        path: path of the shard.
+        manifest: the folder of the shards.
+        name: file name of the shard.
         images: the images that it should hold, in order.
         how: how they become examples.
 
     Returns:
-        The path.
+        The name.
     """
-    made_from = _describe_sources(images, how)
-    if tf.io.gfile.exists(path) and tf.io.gfile.exists(path + ".json"):
-        card = json.loads(files.read_text(path + ".json"))
-        # A shard with faults has no entry; the file is an older one then.
-        whole = card["shard"] and card["shard"]["sha256"] == sha256(path)
-        if whole and card["made_from"] == made_from:
-            return path
-    faults, written = [], []
-    with files.written_whole(path) as temporary, tf.io.TFRecordWriter(temporary) as writer:
-        for image in images:
-            source = os.path.join(how.images_dir, image.filename)
-            try:
-                encoded, size = read_image(
-                    source, how.dataset.mask_size, how.image_size, how.jpeg_quality
+    path, source = os.path.join(manifest.folder, name), _describe_sources(images, how)
+    if manifest.is_done(name, source):
+        shard, _ = _read_piece(manifest, name)
+        if shard and shard.sha256 == sha256(path):
+            return name
+    faults, written, offsets = [], [], [0]
+    with manifest.piece(name, source, [name]) as piece:
+        with tf.io.TFRecordWriter(path) as writer:
+            for image in images:
+                file = os.path.join(how.images_dir, image.filename)
+                try:
+                    encoded, size = read_image(
+                        file, how.dataset.mask_size, how.image_size, how.jpeg_quality
+                    )
+                except ValueError as error:
+                    faults.append(Fault(file, 0, str(error)))
+                    continue
+                example = make_example(
+                    image.filename, encoded, size, image.rles, image.fold, how.dataset
                 )
-            except ValueError as error:
-                faults.append(Fault(source, 0, str(error)))
-                continue
-            example = make_example(
-                image.filename, encoded, size, image.rles, image.fold, how.dataset
-            )
-            # The order of a map is that of its keys, not of their hashes, which differ by process.
-            writer.write(example.SerializeToString(deterministic=True))
-            written.append(image.fold)
-    shard = None
-    if faults and how.on_error == "fail":
-        tf.io.gfile.remove(path)
-    else:
+                # The order of a map is that of its keys, not of their hashes, which differ by
+                # process.
+                record = example.SerializeToString(deterministic=True)
+                writer.write(record)
+                written.append(image.fold)
+                offsets.append(offsets[-1] + len(record) + FRAMING)
         shard = Shard(
-            file=os.path.basename(path),
+            file=name,
             num_examples=len(written),
             folds={fold: written.count(fold) for fold in sorted(set(written))},
             num_bytes=tf.io.gfile.stat(path).length,
             sha256=sha256(path),
-        ).to_json()
-    found = [dataclasses.astuple(fault) for fault in faults]
-    card = {"shard": shard, "faults": found, "made_from": made_from}
-    files.write_text(path + ".json", json.dumps(card, indent=1) + "\n")
-    return path
+            offsets=tuple(offsets[:-1]),
+        )
+        found = [dataclasses.astuple(fault) for fault in faults]
+        piece.value = {"shard": shard.to_json(), "faults": found}
+        if faults and how.on_error == "fail":
+            tf.io.gfile.remove(path)
+            piece.value["shard"], piece.error = None, f"{len(faults)} faults"
+    return name
 
 
 def _describe_sources(images: Sequence[PlannedImage], how: _Conversion) -> str:
-    """A checksum of everything that the content of a shard depends on."""
+    """A checksum of the images, rows and folds of a shard."""
     stats = []
     for image in images:
         path = os.path.join(how.images_dir, image.filename)
-        stats.append(manifest.file_identity(path) if tf.io.gfile.exists(path) else None)
-    settings = {**dataclasses.asdict(how), "images_dir": None}
-    planned = [dataclasses.astuple(image) for image in images]
-    text = json.dumps([SCHEMA_VERSION, settings, planned, stats])
-    return hashlib.sha256(text.encode()).hexdigest()
+        stat = tf.io.gfile.stat(path) if tf.io.gfile.exists(path) else None
+        stats.append(stat and [stat.length, stat.mtime_nsec])
+    return checksum([[dataclasses.astuple(image) for image in images], stats])
 
 
-def _read_card(path: str) -> tuple[Shard | None, list[Fault]]:
+def _read_piece(manifest: Manifest, name: str) -> tuple[Shard | None, list[Fault]]:
     """The description of a shard, None if it has faults, and its faults."""
-    card = json.loads(files.read_text(path + ".json"))
-    shard = Shard.from_json(card["shard"]) if card["shard"] else None
-    return shard, [Fault(*fault) for fault in card["faults"]]
+    piece = manifest.read(name)
+    assert piece is not None  # it was just written
+    shard = Shard.from_json(piece.value["shard"]) if piece.value["shard"] else None
+    return shard, [Fault(*fault) for fault in piece.value["faults"]]
 
 
 def write_records(
@@ -185,8 +189,9 @@ def write_records(
         The content of dataset_info.json.
 
     Raises:
-        FileNotFoundError, ValueError: train.csv or images are missing or faulty, or an argument is
-            out of its range. Shards that were finished stay; dataset_info.json is not written.
+        FileNotFoundError, ValueError: train.csv or images are missing or faulty, an argument is out
+            of its range, or another process writes into the folder. Shards that were finished
+            stay; dataset_info.json is not written.
     """
     _check_arguments(num_workers, jpeg_quality, on_error, seed, image_size)
     plan, faults = plan_shards(data_dir, dataset, num_shards, num_folds, seed, folds_csv, exclude)
@@ -196,49 +201,57 @@ def write_records(
         jobs: list[tuple] = [(part, dataset.mask_size) for part in paths]
         faults += sum(runners.run(check_images, jobs, num_workers), [])
         raise_faults(sorted(faults))
-    _remove_leftovers(output_dir)
     how = _Conversion(images_dir, dataset, image_size, jpeg_quality, on_error)
-    name = os.path.join(output_dir, "clouds-{:05d}-of-{:05d}.tfrecord")
-    jobs = [(name.format(i, len(plan)), part, how) for i, part in enumerate(plan)]
-    if runner == "local":
-        written = runners.run(write_shard, jobs, num_workers)
-    else:
-        written = _write_in_beam(jobs, runner, beam_options)
-    shards, found = _collect(written, sum(map(len, plan)), progress)
-    faults += found
-    if on_error == "fail":
-        raise_faults(sorted(faults))
-    elif faults:
-        rejected = os.path.join(output_dir, REJECTED_FILE)
-        cells = map(dataclasses.astuple, sorted(faults))
-        write_table(rejected, ("file", "line", "reason"), cells)
-    num_examples = sum(shard.num_examples for shard in shards)
-    if not num_examples:
-        raise ValueError(f"{images_dir}: no image can be read; {len(faults)} faults")
-    members = sorted((image.filename, image.fold) for part in plan for image in part)
-    write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
-    folds_with_images = [fold for shard in shards for fold in shard.folds]
-    folds.check_folds(folds_with_images, images_dir)
-    info = RecordsInfo(
-        dataset=dataset,
-        image_size=image_size,
-        num_examples=num_examples,
-        num_folds=max(folds_with_images) + 1,
-        seed=seed,
-        num_rejected=len(faults),
-        shards=tuple(sorted(shards, key=lambda shard: shard.file)),
-    )
-    write_info(output_dir, info)
+    names = [f"clouds-{i:05d}-of-{len(plan):05d}.tfrecord" for i in range(len(plan))]
+    settings = {**dataclasses.asdict(how), "images_dir": None, "schema": SCHEMA_VERSION}
+    manifest = Manifest(output_dir, settings)
+    with manifest.open():
+        manifest.prune(names.__contains__)
+        _remove_leftovers(manifest)
+        jobs = [(manifest, name, part, how) for name, part in zip(names, plan)]
+        if runner == "local":
+            written = runners.run(write_shard, jobs, num_workers)
+        else:
+            written = _write_in_beam(jobs, runner, beam_options)
+        shards, found = _collect(manifest, written, sum(map(len, plan)), progress)
+        faults += found
+        if on_error == "fail":
+            raise_faults(sorted(faults))
+        elif faults:
+            rejected = os.path.join(output_dir, REJECTED_FILE)
+            cells = map(dataclasses.astuple, sorted(faults))
+            write_table(rejected, ("file", "line", "reason"), cells)
+        num_examples = sum(shard.num_examples for shard in shards)
+        if not num_examples:
+            raise ValueError(f"{images_dir}: no image can be read; {len(faults)} faults")
+        members = sorted((image.filename, image.fold) for part in plan for image in part)
+        write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
+        folds_with_images = [fold for shard in shards for fold in shard.folds]
+        folds.check_folds(folds_with_images, images_dir)
+        info = RecordsInfo(
+            dataset=dataset,
+            image_size=image_size,
+            num_examples=num_examples,
+            num_folds=max(folds_with_images) + 1,
+            seed=seed,
+            num_rejected=len(faults),
+            shards=tuple(sorted(shards, key=lambda shard: shard.file)),
+        )
+        write_info(output_dir, info)
     return info
 
 
 def _collect(
-    paths: Iterable[str], total: int, progress: Callable[[int, int], None]
+    manifest: Manifest,
+    names: Iterable[str],
+    total: int,
+    progress: Callable[[int, int], None],
 ) -> tuple[list[Shard], list[Fault]]:
     """The shards without a fault among those that are written, as they come, and all faults."""
     shards: list[Shard] = []
     faults: list[Fault] = []
-    for shard, found in map(_read_card, paths):
+    for name in names:
+        shard, found = _read_piece(manifest, name)
         faults += found
         if shard:
             shards.append(shard)
@@ -267,7 +280,7 @@ def _check_arguments(
 
 
 def _write_in_beam(
-    jobs: Sequence[tuple[str, Sequence[PlannedImage], _Conversion]],
+    jobs: Sequence[tuple[Manifest, str, Sequence[PlannedImage], _Conversion]],
     runner: str,
     beam_options: Sequence[str],
 ) -> Iterator[str]:
@@ -275,25 +288,33 @@ def _write_in_beam(
 
     The RLE of all images are 200 MB of text and more, too much for a description of a pipeline.
     """
-    for path, images, _ in jobs:
+    plans = {}
+    for manifest, name, images, _ in jobs:
+        plans[name] = os.path.join(manifest.folder, name + _PLAN_ENDING)
         plan = [dataclasses.astuple(image) for image in images]
-        files.write_text(path + _PLAN_ENDING, json.dumps(plan))
-    small = [(path, how) for path, _, how in jobs]
+        files.write_text(plans[name], json.dumps(plan))
+    small = [(manifest, name, plans[name], how) for manifest, name, _, how in jobs]
     runners.run_in_beam(_write_planned_shard, small, runner, beam_options)
-    for path, *_ in jobs:
-        tf.io.gfile.remove(path + _PLAN_ENDING)
-        yield path
+    for name, path in plans.items():
+        tf.io.gfile.remove(path)
+        yield name
 
 
-def _write_planned_shard(path: str, how: _Conversion) -> None:
-    """Writes a shard whose images are listed in a file beside it."""
-    plan = json.loads(files.read_text(path + _PLAN_ENDING))
-    images = [PlannedImage(filename, tuple(rles), fold) for filename, rles, fold in plan]
-    write_shard(path, images, how)
+def _write_planned_shard(manifest: Manifest, name: str, plan: str, how: _Conversion) -> None:
+    """Writes a shard whose images are listed in a file."""
+    rows = json.loads(files.read_text(plan))
+    images = [PlannedImage(filename, tuple(rles), fold) for filename, rles, fold in rows]
+    write_shard(manifest, name, images, how)
 
 
-def _remove_leftovers(output_dir: str) -> None:
-    """Removes what a killed run left half-written, and the files that say that all is well."""
-    for name in tf.io.gfile.listdir(output_dir) if tf.io.gfile.isdir(output_dir) else ():
-        if files.is_unfinished(name) or name in (INFO_FILE, REJECTED_FILE):
-            tf.io.gfile.remove(os.path.join(output_dir, name))
+def _remove_leftovers(manifest: Manifest) -> None:
+    """Removes the markers of complete records, and shards that are in no manifest.
+
+    These are of earlier versions, or of the plans of a Beam pipeline that was killed.
+    """
+    kept = {piece.key for piece in manifest.pieces()}
+    for name in tf.io.gfile.listdir(manifest.folder):
+        shard = re.fullmatch(r"(clouds-\d{5}-of-\d{5}\.tfrecord)(\.json|\.plan\.json)?", name)
+        stale = shard and (name != shard[1] or name not in kept)
+        if stale or files.is_unfinished(name) or name in (INFO_FILE, REJECTED_FILE):
+            tf.io.gfile.remove(os.path.join(manifest.folder, name))

@@ -12,15 +12,14 @@ import tensorflow as tf
 from clouds_tf import figures
 from clouds_tf.data import augmentation
 from clouds_tf.data.augmentation import AUGMENTATIONS, Example, find_augmentation
-from clouds_tf.data.input_pipeline import Size, validation_batches
 from clouds_tf.data.mixing import MIXES
-from clouds_tf.data.records_info import read_info
+from clouds_tf.data.records import Records, Size
 
 _BATCH_SIZE = 4
 
 
 def augment_examples(
-    records_dir: str,
+    records: Records,
     image_size: Size,
     seed: int = 0,
     num_columns: int = 3,
@@ -29,7 +28,7 @@ def augment_examples(
     """Applies every augmentation, every part of `strong` and every mix to a few images.
 
     Args:
-        records_dir: a folder of shards, of at least two images.
+        records: at least two images.
         image_size: (height, width) of images and masks.
         seed: seed of the augmentations.
         num_columns: how often each augmentation is applied, each time to the next image and with
@@ -40,17 +39,16 @@ def augment_examples(
         For each name, num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C].
 
     Raises:
-        FileNotFoundError, ValueError: the records are missing or damaged, have one image only, or
-            an argument is out of its range.
+        ValueError: the records have one image only, or an argument is out of its range.
     """
-    info = read_info(records_dir)
+    info = records.info
     if info.num_examples < 2:
-        raise ValueError(f"{records_dir}: has one image, expected two or more to mix")
+        raise ValueError(f"{records.path}: has one image, expected two or more to mix")
     if num_columns < 1:
         raise ValueError(f"num_columns: got {num_columns}, expected at least 1")
     # All folds, so that the batch has two images or more whatever their folds are.
     folds = range(info.num_folds)
-    batches = validation_batches(records_dir, folds, image_size, _BATCH_SIZE, image_size)
+    batches = records.held_out_batches(folds, image_size, _BATCH_SIZE, image_size)
     images, masks = next(iter(batches))
     shown: dict[str, list[tuple[np.ndarray, np.ndarray]]] = {}
     for column in range(num_columns):
@@ -101,15 +99,14 @@ def _as_pixels(example: Example) -> tuple[np.ndarray, np.ndarray]:
 
 
 def draw_augmentations(
-    records_dir: str,
+    records: Records,
     image_size: Size,
     seed: int = 0,
     num_columns: int = 3,
     more: Sequence[str] = (),
 ) -> Any:
     """Draws what `augment_examples` returns: a matplotlib Figure, a row for each augmentation."""
-    shown = augment_examples(records_dir, image_size, seed, num_columns, more)
+    shown = augment_examples(records, image_size, seed, num_columns, more)
     cells = [(*pair, name) for name, pairs in shown.items() for pair in pairs]
     images, masks, names = zip(*cells)
-    class_names = read_info(records_dir).dataset.class_names
-    return figures.overlays(images, masks, names, class_names, num_columns)
+    return figures.overlays(images, masks, names, records.dataset.class_names, num_columns)

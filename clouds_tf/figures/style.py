@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
+import tensorflow as tf
 
 from clouds_tf import files
 
@@ -153,8 +154,10 @@ def describe(figure: Any) -> str:
 
 def save(figure: Any, path: str) -> None:
     """Writes a figure as PNG, whole or not at all."""
-    with files.written_whole(path) as temporary:
-        _render(figure).save(temporary, format="png")
+    buffer = io.BytesIO()
+    _render(figure).save(buffer, format="png")
+    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+        file.write(buffer.getvalue())
 
 
 def encode(figure: Any) -> bytes:

@@ -6,7 +6,7 @@ import pytest
 from conftest import real_data
 
 from clouds_tf.data import annotations
-from clouds_tf.data.folds import split_into_folds
+from clouds_tf.data.folds import read_folds, split_into_folds
 from clouds_tf.data.geometry import check_geometry
 from clouds_tf.dataset import CLOUDS, Dataset
 
@@ -54,6 +54,9 @@ def test_reads_one_row_per_image_in_the_order_of_the_classes(tmp_path):
         (_four("a.jpg", "19 3", "", "", ""), "line 2: a.jpg, Fish: .*last pixel 21.* at most 20"),
         (_four("a.jpg", "5 3 6 1", "", "", ""), "line 2: a.jpg, Fish: pair 2"),
         (_four("a.jpg", "one 2", "", "", ""), "line 2: a.jpg, Fish: .*one"),
+        (_four("a.jpg", "", "-1", "", ""), "line 3: .* got '-1'; leave the cell of an absent"),
+        (_four("a.jpg", "nan", "", "", ""), "line 2: .* got 'nan'; leave the cell of an absent cl"),
+        (_four("a.jpg", "", '"1\n1\n"', "", "0 2"), "line 7: a.jpg, Sugar: pair 1 .*start 0"),
         ([], "no rows below the header"),
     ],
 )
@@ -132,6 +135,17 @@ def test_folds_are_even_in_every_class_and_repeatable():
 def test_an_impossible_number_of_folds_is_refused(num_folds):
     with pytest.raises(ValueError, match=f"num_folds: got {num_folds}, expected 2 to 10"):
         split_into_folds(np.ones((10, 4), bool), num_folds, seed=0)
+
+
+def test_one_image_makes_no_folds():
+    with pytest.raises(ValueError, match="num_folds: got 1 image without fault, expected at lea"):
+        split_into_folds(np.ones([1, 4], bool), 5, seed=0)
+
+
+def test_an_image_in_two_folds_is_refused(tmp_path):
+    path = _write(tmp_path, "a.jpg,0", "b.jpg,1", "a.jpg,1", header="filename,fold")
+    with pytest.raises(ValueError, match="train.csv, line 4: second row for a.jpg"):
+        read_folds(path, ["a.jpg", "b.jpg"])
 
 
 def test_real_rows_pass():

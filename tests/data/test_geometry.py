@@ -37,7 +37,11 @@ def test_the_width_shows_in_runs_along_rows():
     dataset = dataclasses.replace(BY_ROWS, mask_size=(400, 600))
     geometry.check_geometry(table, dataset, "a.csv", "--mask_size")
     with pytest.raises(ValueError, match="a.csv: the runs are those of masks of 600 columns, got"):
-        geometry.check_geometry(table, dataset, "a.csv", "--mask_size", (600, 400))
+        geometry.check_geometry(table, dataset, "a.csv", "--mask_size", (400, 300))
+    message = "got 400x600 .* with --mask_size, or rle_order='rows' if it is 400x600"
+    with pytest.raises(ValueError, match=message):
+        dataset = dataclasses.replace(dataset, rle_order="columns")
+        geometry.check_geometry(table, dataset, "a.csv", "--mask_size")
 
 
 def test_few_runs_do_not_tell():

@@ -1,6 +1,8 @@
 import functools
+import json
 import os
 import shutil
+import threading
 
 import cv2
 import numpy as np
@@ -11,9 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import start_program
 
-from clouds_tf.data import annotations, batching, disk_cache, examples, input_pipeline, shards
+from clouds_tf.data import (
+    annotations,
+    batching,
+    examples,
+    input_pipeline,
+    reading,
+    records,
+    shards,
+)
 from clouds_tf.data.examples import ENCODED_KEY
-from clouds_tf.data.reading import first_files
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
@@ -58,7 +68,7 @@ def _shown(records_dir, **arguments):
 @functools.lru_cache(maxsize=None)
 def _held_out(records_dir, *folds):
     """Images and masks of folds, as validation shows them."""
-    batches = input_pipeline.validation_batches(records_dir, list(folds), SIZE, 12)
+    batches = Records.open(records_dir).held_out_batches(list(folds), SIZE, 12)
     return [np.concatenate(parts) for parts in zip(*batches.as_numpy_iterator())]
 
 
@@ -69,10 +79,10 @@ def _write_one_shard(data_dir, records_dir):
 
 
 def test_folds_are_split(records_dir):
-    assert input_pipeline.split_folds(records_dir, 1) == ([0, 2], [1])
+    assert Records.open(records_dir).split(1) == ([0, 2], [1])
     for fold in (-1, 3):
         with pytest.raises(ValueError, match=f"fold: got {fold}, expected 0 to 2"):
-            input_pipeline.split_folds(records_dir, fold)
+            Records.open(records_dir).split(fold)
 
 
 @given(num_examples=st.integers(1, 500), batch_size=st.integers(1, 100))
@@ -136,7 +146,7 @@ def test_workers_together_see_what_one_sees_in_batches_that_are_not_repeated(
 
 
 def test_workers_together_validate_what_one_does(records_dir):
-    make = functools.partial(input_pipeline.validation_batches, records_dir, [0, 2], SIZE, 5)
+    make = functools.partial(Records.open(records_dir).held_out_batches, [0, 2], SIZE, 5)
     _assert_parts_make_up(list(make().as_numpy_iterator()), make, 2)
 
 
@@ -152,8 +162,8 @@ def test_a_worker_decodes_its_own_examples_alone(data_dir, tmp_path):
             encoded[0] = encoded[0] if i % 4 < 2 else b"x" * len(encoded[0])
             writer.write(example.SerializeToString(deterministic=True))
     for worker in range(2):
-        batches = input_pipeline.validation_batches(
-            str(tmp_path), [0, 1], SIZE, 4, worker=worker, num_workers=2
+        batches = Records.open(str(tmp_path)).held_out_batches(
+            [0, 1], SIZE, 4, worker=worker, num_workers=2
         )
         if worker == 0:
             assert [len(images) for images, _ in batches] == [2, 2, 2]
@@ -177,15 +187,20 @@ def _batch_makers(records_dir):
     return (
         lambda: _training(records_dir),
         lambda: _training(records_dir, cache="memory"),
-        lambda: input_pipeline.validation_batches(records_dir, [0, 1, 2], SIZE, 5),
+        lambda: Records.open(records_dir).held_out_batches([0, 1, 2], SIZE, 5),
     )
 
 
-def test_a_corrupted_shard_is_named_when_it_is_read(damaged_dir):
+@pytest.fixture
+def no_pause(monkeypatch):
+    monkeypatch.setattr(reading, "_PAUSE", 0.01)
+
+
+def test_a_corrupted_shard_is_named_when_it_is_read(damaged_dir, no_pause):
     folder, path = damaged_dir
     for make in _batch_makers(folder):
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match=f"{path}: damaged, got fewer than"
+            tf.errors.InvalidArgumentError, match=f"{path}: damaged: no whole record"
         ):
             list(make())
 
@@ -202,13 +217,13 @@ def test_a_truncated_shard_is_named(damaged_dir):
             make()
 
 
-def test_a_shard_that_is_truncated_later_is_named(damaged_dir):
+def test_a_shard_that_is_truncated_later_is_named(damaged_dir, no_pause):
     folder, path = damaged_dir
     datasets = [make() for make in _batch_makers(folder)]
     os.truncate(path, 0)
     for dataset in datasets:
         with pytest.raises(
-            tf.errors.InvalidArgumentError, match=f"{path}: damaged, got fewer than"
+            tf.errors.InvalidArgumentError, match=f"{path}: damaged: no whole record"
         ):
             list(dataset)
 
@@ -222,14 +237,14 @@ def test_training_and_held_out_images_make_up_all(records_dir):
     held_out = [_keys([_held_out(records_dir, fold)]) for fold in range(3)]
     everything = sorted(_keys([_held_out(records_dir, 0, 1, 2)]))
     assert len(everything) == 12 and sorted(sum(held_out, [])) == everything
-    folds, _ = input_pipeline.split_folds(records_dir, 1)
+    folds, _ = Records.open(records_dir).split(1)
     seen = _keys(_training(records_dir, folds))
-    assert len(seen) == input_pipeline.count_examples(records_dir, folds)
+    assert len(seen) == Records.open(records_dir).info.count(folds)
     assert sorted(seen + held_out[1]) == everything
 
 
 def test_every_epoch_shows_every_image_once_in_a_new_order(records_dir):
-    assert input_pipeline.steps_per_epoch(records_dir, [0, 1, 2], 5) == 3
+    assert Records.open(records_dir).steps_per_epoch([0, 1, 2], 5) == 3
     batches = _shown(records_dir, epochs=4)
     assert [len(images) for images, _ in batches] == [4, 4, 4] * 4
     keys = _keys(batches)
@@ -272,9 +287,46 @@ def test_a_resumed_run_sees_what_an_undisturbed_one_sees(records_dir):
         np.testing.assert_array_equal(one[1], other[1])
 
 
+def test_the_order_of_an_epoch_is_drawn_over_all_images():
+    """Neither the epoch before nor the order in the shards says where an image comes."""
+    count = 5546
+    epochs = [records._order(count, 0, tf.constant(epoch)).numpy() for epoch in range(4)]
+    places = np.array([np.argsort(order) for order in epochs])
+    correlations = np.corrcoef([*places, np.arange(count)])
+    assert np.abs(correlations - np.eye(5)).max() < 0.05
+    assert (np.sort(epochs, axis=1) == np.arange(count)).all()
+
+
 def test_another_seed_gives_another_order(records_dir):
     first_epoch = _shown(records_dir, epochs=4)[:3]  # of seed 0
     assert _keys(first_epoch) != _keys(_training(records_dir, seed=1))
+
+
+def test_records_of_earlier_versions_have_no_offsets(records_dir, tmp_path):
+    folder = shutil.copytree(records_dir, tmp_path / "records")
+    info = json.loads((folder / "dataset_info.json").read_text())
+    for shard in info["shards"]:
+        assert len(shard.pop("offsets").split()) == shard["num_examples"]
+    (folder / "dataset_info.json").write_text(json.dumps(info))
+    for folds in ([0, 1, 2], [1]):
+        expected, found = (_keys(_training(path, folds)) for path in (records_dir, str(folder)))
+        assert found == expected
+
+
+def test_a_shard_that_cannot_be_opened_is_named(records_dir, tmp_path, monkeypatch):
+    """After a few tries; with ignore_errors it would be tried for ever."""
+    monkeypatch.setattr(reading, "_PAUSE", 0.1)
+    folder = shutil.copytree(records_dir, tmp_path / "records")
+    batches = _training(str(folder), batch_size=12)
+    path = sorted(folder.glob("*.tfrecord"))[2]
+    hidden = path.rename(tmp_path / "hidden")
+    with pytest.raises(tf.errors.NotFoundError, match=f"{path}; No such file"):
+        list(batches)
+    # An outage ends while a record is read.
+    timer = threading.Timer(0.3, lambda: hidden.rename(path))
+    timer.start()
+    assert len(next(iter(batches))[0]) == 12
+    timer.join()
 
 
 def test_augmentation_can_be_left_out(records_dir):
@@ -287,7 +339,7 @@ def test_augmentation_can_be_left_out(records_dir):
 def test_masks_are_those_of_the_csv(data_dir, records_dir):
     table = annotations.read_csv(str(data_dir / "train.csv"), CLOUDS).set_index("filename")
     for size in (SIZE, (350, 525)):
-        dataset = input_pipeline.validation_batches(records_dir, [0], SIZE, 2, mask_size=size)
+        dataset = Records.open(records_dir).held_out_batches([0], SIZE, 2, mask_size=size)
         assert dataset.element_spec == (
             tf.TensorSpec([None, *SIZE, 3], tf.uint8),
             tf.TensorSpec([None, *size, 4], tf.uint8),
@@ -308,7 +360,7 @@ def test_native_images_with_their_masks(tmp_path):
     folder = real_data("clouds_native")
     _write_one_shard(folder, tmp_path)
     table = annotations.read_csv(str(folder / "train.csv"), CLOUDS).set_index("filename")
-    dataset = input_pipeline.validation_batches(str(tmp_path), [0, 1], (320, 480), 2, (320, 480))
+    dataset = Records.open(str(tmp_path)).held_out_batches([0, 1], (320, 480), 2, (320, 480))
     ((images, masks),) = dataset.as_numpy_iterator()
     for filename, row in table.iterrows():
         full = cv2.imread(str(folder / "train_images" / filename))[..., ::-1]
@@ -321,19 +373,39 @@ def test_native_images_with_their_masks(tmp_path):
 
 
 @pytest.mark.parametrize("cache", ["memory", "disk"])
-def test_a_cache_changes_the_order_alone(records_dir, tmp_path, cache):
+def test_a_cache_changes_nothing(records_dir, tmp_path, cache):
     arguments = {"epochs": 3, "augmentation": "baseline", "batch_size": 12}
-
-    def epochs(batches):
-        return [[x.tobytes() for x in images] for images, _ in batches]
-
-    plain = epochs(_shown(records_dir, **arguments))
+    plain = _shown(records_dir, **arguments)
     for _ in range(2 if cache == "disk" else 1):  # then, what is on disk is there already
         batches = _training(records_dir, **arguments, cache=cache, cache_dir=str(tmp_path))
-        cached = epochs(batches.as_numpy_iterator())
-        assert [sorted(x) for x in cached] == [sorted(x) for x in plain]
-        assert len({tuple(sorted(x)) for x in cached}) == 3
+        cached = list(batches.as_numpy_iterator())
+        assert len(cached) == len(plain) == 3
+        for one, other in zip(plain, cached):
+            for expected, found in zip(one, other):
+                np.testing.assert_array_equal(found, expected)
     assert bool(list(tmp_path.iterdir())) == (cache == "disk")
+
+
+@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+def test_an_image_in_a_cache_is_decoded_once(records_dir, tmp_path, monkeypatch, cache):
+    """Also by each of two workers, none of which sees a whole epoch."""
+    count, load = tf.Variable(0), records.load_example
+
+    def counted(*args, **kwargs):
+        with tf.control_dependencies([count.assign_add(1)]):
+            return {name: tf.identity(x) for name, x in load(*args, **kwargs).items()}
+
+    monkeypatch.setattr(records, "load_example", counted)
+    monkeypatch.setattr(records, "_PARALLEL_READS", 1)  # or epochs of 12 images would overlap
+    decoded = []
+    for worker in (0, 1, 1):
+        count.assign(0)
+        arguments = {"cache": cache, "cache_dir": str(tmp_path), "num_workers": 2}
+        batches = _training(records_dir, epochs=8, batch_size=4, worker=worker, **arguments)
+        assert sum(len(images) for images, _ in batches) == 8 * 6
+        decoded.append(count.numpy())
+    again = {"none": 48, "memory": 12, "disk": 0}[cache]
+    assert decoded == [48 if cache == "none" else 12] * 2 + [again]
 
 
 def test_a_cache_belongs_to_records_folds_and_size(records_dir, tmp_path):
@@ -349,38 +421,38 @@ def test_a_cache_belongs_to_records_folds_and_size(records_dir, tmp_path):
     assert len(list(tmp_path.iterdir())) == 3
 
 
-def test_a_cache_of_a_killed_run_is_begun_anew(records_dir, tmp_path):
+def test_a_cache_of_a_killed_run_is_completed(records_dir, tmp_path):
     """SIGKILL in the middle of the first epoch; as long as that run lives, another is refused."""
     folder = str(tmp_path)
     code = f"""
-import os, time
-import tensorflow as tf
+import time
 from clouds_tf.data import input_pipeline
 
-arguments = {records_dir!r}, [0, 1, 2], {SIZE}, 12, 1
-input_pipeline.training_batches(*arguments, cache="disk", cache_dir={folder!r})
-(name,) = os.listdir({folder!r})
-images = iter(tf.data.Dataset.range(9).cache(os.path.join({folder!r}, name, "images")))
-next(images)
+arguments = {records_dir!r}, [0, 1, 2], {SIZE}, 3, 1
+batches = input_pipeline.training_batches(*arguments, cache="disk", cache_dir={folder!r})
+next(iter(batches))
 print("caching", flush=True)
 time.sleep(600)
 """
     child = start_program("-c", code)
     try:
         assert child.stdout.readline() == "caching\n"
+        written = sorted(tmp_path.glob("*/*-0"))
+        os.truncate(written[0], 100)  # as if killed while it was written
+        os.remove(written[1])
         with pytest.raises(ValueError, match="cache_dir: another run is filling .*; wait until"):
             _training(records_dir, cache="disk", cache_dir=folder)
     finally:
         child.kill()
         child.communicate()
-    assert list(tmp_path.glob("*/images*.lockfile"))
     cached = _training(records_dir, cache="disk", cache_dir=folder)
     assert sorted(_keys(cached)) == sorted(_keys(_shown(records_dir, epochs=4)[:3]))
 
 
 def test_a_cache_on_disk_needs_a_folder(records_dir):
-    with pytest.raises(ValueError, match="cache_dir: got nothing"):
-        _training(records_dir, cache="disk")
+    for folder, got in ((None, "nothing"), ("gs://bucket/cache", "gs://bucket/cache")):
+        with pytest.raises(ValueError, match=f"cache_dir: got {got}, expected a folder"):
+            _training(records_dir, cache="disk", cache_dir=folder)
 
 
 @pytest.fixture
@@ -437,7 +509,7 @@ def test_the_files_of_a_batch_are_named(records_dir, cache):
     )
     for number, (images, _) in enumerate(batches):
         epoch, step = divmod(number, 3)
-        found = input_pipeline.batch_files(records_dir, [0, 1, 2], 5, 3, epoch, step, cache)
+        found = Records.open(records_dir).batch_names([0, 1, 2], 5, 3, epoch, step)
         assert found == [names[named[image.numpy().tobytes()]] for image in images]
 
 
@@ -460,8 +532,8 @@ def test_the_first_steps_can_be_left_out(records_dir, more):
         ({"mix": "foo"}, "mix: got 'foo', expected one of none, mixup, cutmix"),
         ({"cache": "tape"}, "cache: got 'tape', expected one of none, memory, disk"),
         ({"epochs": 0}, "epochs: got 0, expected at least 1"),
-        ({"initial_epoch": 2}, "initial_epoch: got 2, expected 0 to 1"),
-        ({"initial_step": 4}, "initial_step: got 4, expected 0 to 3"),
+        ({"initial_epoch": 2}, "epoch: got 2, expected 0 to 1"),
+        ({"initial_step": 4}, "step: got 4, expected 0 to 3"),
         ({"folds": ()}, "folds: got folds without images"),
         ({"folds": (0, 3)}, r"folds: got \[0, 3\], expected some of 0 to 2, each once"),
         ({"folds": (1, 1)}, r"folds: got \[1, 1\], expected some of 0 to 2, each once"),
@@ -473,7 +545,7 @@ def test_impossible_arguments_are_named(records_dir, arguments, message):
         _training(records_dir, **arguments)
     if "batch_size" in arguments:
         with pytest.raises(ValueError, match=message):
-            input_pipeline.validation_batches(records_dir, [0], SIZE, **arguments)
+            Records.open(records_dir).held_out_batches([0], SIZE, **arguments)
 
 
 @pytest.mark.parametrize("size", [(0, 4), (4,)])
@@ -481,18 +553,12 @@ def test_impossible_sizes_are_named(records_dir, size):
     with pytest.raises(ValueError, match=r"^image_size: got .*, expected \(height, width\)"):
         input_pipeline.training_batches(records_dir, [0], size, 4, 1)
     with pytest.raises(ValueError, match=r"^mask_size: got .*, expected \(height, width\)"):
-        input_pipeline.validation_batches(records_dir, [0], SIZE, 4, mask_size=size)
-
-
-def test_the_shuffle_behind_a_cache_on_disk_is_bounded_by_bytes():
-    for size in ((28, 42), (320, 480), (1400, 2100)):
-        count = disk_cache.shuffle_buffer("disk", size, 4)
-        assert 1 <= count <= 1024 and count * size[0] * size[1] * 7 <= max(2**28, 7 * 1400 * 2100)
+        Records.open(records_dir).held_out_batches([0], SIZE, 4, mask_size=size)
 
 
 def test_the_first_held_out_files_are_those_of_the_first_batch(records_dir, data_dir):
-    names = first_files(records_dir, [1], 2)
-    images, _ = next(iter(input_pipeline.validation_batches(records_dir, [1], (140, 210), 2)))
+    names = Records.open(records_dir).first_names([1], 2)
+    images, _ = next(iter(Records.open(records_dir).held_out_batches([1], (140, 210), 2)))
     for name, image in zip(names, images):
         encoded = (data_dir / "train_images" / name).read_bytes()
         expected = tf.io.decode_jpeg(encoded, 3).numpy().astype(float)

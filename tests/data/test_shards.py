@@ -2,6 +2,7 @@ import dataclasses
 import json
 import multiprocessing
 import os
+import pathlib
 import re
 import signal
 import sys
@@ -16,7 +17,9 @@ from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.examples import ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
 from clouds_tf.data.folds import split_into_folds
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.manifest import Manifest
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 
@@ -28,6 +31,11 @@ def forked(monkeypatch):
     """Worker processes are forked from one that has imported TensorFlow; that takes a tenth."""
     context = multiprocessing.get_context("forkserver")
     monkeypatch.setattr(multiprocessing, "get_context", lambda method: context)
+
+
+def _files(folder):
+    """Names of the files that readers of records see."""
+    return sorted(entry.name for entry in os.scandir(folder) if entry.is_file())
 
 
 def _read(records_dir):
@@ -75,11 +83,11 @@ def test_the_same_bytes_whatever_the_number_of_processes(
 ):
     arguments = {"num_shards": 4, "num_folds": 3, "num_workers": 2}
     shards.write_records(str(data_dir), str(tmp_path), CLOUDS, **arguments)
-    for name in os.listdir(records_dir):
+    for name in _files(records_dir):
         with open(os.path.join(records_dir, name), "rb") as one:
             assert one.read() == (tmp_path / name).read_bytes(), name
-    assert set(os.listdir(tmp_path)) == set(os.listdir(records_dir))
-    assert shards.fingerprint(records_dir) == shards.fingerprint(str(tmp_path))
+    assert _files(tmp_path) == _files(records_dir)
+    assert Records.open(records_dir).identity == Records.open(str(tmp_path)).identity
 
 
 def test_images_can_be_reduced(data_dir, tmp_path):
@@ -168,7 +176,7 @@ def test_a_missing_shard_is_named(broken):
 
 
 def _contents(folder):
-    return {name: (folder / name).read_bytes() for name in sorted(os.listdir(folder))}
+    return {name: (folder / name).read_bytes() for name in _files(folder)}
 
 
 # Ends the process as soon as a shard is finished, before any more is.
@@ -201,19 +209,39 @@ def test_a_killed_run_is_finished_by_the_same_call(data_dir, tmp_path):
     assert all(path.stat().st_ino == inode for path, inode in kept.items())
 
 
+def test_shards_of_another_plan_and_of_earlier_versions_go(broken):
+    folder, output_dir = broken
+    _write(folder, output_dir, num_shards=3)
+    for name in ("clouds-00000-of-00009.tfrecord", "clouds-00000-of-00009.tfrecord.json"):
+        pathlib.Path(output_dir, name).write_bytes(b"")
+    pathlib.Path(output_dir, "clouds-notes.tfrecord").write_bytes(b"")
+    info = _write(folder, output_dir, num_shards=2)
+    expected = {shard.file for shard in info.shards} | {"clouds-notes.tfrecord"}
+    assert {name for name in _files(output_dir) if "tfrecord" in name} == expected
+
+
+def test_a_second_process_in_the_folder_is_refused(broken):
+    folder, output_dir = broken
+    before = _write(folder, output_dir)
+    with Manifest(output_dir, {"of": "another process"}).open(alone=False):
+        with pytest.raises(ValueError, match=f"{output_dir}.*: another process is working in this"):
+            _write(folder, output_dir)
+    assert _write(folder, output_dir) == before
+
+
 def test_a_finished_shard_is_written_again_when_it_or_its_source_changed(broken):
     folder, output_dir = broken
     info = _write(folder, output_dir)
     paths = [os.path.join(output_dir, shard.file) for shard in info.shards]
-    before = [os.stat(path).st_ino for path in paths]
+    before = [os.stat(path).st_mtime_ns for path in paths]
     assert _write(folder, output_dir) == info
-    assert [os.stat(path).st_ino for path in paths] == before
+    assert [os.stat(path).st_mtime_ns for path in paths] == before
 
     with open(paths[0], "r+b") as file:
         file.seek(100)
         file.write(b"damage")
     assert _write(folder, output_dir) == info
-    after = [os.stat(path).st_ino for path in paths]
+    after = [os.stat(path).st_mtime_ns for path in paths]
     assert after[0] != before[0] and after[1] == before[1]
     assert _write(folder, output_dir, image_size=(14, 21)).shards != info.shards
 
@@ -448,7 +476,7 @@ def test_other_file_systems_work_as_the_local_one_does(data_dir, records_dir):
 def test_beam_writes_the_same_bytes(data_dir, records_dir, tmp_path):
     pytest.importorskip("apache_beam")
     _write(data_dir, str(tmp_path), num_shards=4, num_folds=3, runner="direct")
-    for name in os.listdir(records_dir):
+    for name in _files(records_dir):
         with open(os.path.join(records_dir, name), "rb") as one:
             assert one.read() == (tmp_path / name).read_bytes(), name
 
@@ -491,7 +519,7 @@ def test_records_of_another_data_set(tmp_path, num_classes):
         np.stack([_decode_rows(text, (64, 400)) for text in rles], axis=-1).tobytes()
         for _, *rles in table.values.tolist()
     }
-    batches = input_pipeline.validation_batches(output_dir, [0, 1], (16, 24), 3)
+    batches = Records.open(output_dir).held_out_batches([0, 1], (16, 24), 3)
     assert batches.element_spec[1].shape == (None, 64, 400, num_classes)
     assert {mask.numpy().tobytes() for _, masks in batches for mask in masks} == expected
     batches = input_pipeline.training_batches(

@@ -5,6 +5,7 @@ import pytest
 
 from clouds_tf import figures
 from clouds_tf.data import sample_data, shards, showcase
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
 
 SIZE = (28, 42)
@@ -17,7 +18,7 @@ def lonely_records(tmp_path_factory):
     sample_data.write_sample_data(str(folder / "data"), 2, 1, SIZE)
     arguments = {"num_shards": 2, "num_folds": 2, "num_workers": 1}
     shards.write_records(str(folder / "data"), str(folder / "records"), CLOUDS, **arguments)
-    return str(folder / "records")
+    return Records.open(str(folder / "records"))
 
 
 def test_every_augmentation_changes_the_image(lonely_records):
@@ -46,8 +47,8 @@ def test_there_is_a_picture(lonely_records, tmp_path):
     assert (tmp_path / "a.png").stat().st_size > 1000
 
 
-def test_one_image_cannot_be_mixed(lonely_records, monkeypatch):
-    info = dataclasses.replace(shards.read_info(lonely_records), num_examples=1)
-    monkeypatch.setattr(showcase, "read_info", lambda _: info)
+def test_one_image_cannot_be_mixed(lonely_records):
+    info = dataclasses.replace(lonely_records.info, num_examples=1)
+    lonely_records = Records(lonely_records.path, info, "")
     with pytest.raises(ValueError, match="has one image, expected two or more to mix"):
         showcase.augment_examples(lonely_records, SIZE)

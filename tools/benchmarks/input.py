@@ -23,6 +23,7 @@ from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.augmentation import AUGMENTATIONS, find_augmentation
 from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.records import Records, load_example
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
 from clouds_tf.keras import keras
 
@@ -162,7 +163,7 @@ def resident_megabytes():
 
 def print_memory(records_dir, size, num_images, epochs):
     """Reads several epochs, and prints the memory of this process after each."""
-    steps = input_pipeline.steps_per_epoch(records_dir, [0, 1], BATCH_SIZE)
+    steps = Records.open(records_dir).steps_per_epoch([0, 1], BATCH_SIZE)
     dataset = input_pipeline.training_batches(records_dir, [0, 1], size, BATCH_SIZE, epochs)
     resident = []
     for step, _ in enumerate(dataset):
@@ -178,7 +179,7 @@ def print_parts(records_dir, size):
     serialized = next(iter(tf.data.TFRecordDataset(path)))
     record = examples.parse_example(serialized)
     runs = tf.cast(record["runs"], tf.int32)
-    example = input_pipeline.load_example(record, size, size, 4)
+    example = load_example(record, size, size, 4)
     seeds = [tf.constant([i, 0]) for i in range(8)]  # half of them warp
     augmented = [name for name in AUGMENTATIONS if name != "none"]
     if importlib.util.find_spec("keras_cv"):
@@ -194,7 +195,7 @@ def print_parts(records_dir, size):
             [(runs, CLOUDS.num_classes, record["mask_size"])],
         ),
         "load_example (both, and classes last)": (
-            tf.function(lambda record: input_pipeline.load_example(record, size, size, 4)),
+            tf.function(lambda record: load_example(record, size, size, 4)),
             [(record,)],
         ),
         **{

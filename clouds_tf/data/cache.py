@@ -1,0 +1,116 @@
+"""Caches of decoded images, in memory or on disk, that are filled and read in any order."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import filelock
+import tensorflow as tf
+
+CACHES = ("none", "memory", "disk")
+# Locks that this process holds until it ends, by path; it may open a cache several times.
+_held: dict[str, filelock.FileLock] = {}
+
+
+class Cache:
+    """Decoded images by number; each is decoded when it is first asked for.
+
+    Args:
+        specs: nested tf.TensorSpecs of an image and what belongs to it, with static shapes.
+        folder: a folder on this machine, or None for memory. What is there from an earlier run is
+            used; an image that was not written whole is decoded again.
+        count: number of images.
+
+    Raises:
+        ValueError: another process is filling the folder.
+    """
+
+    def __init__(self, specs: Any, folder: str | None, count: int) -> None:
+        self._specs, self._folder = specs, folder
+        self._sizes = [s.shape.num_elements() * s.dtype.size for s in tf.nest.flatten(specs)]
+        # Of each number the serialized image, or the path of the file that has it.
+        self._table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.string, "")
+        if folder is not None:
+            os.makedirs(folder, exist_ok=True)
+            found = self._find_files(folder)
+            if len(found) < count:
+                _lock(os.path.join(folder, "lock"))
+                found = self._find_files(folder)
+            if found:
+                self._table.insert(tf.constant([*found], tf.int64), tf.constant([*found.values()]))
+
+    def _find_files(self, folder: str) -> dict[int, str]:
+        """Paths of the files that are whole, by the number of their image."""
+        whole = len(tf.io.serialize_tensor(tf.zeros([sum(self._sizes)], tf.uint8)).numpy())
+        entries = [entry for entry in os.scandir(folder) if entry.name[0].isdigit()]
+        return {
+            int(entry.name.split("-")[0]): entry.path
+            for entry in entries
+            if entry.stat().st_size == whole
+        }
+
+    def get(self, number: tf.Tensor, epoch: tf.Tensor, decode: Callable[[], Any]) -> Any:
+        """Gives the image of a number, int64 []; calls `decode` if it is not there yet."""
+        found = self._table.lookup(number)
+
+        def put() -> Any:
+            image = decode()
+            words = [tf.bitcast(part, tf.uint8) for part in tf.nest.flatten(image)]
+            packed = tf.concat([tf.reshape(part, [-1]) for part in words], axis=0)
+            value = tf.io.serialize_tensor(packed)
+            if self._folder is not None:
+                # With the epoch, so that no file is written that another epoch reads.
+                name = tf.strings.join([tf.strings.as_string(x) for x in (number, epoch)], "-")
+                path = tf.strings.join([self._folder, name], os.sep)
+                with tf.control_dependencies([tf.io.write_file(path, value)]):
+                    value = tf.identity(path)
+            with tf.control_dependencies([self._table.insert(number, value)]):
+                return tf.nest.map_structure(tf.identity, image)
+
+        def parse() -> Any:
+            packed = tf.io.parse_tensor(
+                found if self._folder is None else tf.io.read_file(found), tf.uint8
+            )
+            flat = tf.split(packed, self._sizes)
+            return tf.nest.pack_sequence_as(
+                self._specs, [*map(_from_bytes, flat, tf.nest.flatten(self._specs))]
+            )
+
+        return tf.cond(tf.strings.length(found) > 0, parse, put)
+
+
+def check_cache(kind: str, cache_dir: str | None) -> None:
+    """Checks the kind of a cache and its folder.
+
+    Raises:
+        ValueError: unknown kind, or no folder on this machine for "disk".
+    """
+    if kind not in CACHES:
+        raise ValueError(f"cache: got {kind!r}, expected one of {', '.join(CACHES)}")
+    if kind == "disk" and (not cache_dir or "://" in cache_dir):
+        raise ValueError(
+            f"cache_dir: got {cache_dir or 'nothing'}, expected a folder on this machine for the "
+            "cache on disk"
+        )
+
+
+def _from_bytes(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
+    shape = [*spec.shape] if spec.dtype.size == 1 else [*spec.shape, spec.dtype.size]
+    return tf.bitcast(tf.reshape(values, shape), spec.dtype)
+
+
+def _lock(path: str) -> None:
+    """Locks a file until this process ends, in whatever way; ValueError if another one has it."""
+    if path in _held:
+        return
+    lock = filelock.FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except filelock.Timeout:
+        raise ValueError(
+            f"cache_dir: another run is filling {os.path.dirname(path)}; wait until its first "
+            "epoch has ended, or give another folder"
+        ) from None
+    _held[path] = lock

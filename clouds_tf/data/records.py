@@ -1,0 +1,340 @@
+"""A folder of shards as a value: what it holds, and its batches as tf.data."""
+
+from __future__ import annotations
+
+import functools
+import os
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf import rle
+from clouds_tf.data.augmentation import MIXES, check_augmentation, find_augmentation
+from clouds_tf.data.batching import (
+    Position,
+    batch_pairs,
+    batch_sizes,
+    fold_in,
+    mix_batches,
+    mixed_parts,
+    slices,
+)
+from clouds_tf.data.cache import Cache, check_cache
+from clouds_tf.data.packing import classes_last
+from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.reading import Located
+from clouds_tf.data.records_info import RecordsInfo, fingerprint, read_info
+from clouds_tf.data.service import serve_epochs
+from clouds_tf.dataset import Dataset
+
+Size = tuple[int, int]
+
+# Version of the order of an epoch, raised when the same seed gives another one: a run that stopped
+# within an epoch cannot resume there in another order.
+ORDER = 2
+_PARALLEL_READS = 16  # which hides the latency of remote storage
+_READ_AHEAD = 128  # records that wait to be decoded
+
+
+class Records:
+    """An open folder of shards; make it by `Records.open`.
+
+    Attributes:
+        path: the folder.
+        info: content of its dataset_info.json.
+        identity: a short string that differs when the records differ in images, folds or sizes.
+    """
+
+    def __init__(self, path: str, info: RecordsInfo, identity: str) -> None:
+        self.path, self.info, self.identity = path, info, identity
+        self._located: dict[tuple[int, ...], Located] = {}
+
+    @classmethod
+    def open(cls, path: str) -> Records:
+        """Reads the dataset_info.json of a folder of shards and checks that the shards are there.
+
+        Raises:
+            FileNotFoundError, ValueError: as `read_info` raises them.
+        """
+        return cls(path, read_info(path), fingerprint(path))
+
+    def __repr__(self) -> str:
+        return f"Records({self.path!r}, {self.info.num_examples} images)"
+
+    @property
+    def dataset(self) -> Dataset:
+        """The data set that the images are of."""
+        return self.info.dataset
+
+    def split(self, fold: int) -> tuple[list[int], list[int]]:
+        """The folds to train on and to hold out: ([every fold but `fold`], [fold]).
+
+        Raises:
+            ValueError: there is no such fold, no image in it, or none outside of it.
+        """
+        num_folds = self.info.num_folds
+        if not 0 <= fold < num_folds:
+            raise ValueError(f"fold: got {fold}, expected 0 to {num_folds - 1}, as {self.path} has")
+        others = [other for other in range(num_folds) if other != fold]
+        for folds, where in (([fold], f"fold {fold}"), (others, f"the folds other than {fold}")):
+            if not self.info.count(folds):
+                raise ValueError(
+                    f"fold: got {fold}, but {self.path} has no images in {where}; write the "
+                    "records again, with folds that all have images"
+                )
+        return others, [fold]
+
+    def steps_per_epoch(self, folds: Collection[int], batch_size: int) -> int:
+        """Number of batches in which an epoch shows every image once."""
+        return len(batch_sizes(self.info.count(folds), batch_size))
+
+    def _locate(self, folds: Sequence[int]) -> Located:
+        if tuple(folds) not in self._located:
+            self._located[tuple(folds)] = Located(self.path, self.info, folds)
+        return self._located[tuple(folds)]
+
+    # AutoGraph takes seconds to rewrite all functions that are called here; none of them needs it.
+    @tf.autograph.experimental.do_not_convert
+    def training_batches(
+        self,
+        folds: Sequence[int],
+        image_size: Size,
+        batch_size: int,
+        epochs: int,
+        seed: int = 0,
+        start: Position = Position(),
+        *,
+        augmentation: str = "flips",
+        mix: str = "none",
+        cache: str = "none",
+        cache_dir: str | None = None,
+        data_service: str | None = None,
+    ) -> tf.data.Dataset:
+        """Batches of every epoch to come, one after the other.
+
+        An epoch shows every image exactly once, in an order that is drawn over all of them from
+        (seed, epoch), with an augmentation that follows from (seed, epoch, file name): so a run
+        that is resumed sees what an undisturbed one would have seen, whatever its cache.
+
+        Args:
+            folds: the folds to train on.
+            image_size: (height, width) of images and masks.
+            batch_size: the most images in a batch, over all replicas; see `batching.batch_sizes`.
+            epochs: number of epochs in the whole run.
+            seed: seed of the order and of the augmentation.
+            start: the first batch to show, and the worker's part.
+            augmentation: what happens to each image; see `augmentation.check_augmentation`.
+            mix: what happens to each batch, a key of MIXES; it depends on (seed, step).
+            cache: where decoded images wait for the next epoch: "none", "memory" or "disk". Each
+                worker keeps the images that it has shown.
+            cache_dir: a folder for "disk", on this machine. What is in it is used by runs on the
+                same records, folds and size.
+            data_service: grpc://host:port of the dispatcher of a tf.data service, whose workers
+                then read, decode and augment. Each image is still shown once in an epoch, but in
+                the order in which it comes.
+
+        Returns:
+            A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, C] of
+            {0, 1}); both float32, and masks of 0..1, under mixup. Iterating over it raises
+            tf.errors.OpError, which names the shard, where one cannot be read.
+
+        Raises:
+            ValueError: an argument is out of its range; no folder for a cache on disk, or another
+                run is filling it; nothing listens at data_service, or it is asked for together
+                with a cache, several workers or a first step.
+        """
+        _check_size("image_size", image_size)
+        _check_training(augmentation, mix, cache, cache_dir, data_service, epochs, start)
+        augment, located = find_augmentation(augmentation), self._locate(folds)
+        parts = mixed_parts(self.info.count(folds), batch_size, start.worker, start.num_workers)
+        positions = [part.positions if mix != "none" else part.own for part in parts]
+        sizes = [len(part) for part in positions]
+        if not 0 <= start.step <= len(sizes):
+            raise ValueError(f"step: got {start.step}, expected 0 to {len(sizes)}")
+        num_shown = tf.constant(sum(sizes[: start.step]), tf.int64)
+        places = tf.constant([place for part in positions for place in part], tf.int64)
+        num_classes = self.dataset.num_classes
+        load = functools.partial(_load_numbered, image_size=image_size, num_classes=num_classes)
+        name = (self.identity, *folds, *image_size, start.worker, start.num_workers)
+        kept = _open_cache(cache, cache_dir, name, image_size, num_classes, located.count)
+
+        def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
+            """(epoch, number of the record) of what an epoch shows, in its order."""
+            numbers = tf.gather(_order(located.count, seed, epoch), places)
+            numbers = numbers[tf.where(epoch == start.epoch, num_shown, 0) :]
+            return tf.data.Dataset.from_tensor_slices(numbers).map(lambda number: (epoch, number))
+
+        def read(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, Any]:
+            """A parsed record; with a cache, what `load` makes of it."""
+            if kept is None:
+                return epoch, located.read(number)
+            return epoch, kept.get(number, epoch, lambda: load(located.read(number)))
+
+        def finish(epoch: tf.Tensor, element: Any) -> dict[str, tf.Tensor]:
+            number, example = load(element) if kept is None else element
+            return augment(example, fold_in([seed, 0], epoch, number))
+
+        def in_parallel(numbers: tf.data.Dataset) -> tf.data.Dataset:
+            elements = numbers.map(read, num_parallel_calls=_PARALLEL_READS).prefetch(_READ_AHEAD)
+            return elements.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+
+        epochs_to_come = tf.data.Dataset.range(start.epoch, epochs)
+        if data_service:
+            served = serve_epochs(
+                lambda epoch: in_parallel(one_epoch(epoch)), start.epoch, epochs, data_service
+            )
+            examples = epochs_to_come.flat_map(served)
+        else:
+            examples = in_parallel(epochs_to_come.flat_map(one_epoch))
+        batches = batch_pairs(examples, sizes, start.step)
+        if mix != "none":
+            first_step = start.epoch * len(sizes) + start.step
+            batches = mix_batches(batches.enumerate(first_step), MIXES[mix], parts, seed)
+        return batches.prefetch(tf.data.AUTOTUNE)
+
+    def held_out_batches(
+        self,
+        folds: Sequence[int],
+        image_size: Size,
+        batch_size: int,
+        mask_size: Size | None = None,
+        worker: int = 0,
+        num_workers: int = 1,
+    ) -> tf.data.Dataset:
+        """Batches of held-out images, once, in the order of the shards; masks at the metric's size.
+
+        Args:
+            folds: the folds that are held out.
+            image_size: (height, width) of the images.
+            batch_size: the most images in a batch; see `batching.batch_sizes`.
+            mask_size: (height, width) of the masks, decoded at that size straight from the runs;
+                None takes the data set's submission_size.
+            worker: number of this worker, from 0.
+            num_workers: number of workers that share each batch.
+
+        Returns:
+            A tf.data.Dataset of (image uint8 [B, h, w, 3], mask uint8 [B, *mask_size, C]).
+
+        Raises:
+            ValueError: an argument is out of its range.
+        """
+        mask_size = mask_size or self.dataset.submission_size
+        _check_size("image_size", image_size)
+        _check_size("mask_size", mask_size)
+        positions = slices(self.info.count(folds), batch_size, worker, num_workers)
+        located = self._locate(folds)
+
+        def load(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+            return load_example(record, image_size, mask_size, self.dataset.num_classes)
+
+        numbers = tf.constant([i for part in positions for i in range(*part)], tf.int64)
+        records = tf.data.Dataset.from_tensor_slices(numbers).map(
+            located.read, num_parallel_calls=_PARALLEL_READS
+        )
+        examples = records.map(load, num_parallel_calls=tf.data.AUTOTUNE)
+        sizes = [end - start for start, end in positions]
+        return batch_pairs(examples, sizes).prefetch(tf.data.AUTOTUNE)
+
+    def batch_names(
+        self, folds: Sequence[int], batch_size: int, seed: int, epoch: int, step: int
+    ) -> list[str]:
+        """Files of the batch at a step of an epoch of `training_batches`, without decoding any."""
+        located = self._locate(folds)
+        start, end = slices(located.count, batch_size)[step]
+        return located.names(_order(located.count, seed, tf.constant(epoch))[start:end])
+
+    def first_names(self, folds: Sequence[int], number: int) -> list[str]:
+        """Files of the first images of `held_out_batches`, at most `number`."""
+        located = self._locate(folds)
+        return located.names(range(min(number, located.count)))
+
+
+def load_example(
+    record: dict[str, tf.Tensor], image_size: Size, mask_size: Size, num_classes: int
+) -> dict[str, tf.Tensor]:
+    """Decodes a parsed record: image and masks, each at the size asked for.
+
+    Args:
+        record: a dict as `parse_example` returns it.
+        image_size: (height, width) of the image.
+        mask_size: (height, width) of the masks.
+        num_classes: number of classes C of the records.
+
+    Returns:
+        A dict: image uint8 [h, w, 3], mask uint8 [h', w', C] of {0, 1}.
+    """
+    runs = tf.cast(record["runs"], tf.int32)
+    masks = rle.draw(runs, num_classes, record["mask_size"], mask_size)
+    return {
+        "image": decode_image(record["encoded"], image_size),
+        "mask": classes_last(tf.reshape(masks, [num_classes, *mask_size])),
+    }
+
+
+def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
+    """The numbers of an epoch's images in their order, int64 [count]; a change raises ORDER."""
+    seeds = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
+    return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), seeds)
+
+
+def _load_numbered(
+    record: dict[str, tf.Tensor], image_size: Size, num_classes: int
+) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
+    """A number that follows from the name of an image, and its example."""
+    number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
+    return number, load_example(record, image_size, image_size, num_classes)
+
+
+def _open_cache(
+    kind: str,
+    cache_dir: str | None,
+    name: Sequence[Any],
+    size: Size,
+    num_classes: int,
+    count: int,
+) -> Cache | None:
+    """The cache of what `_load_numbered` makes; on disk a folder that `name` tells from others."""
+    if kind == "none":
+        return None
+    image, mask = (tf.TensorSpec([*size, channels], tf.uint8) for channels in (3, num_classes))
+    specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
+    folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None
+    return Cache(specs, folder, count)
+
+
+def _check_size(name: str, size: Size) -> None:
+    """Raises ValueError unless a size is two positive numbers."""
+    if len(size) != 2 or min(size) < 1:
+        raise ValueError(f"{name}: got {size}, expected (height, width) in pixels")
+
+
+def _check_training(
+    augmentation: str,
+    mix: str,
+    cache: str,
+    cache_dir: str | None,
+    data_service: str | None,
+    epochs: int,
+    start: Position,
+) -> None:
+    """Raises ValueError for an argument of `training_batches` that is out of its range."""
+    check_augmentation(augmentation)
+    if mix not in MIXES:
+        raise ValueError(f"mix: got {mix!r}, expected one of {', '.join(MIXES)}")
+    check_cache(cache, cache_dir)
+    if epochs < 1:
+        raise ValueError(f"epochs: got {epochs}, expected at least 1")
+    if not 0 <= start.epoch <= epochs:
+        raise ValueError(f"epoch: got {start.epoch}, expected 0 to {epochs}")
+    if data_service and (cache != "none" or start.num_workers > 1):
+        raise ValueError(
+            f"data_service: got cache={cache!r} and {start.num_workers} workers beside it, "
+            "expected no cache and 1 worker"
+        )
+    if data_service and start.step:
+        raise ValueError(
+            f"data_service: got step {start.step} beside it, expected 0: a service shows the "
+            "images of an epoch in no fixed order, so the ones already shown are unknown; go on "
+            "from the start of an epoch, or without the service"
+        )
