@@ -122,7 +122,7 @@ def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
 
     small = {"image_size": "32,48", "width": 0.125, "encoder": "tiny", "batch_size": 5}
     line = last_line("train", **small, fold=1, epochs=1)
-    assert line.startswith("Trained 1 epochs; best held-out Dice")
+    assert line.startswith("Trained 1 epoch; best held-out Dice")
     # The flags that were written give the same run again, here made longer and on two devices.
     longer = {"epochs": 2, "distribute": "mirrored", "num_devices": 2}
     line = last_line("train", "--flagfile=W/flags.txt", **longer)

@@ -7,6 +7,7 @@ import dataclasses
 import importlib.util
 import json
 import os
+import signal
 import sys
 import tempfile
 import typing
@@ -251,6 +252,7 @@ def run(main: Callable[[], None]) -> None:
                 _fail(about_the_data(error.message) or type(error).__name__)
             _fail(error)
         except KeyboardInterrupt:
-            _fail("interrupted")
+            print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
+            sys.exit(128 + signal.SIGINT)
 
     app.run(guarded, flags_parser=_parse_flags)

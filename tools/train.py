@@ -38,10 +38,10 @@ def main() -> None:
         how = {"on_start": _write_flags, "progress": progress, "report": tqdm.write}
         if FLAGS.fold == "all":
             results = train_folds(*arguments, execution, **how)
-            scores = [result.best_score for result in results]
+            mean = sum(result.best_score for result in results) / len(results)
             closing = (
-                f"Trained {len(results)} folds; mean held-out Dice "
-                f"{sum(scores) / len(scores):.4f}; workdirs {FLAGS.workdir}/fold_*"
+                f"Trained {len(results)} folds; mean held-out {recipe.monitor} {abs(mean):.4f}; "
+                f"workdirs {FLAGS.workdir}/fold_*"
             )
         else:
             closing = str(train(*arguments, int(FLAGS.fold), execution, **how))

@@ -10,7 +10,8 @@ from collections.abc import Iterable, Sequence
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.data import input_pipeline, sample_data
+from clouds_tf.data import sample_data
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.prediction.postprocessing import Postprocessing, plain_rules, read_postprocessing
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
@@ -19,7 +20,7 @@ from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.members import Member, find_mismatches, read_members
 from clouds_tf.serving.versions import write_version
 from clouds_tf.training import distribution
-from clouds_tf.training import workdir as run_folders
+from clouds_tf.training.workdir import Run
 
 _BATCH_SIZE = 4  # of the check
 
@@ -145,10 +146,11 @@ def _check_batches(
         return [(images[i : i + _BATCH_SIZE], masks[i : i + _BATCH_SIZE]) for i in starts]
     if "fold" not in members[0].training:
         raise ValueError(f"records_dir: {members[0].path} does not say which fold it has held out")
+    records = Records.open(records_dir)
     for member in members:
         if "records" in member.training:
-            run_folders.check_records(member.path, records_dir)
-    batches = input_pipeline.validation_batches(
-        records_dir, [members[0].training["fold"]], dataset.submission_size, _BATCH_SIZE
+            Run.open(member.path).check_records(records)
+    batches = records.held_out_batches(
+        [members[0].training["fold"]], dataset.submission_size, _BATCH_SIZE
     )
     return itertools.islice(batches, len(starts))

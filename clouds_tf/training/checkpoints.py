@@ -13,6 +13,7 @@ import tensorflow as tf
 BEST = "checkpoints/best"
 _EPOCHS = "checkpoints/epochs"
 _LAST = "checkpoints/last"
+_ORDER = "order/.ATTRIBUTES/VARIABLE_VALUE"
 _BEST_SCORE = "state/best_score/.ATTRIBUTES/VARIABLE_VALUE"  # key in a checkpoint
 
 
@@ -66,9 +67,11 @@ class Checkpoints:
         chief: bool = True,
     ) -> None:
         self._workdir, self._chief, self._num_epochs = workdir, chief, num_epochs
-        self._state = state
+        self._state, self._model = state, model
         weights = tf.train.Checkpoint(model=model)
-        self._last = tf.train.Checkpoint(model=model, **({"state": state} if state else {}))
+        self._last = tf.train.Checkpoint(
+            model=model, **({"state": state, "order": state.order} if state else {})
+        )
         self._scratch = None if chief else tempfile.mkdtemp()
         self._managers = {
             name: tf.train.CheckpointManager(
@@ -105,19 +108,28 @@ class Checkpoints:
         try:
             older = tf.train.load_checkpoint(path).get_variable_to_dtype_map()
         except (tf.errors.OpError, ValueError, IndexError):
-            older = {}  # restoring tells what is wrong
-        if older.get(_BEST_SCORE) != tf.float32:
-            _restore(self._last, path).assert_consumed()
-            return
-        # Earlier versions rounded the best score to float32.
-        exact = self._state.best_score
-        with self._state.strategy.scope():
-            self._state.best_score = tf.Variable(0.0, trainable=False)
-        _restore(self._last, path).assert_consumed()
-        rounded = self._state.best_score.numpy()
-        same = [score for score in scores if rounded.dtype.type(score) == rounded]
-        exact.assign(same[0] if same else float(rounded))
-        self._state.best_score = exact
+            older = {_ORDER: tf.int64}  # restoring tells what is wrong
+        last, exact = self._last, self._state.best_score
+        if _ORDER not in older:  # of earlier versions
+            last = tf.train.Checkpoint(model=self._model, state=self._state)
+            self._state.order.assign(0)
+        rounded = older.get(_BEST_SCORE) == tf.float32  # of still earlier ones
+        if rounded:
+            with self._state.strategy.scope():
+                self._state.best_score = tf.Variable(0.0, trainable=False)
+        try:
+            _restore(last, path).assert_consumed()
+        except AssertionError:
+            raise ValueError(
+                f"{path}: the state in it does not fit: radam, lamb and lookahead of clouds_tf 2 "
+                "kept another; start a new workdir with "
+                f"--init_checkpoint={os.path.join(self._workdir, BEST)}"
+            ) from None
+        if rounded:
+            found = self._state.best_score.numpy()
+            same = [score for score in scores if found.dtype.type(score) == found]
+            exact.assign(same[0] if same else float(found))
+            self._state.best_score = exact
 
     def save_best(self) -> None:
         """Saves the weights as the best."""

@@ -61,7 +61,7 @@ def _runs_of_checkpoint(path: Optional[str]) -> list[tuple[Any, Any]]:
         names = [os.path.join(folder, workdirs.SETTINGS_FILE) for folder in folders]
         if not any(map(tf.io.gfile.exists, names)):
             break
-        run = workdirs.read_run(folders[0] if tf.io.gfile.exists(names[0]) else folders[1])
+        run = workdirs.Run.open(folders[0] if tf.io.gfile.exists(names[0]) else folders[1])
         found.append((run.records, run.fold))
         found += _runs_of_weights(run.recipe.init_weights)
         path = run.recipe.init_checkpoint

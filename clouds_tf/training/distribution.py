@@ -6,6 +6,7 @@ import contextlib
 import functools
 import json
 import os
+import re
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -75,7 +76,8 @@ def _read_cluster(text: str) -> tuple[list[str], int]:
     try:
         config = json.loads(text)
         workers, task = config["cluster"]["worker"], config["task"]
-        if task["type"] == "worker" and 0 <= task["index"] < len(workers):
+        named = all(re.fullmatch(r".+:\d+", worker) for worker in workers)
+        if named and task["type"] == "worker" and 0 <= task["index"] < len(workers):
             return workers, task["index"]
     except (ValueError, KeyError, TypeError):
         pass

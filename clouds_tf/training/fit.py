@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import json
 import math
 import sys
 import time
@@ -11,17 +13,28 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
+from clouds_tf.data.batching import Position
+from clouds_tf.data.reading import TRIES
+from clouds_tf.data.records import ORDER
+from clouds_tf.messages import about_the_data
 from clouds_tf.training import averaging, distribution
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.progress import Reporter, say
-from clouds_tf.training.stopping import STOPPED, StopRequest, listening
+from clouds_tf.training.stopping import StopRequest, limited_wait, listening
 from clouds_tf.training.trainer import Trainer
 
-SCORE = "val_dice"  # decides which epoch is the best
 _FIRST_PROFILED_STEP = 5  # the first ones trace the graph
 _PROFILED_STEPS = 5
+_INPUT_ERRORS = (
+    tf.errors.NotFoundError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.DataLossError,
+    tf.errors.UnknownError,
+    tf.errors.FailedPreconditionError,
+)
 
 StepProgress = Callable[[int, int], None]
 
@@ -31,18 +44,21 @@ class Feed:
     """Where a training gets its batches.
 
     Attributes:
-        training: a function (initial_epoch, initial_step, worker, num_workers) ->
-            tf.data.Dataset of that worker's part of every batch from that step on.
+        training: a function from a Position to a tf.data.Dataset of that worker's part of every
+            batch from there on.
         validation: a function (worker, num_workers) -> its part of the held-out batches.
         names: a function (epoch, step), both counted from 0 -> names of the images in that batch,
             for error messages.
         held_out_names: a function (number) -> names of the first held-out images, for pictures.
+        data_service: address of the tf.data service that makes the training batches, in no fixed
+            order; None for this process.
     """
 
-    training: Callable[[int, int, int, int], tf.data.Dataset]
+    training: Callable[[Position], tf.data.Dataset]
     validation: Callable[[int, int], tf.data.Dataset]
     names: Callable[[int, int], "list[str]"]
     held_out_names: Callable[[int], "list[str]"] = lambda number: []
+    data_service: Optional[str] = None
 
 
 def fit(
@@ -69,7 +85,8 @@ def fit(
     Raises:
         ValueError: a loss is not finite, a checkpoint cannot be written (the one before it is
             kept), or the workdir lacks what it takes to resume.
-        SystemExit: SIGTERM stopped the run, and its state is saved; the status is 143.
+        SystemExit: SIGTERM or Ctrl-C stopped the run, and its state is saved; the status is 143 or
+            130. Batches of a data service have no fixed order, so then the epoch is done again.
     """
     loop = _Loop(trainer, feed, workdir, progress or (lambda done, total: None), report)
     first_epoch = loop.resume()
@@ -118,17 +135,30 @@ class _Loop:
                 f"checkpoint has {finished}; restore the file, or start again in a new workdir"
             )
         self.history = history[:finished]
+        if self.trainer.epoch_step.numpy() and self.trainer.order.numpy() != ORDER:
+            self.say(
+                f"epoch {finished + 1} starts again: its first steps were taken by another version "
+                "of clouds_tf, in another order of the images"
+            )
+            self.trainer.epoch_step.assign(0)
+        self.trainer.order.assign(ORDER)
         return finished
+
+    def say(self, line: str) -> None:
+        """Reports a line of the chief."""
+        if self.chief:
+            self.report(line)
 
     def begin(self) -> None:
         """Opens the streams of batches."""
-        first_epoch, first_step = self.trainer.epoch.numpy(), self.trainer.epoch_step.numpy()
+        epoch, step = int(self.trainer.epoch.numpy()), int(self.trainer.epoch_step.numpy())
 
         def batches_to_come(worker: int, num_workers: int) -> tf.data.Dataset:
-            return self.feed.training(int(first_epoch), int(first_step), worker, num_workers)
+            return self.feed.training(Position(epoch, step, worker, num_workers))
 
         self.batches = iter(distribution.distribute_batches(self.strategy, batches_to_come))
         self.held_out = distribution.distribute_batches(self.strategy, self.feed.validation)
+        self.say(self.trainer.describe(epoch))
         self.trainer.trace(self.batches, self.held_out)
         self.reporter = Reporter(
             self.workdir,
@@ -142,23 +172,24 @@ class _Loop:
     def run_epoch(self, epoch: int, profile: bool) -> None:
         """Trains what is left of an epoch, validates and saves."""
         trainer = self.trainer
-        trainer.begin_epoch([row[SCORE] for row in self.history])
-        started = time.monotonic()
+        trainer.begin_epoch([trainer.recipe.score(row) for row in self.history])
+        started, shown = time.monotonic(), trainer.meter.num_images()
         done, waited = self._train(epoch, self.reporter.folder if profile else None)
         trained = time.monotonic() - started
         if done < self.steps:
             self._stop(epoch, done)
         row = {"epoch": epoch + 1, "seconds": 0.0, "learning_rate": trainer.learning_rate()}
-        row["images_per_second"] = round(trainer.meter.num_images() / trained, 2)
+        row["images_per_second"] = round((trainer.meter.num_images() - shown) / trained, 2)
         row["input_wait"] = round(waited / trained, 4)
         row.update(trainer.meter.result())
         with trainer.average_applied():
             row.update(self._validate())
             row["seconds"] = round(time.monotonic() - started, 1)
             self.history.append(row)
+            pictured = self.reporter.predictions()
             with workers.together(self.strategy):
                 self.reporter.epoch(self.history)
-            self._keep_if_best(row[SCORE])
+            self._keep_if_best(trainer.recipe.score(row))
             with workers.together(self.strategy):
                 self.checkpoints.save_epoch(epoch + 1)
         if epoch + 1 == self.epochs and self.average_last:
@@ -168,6 +199,7 @@ class _Loop:
         trainer.epoch_step.assign(0)
         with workers.together(self.strategy):
             self.checkpoints.save_last()
+        self.reporter.pictures(self.history, pictured)
 
     def _train(self, epoch: int, profile_dir: Optional[str]) -> tuple[int, float]:
         """Takes the steps that are left of an epoch, or fewer if one worker is told to stop.
@@ -178,11 +210,12 @@ class _Loop:
         waited, earlier = 0.0, None
         steps = range(int(self.trainer.epoch_step.numpy()), self.steps)
         done = steps.start
-        with _Trace(profile_dir, steps) as trace:
+        self.reporter.begin(done)
+        with _Trace(profile_dir, steps) as trace, self._limit():
             for step in steps:
                 trace.before(step)
                 asked = time.monotonic()
-                images, masks = next(self.batches)
+                images, masks = self._next(epoch, step)
                 waited += time.monotonic() - asked
                 stop = tf.constant(float(self.stop.requested.is_set()))
                 loss, stops = self.trainer.step(images, masks, stop)
@@ -191,15 +224,39 @@ class _Loop:
                 self.progress(epoch * self.steps + done, self.epochs * self.steps)
                 # Checks the step before, so that a GPU always has one more to go on with.
                 if earlier:
-                    self._check(epoch, done, *earlier[:2])
+                    value = self._check(epoch, done, *earlier[:2])
+                    self.reporter.step(epoch, done, value)
                     if earlier[2] > 0:
                         break
                 earlier = step, loss, stops
         self._check(epoch, done, step, loss)
         return done, waited
 
-    def _check(self, epoch: int, done: int, step: int, loss: Any) -> None:
-        """Raises ValueError if the loss of a step is not finite."""
+    def _limit(self) -> contextlib.AbstractContextManager[None]:
+        """Context that ends the process where a data service sends nothing any more."""
+        if not self.feed.data_service:
+            return contextlib.nullcontext()
+        return limited_wait(
+            self.stop,
+            f"no batches from the data service at {self.feed.data_service}; look for workers that "
+            "were lost; the last checkpoint is kept, and the same command resumes",
+        )
+
+    def _next(self, epoch: int, step: int) -> Any:
+        """The next batch; ValueError, with the reason, if it cannot be made."""
+        try:
+            return next(self.batches)
+        except _INPUT_ERRORS as error:
+            is_damaged = isinstance(error, tf.errors.InvalidArgumentError)
+            tries = "" if is_damaged else f" after {TRIES} tries"
+            raise ValueError(
+                f"epoch {epoch + 1}, step {step + 1}: an image cannot be read{tries}: "
+                f"{about_the_data(error.message)}; the last checkpoint is kept, and the same "
+                "command resumes"
+            ) from error
+
+    def _check(self, epoch: int, done: int, step: int, loss: Any) -> float:
+        """The loss of a step; ValueError if it is not finite."""
         if not math.isfinite(loss):
             rate = self.trainer.learning_rate(steps_ago=done - step)
             names = ", ".join(self.feed.names(epoch, step))
@@ -208,16 +265,18 @@ class _Loop:
                 f"learning rate {rate:.3g}; the last checkpoint is kept, and a run in another "
                 "workdir with a lower rate can start from it"
             )
+        return float(loss)
 
     def _stop(self, epoch: int, done: int) -> None:
         """Saves the state within an epoch and ends the process."""
-        self.trainer.epoch_step.assign(done)
-        self.checkpoints.save_last()
-        if self.chief:
-            self.report(
-                f"Stopped in epoch {epoch + 1} after step {done}; the same command resumes"
-            )
-        sys.exit(STOPPED)
+        if self.feed.data_service:  # which could not show the rest of the epoch alone
+            where = f"; the same command resumes at the start of epoch {epoch + 1}"
+        else:
+            where = f" after step {done}; the same command resumes"
+            self.trainer.epoch_step.assign(done)
+            self.checkpoints.save_last()
+        self.say(f"Stopped in epoch {epoch + 1}{where}")
+        sys.exit(self.stop.status)
 
     def _validate(self) -> dict[str, float]:
         def batches() -> Any:
@@ -236,11 +295,10 @@ class _Loop:
     def _try_mean(self) -> None:
         """Validates the mean of the last epochs' weights, and keeps it if it is the best."""
         # The chief tells which, as its last file may not be there yet for the others.
-        epochs = self.checkpoints.last_epochs() if self.chief else []
-        epochs = workers.from_chief(self.strategy, epochs, self.average_last)
-        paths = self.checkpoints.epoch_paths(epochs)
+        epochs = json.dumps(self.checkpoints.last_epochs() if self.chief else [])
+        paths = self.checkpoints.epoch_paths(json.loads(workers.gather(self.strategy, epochs)[0]))
         with averaging.mean_applied(self.trainer.model, paths):
-            score = self._validate()[SCORE]
+            score = self.trainer.recipe.score(self._validate())
             self.reporter.mean(score, float(self.trainer.best_score.numpy()))
             self._keep_if_best(score)
 

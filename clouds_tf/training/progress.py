@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import sys
+import time
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
@@ -10,9 +12,11 @@ import tensorflow as tf
 
 from clouds_tf import figures
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.workdir import History
 
 _NUM_PICTURES = 4
+_SILENCE = 60.0  # seconds between two lines within an epoch
 
 
 def say(line: str) -> None:
@@ -35,7 +39,8 @@ def epoch_line(history: History, epochs: int) -> str:
     pace = sum(row["seconds"] for row in history) / len(history)
     return (
         f"epoch {row['epoch']:3.0f}/{epochs}  loss {row['loss']:.4f}  Dice {row['dice']:.4f}  "
-        f"held out: loss {row['val_loss']:.4f}  Dice {row['val_dice']:.4f}  "
+        f"held out: loss {row['val_loss']:.4f}  Dice {row['val_dice']:.4f} "
+        f"(tuned {row['val_tuned_dice']:.4f})  "
         f"{row['images_per_second']:.1f} images/s, input wait {row['input_wait']:.0%}, "
         f"{_duration(pace * (epochs - row['epoch']))} left"
     )
@@ -46,16 +51,14 @@ def _duration(seconds: float) -> str:
     return f"{seconds:.0f} s" if seconds < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
-def best_row(history: History) -> dict[str, float]:
-    """The row of the epoch with the highest held-out Dice."""
-    return max(history, key=lambda row: row["val_dice"])
-
-
-def summary_table(history: History, class_names: Sequence[str]) -> str:
+def summary_table(history: History, recipe: Recipe, class_names: Sequence[str]) -> str:
     """Tabulates the best and the last epoch, with the held-out Dice of every class."""
-    lines = [["epoch", "loss", "val_loss", "val_dice", *class_names]]
-    for name, row in (("best", best_row(history)), ("last", history[-1])):
-        columns = ["loss", "val_loss", "val_dice", *(f"val_dice_{c}" for c in class_names)]
+    scores = ["loss", "val_loss", "val_dice"]
+    if all("val_tuned_dice" in row for row in history):  # not in those of earlier versions
+        scores.append("val_tuned_dice")
+    lines = [["epoch", *scores, *class_names]]
+    for name, row in (("best", max(history, key=recipe.score)), ("last", history[-1])):
+        columns = [*scores, *(f"val_dice_{c}" for c in class_names)]
         lines.append(
             [f"{row['epoch']:.0f} ({name})", *(f"{row[column]:.4f}" for column in columns)]
         )
@@ -104,55 +107,92 @@ class Reporter:
                 for name in ("training", "held_out")
             }
 
+    def begin(self, first_step: int) -> None:
+        """Notes the start of an epoch for `step`."""
+        self._began = self._spoken = time.monotonic()
+        self._first_step = first_step
+
+    def step(self, epoch: int, done: int, loss: float) -> None:
+        """Reports a step, once a minute and where no progress bar shows it."""
+        now = time.monotonic()
+        if not self._chief or sys.stderr.isatty() or now - self._spoken < _SILENCE:
+            return
+        steps, seconds = self._trainer.steps_per_epoch, now - self._began
+        pace = seconds / (done - self._first_step)
+        self._spoken = now
+        self._report(
+            f"epoch {epoch + 1:3}, step {done} of {steps}: loss {loss:.4f}, "
+            f"{self._trainer.recipe.batch_size / pace:.1f} images/s, "
+            f"{_duration(pace * (steps - done))} left in the epoch"
+        )
+
     def epoch(self, history: History) -> None:
-        """Reports and writes the last epoch; call it on all workers."""
-        picture = self._predictions()
+        """Reports and writes the last epoch."""
         if not self._chief:
             return
         self._report(epoch_line(history, self._trainer.recipe.epochs))
         workdirs.write_history(self._workdir, history)
         row = history[-1]
-        epoch = int(row["epoch"])
         for name, value in row.items():
             held_out = name.startswith("val_")
-            with self._writers["held_out" if held_out else "training"].as_default(epoch):
+            writer = self._writers["held_out" if held_out else "training"]
+            with writer.as_default(int(row["epoch"])):
                 tf.summary.scalar(name[len("val_") :] if held_out else name, value)
-        if picture:
-            with self._writers["held_out"].as_default(epoch):
+
+    def pictures(self, history: History, found: Optional[tf.Tensor]) -> None:
+        """Draws the curves and the predictions; what fails is reported, and does not end the run.
+
+        Args:
+            history: one dict per epoch.
+            found: what `predictions` gave.
+        """
+        if not self._chief or found is None:
+            return
+        try:
+            picture = self._draw(found)
+            with self._writers["held_out"].as_default(int(history[-1]["epoch"])):
                 tf.summary.image("predictions", figures.pixels(picture)[None])
             curves = figures.curves(history, self._trainer.class_names)
             figures.save(curves, os.path.join(self._workdir, "curves.png"))
             figures.save(picture, os.path.join(self._workdir, "predictions.png"))
+        except (OSError, ValueError, tf.errors.OpError) as error:
+            print(f"{self._workdir}: pictures were not written: {error}", file=sys.stderr)
 
     def mean(self, score: float, best: float) -> None:
         """Reports the score of the mean of the last epochs' weights."""
         if self._chief:
-            kept = "kept" if score > best else f"not kept, as the best has {best:.4f}"
+            kept = "kept" if score > best else f"not kept, as the best has {abs(best):.4f}"
             epochs = self._trainer.recipe.average_last
-            self._report(f"mean of the last {epochs} epochs' weights: Dice {score:.4f}, {kept}")
+            monitor = self._trainer.recipe.monitor
+            self._report(
+                f"mean of the last {epochs} epochs' weights: {monitor} {abs(score):.4f}, {kept}"
+            )
 
     def end(self, history: History) -> None:
         """Reports the best and the last epoch."""
         if self._chief:
-            self._report(summary_table(history, self._trainer.class_names))
+            self._report(summary_table(history, self._trainer.recipe, self._trainer.class_names))
 
-    def _predictions(self) -> Optional[Any]:
-        """A figure of truth and prediction side by side; None where nothing can be drawn."""
+    def predictions(self) -> Optional[tf.Tensor]:
+        """Masks of the first held-out images, for `pictures`; None where nothing can be drawn.
+
+        Call it on all workers.
+        """
         if not figures.AVAILABLE:
             return None
-        found = self._trainer.predict(self._images)
+        return self._first(self._trainer.predict(self._images))
 
-        def here(values: Any) -> Any:
-            parts = self._trainer.strategy.experimental_local_results(values)
-            return tf.concat(parts, axis=0)[:_NUM_PICTURES].numpy()
+    def _first(self, values: Any) -> tf.Tensor:
+        parts = self._trainer.strategy.experimental_local_results(values)
+        return tf.concat(parts, axis=0)[:_NUM_PICTURES]
 
-        images, masks, found = here(self._images), here(self._masks), here(found)
-        if not self._chief:
-            return None
+    def _draw(self, found: tf.Tensor) -> Any:
+        """A figure of truth and prediction side by side."""
+        images, masks = self._first(self._images).numpy(), self._first(self._masks).numpy()
         names = [f"{name}: " for name in self._names] or [""] * len(images)
         return figures.overlays(
             [image for image in images for _ in range(2)],
-            [mask for pair in zip(masks, found) for mask in pair],
+            [mask for pair in zip(masks, found.numpy()) for mask in pair],
             [f"{name}{kind}" for name in names for kind in ("truth", "prediction")],
             self._trainer.class_names,
             num_columns=2,

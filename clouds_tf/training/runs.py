@@ -6,15 +6,17 @@ import contextlib
 import dataclasses
 import functools
 import os
+import platform
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
-import filelock
+import numpy as np
 import tensorflow as tf
 
-from clouds_tf.data import input_pipeline, shards
-from clouds_tf.data.reading import first_files
-from clouds_tf.dataset import Dataset
+import clouds_tf
+from clouds_tf import locks
+from clouds_tf.data.batching import Position
+from clouds_tf.data.records import Records
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
@@ -22,11 +24,12 @@ from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import BEST
 from clouds_tf.training.checks import check_memory, check_start
-from clouds_tf.training.fit import SCORE, Feed, StepProgress, fit
-from clouds_tf.training.progress import as_table, best_row, say
+from clouds_tf.training.fit import Feed, StepProgress, fit
+from clouds_tf.training.progress import as_table, say
 from clouds_tf.training.recipe import Execution, Recipe
+from clouds_tf.training.schedules import Schedule
 from clouds_tf.training.trainer import Trainer
-from clouds_tf.training.workdir import LOCK_FILE, Run
+from clouds_tf.training.workdir import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,8 +39,8 @@ class TrainingResult:
     Attributes:
         run: the settings of the run.
         history: one dict per epoch, with loss, dice, val_loss, val_dice and so on.
-        best_score: held-out Dice of the weights that are kept. They were chosen by this score, so
-            it is slightly too good.
+        best_score: held-out `recipe.monitor` of the weights that are kept, less than 0 if it is the
+            loss. They were chosen by this score, so it is slightly too good.
         best_epoch: epoch of these weights; None for the mean of the last epochs' weights.
         blank_score: Dice of predicting nothing on the held-out images; None if it is unknown.
     """
@@ -59,16 +62,21 @@ class TrainingResult:
         return os.path.join(self.run.path, BEST)
 
     def load_model(self) -> Any:
-        """Loads the best model, as `clouds_tf.training.workdir.load_model` does."""
-        return workdirs.load_model(self.run.path)
+        """Loads the best model: `Run.load_model`."""
+        return self.run.load_model()
 
     def __str__(self) -> str:
         whose = f"in epoch {self.best_epoch}"
         if self.best_epoch is None:
             whose = f"by the mean of the last {self.run.recipe.average_last} epochs' weights"
         blank = "" if self.blank_score is None else f"; all blank: {self.blank_score:.4f}"
+        number = len(self.history)
+        monitor = {"dice": "Dice", "tuned_dice": "tuned Dice"}.get(
+            self.run.recipe.monitor, self.run.recipe.monitor
+        )
         return (
-            f"Trained {len(self.history)} epochs; best held-out Dice {self.best_score:.4f} {whose} "
+            f"Trained {number} epoch{'s' * (number > 1)}; best held-out {monitor} "
+            f"{abs(self.best_score):.4f} {whose} "
             f"(chosen on these held-out images{blank}); workdir {self.run.path}"
         )
 
@@ -89,7 +97,7 @@ def train(
     Args:
         records_dir: folder of shards, of `shards.write_records`.
         workdir: folder for settings, checkpoints, history and pictures: a new one, or that of the
-            same run, whose recipe may have grown in epochs.
+            same run, whose recipe may have more epochs, or as few as are finished.
         recipe: settings of the training.
         fold: the held-out fold.
         execution: devices, caches and tracing. With distribute="multi_worker" the call blocks until
@@ -104,11 +112,13 @@ def train(
     Raises:
         FileNotFoundError, ValueError: records, fold, weights or workdir are missing or do not fit,
             or the training failed; the message says what to do.
-        SystemExit: SIGTERM stopped the run, and its state is saved; the status is 143.
+        SystemExit: SIGTERM or Ctrl-C stopped the run, and its state is saved; the status is 143 or
+            130.
     """
-    check_folds(records_dir, [fold])
+    records = Records.open(records_dir)
+    records.split(fold)
     with _session(recipe, execution):
-        return _train(records_dir, workdir, recipe, fold, execution, on_start, progress, report)
+        return _train(records, workdir, recipe, fold, execution, on_start, progress, report)
 
 
 def train_folds(
@@ -138,15 +148,15 @@ def train_folds(
     Raises:
         FileNotFoundError, ValueError: as `train` does; all folds are checked before any training.
     """
-    folds = range(_num_folds(records_dir))
-    check_folds(records_dir, folds)
+    records = Records.open(records_dir)
+    folds = range(records.info.num_folds)
+    for fold in folds:
+        records.split(fold)
     results = []
     with _session(recipe, execution):
         for fold in folds:
             folder = os.path.join(workdir, f"fold_{fold}")
-            result = _train(
-                records_dir, folder, recipe, fold, execution, on_start, progress, report
-            )
+            result = _train(records, folder, recipe, fold, execution, on_start, progress, report)
             report(str(result))
             results.append(result)
     report(folds_table(results))
@@ -160,35 +170,12 @@ def folds_table(results: Sequence[TrainingResult]) -> str:
     blanks = [float("nan") if r.blank_score is None else r.blank_score for r in results]
     for values in (scores, blanks):
         values.append(sum(values) / len(values))
-    lines = [["fold", "val_dice", "all blank", "gain"]]
+    monitor = results[0].run.recipe.monitor
+    lines = [["fold", f"val_{monitor}", "all blank", "gain"]]
     for name, score, blank in zip(names, scores, blanks):
-        lines.append([name, f"{score:.4f}", f"{blank:.4f}", f"{score - blank:+.4f}"])
-    return as_table(lines)
-
-
-def check_folds(records_dir: str, folds: Sequence[int]) -> None:
-    """Checks that each of some folds can be held out.
-
-    Raises:
-        ValueError: the records have no such fold, or no image in it, or none outside of it.
-    """
-    count = functools.partial(input_pipeline.count_examples, records_dir)
-    for fold in folds:
-        others, held_out = input_pipeline.split_folds(records_dir, fold)
-        if not count(held_out) or not count(others):
-            where = f"fold {fold}" if not count(held_out) else f"the folds other than {fold}"
-            raise ValueError(
-                f"fold: got {fold}, but {records_dir} has no images in {where}; write the records "
-                "again, with folds that all have images"
-            )
-
-
-def _num_folds(records_dir: str) -> int:
-    return shards.read_info(records_dir).num_folds
-
-
-def _dataset(records_dir: str) -> Dataset:
-    return shards.read_info(records_dir).dataset
+        lines.append([name, f"{abs(score):.4f}", f"{blank:.4f}", f"{score - blank:+.4f}"])
+    # What predicting nothing has is known of the Dice alone.
+    return as_table([line[:2] for line in lines] if monitor == "loss" else lines)
 
 
 @contextlib.contextmanager
@@ -202,7 +189,7 @@ def _session(recipe: Recipe, execution: Execution) -> Iterator[None]:
 
 
 def _train(
-    records_dir: str,
+    records: Records,
     workdir: str,
     recipe: Recipe,
     fold: int,
@@ -212,40 +199,67 @@ def _train(
     report: Callable[[str], None],
 ) -> TrainingResult:
     strategy = distribution.strategy(execution.distribute, execution.num_devices)
-    run = Run(workdir, recipe, _dataset(records_dir), fold, shards.fingerprint(records_dir))
+    run = Run(workdir, recipe, records.dataset, fold, records.identity)
     chief = distribution.is_chief(strategy)
+    workers.check_agreement(strategy, {**run.to_json(), **_versions()})
     with workers.together(strategy):
         workdirs.check_startable(run)
         check_start(run)
         check_memory(recipe, workers.num_workers(strategy))
         if execution.deterministic:
             distribution.check_deterministic(recipe.freeze_encoder, strategy.num_replicas_in_sync)
-    trainer = _make_trainer(records_dir, run, strategy)
+    trainer = _make_trainer(records, run, strategy)
     with contextlib.ExitStack() as stack:
         with workers.together(strategy):
             # Not before, so that a wrong file of weights leaves no workdir behind.
             if chief:
-                stack.enter_context(_locked(workdir))
+                stack.enter_context(locks.reserved(workdir))
+                _tell_new_rate(trainer, workdir, report)
                 workdirs.start(run)
                 if on_start:
                     on_start(workdir)
-        feed = _feed(records_dir, run, execution)
+        feed = _feed(records, run, execution)
         history = fit(trainer, feed, workdir, execution.profile, progress, report)
-    score, best = float(trainer.best_score.numpy()), best_row(history)
+    score, best = float(trainer.best_score.numpy()), max(history, key=recipe.score)
     return TrainingResult(
         run=run,
         history=tuple(history),
         best_score=score,
-        best_epoch=None if score > best[SCORE] else int(best["epoch"]),
+        best_epoch=None if score > recipe.score(best) else int(best["epoch"]),
         blank_score=history[-1].get("val_blank_dice"),
     )
 
 
-def _make_trainer(records_dir: str, run: Run, strategy: tf.distribute.Strategy) -> Trainer:
+def _tell_new_rate(trainer: Trainer, workdir: str, report: Callable[[str], None]) -> None:
+    """Reports a jump of the learning rate where a run resumes with another number of epochs."""
+    if not tf.io.gfile.exists(os.path.join(workdir, workdirs.SETTINGS_FILE)):
+        return
+    epochs, schedule = workdirs.Run.open(workdir).recipe.epochs, trainer.schedule
+    step = len(workdirs.read_history(workdir)) * trainer.steps_per_epoch
+    now = float(schedule(step))
+    earlier = schedule.get_config() | {"num_steps": epochs * trainer.steps_per_epoch}
+    before = float(Schedule(**earlier)(max(step - 1, 0)))
+    if epochs != trainer.recipe.epochs and not 0.5 < now / max(before, 1e-30) < 2:
+        report(
+            f"the schedule now spans {trainer.recipe.epochs} epochs instead of {epochs}: the "
+            f"learning rate goes from {before:.3g} to {now:.3g}"
+        )
+
+
+def _versions() -> dict[str, str]:
+    """Versions of what decides the numbers of a training."""
+    return {
+        "clouds_tf": clouds_tf.__version__,
+        "TensorFlow": tf.__version__,
+        "numpy": np.__version__,
+        "Python": platform.python_version(),
+    }
+
+
+def _make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -> Trainer:
     """Builds model and trainer, with the weights to start from."""
     recipe = run.recipe
-    folds, _ = input_pipeline.split_folds(records_dir, run.fold)
-    steps = input_pipeline.steps_per_epoch(records_dir, folds, recipe.batch_size)
+    steps = records.steps_per_epoch(records.split(run.fold)[0], recipe.batch_size)
     distribution.set_seed(recipe.seed)
     with strategy.scope():
         model = unet(num_classes=run.dataset.num_classes, **recipe.model_arguments())
@@ -258,35 +272,28 @@ def _make_trainer(records_dir: str, run: Run, strategy: tf.distribute.Strategy) 
         return Trainer(model, recipe, steps, run.dataset.class_names)
 
 
-def _feed(records_dir: str, run: Run, execution: Execution) -> Feed:
+def _feed(records: Records, run: Run, execution: Execution) -> Feed:
     """The batches of a run."""
     recipe = run.recipe
-    folds, held_out = input_pipeline.split_folds(records_dir, run.fold)
+    folds, held_out = records.split(run.fold)
 
-    def training(
-        initial_epoch: int, initial_step: int, worker: int, num_workers: int
-    ) -> tf.data.Dataset:
-        return input_pipeline.training_batches(
-            records_dir,
+    def training(start: Position) -> tf.data.Dataset:
+        return records.training_batches(
             folds,
             recipe.image_size,
             recipe.batch_size,
             recipe.epochs,
             recipe.seed,
-            initial_epoch=initial_epoch,
-            initial_step=initial_step,
+            start,
             augmentation=recipe.augmentation,
             mix=recipe.mix,
             cache=execution.cache,
             cache_dir=execution.cache_dir,
             data_service=execution.data_service,
-            worker=worker,
-            num_workers=num_workers,
         )
 
     def validation(worker: int, num_workers: int) -> tf.data.Dataset:
-        return input_pipeline.validation_batches(
-            records_dir,
+        return records.held_out_batches(
             held_out,
             recipe.image_size,
             recipe.batch_size,
@@ -294,42 +301,10 @@ def _feed(records_dir: str, run: Run, execution: Execution) -> Feed:
             num_workers=num_workers,
         )
 
-    def names(epoch: int, step: int) -> list[str]:
-        return input_pipeline.batch_files(
-            records_dir,
-            folds,
-            recipe.batch_size,
-            recipe.seed,
-            epoch,
-            step,
-            execution.cache,
-            recipe.image_size,
-        )
-
     return Feed(
-        training, validation, names, functools.partial(first_files, records_dir, held_out)
+        training,
+        validation,
+        functools.partial(records.batch_names, folds, recipe.batch_size, recipe.seed),
+        functools.partial(records.first_names, held_out),
+        execution.data_service,
     )
-
-
-@contextlib.contextmanager
-def _locked(workdir: str) -> Iterator[None]:
-    """Context that keeps other processes from training in a workdir.
-
-    Raises:
-        ValueError: another process trains there.
-    """
-    if "://" in workdir:  # where there are no locks
-        yield
-        return
-    os.makedirs(workdir, exist_ok=True)
-    lock = filelock.FileLock(os.path.join(workdir, LOCK_FILE))
-    try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
-        raise ValueError(
-            f"workdir: another process trains in {workdir}; wait for it, or give a new workdir"
-        ) from None
-    try:
-        yield
-    finally:
-        lock.release()

@@ -1,4 +1,4 @@
-"""Stops on SIGTERM, which clusters send a while before they take a machine away."""
+"""Stops on Ctrl-C, and on SIGTERM, which clusters send before they take a machine away."""
 
 from __future__ import annotations
 
@@ -13,18 +13,30 @@ from collections.abc import Iterator
 from typing import Optional
 
 STOPPED = 128 + signal.SIGTERM  # exit status after a clean stop on SIGTERM
+WAIT_LIMIT = 300.0  # seconds without a step; the first steps of a service take a minute
+_SIGNALS = (signal.SIGTERM, signal.SIGINT)
 
 
 class StopRequest:
     """Whether this process was told to stop.
 
     Attributes:
-        requested: a threading.Event that SIGTERM sets.
+        requested: a threading.Event that SIGTERM and Ctrl-C set.
+        status: exit status after a clean stop, 128 plus the number of the signal.
     """
 
     def __init__(self) -> None:
         self.requested = threading.Event()
+        self.status = STOPPED
         self._alive = time.monotonic()
+
+    def request(self, number: int, *_: object) -> None:
+        """Handles a signal; a second Ctrl-C stops at once."""
+        self.status = 128 + number
+        self.requested.set()
+        if number == signal.SIGINT:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
+            print("Stopping after this step; Ctrl-C again stops at once", file=sys.stderr)
 
     def alive(self) -> None:
         """Tells that the process is at work, not waiting for another one."""
@@ -37,7 +49,7 @@ class StopRequest:
 
 @contextlib.contextmanager
 def listening(grace: Optional[float] = None) -> Iterator[StopRequest]:
-    """Context that turns SIGTERM into a request to stop.
+    """Context that turns SIGTERM and Ctrl-C into a request to stop.
 
     Args:
         grace: seconds without a sign of work after which the process ends at once when it was told
@@ -50,13 +62,22 @@ def listening(grace: Optional[float] = None) -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    before = signal.signal(signal.SIGTERM, lambda *_: request.requested.set())
-    if grace is None:
-        try:
+    # What nohup and shells ignore stays ignored.
+    heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
+    before = {number: signal.signal(number, request.request) for number in heard}
+    try:
+        with contextlib.ExitStack() as stack:
+            if grace is not None:
+                stack.enter_context(_watched(request, grace))
             yield request
-        finally:
-            signal.signal(signal.SIGTERM, before)
-        return
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _watched(request: StopRequest, grace: float) -> Iterator[None]:
+    """Context in which a thread looks for signals, and ends the process after the grace."""
     # The handler above runs between two lines of Python in the main thread, so not while that waits
     # for other workers inside TensorFlow. The byte that Python writes for a signal comes at once.
     reader, writer = socket.socketpair()
@@ -65,10 +86,9 @@ def listening(grace: Optional[float] = None) -> Iterator[StopRequest]:
     watcher = threading.Thread(target=_watch, args=(reader, request, grace), daemon=True)
     watcher.start()
     try:
-        yield request
+        yield
     finally:
         signal.set_wakeup_fd(wakeup)
-        signal.signal(signal.SIGTERM, before)
         writer.close()  # which ends the watcher
         watcher.join()
         reader.close()
@@ -77,7 +97,8 @@ def listening(grace: Optional[float] = None) -> Iterator[StopRequest]:
 def _watch(reader: socket.socket, request: StopRequest, grace: float) -> None:
     """Ends the process if it was told to stop and waits for others for longer than a grace."""
     while data := reader.recv(64):
-        if signal.SIGTERM not in data:
+        found = set(_SIGNALS) & set(data)
+        if not found:
             continue
         request.requested.set()
         request.alive()
@@ -90,4 +111,31 @@ def _watch(reader: socket.socket, request: StopRequest, grace: float) -> None:
                 pass
         print("Stopped while it waited for other workers; the last checkpoint is kept")
         sys.stdout.flush()
-        os._exit(STOPPED)
+        os._exit(128 + max(found))
+
+
+@contextlib.contextmanager
+def limited_wait(request: StopRequest, message: str) -> Iterator[None]:
+    """Context that ends the process if it waits for longer than WAIT_LIMIT, which TensorFlow may.
+
+    Args:
+        request: has the sign of work.
+        message: what the process waits for, and what to do; it goes to stderr.
+    """
+    done = threading.Event()
+
+    def watch() -> None:
+        while not done.wait(min(1.0, WAIT_LIMIT / 4)):
+            if request.seconds_since_alive() > WAIT_LIMIT:
+                print(f"error: {message} (waited for {WAIT_LIMIT:.0f} s)", file=sys.stderr)
+                sys.stderr.flush()
+                os._exit(1)
+
+    request.alive()
+    watcher = threading.Thread(target=watch, daemon=True)
+    watcher.start()
+    try:
+        yield
+    finally:
+        done.set()
+        watcher.join()

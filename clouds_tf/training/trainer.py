@@ -9,9 +9,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf.data.records import ORDER
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
-from clouds_tf.models.metrics import Scores
+from clouds_tf.models.metrics import Scores, TunedDice
 from clouds_tf.training.averaging import MovingAverage
 from clouds_tf.training.layerwise import scale_learning_rate
 from clouds_tf.training.optimizers import make_optimizer
@@ -35,7 +36,9 @@ class Trainer(tf.Module):
         step, validation_step, predict: the functions of clouds_tf.training.steps.
         epoch: int64 tf.Variable, number of finished epochs.
         epoch_step: int64 tf.Variable, number of finished steps of the epoch that is under way.
-        best_score: float64 tf.Variable, held-out Dice of the weights that are kept.
+        order: int64 tf.Variable, version of the order of the images that these steps were taken
+            in, `records.ORDER`; it is checkpointed beside this module.
+        best_score: float64 tf.Variable, `Recipe.score` of the weights that are kept.
 
     Raises:
         ValueError: XLA under several replicas, whose sums TensorFlow does not compile.
@@ -69,7 +72,24 @@ class Trainer(tf.Module):
         self._make_steps()
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.epoch_step = tf.Variable(0, dtype=tf.int64, trainable=False)
+        order = tf.Variable(ORDER, dtype=tf.int64, trainable=False)
+        self._order = lambda: order  # not an attribute, which older checkpoints would lack
         self.best_score = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
+
+    @property
+    def order(self) -> tf.Variable:
+        """Version of the order that `epoch_step` counts in."""
+        return self._order()
+
+    def describe(self, epoch: int) -> str:
+        """One line about the run, for its start."""
+        devices = self.strategy.num_replicas_in_sync
+        kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
+        return (
+            f"training from epoch {epoch + 1} of {self.recipe.epochs}, "
+            f"{self.steps_per_epoch} steps each, on {devices} {kind}{'s' * (devices > 1)}; "
+            f"{self.model.count_params():,} parameters"
+        )
 
     def _make_steps(self) -> None:
         loss = losses.parse(self.recipe.loss)
@@ -84,7 +104,8 @@ class Trainer(tf.Module):
             self.recipe.xla,
         )
         self.validation_meter = Meter(self.model, [Scores(self.class_names)])
-        self.validation_step = validation_step(self.model, loss, self.validation_meter)
+        self._tuned = TunedDice(len(self.class_names))
+        self.validation_step = validation_step(self.model, loss, self.validation_meter, self._tuned)
         self.predict = prediction_step(self.model)
 
     def trace(self, training: Any, validation: Any) -> None:
@@ -128,11 +149,13 @@ class Trainer(tf.Module):
             batches: distributed batches of (images, masks).
 
         Returns:
-            A dict of val_loss, val_dice and so on, and val_blank_dice, the Dice that a prediction
-            of nothing at all would have on these images.
+            A dict of val_loss, val_dice and so on; val_tuned_dice, see `TunedDice`; and
+            val_blank_dice, the Dice of predicting nothing at all.
         """
         self.validation_meter.reset()
+        self._tuned.reset()
         for images, masks in batches:
             self.validation_step(images, masks)
         values = {f"val_{name}": value for name, value in self.validation_meter.result().items()}
-        return {**values, "val_blank_dice": self.validation_meter.blank_dice()}
+        tuned, blank = self._tuned.result(), self.validation_meter.blank_dice()
+        return {**values, "val_tuned_dice": tuned, "val_blank_dice": blank}

@@ -7,12 +7,13 @@ import dataclasses
 import io
 import json
 import os
+import re
 from typing import Any, Sequence
 
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.data import shards
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
@@ -21,14 +22,14 @@ from clouds_tf.training.recipe import Recipe
 
 SETTINGS_FILE = "settings.json"
 HISTORY_FILE = "history.csv"
-LOCK_FILE = ".lock"
+_LOCKS = re.compile(r"\.?lock|alone-.*\.lease")  # of this and of earlier versions
 
 History = Sequence["dict[str, float]"]
 
 
 @dataclasses.dataclass(frozen=True)
 class Run:
-    """What a workdir is about: a recipe, and the data that it was applied to.
+    """Identity of a training run: its recipe and its data.
 
     Attributes:
         path: the workdir.
@@ -44,36 +45,68 @@ class Run:
     fold: int
     records: str
 
+    @classmethod
+    def open(cls, workdir: str) -> Run:
+        """Reads the settings of the run in a workdir, as this or an earlier version wrote them.
+
+        Raises:
+            FileNotFoundError: there is no run in this folder.
+            ValueError: settings.json is damaged, or not that of a training run.
+        """
+        path = os.path.join(workdir, SETTINGS_FILE)
+        settings = read_settings(workdir)
+        try:
+            # Runs of before the data set was recorded, all of one data set, had "model" with the
+            # arguments of `unet`.
+            fields = {**settings, **settings.get("model", {})}
+            dataset = Dataset.from_json(settings["dataset"]) if "dataset" in settings else CLOUDS
+            recipe = Recipe.from_json(fields)
+            return cls(workdir, recipe, dataset, int(settings["fold"]), str(settings["records"]))
+        except KeyError as error:
+            raise ValueError(f"{path}: lacks {error}, so it is not of a training run") from None
+        except (ValueError, TypeError, AttributeError) as error:
+            raise ValueError(f"{path}: not the settings of a training run: {error}") from None
+
+    @property
+    def history(self) -> list[dict[str, float]]:
+        """One dict of numbers per finished epoch; see `read_history`."""
+        return read_history(self.path)
+
+    def load_model(self) -> Any:
+        """Loads the model of the best epoch.
+
+        Returns:
+            A keras.Model from images to a dict of logits, as `unet` makes it. It computes in the
+            global precision policy of Keras, float32 unless it was changed.
+
+        Raises:
+            FileNotFoundError: no epoch has ended.
+            ValueError: the checkpoint is damaged.
+        """
+        model = unet(num_classes=self.dataset.num_classes, **self.recipe.model_arguments())
+        restore_best(model, self.path)
+        return model
+
+    def check_records(self, records: Records) -> None:
+        """Checks that the run was trained on given records.
+
+        Raises:
+            ValueError: it was trained on others, so it may have seen what is held out there.
+        """
+        if records.identity != self.records:
+            raise ValueError(
+                f"{self.path}: trained on records with the fingerprint {self.records}, but "
+                f"{records.path} has {records.identity}, so it may have seen what is held out there"
+            )
+
     def to_json(self) -> dict[str, Any]:
-        """The content of settings.json, which `read_run` reads."""
+        """The content of settings.json, which `Run.open` reads."""
         data = {"dataset": self.dataset.to_json(), "fold": self.fold, "records": self.records}
         return {**self.recipe.to_json(), **data}
 
 
-def read_run(workdir: str) -> Run:
-    """Reads the settings of the run in a workdir, as this or an earlier version wrote them.
-
-    Raises:
-        FileNotFoundError: there is no run in this folder.
-        ValueError: settings.json is damaged, or not that of a training run.
-    """
-    path = os.path.join(workdir, SETTINGS_FILE)
-    settings = read_settings(workdir)
-    try:
-        # Runs of before the data set was recorded, all of one data set, had "model" with the
-        # arguments of `unet`.
-        fields = {**settings, **settings.get("model", {})}
-        dataset = Dataset.from_json(settings["dataset"]) if "dataset" in settings else CLOUDS
-        recipe = Recipe.from_json(fields)
-        return Run(workdir, recipe, dataset, int(settings["fold"]), str(settings["records"]))
-    except KeyError as error:
-        raise ValueError(f"{path}: lacks {error}, so it is not of a training run") from None
-    except (ValueError, TypeError, AttributeError) as error:
-        raise ValueError(f"{path}: not the settings of a training run: {error}") from None
-
-
 def read_settings(workdir: str) -> dict[str, Any]:
-    """Reads settings.json as it is; `read_run` interprets it.
+    """Reads settings.json as it is; `Run.open` interprets it.
 
     Raises:
         FileNotFoundError: there is none.
@@ -94,22 +127,23 @@ def check_startable(run: Run) -> None:
 
     Raises:
         ValueError: the folder holds something else, or a run with other settings, which are named;
-            only `epochs` may grow.
+            only `epochs` may differ, if so many are not yet finished.
     """
     path = os.path.join(run.path, SETTINGS_FILE)
     if tf.io.gfile.exists(path):
-        earlier, now = read_run(run.path).to_json(), run.to_json()
+        earlier, now = Run.open(run.path).to_json(), run.to_json()
+        finished = len(read_history(run.path))
         for key in sorted({*now} - {"dataset"}):  # the fingerprint covers the data set
-            if earlier[key] == now[key] or (key == "epochs" and earlier[key] < now[key]):
+            if earlier[key] == now[key] or (key == "epochs" and now[key] >= max(1, finished)):
                 continue
-            advice = "only more epochs" if key == "epochs" else "the same settings"
+            advice = f"at least {finished} epochs" if key == "epochs" else "the same settings"
             raise ValueError(
                 f"workdir: {run.path} holds a run with {key}={earlier[key]}, got {key}={now[key]}; "
                 f"give {advice} to resume it, or a new workdir"
             )
     elif tf.io.gfile.exists(run.path):
         names = tf.io.gfile.listdir(run.path)
-        if any(name != LOCK_FILE and not files.is_unfinished(name) for name in names):
+        if any(not _LOCKS.fullmatch(x) and not files.is_unfinished(x) for x in names):
             raise ValueError(
                 f"workdir: {run.path} holds files, but no run ({SETTINGS_FILE}) to resume"
             )
@@ -126,38 +160,19 @@ def start(run: Run) -> None:
     files.write_text(os.path.join(run.path, SETTINGS_FILE), text)
 
 
-def check_records(workdir: str, records_dir: str) -> None:
-    """Checks that the run of a workdir was trained on given records.
+def read_run(workdir: str) -> Run:
+    """Reads the settings of the run in a workdir: `Run.open`."""
+    return Run.open(workdir)
 
-    Raises:
-        ValueError: it was trained on others, so it may have seen what is held out there.
-    """
-    expected, got = read_run(workdir).records, shards.fingerprint(records_dir)
-    if got != expected:
-        raise ValueError(
-            f"{workdir}: trained on records with the fingerprint {expected}, but {records_dir} has "
-            f"{got}, so it may have seen what is held out there"
-        )
+
+def check_records(workdir: str, records_dir: str) -> None:
+    """Checks that the run in a workdir was trained on given records: `Run.check_records`."""
+    Run.open(workdir).check_records(Records.open(records_dir))
 
 
 def load_model(workdir: str) -> Any:
-    """Loads the model of the best epoch of a run.
-
-    Args:
-        workdir: the folder of a run.
-
-    Returns:
-        A keras.Model from images to a dict of logits, as `unet` makes it. It computes in the
-        global precision policy of Keras, float32 unless it was changed.
-
-    Raises:
-        FileNotFoundError: there is no run, or none of its epochs has ended.
-        ValueError: its settings or its checkpoint are damaged.
-    """
-    run = read_run(workdir)
-    model = unet(num_classes=run.dataset.num_classes, **run.recipe.model_arguments())
-    restore_best(model, workdir)
-    return model
+    """Loads the model of the best epoch of the run in a workdir: `Run.load_model`."""
+    return Run.open(workdir).load_model()
 
 
 def pack_weights(workdir: str, path: str) -> None:
@@ -172,7 +187,7 @@ def pack_weights(workdir: str, path: str) -> None:
     Raises:
         FileNotFoundError, ValueError: as `load_model` does, or the path ends otherwise.
     """
-    run = read_run(workdir)
+    run = Run.open(workdir)
     num_classes = run.dataset.num_classes
     metadata = {
         "model": {"num_classes": num_classes, **run.recipe.model_arguments()},
@@ -182,7 +197,7 @@ def pack_weights(workdir: str, path: str) -> None:
         "fold": run.fold,
         "records": run.records,
     }
-    save_model_weights(load_model(workdir), path, metadata)
+    save_model_weights(run.load_model(), path, metadata)
 
 
 def read_history(workdir: str) -> list[dict[str, float]]:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import signal
 import socket
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 RESTARTS = "CLOUDS_TF_RESTARTS"  # environment variable: how often the program restarted so far
@@ -152,36 +155,51 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
     return max(1, len(workers))
 
 
-def _sum(strategy: tf.distribute.Strategy, numbers: Sequence[float]) -> list[float]:
-    """Sums numbers over all workers; each must call it, and gets the sums."""
-    # Every replica of a worker gives the same.
-    share = num_workers(strategy) / strategy.num_replicas_in_sync
+def gather(strategy: tf.distribute.Strategy, text: str) -> list[str]:
+    """Gives every worker the texts of all of them, in the order of the workers; each calls it."""
+    count = num_workers(strategy)
+    if count == 1:
+        return [text]
+    worker, replicas = strategy.cluster_resolver.task_id, strategy.num_replicas_in_sync
+    data = text.encode()
 
-    def on_replica(values: tf.Tensor) -> tf.Tensor:
-        context = tf.distribute.get_replica_context()
-        return context.all_reduce("SUM", tf.identity(values) * share)
+    def summed(values: np.ndarray) -> np.ndarray:
+        def on_replica(row: tf.Tensor) -> tf.Tensor:
+            context = tf.distribute.get_replica_context()
+            # Every replica of a worker gives the same.
+            return context.all_reduce("SUM", tf.identity(row) * (count / replicas))
 
-    run = tf.function(lambda values: strategy.run(on_replica, args=(values,)))
-    sums = run(tf.constant(list(numbers), tf.float32))
-    return strategy.experimental_local_results(sums)[0].numpy().tolist()
+        run = tf.function(lambda row: strategy.run(on_replica, args=(row,)))
+        rows = run(tf.constant(values, tf.float32))
+        return np.rint(strategy.experimental_local_results(rows)[0].numpy()).astype(int)
+
+    own_row = np.arange(count)[:, np.newaxis] == worker
+    lengths = summed(own_row[:, 0] * len(data))
+    padded = np.zeros(lengths.max() + 1)
+    padded[: len(data)] = list(data)
+    rows = summed(own_row * padded)
+    return [bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths)]
 
 
-def from_chief(strategy: tf.distribute.Strategy, numbers: Sequence[int], length: int) -> list[int]:
-    """Gives all workers the chief's list of whole numbers above 0, once the chief is here.
+def check_agreement(strategy: tf.distribute.Strategy, settings: Mapping[str, Any]) -> None:
+    """Checks that all workers have the same settings; each calls it.
 
     Args:
         strategy: the strategy of all workers.
-        numbers: the list of the chief; what others give is ignored.
-        length: length of the longest list.
+        settings: JSON-like settings of this worker.
 
-    Returns:
-        The numbers of the chief.
+    Raises:
+        ValueError: another worker has others, which are named.
     """
-    if num_workers(strategy) == 1:
-        return list(numbers)
-    is_chief = not strategy.cluster_resolver.task_id
-    padded = [*numbers, *[0] * length][:length] if is_chief else [0] * length
-    return [round(number) for number in _sum(strategy, padded) if round(number)]
+    everywhere = [json.loads(text) for text in gather(strategy, json.dumps(settings))]
+    for worker, other in enumerate(everywhere):
+        for key in sorted({*everywhere[0], *other}):
+            first, got = everywhere[0].get(key), other.get(key)
+            if first != got:
+                raise ValueError(
+                    f"workers: worker 0 has {key}={first}, but worker {worker} has {key}={got}; "
+                    "start all of them with the same settings, records and packages"
+                )
 
 
 @contextlib.contextmanager
@@ -191,20 +209,20 @@ def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
     All workers enter it, and within it none waits for another.
 
     Raises:
-        ValueError: another worker failed.
+        ValueError: another worker failed; its message is in this one.
     """
-    if num_workers(strategy) == 1:
-        yield
-        return
     failure = None
     try:
         yield
     except tf.errors.UnavailableError:
         raise
     except Exception as error:
+        if num_workers(strategy) == 1:
+            raise
         failure = error
-    failures = _sum(strategy, [float(failure is not None)])[0]
+    messages = gather(strategy, str(failure or ""))
     if failure:
         raise failure
-    if failures > 0.5:
-        raise ValueError("another worker failed; its own message says why")
+    for worker, message in enumerate(messages):
+        if message:
+            raise ValueError(f"worker {worker} failed: {message}")

@@ -1,3 +1,5 @@
+import json
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -50,9 +52,10 @@ def test_a_cluster_that_is_not_described_is_refused(config, monkeypatch):
         distribution.strategy("multi_worker")
 
 
-def test_a_worker_beyond_the_last_is_refused(monkeypatch):
-    task = '{"cluster": {"worker": ["a:1"]}, "task": {"type": "worker", "index": 1}}'
-    monkeypatch.setenv("TF_CONFIG", task)
+@pytest.mark.parametrize("worker, index", [("a:1", 1), ("a", 0)])
+def test_a_worker_beyond_the_last_or_without_a_port_is_refused(monkeypatch, worker, index):
+    task = {"cluster": {"worker": [worker]}, "task": {"type": "worker", "index": index}}
+    monkeypatch.setenv("TF_CONFIG", json.dumps(task))
     with pytest.raises(ValueError, match="TF_CONFIG"):
         distribution.strategy("multi_worker")
 

@@ -1,5 +1,6 @@
 """Whole runs of the small network of program.py, disturbed and not."""
 
+import itertools
 import json
 import os
 import re
@@ -9,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import types
 from unittest import mock
 
 import numpy as np
@@ -18,12 +20,12 @@ from program import batches, free_ports, trainer
 from programs import ENVIRONMENT, REPOSITORY, run_program, start_program
 
 from clouds_tf import figures
-from clouds_tf.training import checkpoints, distribution
+from clouds_tf.training import checkpoints, distribution, stopping
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.fit import Feed, fit
-from clouds_tf.training.stopping import STOPPED
+from clouds_tf.training.stopping import limited_wait, listening
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 
@@ -32,22 +34,25 @@ EPOCHS = 3
 PYTHONPATH = f"{REPOSITORY}:{REPOSITORY}/tests:{REPOSITORY}/tests/training"
 
 
-def training_batches(initial_epoch, initial_step, worker, num_workers):
+def training_batches(start):
     """Other images in every epoch."""
-    data = batches(SIZES, worker, num_workers, seed=initial_epoch)
-    for epoch in range(initial_epoch + 1, EPOCHS + 1):
-        data = data.concatenate(batches(SIZES, worker, num_workers, seed=epoch))
-    return data.skip(initial_step)
+    data = batches(SIZES, start.worker, start.num_workers, seed=start.epoch)
+    for epoch in range(start.epoch + 1, EPOCHS + 1):
+        data = data.concatenate(batches(SIZES, start.worker, start.num_workers, seed=epoch))
+    return data.skip(start.step)
 
 
 def validation_batches(worker, num_workers):
     return batches([4, 3], worker, num_workers, seed=99)
 
 
-def run(workdir, epochs=EPOCHS, training=training_batches, pictures=False, **settings):
+def run(
+    workdir, epochs=EPOCHS, training=training_batches, pictures=False, service=None, **settings
+):
     """A run from the start, or from where it was; pictures take twice as long as all else."""
     of_run = trainer(len(SIZES), epochs=epochs, **settings)
-    feed = Feed(training, validation_batches, lambda epoch, step: [f"{epoch}_{step}.jpg"])
+    names = {"names": lambda epoch, step: [f"{epoch}_{step}.jpg"], "data_service": service}
+    feed = Feed(training, validation_batches, **names)
     with mock.patch.object(figures, "AVAILABLE", pictures):
         return of_run, fit(of_run, feed, str(workdir))
 
@@ -115,38 +120,125 @@ def _child(*arguments):
     return run_program(__file__, *arguments, env=environment, merge=True)
 
 
-def told_in_the_second_epoch(workdir):
-    """A run that gets SIGTERM in the first step of its second epoch."""
+def told(number):
+    """Training batches; this process gets a signal with the first one of the second epoch."""
 
-    def training(initial_epoch, initial_step, worker, num_workers):
+    def training(start):
         def tell(step, batch):
             if step == len(SIZES):
-                os.kill(os.getpid(), signal.SIGTERM)
+                os.kill(os.getpid(), number)
             return batch
 
-        data = training_batches(initial_epoch, initial_step, worker, num_workers)
+        data = training_batches(start)
         return tf.data.Dataset.from_generator(
             lambda: (tell(step, batch) for step, batch in enumerate(data)),
             output_signature=data.element_spec,
         )
 
-    before = signal.getsignal(signal.SIGTERM)
-    try:
-        run(workdir, training=training, average_last=2)
-    finally:
-        assert signal.getsignal(signal.SIGTERM) == before
+    return training
 
 
-def test_sigterm_stops_between_two_steps_and_the_same_command_goes_on(undisturbed, tmp_path):
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
+def test_a_signal_stops_between_two_steps_and_the_same_command_goes_on(
+    undisturbed, tmp_path, capsys, monkeypatch, number, status
+):
     of_run, history, _ = undisturbed
-    stopped = _child("told_in_the_second_epoch", tmp_path)
-    assert stopped.returncode == STOPPED == 143, stopped.stdout
-    assert re.search(r"Stopped in epoch 2 after step \d; the same command resumes", stopped.stdout)
+    before = signal.getsignal(number)
+    with pytest.raises(SystemExit) as stopped:
+        run(tmp_path, training=told(number), average_last=2)
+    assert stopped.value.code == status and signal.getsignal(number) == before
+    (step,) = re.findall(
+        r"Stopped in epoch 2 after step (\d); the same command resumes", capsys.readouterr().out
+    )
     assert len(workdirs.read_history(str(tmp_path))) == 1
+    seconds = itertools.count()
+    clock = types.SimpleNamespace(monotonic=lambda: float(next(seconds)))
+    monkeypatch.setattr("clouds_tf.training.fit.time", clock)
     resumed, rows = run(tmp_path, average_last=2)
     _assert_same_weights(of_run, resumed)
     for name in ("loss", "dice", "val_loss"):
         assert [row[name] for row in rows] == pytest.approx([row[name] for row in history])
+    # Images from before it was stopped are not counted: two looks at the clock a step, one before.
+    left = SIZES[int(step) :]
+    assert rows[1]["images_per_second"] == pytest.approx(sum(left) / (2 * len(left) + 1), abs=0.01)
+
+
+def test_a_second_interrupt_stops_at_once():
+    with listening() as request:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert request.requested.is_set() and request.status == 130
+        with pytest.raises(KeyboardInterrupt):
+            os.kill(os.getpid(), signal.SIGINT)
+
+
+def test_batches_of_a_service_have_no_order_to_resume_in(tmp_path, capsys):
+    """The checkpoint of the last epoch stays, and the epoch is done again."""
+    with pytest.raises(SystemExit):
+        run(tmp_path, training=told(signal.SIGTERM), service="grpc://h:1")
+    assert "the same command resumes at the start of epoch 2" in capsys.readouterr().out
+    again = trainer(len(SIZES), epochs=EPOCHS)
+    Checkpoints(str(tmp_path), again.model, again).restore_last([{"val_dice": 0.0}])
+    assert (again.epoch.numpy(), again.epoch_step.numpy()) == (1, 0)
+
+
+def waiting(limit):
+    stopping.WAIT_LIMIT = float(limit)
+    with listening() as request, limited_wait(request, "no batches from grpc://h:1"):
+        time.sleep(60)
+
+
+def test_a_service_that_sends_nothing_ends_the_run():
+    found = _child("waiting", 0.3)
+    assert found.returncode == 1 and "error: no batches from grpc://h:1" in found.stdout
+
+
+def test_images_that_cannot_be_read_are_named(tmp_path):
+    def missing(start):
+        found = tf.data.Dataset.range(1).map(lambda _: tf.io.read_file("/none/a"))
+        return tf.data.Dataset.zip((training_batches(start), found)).map(lambda batch, _: batch)
+
+    message = "epoch 1, step 1: an image cannot be read after 5 tries: /none/a; No such file"
+    with pytest.raises(ValueError, match=message):
+        run(tmp_path, training=missing)
+
+
+def test_steps_of_another_version_were_in_another_order(tmp_path, capsys):
+    older = trainer(len(SIZES), epochs=EPOCHS)
+    older.epoch_step.assign(2)
+    checkpoint = tf.train.Checkpoint(model=older.model, state=older)
+    manager = tf.train.CheckpointManager(checkpoint, tmp_path / "checkpoints" / "last", 1)
+    manager.save(1)
+    _, history = run(tmp_path, epochs=1)
+    assert "epoch 1 starts again" in capsys.readouterr().out
+    assert len(history) == 1
+
+
+def test_pictures_that_cannot_be_written_do_not_end_a_run(tmp_path, capsys, monkeypatch):
+    def fail(figure, path):
+        raise OSError(f"{path}: no space left")
+
+    monkeypatch.setattr(figures, "save", fail)
+    _, history = run(tmp_path, pictures=True)
+    assert len(history) == EPOCHS
+    assert "pictures were not written: " in capsys.readouterr().err
+
+
+def test_a_workdir_may_be_remote(undisturbed):
+    of_run, history, _ = undisturbed
+    for epochs in (1, EPOCHS):
+        resumed, rows = run("ram://bucket/run", epochs, average_last=2, pictures=epochs == 1)
+    _assert_same_weights(of_run, resumed)
+    assert tf.io.gfile.exists("ram://bucket/run/predictions.png")
+
+
+def test_lines_within_an_epoch(tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr("clouds_tf.training.progress._SILENCE", 0.0)
+    monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
+    run(tmp_path, epochs=1)
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "training from epoch 1 of 1, 5 steps each, on 1 CPU; 576 parameters"
+    pattern = r"epoch   1, step \d of 5: loss \d\.\d{4}, [\d.]+ images/s, \d+ s left in the epoch"
+    assert [bool(re.fullmatch(pattern, line)) for line in lines[1:5]] == [True] * 4
 
 
 def test_the_best_weights_are_kept_with_their_average(tmp_path):
@@ -225,7 +317,7 @@ def _fit_in_cluster(workdir, steps, **settings):
     with cluster.scope():
         of_cluster = trainer(steps, **settings)
     feed = Feed(
-        lambda epoch, step, *worker: batches([8] * steps, *worker).repeat(),
+        lambda start: batches([8] * steps, start.worker, start.num_workers).repeat(),
         validation_batches,
         lambda epoch, step: [],
     )
@@ -294,7 +386,7 @@ def test_what_fails_on_the_chief_alone_ends_all_workers(tmp_path):
     outputs = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [1, 1], outputs
     assert "no space left" in outputs[0]
-    assert "another worker failed; its own message says why" in outputs[1]
+    assert "worker 0 failed: no space left" in outputs[1]
 
 
 if __name__ == "__main__":  # a child of the tests above

@@ -28,6 +28,8 @@ def test_defaults_are_valid_and_printed_without_them():
         ("image_size", (0, 5), "height and width in pixels, such as .320, 480."),
         ("image_size", 320, "height and width in pixels, such as .320, 480."),
         ("optimizer", "adagrad", "one of adam, "),
+        ("optimizer", "addons:SWA", "one of .* addons:NAME with one of AdaBelief, LAMB"),
+        ("monitor", "iou", "one of dice, loss, tuned_dice"),
         ("encoder", "resnet50", "one of .*resnet34"),
         ("augmentation", "foo", "one of baseline, "),
         ("precision", "float64", "one of float32, bfloat16, float16"),
@@ -53,6 +55,9 @@ def test_two_models_to_start_from_are_refused():
 def test_an_unknown_way_of_execution_is_refused():
     with pytest.raises(ValueError, match="distribute: got 'horovod', expected one of none, "):
         Execution(distribute="horovod")
+    for folder in (None, "gs://bucket"):
+        with pytest.raises(ValueError, match="^cache_dir: got .*, expected a folder on this machi"):
+            Execution(cache="disk", cache_dir=folder)
 
 
 def test_a_recipe_comes_back_from_json():

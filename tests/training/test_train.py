@@ -7,7 +7,8 @@ import shutil
 import numpy as np
 import pytest
 
-from clouds_tf.data import input_pipeline, shards
+from clouds_tf import locks
+from clouds_tf.data.records import Records
 from clouds_tf.keras import keras
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
@@ -44,7 +45,8 @@ def result(shallow, records_dir, tmp_path_factory):
     )
     assert started == [workdir]
     assert steps == [(1, 2), (2, 2)]
-    assert lines[0].startswith("epoch   1/1  loss ")
+    assert lines[0].startswith("training from epoch 1 of 1, 2 steps each, on 1 CPU; ")
+    assert lines[1].startswith("epoch   1/1  loss ")
     return found
 
 
@@ -52,12 +54,12 @@ def test_a_result_tells_what_was_achieved(result, records_dir):
     assert result.best_epoch == 1 and len(result.history) == 1
     assert result.best_score == result.history[0]["val_dice"]
     masks = [
-        mask.numpy() for _, mask in input_pipeline.validation_batches(records_dir, [1], (32, 48), 4)
+        mask.numpy() for _, mask in Records.open(records_dir).held_out_batches([1], (32, 48), 4)
     ]
     present = np.concatenate(masks).any(axis=(1, 2))
     assert result.blank_score == pytest.approx(1 - present.mean(), abs=1e-6)
     assert re.fullmatch(
-        r"Trained 1 epochs; best held-out Dice 0\.\d{4} in epoch 1 \(chosen on these held-out "
+        r"Trained 1 epoch; best held-out Dice 0\.\d{4} in epoch 1 \(chosen on these held-out "
         r"images; all blank: 0\.\d{4}\); workdir .*/W",
         str(result),
     )
@@ -66,9 +68,9 @@ def test_a_result_tells_what_was_achieved(result, records_dir):
 
 
 def test_settings_json_has_all_of_the_run(result, records_dir):
-    run = workdirs.read_run(result.workdir)
+    run = workdirs.Run.open(result.workdir)
     assert run == result.run and run.recipe == RECIPE and run.fold == 1
-    assert run.records == shards.fingerprint(records_dir)
+    assert run.records == Records.open(records_dir).identity
     with open(f"{result.workdir}/settings.json") as file:
         assert json.load(file)["dataset"] == run.dataset.to_json()
     logits = result.load_model()(np.zeros([1, 32, 48, 3]))["logits"]
@@ -80,13 +82,13 @@ def test_a_finished_run_gives_its_result_again(result, records_dir):
 
 
 def test_another_process_in_the_workdir_is_refused(result, records_dir):
-    with runs._locked(result.workdir):
-        with pytest.raises(ValueError, match="workdir: another process trains in .*/W; wait for"):
+    with locks.reserved(result.workdir):
+        with pytest.raises(ValueError, match="/W: another process is working in this folder"):
             train(records_dir, result.workdir, RECIPE, fold=1)
 
 
 def test_a_model_that_saw_the_held_out_images_is_no_start(result, records_dir, tmp_path):
-    run = workdirs.read_run(result.workdir)
+    run = workdirs.Run.open(result.workdir)
 
     def check(fold, **settings):
         recipe = Recipe(width=0.0625, **settings)
@@ -129,7 +131,7 @@ def test_a_file_of_weights_is_where_a_run_starts(result, records_dir, tmp_path):
     weights.save_model_weights(model, path, {"model": {"num_classes": 4, "width": 0.0625}})
     recipe = Recipe(width=0.0625, init_weights=path)
     run = Run(str(tmp_path), recipe, result.run.dataset, 0, result.run.records)
-    trainer = runs._make_trainer(records_dir, run, distribution.strategy())
+    trainer = runs._make_trainer(Records.open(records_dir), run, distribution.strategy())
     for found, expected in zip(trainer.model.weights, model.weights):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 

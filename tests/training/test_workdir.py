@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import load_model
@@ -33,21 +34,24 @@ def _run(folder, recipe=RECIPE, **data):
     return Run(str(folder), recipe, **{"dataset": CLOUDS, "fold": 0, "records": "abc", **data})
 
 
-def test_the_same_settings_come_back_and_more_epochs_are_allowed(tmp_path):
+def test_the_same_settings_come_back_and_other_epochs_are_allowed(tmp_path):
     run = _run(tmp_path / "new" / "run")
     workdirs.start(run)
     workdirs.start(run)
     longer = dataclasses.replace(run, recipe=dataclasses.replace(RECIPE, epochs=5))
     workdirs.start(longer)
-    assert workdirs.read_run(run.path) == longer
-    with pytest.raises(ValueError, match="holds a run with epochs=5, got epochs=2; give only more"):
-        workdirs.start(run)
+    assert workdirs.Run.open(run.path) == longer
+    workdirs.write_history(run.path, [{"epoch": i, "val_dice": 0.1} for i in (1, 2)])
+    workdirs.start(run)  # closed early: both epochs are finished
+    workdirs.write_history(run.path, [{"epoch": i, "val_dice": 0.1} for i in (1, 2, 3)])
+    with pytest.raises(ValueError, match="with epochs=2, got epochs=1; give at least 3 epochs"):
+        workdirs.start(dataclasses.replace(run, recipe=dataclasses.replace(RECIPE, epochs=1)))
 
 
 def test_the_data_set_comes_back(tmp_path):
     steel = Dataset(("a", "b", "c"), (256, 1600), (128, 800), ("image", "class"), rle_order="rows")
     workdirs.start(_run(tmp_path, dataset=steel))
-    assert workdirs.read_run(str(tmp_path)).dataset == steel
+    assert workdirs.Run.open(str(tmp_path)).dataset == steel
 
 
 def test_other_settings_are_refused_by_name_and_the_old_ones_stay(tmp_path):
@@ -58,12 +62,12 @@ def test_other_settings_are_refused_by_name_and_the_old_ones_stay(tmp_path):
         workdirs.start(_run(tmp_path, other))
     with pytest.raises(ValueError, match="holds a run with fold=0, got fold=1; give the same set"):
         workdirs.start(_run(tmp_path, fold=1))
-    assert workdirs.read_run(str(tmp_path)) == run
+    assert workdirs.Run.open(str(tmp_path)) == run
 
 
 def test_settings_of_before_there_were_recipes_are_read(tmp_path):
     (tmp_path / "settings.json").write_text(json.dumps(OLDER_SETTINGS))
-    run = workdirs.read_run(str(tmp_path))
+    run = workdirs.Run.open(str(tmp_path))
     assert run.recipe == Recipe(
         width=0.125,
         classification_head=True,
@@ -91,7 +95,7 @@ def test_settings_of_before_there_were_recipes_are_read(tmp_path):
 def test_damaged_or_foreign_settings_are_named(tmp_path, text, message):
     (tmp_path / "settings.json").write_text(text)
     with pytest.raises(ValueError, match=f"{tmp_path}/settings.json: {message}"):
-        workdirs.read_run(str(tmp_path))
+        workdirs.Run.open(str(tmp_path))
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
@@ -144,11 +148,13 @@ def test_a_damaged_history_is_named_with_its_line(tmp_path, text, line):
 
 
 def test_other_records_are_refused(make_workdir, records_dir, tmp_path):
-    folder = make_workdir()
-    workdirs.check_records(folder, records_dir)
-    (tmp_path / "dataset_info.json").write_text("{}")
-    with pytest.raises(ValueError, match="trained on records with the fingerprint"):
-        workdirs.check_records(folder, str(tmp_path))
+    run = workdirs.Run.open(make_workdir())
+    run.check_records(Records.open(records_dir))
+    others = Records(str(tmp_path), Records.open(records_dir).info, "another")
+    with pytest.raises(
+        ValueError, match=f"trained on records .* but {tmp_path} has another, so it"
+    ):
+        run.check_records(others)
 
 
 def test_packed_weights_describe_themselves(make_workdir, tmp_path):
@@ -156,7 +162,7 @@ def test_packed_weights_describe_themselves(make_workdir, tmp_path):
     path = str(tmp_path / "model.safetensors")
     workdirs.pack_weights(folder, path)
     model, metadata = load_model(path)
-    run = workdirs.read_run(folder)
+    run = workdirs.Run.open(folder)
     assert Dataset.from_json(metadata["dataset"]) == CLOUDS
     assert metadata["image_size"] == list(run.recipe.image_size)
     assert (metadata["fold"], metadata["records"]) == (1, run.records)

@@ -110,6 +110,19 @@ def test_restarts_have_pauses_and_a_limit(monkeypatch):
 def test_one_process_agrees_with_itself():
     strategy = distribution.strategy("mirrored", 2)
     assert workers.num_workers(strategy) == 1
-    assert workers.from_chief(strategy, [3, 4], 5) == [3, 4]
+    assert workers.gather(strategy, "[3, 4]") == ["[3, 4]"]
+    workers.check_agreement(strategy, {"fold": 0})
     with pytest.raises(ValueError, match="^mine$"), workers.together(strategy):
         raise ValueError("mine")
+
+
+def test_the_first_difference_between_workers_is_named(monkeypatch):
+    texts = ['{"fold": 0, "learning_rate": 0.01}', '{"fold": 0, "learning_rate": 0.5}']
+    monkeypatch.setattr(workers, "gather", lambda strategy, text: texts)
+    message = "worker 0 has learning_rate=0.01, but worker 1 has learning_rate=0.5; start all"
+    with pytest.raises(ValueError, match=message):
+        workers.check_agreement(distribution.strategy(), {})
+    monkeypatch.setattr(workers, "gather", lambda strategy, text: ["", "R: no such folder"])
+    with pytest.raises(ValueError, match="^worker 1 failed: R: no such folder$"):
+        with workers.together(distribution.strategy()):
+            pass

@@ -218,7 +218,7 @@ def main() -> None:
     with tempfile.TemporaryDirectory() as folder:
         if FLAGS.workdir:
             model = workdirs.load_model(FLAGS.workdir)
-            size = workdirs.read_run(FLAGS.workdir).recipe.image_size
+            size = workdirs.Run.open(FLAGS.workdir).recipe.image_size
             FLAGS["image_size"].value = list(map(str, size))
         else:
             keras.utils.set_random_seed(0)
