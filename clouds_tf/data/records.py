@@ -150,9 +150,7 @@ class Records:
         parts = mixed_parts(self.info.count(folds), batch_size, start.worker, start.num_workers)
         positions = [part.positions if mix != "none" else part.own for part in parts]
         sizes = [len(part) for part in positions]
-        if not 0 <= start.step <= len(sizes):
-            raise ValueError(f"step: got {start.step}, expected 0 to {len(sizes)}")
-        num_shown = tf.constant(sum(sizes[: start.step]), tf.int64)
+        num_shown = _count_before(sizes, start.step)
         places = tf.constant([place for part in positions for place in part], tf.int64)
         num_classes = self.dataset.num_classes
         load = functools.partial(_load_numbered, image_size=image_size, num_classes=num_classes)
@@ -175,10 +173,7 @@ class Records:
             number, example = load(element) if kept is None else element
             return augment(example, fold_in([seed, 0], epoch, number))
 
-        def in_parallel(numbers: tf.data.Dataset) -> tf.data.Dataset:
-            elements = numbers.map(read, num_parallel_calls=_PARALLEL_READS).prefetch(_READ_AHEAD)
-            return elements.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
-
+        in_parallel = functools.partial(_in_parallel, read=read, finish=finish)
         epochs_to_come = tf.data.Dataset.range(start.epoch, epochs)
         if data_service:
             served = serve_epochs(
@@ -284,6 +279,19 @@ def _load_numbered(
     """A number that follows from the name of an image, and its example."""
     number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
     return number, load_example(record, image_size, image_size, num_classes)
+
+
+def _in_parallel(numbers: tf.data.Dataset, read: Any, finish: Any) -> tf.data.Dataset:
+    """Reads ahead, and decodes with all processors."""
+    elements = numbers.map(read, num_parallel_calls=_PARALLEL_READS).prefetch(_READ_AHEAD)
+    return elements.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
+
+
+def _count_before(sizes: Sequence[int], step: int) -> tf.Tensor:
+    """Number of examples in the batches before a step of an epoch, int64 []."""
+    if not 0 <= step <= len(sizes):
+        raise ValueError(f"step: got {step}, expected 0 to {len(sizes)}")
+    return tf.constant(sum(sizes[:step]), tf.int64)
 
 
 def _open_cache(

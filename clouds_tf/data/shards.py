@@ -221,24 +221,30 @@ def write_records(
             rejected = os.path.join(output_dir, REJECTED_FILE)
             cells = map(dataclasses.astuple, sorted(faults))
             write_table(rejected, ("file", "line", "reason"), cells)
-        num_examples = sum(shard.num_examples for shard in shards)
-        if not num_examples:
+        if not any(shard.num_examples for shard in shards):
             raise ValueError(f"{images_dir}: no image can be read; {len(faults)} faults")
         members = sorted((image.filename, image.fold) for part in plan for image in part)
         write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
-        folds_with_images = [fold for shard in shards for fold in shard.folds]
-        folds.check_folds(folds_with_images, images_dir)
-        info = RecordsInfo(
-            dataset=dataset,
-            image_size=image_size,
-            num_examples=num_examples,
-            num_folds=max(folds_with_images) + 1,
-            seed=seed,
-            num_rejected=len(faults),
-            shards=tuple(sorted(shards, key=lambda shard: shard.file)),
-        )
+        info = _describe(shards, how, seed, len(faults))
         write_info(output_dir, info)
     return info
+
+
+def _describe(
+    shards: Sequence[Shard], how: _Conversion, seed: int, num_rejected: int
+) -> RecordsInfo:
+    """The content of dataset_info.json; ValueError if a fold has no image."""
+    folds_with_images = [fold for shard in shards for fold in shard.folds]
+    folds.check_folds(folds_with_images, how.images_dir)
+    return RecordsInfo(
+        dataset=how.dataset,
+        image_size=how.image_size,
+        num_examples=sum(shard.num_examples for shard in shards),
+        num_folds=max(folds_with_images) + 1,
+        seed=seed,
+        num_rejected=num_rejected,
+        shards=tuple(sorted(shards, key=lambda shard: shard.file)),
+    )
 
 
 def _collect(

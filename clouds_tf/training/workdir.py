@@ -14,6 +14,7 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data.records import Records
+from clouds_tf.data.records_info import fingerprint
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
@@ -167,7 +168,12 @@ def read_run(workdir: str) -> Run:
 
 def check_records(workdir: str, records_dir: str) -> None:
     """Checks that the run in a workdir was trained on given records: `Run.check_records`."""
-    Run.open(workdir).check_records(Records.open(records_dir))
+    run = Run.open(workdir)
+    if fingerprint(records_dir) != run.records:
+        raise ValueError(
+            f"{workdir}: trained on records with the fingerprint {run.records}, but {records_dir} "
+            f"has {fingerprint(records_dir)}, so it may have seen what is held out there"
+        )
 
 
 def load_model(workdir: str) -> Any:
