@@ -139,7 +139,7 @@ def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
         pictures_dir="pictures",
     )
     assert re.match(r"Held-out Dice over \d images: 0\.\d+ plain, .*cross-fitted", line)
-    assert len((tmp_path / "ladder.csv").read_text().splitlines()) == 2 + 2 * 8
+    assert len((tmp_path / "ladder.csv").read_text().splitlines()) == 2 + 2 * 5
     assert len(list((tmp_path / "pictures").iterdir())) == 5
     line = last_line("export")
     assert line.endswith("to E/1")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -29,7 +30,7 @@ from clouds_tf.data.records_info import (
 )
 from clouds_tf.data.source_images import check_images, read_image
 from clouds_tf.dataset import TRAIN_IMAGES, Dataset
-from clouds_tf.manifest import Manifest, checksum
+from clouds_tf.manifest import Manifest, checksum, file_identity
 
 __all__ = [
     "INFO_FILE",
@@ -126,12 +127,12 @@ def write_shard(
 
 def _describe_sources(images: Sequence[PlannedImage], how: _Conversion) -> str:
     """A checksum of the images, rows and folds of a shard."""
-    stats = []
+    found = []
     for image in images:
-        path = os.path.join(how.images_dir, image.filename)
-        stat = tf.io.gfile.stat(path) if tf.io.gfile.exists(path) else None
-        stats.append(stat and [stat.length, stat.mtime_nsec])
-    return checksum([[dataclasses.astuple(image) for image in images], stats])
+        with contextlib.suppress(FileNotFoundError):
+            path = os.path.join(how.images_dir, image.filename)
+            found.append([image.filename, file_identity(path)])
+    return checksum([[dataclasses.astuple(image) for image in images], found])
 
 
 def _read_piece(manifest: Manifest, name: str) -> tuple[Shard | None, list[Fault]]:

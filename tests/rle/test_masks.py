@@ -103,7 +103,8 @@ def test_coverage_is_the_area_average_of_the_full_mask(mask, height, width):
 def test_along_rows_is_down_the_columns_of_the_transposed_mask(mask, height, width):
     size, target = mask.shape[-2:], (height, width)
     rows = rle.encode(mask, order="rows")
-    assert rows == rle.encode(mask, order="C")  # as earlier versions spelled it
+    # As earlier versions spelled it.
+    np.testing.assert_array_equal(rows, rle.encode(mask, order="C"))
     np.testing.assert_array_equal(rows, rle.encode(np.swapaxes(mask, -1, -2)))
     np.testing.assert_array_equal(
         rle.decode(rows, size, target, order="rows"), nearest(mask, target)
