@@ -8,6 +8,8 @@ import re
 _ABOUT_THE_GRAPH = re.compile(
     r"\s*(\[\[|Graph execution error|Detected at node|File \"|<stack|\d+ root error|$)"
 )
+# Of the input pipeline, since TensorFlow 2.20.
+_OF_THE_PIPELINE = re.compile(r"Error in user-defined function .* with iterator: [\w:\[\]]+: ")
 
 
 def about_the_data(message: str) -> str:
@@ -22,4 +24,5 @@ def about_the_data(message: str) -> str:
     lines = [line for line in message.splitlines() if not _ABOUT_THE_GRAPH.match(line)]
     line = lines[0] if lines else ""
     line = re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line).strip()
+    line = _OF_THE_PIPELINE.sub("", line)
     return re.sub(r"^.*assertion failed: \[(.*?)\]$", r"\1", line).replace("] [", " ")

@@ -138,6 +138,10 @@ def told(number):
     return training
 
 
+@pytest.mark.skipif(
+    tuple(map(int, tf.__version__.split(".")[:2])) > (2, 15),
+    reason="sends its own process a signal, which once ended a worker of pytest in lane two",
+)
 @pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_between_two_steps_and_the_same_command_goes_on(
     undisturbed, tmp_path, capsys, monkeypatch, number, status
