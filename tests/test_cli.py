@@ -173,3 +173,58 @@ def test_a_range_of_three_values_is_refused(tmp_path):
     found = run_tool("predict_scenes", *paths, "--value_range=1,2,3")
     assert found.returncode == 1 and "value_range: got 1,2,3" in found.stderr
     assert found.stderr.count("\n") == 1
+
+
+PREDICT = "predict --saved_model=M --images_dir=I --output=s.csv"
+SCENES = "predict_scenes --saved_model=M --scenes=S --output_dir=o"
+TRAIN = "train --records_dir=R --workdir=W"
+RECORDS, CLIMATOLOGY = "make_tfrecords --output_dir=R", "climatology --output=c.nc"
+
+
+@pytest.mark.parametrize(
+    "line, flag, need",
+    [
+        (f"{PREDICT} --engine=openvino --num_devices=2", "num_devices", "--engine=tensorflow"),
+        (f"{PREDICT} --shard=0/2 --table=t.csv", "table", "the merge"),
+        (f"{PREDICT} --shard=1/2 --picture=p.png", "picture", "the merge"),
+        (f"{SCENES} --runner=direct --num_workers=2", "num_workers", "--runner=local"),
+        (f"{RECORDS} --verify --data_dir=D", "data_dir", "a run without --verify"),
+        (f"{RECORDS} --verify --num_folds=3", "num_folds", "a run without --verify"),
+        (f"{RECORDS} --data_dir=D --folds_csv=f.csv --num_folds=3", "num_folds", "new folds"),
+        (f"{RECORDS} --data_dir=D --jpeg_quality=90", "jpeg_quality", "--image_size"),
+        (f"{RECORDS} --data_dir=D --runner=direct --num_workers=4", "num_workers", "--runner"),
+        (
+            "evaluate --records_dir=R --output=p.json --engine=openvino --precision=float16",
+            "precision",
+            "--engine=tensorflow",
+        ),
+        ("data_service --host=there", "host", "--dispatcher"),
+        (f"{TRAIN} --weight_decay=0", "weight_decay", "--optimizer=adamw"),
+        (f"{TRAIN} --init_weights=w --encoder_weights=e", "encoder_weights", "a model that"),
+        (f"{TRAIN} --allow_seen_images", "allow_seen_images", "--init_checkpoint"),
+        (
+            f"{TRAIN} --freeze_encoder --encoder_learning_rate_factor=2",
+            "encoder_learning_rate_factor",
+            "an encoder that learns",
+        ),
+        (f"{TRAIN} --num_devices=2", "num_devices", "--distribute=mirrored"),
+        (f"{TRAIN} --cache_dir=c", "cache_dir", "--cache=disk"),
+        (f"{CLIMATOLOGY} --days_dir=D --cell=1", "cell", "--boxes or --scenes_dir"),
+        (f"{CLIMATOLOGY} --days_dir=D --extent=0,0,5,5", "extent", "--boxes or --scenes_dir"),
+        (f"{CLIMATOLOGY} --days_dir=D --on_error=skip", "on_error", "--boxes or --scenes_dir"),
+        (f"{CLIMATOLOGY} --boxes=B --measure=expected", "measure", "--scenes_dir"),
+        (f"{CLIMATOLOGY} --boxes=B --objects=o.parquet", "objects", "--scenes_dir"),
+        (f"{CLIMATOLOGY} --scenes_dir=S --agreement=a.csv", "agreement", "--boxes"),
+        (f"{CLIMATOLOGY} --boxes=B --by=year --each_year", "each_year", "--by=month"),
+        (f"{CLIMATOLOGY} --boxes=B --colors=field", "colors", "--pictures_dir"),
+        (f"{CLIMATOLOGY} --boxes=B --layout=c3ontext --region=a:0,0,1,1", "region", "--layout=cf"),
+        (f"{CLIMATOLOGY} --boxes=B --num_resamples=0 --seed=3", "seed", "--num_resamples"),
+        (f"{CLIMATOLOGY} --boxes=B --layout=c3ontext --seed=3", "seed", "--layout=cf"),
+        (f"{CLIMATOLOGY} --boxes=B --runner=direct --num_workers=2", "num_workers", "--runner"),
+        ("benchmark scaling --records_dir=R --num_images=9", "num_images", "drawn images"),
+    ],
+)
+def test_flags_that_would_do_nothing_are_refused(line, flag, need):
+    found = run_tool(*line.split())
+    assert found.returncode == 1
+    assert f"--{flag}: does nothing here, it needs {need}" in found.stderr

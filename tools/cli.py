@@ -184,7 +184,7 @@ def dataclass_from_flags(cls: type) -> Any:
 
 
 def refuse_unused(*rules: tuple[str, str, Any]) -> None:
-    """Refuses flags that were given but would do nothing.
+    """Refuses flags that would do nothing, unless they have their defaults, as in a flag file.
 
     Args:
         rules: (names of flags with spaces between, what they need, whether that is so).
@@ -194,7 +194,7 @@ def refuse_unused(*rules: tuple[str, str, Any]) -> None:
     """
     for names, need, is_so in rules:
         for name in names.split():
-            if flags.FLAGS[name].present and not is_so:
+            if flags.FLAGS[name].value != flags.FLAGS[name].default and not is_so:
                 raise ValueError(f"--{name}: does nothing here, it needs {need}")
 
 

@@ -32,8 +32,12 @@ flags.DEFINE_string(
     "output's name with _days. Without --boxes and --scenes_dir, its days are aggregated as they "
     "are.",
 )
-flags.DEFINE_float("cell", 1.0, "Width and height of a grid cell in degrees.", lower_bound=0)
-flags.DEFINE_string("extent", "-180,-90,180,90", "Grid: lon_min,lat_min,lon_max,lat_max.")
+flags.DEFINE_float(
+    "cell", None, "Width and height of a grid cell in degrees; default: 1.", lower_bound=0
+)
+flags.DEFINE_string(
+    "extent", None, "Grid: lon_min,lat_min,lon_max,lat_max; default: -180,-90,180,90."
+)
 flags.DEFINE_enum("by", "month", aggregate.BY, "Period of the means.")
 flags.DEFINE_boolean(
     "each_year", False, "Keep the months and seasons of each year apart, as a time series."
@@ -92,6 +96,7 @@ def main() -> None:
         ("region", "--layout=cf", FLAGS.layout == "cf"),
         ("num_resamples", "--layout=cf", FLAGS.layout == "cf" or FLAGS.agreement),
         ("seed", "--num_resamples above 0", FLAGS.num_resamples),
+        ("seed", "--layout=cf or --agreement", FLAGS.layout == "cf" or FLAGS.agreement),
         ("colors coastlines", "--pictures_dir", FLAGS.pictures_dir),
     )
     with cli.progress_bar("day") as progress:
@@ -102,7 +107,7 @@ def main() -> None:
             measure=FLAGS.measure,
             days_dir=FLAGS.days_dir,
             class_names=FLAGS.dataset.class_names,
-            grid=Grid(FLAGS.cell, parse_extent(FLAGS.extent)),
+            grid=Grid(FLAGS.cell or 1.0, parse_extent(FLAGS.extent or "-180,-90,180,90")),
             form=product.Aggregation(
                 by=FLAGS.by,
                 across_years=not FLAGS.each_year,

@@ -20,6 +20,7 @@ flags.DEFINE_string("host", "localhost", "Host name under which training reaches
 
 
 def main() -> None:
+    cli.refuse_unused(("host", "--dispatcher", FLAGS.dispatcher))
     from clouds_tf.data import service  # not before cli has set TensorFlow up
 
     server, target = service.start_server(FLAGS.dispatcher, FLAGS.host, FLAGS.port)

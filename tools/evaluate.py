@@ -27,6 +27,7 @@ cli.DEFINE_dataclass(Settings)
 
 
 def main() -> None:
+    cli.refuse_unused(("precision", "--engine=tensorflow", FLAGS.engine == "tensorflow"))
     with cli.progress_bar("image") as progress:
         result = evaluate(
             FLAGS.records_dir,

@@ -45,6 +45,16 @@ flags.DEFINE_boolean("verify", False, "Check the shards in --output_dir and writ
 
 
 def main() -> None:
+    converting = (
+        "data_dir dataset mask_size num_shards num_folds image_size seed jpeg_quality folds_csv "
+        "exclude on_error runner num_workers beam_options"
+    )
+    cli.refuse_unused(
+        (converting, "a run without --verify", not FLAGS.verify),
+        ("num_folds", "new folds, without --folds_csv", not FLAGS.folds_csv),
+        ("jpeg_quality", "--image_size", FLAGS.image_size),
+        ("num_workers", "--runner=local", FLAGS.runner == "local"),
+    )
     if FLAGS.verify:
         info = shards.verify_records(FLAGS.output_dir)
         print(f"{info.num_examples} images in {len(info.shards)} shards are as written")

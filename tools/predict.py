@@ -45,7 +45,11 @@ _LISTED = 20  # remarks of a kind
 
 
 def main() -> None:
-    start = time.time()
+    start, shard = time.time(), parse_shard(FLAGS.shard)
+    cli.refuse_unused(
+        ("num_devices", "--engine=tensorflow", FLAGS.engine == "tensorflow"),
+        ("table picture", "the merge, without --shard", shard[1] == 1),
+    )
     with cli.progress_bar("image") as progress:
         result = serving.predict(
             FLAGS.saved_model,
@@ -55,7 +59,7 @@ def main() -> None:
             batch_size=FLAGS.batch_size,
             num_devices=FLAGS.num_devices,
             engine=FLAGS.engine,
-            shard=parse_shard(FLAGS.shard),
+            shard=shard,
             on_error=FLAGS.on_error,
             table=FLAGS.table,
             masks_dir=FLAGS.masks_dir,

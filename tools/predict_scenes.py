@@ -113,6 +113,7 @@ def _options() -> Options:
 
 def main() -> None:
     start = time.time()
+    cli.refuse_unused(("num_workers", "--runner=local", FLAGS.runner == "local"))
     with cli.progress_bar("scene") as progress:
         result = predict_scenes(
             FLAGS.saved_model,

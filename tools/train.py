@@ -32,6 +32,16 @@ def _write_flags(workdir: str) -> None:
 def main() -> None:
     if FLAGS.fold != "all" and not FLAGS.fold.isdecimal():
         raise ValueError(f"fold: got {FLAGS.fold!r}, expected a number or all")
+    whole = FLAGS.init_checkpoint or FLAGS.init_weights
+    decays = FLAGS.optimizer.startswith(("adamw", "lamb", "addons:"))
+    cli.refuse_unused(
+        ("weight_decay", "--optimizer=adamw, lamb or addons:NAME", decays),
+        ("encoder_weights", "a model that does not start from whole weights", not whole),
+        ("allow_seen_images", "--init_checkpoint or --init_weights", whole),
+        ("encoder_learning_rate_factor", "an encoder that learns", not FLAGS.freeze_encoder),
+        ("num_devices", "--distribute=mirrored", FLAGS.distribute == "mirrored"),
+        ("cache_dir", "--cache=disk", FLAGS.cache == "disk"),
+    )
     recipe, execution = cli.dataclass_from_flags(Recipe), cli.dataclass_from_flags(Execution)
     arguments = (FLAGS.records_dir, FLAGS.workdir, recipe)
     with cli.progress_bar("step") as progress:

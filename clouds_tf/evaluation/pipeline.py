@@ -171,6 +171,8 @@ def evaluate(
     _check_outputs(output, ladder_csv, pictures_dir)
     by_fold, remarks = _load(records_dir, workdirs, weights, folds, settings.precision)
     dataset, seed = members.records_dataset(records_dir), settings.seed
+    if seed and len(by_fold) > 1:
+        raise ValueError(f"seed: got {seed}, but nothing is drawn where there are several folds")
     if settings.engine == "openvino":
         by_fold, reasons = members.on_openvino(by_fold, dataset)
         remarks = [*remarks, *reasons]

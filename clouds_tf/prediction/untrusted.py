@@ -8,6 +8,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from clouds_tf.data.preprocessing import decode_image, resize_image
+from clouds_tf.messages import why_too_deep
 
 MAX_IMAGE_PIXELS = 2**25  # eleven times those of an image of the competition
 LARGEST_IMAGES = 4  # whose pixels all images of a request together may have
@@ -56,8 +57,8 @@ def decode_images(
         RGB uint8 [N, height, width, 3].
 
     Raises:
-        tf.errors.InvalidArgumentError: bytes are neither, are not whole, or are of larger images;
-            no pixels have been looked at then.
+        tf.errors.InvalidArgumentError: bytes are neither, are not whole, are of larger images or of
+            16 bits a value; no pixels have been looked at then.
     """
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -108,9 +109,12 @@ def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _png_size(encoded: tf.Tensor) -> tf.Tensor:
-    """The size of a PNG, int64 [2], by its header, which stands first."""
+    """The size of a PNG, int64 [2], by its header; InvalidArgumentError for 16 bits a value."""
     with tf.control_dependencies([_at_most(_MAX_PACKED, "compressed texts", encoded, _PACKED)]):
-        header = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
+        header = tf.strings.join([tf.strings.substr(encoded, 0, 25), b"\0" * 25])
+    is_deep, message = tf.strings.substr(header, 24, 1) == b"\x10", "8 bits a value, got 16"
+    with tf.control_dependencies([tf.Assert(~is_deep, [f"expected a PNG of {message}"])]):
+        header = tf.identity(header)
     sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
     return tf.cast(tf.reverse(sides, [0]), tf.int64)
 
@@ -172,6 +176,8 @@ def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> 
             if encoded.startswith(beginnings):
                 return reason
         return "neither a JPEG nor a PNG"
+    if why_too_deep(encoded):
+        return why_too_deep(encoded)
     kind = "PNG" if encoded.startswith(_PNG) else "JPEG"
     try:
         height, width = image_size(encoded)

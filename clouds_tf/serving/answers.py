@@ -12,6 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf.messages import why_too_deep
 from clouds_tf.prediction.untrusted import image_size, max_image_bytes, why_unreadable
 
 # From image_bytes, string [N], to a dict of the outputs of serving_default.
@@ -100,7 +101,8 @@ def _read(path: str, max_image_pixels: int) -> tuple[bytes, str]:
         if length > limit:
             return b"", f"{length:,} bytes, expected at most {limit:,}"
         with tf.io.gfile.GFile(path, "rb") as file:
-            return file.read(), ""
+            content = file.read()
+        return content, why_too_deep(content)  # here too, as older SavedModels decode it
     except tf.errors.NotFoundError:
         return b"", "a link to a file that is not there"
     except tf.errors.OpError as error:

@@ -64,8 +64,15 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
 
 def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
     images, skipped = [], []
-    for name in sorted(name.rstrip("/") for name in tf.io.gfile.listdir(images_dir)):
-        if name.lower().endswith(IMAGE_ENDINGS):
+    try:
+        names = [name.rstrip("/") for name in tf.io.gfile.listdir(images_dir)]
+    except UnicodeDecodeError:  # which names the faulty bytes, but not their file
+        names = os.listdir(images_dir)
+    for name in sorted(names):
+        shown = os.fsencode(name).decode(errors="backslashreplace")
+        if name != shown:
+            skipped.append(Remark(shown, "its name is not UTF-8"))
+        elif name.lower().endswith(IMAGE_ENDINGS):
             images.append((name, dataset.class_names))
         elif not name.startswith("."):
             skipped.append(Remark(name, _why_skipped(os.path.join(images_dir, name))))

@@ -14,6 +14,7 @@ import tensorflow as tf
 from clouds_tf import figures, files
 from clouds_tf.dataset import Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
+from clouds_tf.messages import about_the_data
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.serving import pictures, submission
@@ -265,27 +266,34 @@ def _predict_missing(
     for number, group in itertools.groupby(answered, key=operator.itemgetter(0)):
         answers = []
         for _, some in group:
-            for one in some:
-                _write_pictures(job, one)
-            answers += some
+            answers += [_with_pictures(job, one) for one in some]
             done += len(some)
             progress(done, total)
         with parts.piece(_key(number), sources[number]) as part:
             part.value = [answer.to_json() for answer in answers]
 
 
-def _write_pictures(job: _Job, answer: Answer) -> None:
-    """Writes the files that belong to one image; ValueError if it is unreadable and must not be."""
-    dataset = job.dataset
-    if answer.reason:
-        if job.on_error == "fail":
-            raise ValueError(f"{os.path.join(job.images_dir, answer.filename)}: {answer.reason}")
-        pictures.remove(job.overlay_dir, job.masks_dir, answer.filename, dataset)
-        return
-    if job.overlay_dir:
-        pictures.write_overlay(job.overlay_dir, answer, job.images_dir, dataset)
-    if job.masks_dir:
-        pictures.write_masks(job.masks_dir, answer, dataset)
+def _with_pictures(job: _Job, answer: Answer) -> Answer:
+    """Writes the files that belong to one image; it has a reason where they cannot be written.
+
+    Raises:
+        ValueError: the image has a reason, and on_error is "fail".
+    """
+    dataset, name = job.dataset, answer.filename
+    if not answer.reason:
+        try:
+            if job.overlay_dir:
+                pictures.write_overlay(job.overlay_dir, answer, job.images_dir, dataset)
+            if job.masks_dir:
+                pictures.write_masks(job.masks_dir, answer, dataset)
+            return answer
+        except Exception as error:  # of whatever library: it is the fault of this image alone
+            line = about_the_data(str(error)) or type(error).__name__
+            answer = Answer(name, answer.class_names, reason=f"cannot be drawn: {line}")
+    if job.on_error == "fail":
+        raise ValueError(f"{os.path.join(job.images_dir, name)}: {answer.reason}")
+    pictures.remove(job.overlay_dir, job.masks_dir, name, dataset)
+    return answer
 
 
 def _write_outputs(

@@ -6,7 +6,7 @@ import signal
 import numpy as np
 import pytest
 import xarray
-from programs import run_program, run_tool
+from programs import run_program
 
 from clouds_tf.climatology import product
 from clouds_tf.data.runners import Runner
@@ -220,26 +220,3 @@ def test_a_table_of_another_place_is_refused(tmp_path):
     path.write_text(f"1,{image},0,0,1050,700,Sugar\n")
     with pytest.raises(ValueError, match="no day looked at the extent"):
         _make(tmp_path / "c.nc", str(path))
-
-
-@pytest.mark.parametrize(
-    "line, flag, need",
-    [
-        ("--days_dir=D --cell=2", "cell", "--boxes or --scenes_dir"),
-        ("--days_dir=D --extent=0,0,5,5", "extent", "--boxes or --scenes_dir"),
-        ("--days_dir=D --measure=expected", "measure", "--scenes_dir"),
-        ("--days_dir=D --on_error=skip", "on_error", "--boxes or --scenes_dir"),
-        ("--boxes=B --measure=expected", "measure", "--scenes_dir"),
-        ("--boxes=B --objects=o.parquet", "objects", "--scenes_dir"),
-        ("--scenes_dir=S --agreement=a.csv", "agreement", "--boxes"),
-        ("--boxes=B --by=year --each_year", "each_year", "--by=month"),
-        ("--boxes=B --colors=field", "colors", "--pictures_dir"),
-        ("--boxes=B --layout=c3ontext --region=a:0,0,1,1", "region", "--layout=cf"),
-        ("--boxes=B --num_resamples=0 --seed=3", "seed", "--num_resamples"),
-        ("--boxes=B --runner=direct --num_workers=2", "num_workers", "--runner=local"),
-    ],
-)
-def test_flags_that_would_do_nothing_are_refused(tmp_path, line, flag, need):
-    done = run_tool("climatology", f"--output={tmp_path}/c.nc", *line.split())
-    assert done.returncode == 1
-    assert f"--{flag}: does nothing here, it needs {need}" in done.stderr

@@ -48,6 +48,13 @@ def _png_of(height, width, chunks=b""):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
+def _deep_png():
+    """Values of 12 bits in a PNG of 16."""
+    file = io.BytesIO()
+    Image.fromarray(16 * _picture()[..., 0].astype(np.uint16)).save(file, "PNG")
+    return file.getvalue()
+
+
 READABLE = {
     "baseline": _encode("JPEG", quality=95),
     "progressive": _encode("JPEG", quality=95, progressive=True),
@@ -78,6 +85,7 @@ HOSTILE = {
         b"\xff\xd8\xff" + b"\0" * (2**20 - 4) + b"\xff\xda" * 51,
         "at most 50 scans, got",
     ),
+    "16 bits": (_deep_png(), "8 bits a value, got 16"),
     "packed texts": (_png_of(4, 4, TEXT * 100), "at most 20 compressed texts, got"),
 }
 
@@ -176,6 +184,7 @@ def test_the_orientation_of_exif_is_not_applied():
         (READABLE["png"][:-100], "a damaged or truncated PNG"),
         (_jpeg_of(60000, 60000), "60000x60000 .* are more pixels than .*33,554,432; export it"),
         (_png_of(60000, 50000), "60000x50000 .* are more pixels"),
+        (HOSTILE["16 bits"][0], "a PNG of 16 bits a value, expected 8"),
         (HOSTILE["scans"][0], "a JPEG of .. scans, expected at most 50"),
     ],
 )

@@ -114,11 +114,14 @@ def test_without_a_sample_rows_are_sorted_by_name_and_other_files_are_named(
     (images_dir / "scene.tif").write_bytes(b"II*\0")
     (images_dir / "more").mkdir()
     (images_dir / ".hidden").write_text("")
+    with open(os.fsencode(images_dir) + b"/\xff.jpg", "wb"):
+        pass
     result = run()
     assert list(map(str, result.skipped)) == [
         "more: a folder",
         "notes.txt: does not end in .jpg, .jpeg or .png",
         "scene.tif: a TIFF, which tools/predict_scenes.py reads",
+        "\\xff.jpg: its name is not UTF-8",
     ]
     expected = [
         (f"{i:02d}.jpg_{c}", _expected(images_dir, f"{i:02d}.jpg", c))
@@ -159,6 +162,7 @@ def test_the_rows_of_unreadable_images_are_blank_and_the_reason_is_said(images_d
     (images_dir / "04.jpg").symlink_to("nowhere.jpg")
     (images_dir / "05.jpg").unlink()
     (images_dir / "05.jpg").mkdir()
+    Image.fromarray(np.full((20, 30), 4095, np.uint16)).save(images_dir / "06.jpg", "PNG")
     content = (images_dir / "20.jpg").read_bytes()
     (images_dir / "20.jpg").write_bytes(content[:500])
     result = run(batch_size=3)
@@ -167,12 +171,13 @@ def test_the_rows_of_unreadable_images_are_blank_and_the_reason_is_said(images_d
         "03.jpg: a GIF, expected a JPEG or a PNG",
         "04.jpg: a link to a file that is not there",
         "05.jpg: a folder",
+        "06.jpg: a PNG of 16 bits a value, expected 8; nothing says which value is white",
         "20.jpg: a damaged or truncated JPEG",
     ]
     rows = _rows(tmp_path / "s.csv")
     blank = {label.split("_")[0] for label, found in rows if not found}
-    assert blank == {"03.jpg", "04.jpg", "05.jpg", "20.jpg"}
-    assert sum(not found for _, found in rows) == 16
+    assert blank == {"03.jpg", "04.jpg", "05.jpg", "06.jpg", "20.jpg"}
+    assert sum(not found for _, found in rows) == 20
     with pytest.raises(ValueError, match="03.jpg: a GIF"):
         run(batch_size=3, on_error="fail")
 
@@ -393,6 +398,8 @@ def test_pictures_and_masks_of_every_readable_image(data_dir, tmp_path):
     folder = tmp_path / "images"
     folder.mkdir()
     shutil.copy(source, folder / "a.jpg")
+    shutil.copy(source, folder / "$a_{$.jpg")  # which matplotlib takes for mathematics
+    shutil.copy(source, folder / f"{'a' * 251}.jpg")  # no room for .png behind it
     Image.open(source).resize((63, 42)).save(folder / "a.png")
     (folder / "b.jpg").write_bytes(b"GIF89a")
 
@@ -403,7 +410,7 @@ def test_pictures_and_masks_of_every_readable_image(data_dir, tmp_path):
 
     model = _predictor(left_half)
     overlays, masks = tmp_path / "overlays", tmp_path / "masks"
-    predict(
+    result = predict(
         model,
         str(folder),
         str(tmp_path / "s.csv"),
@@ -412,8 +419,12 @@ def test_pictures_and_masks_of_every_readable_image(data_dir, tmp_path):
         masks_dir=str(masks),
         picture=str(tmp_path / "p.png"),
     )
-    assert sorted(os.listdir(overlays)) == ["a.jpg.png", "a.png.png"]
-    assert len(os.listdir(masks)) == 8
+    assert [remark.text.split(":")[0] for remark in result.unreadable] == [
+        "cannot be drawn",
+        "a GIF, expected a JPEG or a PNG",
+    ]
+    assert sorted(os.listdir(overlays)) == ["$a_{$.jpg.png", "a.jpg.png", "a.png.png"]
+    assert len(os.listdir(masks)) == 12
     fish, flower, _, sugar = (np.asarray(Image.open(masks / f"a.png_{c}.png")) for c in NAMES)
     assert fish.shape == (42, 63) and not fish.any() and (sugar == 255).all()
     assert (flower[:, :31] == 255).all() and not flower[:, 32:].any()

@@ -16,6 +16,7 @@ import stubs
 import tensorflow as tf
 from conftest import IMAGE_SIZE
 from google.protobuf import text_format
+from PIL import Image
 from programs import REPOSITORY, run_tool
 
 from clouds_tf.dataset import CLOUDS
@@ -104,6 +105,11 @@ def test_the_file_that_is_refused_is_named(url, images, tmp_path):
         list(client.request_files(url, paths))
     reason = "expected a JPEG or a PNG, got something else"
     assert str(error.value) == f"{bad}: {url}: status 400: {reason}"
+    Image.fromarray(np.full((20, 30), 4095, np.uint16)).save(bad)
+    with pytest.raises(ValueError, match=f"{bad}: a PNG of 16 bits a value, expected 8"):
+        list(client.request_files(url, paths))
+    with pytest.raises(ValueError, match="status 400: expected a PNG of 8 bits a value, got 16"):
+        client.request(url, [bad.read_bytes()])
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8501", "localhost:8501/v1", "ftp://a/b", ""])

@@ -88,6 +88,7 @@ def measure(num_workers, batch_size, folder, records_dir):
 
 
 def main() -> None:
+    cli.refuse_unused(("num_images", "drawn images, without --records_dir", not FLAGS.records_dir))
     if len(os.sched_getaffinity(0)) < 2:
         raise ValueError("scaling: got 1 core, expected at least 2")
     rows = [
