@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import hashlib
 import importlib.util
 import os
 import re
 import secrets
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -56,6 +58,20 @@ def write_text(path: str, text: str) -> None:
     """Writes a text file, whole or not at all."""
     with written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:
         file.write(text)
+
+
+def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Writes a CSV, row by row, whole or not at all."""
+    with written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(columns)
+        writer.writerows(rows)
+
+
+def write_frame(path: str, frame: Any) -> None:
+    """Writes a pandas.DataFrame without its index as CSV, with six digits, whole or not at all."""
+    dates = "%Y-%m-%dT%H:%M:%S"
+    write_text(path, frame.to_csv(index=False, float_format="%.6g", date_format=dates))
 
 
 def read_text(path: str) -> str:
@@ -147,6 +163,28 @@ def check_distinct(paths: Sequence[str]) -> None:
     for path, place in zip(paths, real):
         if real.count(place) > 1:
             raise ValueError(f"{path}: given {real.count(place)} times, expected once")
+
+
+def require_lane_one(module: str, package: str, purpose: str, instead: str) -> None:
+    """Makes sure that a package of lane one works here: TensorFlow 2.15, and the package.
+
+    Args:
+        module: name of the module to import, such as "keras_cv".
+        package: what pip installs, with its version, such as "keras-cv==0.9.*".
+        purpose: what needs it, for the message.
+        instead: the choices that work without it, for the message.
+
+    Raises:
+        ValueError: the package is missing, or this TensorFlow is newer than it works with.
+    """
+    if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
+        raise ValueError(
+            f"{purpose} needs TensorFlow 2.15 (Python 3.9 to 3.11), got {tf.__version__}; "
+            f"{instead} work with both"
+        )
+    if importlib.util.find_spec(module) is None:
+        name = package.partition("==")[0]
+        raise ValueError(f"{purpose} needs the package {name}; run pip install '{package}'")
 
 
 def require(module: str, extra: str, purpose: str) -> None:

@@ -3,7 +3,7 @@
 import pytest
 from programs import run_program
 
-from clouds_tf import keras_cv
+from clouds_tf import files, keras_cv
 
 PROGRAM = """
 import sys
@@ -34,13 +34,13 @@ def test_nothing_imports_keras_cv_or_addons_unasked():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(keras_cv.tf, "__version__", "2.15.1")
-    monkeypatch.setattr(keras_cv.importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(ValueError, match="^layers need the package keras-cv; run pip install"):
-        keras_cv.import_keras_cv("layers", "others")
+    monkeypatch.setattr(files.tf, "__version__", "2.15.1")
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match="^a layer needs the package keras-cv; run pip install"):
+        keras_cv.import_keras_cv("a layer", "others")
 
 
 def test_another_tensorflow_is_refused(monkeypatch):
-    monkeypatch.setattr(keras_cv.tf, "__version__", "2.21.0")
-    with pytest.raises(ValueError, match="^layers need TensorFlow 2.15 .* got 2.21.0; others work"):
-        keras_cv.import_keras_cv("layers", "others")
+    monkeypatch.setattr(files.tf, "__version__", "2.21.0")
+    with pytest.raises(ValueError, match="^a layer needs TensorFlow 2.15 .* 2.21.0; others work"):
+        keras_cv.import_keras_cv("a layer", "others")

@@ -102,7 +102,7 @@ class _Draws:
 def _build(name: str, draws: _Draws) -> Any:
     """Makes a layer, and lets it and the layers within it draw from `draws`."""
     layers = import_keras_cv(
-        "augmentation: layers of keras-cv", "none, flips, baseline and strong"
+        f"augmentation: {KERAS_CV}:{name}", "none, flips, baseline and strong"
     ).layers
     class_name = "".join(word.title() for word in name.split("_"))
     layer = getattr(layers, class_name)(**LAYERS[name])

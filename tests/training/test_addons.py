@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 from program import batches, trainer
 
-from clouds_tf import addons
+from clouds_tf import files
 from clouds_tf.keras import keras
 from clouds_tf.training import distribution
 from clouds_tf.training.checkpoints import Checkpoints
@@ -104,12 +104,12 @@ def test_only_kernels_decay(name, num_replicas):
 
 
 def test_another_tensorflow_and_a_missing_package_are_named(monkeypatch):
-    monkeypatch.setattr(addons.tf, "__version__", "2.21.0")
+    monkeypatch.setattr(files.tf, "__version__", "2.21.0")
     variables = [tf.Variable([1.0])]
     with pytest.raises(ValueError, match="^optimizer: radam needs TensorFlow 2.15 .* got 2.21.0"):
         make_optimizer("radam", 0.1, variables)
-    monkeypatch.setattr(addons.tf, "__version__", "2.15.1")
-    monkeypatch.setattr(addons.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(files.tf, "__version__", "2.15.1")
+    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="^optimizer: addons:Yogi needs the package tensorflow-ad"):
         make_optimizer("addons:Yogi", 0.1, variables)
     with pytest.raises(ValueError, match="optimizer: got 'addons:SWA', expected one of .*NovoGrad"):

@@ -61,7 +61,7 @@ _STAGES_MOBILENET_LARGE = {
 def models() -> Any:
     """Imports keras_cv.models; raises ValueError where keras-cv is missing or does not work."""
     return import_keras_cv(
-        "encoder: those of keras-cv",
+        "encoder: a backbone of keras-cv",
         "resnet34, resnet34_preactivation, efficientnet_lite0 and efficientnet_lite2",
     ).models
 
@@ -143,9 +143,7 @@ def _densenet_features(backbone: Any) -> list[Any]:
 
 def _csp_darknet_s(width: float) -> Any:
     return models().CSPDarkNetBackbone(
-        stackwise_channels=[
-            2 * scale_channels(channels, width) for channels in (32, 64, 128, 256)
-        ],
+        stackwise_channels=[2 * scale_channels(channels, width) for channels in (32, 64, 128, 256)],
         stackwise_depth=[1, 3, 3, 1],
         include_rescaling=True,
     )
