@@ -9,7 +9,7 @@ import dataclasses
 import re
 from typing import Any
 
-from clouds_tf.settings import is_size
+from clouds_tf.settings import check_size
 
 # A data folder has the layout of the competition.
 TRAIN_CSV = "train.csv"
@@ -84,9 +84,7 @@ class Dataset:
         if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or "" in names:
             raise ValueError(f"class_names: got {names}, expected 1 to {MAX_CLASSES} unique names")
         for field in ("mask_size", "submission_size"):
-            size = getattr(self, field)
-            if not is_size(size):
-                raise ValueError(f"{field}: got {size}, expected (height, width) in pixels")
+            check_size(field, getattr(self, field))
         if not 1 <= len(columns) <= 2 or len(set(columns)) < len(columns):
             raise ValueError(f"label_columns: got {columns}, expected one or two different columns")
         if self.rle_column in columns:

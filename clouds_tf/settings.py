@@ -65,7 +65,7 @@ def call(settings: Any) -> str:
 def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
     """Describes what was expected if the value is invalid; otherwise None."""
     if typing.get_origin(kind) is tuple and typing.get_args(kind)[0] is int:
-        return None if is_size(value) else "height and width in pixels, such as (320, 480)"
+        return None if _is_size(value) else "height and width in pixels, such as (320, 480)"
     if typing.get_origin(kind) is tuple:
         is_texts = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
         return None if is_texts else "a list of texts"
@@ -80,10 +80,12 @@ def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
     return None
 
 
-def is_size(value: Any) -> bool:
-    """Whether a value is a tuple (height, width) of positive whole numbers."""
-    return (
-        isinstance(value, tuple)
-        and len(value) == 2
-        and all(isinstance(side, int) and side > 0 for side in value)
-    )
+def check_size(name: str, value: Any) -> None:
+    """Raises ValueError unless a value is (height, width): two whole numbers above 0."""
+    if not _is_size(value):
+        raise ValueError(f"{name}: got {value}, expected (height, width) in pixels")
+
+
+def _is_size(value: Any) -> bool:
+    is_pair = isinstance(value, (tuple, list)) and len(value) == 2
+    return is_pair and all(type(side) is int and side > 0 for side in value)

@@ -96,8 +96,7 @@ def write(pattern: str, path: str, on_error: str = "fail") -> int:
                 writer.write_table(rows)
                 summaries.append(summary)
                 number += len(table)
-    text = pd.DataFrame(summaries).to_csv(index=False, float_format="%.6g")
-    files.write_text(scenes_path(path), text)
+    files.write_frame(scenes_path(path), pd.DataFrame(summaries))
     return number
 
 

@@ -126,8 +126,7 @@ def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) ->
 def write(store: DayStore, track_csv: str, output: str) -> int:
     """Writes the table of `along` as CSV, whole or not at all; returns the number of positions."""
     table = along(store, read(track_csv))
-    text = table.to_csv(index=False, float_format="%.6g", date_format="%Y-%m-%dT%H:%M:%S")
-    files.write_text(output, text)
+    files.write_frame(output, table)
     return len(table)
 
 

@@ -282,9 +282,7 @@ def images(data: Explored) -> Section:
             f"{bright['q75']:.0f} of 255; the darkest has {bright['min']:.0f}, the brightest "
             f"{bright['max']:.0f}.",
             "brightness",
-            partial(
-                charts.histogram, found["brightness"], "Brightness of the images", _BRIGHTNESS
-            ),
+            partial(charts.histogram, found["brightness"], "Brightness of the images", _BRIGHTNESS),
         ),
         _per_class("brightness_by_class", by_class, "Brightness, by class", _BRIGHTNESS),
         Card(
@@ -328,4 +326,4 @@ def _gap(data: Explored, shares: pd.Series) -> list[Card]:
 
 
 def _share(shares: pd.Series, title: str) -> Callable[..., Any]:
-    return partial(charts.histogram, shares, title, "share of the image", percent=True)
+    return partial(charts.histogram, shares, title, "share of the image", shares=True)

@@ -73,8 +73,7 @@ def write_report(
     by_name = table.set_index("filename")
     load = functools.partial(_load, images_dir, by_name, dataset)
     data = charts.Explored(dataset, by_name, statistics, summary, load)
-    with files.written_whole(os.path.join(output_dir, "rows.csv")) as temporary:
-        statistics.rows.to_csv(temporary, index=False, float_format="%.6g")
+    files.write_frame(os.path.join(output_dir, "rows.csv"), statistics.rows)
     text = json.dumps(summary, indent=1) + "\n"
     files.write_text(os.path.join(output_dir, "statistics.json"), text)
     name = os.path.basename(os.path.abspath(data_dir))

@@ -14,6 +14,7 @@ from clouds_tf.figures.style import (
     ink,
     new_figure,
     panels,
+    percent,
     styled,
 )
 
@@ -112,13 +113,9 @@ def shares(left: Mapping[str, float], right: Mapping[str, float], titles: Sequen
         labels = [f" {value:.1%}" for value in values.values()]
         _draw_bars(axes, values, labels, class_colors(values))
         axes.set_title(title)
-        axes.xaxis.set_major_formatter(_percent)
+        axes.xaxis.set_major_formatter(percent)
     axes.invert_yaxis()  # the shared axis was inverted twice
     return figure
-
-
-def _percent(value: float, _: Any = None) -> str:
-    return f"{100 * value:.3g}%"
 
 
 @styled
@@ -235,7 +232,7 @@ def distributions(
     for axes in rest:
         axes.set_ylim(0, 1.08 * highest)
         axes.grid(axis="y")
-    top.yaxis.set_major_formatter(_percent)
+    top.yaxis.set_major_formatter(percent)
     top.set_title(title)
     top.set_ylabel("share of the class")
     top.grid(axis="y")
@@ -253,7 +250,7 @@ def _mark_median(axes: Any, values: np.ndarray) -> None:
 
 
 @styled
-def histogram(values: np.ndarray, title: str, xlabel: str, percent: bool = False) -> Any:
+def histogram(values: np.ndarray, title: str, xlabel: str, shares: bool = False) -> Any:
     """Draws a histogram of one number per image.
 
     The last bar also holds the highest 1 %, which would otherwise stretch the axis.
@@ -262,7 +259,7 @@ def histogram(values: np.ndarray, title: str, xlabel: str, percent: bool = False
         values: numbers [N] from 0 on.
         title: title of the figure.
         xlabel: what the numbers measure, with the unit.
-        percent: whether the numbers are shares, 0 to 1.
+        shares: whether the numbers are shares, 0 to 1.
 
     Returns:
         A matplotlib Figure.
@@ -274,11 +271,11 @@ def histogram(values: np.ndarray, title: str, xlabel: str, percent: bool = False
     axes.stairs(np.histogram(np.minimum(values, most), bins)[0], bins, color=NEUTRAL, fill=True)
     _mark_median(axes, values)
     if np.max(values) > most:
-        xlabel += f"; last bar: {_percent(most) if percent else format(most, '.3g')} or more"
+        xlabel += f"; last bar: {percent(most) if shares else format(most, '.3g')} or more"
     axes.set(title=title, xlabel=f"{xlabel} (dashed: median)", ylabel="images")
     axes.grid(axis="y")
-    if percent:
-        axes.xaxis.set_major_formatter(_percent)
+    if shares:
+        axes.xaxis.set_major_formatter(percent)
     return figure
 
 
@@ -304,7 +301,7 @@ def average_masks(
             mask, cmap="cividis", vmin=0, vmax=max(masks.max(), 1e-9), extent=extent
         )
         axes.spines[:].set_visible(False)
-    bar = figure.colorbar(shown, ax=grid, format=_percent, shrink=0.8, label="of all images")
+    bar = figure.colorbar(shown, ax=grid, format=percent, shrink=0.8, label="of all images")
     bar.outline.set(visible=False)
     return figure
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.figures.style import NEUTRAL, WIDTH, headline, ink, new_figure, styled
+from clouds_tf.figures.style import NEUTRAL, WIDTH, headline, ink, new_figure, percent, styled
 
 COLORS = ("plain", "field")
 # As publications on the four patterns draw them (C3ONTEXT).
@@ -100,7 +100,7 @@ def maps(
         axes.set_aspect("equal")
         axes.xaxis.set_major_formatter(_degrees_east)
         axes.yaxis.set_major_formatter(_degrees_north)
-        bar = figure.colorbar(mesh, ax=axes, format=_percent, shrink=0.9, pad=0.02)
+        bar = figure.colorbar(mesh, ax=axes, format=percent, shrink=0.9, pad=0.02)
         bar.outline.set(visible=False)
     for axes in panels[len(values) :]:
         axes.set_visible(False)
@@ -133,10 +133,6 @@ def _shades(color: str | None) -> Any:
     middle = to_rgb(color or _PLAIN)
     dark = tuple(0.22 * channel for channel in middle)
     return LinearSegmentedColormap.from_list("shades", [(1.0, 1.0, 1.0), middle, dark])
-
-
-def _percent(value: float, _: Any = None) -> str:
-    return f"{100 * value:.3g} %"
 
 
 def _degrees_east(value: float, _: Any = None) -> str:
@@ -178,7 +174,7 @@ def hovmoeller(
         axes.set_title(name, fontsize=10.5, pad=4, parse_math=False)
         axes.xaxis.set_major_formatter(_degrees_east)
         axes.xaxis.set_major_locator(_locator(4))
-        bar = figure.colorbar(mesh, ax=axes, format=_percent, location="bottom", pad=0.02)
+        bar = figure.colorbar(mesh, ax=axes, format=percent, location="bottom", pad=0.02)
         bar.outline.set(visible=False)
         bar.ax.xaxis.set_major_locator(_locator(3))
     panels[0].invert_yaxis()
@@ -240,7 +236,7 @@ def seasonal_cycle(
         )
     axes.set_xticks(places, labels)
     axes.set(title=title, ylabel="share of the area", ylim=(0, None))
-    axes.yaxis.set_major_formatter(_percent)
+    axes.yaxis.set_major_formatter(percent)
     axes.grid(axis="y")
     figure.legend(loc="outside lower center", ncols=min(4, len(class_names)), handlelength=3.2)
     return figure
@@ -269,7 +265,7 @@ def co_occurrence(shared: np.ndarray, class_names: Sequence[str], title: str) ->
     limit = _limit(share)
     axes.imshow(np.ma.masked_invalid(share), cmap=_shades(None), vmin=0, vmax=limit, aspect="auto")
     for (i, j), value in np.ndenumerate(share):
-        text = _percent(float(own[i])) + "\nof the area" if i == j else _percent(value)
+        text = percent(float(own[i])) + "\nof the area" if i == j else percent(value)
         dark = i != j and value > 0.5 * limit
         axes.text(j, i, text, ha="center", va="center", color="white" if dark else ink())
     axes.set_xticks(range(len(class_names)), class_names)

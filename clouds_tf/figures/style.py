@@ -100,6 +100,11 @@ def rgba(color: str, alpha: float) -> tuple[float, float, float, float]:
     return matplotlib.colors.to_rgba(color, alpha)
 
 
+def percent(share: float, _: object = None) -> str:
+    """Writes a share of 0 to 1 as a percentage; also a formatter of an axis."""
+    return f"{100 * share:.3g}%"
+
+
 def new_figure(width: float, height: float) -> Any:
     """A new Figure, width x height in inches; call it inside a styled function."""
     return Figure(figsize=(width, height), layout="constrained")

@@ -11,7 +11,6 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf import figures, files
-from clouds_tf.data.annotations import write_table
 from clouds_tf.figures.scenes import scene_maps
 from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.scenes.jobs import FORMATS, Options
@@ -97,7 +96,8 @@ def write_csv(manifest: Manifest) -> str:
     """Writes scenes.csv, of all scenes that have not failed; gives its path."""
     path = os.path.join(manifest.folder, SCENES_CSV)
     pieces = (piece for piece in manifest.pieces() if not piece.error)
-    write_table(path, _COLUMNS, [tuple(row) for piece in pieces for row in piece.value["rows"]])
+    rows = [tuple(row) for piece in pieces for row in piece.value["rows"]]
+    files.write_table(path, _COLUMNS, rows)
     return path
 
 

@@ -62,9 +62,7 @@ def read_members(workdirs: Sequence[str], weights: Sequence[str]) -> tuple[Membe
 def _of_workdir(path: str) -> Member:
     run = workdirs.Run.open(path)
     training = {key: value for key, value in run.to_json().items() if key != "dataset"}
-    return Member(
-        path, run.dataset, run.recipe.image_size, training, lambda: workdirs.load_model(path)
-    )
+    return Member(path, run.dataset, run.recipe.image_size, training, run.load_model)
 
 
 def _of_weights(path: str) -> Member:

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from clouds_tf import files
-from clouds_tf.data import annotations as csv_files
+from clouds_tf.data.annotations import write_rows
 from clouds_tf.dataset import Dataset
 from clouds_tf.serving.answers import Answer
 
@@ -34,7 +34,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
         dataset: names the columns.
     """
     if not _is_parquet(path):
-        csv_files.write_rows(path, rows, dataset)
+        write_rows(path, rows, dataset)
         return
     import pyarrow
     from pyarrow import parquet
@@ -64,4 +64,4 @@ def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
             for row in itertools.zip_longest(*columns, fillvalue=""):
                 yield (answer.filename, *row)
 
-    csv_files.write_table(path, TABLE_COLUMNS, rows())
+    files.write_table(path, TABLE_COLUMNS, rows())

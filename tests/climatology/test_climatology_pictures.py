@@ -70,7 +70,7 @@ def test_co_occurrence_is_relative_to_the_row():
     shared = np.array([[0.2, 0.05], [0.05, 0.1]])
     (axes,) = draw.co_occurrence(shared, ["Fish", "Sugar"], "t").axes
     texts = [text.get_text() for text in axes.texts]
-    assert texts == ["20 %\nof the area", "25 %", "50 %", "10 %\nof the area"]
+    assert texts == ["20%\nof the area", "25%", "50%", "10%\nof the area"]
     draw.co_occurrence(np.zeros((2, 2)), ["Fish", "Sugar"], "t")  # a year without anything
 
 
