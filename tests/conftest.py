@@ -20,6 +20,7 @@ from programs import ENVIRONMENT, REPOSITORY, run_tool, stop_server  # noqa: E40
 
 from clouds_tf import evaluation, serving  # noqa: E402
 from clouds_tf.data import sample_data, shards  # noqa: E402
+from clouds_tf.data.records import Records  # noqa: E402
 from clouds_tf.dataset import CLOUDS  # noqa: E402
 from clouds_tf.keras import keras  # noqa: E402
 from clouds_tf.models.encoders import resnet  # noqa: E402
@@ -108,7 +109,7 @@ def make_workdir(records_dir, once):
         def write(folder):
             keras.utils.set_random_seed(seed)
             recipe = Recipe(width=0.125, image_size=image_size, encoder=encoder)
-            identity = shards.fingerprint(records_dir)
+            identity = Records.open(records_dir).identity
             workdirs.start(workdirs.Run(folder, recipe, CLOUDS, fold, identity))
             Checkpoints(folder, unet(**recipe.model_arguments())).save_best()
 

@@ -20,6 +20,7 @@ from programs import TOOLS, run_program, start_program
 
 from clouds_tf import evaluation, serving
 from clouds_tf.data import annotations, input_pipeline, sample_data, shards
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation import score
 from clouds_tf.training import Recipe, train
@@ -201,7 +202,7 @@ def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     assert header == ["ImageId", "ClassId", "Defects"]
     names = {name for name, _ in truth}
     expected = {np.stack([truth[n, c] for c in STEEL.class_names], axis=2).tobytes() for n in names}
-    batches = input_pipeline.validation_batches(records, [0, 1], (32, 192), 4)
+    batches = Records.open(records).held_out_batches([0, 1], (32, 192), 4)
     masks = np.concatenate([masks for _, masks in batches.as_numpy_iterator()]).astype(bool)
     found = [mask.tobytes() for mask in masks]
     assert set(found) == expected and len(found) == 6

@@ -12,6 +12,7 @@ import cli
 from absl import flags
 
 from clouds_tf.data import shards
+from clouds_tf.data.records import Records
 from clouds_tf.data.runners import Runner
 
 FLAGS = flags.FLAGS
@@ -22,9 +23,7 @@ flags.DEFINE_integer(
     "num_shards", None, "Number of files; default: 16, or fewer for fewer images.", lower_bound=1
 )
 flags.DEFINE_integer("num_folds", 5, "Number of folds for cross-validation.", lower_bound=2)
-cli.DEFINE_size(
-    "image_size", None, "Size to reduce the images to; default: the files as they are."
-)
+cli.DEFINE_size("image_size", None, "Size to reduce the images to; default: the files as they are.")
 flags.DEFINE_integer("seed", 0, "Seed of the folds and of the order.", lower_bound=0)
 flags.DEFINE_integer(
     "jpeg_quality", 95, "JPEG quality of reduced images.", lower_bound=1, upper_bound=100
@@ -56,7 +55,9 @@ def main() -> None:
         ("num_workers", "--runner=local", FLAGS.runner == "local"),
     )
     if FLAGS.verify:
-        info = shards.verify_records(FLAGS.output_dir)
+        records = Records.open(FLAGS.output_dir)
+        records.verify()
+        info = records.info
         print(f"{info.num_examples} images in {len(info.shards)} shards are as written")
         return
     if FLAGS.data_dir is None:

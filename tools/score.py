@@ -8,7 +8,6 @@ import cli
 from absl import flags
 
 from clouds_tf import files
-from clouds_tf.data import annotations
 from clouds_tf.evaluation.score import compare, table, worst_images
 
 FLAGS = flags.FLAGS
@@ -28,7 +27,7 @@ def main() -> None:
         files.check_output(FLAGS.per_image)
     found = compare(FLAGS.submission, FLAGS.annotations, FLAGS.dataset, FLAGS.annotations_size)
     if FLAGS.per_image:
-        annotations.write_table(FLAGS.per_image, *worst_images(found))
+        files.write_table(FLAGS.per_image, *worst_images(found))
     scores = {"all_blank": found.all_blank, "submission": found.dice}
     print(table(scores, found.class_names, interval_of="submission", baseline="all_blank"))
     print(

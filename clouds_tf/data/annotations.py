@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import codecs
-import csv
 import gzip
 import re
 import typing
@@ -247,14 +246,6 @@ def presence(table: pd.DataFrame) -> np.ndarray:
     return (table.drop(columns="filename") != "").to_numpy(dtype=bool)
 
 
-def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Writes a CSV with these columns, whole or not at all."""
-    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(columns)
-        writer.writerows(rows)
-
-
 def write_rows(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> int:
     """Writes annotations or a submission row by row as they come, whole or not at all.
 
@@ -274,7 +265,7 @@ def write_rows(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset
             count += 1
             yield (*dataset.label(filename, class_name), encoded)
 
-    write_table(path, dataset.columns, cells())
+    files.write_table(path, dataset.columns, cells())
     return count
 
 

@@ -1,4 +1,4 @@
-"""tf.train.Example: written and parsed by the pair of functions here."""
+"""tf.train.Example: written, parsed and decoded."""
 
 from __future__ import annotations
 
@@ -9,6 +9,8 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.geometry import to_column_major
+from clouds_tf.data.packing import classes_last
+from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
 
 FILENAME_KEY = "image/filename"
@@ -97,4 +99,29 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         "runs": parsed[RUNS_KEY],
         "mask_size": tf.stack([parsed[MASK_HEIGHT_KEY], parsed[MASK_WIDTH_KEY]]),
         "fold": parsed[FOLD_KEY],
+    }
+
+
+def load_example(
+    record: dict[str, tf.Tensor],
+    image_size: tuple[int, int],
+    mask_size: tuple[int, int],
+    num_classes: int,
+) -> dict[str, tf.Tensor]:
+    """Decodes a parsed record: image and masks, each at the size asked for.
+
+    Args:
+        record: a dict as `parse_example` returns it.
+        image_size: (height, width) of the image.
+        mask_size: (height, width) of the masks.
+        num_classes: number of classes C of the records.
+
+    Returns:
+        A dict: image uint8 [h, w, 3], mask uint8 [h', w', C] of {0, 1}.
+    """
+    runs = tf.cast(record["runs"], tf.int32)
+    masks = rle.draw(runs, num_classes, record["mask_size"], mask_size)
+    return {
+        "image": decode_image(record["encoded"], image_size),
+        "mask": classes_last(tf.reshape(masks, [num_classes, *mask_size])),
     }

@@ -19,7 +19,7 @@ class Located:
     """The records of some folds of a folder of shards, numbered in the order of the shards.
 
     Args:
-        records_dir: a folder of shards.
+        folder: a folder of shards.
         info: what it holds.
         folds: the folds to read; only their shards are opened.
 
@@ -30,9 +30,9 @@ class Located:
         ValueError: a shard of an earlier version, which has to be searched, is damaged.
     """
 
-    def __init__(self, records_dir: str, info: RecordsInfo, folds: Collection[int]) -> None:
+    def __init__(self, folder: str, info: RecordsInfo, folds: Collection[int]) -> None:
         shards = [shard for shard in info.shards if set(folds) & set(shard.folds)]
-        self._paths = [os.path.join(records_dir, shard.file) for shard in shards]
+        self._paths = [os.path.join(folder, shard.file) for shard in shards]
         places = [np.zeros([0, 3], np.int64)]
         for i, (path, shard) in enumerate(zip(self._paths, shards)):
             offsets, found = _places(path, shard)

@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf import rle
+from clouds_tf import files
 from clouds_tf.data.augmentation import MIXES, check_augmentation, find_augmentation
 from clouds_tf.data.batching import (
     Position,
@@ -21,12 +21,13 @@ from clouds_tf.data.batching import (
     slices,
 )
 from clouds_tf.data.cache import Cache, check_cache
-from clouds_tf.data.packing import classes_last
-from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.examples import load_example
+from clouds_tf.data.faults import Fault, raise_faults
 from clouds_tf.data.reading import Located
-from clouds_tf.data.records_info import RecordsInfo, fingerprint, read_info
+from clouds_tf.data.records_info import RecordsInfo, read_info
 from clouds_tf.data.service import serve_epochs
 from clouds_tf.dataset import Dataset
+from clouds_tf.settings import check_size
 
 Size = tuple[int, int]
 
@@ -55,9 +56,10 @@ class Records:
         """Reads the dataset_info.json of a folder of shards and checks that the shards are there.
 
         Raises:
-            FileNotFoundError, ValueError: as `read_info` raises them.
+            FileNotFoundError: it, or a shard that it names, is not there.
+            ValueError: damaged, another version of the schema, or a shard of another length.
         """
-        return cls(path, read_info(path), fingerprint(path))
+        return cls(path, *read_info(path))
 
     def __repr__(self) -> str:
         return f"Records({self.path!r}, {self.info.num_examples} images)"
@@ -66,6 +68,16 @@ class Records:
     def dataset(self) -> Dataset:
         """The data set that the images are of."""
         return self.info.dataset
+
+    def verify(self) -> None:
+        """Reads all shards from end to end; ValueError names those with another checksum."""
+        faults = []
+        for shard in self.info.shards:
+            path = os.path.join(self.path, shard.file)
+            found = files.sha256(path)
+            if found != shard.sha256:
+                faults.append(Fault(path, 0, f"SHA-256 is {found}, expected {shard.sha256}"))
+        raise_faults(faults)
 
     def split(self, fold: int) -> tuple[list[int], list[int]]:
         """The folds to train on and to hold out: ([every fold but `fold`], [fold]).
@@ -144,7 +156,7 @@ class Records:
                 run is filling it; nothing listens at data_service, or it is asked for together
                 with a cache, several workers or a first step.
         """
-        _check_size("image_size", image_size)
+        check_size("image_size", image_size)
         _check_training(augmentation, mix, cache, cache_dir, data_service, epochs, start)
         augment, located = find_augmentation(augmentation), self._locate(folds)
         parts = mixed_parts(self.info.count(folds), batch_size, start.worker, start.num_workers)
@@ -215,8 +227,8 @@ class Records:
             ValueError: an argument is out of its range.
         """
         mask_size = mask_size or self.dataset.submission_size
-        _check_size("image_size", image_size)
-        _check_size("mask_size", mask_size)
+        check_size("image_size", image_size)
+        check_size("mask_size", mask_size)
         positions = slices(self.info.count(folds), batch_size, worker, num_workers)
         located = self._locate(folds)
 
@@ -243,28 +255,6 @@ class Records:
         """Files of the first images of `held_out_batches`, at most `number`."""
         located = self._locate(folds)
         return located.names(range(min(number, located.count)))
-
-
-def load_example(
-    record: dict[str, tf.Tensor], image_size: Size, mask_size: Size, num_classes: int
-) -> dict[str, tf.Tensor]:
-    """Decodes a parsed record: image and masks, each at the size asked for.
-
-    Args:
-        record: a dict as `parse_example` returns it.
-        image_size: (height, width) of the image.
-        mask_size: (height, width) of the masks.
-        num_classes: number of classes C of the records.
-
-    Returns:
-        A dict: image uint8 [h, w, 3], mask uint8 [h', w', C] of {0, 1}.
-    """
-    runs = tf.cast(record["runs"], tf.int32)
-    masks = rle.draw(runs, num_classes, record["mask_size"], mask_size)
-    return {
-        "image": decode_image(record["encoded"], image_size),
-        "mask": classes_last(tf.reshape(masks, [num_classes, *mask_size])),
-    }
 
 
 def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
@@ -309,12 +299,6 @@ def _open_cache(
     specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
     folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None
     return Cache(specs, folder, count)
-
-
-def _check_size(name: str, size: Size) -> None:
-    """Raises ValueError unless a size is two positive numbers."""
-    if len(size) != 2 or min(size) < 1:
-        raise ValueError(f"{name}: got {size}, expected (height, width) in pixels")
 
 
 def _check_training(

@@ -13,9 +13,7 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data.examples import SCHEMA_VERSION
-from clouds_tf.data.faults import Fault, raise_faults
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.files import sha256
 
 INFO_FILE = "dataset_info.json"
 FRAMING = 16  # bytes that a TFRecord file adds to each record: its length and two checksums
@@ -123,22 +121,27 @@ class RecordsInfo:
         )
 
 
-def write_info(records_dir: str, info: RecordsInfo) -> None:
+def write_info(folder: str, info: RecordsInfo) -> None:
     """Writes dataset_info.json, whole or not at all."""
     text = json.dumps(info.to_json(), indent=1) + "\n"
-    files.write_text(os.path.join(records_dir, INFO_FILE), text)
+    files.write_text(os.path.join(folder, INFO_FILE), text)
 
 
-def read_info(records_dir: str) -> RecordsInfo:
+def read_info(folder: str) -> tuple[RecordsInfo, str]:
     """Reads the dataset_info.json of a folder of shards and checks that the shards are there.
+
+    Returns:
+        Its content, and a short string that differs when the records differ in images, folds or
+        sizes.
 
     Raises:
         FileNotFoundError: it, or a shard that it names, is not there.
         ValueError: damaged, another version of the schema, or a shard of another length.
     """
-    path = os.path.join(records_dir, INFO_FILE)
+    path = os.path.join(folder, INFO_FILE)
     try:
-        fields = json.loads(files.read_text(path))
+        text = files.read_text(path)
+        fields = json.loads(text)
         version = fields["schema_version"]
         info = RecordsInfo.from_json(fields) if version == SCHEMA_VERSION else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -152,37 +155,10 @@ def read_info(records_dir: str) -> RecordsInfo:
             "again with make_tfrecords"
         )
     for shard in info.shards:
-        path = os.path.join(records_dir, shard.file)
+        path = os.path.join(folder, shard.file)
         if not tf.io.gfile.exists(path):
             raise FileNotFoundError(f"{path}: no such shard")
         length = tf.io.gfile.stat(path).length
         if length != shard.num_bytes:
             raise ValueError(f"{path}: has {length} bytes, expected {shard.num_bytes}")
-    return info
-
-
-def verify_records(records_dir: str) -> RecordsInfo:
-    """Reads a folder of shards from end to end.
-
-    Returns:
-        What `read_info` returns.
-
-    Raises:
-        FileNotFoundError, ValueError: as `read_info` raises them, or shards have another checksum;
-            all of them are named.
-    """
-    info = read_info(records_dir)
-    faults = []
-    for shard in info.shards:
-        path = os.path.join(records_dir, shard.file)
-        found = sha256(path)
-        if found != shard.sha256:
-            faults.append(Fault(path, 0, f"SHA-256 is {found}, expected {shard.sha256}"))
-    raise_faults(faults)
-    return info
-
-
-def fingerprint(records_dir: str) -> str:
-    """A short string that differs when the records differ in images, folds or sizes."""
-    text = files.read_text(os.path.join(records_dir, INFO_FILE))
-    return hashlib.sha256(text.encode()).hexdigest()[:16]
+    return info, hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -1,4 +1,4 @@
-"""Sharded TFRecords: written, resumed and verified."""
+"""Sharded TFRecords: written and resumed."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data import folds, runners
-from clouds_tf.data.annotations import write_table
 from clouds_tf.data.examples import SCHEMA_VERSION, make_example
 from clouds_tf.data.faults import Fault, raise_faults
 from clouds_tf.data.planning import PlannedImage, plan_shards
@@ -22,26 +21,12 @@ from clouds_tf.data.records_info import (
     INFO_FILE,
     RecordsInfo,
     Shard,
-    fingerprint,
-    read_info,
-    sha256,
-    verify_records,
     write_info,
 )
 from clouds_tf.data.source_images import check_images, read_image
 from clouds_tf.dataset import TRAIN_IMAGES, Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
-
-__all__ = [
-    "INFO_FILE",
-    "RecordsInfo",
-    "Shard",
-    "fingerprint",
-    "read_info",
-    "verify_records",
-    "write_records",
-    "write_shard",
-]
+from clouds_tf.settings import check_size
 
 FOLDS_FILE = "folds.csv"
 REJECTED_FILE = "rejected.csv"
@@ -86,7 +71,7 @@ def write_shard(
     path, source = os.path.join(manifest.folder, name), _describe_sources(images, how)
     if manifest.is_done(name, source):
         shard, _ = _read_piece(manifest, name)
-        if shard and shard.sha256 == sha256(path):
+        if shard and shard.sha256 == files.sha256(path):
             return name
     faults, written, offsets = [], [], [0]
     with manifest.piece(name, source, [name]) as piece:
@@ -114,7 +99,7 @@ def write_shard(
             num_examples=len(written),
             folds={fold: written.count(fold) for fold in sorted(set(written))},
             num_bytes=tf.io.gfile.stat(path).length,
-            sha256=sha256(path),
+            sha256=files.sha256(path),
             offsets=tuple(offsets[:-1]),
         )
         found = [dataclasses.astuple(fault) for fault in faults]
@@ -221,11 +206,11 @@ def write_records(
         elif faults:
             rejected = os.path.join(output_dir, REJECTED_FILE)
             cells = map(dataclasses.astuple, sorted(faults))
-            write_table(rejected, ("file", "line", "reason"), cells)
+            files.write_table(rejected, ("file", "line", "reason"), cells)
         if not any(shard.num_examples for shard in shards):
             raise ValueError(f"{images_dir}: no image can be read; {len(faults)} faults")
         members = sorted((image.filename, image.fold) for part in plan for image in part)
-        write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
+        files.write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
         info = _describe(shards, how, seed, len(faults))
         write_info(output_dir, info)
     return info
@@ -282,8 +267,8 @@ def _check_arguments(
         raise ValueError(f"on_error: got {on_error!r}, expected 'fail' or 'skip'")
     if seed < 0:
         raise ValueError(f"seed: got {seed}, expected at least 0")
-    if image_size is not None and (len(image_size) != 2 or min(image_size) < 1):
-        raise ValueError(f"image_size: got {image_size}, expected (height, width) in pixels")
+    if image_size is not None:
+        check_size("image_size", image_size)
 
 
 def _write_in_beam(

@@ -10,8 +10,8 @@ from typing import Optional
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.data import input_pipeline
-from clouds_tf.evaluation.members import Member, records_dataset
+from clouds_tf.data.records import Records
+from clouds_tf.evaluation.members import Member
 from clouds_tf.prediction.ensemble import mean_prediction
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
@@ -122,7 +122,7 @@ def histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
 
 
 def collect(
-    records_dir: str,
+    records: Records,
     members_by_fold: dict[int, list[Member]],
     batch_size: int = 16,
     test_time_augmentation: str = "none",
@@ -133,7 +133,7 @@ def collect(
     Only pixel counts are kept: 2 kB per image and class, independent of image size.
 
     Args:
-        records_dir: the folder of shards that the models were trained on.
+        records: the records that the models were trained on.
         members_by_fold: result of `load_members`.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
@@ -145,10 +145,9 @@ def collect(
     Raises:
         ValueError: the folds hold no image.
     """
-    total = input_pipeline.count_examples(records_dir, list(members_by_fold))
+    dataset, total = records.dataset, records.info.count(list(members_by_fold))
     if not total:
-        raise ValueError(f"{records_dir}: no images in the folds {list(members_by_fold)}")
-    dataset = records_dataset(records_dir)
+        raise ValueError(f"{records.path}: no images in the folds {list(members_by_fold)}")
     masks = [None, *dataset.submission_size, dataset.num_classes]
     # Concrete: a tf.function that is made anew for each call would be called a retracing one.
     count = tf.function(histogram).get_concrete_function(
@@ -158,7 +157,7 @@ def collect(
     done = 0
     for fold, members in members_by_fold.items():
         for _, mask, probabilities, presence in predict_fold(
-            records_dir, fold, members, batch_size, test_time_augmentation
+            records, fold, members, batch_size, test_time_augmentation
         ):
             histograms = count(probabilities, mask).numpy()
             found.append((histograms, np.asarray(presence), np.full(len(mask), fold)))
@@ -168,7 +167,7 @@ def collect(
 
 
 def predict_fold(
-    records_dir: str,
+    records: Records,
     fold: int,
     members: Sequence[Member],
     batch_size: int = 16,
@@ -178,7 +177,7 @@ def predict_fold(
     """Predicts the images of one fold, in the order of the shards.
 
     Args:
-        records_dir: a folder of shards.
+        records: the records.
         fold: the fold to predict.
         members: M Members, to be averaged.
         batch_size: images in a batch.
@@ -190,17 +189,15 @@ def predict_fold(
         truth uint8 [B, height, width, C] at the submission size; and the probabilities and
         presence that `mean_prediction` gives for them.
     """
-    size = records_dataset(records_dir).submission_size
     sizes = [member.image_size for member in members]
     networks = [member.network for member in members]
-    streams = tuple(
-        input_pipeline.validation_batches(records_dir, [fold], s, batch_size) for s in sizes
-    )
-
-    batches = tf.data.Dataset.zip(streams)
+    submission_size = records.dataset.submission_size
+    streams = [records.held_out_batches([fold], size, batch_size) for size in sizes]
+    batches = tf.data.Dataset.zip(tuple(streams))
     if places is not None:
         wanted = batches.unbatch().enumerate().filter(lambda i, _: tf.reduce_any(i == places))
         batches = wanted.map(lambda _, example: example).batch(batch_size)
     for batch in batches:
         images, (mask, *_) = zip(*batch)
-        yield list(images), mask, *mean_prediction(networks, images, size, test_time_augmentation)
+        predicted = mean_prediction(networks, images, submission_size, test_time_augmentation)
+        yield list(images), mask, *predicted

@@ -6,19 +6,18 @@ import dataclasses
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 from clouds_tf import files
-from clouds_tf.data.records_info import read_info
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
-from clouds_tf.keras import keras
 from clouds_tf.models import weights as model_weights
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
 from clouds_tf.prediction.fusing import fuse
 from clouds_tf.training import distribution
-from clouds_tf.training import workdir as workdir_files
+from clouds_tf.training.workdir import Run
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,18 +33,13 @@ class Member:
     image_size: tuple[int, int]
 
 
-def records_dataset(records_dir: str) -> Dataset:
-    """The Dataset that a folder of shards holds."""
-    return read_info(records_dir).dataset
-
-
 def load_members(
-    records_dir: str, workdirs: Sequence[str], precision: str = "float32"
+    records: Records, workdirs: Sequence[str], precision: str = "float32"
 ) -> dict[int, list[Member]]:
     """Loads the models of workdirs, by the fold that each held out.
 
     Args:
-        records_dir: the folder of shards that the workdirs were trained on.
+        records: the records that the workdirs were trained on.
         workdirs: workdirs of `train`.
         precision: "float32", "bfloat16" or "float16", of the computation.
 
@@ -59,14 +53,14 @@ def load_members(
     if not workdirs:
         raise ValueError("workdirs: got none, expected at least one workdir of train")
     files.check_distinct(workdirs)
-    for folder in workdirs:
-        workdir_files.check_records(folder, records_dir)
+    runs = [Run.open(folder) for folder in workdirs]
+    for run in runs:
+        run.check_records(records)
     by_fold: dict[int, list[Member]] = {}
-    for folder in workdirs:
-        run = workdir_files.read_run(folder)
-        model = _in_precision(precision, workdir_files.load_model, folder)
-        member = _member(model, run.recipe.image_size)
-        by_fold.setdefault(run.fold, []).append(member)
+    with distribution.precision(precision):
+        for run in runs:
+            member = _member(run.load_model(), run.recipe.image_size)
+            by_fold.setdefault(run.fold, []).append(member)
     return dict(sorted(by_fold.items()))
 
 
@@ -84,7 +78,8 @@ def load_weights(path: str, precision: str = "float32") -> tuple[Member, dict[st
         FileNotFoundError: there is no such file.
         ValueError: it is altered, of another kind, or does not say for which image size it is.
     """
-    model, metadata = _in_precision(precision, model_weights.load_model, path)
+    with distribution.precision(precision):
+        model, metadata = model_weights.load_model(path)
     size = metadata.get("image_size")
     if size is None:
         raise ValueError(f"{path}: its metadata has no image_size, (height, width) of the input")
@@ -122,13 +117,3 @@ def on_openvino(
         fold: [dataclasses.replace(member, network=networks[member.network]) for member in members]
         for fold, members in by_fold.items()
     }, []
-
-
-def _in_precision(precision: str, load: Callable[[str], Any], path: str) -> Any:
-    """Calls `load(path)` under a Keras precision policy, then restores the previous one."""
-    policy = keras.mixed_precision.global_policy()
-    try:
-        distribution.set_precision(precision)
-        return load(path)
-    finally:
-        keras.mixed_precision.set_global_policy(policy)

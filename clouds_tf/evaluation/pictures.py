@@ -9,10 +9,11 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.areas import AreaResult, area_bias
 from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, predict_fold
-from clouds_tf.evaluation.members import Member, records_dataset
+from clouds_tf.evaluation.members import Member
 from clouds_tf.evaluation.search import GRIDS, MIN_AREAS, SearchResult, score_sums
 from clouds_tf.figures import evaluation as charts
 from clouds_tf.prediction.postprocessing import plain_rules, postprocess
@@ -69,7 +70,7 @@ def extremes(values: np.ndarray, count: int = 2) -> dict[str, list[int]]:
 
 
 def examples(
-    records_dir: str,
+    records: Records,
     members_by_fold: dict[int, list[Member]],
     counts: Counts,
     found: SearchResult,
@@ -78,7 +79,7 @@ def examples(
     """Draws images of high, middle and low score, with truth and prediction.
 
     Args:
-        records_dir: a folder of shards.
+        records: the records.
         members_by_fold: as `load_members` gives it.
         counts: Counts of N images.
         found: as `search` gives it.
@@ -87,7 +88,7 @@ def examples(
     Returns:
         A matplotlib Figure.
     """
-    dataset = records_dataset(records_dir)
+    dataset = records.dataset
     dice = found.cross_fitted.mean(axis=1)
     named = [(name, i) for name, places in extremes(dice).items() for i in places]
     chosen = [i for _, i in named]
@@ -98,7 +99,7 @@ def examples(
         if not places:
             continue
         predicted = predict_fold(
-            records_dir, fold, members, len(places), test_time_augmentation, places
+            records, fold, members, len(places), test_time_augmentation, places
         )
         images, truth, probabilities, presence = next(iter(predicted))
         by_rules = [
@@ -119,7 +120,7 @@ def examples(
 
 def write(
     folder: str,
-    records_dir: str,
+    records: Records,
     members_by_fold: dict[int, list[Member]],
     counts: Counts,
     found: SearchResult,
@@ -130,17 +131,16 @@ def write(
 
     Args:
         folder: the folder; files NAME.png of NAMES in it are replaced.
-        records_dir: a folder of shards.
+        records: the records.
         members_by_fold: as `load_members` gives it.
         counts: Counts of N images.
         found: as `search` gives it.
         areas: as `calibrate` gives it.
         test_time_augmentation: "none" or "flips".
     """
-    dataset = records_dataset(records_dir)
     drawn = {
-        **_charts(dataset, counts, found, areas),
-        "examples": examples(records_dir, members_by_fold, counts, found, test_time_augmentation),
+        **_charts(records.dataset, counts, found, areas),
+        "examples": examples(records, members_by_fold, counts, found, test_time_augmentation),
     }
     for name in NAMES:
         figures.save(drawn[name], os.path.join(folder, f"{name}.png"))

@@ -11,8 +11,7 @@ from typing import Any, Optional
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.data.annotations import write_table
-from clouds_tf.data.records_info import fingerprint, read_info
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation import held_out, ladder, members, pictures, score
 from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
@@ -100,13 +99,13 @@ class EvaluationResult:
         true = self.areas.true
         return {n: tuple(area_bias(x, t) for x, t in zip(a.T, true.T)) for n, a in ways.items()}
 
-    def postprocessing(self, models: tuple[str, ...], records_dir: str) -> Postprocessing:
+    def postprocessing(self, models: tuple[str, ...], records: Records) -> Postprocessing:
         """The contents of postprocessing.json, for models that were evaluated on records."""
         return Postprocessing(
             self.search.rules,
             self.settings.test_time_augmentation,
             models,
-            fingerprint(records_dir),
+            records.identity,
             self.areas.calibration,
             _report(self),
         )
@@ -169,8 +168,9 @@ def evaluate(
     """
     engine.require(settings.engine)
     _check_outputs(output, ladder_csv, pictures_dir)
-    by_fold, remarks = _load(records_dir, workdirs, weights, folds, settings.precision)
-    dataset, seed = members.records_dataset(records_dir), settings.seed
+    records = Records.open(records_dir)
+    by_fold, remarks = _load(records, workdirs, weights, folds, settings.precision)
+    dataset, seed = records.dataset, settings.seed
     if seed and len(by_fold) > 1:
         raise ValueError(f"seed: got {seed}, but nothing is drawn where there are several folds")
     if settings.engine == "openvino":
@@ -178,7 +178,7 @@ def evaluate(
         remarks = [*remarks, *reasons]
     way = settings.test_time_augmentation
     counts = {
-        name: held_out.collect(records_dir, by_fold, settings.batch_size, name, progress)
+        name: held_out.collect(records, by_fold, settings.batch_size, name, progress)
         for name in (ensemble.FLIPS if ladder_csv else [way])
     }
     found = search(counts[way], GRIDS[settings.search], seed)
@@ -190,11 +190,11 @@ def evaluate(
     )
     if ladder_csv:
         rows = [rung.cells() for rung in rungs]
-        write_table(ladder_csv, ladder.columns(dataset.class_names), rows)
+        files.write_table(ladder_csv, ladder.columns(dataset.class_names), rows)
     if pictures_dir:
-        pictures.write(pictures_dir, records_dir, by_fold, counts[way], found, areas, way)
+        pictures.write(pictures_dir, records, by_fold, counts[way], found, areas, way)
     models = tuple(weights or workdirs)
-    write_postprocessing(output, result.postprocessing(models, records_dir), dataset)
+    write_postprocessing(output, result.postprocessing(models, records), dataset)
     return result
 
 
@@ -209,7 +209,7 @@ def _check_outputs(output: str, ladder_csv: str | None, pictures_dir: str | None
 
 
 def _load(
-    records_dir: str,
+    records: Records,
     workdirs: Sequence[str],
     weights: Sequence[str],
     folds: Sequence[int] | None,
@@ -221,8 +221,8 @@ def _load(
     if not weights:
         if folds is not None:
             raise ValueError("folds: only for weights; workdirs know the fold that they held out")
-        return members.load_members(records_dir, workdirs, precision), [_CHOSEN_EPOCH]
-    num_folds = read_info(records_dir).num_folds
+        return members.load_members(records, workdirs, precision), [_CHOSEN_EPOCH]
+    num_folds = records.info.num_folds
     folds = range(num_folds) if folds is None else folds
     for fold in folds:
         if not 0 <= fold < num_folds:
@@ -231,7 +231,7 @@ def _load(
     files.check_distinct(weights)
     loaded = [members.load_weights(path, precision) for path in weights]
     remarks = [
-        _check_metadata(path, metadata, records_dir, folds)
+        _check_metadata(path, metadata, records, folds)
         for path, (_, metadata) in zip(weights, loaded)
     ]
     by_fold = {fold: [member for member, _ in loaded] for fold in folds}
@@ -239,14 +239,14 @@ def _load(
 
 
 def _check_metadata(
-    path: str, metadata: dict[str, Any], records_dir: str, folds: Sequence[int]
+    path: str, metadata: dict[str, Any], records: Records, folds: Sequence[int]
 ) -> str:
     """Raises ValueError for weights of other classes or folds; returns a remark on the scores."""
     names = metadata.get("class_names") or metadata.get("dataset", {}).get("class_names")
-    expected = list(members.records_dataset(records_dir).class_names)
+    expected = list(records.dataset.class_names)
     if names is not None and list(names) != expected:
         raise ValueError(f"{path}: for the classes {list(names)}, the records have {expected}")
-    if metadata.get("records") != fingerprint(records_dir):
+    if metadata.get("records") != records.identity:
         return (
             "The weights do not say that these records were kept from their training: the scores "
             "are held out only if the images were."

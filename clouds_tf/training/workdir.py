@@ -14,7 +14,6 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data.records import Records
-from clouds_tf.data.records_info import fingerprint
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
@@ -161,26 +160,6 @@ def start(run: Run) -> None:
     files.write_text(os.path.join(run.path, SETTINGS_FILE), text)
 
 
-def read_run(workdir: str) -> Run:
-    """Reads the settings of the run in a workdir: `Run.open`."""
-    return Run.open(workdir)
-
-
-def check_records(workdir: str, records_dir: str) -> None:
-    """Checks that the run in a workdir was trained on given records: `Run.check_records`."""
-    run = Run.open(workdir)
-    if fingerprint(records_dir) != run.records:
-        raise ValueError(
-            f"{workdir}: trained on records with the fingerprint {run.records}, but {records_dir} "
-            f"has {fingerprint(records_dir)}, so it may have seen what is held out there"
-        )
-
-
-def load_model(workdir: str) -> Any:
-    """Loads the model of the best epoch of the run in a workdir: `Run.load_model`."""
-    return Run.open(workdir).load_model()
-
-
 def pack_weights(workdir: str, path: str) -> None:
     """Writes the model of the best epoch as one file of weights, to pass on.
 
@@ -191,7 +170,7 @@ def pack_weights(workdir: str, path: str) -> None:
             records.
 
     Raises:
-        FileNotFoundError, ValueError: as `load_model` does, or the path ends otherwise.
+        FileNotFoundError, ValueError: as `Run.load_model` does, or the path ends otherwise.
     """
     run = Run.open(workdir)
     num_classes = run.dataset.num_classes
@@ -236,8 +215,6 @@ def read_history(workdir: str) -> list[dict[str, float]]:
 def write_history(workdir: str, history: History) -> None:
     """Writes history.csv, which `read_history` reads."""
     columns = list(dict.fromkeys(key for row in history for key in row))
-    text = io.StringIO()
-    writer = csv.DictWriter(text, fieldnames=columns, lineterminator="\n")
-    writer.writeheader()
-    writer.writerows({**row, "epoch": int(row["epoch"])} for row in history)
-    files.write_text(os.path.join(workdir, HISTORY_FILE), text.getvalue())
+    rows = [{**row, "epoch": int(row["epoch"])} for row in history]
+    cells = [[row.get(column, "") for column in columns] for row in rows]
+    files.write_table(os.path.join(workdir, HISTORY_FILE), columns, cells)

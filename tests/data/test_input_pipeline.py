@@ -346,7 +346,7 @@ def test_masks_are_those_of_the_csv(data_dir, records_dir):
         )
         found = sorted(m.tobytes() for _, masks in dataset.as_numpy_iterator() for m in masks)
         expected = []
-        for shard in shards.read_info(records_dir).shards:
+        for shard in Records.open(records_dir).info.shards:
             for record in tf.data.TFRecordDataset(f"{records_dir}/{shard.file}"):
                 parsed = examples.parse_example(record)
                 if parsed["fold"] == 0:

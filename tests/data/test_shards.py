@@ -67,7 +67,7 @@ def test_records_hold_every_image_untouched(data_dir, records_dir):
 
 
 def test_info_counts_what_the_shards_hold(records_dir):
-    info = shards.read_info(records_dir)
+    info = Records.open(records_dir).info
     found = _read(records_dir).values()
     assert info.num_examples == 12 and info.num_folds == 3 and len(info.shards) == 4
     for shard in info.shards:
@@ -78,9 +78,7 @@ def test_info_counts_what_the_shards_hold(records_dir):
     assert sum(len(shard.folds) for shard in info.shards) <= 4 + 3 - 1
 
 
-def test_the_same_bytes_whatever_the_number_of_processes(
-    forked, data_dir, records_dir, tmp_path
-):
+def test_the_same_bytes_whatever_the_number_of_processes(forked, data_dir, records_dir, tmp_path):
     arguments = {"num_shards": 4, "num_folds": 3, "num_workers": 2}
     shards.write_records(str(data_dir), str(tmp_path), CLOUDS, **arguments)
     for name in _files(records_dir):
@@ -165,14 +163,14 @@ def test_info_of_another_version_is_refused(broken):
         with open(path, "w") as file:
             json.dump({**info, key: value}, file)
         with pytest.raises(ValueError, match=f"dataset_info.json: {key}: got .*, expected"):
-            shards.read_info(broken[1])
+            Records.open(broken[1]).info
 
 
 def test_a_missing_shard_is_named(broken):
     info = _write(*broken)
     os.remove(os.path.join(broken[1], info.shards[1].file))
     with pytest.raises(FileNotFoundError, match="clouds-00001-of-00002.tfrecord: no such shard"):
-        shards.read_info(broken[1])
+        Records.open(broken[1]).info
 
 
 def _contents(folder):
@@ -309,7 +307,7 @@ def test_faulty_images_can_be_skipped(all_broken):
         assert info.num_examples == 2 == len(_read(output_dir)) and info.num_rejected == 8
         lines = (output_dir / "rejected.csv").read_text().splitlines()
         assert lines[0] == "file,line,reason" and len(lines) == 9
-    shards.verify_records(str(output_dir))
+    Records.open(str(output_dir)).verify()
 
 
 def test_grey_and_cmyk_images_are_kept(broken):
@@ -335,7 +333,7 @@ def test_folds_are_written_and_taken(data_dir, tmp_path):
     assert lines[0] == "filename,fold" and len(lines) == 13
     _write(data_dir, str(two), seed=5, folds_csv=str(one / "folds.csv"))
     assert (two / "folds.csv").read_text().splitlines() == lines
-    assert shards.read_info(str(two)).num_folds == 3
+    assert Records.open(str(two)).info.num_folds == 3
     (one / "folds.csv").write_text("\n".join([*lines[:4], "b.jpg,x"]))
     with pytest.raises(ValueError, match="10 faults:.*\n.*line 5: got the fold 'x'"):
         _write(data_dir, str(two), folds_csv=str(one / "folds.csv"))
@@ -436,21 +434,23 @@ def test_a_damaged_info_is_named(broken, content):
     with open(path, "w") as file:
         file.write(content)
     with pytest.raises(ValueError, match="dataset_info.json: damaged, or not written by make_tfre"):
-        shards.read_info(broken[1])
+        Records.open(broken[1]).info
 
 
 def test_a_damaged_shard_is_named(broken):
     info = _write(*broken)
-    assert shards.verify_records(broken[1]) == info
+    records = Records.open(broken[1])
+    records.verify()
+    assert records.info == info
     path = os.path.join(broken[1], info.shards[1].file)
     with open(path, "r+b") as file:
         file.seek(50)
         file.write(b"damage")
     with pytest.raises(ValueError, match="00001-of-00002.tfrecord: SHA-256 is .*, expected"):
-        shards.verify_records(broken[1])
+        records.verify()
     os.truncate(path, 40)
     with pytest.raises(ValueError, match="00001-of-00002.tfrecord: has 40 bytes, expected"):
-        shards.read_info(broken[1])
+        Records.open(broken[1]).info
 
 
 def test_other_file_systems_work_as_the_local_one_does(data_dir, records_dir):
@@ -461,7 +461,9 @@ def test_other_file_systems_work_as_the_local_one_does(data_dir, records_dir):
         tf.io.gfile.copy(str(path), f"{folder}/{path.relative_to(data_dir)}")
     for _ in range(2):  # the second time, all shards are there
         _write(folder, output_dir, num_shards=4, num_folds=3)
-    assert shards.verify_records(output_dir) == shards.read_info(records_dir)
+    written = Records.open(output_dir)
+    written.verify()
+    assert written.info == Records.open(records_dir).info
     names = tf.io.gfile.listdir(output_dir)
     assert not [name for name in names if name.startswith(".")]
     for name in names:
@@ -513,7 +515,7 @@ def test_records_of_another_data_set(tmp_path, num_classes):
     sample_data.write_sample_data(str(folder), 6, 1, dataset=dataset)
     arguments = {"num_shards": 2, "num_folds": 2, "num_workers": 1}
     shards.write_records(str(folder), output_dir, dataset, **arguments)
-    assert shards.read_info(output_dir).dataset == dataset
+    assert Records.open(output_dir).info.dataset == dataset
     table = annotations.read_csv(str(folder / "train.csv"), dataset)
     expected = {
         np.stack([_decode_rows(text, (64, 400)) for text in rles], axis=-1).tobytes()
@@ -545,7 +547,7 @@ def test_an_earlier_info_is_read(broken):
     fields |= {name: dataset[name] for name in ("class_names", "mask_size")}
     with open(path, "w") as file:
         json.dump(fields, file)
-    assert shards.read_info(broken[1]) == info
+    assert Records.open(broken[1]).info == info
     assert info.dataset == CLOUDS and info.image_size == (14, 21)
 
 

@@ -7,6 +7,7 @@ import pytest
 import stubs
 
 from clouds_tf.data import sample_data, shards
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation.members import Member
 from clouds_tf.prediction.engine import as_network
@@ -23,7 +24,7 @@ def small_records(once):
             sample_data.write_sample_data(data, num_train=12, num_test=1, seed=1, dataset=SMALL)
             shards.write_records(data, folder, SMALL, num_shards=3, num_folds=3, num_workers=1)
 
-    return once("small_records", write)
+    return Records.open(once("small_records", write))
 
 
 def member(image_size, seed=0):

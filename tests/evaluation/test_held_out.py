@@ -6,7 +6,7 @@ from conftest import IMAGE_SIZE
 from sample import SMALL, member
 from sample import small_records as _small_records
 
-from clouds_tf.data import input_pipeline
+from clouds_tf.data.records import Records
 from clouds_tf.evaluation import held_out
 from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, above, histogram
 from clouds_tf.evaluation.members import load_members, on_openvino
@@ -61,12 +61,13 @@ def folders(make_workdir):
 
 @pytest.mark.slow
 def test_workdirs_are_loaded_by_the_fold_that_they_held_out(folders, records_dir):
-    members = load_members(records_dir, [folders[2], *folders[:2]])
+    members = load_members(Records.open(records_dir), [folders[2], *folders[:2]])
     assert list(members) == [0, 2]
     assert [member.image_size for member in members[0]] == [IMAGE_SIZE, (32, 64)]
     for folder, found in ((folders[1], members[0][1]), (folders[2], members[2][0])):
         images = np.random.default_rng(0).integers(0, 256, (1, *found.image_size, 3), np.uint8)
-        answers = found.network(images), workdirs.load_model(folder)(images, training=False)
+        trained = workdirs.Run.open(folder).load_model()
+        answers = found.network(images), trained(images, training=False)
         probabilities = [tf.sigmoid(answer["logits"]) for answer in answers]
         np.testing.assert_allclose(*probabilities, atol=1e-4)
 
@@ -82,13 +83,13 @@ def members():
 
 def test_every_image_is_predicted_by_the_models_that_held_it_out(members, small_records):
     counts = held_out.collect(small_records, members, batch_size=2)
-    num_first = input_pipeline.count_examples(small_records, [0])
-    num_second = input_pipeline.count_examples(small_records, [2])
+    num_first = small_records.info.count([0])
+    num_second = small_records.info.count([2])
     assert counts.folds.tolist() == [0] * num_first + [2] * num_second
 
     models = [stubs.network(seed=seed) for seed in range(3)]
     streams = [
-        next(iter(input_pipeline.validation_batches(small_records, [fold], size, 12)))
+        next(iter(small_records.held_out_batches([fold], size, 12)))
         for fold, size in ((0, IMAGE_SIZE), (0, (32, 64)), (2, IMAGE_SIZE))
     ]
     size = SMALL.submission_size
@@ -125,17 +126,16 @@ def test_flips_and_chosen_places(members, small_records):
     np.testing.assert_allclose(chosen, probabilities.numpy()[[1, 3]], atol=1e-4)
 
 
-def test_workdirs_of_other_records_are_refused(folders, tmp_path):
-    (tmp_path / "dataset_info.json").write_text("{}")
+def test_workdirs_of_other_records_are_refused(folders, small_records):
     with pytest.raises(ValueError, match="trained on records with the fingerprint"):
-        load_members(str(tmp_path), folders)
+        load_members(small_records, folders)
 
 
 def test_the_same_workdir_twice_is_refused(folders, records_dir, tmp_path):
     link = tmp_path / "another_name"
     link.symlink_to(folders[0])
     with pytest.raises(ValueError, match="another_name: given 2 times, expected once"):
-        load_members(records_dir, [str(link), folders[1], folders[0]])
+        load_members(Records.open(records_dir), [str(link), folders[1], folders[0]])
 
 
 def test_five_folds_do_not_make_tensorflow_warn_of_retracing(members, small_records, caplog):

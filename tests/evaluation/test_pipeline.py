@@ -9,8 +9,8 @@ import tensorflow as tf
 from programs import run_tool
 from stubs import write_workdir
 
-from clouds_tf.data import annotations, input_pipeline, shards
-from clouds_tf.data.records_info import fingerprint
+from clouds_tf.data import annotations, shards
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation import Settings, evaluate, pictures, pipeline
 from clouds_tf.evaluation.areas import area_bias
@@ -59,7 +59,9 @@ def runs(records, tmp_path_factory):
     """Workdirs that held out folds 0 and 2, each with its model."""
     keras.utils.set_random_seed(0)
     return [
-        write_workdir(tmp_path_factory.mktemp("workdir"), SIZE, fold, fingerprint(records), STEEL)
+        write_workdir(
+            tmp_path_factory.mktemp("workdir"), SIZE, fold, Records.open(records).identity, STEEL
+        )
         for fold in (0, 2)
     ]
 
@@ -85,14 +87,14 @@ def test_everything_is_written_and_comes_back(result, folder, folders, records):
     found = read_postprocessing(str(folder / "p.json"), STEEL)
     assert found.rules == result.search.rules
     assert found.test_time_augmentation == "flips" and found.workdirs == tuple(folders)
-    assert found.records == fingerprint(records)
+    assert found.records == Records.open(records).identity
     assert found.calibration == result.areas.calibration
     written = {path.name for path in (folder / "P").iterdir()}
     assert written == {f"{name}.png" for name in pictures.NAMES}
     assert len((folder / "ladder.csv").read_text().splitlines()) == 2 + 2 * (1 + len(GRIDS))
     assert sorted(os.listdir(folder)) == ["P", "ladder.csv", "p.json"]
     assert result.folds == (0, 2)
-    assert result.num_images == input_pipeline.count_examples(records, [0, 2]) < 9
+    assert result.num_images == Records.open(records).info.count([0, 2]) < 9
     assert result.search.plain.shape == (result.num_images, 3)
     np.testing.assert_array_equal(result.areas.true[:, 0], 384)  # a quarter of six rows of 256
     np.testing.assert_array_equal(result.areas.true[:, 2], 896)
@@ -201,7 +203,7 @@ def test_several_files_of_weights_are_averaged(alone, weights, records, tmp_path
 
 
 def test_weights_are_not_scored_on_what_they_were_trained_on(weights, records, tmp_path):
-    of_run = {"image_size": SIZE, "records": fingerprint(records), "fold": 1}
+    of_run = {"image_size": SIZE, "records": Records.open(records).identity, "fold": 1}
     path, output = weights(**of_run), str(tmp_path / "w.json")
     with pytest.raises(ValueError, match=r"trained on the folds \[0, 2\] of these records"):
         evaluate(records, [], output, weights=[path])

@@ -64,7 +64,7 @@ def test_an_export_says_what_it_did_and_leaves_the_precision_as_it_was(workdir, 
     assert (result.path, result.num_models) == (os.path.join(export_dir, "1"), 1)
     assert result.difference.num_images == 2 and result.warnings == ()
     metadata = serving.read_metadata(result.path)
-    run = workdirs.read_run(workdir)
+    run = workdirs.Run.open(workdir)
     assert metadata.dataset == CLOUDS and metadata.image_sizes == (IMAGE_SIZE,)
     assert metadata.training[0]["records"] == run.records
     assert {"batching.txt", "models.config"} < set(os.listdir(export_dir))
@@ -105,14 +105,14 @@ def test_encoders_and_sizes_may_differ_within_one_saved_model(runs, exported):
     assert exported.num_models == 2 and exported.difference.probability < 1e-4
     metadata = serving.read_metadata(exported.path)
     assert metadata.image_sizes == tuple(SIZES)
-    encoders = [workdirs.read_run(run).recipe.encoder for run in runs]
+    encoders = [workdirs.Run.open(run).recipe.encoder for run in runs]
     assert len(set(encoders)) == 2
     assert [run["encoder"] for run in metadata.training] == encoders
 
     images = np.random.default_rng(0).integers(0, 256, (2, 90, 135, 3), np.uint8)
     members = [
         probabilities(model(resize_image(images, size), training=False)["logits"], (350, 525))
-        for model, size in zip(map(workdirs.load_model, runs), SIZES)
+        for model, size in zip([workdirs.Run.open(run).load_model() for run in runs], SIZES)
     ]
     assert np.abs(members[0] - members[1]).max() > 0.1
     loaded = tf.saved_model.load(exported.path)

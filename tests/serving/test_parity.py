@@ -47,7 +47,7 @@ def test_fusing_changes_nothing_and_other_weights_do(trained, run, batches):
 
 def test_bfloat16_is_measured_by_the_score(trained, run, batches):
     with distribution.precision("bfloat16"):
-        model = CloudModel([workdirs.load_model(run[0])], [IMAGE_SIZE], CLOUDS)
+        model = CloudModel([workdirs.Run.open(run[0]).load_model()], [IMAGE_SIZE], CLOUDS)
     difference = compare(trained.serve_pixels, model.serve_pixels, batches, CLOUDS)
     assert difference.probability > 1e-4
     require_parity(difference, "bfloat16")

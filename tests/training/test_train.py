@@ -112,7 +112,7 @@ def test_a_model_that_saw_the_held_out_images_is_no_start(result, records_dir, t
 
 
 def test_a_run_that_started_from_weights_that_saw_them_is_no_start(result, tmp_path):
-    run = workdirs.read_run(result.workdir)
+    run = workdirs.Run.open(result.workdir)
     first = str(tmp_path / "first.safetensors")
     metadata = {"model": {"num_classes": 4, "width": 0.0625}, "training": [run.to_json()]}
     weights.save_model_weights(unet(width=0.0625), first, metadata)

@@ -108,17 +108,18 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 def test_the_best_model_comes_back(tmp_path):
     workdirs.start(_run(tmp_path))
     with pytest.raises(FileNotFoundError, match="checkpoints/best: no checkpoint yet"):
-        workdirs.load_model(str(tmp_path))
+        workdirs.Run.open(str(tmp_path)).load_model()
     model = unet(width=0.125)
     Checkpoints(str(tmp_path), model).save_best()
     images = tf.random.stateless_uniform([1, 32, 48, 3], [1, 2], 0, 255)
     expected = model(images)["logits"]
-    np.testing.assert_array_equal(workdirs.load_model(str(tmp_path))(images)["logits"], expected)
+    loaded = workdirs.Run.open(str(tmp_path)).load_model()
+    np.testing.assert_array_equal(loaded(images)["logits"], expected)
 
 
 def test_no_run_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="settings.json: no such file"):
-        workdirs.load_model(str(tmp_path))
+        workdirs.Run.open(str(tmp_path)).load_model()
 
 
 def test_history_comes_back(tmp_path):
@@ -167,7 +168,7 @@ def test_packed_weights_describe_themselves(make_workdir, tmp_path):
     assert metadata["image_size"] == list(run.recipe.image_size)
     assert (metadata["fold"], metadata["records"]) == (1, run.records)
     images = tf.random.stateless_uniform([1, 32, 48, 3], [1, 2], 0, 255)
-    expected = workdirs.load_model(folder)
+    expected = workdirs.Run.open(folder).load_model()
     for weight in expected.weights:
         if len(weight.shape) > 1:  # kernels travel in float16
             weight.assign(weight.numpy().astype(np.float16).astype(np.float32))

@@ -151,7 +151,7 @@ def measure_turn(reader, seconds):
 
 def read_jpegs(records_dir):
     """The JPEGs of a folder of records."""
-    info = shards.read_info(records_dir)
+    info = Records.open(records_dir).info
     paths = [os.path.join(records_dir, shard.file) for shard in info.shards]
     return [examples.parse_example(r)["encoded"].numpy() for r in tf.data.TFRecordDataset(paths)]
 
@@ -174,7 +174,7 @@ def print_memory(records_dir, size, num_images, epochs):
 
 def print_parts(records_dir, size):
     """Prints the CPU time of each part of the work on one image, each by itself."""
-    shard = shards.read_info(records_dir).shards[0]
+    shard = Records.open(records_dir).info.shards[0]
     path = os.path.join(records_dir, shard.file)
     serialized = next(iter(tf.data.TFRecordDataset(path)))
     record = examples.parse_example(serialized)

@@ -217,7 +217,7 @@ def main() -> None:
         return
     with tempfile.TemporaryDirectory() as folder:
         if FLAGS.workdir:
-            model = workdirs.load_model(FLAGS.workdir)
+            model = workdirs.Run.open(FLAGS.workdir).load_model()
             size = workdirs.Run.open(FLAGS.workdir).recipe.image_size
             FLAGS["image_size"].value = list(map(str, size))
         else:
