@@ -137,6 +137,20 @@ def check_output(path: str) -> None:
         raise ValueError(f"{path}: cannot be written: {reason}") from None
 
 
+def list_names(folder: str) -> list[str]:
+    """Names of what a folder holds, sorted; none if there is no such folder.
+
+    Bytes of a name that are not UTF-8 become text such as \\xff, which names no file.
+    """
+    if not tf.io.gfile.isdir(folder):
+        return []
+    try:
+        names = tf.io.gfile.listdir(folder)
+    except UnicodeDecodeError:  # which names the bytes, but not the file
+        names = [os.fsencode(n).decode(errors="backslashreplace") for n in os.listdir(folder)]
+    return sorted(name.rstrip("/") for name in names)
+
+
 def expand(patterns: Sequence[str]) -> list[str]:
     """Replaces patterns such as "W/fold_*" by the paths that match them, sorted.
 

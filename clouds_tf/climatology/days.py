@@ -165,10 +165,8 @@ class DayStore:
 
     def dates(self) -> list[str]:
         """All days that are there, sorted."""
-        if not tf.io.gfile.isdir(self.folder):
-            return []
-        names = tf.io.gfile.listdir(self.folder)
-        return sorted(name[:-3] for name in names if re.fullmatch(r"\d{4}-\d\d-\d\d\.nc", name))
+        names = files.list_names(self.folder)
+        return [name[:-3] for name in names if re.fullmatch(r"\d{4}-\d\d-\d\d\.nc", name)]
 
     def write(self, fields: DayFields, digest: str, value: Any) -> None:
         """Writes the file of a day, whole or not at all, inside `open`.

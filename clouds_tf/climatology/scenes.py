@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf import files
 from clouds_tf.climatology import days
 from clouds_tf.climatology.days import DayFields, Settings
 from clouds_tf.geo import netcdf
@@ -56,7 +57,7 @@ def find(pattern: str) -> list[str]:
     What exists is no pattern.
     """
     if tf.io.gfile.isdir(pattern):
-        names = [name for name in tf.io.gfile.listdir(pattern) if name.endswith(".nc")]
+        names = [name for name in files.list_names(pattern) if name.endswith(".nc")]
         paths = [os.path.join(pattern, name) for name in names if not name.startswith(".")]
     else:
         paths = [pattern] if tf.io.gfile.exists(pattern) else tf.io.gfile.glob(pattern)

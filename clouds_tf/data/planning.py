@@ -6,7 +6,6 @@ import dataclasses
 import os
 
 import numpy as np
-import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data import folds
@@ -69,7 +68,7 @@ def plan_shards(
     excluded = {line.strip() for line in lines} - {""}
     table, named, faults = check_csv(csv_path, dataset, excluded)
     images_dir = os.path.join(data_dir, TRAIN_IMAGES)
-    found = tf.io.gfile.listdir(images_dir) if tf.io.gfile.isdir(images_dir) else []
+    found = files.list_names(images_dir)
     unknown = sorted(excluded - named - set(found))
     if unknown:
         raise ValueError(f"{exclude}: no image has the name {', '.join(map(repr, unknown))}")
@@ -77,7 +76,7 @@ def plan_shards(
         check_geometry(table, dataset, csv_path, "--mask_size")
     faults += [
         Fault(os.path.join(images_dir, name), 0, f"no rows for it in {csv_path}")
-        for name in sorted(found)
+        for name in found
         if name.lower().endswith((".jpg", ".jpeg"))
         and not name.startswith(".")
         and name not in named | excluded

@@ -98,8 +98,7 @@ def write_report(
 
 def _list_files(folder: str) -> list[str]:
     """Names of the files in a folder that are not hidden; none if there is no such folder."""
-    names = tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else []
-    return [name for name in names if not name.startswith(".")]
+    return [name for name in files.list_names(folder) if not name.startswith(".")]
 
 
 def _find_problems(images_dir: str, filenames: pd.Series, sizes: dict[str, int]) -> list[str]:

@@ -102,15 +102,19 @@ class Job:
     @property
     def warning(self) -> str | None:
         """What readers of the results should know, or None."""
-        extent, found = self.scene.extent, []
+        extent, reading, found = self.scene.extent, self._options.reading, []
         latitude = max(abs(extent.lat_min), abs(extent.lat_max))
         if latitude > _FAR_NORTH:
             found.append(
                 f"reaches {latitude:g} degrees of latitude, where cells are narrower than those "
                 "that the network knows, trust it less"
             )
-        if self.scene.ignores_range and self._options.reading.value_range is not None:
+        if self.scene.ignores_range and reading.value_range is not None:
             found.append("has 8-bit values, which --value_range leaves as they are")
+        if reading.extent and not np.allclose(reading.extent, extent, atol=max(self.scene.pixel)):
+            found.append(f"has a place of its own, {extent}, which --extent leaves as it is")
+        if reading.date not in (None, self.scene.date):
+            found.append(f"has a date of its own, {self.scene.date}, which --date leaves as it is")
         return f"{self.scene.path}: {'; '.join(found)}" if found else None
 
     def is_frame(self) -> bool:

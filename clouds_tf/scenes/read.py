@@ -36,8 +36,7 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
     if scenes.lower().rstrip("/").endswith(ARRAYS) and tf.io.gfile.exists(scenes):
         paths = [scenes]
     elif tf.io.gfile.isdir(scenes):
-        names = tf.io.gfile.listdir(scenes)
-        paths = [os.path.join(scenes, name.rstrip("/")) for name in names]
+        paths = [os.path.join(scenes, name) for name in files.list_names(scenes)]
     else:
         paths = [scenes] if tf.io.gfile.exists(scenes) else tf.io.gfile.glob(scenes)
     found, others, twins = [], [], {}

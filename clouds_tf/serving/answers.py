@@ -104,7 +104,7 @@ def _read(path: str, max_image_pixels: int) -> tuple[bytes, str]:
             content = file.read()
         return content, why_too_deep(content)  # here too, as older SavedModels decode it
     except tf.errors.NotFoundError:
-        return b"", "a link to a file that is not there"
+        return b"", "a broken link, or a name that is not UTF-8"
     except tf.errors.OpError as error:
         return b"", f"cannot be read: {error.message}"
 

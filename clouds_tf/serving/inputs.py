@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import tensorflow as tf
 
+from clouds_tf import files
 from clouds_tf.data.annotations import iterate_rows
 from clouds_tf.dataset import Dataset
 
@@ -64,15 +65,8 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
 
 def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
     images, skipped = [], []
-    try:
-        names = [name.rstrip("/") for name in tf.io.gfile.listdir(images_dir)]
-    except UnicodeDecodeError:  # which names the faulty bytes, but not their file
-        names = os.listdir(images_dir)
-    for name in sorted(names):
-        shown = os.fsencode(name).decode(errors="backslashreplace")
-        if name != shown:
-            skipped.append(Remark(shown, "its name is not UTF-8"))
-        elif name.lower().endswith(IMAGE_ENDINGS):
+    for name in files.list_names(images_dir):
+        if name.lower().endswith(IMAGE_ENDINGS):
             images.append((name, dataset.class_names))
         elif not name.startswith("."):
             skipped.append(Remark(name, _why_skipped(os.path.join(images_dir, name))))

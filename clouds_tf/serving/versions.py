@@ -43,11 +43,8 @@ def write_version(
     Returns:
         The path of the new version: export_dir/1, or the number after the highest.
     """
-    versions = [0]
-    if tf.io.gfile.exists(export_dir):
-        names = [name.rstrip("/") for name in tf.io.gfile.listdir(export_dir)]
-        versions += [int(name) for name in names if name.isdecimal()]
-    version = max(versions) + 1
+    names = files.list_names(export_dir)
+    version = max((int(name) for name in names if name.isdecimal()), default=0) + 1
     path = os.path.join(export_dir, str(version))
     described = dataclasses.replace(module.metadata, version=version)
     metadata = json.dumps(described.to_json(), indent=1)

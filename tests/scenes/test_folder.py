@@ -2,6 +2,7 @@
 
 import csv
 import dataclasses
+import datetime
 import os
 
 import numpy as np
@@ -162,6 +163,19 @@ def test_two_scenes_of_one_name_do_not_stop_the_others(folder):
     assert result.num_predicted == 2 and "rename one" in result.failed[0]
     with pytest.raises(ValueError, match="rename one"):
         _run(folder, on_error="fail")
+
+
+def test_what_a_scene_knows_better_is_said(folder):
+    with open(os.fsencode(folder) + b"/in/\xff.tif", "wb"):
+        pass
+    reading = Reading(extent=Extent(10, 0, 13, 2), date=datetime.datetime(2020, 1, 2))
+    result = _run(folder, dataclasses.replace(OPTIONS, reading=reading))
+    assert [failed.split(": ")[1] for failed in result.failed] == ["no such file"]
+    first, second = result.warnings
+    assert "place of its own, 0,0,3,2," in first and "of its own, 2020-01-01" in first
+    assert "place of its own" in second and "date of its own" not in second
+    same = Reading(extent=Extent(0, 0, 3, 2.001))
+    assert not _run(folder, dataclasses.replace(OPTIONS, reading=same)).warnings
 
 
 def test_one_value_range_serves_a_mixed_folder(folder):
