@@ -4,6 +4,7 @@ Those that are written once are for both workers of pytest-xdist, and for readin
 changes one takes a copy: `shutil.copytree(trained, tmp_path / "W")`.
 """
 
+import contextlib
 import functools
 import os
 import pathlib
@@ -57,6 +58,16 @@ def real_data(folder):
     if not path.is_dir():
         pytest.skip(f"no real data at {path}")
     return path
+
+
+@contextlib.contextmanager
+def eager_functions():
+    """Context for a few steps: functions run as Python, as tracing them would take longer."""
+    tf.config.run_functions_eagerly(True)
+    try:
+        yield
+    finally:
+        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")
@@ -123,7 +134,12 @@ def make_workdir(records_dir, once):
 def trained(records_dir, once):
     """The workdir of a narrow model that was trained for 2 epochs, fold 0 held out."""
     recipe = Recipe(width=0.125, encoder="tiny", image_size=IMAGE_SIZE, batch_size=4, epochs=2)
-    return once("trained", lambda folder: train(records_dir, folder, recipe, report=str))
+
+    def write(folder):
+        with eager_functions():
+            train(records_dir, folder, recipe, report=str)
+
+    return once("trained", write)
 
 
 @pytest.fixture(scope="session")

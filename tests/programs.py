@@ -47,20 +47,20 @@ def run_tool(tool, *arguments):
     """
     command = [f"{TOOLS}/{tool}.py", *map(str, arguments)]
     output, errors = io.StringIO(), io.StringIO()
-    with _left_as_it_was(), mock.patch.object(sys, "argv", list(command)):
+    with left_as_it_was(), mock.patch.object(sys, "argv", list(command)):
         with contextlib.redirect_stdout(output), contextlib.redirect_stderr(errors):
-            status = _exit_status(lambda: runpy.run_path(command[0], run_name="__main__"))
+            os.chdir(REPOSITORY.parent)
+            status = exit_status(lambda: runpy.run_path(command[0], run_name="__main__"))
     return subprocess.CompletedProcess(command, status, output.getvalue(), errors.getvalue())
 
 
 @contextlib.contextmanager
-def _left_as_it_was():
-    """Flags, levels of logging and the working folder are restored; programs run elsewhere."""
+def left_as_it_was():
+    """Context that restores flags, levels of logging and the working folder."""
     app.define_help_flags()
     loggers = [logging.logging.getLogger(name) for name in (None, "tensorflow", "absl")]
     before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
     folder, modules = os.getcwd(), set(sys.modules)
-    os.chdir(REPOSITORY.parent)
     try:
         with flagsaver.flagsaver():
             yield
@@ -73,7 +73,7 @@ def _left_as_it_was():
                 del sys.modules[name]
 
 
-def _exit_status(program):
+def exit_status(program):
     """The exit status that a process would have, after the lines that it would write."""
     try:
         program()
@@ -209,8 +209,8 @@ def _become(arguments, environment, folder, writer, errors, tiny):
     if is_code:
         sys.modules["__main__"] = main = types.ModuleType("__main__")
         program = compile(rest[0], "<string>", "exec")
-        sys.exit(_exit_status(lambda: exec(program, vars(main))))
-    sys.exit(_exit_status(lambda: runpy.run_path(path, run_name="__main__")))
+        sys.exit(exit_status(lambda: exec(program, vars(main))))
+    sys.exit(exit_status(lambda: runpy.run_path(path, run_name="__main__")))
 
 
 def _is_below(path, folder):

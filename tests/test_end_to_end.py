@@ -2,6 +2,7 @@
 
 import csv
 import functools
+import json
 import pathlib
 import re
 import shutil
@@ -14,7 +15,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY, run_tool
+from conftest import ENVIRONMENT, REPOSITORY, eager_functions, run_tool
 from pages import blocks
 from programs import TOOLS, run_program, start_program
 
@@ -97,68 +98,72 @@ def test_the_installed_command_runs(clouds_tf, tmp_path):
     assert (done.returncode, done.stdout) == (1, "") and "D: exists already" in done.stderr
 
 
+# Runs commands one after the other, as the console script does with each.
+COMMANDS = """
+import contextlib, io, json, runpy, sys
+import programs
+for command in json.load(open(sys.argv[1])):
+    sys.argv, output = command, io.StringIO()
+    with programs.left_as_it_was(), contextlib.redirect_stdout(output):
+        status = programs.exit_status(lambda: runpy.run_path(command[0], run_name="__main__"))
+    if status:
+        sys.exit(f"{command}: exit status {status}")
+    print(output.getvalue().strip().splitlines()[-1])
+"""
+
+
 @pytest.mark.slow
 def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
     """The installed command goes the whole way in a folder of the user's, as the README does."""
     readme = dict(command for block in blocks("README.md") for command in block.commands)
     assert list(readme) == ["make_tfrecords", "train", "evaluate", "export", "predict"]
+    small = {"image_size": "32,48", "width": 0.125, "encoder": "tiny", "batch_size": 5}
+    answers = {"submission": "submission.csv", "annotations": "D/test.csv"}
+    sizes = {"num_train": 8, "num_test": 3, "image_size": "70,105"}
+    commands = [
+        ("make_sample_data", [], {"output_dir": "D", **sizes}),
+        ("make_tfrecords", readme["make_tfrecords"], {"num_shards": 3, "num_folds": 2}),
+        ("train", readme["train"], {**small, "fold": 1, "epochs": 1}),
+        ("train", ["--flagfile=W/flags.txt"], {}),  # which is finished
+        ("evaluate", readme["evaluate"], {}),
+        ("export", readme["export"], {}),
+        ("predict", readme["predict"], {"picture": "predictions.png"}),
+        ("score", [], {**answers, "per_image": "worst.csv"}),
+    ]
+    lines = [
+        [str(clouds_tf), tool, *arguments, *(f"--{name}={value}" for name, value in flags.items())]
+        for tool, arguments, flags in commands
+    ]
     (packages,) = clouds_tf.parent.parent.glob("lib/python*/site-packages")
     environment = {**ENVIRONMENT, "PYTHONPATH": str(packages)}
-
-    def last_line(tool, *arguments, **flags):
-        """Runs a tool with the arguments, those of the README by default; gives its last line."""
-        arguments = arguments or readme.get(tool, ())
-        flags = [f"--{name}={value}" for name, value in flags.items()]
-        command = [clouds_tf, tool, *arguments, *flags]
-        done = run_program(*command, env=environment, cwd=tmp_path, tiny=True)
-        assert done.returncode == 0, done.stderr
-        return done.stdout.strip().splitlines()[-1]
-
-    line = last_line(
-        "make_sample_data", output_dir="D", num_train=8, num_test=3, image_size="70,105"
+    (tmp_path / "commands.json").write_text(json.dumps(lines))
+    work = tmp_path / "work"
+    work.mkdir()
+    arguments = "-c", COMMANDS, tmp_path / "commands.json"
+    done = run_program(*arguments, env=environment, cwd=work, tiny=True)
+    assert done.returncode == 0, done.stderr
+    made, converted, trained, again, evaluated, exported, predicted, scored = (
+        done.stdout.strip().splitlines()
     )
-    assert line == "Wrote 8 training and 3 test images of 70x105 to D"
-    line = last_line("make_tfrecords", num_shards=3, num_folds=2)
-    assert line == "Wrote 8 images in 3 shards and 2 folds to R"
-
-    small = {"image_size": "32,48", "width": 0.125, "encoder": "tiny", "batch_size": 5}
-    line = last_line("train", **small, fold=1, epochs=1)
-    assert line.startswith("Trained 1 epoch; best held-out Dice")
-    # The flags that were written give the same run again, here made longer and on two devices.
-    longer = {"epochs": 2, "distribute": "mirrored", "num_devices": 2}
-    line = last_line("train", "--flagfile=W/flags.txt", **longer)
-    assert line.startswith("Trained 2 epochs") and line.endswith("workdir W")
-    assert {p.name for p in (tmp_path / "W").iterdir()} >= {"curves.png", "history.csv"}
-    history = (tmp_path / "W" / "history.csv").read_text()
-    assert len(history.splitlines()) == 3 and "nan" not in history
-
-    line = last_line(
-        "evaluate",
-        search="triplet_gate",
-        test_time_augmentation="flips",
-        ladder="ladder.csv",
-        pictures_dir="pictures",
-    )
-    assert re.match(r"Held-out Dice over \d images: 0\.\d+ plain, .*cross-fitted", line)
-    assert len((tmp_path / "ladder.csv").read_text().splitlines()) == 2 + 2 * 5
-    assert len(list((tmp_path / "pictures").iterdir())) == 5
-    line = last_line("export")
-    assert line.endswith("to E/1")
-    line = last_line("predict", picture="predictions.png")
-    assert line.startswith("Wrote 3 images (0 unreadable) to submission.csv in ")
-    assert (tmp_path / "predictions.png").read_bytes().startswith(b"\x89PNG")
-    sample = annotations.read_rows(str(tmp_path / "D" / "sample_submission.csv"), CLOUDS)
-    found = annotations.read_rows(str(tmp_path / "submission.csv"), CLOUDS)
+    assert made == "Wrote 8 training and 3 test images of 70x105 to D"
+    assert converted == "Wrote 8 images in 3 shards and 2 folds to R"
+    assert trained.startswith("Trained 1 epoch; best held-out Dice")
+    assert again == trained and again.endswith("workdir W")
+    assert {p.name for p in (work / "W").iterdir()} >= {"curves.png", "history.csv"}
+    history = (work / "W" / "history.csv").read_text()
+    assert len(history.splitlines()) == 2 and "nan" not in history
+    assert re.match(r"Held-out Dice over \d images: 0\.\d+ plain, .*cross-fitted", evaluated)
+    assert exported.endswith("to E/1")
+    assert predicted.startswith("Wrote 3 images (0 unreadable) to submission.csv in ")
+    assert (work / "predictions.png").read_bytes().startswith(b"\x89PNG")
+    sample = annotations.read_rows(str(work / "D" / "sample_submission.csv"), CLOUDS)
+    found = annotations.read_rows(str(work / "submission.csv"), CLOUDS)
     assert found[["filename", "class"]].equals(sample[["filename", "class"]])
-
-    flags = {"submission": "submission.csv", "annotations": "D/test.csv"}
-    line = last_line("score", **flags, per_image="worst.csv")
-    assert re.match(r"Dice [01]\.\d{4} over 3 images \(all blank: [01]\.\d{4}\); wrote", line)
-    header = (tmp_path / "worst.csv").read_text().splitlines()[0]
+    assert re.match(r"Dice [01]\.\d{4} over 3 images \(all blank: [01]\.\d{4}\); wrote", scored)
+    header = (work / "worst.csv").read_text().splitlines()[0]
     assert header == "filename,dice,Fish,Flower,Gravel,Sugar,faults"
-    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(
-        ["D", "R", "W", "postprocessing.json", "ladder.csv", "pictures", "E", "submission.csv"]
-        + ["predictions.png", "worst.csv"]
+    assert sorted(p.name for p in work.iterdir()) == sorted(
+        ["D", "R", "W", "postprocessing.json", "E", "submission.csv", "predictions.png", "worst.csv"]
     )
 
 
@@ -208,7 +213,8 @@ def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     assert set(found) == expected and len(found) == 6
 
     recipe = Recipe(image_size=(32, 192), width=0.125, encoder="tiny", batch_size=3, epochs=1)
-    assert train(records, workdir, recipe).run.dataset == STEEL
+    with eager_functions():
+        assert train(records, workdir, recipe).run.dataset == STEEL
     rules = str(tmp_path / "postprocessing.json")
     evaluation.evaluate(records, [workdir], rules)
     exported = serving.export(
@@ -248,7 +254,8 @@ def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, cap
     ):
         assert long in script
         script = script.replace(long, short)
-    exec(script, {})
+    with eager_functions():
+        exec(script, {})
     assert re.search(r"Comparison\(2 images, Dice 0\.\d{4}", capsys.readouterr().out)
     assert (tmp_path / "predictions.png").exists()
 

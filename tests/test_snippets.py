@@ -11,9 +11,8 @@ import shutil
 import sys
 
 import pytest
-import tensorflow as tf
 from absl import flags
-from conftest import REPOSITORY
+from conftest import REPOSITORY, eager_functions
 from pages import PAGES, blocks
 
 from clouds_tf.dataset import CLOUDS
@@ -30,7 +29,7 @@ PARSED_ONLY = {"explore", "benchmark"}
 # What makes commands short. It is appended; the last one of equal flags counts.
 TINY = {
     "train": "--image_size=32,48 --width=0.125 --epochs=1 --batch_size=5 --encoder=tiny",
-    "evaluate": "--ladder= --pictures_dir=",  # test_end_to_end.py has both
+    "evaluate": "--ladder= --pictures_dir=",  # evaluation/test_pipeline.py has both
     "make_tfrecords": "--num_workers=1 --num_folds=2",
     "make_sample_data": "--num_train=4 --num_test=1",
     "export": "--check_images=2",
@@ -176,19 +175,9 @@ def _inputs(arguments):
             yield from (part.split("/")[0] for part in value.split(","))
 
 
-@contextlib.contextmanager
-def _eager():
-    """Functions run as Python, since tracing takes longer than the few steps of these trainings."""
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
-
-
 def _run(tool, arguments):
     with _program(tool, [*arguments, *TINY.get(tool, "").split()]) as program:
-        with _eager() if tool == "train" else contextlib.nullcontext():
+        with eager_functions() if tool == "train" else contextlib.nullcontext():
             program["main"]()
 
 
@@ -212,5 +201,5 @@ def test_a_page_runs_from_top_to_bottom(page, sample):
         if block.kind == "python":
             for name in re.findall(r'"([\w.]+)', block.text):
                 sample(name)
-            with _eager():
+            with eager_functions():
                 exec(block.text.replace(*TINY_SETTINGS), names)

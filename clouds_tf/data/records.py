@@ -200,6 +200,7 @@ class Records:
             batches = mix_batches(batches.enumerate(first_step), MIXES[mix], parts, seed)
         return batches.prefetch(tf.data.AUTOTUNE)
 
+    @tf.autograph.experimental.do_not_convert
     def held_out_batches(
         self,
         folds: Sequence[int],
