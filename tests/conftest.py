@@ -6,6 +6,7 @@ changes one takes a copy: `shutil.copytree(trained, tmp_path / "W")`.
 
 import contextlib
 import functools
+import gc
 import os
 import pathlib
 import shutil
@@ -45,6 +46,12 @@ hypothesis.settings.register_profile(
     "no_clock", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
 )
 hypothesis.settings.load_profile("no_clock")
+
+
+def pytest_collection_finish():
+    """Graphs are many small objects, which the collector would look through again and again."""
+    gc.freeze()
+    gc.set_threshold(50_000, 20, 50)
 
 
 def pytest_sessionfinish():

@@ -302,6 +302,7 @@ def test_a_malformed_rle_is_named(broken_dir, tmp_path):
         f"train.csv, line 7: {filename}, {class_name}: .*length 0",
         data_dir=broken_dir,
         output_dir=tmp_path / "R",
+        num_workers=1,
     )
     assert not (tmp_path / "R").exists()
 

@@ -1,7 +1,7 @@
-"""The encoder "tiny" of tests that are not about encoders: a ResNet of one block a stage.
+"""Encoders "tiny" and "tiny_preactivation" of tests that are not about encoders.
 
-A network of it is built, traced and saved in a third of the time. Programs in a process of their
-own do not know it.
+They are ResNets of one block a stage. A network of them is built, traced and saved in a third of
+the time. Programs in a process of their own do not know them.
 """
 
 import dataclasses
@@ -10,9 +10,13 @@ from unittest import mock
 from clouds_tf.models.encoders import ENCODERS, resnet
 
 
-def _apply(image, width=1.0):
-    with mock.patch.object(resnet, "STAGE_BLOCKS", (1, 1, 1, 1)):
-        return resnet.resnet34(image, width)
+def _small(encoder):
+    def apply(image, width=1.0):
+        with mock.patch.object(resnet, "STAGE_BLOCKS", (1, 1, 1, 1)):
+            return encoder.apply(image, width)
+
+    return dataclasses.replace(encoder, apply=apply)
 
 
-ENCODERS["tiny"] = dataclasses.replace(resnet.RESNET34, apply=_apply)
+ENCODERS["tiny"] = _small(resnet.RESNET34)
+ENCODERS["tiny_preactivation"] = _small(ENCODERS["resnet34_preactivation"])

@@ -196,8 +196,6 @@ def test_several_files_of_weights_are_averaged(alone, weights, records, tmp_path
         return np.array(found.areas.log_losses["uncalibrated"])
 
     first = np.array(alone[0].areas.log_losses["uncalibrated"])
-    copy = shutil.copy(alone[1], tmp_path / "copy.safetensors")
-    np.testing.assert_allclose(losses(alone[1], str(copy)), first, rtol=1e-3)
     # The log loss is convex: that of the mean is below the mean of the losses.
     assert (losses(alone[1], other) < (first + losses(other)) / 2).all()
 

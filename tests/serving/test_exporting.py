@@ -47,7 +47,7 @@ def _save(path, trained=None, without=None, **metadata):
 @pytest.fixture(scope="module")
 def runs(workdir, make_workdir):
     """Workdirs of two encoders and sizes."""
-    return [workdir, make_workdir(image_size=SIZES[1], encoder="resnet34")]
+    return [workdir, make_workdir(image_size=SIZES[1], encoder="tiny_preactivation")]
 
 
 @pytest.fixture(scope="module")
