@@ -151,6 +151,12 @@ def list_names(folder: str) -> list[str]:
     return sorted(name.rstrip("/") for name in names)
 
 
+def check_loadable(path: str) -> None:
+    """Raises ValueError for a path from which TensorFlow loads no checkpoint and no SavedModel."""
+    if "[" in path or "\\" in path:  # it takes the path for a pattern
+        raise ValueError(f"{path}: TensorFlow loads nothing from a path with [ or \\; rename it")
+
+
 def expand(patterns: Sequence[str]) -> list[str]:
     """Replaces patterns such as "W/fold_*" by the paths that match them, sorted.
 

@@ -2,8 +2,11 @@ import os
 import pathlib
 
 import pytest
+import tensorflow as tf
 
 from clouds_tf import files
+from clouds_tf.prediction.metadata import read_metadata
+from clouds_tf.prediction.predictor import Predictor
 
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
@@ -85,6 +88,18 @@ def test_patterns_become_paths_and_an_existing_path_wins(tmp_path):
     assert files.expand([f"{tmp_path}/*_[1]"]) == folds[1:]
     with pytest.raises(FileNotFoundError, match=r"W_\*: no such file or folder"):
         files.expand([f"{tmp_path}/W_*"])
+
+
+def test_paths_from_which_tensorflow_loads_nothing_are_refused(tmp_path):
+    """Their checkpoints are written, but not found again."""
+    for name in ("a[1]", "a\\b"):
+        prefix = tf.train.Checkpoint(v=tf.Variable(1.0)).write(str(tmp_path / name / "c"))
+        with pytest.raises(tf.errors.NotFoundError):
+            tf.train.Checkpoint(v=tf.Variable(0.0)).read(prefix)
+        for load in (files.check_loadable, read_metadata, Predictor.open):
+            with pytest.raises(ValueError, match="loads nothing from a path with"):
+                load(str(tmp_path / name))
+    files.check_loadable("a*{b}?")
 
 
 def test_a_path_given_twice_is_named(tmp_path):

@@ -225,7 +225,7 @@ def check(
     if extras.pictures_dir:
         files.require("matplotlib", "plots", "pictures_dir")
         if form.layout != "cf":
-            raise ValueError(f"layout: got {form.layout!r}, pictures need cf")
+            raise ValueError(f"pictures_dir: needs layout cf, got {form.layout!r}")
         if extras.coastlines:
             read_coastlines(extras.coastlines)
     if extras.objects_file:

@@ -107,6 +107,7 @@ def load_checkpoint(model: Any, path: str) -> None:
         ValueError: it does not fit; the message lists what is missing, unexpected and misshapen.
             The model is unchanged then.
     """
+    files.check_loadable(path)
     prefix = tf.train.latest_checkpoint(path) or path
     if not tf.io.gfile.exists(f"{prefix}.index"):
         raise FileNotFoundError(f"{path}: no checkpoint; one is in workdir/checkpoints/best")

@@ -104,6 +104,7 @@ def read_metadata(saved_model: str) -> Metadata:
         FileNotFoundError: there is no SavedModel.
         ValueError: the SavedModel is not one of `export`, or its metadata are damaged.
     """
+    files.check_loadable(saved_model)
     if not tf.saved_model.contains_saved_model(saved_model):
         raise FileNotFoundError(f"{saved_model}: no SavedModel; expected a folder such as E/1")
     path = os.path.join(saved_model, METADATA_FILE)

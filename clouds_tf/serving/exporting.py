@@ -84,6 +84,7 @@ def export(
     """
     if check_images < 1:
         raise ValueError(f"check_images: got {check_images}, expected at least 1")
+    files.check_loadable(export_dir)
     members = read_members(workdirs, weights)
     dataset = members[0].dataset
     tuned = Postprocessing(plain_rules(dataset.num_classes))

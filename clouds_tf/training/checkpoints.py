@@ -10,6 +10,8 @@ from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf import files
+
 BEST = "checkpoints/best"
 _EPOCHS = "checkpoints/epochs"
 _LAST = "checkpoints/last"
@@ -25,6 +27,7 @@ def restore_best(model: Any, workdir: str) -> None:
         ValueError: the checkpoint is damaged, or of another model.
     """
     folder = os.path.join(workdir, BEST)
+    files.check_loadable(folder)
     path = tf.train.latest_checkpoint(folder)
     if path is None:
         raise FileNotFoundError(f"{folder}: no checkpoint yet; train first")

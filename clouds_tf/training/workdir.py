@@ -129,6 +129,7 @@ def check_startable(run: Run) -> None:
         ValueError: the folder holds something else, or a run with other settings, which are named;
             only `epochs` may differ, if so many are not yet finished.
     """
+    files.check_loadable(run.path)
     path = os.path.join(run.path, SETTINGS_FILE)
     if tf.io.gfile.exists(path):
         earlier, now = Run.open(run.path).to_json(), run.to_json()

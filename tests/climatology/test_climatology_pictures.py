@@ -131,7 +131,7 @@ def test_a_run_writes_all_pictures(tmp_path):
 
 
 def test_pictures_of_another_layout_are_refused_before_any_work(tmp_path):
-    with pytest.raises(ValueError, match="layout: got 'c3ontext', pictures need cf"):
+    with pytest.raises(ValueError, match="pictures_dir: needs layout cf, got 'c3ontext'"):
         product.make(
             str(tmp_path / "c.nc"),
             form=product.Aggregation(layout="c3ontext"),
