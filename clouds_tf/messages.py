@@ -26,13 +26,3 @@ def about_the_data(message: str) -> str:
     line = re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line).strip()
     line = _OF_THE_PIPELINE.sub("", line)
     return re.sub(r"^.*assertion failed: \[(.*?)\]$", r"\1", line).replace("] [", " ")
-
-
-def why_too_deep(encoded: bytes) -> str:
-    """Says why an image of 16-bit values is refused; "" for any other bytes.
-
-    Values of a sensor of 12 bits would become nearly black.
-    """
-    if encoded.startswith(b"\x89PNG\r\n\x1a\n") and encoded[24:25] == b"\x10":
-        return "a PNG of 16 bits a value, expected 8; nothing says which value is white"
-    return ""

@@ -8,7 +8,6 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from clouds_tf.data.preprocessing import decode_image, resize_image
-from clouds_tf.messages import why_too_deep
 
 MAX_IMAGE_PIXELS = 2**25  # eleven times those of an image of the competition
 LARGEST_IMAGES = 4  # whose pixels all images of a request together may have
@@ -18,6 +17,9 @@ _JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 _SCAN, _MAX_SCANS = b"\xff\xda", 50
 # libpng unpacks each of these chunks, to at most 8 MB, on its way to the image.
 _PACKED, _MAX_PACKED = (b"zTXt", b"iTXt", b"iCCP"), 20
+_DEEP = b"\x10"  # the byte of a PNG's header that says 16 bits a value
+_DIMMEST_WHITE = 64  # of 255; below are the 14, 12 or 10 bits of a sensor, stored in 16
+_TOO_DIM = "a PNG of 16 bits a value, all below 16384; scale them to 65535"
 _WINDOW = 1 << 20  # bytes that are searched at a time, which bounds the memory of a search
 
 # What files begin with that are often sent instead.
@@ -57,14 +59,14 @@ def decode_images(
         RGB uint8 [N, height, width, 3].
 
     Raises:
-        tf.errors.InvalidArgumentError: bytes are neither, are not whole, are of larger images or of
-            16 bits a value; no pixels have been looked at then.
+        tf.errors.InvalidArgumentError: bytes are neither, not whole, or of larger images, and then
+            no pixels have been looked at; or all values of 16 bits are below a quarter of white.
     """
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:
         return tf.cond(
             _is_png(encoded),
-            lambda: resize_image(tf.io.decode_png(encoded, 3), size),
+            lambda: resize_image(_decode_png(encoded), size),
             lambda: decode_image(encoded, size),
         )
 
@@ -109,14 +111,19 @@ def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _png_size(encoded: tf.Tensor) -> tf.Tensor:
-    """The size of a PNG, int64 [2], by its header; InvalidArgumentError for 16 bits a value."""
+    """The size of a PNG, int64 [2], by its header; InvalidArgumentError for too many texts."""
     with tf.control_dependencies([_at_most(_MAX_PACKED, "compressed texts", encoded, _PACKED)]):
-        header = tf.strings.join([tf.strings.substr(encoded, 0, 25), b"\0" * 25])
-    is_deep, message = tf.strings.substr(header, 24, 1) == b"\x10", "8 bits a value, got 16"
-    with tf.control_dependencies([tf.Assert(~is_deep, [f"expected a PNG of {message}"])]):
-        header = tf.identity(header)
+        header = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
     sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
     return tf.cast(tf.reverse(sides, [0]), tf.int64)
+
+
+def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
+    """RGB uint8 [height, width, 3]; InvalidArgumentError where 16 bits hold the values of fewer."""
+    pixels = tf.io.decode_png(encoded, 3)
+    is_dim = (tf.strings.substr(encoded, 24, 1) == _DEEP) & (tf.reduce_max(pixels) < _DIMMEST_WHITE)
+    with tf.control_dependencies([tf.Assert(~is_dim, [f"got {_TOO_DIM}"])]):
+        return tf.identity(pixels)
 
 
 def _at_most(
@@ -163,6 +170,20 @@ def image_size(encoded: bytes) -> tuple[int, int]:
     return height, width
 
 
+def why_too_dim(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:
+    """Says why `decode_images` refuses a whole PNG of 16 bits a value; "" for any other bytes."""
+    if not encoded.startswith(_PNG) or encoded[24:25] != _DEEP:
+        return ""
+    height, width = image_size(encoded)
+    if height * width > max_image_pixels:
+        return ""
+    try:
+        _decode_png(tf.constant(encoded))
+    except tf.errors.InvalidArgumentError as error:
+        return _TOO_DIM if _TOO_DIM in error.message else ""
+    return ""
+
+
 def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:
     """Says why `decode_images` has refused bytes.
 
@@ -176,8 +197,6 @@ def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> 
             if encoded.startswith(beginnings):
                 return reason
         return "neither a JPEG nor a PNG"
-    if why_too_deep(encoded):
-        return why_too_deep(encoded)
     kind = "PNG" if encoded.startswith(_PNG) else "JPEG"
     try:
         height, width = image_size(encoded)
@@ -194,4 +213,4 @@ def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> 
         return f"{len(encoded):,} bytes, expected at most {limit:,}"
     if encoded.count(_SCAN) > _MAX_SCANS and kind == "JPEG":
         return f"a JPEG of {encoded.count(_SCAN)} scans, expected at most {_MAX_SCANS}"
-    return f"a damaged or truncated {kind}"
+    return why_too_dim(encoded, max_image_pixels) or f"a damaged or truncated {kind}"

@@ -12,8 +12,12 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf.messages import why_too_deep
-from clouds_tf.prediction.untrusted import image_size, max_image_bytes, why_unreadable
+from clouds_tf.prediction.untrusted import (
+    image_size,
+    max_image_bytes,
+    why_too_dim,
+    why_unreadable,
+)
 
 # From image_bytes, string [N], to a dict of the outputs of serving_default.
 Predict = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
@@ -102,7 +106,8 @@ def _read(path: str, max_image_pixels: int) -> tuple[bytes, str]:
             return b"", f"{length:,} bytes, expected at most {limit:,}"
         with tf.io.gfile.GFile(path, "rb") as file:
             content = file.read()
-        return content, why_too_deep(content)  # here too, as older SavedModels decode it
+        # Here too, as older SavedModels decode it.
+        return content, why_too_dim(content, max_image_pixels)
     except tf.errors.NotFoundError:
         return b"", "a broken link, or a name that is not UTF-8"
     except tf.errors.OpError as error:

@@ -14,7 +14,7 @@ import urllib.request
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from clouds_tf.messages import about_the_data, why_too_deep
+from clouds_tf.messages import about_the_data
 
 _MAX_REASON = 300  # characters
 
@@ -77,8 +77,6 @@ def request_files(url: str, paths: Sequence[str], batch_size: int = 8) -> Iterat
         for path in some:
             with open(path, "rb") as file:
                 contents.append(file.read())
-            if why_too_deep(contents[-1]):  # here too, as older SavedModels decode it
-                raise ValueError(f"{path}: {why_too_deep(contents[-1])}")
         try:
             found = request(url, contents)
         except ValueError as error:

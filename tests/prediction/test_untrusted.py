@@ -4,6 +4,7 @@ import resource
 import struct
 import zlib
 
+import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -48,11 +49,9 @@ def _png_of(height, width, chunks=b""):
     return b"\x89PNG\r\n\x1a\n" + b"".join(parts)
 
 
-def _deep_png():
-    """Values of 12 bits in a PNG of 16."""
-    file = io.BytesIO()
-    Image.fromarray(16 * _picture()[..., 0].astype(np.uint16)).save(file, "PNG")
-    return file.getvalue()
+def _deep_png(factor):
+    """The picture times a factor in a PNG of 16 bits a value."""
+    return cv2.imencode(".png", factor * _picture()[..., ::-1].astype(np.uint16))[1].tobytes()
 
 
 READABLE = {
@@ -60,6 +59,7 @@ READABLE = {
     "progressive": _encode("JPEG", quality=95, progressive=True),
     "png": _encode("PNG"),
     "png with transparency": _encode("PNG", "RGBA"),
+    "png of 16 bits": _deep_png(257),
     "another size": _encode("PNG", size=(120, 160)),
     "reduced": _encode("JPEG", quality=95, size=(240, 320)),
 }
@@ -85,7 +85,7 @@ HOSTILE = {
         b"\xff\xd8\xff" + b"\0" * (2**20 - 4) + b"\xff\xda" * 51,
         "at most 50 scans, got",
     ),
-    "16 bits": (_deep_png(), "8 bits a value, got 16"),
+    "12 bits in 16": (_deep_png(16), "16 bits a value, all below 16384"),
     "packed texts": (_png_of(4, 4, TEXT * 100), "at most 20 compressed texts, got"),
 }
 
@@ -184,7 +184,8 @@ def test_the_orientation_of_exif_is_not_applied():
         (READABLE["png"][:-100], "a damaged or truncated PNG"),
         (_jpeg_of(60000, 60000), "60000x60000 .* are more pixels than .*33,554,432; export it"),
         (_png_of(60000, 50000), "60000x50000 .* are more pixels"),
-        (HOSTILE["16 bits"][0], "a PNG of 16 bits a value, expected 8"),
+        (HOSTILE["12 bits in 16"][0], "a PNG of 16 bits a value, all below 16384"),
+        (_deep_png(257)[:-100], "a damaged or truncated PNG"),
         (HOSTILE["scans"][0], "a JPEG of .. scans, expected at most 50"),
     ],
 )

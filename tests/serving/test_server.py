@@ -106,10 +106,8 @@ def test_the_file_that_is_refused_is_named(url, images, tmp_path):
     reason = "expected a JPEG or a PNG, got something else"
     assert str(error.value) == f"{bad}: {url}: status 400: {reason}"
     Image.fromarray(np.full((20, 30), 4095, np.uint16)).save(bad)
-    with pytest.raises(ValueError, match=f"{bad}: a PNG of 16 bits a value, expected 8"):
+    with pytest.raises(ValueError, match=f"{bad}: .*400: got a PNG of 16 bits .* below 16384"):
         list(client.request_files(url, paths))
-    with pytest.raises(ValueError, match="status 400: expected a PNG of 8 bits a value, got 16"):
-        client.request(url, [bad.read_bytes()])
 
 
 @pytest.mark.parametrize("url", ["http://localhost:8501", "localhost:8501/v1", "ftp://a/b", ""])
