@@ -13,15 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import start_program
 
-from clouds_tf.data import (
-    annotations,
-    batching,
-    examples,
-    input_pipeline,
-    reading,
-    records,
-    shards,
-)
+from clouds_tf.data import annotations, batching, examples, input_pipeline, reading, records, shards
 from clouds_tf.data.examples import ENCODED_KEY
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
@@ -93,9 +85,7 @@ def test_batches_are_few_and_even(num_examples, batch_size):
 
 
 @given(
-    num_examples=st.integers(1, 200),
-    batch_size=st.integers(1, 50),
-    num_workers=st.integers(1, 6),
+    num_examples=st.integers(1, 200), batch_size=st.integers(1, 50), num_workers=st.integers(1, 6)
 )
 def test_the_slices_of_all_workers_are_the_batches(num_examples, batch_size, num_workers):
     sizes = batching.batch_sizes(num_examples, batch_size)
@@ -127,13 +117,7 @@ def _assert_parts_make_up(whole, make, num_workers):
 
 @pytest.mark.parametrize(
     "num_workers, arguments",
-    [
-        (2, {}),
-        (2, {"mix": "mixup", "cache": "memory"}),
-        (3, {"mix": "mixup"}),
-        (3, {"mix": "cutmix", "cache": "memory"}),
-        (6, {"mix": "cutmix"}),
-    ],
+    [(2, {}), (2, {"mix": "mixup", "cache": "memory"}), (3, {"mix": "cutmix"})],
 )
 def test_workers_together_see_what_one_sees_in_batches_that_are_not_repeated(
     records_dir, num_workers, arguments
@@ -234,13 +218,13 @@ def test_a_worker_too_many_is_refused(records_dir):
 
 
 def test_training_and_held_out_images_make_up_all(records_dir):
-    held_out = [_keys([_held_out(records_dir, fold)]) for fold in range(3)]
+    held_out = _keys([_held_out(records_dir, 1)])
     everything = sorted(_keys([_held_out(records_dir, 0, 1, 2)]))
-    assert len(everything) == 12 and sorted(sum(held_out, [])) == everything
+    assert len(set(everything)) == 12 and len(held_out) == 4
     folds, _ = Records.open(records_dir).split(1)
     seen = _keys(_training(records_dir, folds))
     assert len(seen) == Records.open(records_dir).info.count(folds)
-    assert sorted(seen + held_out[1]) == everything
+    assert sorted(seen + held_out) == everything
 
 
 def test_every_epoch_shows_every_image_once_in_a_new_order(records_dir):
@@ -276,17 +260,6 @@ def test_flips_change_from_epoch_to_epoch_and_move_the_mask_too(records_dir):
     assert changed > 0
 
 
-def test_a_resumed_run_sees_what_an_undisturbed_one_sees(records_dir):
-    tf.random.set_seed(1)
-    undisturbed = list(_training(records_dir, epochs=3, seed=7).as_numpy_iterator())
-    tf.random.set_seed(2)
-    resumed = list(_training(records_dir, epochs=3, seed=7, initial_epoch=1).as_numpy_iterator())
-    assert len(resumed) == 6
-    for one, other in zip(undisturbed[3:], resumed):
-        np.testing.assert_array_equal(one[0], other[0])
-        np.testing.assert_array_equal(one[1], other[1])
-
-
 def test_the_order_of_an_epoch_is_drawn_over_all_images():
     """Neither the epoch before nor the order in the shards says where an image comes."""
     count = 5546
@@ -308,9 +281,8 @@ def test_records_of_earlier_versions_have_no_offsets(records_dir, tmp_path):
     for shard in info["shards"]:
         assert len(shard.pop("offsets").split()) == shard["num_examples"]
     (folder / "dataset_info.json").write_text(json.dumps(info))
-    for folds in ([0, 1, 2], [1]):
-        expected, found = (_keys(_training(path, folds)) for path in (records_dir, str(folder)))
-        assert found == expected
+    expected, found = (_keys(_training(path, [0, 2])) for path in (records_dir, str(folder)))
+    assert found == expected
 
 
 def test_a_shard_that_cannot_be_opened_is_named(records_dir, tmp_path, monkeypatch):
@@ -386,7 +358,7 @@ def test_a_cache_changes_nothing(records_dir, tmp_path, cache):
     assert bool(list(tmp_path.iterdir())) == (cache == "disk")
 
 
-@pytest.mark.parametrize("cache", ["none", "memory", "disk"])
+@pytest.mark.parametrize("cache", ["memory", "disk"])
 def test_an_image_in_a_cache_is_decoded_once(records_dir, tmp_path, monkeypatch, cache):
     """Also by each of two workers, none of which sees a whole epoch."""
     count, load = tf.Variable(0), records.load_example
@@ -404,8 +376,7 @@ def test_an_image_in_a_cache_is_decoded_once(records_dir, tmp_path, monkeypatch,
         batches = _training(records_dir, epochs=8, batch_size=4, worker=worker, **arguments)
         assert sum(len(images) for images, _ in batches) == 8 * 6
         decoded.append(count.numpy())
-    again = {"none": 48, "memory": 12, "disk": 0}[cache]
-    assert decoded == [48 if cache == "none" else 12] * 2 + [again]
+    assert decoded == [12, 12, {"memory": 12, "disk": 0}[cache]]
 
 
 def test_a_cache_belongs_to_records_folds_and_size(records_dir, tmp_path):
@@ -495,8 +466,7 @@ def test_a_data_service_that_cannot_work_is_refused(records_dir, arguments, mess
         _training(records_dir, **arguments)
 
 
-@pytest.mark.parametrize("cache", ["none", "memory"])
-def test_the_files_of_a_batch_are_named(records_dir, cache):
+def test_the_files_of_a_batch_are_named(records_dir):
     # The images of an epoch differ, so a batch is known by them.
     images, _ = _held_out(records_dir, 0, 1, 2)
     named = {image.tobytes(): index for index, image in enumerate(images)}
@@ -505,7 +475,7 @@ def test_the_files_of_a_batch_are_named(records_dir, cache):
     )
     names = [examples.parse_example(record)["filename"].numpy().decode() for record in everything]
     batches = input_pipeline.training_batches(
-        records_dir, [0, 1, 2], SIZE, 5, 2, seed=3, augmentation="none", cache=cache
+        records_dir, [0, 1, 2], SIZE, 5, 2, seed=3, augmentation="none"
     )
     for number, (images, _) in enumerate(batches):
         epoch, step = divmod(number, 3)
@@ -513,13 +483,16 @@ def test_the_files_of_a_batch_are_named(records_dir, cache):
         assert found == [names[named[image.numpy().tobytes()]] for image in images]
 
 
-@pytest.mark.parametrize("more", [{}, {"mix": "mixup"}, {"cache": "memory"}])
-def test_the_first_steps_can_be_left_out(records_dir, more):
-    arguments = {"epochs": 3, "batch_size": 7, "initial_epoch": 1, **more}
+@pytest.mark.parametrize("more", [{}, {"mix": "mixup", "cache": "memory"}])
+def test_a_resumed_run_sees_what_an_undisturbed_one_sees(records_dir, more):
+    arguments = {"epochs": 3, "batch_size": 7, "seed": 7, **more}
+    tf.random.set_seed(1)
     whole = list(_training(records_dir, **arguments).as_numpy_iterator())
-    rest = list(_training(records_dir, **arguments, initial_step=1).as_numpy_iterator())
-    assert [len(images) for images, _ in whole] == [6, 6, 6, 6] and len(rest) == 3
-    for expected, found in zip(whole[1:], rest):
+    tf.random.set_seed(2)
+    resumed = _training(records_dir, **arguments, initial_epoch=1, initial_step=1)
+    rest = list(resumed.as_numpy_iterator())
+    assert [len(images) for images, _ in whole] == [6] * 6 and len(rest) == 3
+    for expected, found in zip(whole[3:], rest):
         for one, other in zip(expected, found):
             np.testing.assert_array_equal(one, other)
 

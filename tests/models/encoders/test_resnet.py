@@ -1,3 +1,5 @@
+import functools
+
 import cv2
 import numpy as np
 import pytest
@@ -5,16 +7,14 @@ import tensorflow as tf
 
 from clouds_tf.keras import keras
 from clouds_tf.models.encoders import encoder_layers
-from clouds_tf.models.encoders.resnet import (
-    resnet34,
-    resnet34_preactivation,
-    scale_channels,
-)
+from clouds_tf.models.encoders.resnet import resnet34, resnet34_preactivation, scale_channels
 
 ENCODERS = pytest.mark.parametrize("apply_encoder", [resnet34, resnet34_preactivation])
 
 
+@functools.lru_cache(maxsize=None)
 def _encoder(width=1.0, apply_encoder=resnet34):
+    """Weights that a test changes are read by that test alone."""
     image = keras.Input([None, None, 3])
     return keras.Model(image, apply_encoder(image, width), name="unet_resnet34")
 
@@ -25,9 +25,7 @@ def _count(weights):
 
 def test_parameters_with_a_classifier_are_those_of_torchvision():
     encoder = _encoder()
-    classes = keras.layers.Dense(1000)(
-        keras.layers.GlobalAveragePooling2D()(encoder.output[-1])
-    )
+    classes = keras.layers.Dense(1000)(keras.layers.GlobalAveragePooling2D()(encoder.output[-1]))
     classifier = keras.Model(encoder.input, classes)
     assert _count(classifier.trainable_weights) == 21_797_672
 
@@ -42,7 +40,7 @@ def test_features_halve_from_stride_2_to_32(apply_encoder, size):
 
 def test_first_convolution_is_centred_on_every_second_pixel():
     # Keras' "same" at stride 2 would be centred half a pixel off.
-    encoder = _encoder(width=0.125)
+    encoder = _encoder(0.125)
     image = np.random.default_rng(0).uniform(0, 255, (32, 64, 3)).astype(np.float32)
     conv = encoder.get_layer("stem_conv")
     got = keras.Model(encoder.input, conv.output)(image[None])[0, ..., 5]
@@ -56,7 +54,7 @@ def test_first_convolution_is_centred_on_every_second_pixel():
 
 
 def test_pooling_takes_the_greatest_of_3x3_around_every_second_pixel():
-    encoder = _encoder(width=0.125)
+    encoder = _encoder(0.125)
     image = np.random.default_rng(1).normal(size=(1, 32, 64, 3)).astype(np.float32)
     relu, pool = (encoder.get_layer(name).output for name in ("stem_relu", "stem_pool"))
     before, after = keras.Model(encoder.input, [relu, pool])(image)
@@ -65,7 +63,7 @@ def test_pooling_takes_the_greatest_of_3x3_around_every_second_pixel():
 
 
 def test_a_block_without_its_convolutions_is_the_identity():
-    encoder = _encoder(width=0.125)
+    encoder = _encoder(0.125)
     encoder.get_layer("stage1_block2_bn2").gamma.assign(tf.zeros([16]))
     image = np.random.default_rng(2).normal(size=(1, 32, 32, 3)).astype(np.float32)
     outputs = [encoder.get_layer(f"stage1_block{b}_relu2").output for b in (1, 2)]
