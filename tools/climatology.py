@@ -7,7 +7,7 @@ import cli
 
 from absl import flags
 
-from clouds_tf.climatology import aggregate, product, write
+from clouds_tf.climatology import aggregate, product
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo import Grid, parse_extent, parse_regions
 
@@ -46,7 +46,10 @@ flags.DEFINE_multi_string(
     "region", [], "Also the mean over NAME:lon_min,lat_min,lon_max,lat_max; may be repeated."
 )
 flags.DEFINE_enum(
-    "layout", "cf", write.LAYOUTS, "Variables of the output: CF, or freq(date, ...) of C3ONTEXT."
+    "layout",
+    "cf",
+    aggregate.LAYOUTS,
+    "Variables of the output: CF, or freq(date, ...) of C3ONTEXT.",
 )
 flags.DEFINE_integer(
     "num_resamples",

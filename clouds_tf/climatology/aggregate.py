@@ -14,16 +14,53 @@ import numpy as np
 
 from clouds_tf.climatology import bootstrap
 from clouds_tf.climatology.bootstrap import Draws
-from clouds_tf.climatology.days import DayStore
+from clouds_tf.climatology.days import DayFields, DayStore
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.netcdf import EPOCH
 
+LAYOUTS = ("cf", "c3ontext")
 BY = ("day", "month", "season", "year", "all")
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CHUNK = 32  # days that are multiplied at once
 _SUMS_BYTES = 2**28  # of resampled sums held while all days are read once
 _BLOCK_BYTES = 2**24  # of resampled sums in one matrix product
+
+
+@dataclasses.dataclass(frozen=True)
+class Aggregation:
+    """Periods, regions and layout of a climatology.
+
+    Attributes:
+        by: "day", "month", "season", "year" or "all".
+        across_years: one month or season for all years, or one for each.
+        regions: name -> extent of regional means.
+        layout: "cf": `fraction(time, class, lat, lon)` with intervals, coverage, co-occurrence and
+            regional means; "c3ontext": `freq(date, longitude, latitude, pattern)` alone.
+        num_resamples: draws of days for the intervals; 0 for none.
+        seed: of the draws.
+    """
+
+    by: str = "month"
+    across_years: bool = True
+    regions: Mapping[str, Extent] = dataclasses.field(default_factory=dict)
+    layout: str = "cf"
+    num_resamples: int = 200
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        periods([], self.by)
+        if self.layout not in LAYOUTS:
+            raise ValueError(f"layout: got {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
+        if self.num_resamples < 0:
+            raise ValueError(f"num_resamples: got {self.num_resamples}, expected 0 or more")
+        if "all" in self.regions:
+            raise ValueError("regions: the name all is that of the whole grid; choose another")
+
+    @property
+    def is_folded(self) -> bool:
+        """Whether a period is the same month or season of several years."""
+        return self.across_years and self.by in ("month", "season")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -155,7 +192,7 @@ def means(
     regions: Mapping[str, Extent],
     num_resamples: int = 200,
     seed: int = 0,
-    on_day: Callable[[], None] = lambda: None,
+    on_day: Callable[[DayFields], None] = lambda day: None,
 ) -> PeriodMeans:
     """Means over a period, with intervals by `bootstrap.draw`.
 
@@ -167,11 +204,10 @@ def means(
         regions: name -> (lon_min, lat_min, lon_max, lat_max) of regional means.
         num_resamples: how often days are drawn; 0 for no intervals.
         seed: of the draws.
-        on_day: called after each day of the first reading.
+        on_day: called with each day of the first reading.
     """
-    grid, dates = store.settings.grid, period.dates
-    weights = [grid.area_in(extent) for extent in regions.values()]
-    sums = _sum_days(store, dates, np.reshape(weights, (len(regions), -1)), on_day)
+    dates = period.dates
+    sums = sum_days(store, dates, regions, on_day)
     seen = np.where(sums.coverage > 0, sums.coverage, np.nan)
     draws, regional = bootstrap.of_regions(
         dates, sums.covered_in, sums.observed_in, num_resamples, seed
@@ -179,7 +215,7 @@ def means(
     lower, upper = np.full((2, *sums.fraction.shape), np.nan, np.float32)
     if draws is not None:
         lower, upper = _intervals(store, dates, draws, sums)
-    areas = np.reshape(weights, (len(regions), -1)).sum(axis=1)
+    areas = [store.settings.grid.area_in(extent).sum() for extent in regions.values()]
     with np.errstate(invalid="ignore"):
         shared = sums.shared / sums.observed
     return PeriodMeans(
@@ -199,7 +235,7 @@ def means(
 
 
 @dataclasses.dataclass
-class _Sums:
+class Sums:
     """Sums over days, weighted by coverage; and of each of n days, sums over R regions."""
 
     fraction: np.ndarray  # [C, h, w]
@@ -214,13 +250,18 @@ class _Sums:
     observed_in: np.ndarray  # [n, R, 1]
 
 
-def _sum_days(
-    store: DayStore, dates: Sequence[str], area_weights: np.ndarray, on_day: Callable[[], None]
-) -> _Sums:
-    """Adds up days; area_weights are those of the regions, [R, h * w]."""
+def sum_days(
+    store: DayStore,
+    dates: Sequence[str],
+    regions: Mapping[str, Extent],
+    on_day: Callable[[DayFields], None],
+) -> Sums:
+    """Adds up days; `on_day` is called with each."""
     number, grid = len(store.settings.class_names), store.settings.grid
-    num_regions = len(area_weights)
-    sums = _Sums(
+    num_regions = len(regions)
+    weights = [grid.area_in(extent) for extent in regions.values()]
+    area_weights = np.reshape(weights, (num_regions, -1))
+    sums = Sums(
         fraction=np.zeros((number, *grid.shape)),
         unclassified=np.zeros(grid.shape),
         coverage=np.zeros(grid.shape),
@@ -247,12 +288,12 @@ def _sum_days(
         sums.observed += area
         sums.covered_in[i] = area_weights @ weighted.reshape(number, -1).T
         sums.observed_in[i, :, 0] = area_weights @ coverage.ravel()
-        on_day()
+        on_day(day)
     return sums
 
 
 def _intervals(
-    store: DayStore, dates: Sequence[str], draws: Draws, sums: _Sums
+    store: DayStore, dates: Sequence[str], draws: Draws, sums: Sums
 ) -> tuple[np.ndarray, np.ndarray]:
     """Lower and upper ends of the intervals of all cells: float32 [C, h, w]."""
     coverage, counts_of_days = sums.coverage, draws.counts

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
 
 import numpy as np
 
 from clouds_tf import figures
 from clouds_tf.climatology import series
+from clouds_tf.climatology.aggregate import Aggregation
 from clouds_tf.climatology.days import DayStore
 from clouds_tf.figures import climatology as draw
 from clouds_tf.geo import netcdf
-from clouds_tf.geo.extent import Extent
 
 MAX_MAPS = 60  # more periods are a series; nobody looks at that many maps
 
@@ -21,36 +20,27 @@ def write(
     folder: str,
     product: str,
     store: DayStore,
-    regions: Mapping[str, Extent] | None = None,
-    num_resamples: int = 200,
-    seed: int = 0,
-    colors: str = "plain",
-    coastlines: str | None = None,
-) -> list[str]:
+    form: Aggregation,
+    colors: str,
+    coastlines: str | None,
+) -> None:
     """Writes all pictures as PNG into a folder.
 
     Args:
         folder: the folder, made if there is none.
         product: the NetCDF file of `write.product`, of layout "cf".
         store: the days that it was made of.
-        regions: name -> extent of regional means, which get a seasonal cycle each.
-        num_resamples: draws of days for the intervals of the seasonal cycle.
-        seed: of the draws.
+        form: how the file was made; each of its regions gets a seasonal cycle.
         colors: "plain", or "field" for the colours that publications use for the four patterns.
-        coastlines: GeoJSON file with lines to draw on the maps.
-
-    Returns:
-        Names of the files.
+        coastlines: GeoJSON file with lines to draw on the maps, or None.
     """
     grid, names = store.settings.grid, store.settings.class_names
     palette = [draw.FIELD_COLORS.get(name) if colors == "field" else None for name in names]
     lines = draw.read_coastlines(coastlines) if coastlines else []
     labels = [label.decode() for label in netcdf.read_variables(product, ["period"])[0]]
-    written = []
 
     def save(name: str, figure: object) -> None:
         figures.save(figure, os.path.join(folder, f"{name}.png"))
-        written.append(f"{name}.png")
 
     if len(labels) <= MAX_MAPS:
         (fraction,) = netcdf.read_variables(product, ["fraction"])
@@ -62,8 +52,8 @@ def write(
                 grid.lon_edges, grid.lat_edges, shares, names, title, limits, palette, lines
             )
             save(f"map_{label.replace(' ', '_')}", figure)
-    extents = {"all": grid.extent, **(regions or {})}
-    found = series.read(store, extents, num_resamples, seed)
+    extents = {"all": grid.extent, **form.regions}
+    found = series.read(store, extents, form.num_resamples, form.seed)
     title = "Longitude over time, mean over latitude"
     save(
         "hovmoeller",
@@ -78,7 +68,6 @@ def write(
             cycle.months, cycle.mean, cycle.lower, cycle.upper, names, title, palette
         )
         save("seasonal_cycle" + ("" if region == "all" else f"_{region}"), figure)
-    return written
 
 
 def _upper_limit(shares: np.ndarray) -> float:

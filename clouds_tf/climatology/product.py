@@ -4,55 +4,15 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from clouds_tf import files
-from clouds_tf.climatology import (
-    aggregate,
-    inputs,
-    labellers,
-    objects,
-    pictures,
-    tables,
-    track,
-    write,
-)
+from clouds_tf.climatology import inputs, labellers, objects, pictures, tables, track, write
+from clouds_tf.climatology.aggregate import Aggregation
 from clouds_tf.climatology.days import DayStore, Progress, Settings
 from clouds_tf.data.runners import Runner
 from clouds_tf.figures.climatology import read_coastlines
-from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import Grid
-
-
-@dataclasses.dataclass(frozen=True)
-class Aggregation:
-    """Layout of the output.
-
-    Attributes:
-        by: "day", "month", "season", "year" or "all".
-        across_years: one month or season for all years, or one for each.
-        regions: name -> extent of regional means.
-        layout: "cf" or "c3ontext", as `write.product` has them.
-        num_resamples: draws of days for the intervals; 0 for none.
-        seed: of the draws.
-    """
-
-    by: str = "month"
-    across_years: bool = True
-    regions: Mapping[str, Extent] = dataclasses.field(default_factory=dict)
-    layout: str = "cf"
-    num_resamples: int = 200
-    seed: int = 0
-
-    def __post_init__(self) -> None:
-        aggregate.periods([], self.by)
-        if self.layout not in write.LAYOUTS:
-            known = ", ".join(write.LAYOUTS)
-            raise ValueError(f"layout: got {self.layout!r}, expected one of {known}")
-        if self.num_resamples < 0:
-            raise ValueError(f"num_resamples: got {self.num_resamples}, expected 0 or more")
-        if "all" in self.regions:
-            raise ValueError("regions: the name all is that of the whole grid; choose another")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,15 +117,9 @@ def make(
         added = inputs.add_boxes(store, boxes, on_error, runner, progress)
     else:
         store = DayStore(folder)
-    dates = store.dates()
-    groups = aggregate.periods(dates, form.by, form.across_years)
-    folded = form.across_years and form.by in ("month", "season")
-    write.product(
-        output, store, groups, folded, form.regions, form.layout, form.num_resamples, form.seed,
-        progress,
-    )
+    num_periods = write.product(output, store, form, progress)
     written = _write_extras(output, store, form, extras, boxes, scenes_dir, on_error)
-    return Summary(output, len(dates), len(groups), form.by, added, tuple(written))
+    return Summary(output, len(store.dates()), num_periods, form.by, added, tuple(written))
 
 
 def _write_extras(
@@ -194,16 +148,7 @@ def _write_extras(
         objects.write(scenes_dir, extras.objects_file, on_error)
         written += [extras.objects_file, objects.scenes_path(extras.objects_file)]
     if extras.pictures_dir:
-        pictures.write(
-            extras.pictures_dir,
-            output,
-            store,
-            form.regions,
-            form.num_resamples,
-            form.seed,
-            extras.colors,
-            extras.coastlines,
-        )
+        pictures.write(extras.pictures_dir, output, store, form, extras.colors, extras.coastlines)
         written.append(extras.pictures_dir)
     return written
 

@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from clouds_tf.climatology import aggregate, bootstrap
-from clouds_tf.climatology.days import DayStore
+from clouds_tf.climatology.days import DayFields, DayStore
 from clouds_tf.geo.extent import Extent
 
 _MONTHLY_FROM = 2 * 366  # days; shorter series have rows of five days
@@ -54,42 +54,32 @@ def read(
         seed: of the draws.
     """
     grid, dates = store.settings.grid, store.dates()
-    number = len(store.settings.class_names)
-    weights = [grid.area_in(extent) for extent in regions.values()]
-    area_weights = np.reshape(weights, (len(regions), -1))
-    covered = np.zeros((len(dates), len(regions), number))
-    observed = np.zeros((len(dates), len(regions), 1))
     times = _rows(dates[0], dates[-1])
-    covered_at = np.zeros((number, len(times) - 1, grid.shape[1]))
+    covered_at = np.zeros((len(store.settings.class_names), len(times) - 1, grid.shape[1]))
     observed_at = np.zeros(covered_at.shape[1:])
-    shared, area = np.zeros((number, number)), 0.0
-    for i, date in enumerate(dates):
-        day = store.read(date)
+
+    def add_longitudes(day: DayFields) -> None:
         seen = grid.areas * day.coverage
-        covered[i] = area_weights @ (day.fraction * day.coverage).reshape(number, -1).T
-        observed[i, :, 0] = area_weights @ day.coverage.ravel()
-        row = np.searchsorted(times, np.datetime64(date), side="right") - 1
+        row = np.searchsorted(times, np.datetime64(day.date), side="right") - 1
         covered_at[:, row] += (day.fraction * seen).sum(axis=1)
         observed_at[row] += seen.sum(axis=0)
-        shared += day.shared * seen.sum()
-        area += seen.sum()
+
+    sums = aggregate.sum_days(store, dates, regions, add_longitudes)
     months, parts = [], []
     index = {date: i for i, date in enumerate(dates)}
     periods = aggregate.periods(dates, "month")
     for period in sorted(periods, key=lambda period: aggregate.MONTHS.index(period.label)):
         members = [index[date] for date in period.dates]
+        covered, observed = sums.covered_in[members], sums.observed_in[members]
         months.append(period.label)
-        parts.append(
-            bootstrap.of_regions(
-                period.dates, covered[members], observed[members], num_resamples, seed
-            )[1]
-        )
+        parts.append(bootstrap.of_regions(period.dates, covered, observed, num_resamples, seed)[1])
     stacked = [np.stack(values) for values in zip(*parts)]  # each [M, R, C]
     cycles = {
         name: Cycle(tuple(months), *(values[:, r] for values in stacked))
         for r, name in enumerate(regions)
     }
-    return Series(cycles, times, bootstrap.divide(covered_at, observed_at), shared / area)
+    by_longitude = bootstrap.divide(covered_at, observed_at)
+    return Series(cycles, times, by_longitude, sums.shared / sums.observed)
 
 
 def _rows(first: str, last: str) -> np.ndarray:

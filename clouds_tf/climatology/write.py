@@ -2,100 +2,75 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from clouds_tf.climatology.aggregate import Period, PeriodMeans, means
+from clouds_tf.climatology.aggregate import Aggregation, Period, PeriodMeans, means, periods
 from clouds_tf.climatology.days import (
     COVERAGE,
     FRACTION,
     SHARED,
     UNCLASSIFIED,
+    DayFields,
     DayStore,
     Progress,
 )
 from clouds_tf.geo import netcdf
-from clouds_tf.geo.extent import Extent
 
-LAYOUTS = ("cf", "c3ontext")
 # Order and spelling of C3ONTEXT (Schulz, "C3ONTEXT: a Common Consensus on Convective OrgaNizaTion
 # during the EUREC4A experimenT", Earth System Science Data 14, 2022).
 _C3ONTEXT_NAMES = {"Sugar": "Sugar", "Flower": "Flowers", "Fish": "Fish", "Gravel": "Gravel"}
 _METHOD = "95 % interval by a bootstrap of {} draws of blocks of block_days days (years where 365)"
 
 
-def product(
-    path: str,
-    store: DayStore,
-    groups: Sequence[Period],
-    across_years: bool = False,
-    regions: Mapping[str, Extent] | None = None,
-    layout: str = "cf",
-    num_resamples: int = 200,
-    seed: int = 0,
-    progress: Progress | None = None,
-) -> None:
+def product(path: str, store: DayStore, form: Aggregation, progress: Progress | None = None) -> int:
     """Writes the means of periods, one period after the other, whole or not at all.
 
     Args:
         path: the NetCDF file.
         store: the days.
-        groups: as `aggregate.periods` gives them.
-        across_years: whether they are the same months or seasons of several years.
-        regions: name -> extent of regional means; all of the grid always comes first.
-        layout: "cf": `fraction(time, class, lat, lon)` with intervals, coverage, co-occurrence and
-            regional means; "c3ontext": `freq(date, longitude, latitude, pattern)` alone.
-        num_resamples: draws of days for the intervals; 0 for none.
-        seed: of the draws.
+        form: periods, regions and layout; all of the grid comes before the regions.
         progress: called with (done, total) days.
 
+    Returns:
+        The number of periods.
+
     Raises:
-        ValueError: there are no days, or the layout is unknown.
+        ValueError: there are no days.
     """
-    if layout not in LAYOUTS:
-        raise ValueError(f"layout: got {layout!r}, expected one of {', '.join(LAYOUTS)}")
+    dates = store.dates()
+    groups = periods(dates, form.by, form.across_years)
     if not groups:
         raise ValueError(f"{store.folder}: has no days to aggregate")
-    extents = {"all": store.settings.grid.extent, **(regions or {})}
-    if layout == "c3ontext" or max(len(group.dates) for group in groups) < 2:
+    extents = {"all": store.settings.grid.extent, **form.regions}
+    num_resamples = form.num_resamples
+    if form.layout == "c3ontext" or max(len(group.dates) for group in groups) < 2:
         num_resamples = 0
-    found = _means(store, groups, extents, num_resamples, seed, progress)
-    first, last = (min(g.dates[0] for g in groups), max(g.dates[-1] for g in groups))
+    done = 0
+
+    def on_day(day: DayFields) -> None:
+        nonlocal done
+        done += 1
+        if progress:
+            progress(done, len(dates))
+
+    found = (means(store, group, extents, num_resamples, form.seed, on_day) for group in groups)
     about = {
         "source": store.settings.source,
         "measure": store.settings.measure,
         "model_fingerprint": store.settings.model_fingerprint,
-        "num_days": np.int32(sum(len(group.dates) for group in groups)),
-        "first_day": first,
-        "last_day": last,
+        "num_days": np.int32(len(dates)),
+        "first_day": dates[0],
+        "last_day": dates[-1],
     }
     with netcdf.new_file(path, "Frequencies of cloud patterns", **about) as file:
-        if layout == "cf":
-            _write_cf(file, store, groups, across_years, extents, num_resamples, found)
+        if form.layout == "cf":
+            _write_cf(file, store, groups, form.is_folded, list(extents), num_resamples, found)
         else:
             _write_c3ontext(file, store, groups, found)
-
-
-def _means(
-    store: DayStore,
-    groups: Sequence[Period],
-    extents: Mapping[str, Extent],
-    num_resamples: int,
-    seed: int,
-    progress: Progress | None,
-) -> Iterator[PeriodMeans]:
-    total, done = sum(len(group.dates) for group in groups), 0
-
-    def on_day() -> None:
-        nonlocal done
-        done += 1
-        if progress:
-            progress(done, total)
-
-    for group in groups:
-        yield means(store, group, extents, num_resamples, seed, on_day)
+    return len(groups)
 
 
 def _write_cf(
@@ -103,7 +78,7 @@ def _write_cf(
     store: DayStore,
     groups: Sequence[Period],
     across_years: bool,
-    extents: Mapping[str, Extent],
+    regions: list[str],
     num_resamples: int,
     found: Iterator[PeriodMeans],
 ) -> None:
@@ -114,8 +89,8 @@ def _write_cf(
     bounds = np.array([group.bounds for group in groups])
     middles = np.array([group.middle for group in groups], float)
     netcdf.write_times(file, middles, bounds, across_years)
-    file.dimensions["region"] = len(extents)
-    netcdf.write_strings(file, "region", ("region",), list(extents), "region of the means")
+    file.dimensions["region"] = len(regions)
+    netcdf.write_strings(file, "region", ("region",), regions, "region of the means")
     labels = [group.label for group in groups]
     netcdf.write_strings(file, "period", ("time",), labels, "name of the period")
     methods = "area: mean time: mean"

@@ -15,26 +15,12 @@ _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, UpsampleConv)
 
 
 def fuse(model: Any) -> Any:
-    """Builds an equivalent inference model with batch norm and upsampling fused.
-
-    Beside what `fuse_batch_norm` does, the kernels of upsampling are spread once, in advance.
-
-    Args:
-        model: a functional keras.Model of `unet`.
-
-    Returns:
-        A keras.Model with weights of its own; its outputs equal those of
-        `model(..., training=False)` but for rounding.
-    """
-    return _fused_copy(model, spread=True)
-
-
-def fuse_batch_norm(model: Any) -> Any:
-    """Builds an equivalent inference model with batch norm fused into the convolutions.
+    """Builds an equivalent inference model with batch norm fused, and upsampling prepared.
 
     With batch norm y = gamma (x - mean) / sqrt(variance + epsilon) + beta after a convolution, the
     factor goes into the kernel and the rest into a bias. Batch norm without a convolution of its
-    own right before it stays, such as that of a pre-activation encoder after additions.
+    own right before it stays, such as that of a pre-activation encoder after additions. The kernels
+    of upsampling are spread once, in advance.
 
     Args:
         model: a functional keras.Model.
@@ -43,11 +29,6 @@ def fuse_batch_norm(model: Any) -> Any:
         A keras.Model with weights of its own; its outputs equal those of
         `model(..., training=False)` but for rounding.
     """
-    return _fused_copy(model, spread=False)
-
-
-def _fused_copy(model: Any, spread: bool) -> Any:
-    """Copies a model without the batch norm that can be fused, and with spread kernels if asked."""
     norms = _fusible_norms(model)
     fused_names = {norm.name for norm in norms.values()}
 
@@ -57,7 +38,7 @@ def _fused_copy(model: Any, spread: bool) -> Any:
         config = layer.get_config()
         if layer.name in norms:
             config["use_bias"] = True
-        if spread and isinstance(layer, UpsampleConv):
+        if isinstance(layer, UpsampleConv):
             config["fused"] = True
         return layer.__class__.from_config(config)
 
@@ -68,7 +49,7 @@ def _fused_copy(model: Any, spread: bool) -> Any:
         weights, target = layer.get_weights(), fused.get_layer(layer.name)
         if layer.name in norms:
             weights = _fused_weights(layer, norms[layer.name])
-        if spread and isinstance(layer, UpsampleConv) and not layer.fused:
+        if isinstance(layer, UpsampleConv) and not layer.fused:
             kernel, *bias = weights
             up, skip = spread_kernel(kernel, target.up_kernel.shape[3])
             weights = [up, *([skip] if skip.shape[2] else []), *bias]

@@ -12,7 +12,8 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.prediction.calibration import Calibration
-from clouds_tf.prediction.postprocessing import Rule
+from clouds_tf.prediction.postprocessing import Rule, plain_rules
+from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
 METADATA_FILE = "assets.extra/metadata.json"  # in the SavedModel
 _SCHEMA_VERSION = 3
@@ -26,7 +27,7 @@ class Metadata:
     Attributes:
         dataset: classes, sizes and CSV spelling of the answers.
         image_sizes: for each member of the ensemble, the (height, width) of its input.
-        rules: post-processing, one Rule for each class.
+        rules: post-processing, one Rule for each class; none given is a cut at 0.5.
         test_time_augmentation: "none" or "flips".
         max_image_pixels: larger images are refused before they are decoded.
         calibration: map from the network's probabilities to calibrated ones, or None.
@@ -36,12 +37,16 @@ class Metadata:
 
     dataset: Dataset
     image_sizes: tuple[tuple[int, int], ...]
-    rules: tuple[Rule, ...]
-    test_time_augmentation: str
-    max_image_pixels: int
+    rules: tuple[Rule, ...] = ()
+    test_time_augmentation: str = "none"
+    max_image_pixels: int = MAX_IMAGE_PIXELS
     calibration: Calibration | None = None
     training: tuple[dict[str, Any], ...] = ()
     version: int = 0
+
+    def __post_init__(self) -> None:
+        rules = self.rules or plain_rules(self.dataset.num_classes)
+        object.__setattr__(self, "rules", rules)
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-like dict that `from_json` reads."""
@@ -79,7 +84,7 @@ class Metadata:
             calibration = Calibration.from_json(calibration, dataset.class_names)
         return cls(
             dataset,
-            tuple(_size(size) for size in fields["image_sizes"]),
+            tuple((height, width) for height, width in fields["image_sizes"]),
             tuple(Rule.from_json(fields["postprocessing"][name]) for name in dataset.class_names),
             fields["test_time_augmentation"],
             fields["max_image_pixels"],
@@ -87,11 +92,6 @@ class Metadata:
             tuple(fields["training"] or ()),
             fields["version"],
         )
-
-
-def _size(sides: list[int]) -> tuple[int, int]:
-    height, width = sides
-    return height, width
 
 
 def read_metadata(saved_model: str) -> Metadata:

@@ -226,11 +226,6 @@ def read_postprocessing(path: str, dataset: Dataset) -> Postprocessing:
         raise ValueError(f"{path}: {error}") from None
 
 
-def read_rules(path: str, dataset: Dataset) -> tuple[Rule, ...]:
-    """Reads the rules of a postprocessing.json; see `read_postprocessing`."""
-    return read_postprocessing(path, dataset).rules
-
-
 def _read_rule(class_name: str, fields: dict[str, Any]) -> Rule:
     try:
         return Rule.from_json(fields)

@@ -1,21 +1,22 @@
-"""The graph of a SavedModel: trained networks and all that is around them."""
+"""The graph of a SavedModel, and its numbered folders as TensorFlow Serving wants them."""
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-from collections.abc import Sequence
+import json
+import os
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf import files
 from clouds_tf.dataset import Dataset
-from clouds_tf.prediction.calibration import Calibration
 from clouds_tf.prediction.engine import as_network
 from clouds_tf.prediction.fusing import fuse
-from clouds_tf.prediction.metadata import Metadata
-from clouds_tf.prediction.postprocessing import Rule, plain_rules
+from clouds_tf.prediction.metadata import METADATA_FILE, Metadata
 from clouds_tf.prediction.signatures import Signatures
-from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
 
 class CloudModel(tf.Module):
@@ -23,62 +24,34 @@ class CloudModel(tf.Module):
 
     Args:
         models: Keras models from images to logits; several are averaged.
-        image_sizes: for each model, the (height, width) that it was trained with.
-        dataset: the Dataset of the answers.
-        rules: post-processing, a Rule for each class; by default a cut at 0.5.
-        test_time_augmentation: "none" or "flips".
-        max_image_pixels: larger images are refused before they are decoded.
-        calibration: for the expected areas; None takes the network's probabilities as they are.
-        training: for each model, JSON-like facts about its training, for the metadata.
+        metadata: everything else.
         fused: whether to fuse batch norm and upsampling into the convolutions.
 
     Attributes:
-        metadata: a `Metadata`.
         networks: each model as a `Network`, which another engine can take the place of.
         serve: image_bytes, string [N], to a dict of masks and numbers; see `write_version`.
         serve_probabilities: image_bytes, string [N], to a dict with probabilities.
         serve_pixels: images, uint8 [N, H, W, 3], to a dict of everything.
 
     Raises:
-        ValueError: the number of sizes, rules or outputs does not fit the models or the data set.
+        ValueError: the number of sizes or outputs does not fit the models or the data set.
     """
 
-    def __init__(
-        self,
-        models: Sequence[Any],
-        image_sizes: Sequence[tuple[int, int]],
-        dataset: Dataset,
-        rules: Sequence[Rule] | None = None,
-        test_time_augmentation: str = "none",
-        max_image_pixels: int = MAX_IMAGE_PIXELS,
-        calibration: Calibration | None = None,
-        training: Sequence[dict[str, Any]] = (),
-        fused: bool = True,
-    ):
+    def __init__(self, models: Sequence[Any], metadata: Metadata, fused: bool = True) -> None:
         super().__init__(name="clouds_tf")
-        if len(models) != len(image_sizes):
-            raise ValueError(f"image_sizes: got {len(image_sizes)}, expected {len(models)}")
+        self.metadata, sizes = metadata, metadata.image_sizes
+        if len(models) != len(sizes):
+            raise ValueError(f"image_sizes: got {len(sizes)}, expected {len(models)}")
         for model in models:
-            _check_classes(model, dataset)
-        if rules is None:
-            rules = plain_rules(dataset.num_classes)
-        self.metadata = Metadata(
-            dataset,
-            tuple((height, width) for height, width in image_sizes),
-            tuple(rules),
-            test_time_augmentation,
-            max_image_pixels,
-            calibration,
-            tuple(training),
-        )
+            _check_classes(model, metadata.dataset)
         if fused:
             models = [fuse(model) for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
         # minutes to write; functions and variables are all that has to be tracked.
         self.weights = [model.variables for model in models]
-        self.networks = [as_network(*pair) for pair in zip(models, self.metadata.image_sizes)]
+        self.networks = [as_network(*pair) for pair in zip(models, sizes)]
 
-        signatures = Signatures(list(self.networks), self.metadata)
+        signatures = Signatures(list(self.networks), metadata)
         image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
         images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
         # AutoGraph takes seconds to rewrite all functions that are called; none of them needs it.
@@ -98,3 +71,56 @@ def _check_classes(model: Any, dataset: Dataset) -> None:
             f"the model has {got} classes, expected the {dataset.num_classes} of the data set: "
             + ", ".join(dataset.class_names)
         )
+
+
+def write_version(
+    module: CloudModel, export_dir: str, finish: Callable[[str], None] = lambda path: None
+) -> str:
+    """Writes a SavedModel into the next free numbered folder, whole or not at all.
+
+    The SavedModel is of C classes and of masks of (h, w), the data set's submission size. These are
+    its signatures, where N may be 0 and images may be of different sizes:
+
+        serving_default: image_bytes, string [N], JPEGs or PNGs, to
+            encoded_pixels, string [N, C], the RLE at (h, w), "" where the class is absent;
+            presence, float32 [N, C] in [0, 1], as `mean_prediction` gives it;
+            area_fraction, float32 [N, C] in [0, 1], the share of the image in the class's mask;
+            expected_area_fraction, float32 [N, C] in [0, 1], the mean of the calibrated
+            probabilities (without a calibration, of the network's).
+        probabilities: image_bytes to
+            probabilities, float32 [N, h, w, C] in [0, 1], before post-processing.
+        from_pixels: images, uint8 [N, H, W, 3], to all five.
+        metadata: image_bytes, which it does not look at, to
+            metadata, string [N], each the JSON that METADATA_FILE holds too.
+
+    Args:
+        module: a `CloudModel`.
+        export_dir: folder of all versions.
+        finish: called with the path of the SavedModel before it takes its place, to check it and to
+            add files; nothing is left if it raises.
+
+    Returns:
+        The path of the new version: export_dir/1, or the number after the highest.
+    """
+    names = files.list_names(export_dir)
+    version = max((int(name) for name in names if name.isdecimal()), default=0) + 1
+    path = os.path.join(export_dir, str(version))
+    described = dataclasses.replace(module.metadata, version=version)
+    metadata = json.dumps(described.to_json(), indent=1)
+
+    @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
+    def serve_metadata(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        # A server that merges requests wants an output for each input.
+        return {"metadata": tf.fill(tf.shape(image_bytes), metadata)}
+
+    signatures = {
+        "serving_default": module.serve,
+        "probabilities": module.serve_probabilities,
+        "from_pixels": module.serve_pixels,
+        "metadata": serve_metadata,
+    }
+    with files.written_whole(path) as temporary:
+        tf.saved_model.save(module, temporary, signatures)
+        files.write_text(os.path.join(temporary, METADATA_FILE), metadata + "\n")
+        finish(temporary)
+    return path

@@ -13,12 +13,12 @@ from clouds_tf import files
 from clouds_tf.data import sample_data
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Postprocessing, plain_rules, read_postprocessing
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 from clouds_tf.serving import parity, server
-from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 from clouds_tf.serving.members import Member, find_mismatches, read_members
-from clouds_tf.serving.versions import write_version
 from clouds_tf.training import distribution
 from clouds_tf.training.workdir import Run
 
@@ -95,19 +95,19 @@ def export(
     batches = _check_batches(members, records_dir, check_images)
     files.check_output(os.path.join(export_dir, "models.config"))
 
+    metadata = Metadata(
+        dataset,
+        tuple(member.image_size for member in members),
+        tuned.rules,
+        flips,
+        max_image_pixels,
+        tuned.calibration,
+        tuple(member.training for member in members),
+    )
+
     def build(precision: str, fused: bool) -> CloudModel:
         with distribution.precision(precision):
-            return CloudModel(
-                [member.load() for member in members],
-                [member.image_size for member in members],
-                dataset,
-                tuned.rules,
-                flips,
-                max_image_pixels,
-                tuned.calibration,
-                [member.training for member in members],
-                fused,
-            )
+            return CloudModel([member.load() for member in members], metadata, fused)
 
     found = []
 

@@ -98,7 +98,6 @@ def test_contents_come_back(tmp_path):
     path = str(tmp_path / "p.json")
     postprocessing.write_postprocessing(path, WHOLE, CLOUDS)
     assert postprocessing.read_postprocessing(path, CLOUDS) == WHOLE
-    assert postprocessing.read_rules(path, CLOUDS) == RULES
     with open(path) as file:
         content = json.load(file)
     assert content["classes"]["Gravel"] == {
@@ -121,7 +120,7 @@ def test_classes_and_size_are_those_of_the_data_set(tmp_path):
     postprocessing.write_postprocessing(path, written, steel)
     assert postprocessing.read_postprocessing(path, steel) == written
     with pytest.raises(ValueError, match=r"p.json: size: got \[64, 400\], expected \[350, 525\]"):
-        postprocessing.read_rules(path, CLOUDS)
+        postprocessing.read_postprocessing(path, CLOUDS)
 
 
 def test_a_file_of_version_3_is_read(tmp_path):
@@ -157,7 +156,7 @@ def test_other_settings_are_refused(tmp_path, change, message):
     postprocessing.write_postprocessing(str(path), WHOLE, CLOUDS)
     path.write_text(json.dumps({**json.loads(path.read_text()), **change}))
     with pytest.raises(ValueError, match=f"p.json: {message}"):
-        postprocessing.read_rules(str(path), CLOUDS)
+        postprocessing.read_postprocessing(str(path), CLOUDS)
 
 
 @pytest.mark.parametrize(
@@ -179,15 +178,15 @@ def test_values_that_cannot_be_are_named(tmp_path, name, value, message):
     content["classes"]["Flower"][name] = value
     path.write_text(json.dumps(content))
     with pytest.raises(ValueError, match=f"p.json: Flower: {message}"):
-        postprocessing.read_rules(str(path), CLOUDS)
+        postprocessing.read_postprocessing(str(path), CLOUDS)
 
 
 def test_what_is_not_json_is_refused(tmp_path):
     (tmp_path / "p.json").write_text("threshold: 0.5")
     with pytest.raises(ValueError, match="p.json: not a postprocessing.json"):
-        postprocessing.read_rules(str(tmp_path / "p.json"), CLOUDS)
+        postprocessing.read_postprocessing(str(tmp_path / "p.json"), CLOUDS)
     with pytest.raises(FileNotFoundError, match="q.json: no such file"):
-        postprocessing.read_rules(str(tmp_path / "q.json"), CLOUDS)
+        postprocessing.read_postprocessing(str(tmp_path / "q.json"), CLOUDS)
 
 
 def test_rules_that_cannot_be_applied_are_refused():

@@ -16,11 +16,11 @@ from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.calibration import Calibration, Curve
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.serving import predict
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="the extra openvino is not installed"
@@ -31,7 +31,8 @@ RULES = (Rule(), Rule(0.4, 0.5, 100), Rule(0.5, 0.5, min_presence=0.9), Rule())
 def _export(folder, number):
     """Writes a SavedModel of networks of different sizes."""
     models = [stubs.network(classification_head=True, seed=seed) for seed in range(number)]
-    model = CloudModel(models, [IMAGE_SIZE, (32, 64)][:number], CLOUDS, RULES)
+    sizes = (IMAGE_SIZE, (32, 64))[:number]
+    model = CloudModel(models, Metadata(CLOUDS, sizes, RULES))
     return write_version(model, str(folder / "E"))
 
 
@@ -116,7 +117,7 @@ def test_where_it_dies_tensorflow_predicts_and_says_so(saved_model, data_dir, tm
 
 @needs_openvino
 def test_a_saved_model_without_networks_is_to_be_exported_again(tmp_path):
-    model = CloudModel([stubs.network()], [IMAGE_SIZE], CLOUDS)
+    model = CloudModel([stubs.network()], Metadata(CLOUDS, (IMAGE_SIZE,)))
     del model.networks
     saved_model = write_version(model, str(tmp_path / "E"))
     with pytest.raises(ValueError, match=f"{saved_model}: too old for OpenVINO"):

@@ -6,9 +6,9 @@ import rasterio
 import stubs
 
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Rule
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 RULES = (
     Rule(0.5, 0.5),
@@ -24,7 +24,7 @@ def saved_model(once):
 
     def write(folder):
         model = stubs.network(classification_head=True)
-        write_version(CloudModel([model], [(64, 96)], CLOUDS, RULES), folder)
+        write_version(CloudModel([model], Metadata(CLOUDS, ((64, 96),), RULES)), folder)
 
     return f"{once('saved_for_scenes', write)}/1"
 

@@ -18,11 +18,11 @@ from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.geo import Extent, cover, netcdf
 from clouds_tf.prediction.engine import ENGINES
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 pytestmark = pytest.mark.slow
 
@@ -198,7 +198,7 @@ def test_far_from_the_equator_a_line_says_so(saved_model, tmp_path):
 
 def test_frames_of_an_ensemble_of_two_sizes_too(frames, tmp_path):
     models = [stubs.network(classification_head=True, seed=seed) for seed in range(2)]
-    ensemble = CloudModel(models, [(32, 64), (64, 96)], CLOUDS)
+    ensemble = CloudModel(models, Metadata(CLOUDS, ((32, 64), (64, 96))))
     path = write_version(ensemble, str(tmp_path / "E"))
     options = dataclasses.replace(NETCDF, batch_size=2)
     predict_scenes(path, str(frames), str(tmp_path / "S"), options)

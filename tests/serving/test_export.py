@@ -17,9 +17,9 @@ from clouds_tf.data.preprocessing import decode_image, resize_image
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.prediction.calibration import Calibration, Curve
 from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Rule, postprocess
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 RULES = (
     Rule(),
@@ -28,7 +28,7 @@ RULES = (
     Rule(0.5, 0.5, 350 * 525 + 1),  # more than there is
 )
 NUMBERS = ["encoded_pixels", "presence", "area_fraction", "expected_area_fraction"]
-SIZES = [IMAGE_SIZE, (32, 64)]
+SIZES = (IMAGE_SIZE, (32, 64))
 
 
 @pytest.fixture(scope="module")
@@ -40,9 +40,9 @@ def models():
 @pytest.fixture(scope="module")
 def saved(models, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
-    training = [{"records": "0123abcd", "fold": 0}, {"records": "0123abcd", "fold": 1}]
-    model = CloudModel(models, SIZES, CLOUDS, RULES, "flips", 300000, training=training)
-    return write_version(model, folder)
+    training = ({"records": "0123abcd", "fold": 0}, {"records": "0123abcd", "fold": 1})
+    metadata = Metadata(CLOUDS, SIZES, RULES, "flips", 300000, training=training)
+    return write_version(CloudModel(models, metadata), folder)
 
 
 @pytest.fixture(scope="module")
@@ -99,9 +99,8 @@ def test_expected_areas_are_mean_probabilities(signatures, image_bytes):
 def test_another_data_set_has_its_classes_sizes_order_and_calibration():
     steel = Dataset(("scratch", "pit", "patch"), (64, 400), (32, 200), rle_order="rows")
     curves = (Curve((0, 1), (0, 0.5)), Curve((0, 0.5, 1), (0, 1, 1)), Curve((0, 1), (0, 1)))
-    model = CloudModel(
-        [stubs.network(num_classes=3)], [(32, 96)], steel, calibration=Calibration(curves)
-    )
+    metadata = Metadata(steel, ((32, 96),), calibration=Calibration(curves))
+    model = CloudModel([stubs.network(num_classes=3)], metadata)
     images = np.random.default_rng(0).integers(0, 256, (2, 64, 400, 3), np.uint8)
     answer = {name: value.numpy() for name, value in model.serve_pixels(images).items()}
     probabilities = answer["probabilities"].astype(np.float64)
@@ -122,7 +121,8 @@ def test_another_data_set_has_its_classes_sizes_order_and_calibration():
 
 def test_models_of_other_classes_are_refused():
     with pytest.raises(ValueError, match="the model has 4 classes, expected the 2 of the data set"):
-        CloudModel([stubs.network()], [IMAGE_SIZE], Dataset(("a", "b"), (8, 8), (8, 8)))
+        other = Dataset(("a", "b"), (8, 8), (8, 8))
+        CloudModel([stubs.network()], Metadata(other, (IMAGE_SIZE,)))
 
 
 def test_no_image_gives_no_answer(signatures):
@@ -222,6 +222,6 @@ def test_versions_count_up_and_are_whole(models, saved):
     folder = os.path.dirname(saved)
     assert os.path.basename(saved) == "1"
     os.makedirs(os.path.join(folder, "7"))
-    path = write_version(CloudModel(models[:1], SIZES[:1], CLOUDS), folder)
+    path = write_version(CloudModel(models[:1], Metadata(CLOUDS, SIZES[:1])), folder)
     assert os.path.basename(path) == "8"
     assert sorted(os.listdir(folder)) == ["1", "7", "8"]

@@ -15,6 +15,7 @@ from clouds_tf.keras import keras
 from clouds_tf.models.metrics import probabilities
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Postprocessing, Rule, write_postprocessing
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.members import find_mismatches, read_members
@@ -95,7 +96,7 @@ def test_a_file_of_weights_of_three_classes_gives_what_its_model_gives(tmp_path)
     assert metadata.training == ({"dice": 1, "model": fields},) and metadata.dataset == steel
     loaded = tf.saved_model.load(result.path)
     found = loaded.signatures["from_pixels"](images=tf.constant(images, tf.uint8))
-    member = CloudModel([model], [IMAGE_SIZE], steel, RULES[:3], "flips")
+    member = CloudModel([model], Metadata(steel, (IMAGE_SIZE,), RULES[:3], "flips"))
     expected = member.serve_pixels(tf.constant(images, tf.uint8))["probabilities"]
     np.testing.assert_allclose(found["probabilities"], expected, atol=0.01)
 

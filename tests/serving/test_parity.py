@@ -7,12 +7,15 @@ from stubs import write_workdir
 from clouds_tf.data import sample_data
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.parity import Difference, compare, require_parity
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as workdirs
 
 pytestmark = pytest.mark.slow
+
+METADATA = Metadata(CLOUDS, (IMAGE_SIZE,))
 
 
 @pytest.fixture(scope="module")
@@ -29,17 +32,17 @@ def batches():
 
 @pytest.fixture(scope="module")
 def trained(run):
-    return CloudModel([run[1]], [IMAGE_SIZE], CLOUDS, fused=False)
+    return CloudModel([run[1]], METADATA, fused=False)
 
 
 def test_fusing_changes_nothing_and_other_weights_do(trained, run, batches):
-    fused = CloudModel([run[1]], [IMAGE_SIZE], CLOUDS)
+    fused = CloudModel([run[1]], METADATA)
     difference = compare(trained.serve_pixels, fused.serve_pixels, batches, CLOUDS)
     assert 0 < difference.probability < 1e-4 and abs(difference.dice) < 1e-4
     assert difference.num_images == 3
     require_parity(difference, "float32")
 
-    other = CloudModel([unet(width=0.125, encoder="tiny")], [IMAGE_SIZE], CLOUDS)
+    other = CloudModel([unet(width=0.125, encoder="tiny")], METADATA)
     with pytest.raises(ValueError, match="a probability differs by .*, expected at most 0.0001"):
         difference = compare(trained.serve_pixels, other.serve_pixels, batches, CLOUDS)
         require_parity(difference, "float32")
@@ -47,7 +50,7 @@ def test_fusing_changes_nothing_and_other_weights_do(trained, run, batches):
 
 def test_bfloat16_is_measured_by_the_score(trained, run, batches):
     with distribution.precision("bfloat16"):
-        model = CloudModel([workdirs.Run.open(run[0]).load_model()], [IMAGE_SIZE], CLOUDS)
+        model = CloudModel([workdirs.Run.open(run[0]).load_model()], METADATA)
     difference = compare(trained.serve_pixels, model.serve_pixels, batches, CLOUDS)
     assert difference.probability > 1e-4
     require_parity(difference, "bfloat16")

@@ -18,10 +18,9 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import plain_rules
 from clouds_tf.prediction.predictor import Predictor, devices
-from clouds_tf.serving.cloud_model import CloudModel
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 from clouds_tf.serving.inputs import Remark
 from clouds_tf.serving.prediction import PredictionResult, parse_shard, predict
-from clouds_tf.serving.versions import write_version
 
 NAMES = CLOUDS.class_names
 METADATA = Metadata(CLOUDS, (IMAGE_SIZE,), plain_rules(4), "none", 1_000_000)
@@ -489,7 +488,7 @@ def test_a_model_of_something_else_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
-    return write_version(CloudModel([stubs.network()], [IMAGE_SIZE], CLOUDS), folder)
+    return write_version(CloudModel([stubs.network()], METADATA), folder)
 
 
 def test_every_device_gives_the_same(saved_model, data_dir, tmp_path):

@@ -21,14 +21,14 @@ from programs import REPOSITORY, run_tool
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.serving import Metadata, client, read_metadata, server
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 
 @pytest.fixture(scope="module")
 def saved_model(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
-    return write_version(CloudModel([stubs.network()], [IMAGE_SIZE], CLOUDS), folder)
+    metadata = Metadata(CLOUDS, (IMAGE_SIZE,))
+    return write_version(CloudModel([stubs.network()], metadata), folder)
 
 
 @pytest.fixture(scope="module")

@@ -18,9 +18,9 @@ from tqdm import tqdm
 from clouds_tf.data import sample_data
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.predictor import Predictor
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 flags.DEFINE_integer("num_inputs", 100000, "Mutated inputs, each a request of its own.")
 flags.DEFINE_integer("seed", 0, "Input i follows from this seed and i.")
@@ -96,7 +96,8 @@ def _with_checksums(png):
 def main() -> None:
     contents = seeds()
     with tempfile.TemporaryDirectory() as folder:
-        path = write_version(CloudModel([unet(width=0.125)], [MODEL_SIZE], CLOUDS), folder)
+        metadata = Metadata(CLOUDS, (MODEL_SIZE,))
+        path = write_version(CloudModel([unet(width=0.125)], metadata), folder)
         predict = Predictor.open(path)
     healthy = tf.constant([content for content in contents if not content.startswith(b"GIF")])
     before = predict(healthy)["encoded_pixels"].numpy()

@@ -27,9 +27,9 @@ from clouds_tf.models.unet import DECODER_CHANNELS, unet
 from clouds_tf.models.weights import load_encoder_weights
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction.fusing import fuse
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.predictor import Predictor
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 from clouds_tf.training import distribution
 
 flags.DEFINE_string(
@@ -85,7 +85,8 @@ def write_models(folder, image):
                     )
         ours.get_layer("head_conv").set_weights(head.get_weights())
         ours.save_weights(os.path.join(folder, "ours.h5"))
-        write_version(CloudModel([ours], [SIZE], CLOUDS), os.path.join(folder, precision))
+        model = CloudModel([ours], Metadata(CLOUDS, (SIZE,)))
+        write_version(model, os.path.join(folder, precision))
     distribution.set_precision("float32")
 
 

@@ -26,13 +26,13 @@ from clouds_tf.geo.extent import Extent
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
 from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.scenes.jobs import Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.read import Scene
-from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.versions import write_version
+from clouds_tf.serving.cloud_model import CloudModel, write_version
 from clouds_tf.training import workdir as workdirs
 
 flags.DEFINE_string(
@@ -224,9 +224,8 @@ def main() -> None:
             keras.utils.set_random_seed(0)
             model = unet()
         height, width = map(int, FLAGS.image_size)
-        saved = write_version(
-            CloudModel([model], [(height, width)], CLOUDS), os.path.join(folder, "E")
-        )
+        metadata = Metadata(CLOUDS, ((height, width),))
+        saved = write_version(CloudModel([model], metadata), os.path.join(folder, "E"))
         images = read_images(folder, max(4, FLAGS.mosaic**2))
         print_seams(model, saved, images)
         write_belt(os.path.join(folder, "belt_20200101.tif"), images)
