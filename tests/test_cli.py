@@ -171,7 +171,7 @@ def test_a_progress_bar_moves_to_what_is_done(monkeypatch):
 def test_a_range_of_three_values_is_refused(tmp_path):
     paths = "--saved_model=/x", "--scenes=/x", f"--output_dir={tmp_path}"
     found = run_tool("predict_scenes", *paths, "--value_range=1,2,3")
-    assert found.returncode == 1 and "value_range: got 1,2,3" in found.stderr
+    assert found.returncode == 1 and "value_range: got (1.0, 2.0, 3.0)" in found.stderr
     assert found.stderr.count("\n") == 1
 
 

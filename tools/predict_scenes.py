@@ -9,7 +9,6 @@ finished, the command without --shard predicts what is missing and writes S/scen
 
 import sys
 import time
-from typing import Any
 
 import cli
 
@@ -41,9 +40,7 @@ flags.DEFINE_string(
     "Extent lon_min,lat_min,lon_max,lat_max in degrees, for scenes without a georeference.",
 )
 flags.DEFINE_string("date", None, "Date of scenes that do not say it: YYYY-MM-DD[THH:MM], UTC.")
-flags.DEFINE_list(
-    "formats", ["netcdf", "cog", "geojson"], f"Files to write: {', '.join(FORMATS)}."
-)
+flags.DEFINE_list("formats", ["netcdf", "cog", "geojson"], f"Files to write: {', '.join(FORMATS)}.")
 flags.DEFINE_boolean("pictures", False, "Also draw each scene with its masks (needs matplotlib).")
 flags.DEFINE_float(
     "overlap",
@@ -66,9 +63,7 @@ flags.DEFINE_integer("batch_size", Options.batch_size, "Windows in a batch.", lo
 flags.DEFINE_boolean(
     "force", False, "Also predict scenes that are much coarser than the training images."
 )
-flags.DEFINE_integer(
-    "max_scene_pixels", MAX_PIXELS, "Refuse scenes of more pixels.", lower_bound=1
-)
+flags.DEFINE_integer("max_scene_pixels", MAX_PIXELS, "Refuse scenes of more pixels.", lower_bound=1)
 flags.DEFINE_enum(
     "engine", "tensorflow", ENGINES, "Library that runs the network; openvino runs on the CPU."
 )
@@ -76,21 +71,6 @@ flags.DEFINE_string("shard", "0/1", "Share of the scenes to predict: 0/3, 1/3 or
 flags.DEFINE_enum("on_error", "skip", ["skip", "fail"], "What to do with unusable scenes.")
 cli.DEFINE_dataclass(Runner)
 flags.DEFINE_multi_string("beam_option", [], "One of --beam_options; may be repeated.")
-
-
-def _numbers(name: str, kind: type) -> Any:
-    """The value of a flag as a tuple of numbers, or None."""
-    value = FLAGS[name].value
-    if value is None:
-        return None
-    parts = value if isinstance(value, list) else value.split(",")
-    try:
-        numbers = tuple(map(kind, parts))
-    except ValueError:
-        raise ValueError(f"--{name}: got {value}, expected comma-separated numbers") from None
-    if name == "value_range" and len(numbers) != 2:
-        raise ValueError(f"--{name}: got {value}, expected two numbers LOW,HIGH")
-    return numbers
 
 
 def _options() -> Options:
@@ -103,9 +83,10 @@ def _options() -> Options:
         reading=Reading(
             extent=parse_extent(FLAGS.extent) if FLAGS.extent else None,
             date=parse_date(FLAGS.date) if FLAGS.date else None,
-            value_range=_numbers("value_range", float),
+            value_range=FLAGS.value_range
+            and cli.numbers("value_range", FLAGS.value_range, float),  # type: ignore
             variable=FLAGS.variable,
-            bands=_numbers("bands", int),
+            bands=FLAGS.bands and cli.numbers("bands", ",".join(FLAGS.bands)),
             max_pixels=FLAGS.max_scene_pixels,
         ),
     )

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 
-from clouds_tf.climatology.days import DayFields
+from clouds_tf.climatology.days import Areas, DayFields
 from clouds_tf.geo.earth import heights
 from clouds_tf.geo.extent import GLOBE, Extent
 from clouds_tf.geo.grid import Grid, turns
@@ -42,28 +42,18 @@ def day_fields(date: str, views: list[View], num_classes: int, grid: Grid) -> Da
     Returns:
         DayFields; its coverage is the area of the union of the views' extents.
     """
-    shape = (num_classes, *grid.shape)
-    fraction, unclassified = np.zeros(shape), np.zeros(grid.shape)
-    seen, shared = np.zeros(grid.shape), np.zeros((num_classes, num_classes))
+    sums = Areas.zeros(num_classes, grid)
     for view in sorted(views, key=_order):
         found = _cover(view.boxes, view.labels, num_classes, grid, view.extent)
-        fraction += found.classes
-        unclassified += found.observed - found.any_class
-        seen += found.observed
-        shared += found.shared
-    weight = np.where(seen > 0, seen, 1.0)
+        sums.covered += found.covered
+        sums.nothing += found.nothing
+        sums.seen += found.seen
+        sums.shared += found.shared
     extents = np.array(sorted({view.extent for view in views})).reshape(-1, 4)
     if len(extents) == 1:  # saves a third of the time
-        looked_at = seen / len(views)
-    else:
-        looked_at = _cover(extents, np.zeros(len(extents), int), 1, grid, GLOBE).any_class
-    return DayFields(
-        date=date,
-        fraction=_share(fraction / weight),
-        unclassified=_share(unclassified / weight),
-        coverage=_share(looked_at / grid.areas),
-        shared=shared / max(seen.sum(), np.finfo(float).tiny),
-    )
+        return sums.fields(date, sums.seen / len(views) / grid.areas)
+    looked_at = _cover(extents, np.zeros(len(extents), int), 1, grid, GLOBE).covered[0]
+    return sums.fields(date, looked_at / grid.areas)
 
 
 def looks_at(view: View, grid: Grid) -> bool:
@@ -77,23 +67,9 @@ def _order(view: View) -> tuple[object, ...]:
     return view.extent, view.labels.tolist(), view.boxes.tolist()
 
 
-def _share(values: np.ndarray) -> np.ndarray:
-    return np.clip(values, 0, 1).astype(np.float32)
-
-
-@dataclasses.dataclass(frozen=True)
-class _Cover:
-    """Areas in km2: per class, of any class, observed; and shared by two."""
-
-    classes: np.ndarray  # [C, h, w]
-    any_class: np.ndarray  # [h, w]
-    observed: np.ndarray  # [h, w]
-    shared: np.ndarray  # [C, C]
-
-
 def _cover(
     boxes: np.ndarray, labels: np.ndarray, num_classes: int, grid: Grid, extent: Extent
-) -> _Cover:
+) -> Areas:
     """Areas that unions of boxes cover, inside an extent.
 
     Every edge of a box or cell becomes a line of an irregular raster (coordinate compression), on
@@ -118,10 +94,11 @@ def _cover(
         across = np.add.reduceat(raster * dx, columns, axis=1)
         return np.add.reduceat(across * dy[:, np.newaxis], rows, axis=0)
 
-    return _Cover(
-        classes=np.stack([sum_cells(raster) for raster in covered]),
-        any_class=sum_cells(np.any(covered, axis=0)),
-        observed=sum_cells(observed),
+    seen = sum_cells(observed)
+    return Areas(
+        covered=np.stack([sum_cells(raster) for raster in covered]),
+        nothing=seen - sum_cells(np.any(covered, axis=0)),
+        seen=seen,
         shared=_shared(covered, dx, dy),
     )
 
@@ -165,9 +142,7 @@ def shared_areas(boxes: np.ndarray, owners: np.ndarray, number: int) -> np.ndarr
     return _shared(_paint(boxes, owners, number, lon, lat), np.diff(lon), np.diff(heights(lat)))
 
 
-def unwrap(
-    boxes: np.ndarray, labels: np.ndarray, extent: Extent
-) -> tuple[np.ndarray, np.ndarray]:
+def unwrap(boxes: np.ndarray, labels: np.ndarray, extent: Extent) -> tuple[np.ndarray, np.ndarray]:
     """Cuts boxes to an extent, turned around the globe where that is needed.
 
     A box across the date line becomes two where the extent ends at it.

@@ -58,6 +58,37 @@ class DayFields:
     shared: np.ndarray
 
 
+@dataclasses.dataclass
+class Areas:
+    """Areas in km2 of one day on a grid of [h, w] cells.
+
+    Attributes:
+        covered: float64 [C, h, w], by each class.
+        nothing: float64 [h, w], observed, without any class.
+        seen: float64 [h, w], observed; what several have seen counts as often.
+        shared: float64 [C, C], by two classes.
+    """
+
+    covered: np.ndarray
+    nothing: np.ndarray
+    seen: np.ndarray
+    shared: np.ndarray
+
+    @classmethod
+    def zeros(cls, num_classes: int, grid: Grid) -> Areas:
+        """Areas of 0, to which others are added."""
+        number, shape = num_classes, grid.shape
+        return cls(*map(np.zeros, ((number, *shape), shape, shape, (number, number))))
+
+    def fields(self, date: str, coverage: np.ndarray) -> DayFields:
+        """The shares of a day whose cells were observed to shares [h, w]."""
+        weight = np.where(self.seen > 0, self.seen, 1.0)
+        shares = (self.covered / weight, self.nothing / weight, coverage)
+        covered, nothing, coverage = (np.clip(x, 0, 1).astype(np.float32) for x in shares)
+        total = max(self.seen.sum(), np.finfo(float).tiny)
+        return DayFields(date, covered, nothing, coverage, self.shared / total)
+
+
 @dataclasses.dataclass(frozen=True)
 class Settings:
     """Settings shared by all days in a folder.
@@ -97,16 +128,6 @@ class Settings:
         """Reads what `to_json` wrote."""
         grid, names = Grid(**fields["grid"]), tuple(fields["class_names"])
         return cls(**{**fields, "grid": grid, "class_names": names})
-
-
-def check_date(text: str) -> str:
-    """Returns a date "YYYY-MM-DD" or ValueError with what was got."""
-    try:
-        if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
-            return datetime.date.fromisoformat(text).isoformat()
-    except ValueError:
-        pass
-    raise ValueError(f"got {text!r}, expected a date such as 2017-01-31")
 
 
 def digest(*parts: bytes) -> str:

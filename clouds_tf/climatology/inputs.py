@@ -118,7 +118,9 @@ def add_scenes(
     for path in paths:
         try:
             scene = scenes.read(path)
-            settings = settings or _settings_of(scene, grid, measure)
+            settings = settings or Settings(
+                grid, scene.class_names, "scenes", measure, scene.model, scene.resolution
+            )
             scenes.check(scene, settings)
             if not scenes.looks_at(scene, grid):
                 continue
@@ -168,10 +170,6 @@ def _outdated(
         if not members and not elsewhere:
             found.append(piece.key)
     return found
-
-
-def _settings_of(scene: scenes.Scene, grid: Grid, measure: str) -> Settings:
-    return Settings(grid, scene.class_names, "scenes", measure, scene.model, scene.resolution)
 
 
 def _write_scenes(store: DayStore, date: str, paths: list[str], fingerprint: str) -> None:

@@ -95,11 +95,13 @@ def _compare(views: Sequence[View], num_classes: int) -> np.ndarray:
 
 def write(found: Sequence[Agreement], class_names: Sequence[str], path: str) -> None:
     """Writes a row per region, period and class as CSV, whole or not at all."""
-    lines = ["region,period,num_days,class,fraction,agreement,lower,upper"]
+    columns = ("region", "period", "num_days", "class", "fraction", "agreement", "lower", "upper")
+    rows = []
     for item in found:
         region = " ".join(f"{side:g}" for side in item.extent)
-        for c, name in enumerate(class_names):
-            numbers = (item.fraction[c], item.agreement[c], item.lower[c], item.upper[c])
-            shown = ",".join("" if np.isnan(x) else f"{x:.4f}" for x in numbers)
-            lines.append(f"{region},{item.period},{item.num_days},{name},{shown}")
-    files.write_text(path, "\n".join(lines) + "\n")
+        for name, *numbers in zip(
+            class_names, item.fraction, item.agreement, item.lower, item.upper
+        ):
+            shown = ["" if np.isnan(x) else f"{x:.4f}" for x in numbers]
+            rows.append((region, item.period, item.num_days, name, *shown))
+    files.write_table(path, columns, rows)

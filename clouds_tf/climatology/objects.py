@@ -41,9 +41,7 @@ def of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
             scenes.plane(file["probability"], whole, c) if "probability" in file else None
             for c in range(len(scene.class_names))
         ]
-        scale = 1.0
-        if "probability" in file:
-            scale = float(np.ravel(file["probability"].attrs.get("scale_factor", 1.0))[0])
+        scale = scenes.scale_of(file["probability"]) if "probability" in file else 1.0
         brightness = scenes.plane(file["brightness"], whole) if "brightness" in file else None
     rows = []
     for c, (name, probability) in enumerate(zip(scene.class_names, probabilities)):

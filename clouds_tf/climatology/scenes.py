@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.climatology import days
-from clouds_tf.climatology.days import DayFields, Settings
+from clouds_tf.climatology.days import Areas, DayFields, Settings
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import Grid, turns
@@ -80,8 +80,7 @@ def read(path: str) -> Scene:
             raise ValueError(f"{path}: not a scene file: lacks the variable {', '.join(missing)}")
         grid = _grid(path, *(file[f"{name}_bnds"][...] for name in ("lat", "lon")))
         seconds = np.ravel(file["time"][...])
-        units = file["time"].attrs.get("units", b"")
-        units = units.decode() if isinstance(units, bytes) else str(units)
+        units = str(netcdf.plain_attributes(file["time"]).get("units"))
         if len(seconds) != 1 or not units.startswith("seconds since 1970-01-01"):
             raise ValueError(f"{path}: time: expected one number of seconds since 1970-01-01")
         names = tuple(name.decode() for name in file["class"][...])
@@ -143,9 +142,7 @@ def _overlap(one: Scene, other: Scene) -> bool:
     low = max(one.grid.extent.lat_min, other.grid.extent.lat_min)
     high = min(one.grid.extent.lat_max, other.grid.extent.lat_max)
     west, _, east, _ = other.grid.extent
-    around = turns(
-        west + slack, east - slack, one.grid.extent.lon_min, one.grid.extent.lon_max
-    )
+    around = turns(west + slack, east - slack, one.grid.extent.lon_min, one.grid.extent.lon_max)
     return bool(high - low > slack and around)
 
 
@@ -178,32 +175,13 @@ def day_fields(date: str, scenes: Sequence[Scene], measure: str, grid: Grid) -> 
     """
     if measure not in MEASURES:
         raise ValueError(f"measure: got {measure!r}, expected one of {', '.join(MEASURES)}")
-    sums = _Sums.zeros(len(scenes[0].class_names), grid)
+    sums = Areas.zeros(len(scenes[0].class_names), grid)
     for scene in sorted(scenes, key=lambda scene: scene.name):
         _add(sums, scene, measure, grid)
-    weight = np.where(sums.seen > 0, sums.seen, 1.0)
-    areas = (sums.covered / weight, sums.nothing / weight, sums.seen / grid.areas)
-    fraction, unclassified, coverage = (np.clip(x, 0, 1).astype(np.float32) for x in areas)
-    total = max(sums.seen.sum(), np.finfo(float).tiny)
-    return DayFields(date, fraction, unclassified, coverage, sums.shared / total)
+    return sums.fields(date, sums.seen / grid.areas)
 
 
-@dataclasses.dataclass
-class _Sums:
-    """Areas in km2."""
-
-    covered: np.ndarray  # by each class, [C, h, w]
-    nothing: np.ndarray  # observed, without any class, [h, w]
-    seen: np.ndarray  # observed, [h, w]
-    shared: np.ndarray  # by two classes, [C, C]
-
-    @classmethod
-    def zeros(cls, number: int, grid: Grid) -> _Sums:
-        shapes = ((number, *grid.shape), grid.shape, grid.shape, (number, number))
-        return cls(*(np.zeros(shape) for shape in shapes))
-
-
-def _add(sums: _Sums, scene: Scene, measure: str, grid: Grid) -> None:
+def _add(sums: Areas, scene: Scene, measure: str, grid: Grid) -> None:
     """Adds the areas of a scene, some rows at a time."""
     number, height = len(scene.class_names), scene.grid.shape[0]
     from_rows, from_columns = grid.shared(scene.grid)
@@ -214,7 +192,6 @@ def _add(sums: _Sums, scene: Scene, measure: str, grid: Grid) -> None:
             rows = slice(start, min(start + _ROWS_AT_ONCE, height))
             down = from_rows[:, rows]
             observed = plane(file["observed"], rows) > 0
-            mask = plane(file["mask"], rows) * observed
             sums.seen += down @ (observed @ across)
             if measure == "expected":
                 for c in range(number):
@@ -237,5 +214,9 @@ def _calibrated_scale(scene: Scene, file: Any) -> float:
             f"{scene.path}: has no calibrated_probability, which --measure=expected needs: export "
             "with a calibration, or choose --measure=mask"
         )
-    scale = file["calibrated_probability"].attrs.get("scale_factor", 1.0)
-    return float(np.ravel(scale)[0])
+    return scale_of(file["calibrated_probability"])
+
+
+def scale_of(variable: Any) -> float:
+    """The scale factor of a variable of h5py; 1 without."""
+    return float(np.ravel(variable.attrs.get("scale_factor", 1.0))[0])

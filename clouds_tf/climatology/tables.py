@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import datetime
 import os
+import re
 import zlib
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -167,16 +170,19 @@ class _Faults:
         return ~bad.to_numpy()
 
 
-def _check_labels(labels: pd.Series, blank: pd.Series, known: dict[str, int]) -> pd.Series:
-    """Reasons for unknown labels, "" where there are none."""
-    bad = ~labels.isin(list(known)) & ~blank
+def _check_labels(labels: pd.Series, known: dict[str, int]) -> tuple[pd.Series, pd.Series]:
+    """Marks unknown labels, and says what is wrong."""
     reasons = "label " + labels.map(repr) + f", expected one of {', '.join(known)}"
-    return reasons.where(bad, "")
+    return ~labels.isin(list(known)), reasons
 
 
-def _read_degrees(
-    path: str, names: list[str], known: dict[str, int], on_error: str
-) -> BoxTable:
+def _first_reasons(*faults: tuple[pd.Series, Any]) -> pd.Series:
+    """Of (rows that are wrong, reason) the first reason of each row, "" where there is none."""
+    wrong, reasons = zip(*faults)
+    return pd.Series(np.select(wrong, reasons, "").astype(object), wrong[0].index)
+
+
+def _read_degrees(path: str, names: list[str], known: dict[str, int], on_error: str) -> BoxTable:
     """Rows of longitudes and latitudes; all of a day are one view of the globe."""
     faults, parts = _Faults(path, on_error), []
     for chunk in _chunks(path, names):
@@ -202,41 +208,37 @@ def _check_degrees(
 ) -> pd.Series:
     """The first reason why a row is faulty, "" where there is none."""
     blank = (chunk[list(COLUMNS[1:])] == "").all(axis=1)
-    reasons = _check_labels(chunk["label"], blank, known)
-
-    def add(wrong: pd.Series, texts: pd.Series) -> None:
-        nonlocal reasons
-        reasons = reasons.mask(wrong & ~blank & (reasons == ""), texts)
-
+    faults = [_check_labels(chunk["label"], known)]
     for column in COLUMNS[2:]:
-        shown = chunk[column].map(repr)
-        add(~np.isfinite(numbers[column]), f"{column} " + shown + ", expected a number of degrees")
-    for column in ("lat1", "lat2"):
-        shown = f"{column} " + chunk[column]
-        add(numbers[column].abs() > 90, shown + ", expected -90 to 90")
-    for column in ("lon1", "lon2"):
-        shown = f"{column} " + chunk[column]
-        add(numbers[column].abs() > 360, shown + ", expected -180 to 180")
+        shown = f"{column} " + chunk[column].map(repr) + ", expected a number of degrees"
+        faults.append((~np.isfinite(numbers[column]), shown))
+    for column, most, expected in (
+        ("lat1", 90, "-90 to 90"),
+        ("lat2", 90, "-90 to 90"),
+        ("lon1", 360, "-180 to 180"),
+        ("lon2", 360, "-180 to 180"),
+    ):
+        shown = f"{column} " + chunk[column] + f", expected {expected}"
+        faults.append((numbers[column].abs() > most, shown))
     west, east = numbers["lon1"], numbers["lon2"]
-    shown = "lon1 " + chunk["lon1"] + " > lon2 " + chunk["lon2"]
     width = (east - west + 360).round(6).astype(str)
-    add(
-        (west > east) & (east - west > -180),
-        shown + ": a box across 180 degrees, " + width + " degrees wide; exchange them",
-    )
+    shown = "lon1 " + chunk["lon1"] + " > lon2 " + chunk["lon2"] + ": a box across 180 degrees, "
+    shown += width + " degrees wide; exchange them"
+    faults.append(((west > east) & (east - west > -180), shown))
     for one, other in (("lon1", "lon2"), ("lat1", "lat2")):
         shown = f"a box without area: {one} and {other} are both " + chunk[one]
-        add(numbers[one] == numbers[other], shown)
+        faults.append((numbers[one] == numbers[other], shown))
+    faults = [(wrong & ~blank, reason) for wrong, reason in faults]
     shown = "date " + chunk["date"].map(repr) + ", expected one such as 2017-01-31"
-    return reasons.mask(numbered.isna() & (reasons == ""), shown)
+    return _first_reasons(*faults, (numbered.isna(), shown))
 
 
 def _day_of(text: str) -> float:
-    """Days since 1970-01-01, NaN if the text is no date."""
-    try:
-        return (np.datetime64(days.check_date(text), "D") - np.datetime64(EPOCH)).astype(int)
-    except ValueError:
-        return np.nan
+    """Days since 1970-01-01, NaN if the text is not a date such as 2017-01-31."""
+    if re.fullmatch(r"\d{4}-\d{2}-\d{2}", text):
+        with contextlib.suppress(ValueError):
+            return (datetime.date.fromisoformat(text) - EPOCH).days
+    return np.nan
 
 
 def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
@@ -248,19 +250,18 @@ def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
     blank = (table[corners + ["label"]] == "").all(axis=1)
     parsed = ((name, _parse_snapshot(name)) for name in table["image"].unique())
     images = {name: found for name, found in parsed if found}
-    reasons = _check_labels(table["label"], blank, known)
-    wrong = ~np.isfinite(numbers).all(axis=1) & ~blank & (reasons == "")
-    reasons = reasons.mask(wrong, "x1, y1, x2 and y2 must be numbers")
+    unknown, text = _check_labels(table["label"], known)
+    no_number = ~np.isfinite(numbers).all(axis=1)
     # Boxes may be drawn beyond the edge of the image.
     height, width = _IMAGE_SIZE
     numbers = numbers.clip(0, [width, height, width, height], axis=1)
     empty = (numbers["x1"] >= numbers["x2"]) | (numbers["y1"] >= numbers["y2"])
-    reasons = reasons.mask(
-        empty & (reasons == ""), "a box without area: x1 >= x2 or y1 >= y2 in the image"
-    )
-    reasons = reasons.mask(
-        ~table["image"].isin(list(images)),
-        "image " + table["image"] + ", expected a name with date and extent",
+    no_image = "image " + table["image"] + ", expected a name with date and extent"
+    reasons = _first_reasons(
+        (~table["image"].isin(list(images)), no_image),
+        (unknown & ~blank, text),
+        (no_number & ~blank, "x1, y1, x2 and y2 must be numbers"),
+        (empty, "a box without area: x1 >= x2 or y1 >= y2 in the image"),
     )
     good = faults.sort_out(reasons)
     views = (table["image"] != table["image"].shift()).cumsum().to_numpy()[good] - 1

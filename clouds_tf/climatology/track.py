@@ -6,8 +6,10 @@ import os
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage
 
 from clouds_tf import files
+from clouds_tf.climatology import bootstrap
 from clouds_tf.climatology.days import DayFields, DayStore
 from clouds_tf.geo.grid import Grid
 
@@ -103,24 +105,18 @@ def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) ->
         and coverage.
     """
     west, south = grid.extent[:2]
-    height, width = grid.shape
     y = (lat - south) / grid.cell[0] - 0.5
     x = (lon - west) % 360 / grid.cell[1] - 0.5
     # Half a cell west of the grid's western edge is also almost a turn east of it.
-    inside = (lat >= south) & (lat <= grid.extent[3]) & (x <= width - 0.5)
-    fields = np.concatenate([day.fraction, day.unclassified[np.newaxis]]).astype(float)
-    top, coverage = np.zeros((len(fields), len(lat))), np.zeros(len(lat))
-    low, left = np.floor(y).astype(int), np.floor(x).astype(int)
-    for i, j in ((0, 0), (0, 1), (1, 0), (1, 1)):
-        weight = (1 - np.abs(y - low - i)) * (1 - np.abs(x - left - j))
-        # Beyond the outermost centres the outermost cells count.
-        rows = np.clip(low + i, 0, height - 1)
-        columns = (left + j) % width if grid.periodic else np.clip(left + j, 0, width - 1)
-        weight = weight * inside * day.coverage[rows, columns]
-        top += weight * fields[:, rows, columns]
-        coverage += weight
-    shares = np.divide(top, coverage, out=np.full_like(top, np.nan), where=coverage > 0)
-    return np.concatenate([shares, coverage[np.newaxis]]).T
+    inside = (lat >= south) & (lat <= grid.extent[3]) & (x <= grid.shape[1] - 0.5)
+    fields = [*day.fraction, day.unclassified, np.ones_like(day.coverage)]
+    # Beyond the outermost centres the outermost cells count.
+    weighted = np.pad(day.coverage * fields, ((0, 0), (1, 1), (0, 0)), "edge").astype(float)
+    weighted = np.pad(weighted, ((0, 0), (0, 0), (1, 1)), "wrap" if grid.periodic else "edge")
+    places = np.stack([y, x]) + 1
+    *top, coverage = (inside * ndimage.map_coordinates(w, places, order=1) for w in weighted)
+    shares = [bootstrap.divide(values, coverage) for values in top]
+    return np.stack([*shares, coverage], axis=1)
 
 
 def write(store: DayStore, track_csv: str, output: str) -> int:

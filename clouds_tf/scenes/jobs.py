@@ -189,7 +189,7 @@ class Job:
             image = np.rint(np.moveaxis(colors, 0, -1)).astype(np.uint8)
             seen_share = resample.apply(columns, resample.apply(rows, observed, 0), 1)
             observed = seen_share >= resample.LEAST_SEEN
-        found = masks.cut_masks(probabilities, present, network.rules)
+        thresholds = np.array([rule.threshold for rule in network.rules], np.float32)
         return masks.Prediction(
             name=stem(scene.path),
             date=scene.date,
@@ -198,7 +198,7 @@ class Job:
             class_names=network.dataset.class_names,
             grid=grid,
             probabilities=probabilities,
-            masks=found,
+            masks=(probabilities > thresholds[:, np.newaxis, np.newaxis]) & present,
             observed=observed,
             image=image,
             calibration=network.calibration,

@@ -11,7 +11,6 @@ import numpy as np
 from clouds_tf.geo.grid import Grid
 from clouds_tf.geo.objects import Object, find_objects
 from clouds_tf.prediction.calibration import Calibration
-from clouds_tf.prediction.postprocessing import Rule
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,15 +98,3 @@ def measure(prediction: Prediction, num_objects: Sequence[int]) -> list[ClassAre
         shares = (covered / observed, expected_km2 / observed) if observed else (np.nan, np.nan)
         result.append(ClassAreas(name, bool(mask.any()), covered, *shares, num_objects[i]))
     return result
-
-
-def cut_masks(probabilities: np.ndarray, present: np.ndarray, rules: Sequence[Rule]) -> np.ndarray:
-    """Cuts the masks out of probabilities: bool [C, rows, columns].
-
-    Args:
-        probabilities: float32 [C, rows, columns].
-        present: bool [C, rows, columns], where the class is present.
-        rules: C Rules.
-    """
-    thresholds = np.array([rule.threshold for rule in rules], np.float32)
-    return (probabilities > thresholds[:, np.newaxis, np.newaxis]) & present

@@ -273,9 +273,7 @@ def _events(
             yield _Event(path, job, error=error)
 
 
-def _batches(
-    events: Iterable[_Event], size: int
-) -> Generator[list[_Event], None, None]:
+def _batches(events: Iterable[_Event], size: int) -> Generator[list[_Event], None, None]:
     """Groups events so that each group has at most `size` windows, of one kind.
 
     The end of a scene waits for windows before it only, and few wait: scenes without any window,

@@ -123,16 +123,14 @@ def write_files(
     prediction: Prediction, output_dir: str, names: Mapping[str, str]
 ) -> list[tuple[Any, ...]]:
     """Writes all files of a scene; gives its rows of scenes.csv."""
-    from clouds_tf.scenes import geoparquet, write
+    from clouds_tf.scenes import write
 
     found = objects_of(prediction)
     writers: dict[str, Callable[[str], None]] = {
         "netcdf": lambda path: write.write_netcdf(path, prediction),
         "cog": lambda path: write.write_cog(path, prediction, path + ".scratch"),
         "geojson": lambda path: write.write_geojson(path, write.features(prediction, found)),
-        "geoparquet": lambda path: geoparquet.write_geoparquet(
-            path, write.features(prediction, found)
-        ),
+        "geoparquet": lambda path: write.write_geoparquet(path, write.features(prediction, found)),
         "picture": lambda path: figures.save(draw(prediction), path),
     }
     with tempfile.TemporaryDirectory() as folder:

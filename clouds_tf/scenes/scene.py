@@ -69,10 +69,9 @@ class Reading:
     max_pixels: int = MAX_PIXELS
 
     def __post_init__(self) -> None:
-        if self.value_range is not None and not self.value_range[0] < self.value_range[1]:
-            raise ValueError(
-                f"value_range: got {self.value_range}, expected the lowest and a higher value"
-            )
+        values = self.value_range
+        if values is not None and not (len(values) == 2 and values[0] < values[1]):
+            raise ValueError(f"value_range: got {values}, expected the lowest and a higher value")
         if self.bands is not None and (len(self.bands) not in (1, 3) or min(self.bands) < 1):
             raise ValueError(f"bands: got {self.bands}, expected one or three numbers from 1")
 

@@ -17,29 +17,18 @@ _LISTED = 3  # skipped files in an error
 
 
 @dataclasses.dataclass(frozen=True)
-class Remark:
-    """Something to know about one file; prints as "a.jpg: text"."""
-
-    filename: str
-    text: str
-
-    def __str__(self) -> str:
-        return f"{self.filename}: {self.text}"
-
-
-@dataclasses.dataclass(frozen=True)
 class Inputs:
     """The images to predict, and the rows that are wanted of them.
 
     Attributes:
         images: (file name, class names) of each image, once; the classes are the wanted rows.
-        skipped: files of the folder that are not images, each with the reason.
+        skipped: files of the folder that are not images, each with the reason: "a.tif: a TIFF".
         sample: path of a sample submission whose rows of an image are not next to each other, so
             that the order of the images is not that of the rows; otherwise None.
     """
 
     images: tuple[tuple[str, tuple[str, ...]], ...]
-    skipped: tuple[Remark, ...] = ()
+    skipped: tuple[str, ...] = ()
     sample: str | None = None
 
 
@@ -69,9 +58,9 @@ def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
         if name.lower().endswith(IMAGE_ENDINGS):
             images.append((name, dataset.class_names))
         elif not name.startswith("."):
-            skipped.append(Remark(name, _why_skipped(os.path.join(images_dir, name))))
+            skipped.append(f"{name}: {_why_skipped(os.path.join(images_dir, name))}")
     if not images:
-        found = "; ".join(map(str, skipped[:_LISTED]))
+        found = "; ".join(skipped[:_LISTED])
         more = f" and {len(skipped) - _LISTED} more" if len(skipped) > _LISTED else ""
         raise ValueError(
             f"{images_dir}: no images, expected files that end in {', '.join(IMAGE_ENDINGS)}"

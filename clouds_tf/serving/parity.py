@@ -75,9 +75,7 @@ def compare(
             answers = [predict(images=tf.constant(images)) for predict in (trained, exported)]
             before, after = (answer["probabilities"] for answer in answers)
             largest.append(tf.reduce_max(tf.abs(after - before)).numpy())
-            before, after = (
-                competition_dice(truth, _masks(answer, dataset)) for answer in answers
-            )
+            before, after = (competition_dice(truth, _masks(answer, dataset)) for answer in answers)
             changes.append(tf.reduce_mean(after - before, axis=1))
     change = np.concatenate(changes)
     error = change.std() / np.sqrt(len(change))

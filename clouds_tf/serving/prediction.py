@@ -19,7 +19,7 @@ from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.serving import pictures, submission
 from clouds_tf.serving.answers import Answer, answer_images, in_order
-from clouds_tf.serving.inputs import Inputs, Remark, read_inputs, read_sample_rows
+from clouds_tf.serving.inputs import Inputs, read_inputs, read_sample_rows
 
 ON_ERROR = ("blank", "fail")
 _BATCHES_IN_PART = 8  # what a killed process loses at most
@@ -36,7 +36,8 @@ class PredictionResult:
     Attributes:
         output: the submission; None where the call did one shard of several.
         num_images: number of images of the call, unreadable ones among them.
-        unreadable: images without a prediction, with the reason; their rows are blank.
+        unreadable: images without a prediction, with the reason, such as "a.jpg: an empty file";
+            their rows are blank.
         skipped: files of the folder that are not images, each with the reason.
         stretched: images of another shape than the training's.
         warning: why TensorFlow computed where OpenVINO was asked for, or "".
@@ -44,9 +45,9 @@ class PredictionResult:
 
     output: str | None
     num_images: int
-    unreadable: tuple[Remark, ...] = ()
-    skipped: tuple[Remark, ...] = ()
-    stretched: tuple[Remark, ...] = ()
+    unreadable: tuple[str, ...] = ()
+    skipped: tuple[str, ...] = ()
+    stretched: tuple[str, ...] = ()
     warning: str = ""
 
 
@@ -115,7 +116,14 @@ def predict(
     parse_shard("{}/{}".format(*shard))
     engines.require(engine)
     _check_outputs(output, table, masks_dir, overlay_dir, picture)
-    predictors = _open(saved_model, num_devices, engine)
+    predictors: tuple[Predictor, ...]
+    if isinstance(saved_model, str):
+        names = ["CPU:0"] if engine == "openvino" else devices(num_devices)
+        predictors = tuple(Predictor.open(saved_model, engine, name) for name in names)
+    else:
+        predictors = (saved_model,) if isinstance(saved_model, Predictor) else tuple(saved_model)
+    for predictor in predictors:
+        predictor.functions  # a damaged SavedModel is noticed before any work
     inputs = read_inputs(images_dir, sample_submission, predictors[0].metadata.dataset)
     job = _Job(predictors, images_dir, inputs, batch_size, on_error, masks_dir, overlay_dir)
     parts = Manifest(f"{output}.parts", job.settings())
@@ -130,22 +138,6 @@ def predict(
         if whole:
             parts.remove()
     return result
-
-
-def _open(
-    saved_model: str | Predictor | Sequence[Predictor], num_devices: int | None, engine: str
-) -> tuple[Predictor, ...]:
-    """Predictors whose functions are loaded, one for each device."""
-    if isinstance(saved_model, Predictor):
-        predictors: tuple[Predictor, ...] = (saved_model,)
-    elif isinstance(saved_model, str):
-        names = ["CPU:0"] if engine == "openvino" else devices(num_devices)
-        predictors = tuple(Predictor.open(saved_model, engine, name) for name in names)
-    else:
-        predictors = tuple(saved_model)
-    for predictor in predictors:
-        predictor.functions  # a damaged SavedModel is noticed before any work
-    return predictors
 
 
 def _check_outputs(
@@ -336,14 +328,14 @@ def _summary(
     for answer in _answers(parts, mine):
         count += 1
         if answer.reason:
-            unreadable.append(Remark(answer.filename, answer.reason))
+            unreadable.append(f"{answer.filename}: {answer.reason}")
         elif answer.size is not None:
             stretch = answer.size[1] / answer.size[0] * height / width
             if max(stretch, 1 / stretch) > 1 + _STRETCH:
                 text = "{}x{} (height x width) was squeezed to the shape of {}x{}, which changes "
                 text += "what the network sees; tools/predict_scenes.py takes images of any shape"
                 text = text.format(*answer.size, height, width)
-                stretched.append(Remark(answer.filename, text))
+                stretched.append(f"{answer.filename}: {text}")
     return PredictionResult(
         output,
         count,

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import xarray
 
-from clouds_tf.climatology.days import DayFields, DayStore, Settings, check_date, digest
+from clouds_tf.climatology.days import DayFields, DayStore, Settings, digest
 from clouds_tf.geo.grid import Grid
 
 SETTINGS = Settings(Grid(2.0, (170, 0, 178, 6)), ("Fish", "Sugar"))
@@ -94,10 +94,3 @@ def test_without_days_the_folder_is_named(tmp_path):
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(ValueError, match="settings.json: is damaged"):
         DayStore(str(tmp_path))
-
-
-@pytest.mark.parametrize("text", ["2017-02-30", "17-01-01", "2017-1-1", "", "2017-01-01T00"])
-def test_what_is_no_date_is_shown(text):
-    with pytest.raises(ValueError, match="expected a date"):
-        check_date(text)
-    assert check_date("2016-02-29") == "2016-02-29"

@@ -12,7 +12,7 @@ import tifffile
 from shapely.geometry import box, shape
 
 from clouds_tf.geo import Extent, Grid, cover
-from clouds_tf.scenes import geoparquet, masks, write
+from clouds_tf.scenes import masks, write
 from clouds_tf.scenes.masks import Prediction
 from clouds_tf.scenes.results import draw
 
@@ -174,7 +174,7 @@ def test_geoparquet_is_read_by_geopandas(tmp_path):
     mask = blocks(grid.shape, (5, 5, 10, 15), (30, 30, 40, 35))
     _, items = features_of(prediction_of(mask, grid))
     path = str(tmp_path / "x.parquet")
-    geoparquet.write_geoparquet(path, iter(items))
+    write.write_geoparquet(path, iter(items))
     table = geopandas.read_parquet(path)
     assert table.crs == "OGC:CRS84" and len(table) == 2
     for found, item in zip(table.geometry, items):

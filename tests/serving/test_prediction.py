@@ -19,7 +19,6 @@ from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import plain_rules
 from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.serving.cloud_model import CloudModel, write_version
-from clouds_tf.serving.inputs import Remark
 from clouds_tf.serving.prediction import PredictionResult, parse_shard, predict
 
 NAMES = CLOUDS.class_names
@@ -114,7 +113,7 @@ def test_without_a_sample_rows_are_sorted_by_name_and_other_files_are_named(
     (images_dir / "more").mkdir()
     (images_dir / ".hidden").write_text("")
     result = run()
-    assert list(map(str, result.skipped)) == [
+    assert list(result.skipped) == [
         "more: a folder",
         "notes.txt: does not end in .jpg, .jpeg or .png",
         "scene.tif: a TIFF, which tools/predict_scenes.py reads",
@@ -165,7 +164,7 @@ def test_the_rows_of_unreadable_images_are_blank_and_the_reason_is_said(images_d
     (images_dir / "20.jpg").write_bytes(content[:500])
     result = run(batch_size=3)
     assert result.num_images == 31
-    assert list(map(str, result.unreadable)) == [
+    assert list(result.unreadable) == [
         "03.jpg: a GIF, expected a JPEG or a PNG",
         "04.jpg: a broken link, or a name that is not UTF-8",
         "05.jpg: a folder",
@@ -201,9 +200,8 @@ def test_an_image_of_another_shape_is_named(images_dir, run):
         Image.new("RGB", size).save(images_dir / name)
     model = _predictor(lambda contents: _by_length(tf.repeat(JPEG, len(contents))))
     (remark,) = predict(model, *run.args[1:], batch_size=1).stretched
-    assert remark.filename == "c.png"
-    assert remark.text.startswith("200x309 (height x width) was squeezed to the shape of 1400x2100")
-    assert "tools/predict_scenes.py" in remark.text
+    assert remark.startswith("c.png: 200x309 (height x width) was squeezed to the shape of 1400x21")
+    assert "tools/predict_scenes.py" in remark
 
 
 def _jpeg():
@@ -418,7 +416,7 @@ def test_pictures_and_masks_of_every_readable_image(data_dir, tmp_path):
         masks_dir=str(masks),
         picture=str(tmp_path / "p.png"),
     )
-    assert [remark.text.split(":")[0] for remark in result.unreadable] == [
+    assert [remark.split(": ")[1] for remark in result.unreadable] == [
         "cannot be drawn",
         "a GIF, expected a JPEG or a PNG",
     ]
@@ -540,7 +538,3 @@ predict(dying, {str(images_dir)!r}, {str(output)!r},
     assert [count for count in seen if count[0] in (0, 16)] == [(16, 30), (0, 30), (16, 30)]
     assert output.read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
     assert sum(bool(found) for _, found in _rows(output)) > 0
-
-
-def test_remarks_print_as_a_line():
-    assert str(Remark("a.jpg", "too large")) == "a.jpg: too large"
