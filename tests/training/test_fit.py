@@ -288,7 +288,7 @@ def test_a_run_without_its_last_checkpoint_is_not_begun_again(undisturbed, tmp_p
         assert sorted(path for path in folder.rglob("*")) == before
 
 
-@pytest.mark.parametrize("num_steps", [1, 6, 12])
+@pytest.mark.parametrize("num_steps", [1, 12])
 def test_a_trace_is_written(tmp_path, num_steps):
     feed = Feed(lambda *_: batches([2] * num_steps), validation_batches, lambda epoch, step: [])
     with mock.patch.object(figures, "AVAILABLE", False):

@@ -27,7 +27,8 @@ from clouds_tf.training.workdir import Run
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes, pytest.mark.usefixtures("shallow")]
 
-RECIPE = Recipe(epochs=1, width=0.0625, image_size=(32, 48), batch_size=4, precision="bfloat16")
+SIZES = {"width": 0.0625, "image_size": (32, 48), "batch_size": 4}
+RECIPE = Recipe(epochs=1, optimizer="sgd", precision="bfloat16", **SIZES)
 
 
 @pytest.fixture(scope="module")

@@ -106,10 +106,11 @@ def test_a_folder_of_something_else_is_refused(tmp_path):
 
 
 def test_the_best_model_comes_back(tmp_path):
-    workdirs.start(_run(tmp_path))
+    recipe = dataclasses.replace(RECIPE, encoder="tiny")
+    workdirs.start(_run(tmp_path, recipe))
     with pytest.raises(FileNotFoundError, match="checkpoints/best: no checkpoint yet"):
         workdirs.Run.open(str(tmp_path)).load_model()
-    model = unet(width=0.125)
+    model = unet(**recipe.model_arguments())
     Checkpoints(str(tmp_path), model).save_best()
     images = tf.random.stateless_uniform([1, 32, 48, 3], [1, 2], 0, 255)
     expected = model(images)["logits"]

@@ -24,6 +24,7 @@ from clouds_tf.models.encoders.interface import Encoder
 from clouds_tf.models.encoders.resnet import scale_channels
 
 _PREFIX = "encoder_"
+_LOADING_FAILED = (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile)
 _STAGES_EFFICIENTNET_B = {
     "stackwise_kernel_sizes": [3, 3, 3, 3, 3, 3],
     "stackwise_num_repeats": [1, 2, 2, 3, 5, 8],
@@ -64,27 +65,6 @@ def models() -> Any:
         "encoder: a backbone of keras-cv",
         "resnet34, resnet34_preactivation, efficientnet_lite0 and efficientnet_lite2",
     ).models
-
-
-def load_backbone_weights(backbone: Any, path: str) -> None:
-    """Loads a file of keras-cv into a backbone of keras-cv; nothing in the file is executed.
-
-    Args:
-        backbone: a keras_cv.models.Backbone.
-        path: a .h5, .weights.h5 or .keras file that was saved from such a backbone.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is broken, or holds the weights of another model.
-    """
-    try:
-        with files.local_copy(path) as local:
-            backbone.load_weights(local)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, zipfile.BadZipFile) as error:
-        reason = str(error).strip().splitlines()[0][:200]
-        raise ValueError(f"{path}: does not fit {backbone.name} of keras-cv ({reason})") from None
 
 
 def _resnet50_v2(width: float) -> Any:
@@ -172,9 +152,26 @@ class Backbone:
         return copied(self.features(self.build(width)), image, _PREFIX)
 
     def read_weights(self, path: str) -> dict[str, np.ndarray]:
-        """Reads a file of keras-cv; returns arrays by name of the variables that `apply` makes."""
-        backbone = self.build(1.0)
-        load_backbone_weights(backbone, path)
+        """Reads a file of keras-cv, of which nothing is executed.
+
+        Args:
+            path: a .h5, .weights.h5 or .keras file that was saved from such a backbone.
+
+        Returns:
+            Arrays by name of the variables that `apply` makes.
+
+        Raises:
+            FileNotFoundError: there is no such file.
+            ValueError: it is broken, or holds the weights of another model.
+        """
+        with files.local_copy(path) as local:  # before seconds go into a backbone
+            backbone = self.build(1.0)
+            try:
+                backbone.load_weights(local)
+            except _LOADING_FAILED as error:
+                reason = str(error).strip().splitlines()[0][:200]
+                message = f"{path}: does not fit {backbone.name} of keras-cv ({reason})"
+                raise ValueError(message) from None
         return {
             f"{name}/{re.split('[/:]', weight.name)[-2]}": weight.numpy()
             for name, layer in innermost_layers(self.features(backbone), _PREFIX).items()
