@@ -158,17 +158,14 @@ class Manifest:
 
     def _tidy(self) -> None:
         """Removes pieces of other settings, and what killed processes have left."""
-        unfinished = [
-            name for name in tf.io.gfile.listdir(self._entries) if name.endswith(_STARTED)
-        ]
+        unfinished = [n for n in files.list_names(self._entries) if n.endswith(_STARTED)]
         targets = {name for entry in unfinished for name in self._read_files(entry)}
         for folder in {self._entries, *(os.path.dirname(self._path(name)) for name in targets)}:
-            for name in tf.io.gfile.listdir(folder) if tf.io.gfile.isdir(folder) else ():
-                path = os.path.join(folder, name)
-                target = os.path.join(folder, name.rstrip("/").split(".", 2)[-1])
+            for name in files.list_names(folder):
+                target = os.path.join(folder, name.split(".", 2)[-1])
                 ours = folder == self._entries or target in map(self._path, targets)
-                if files.is_unfinished(name.rstrip("/")) and ours:
-                    _remove(path)
+                if files.is_unfinished(name) and ours:
+                    _remove(os.path.join(folder, name))
         for name in unfinished:
             self.drop(_key(name))
         if self._differences():
@@ -243,7 +240,7 @@ class Manifest:
         tf.io.gfile.rmtree(self.folder)
 
     def _keys(self) -> Iterator[str]:
-        names = tf.io.gfile.listdir(self._entries) if tf.io.gfile.isdir(self._entries) else []
+        names = files.list_names(self._entries)
         return iter(sorted(_key(name) for name in names if name.endswith(_DONE) and name[0] != "."))
 
     def _start(self, key: str, names: Sequence[str]) -> None:

@@ -7,10 +7,13 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from scipy import ndimage, spatial
 
 from clouds_tf import files
-from clouds_tf.climatology import organization, scenes
+from clouds_tf.climatology import scenes
 from clouds_tf.geo import netcdf
+from clouds_tf.geo.earth import KM_PER_DEGREE
+from clouds_tf.geo.grid import Grid
 from clouds_tf.geo.objects import find_objects, rectangle_in_km
 
 COLUMNS = {
@@ -58,7 +61,7 @@ def of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
         "date": scene.date,
         "num_objects": len(rows),
         "cloudy": "patterns" if brightness is None else "brightness",
-        **organization.measures(cloudy, observed, scene.grid),
+        **organization(cloudy, observed, scene.grid),
     }
     return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS), summary
 
@@ -101,3 +104,86 @@ def write(pattern: str, path: str, on_error: str = "fail") -> int:
 def scenes_path(path: str) -> str:
     """Path of the table of scenes for an output: O.parquet gives O_scenes.csv."""
     return os.path.splitext(path)[0] + "_scenes.csv"
+
+
+def organization(cloudy: np.ndarray, observed: np.ndarray, grid: Grid) -> dict[str, float]:
+    """Cloud fraction and organisation of a scene.
+
+    Args:
+        cloudy: bool [h, w], observed and cloudy.
+        observed: bool [h, w].
+        grid: the cells.
+
+    Returns:
+        cloud_fraction, share of the observed area; iorg; open_sky_largest and open_sky_mean, as
+        `open_sky` has them. NaN where they mean nothing.
+    """
+    area = float(observed.sum(axis=1) @ grid.row_areas)
+    clouds = float(cloudy.sum(axis=1) @ grid.row_areas)
+    middle = np.cos(np.radians(grid.lat.mean()))
+    labels, number = ndimage.label(cloudy, np.ones((3, 3)))
+    points = np.reshape(ndimage.center_of_mass(cloudy, labels, range(1, number + 1)), (-1, 2))
+    km = KM_PER_DEGREE * np.array([grid.cell[0], middle * grid.cell[1]])
+    largest, mean = open_sky(cloudy, observed)
+    return {
+        "cloud_fraction": clouds / area if area else np.nan,
+        "iorg": organization_index(points * km, area),
+        "open_sky_largest": largest,
+        "open_sky_mean": mean,
+    }
+
+
+def organization_index(points: np.ndarray, area: float) -> float:
+    """Iorg: more than 0.5 where clouds stand together, less where they keep apart.
+
+    The area under the curve of the share of clouds whose nearest neighbour is at most so far
+    away, over the share that a Poisson process of as many clouds on the area would have, 1 -
+    exp(-pi n / area r^2) (Tompkins and Semie, "Organization of tropical convection in low vertical
+    wind shears", JAMES 9, 2017). The curve is a staircase, under which the area is the mean of 1
+    minus the latter share.
+
+    Args:
+        points: centres of the n clouds in km, [n, 2].
+        area: observed area in km2.
+
+    Returns:
+        0 to 1; NaN for less than two clouds.
+    """
+    number = len(points)
+    if number < 2 or area <= 0:
+        return float("nan")
+    distances, _ = spatial.cKDTree(points).query(points, k=2)
+    return float(np.mean(np.exp(-np.pi * number / area * distances[:, 1] ** 2)))
+
+
+def open_sky(cloudy: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
+    """Open sky: how far one looks from clear cells before a cloud (Antonissen, TU Delft, 2019).
+
+    Of a clear cell it is the product of the number of clear cells in its row and in its column
+    that can be reached without crossing a cloud or what was not observed.
+
+    Args:
+        cloudy: bool [h, w].
+        observed: bool [h, w].
+
+    Returns:
+        The largest and the mean open sky of the clear cells, as shares of the number of observed
+        cells; NaN where there is no clear cell.
+    """
+    clear = observed & ~cloudy
+    if not clear.any():
+        return float("nan"), float("nan")
+    sky = _run_lengths(clear) * _run_lengths(clear.T).T
+    total = observed.sum()
+    return float(sky.max() / total), float(sky[clear].mean() / total)
+
+
+def _run_lengths(mask: np.ndarray) -> np.ndarray:
+    """Of each cell, the length of the run of its row that it belongs to; 0 outside the mask."""
+    padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
+    steps = np.diff(padded, axis=1)
+    rows, starts = np.nonzero(steps == 1)
+    _, ends = np.nonzero(steps == -1)
+    lengths = np.zeros(mask.shape, np.int64)
+    lengths[mask] = np.repeat(ends - starts, ends - starts)
+    return lengths

@@ -121,9 +121,8 @@ def _open_again(path: str, engine: str, device: str | None, identity: str) -> Pr
 
 def _identity(path: str) -> str:
     """A checksum of everything in a SavedModel that an answer depends on."""
-    weights = os.path.join(path, _WEIGHTS)
-    names = tf.io.gfile.listdir(weights) if tf.io.gfile.isdir(weights) else []
-    kept = [METADATA_FILE, _GRAPH, *(os.path.join(_WEIGHTS, name) for name in sorted(names))]
+    names = files.list_names(os.path.join(path, _WEIGHTS))
+    kept = [METADATA_FILE, _GRAPH, *(os.path.join(_WEIGHTS, name) for name in names)]
     return checksum([[name, files.sha256(os.path.join(path, name))] for name in kept])
 
 
