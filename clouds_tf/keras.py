@@ -25,4 +25,10 @@ else:
 
     keras = tf_keras
 
-__all__ = ["keras"]
+# mypy sees no types of Keras; these names tell which of its objects is meant.
+Model = Any
+Layer = Any
+KerasTensor = Any  # a symbolic tensor of the functional API
+Optimizer = Any
+
+__all__ = ["KerasTensor", "Layer", "Model", "Optimizer", "keras"]

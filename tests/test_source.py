@@ -7,6 +7,7 @@ from conftest import REPOSITORY
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60
+MAX_UNTYPED = 120  # parameters of the type Any, in all files together
 # Methods that Keras and its like call; their contract is documented there.
 OVERRIDES = {"build", "call", "from_config", "get_config", "reset_state", "result", "update_state"}
 
@@ -60,6 +61,16 @@ def _untyped(text):
     return {name for name, node in _functions(text) if not is_typed(node)}
 
 
+def _of_any_type(text):
+    """Parameters whose type is Any and nothing more."""
+    return {
+        f"{name}.{arg.arg}"
+        for name, node in _functions(text)
+        for arg in ast.walk(node.args)
+        if isinstance(arg, ast.arg) and getattr(arg.annotation, "id", "") == "Any"
+    }
+
+
 def _undocumented(text):
     tree = ast.parse(text)
     names = {
@@ -86,9 +97,15 @@ def test_functions_are_short_annotated_and_documented(check):
     assert len(SOURCES) > 50 and not _found(check)
 
 
+def test_few_parameters_are_of_any_type():
+    found = _found(_of_any_type)
+    assert sum(map(len, found.values())) <= MAX_UNTYPED, found
+
+
 def test_what_is_missing_is_found():
     text = '"""Module."""\ndef f(x: int, *args): pass\nclass A:\n def g(self) -> int:\n  """D."""\n'
     assert _untyped(text) == {"f"} and _undocumented(text) == {"f", "A"}
+    assert _of_any_type("def f(x: Any, y: list[Any], *z: Any): pass") == {"f.x", "f.z"}
     assert _undocumented("class _A:\n def g(self): pass") == {"module"}
     body = "    x = 1\n" * (MAX_FUNCTION_LINES - 1)
     assert not _too_long(f"def f():\n{body}")

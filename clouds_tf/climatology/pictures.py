@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import numpy as np
 
@@ -39,7 +40,7 @@ def write(
     lines = draw.read_coastlines(coastlines) if coastlines else []
     labels = [label.decode() for label in netcdf.read_variables(product, ["period"])[0]]
 
-    def save(name: str, figure: object) -> None:
+    def save(name: str, figure: Any) -> None:
         figures.save(figure, os.path.join(folder, f"{name}.png"))
 
     if len(labels) <= MAX_MAPS:

@@ -13,20 +13,19 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Sequence
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
-from clouds_tf.data.mixing import MIXES, cutmix, mixup  # noqa: F401
+from clouds_tf.data.mixing import MIXES, Seed, cutmix, mixup  # noqa: F401
 from clouds_tf.data.packing import from_words, to_words
 
 Example = dict[str, tf.Tensor]
-Augmentation = Callable[[Example, Any], Example]
+Augmentation = Callable[[Example, Seed], Example]
 
 
-def flips(example: Example, seed: Any) -> Example:
+def flips(example: Example, seed: Seed) -> Example:
     """Mirrors left-right and top-bottom, each with probability 1/2.
 
     Args:
@@ -42,12 +41,12 @@ def flips(example: Example, seed: Any) -> Example:
     return {**example, "image": image, "mask": from_words(words, mask.shape[-1])}
 
 
-def _draw_flips(seed: Any) -> tf.Tensor:
+def _draw_flips(seed: Seed) -> tf.Tensor:
     """Whether to flip top-bottom and left-right, bool [2]."""
     return tf.random.stateless_uniform([2], seed) < 0.5
 
 
-def baseline(example: Example, seed: Any) -> Example:
+def baseline(example: Example, seed: Seed) -> Example:
     """Flips, and shifts, scales and rotates with probability 1/2, in one projective warp.
 
     Shifts by up to 15 % of each side, scales by 0.85 to 1.15, and rotates by up to 45 degrees.
@@ -76,7 +75,7 @@ def _baseline_warp(pair: Example, seeds: tf.Tensor) -> Example:
     return warp(pair, flip_places(places, _draw_flips(seeds[0])))
 
 
-def strong(example: Example, seed: Any) -> Example:
+def strong(example: Example, seed: Seed) -> Example:
     """Flips, then `affine_places`, `bend` and `cutout` in one warp, then `photometric`.
 
     Each of the three that move pixels comes with probability 1/2.
@@ -102,7 +101,7 @@ def _strong(pair: Example, seed: tf.Tensor) -> Example:
     return {**pair, "image": photometric(pair["image"], seeds[5])}
 
 
-def affine_places(size: Sequence[int], seed: Any, strength: Any = 1.0) -> tf.Tensor:
+def affine_places(size: Sequence[int], seed: Seed, strength: tf.Tensor | float = 1.0) -> tf.Tensor:
     """Draws a shift, a scale and a rotation.
 
     Args:
@@ -142,8 +141,8 @@ def flip_places(places: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
 
 def bend(
     places: tf.Tensor,
-    seed: Any,
-    strength: Any = 1.0,
+    seed: Seed,
+    strength: tf.Tensor | float = 1.0,
     grid: tuple[int, int] = (5, 7),
     max_shift: float = 0.25,
 ) -> tf.Tensor:
@@ -181,7 +180,7 @@ def _bicubic(knots: int, length: int) -> np.ndarray:
 
 
 def cutout(
-    places: tf.Tensor, seed: Any, strength: Any = 1.0, max_side: float = 0.35
+    places: tf.Tensor, seed: Seed, strength: tf.Tensor | float = 1.0, max_side: float = 0.35
 ) -> tf.Tensor:
     """Erases a rectangle of image and mask by mapping its pixels outside the image.
 
@@ -207,7 +206,7 @@ def cutout(
 
 
 def photometric(
-    image: tf.Tensor, seed: Any, gain: float = 0.2, tint: float = 0.05, curve: float = 0.3
+    image: tf.Tensor, seed: Seed, gain: float = 0.2, tint: float = 0.05, curve: float = 0.3
 ) -> tf.Tensor:
     """Changes brightness, contrast and colour: x becomes x (a + b (1 - x)), in each colour.
 
@@ -275,7 +274,7 @@ def warp(example: Example, places: tf.Tensor) -> Example:
     return {**example, "image": image, "mask": mask}
 
 
-def _unchanged(example: Example, seed: Any) -> Example:
+def _unchanged(example: Example, seed: Seed) -> Example:
     """Leaves an example as it is."""
     return example
 

@@ -5,11 +5,10 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf.data.mixing import Mix
+from clouds_tf.data.mixing import Mix, Seed
 
 
 def batch_sizes(num_examples: int, batch_size: int) -> list[int]:
@@ -173,7 +172,7 @@ def mix_batches(
     return numbered_batches.map(mix_one)
 
 
-def fold_in(seed: Any, *numbers: Any) -> tf.Tensor:
+def fold_in(seed: Seed, *numbers: tf.Tensor | int) -> tf.Tensor:
     """Derives a seed int [2] from a seed and numbers."""
     for number in numbers:
         seed = tf.random.experimental.stateless_fold_in(seed, number)

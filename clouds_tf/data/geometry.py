@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,9 @@ _MIN_STEPS = 100
 _MIN_SHARE = 0.25  # 0.63 to 0.74 in the masks of the competition
 
 
-def to_column_major(rles: Any, dataset: Dataset, size: tuple[int, int] | None = None) -> tf.Tensor:
+def to_column_major(
+    rles: tf.Tensor | Sequence[str], dataset: Dataset, size: tuple[int, int] | None = None
+) -> tf.Tensor:
     """Rewrites the RLE of a data set so that runs count down the columns, as `rle` expects.
 
     Args:

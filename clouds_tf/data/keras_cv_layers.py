@@ -11,12 +11,15 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, Union
 
 import tensorflow as tf
 
+from clouds_tf.data.mixing import Seed
 from clouds_tf.keras import keras
 from clouds_tf.keras_cv import import_keras_cv
+
+Shape = Union[tf.Tensor, Sequence[int]]
 
 KERAS_CV = "keras_cv"
 _DEFAULT = ("random_flip", "rand_augment")
@@ -75,7 +78,7 @@ class _Draws:
         self._seed: Any = (0, 0)
         self._count = 0
 
-    def restart(self, seed: Any) -> None:
+    def restart(self, seed: Seed) -> None:
         """Begins the sequence of a seed, int [2]."""
         self._seed, self._count = seed, 0
 
@@ -84,16 +87,20 @@ class _Draws:
         return tf.random.experimental.stateless_fold_in(self._seed, self._count)
 
     def uniform(
-        self, shape: Any, minval: Any = 0, maxval: Any = None, dtype: Any = tf.float32
+        self,
+        shape: Shape,
+        minval: float = 0,
+        maxval: float | None = None,
+        dtype: tf.DType = tf.float32,
     ) -> tf.Tensor:
         """Draws as tf.random.Generator.uniform does."""
         return tf.random.stateless_uniform(shape, self._next(), minval, maxval, dtype)
 
-    def uniform_factor(self, factor: Any, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
+    def uniform_factor(self, factor: Any, shape: Shape = (), dtype: str = "float32") -> tf.Tensor:
         """Draws as a keras_cv.core.UniformFactorSampler does."""
         return self.uniform(shape, factor.lower, factor.upper, dtype)
 
-    def normal_factor(self, factor: Any, shape: Any = (), dtype: Any = "float32") -> tf.Tensor:
+    def normal_factor(self, factor: Any, shape: Shape = (), dtype: str = "float32") -> tf.Tensor:
         """Draws as a keras_cv.core.NormalFactorSampler does."""
         drawn = tf.random.stateless_normal(shape, self._next(), factor.mean, factor.stddev, dtype)
         return tf.clip_by_value(drawn, factor.min_value, factor.max_value)
@@ -154,7 +161,7 @@ def make_augmentation(names: Sequence[str]) -> Callable[[dict[str, tf.Tensor], A
     with _building():
         layers = [_build(name, draws) for name in names]
 
-    def augment(example: dict[str, tf.Tensor], seed: Any) -> dict[str, tf.Tensor]:
+    def augment(example: dict[str, tf.Tensor], seed: Seed) -> dict[str, tf.Tensor]:
         draws.restart(seed)
         pair = {
             "images": tf.cast(example["image"], tf.float32),

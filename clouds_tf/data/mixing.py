@@ -7,19 +7,20 @@ workers that share a batch can mix their parts as if one had the whole.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Union
 
 import tensorflow as tf
 
+Seed = Union[tf.Tensor, Sequence[int]]  # int [2]
 Mix = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
 
 def mixup(
     images: tf.Tensor,
     masks: tf.Tensor,
-    seed: Any,
-    places: Any = None,
-    batch_size: Any = None,
+    seed: Seed,
+    places: tf.Tensor | None = None,
+    batch_size: tf.Tensor | int | None = None,
     alpha: float = 0.2,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Blends each example of a batch with the one before it, the first with the last.
@@ -51,9 +52,9 @@ def mixup(
 def cutmix(
     images: tf.Tensor,
     masks: tf.Tensor,
-    seed: Any,
-    places: Any = None,
-    batch_size: Any = None,
+    seed: Seed,
+    places: tf.Tensor | None = None,
+    batch_size: tf.Tensor | int | None = None,
     alpha: float = 1.0,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Pastes a rectangle of each example of a batch into the next one, with its mask.
@@ -91,13 +92,17 @@ def cutmix(
 
 
 def _unmixed(
-    images: tf.Tensor, masks: tf.Tensor, seed: Any, places: Any = None, batch_size: Any = None
+    images: tf.Tensor,
+    masks: tf.Tensor,
+    seed: Seed,
+    places: tf.Tensor | None = None,
+    batch_size: tf.Tensor | int | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Leaves a batch as it is."""
     return images, masks
 
 
-def _beta(shape: Sequence[Any], alpha: float, seed: Any) -> tf.Tensor:
+def _beta(shape: Sequence[Any], alpha: float, seed: Seed) -> tf.Tensor:
     """Beta(alpha, alpha), float32 of that shape."""
     one, other = tf.unstack(tf.random.stateless_gamma([2, *shape], seed, alpha))
     # Both are 0 to the last bit once in a while, if alpha is small.

@@ -12,7 +12,7 @@ import tensorflow as tf
 from clouds_tf import figures
 from clouds_tf.data import augmentation
 from clouds_tf.data.augmentation import AUGMENTATIONS, Example, find_augmentation
-from clouds_tf.data.mixing import MIXES
+from clouds_tf.data.mixing import MIXES, Mix
 from clouds_tf.data.records import Records, Size
 
 _BATCH_SIZE = 4
@@ -66,7 +66,7 @@ def _steps(
     size = example["image"].shape[:2]
     still = augmentation.affine_places(size, [0, 0], strength=0.0)
 
-    def mixed(mix: Any) -> Callable[[list[int]], Example]:
+    def mixed(mix: Mix) -> Callable[[list[int]], Example]:
         def first(seed: list[int]) -> Example:
             mixed_images, mixed_masks = mix(images, masks, seed)
             return {"image": mixed_images[0], "mask": mixed_masks[0]}

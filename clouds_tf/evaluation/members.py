@@ -12,6 +12,7 @@ from typing import Any
 from clouds_tf import files
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
+from clouds_tf.keras import Model
 from clouds_tf.models import weights as model_weights
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
@@ -86,7 +87,7 @@ def load_weights(path: str, precision: str = "float32") -> tuple[Member, dict[st
     return _member(model, (int(size[0]), int(size[1]))), metadata
 
 
-def _member(model: Any, image_size: tuple[int, int]) -> Member:
+def _member(model: Model, image_size: tuple[int, int]) -> Member:
     return Member(as_network(fuse(model), image_size), image_size)
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -275,7 +275,7 @@ def _report(result: EvaluationResult) -> dict[str, Any]:
     """Further contents of postprocessing.json, for readers."""
     names, found, areas = result.dataset.class_names, result.search, result.areas
 
-    def by_class(numbers: Any) -> dict[str, float | None]:
+    def by_class(numbers: Iterable[float]) -> dict[str, float | None]:
         finite = [round(float(x), 4) if math.isfinite(x) else None for x in numbers]
         return dict(zip((*names, "mean"), finite))
 

@@ -60,7 +60,7 @@ class Statistics:
         return f"Statistics({len(self.thumbnails)} images, {len(self.problems)} problems)"
 
 
-def boxes(runs: tf.RaggedTensor, height: Any) -> tf.Tensor:
+def boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
     """Finds the bounding boxes of masks.
 
     Args:
@@ -83,7 +83,7 @@ def boxes(runs: tf.RaggedTensor, height: Any) -> tf.Tensor:
     return tf.where(is_empty, tf.zeros_like(least[:, :1]), tf.concat([least, most + 1], 1))
 
 
-def describe_image(encoded: Any, gap_brightness: int | None) -> dict[str, tf.Tensor]:
+def describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> dict[str, tf.Tensor]:
     """Measures one image, decoded at a reduced scale.
 
     Args:
@@ -123,7 +123,7 @@ def describe_image(encoded: Any, gap_brightness: int | None) -> dict[str, tf.Ten
     }
 
 
-def _black_gap(images: tf.Tensor, size: Any, brightness: int) -> tf.Tensor:
+def _black_gap(images: tf.Tensor, size: tf.Tensor | tuple[int, int], brightness: int) -> tf.Tensor:
     """Finds the black gap between two orbits.
 
     Args:

@@ -10,6 +10,7 @@ import numpy as np
 from clouds_tf.figures.style import (
     NEUTRAL,
     WIDTH,
+    Axes,
     class_colors,
     ink,
     new_figure,
@@ -35,7 +36,7 @@ def curves(history: Sequence[Mapping[str, float]], class_names: Sequence[str]) -
     left, right = figure.subplots(1, 2)
     epochs = [row["epoch"] for row in history]
 
-    def line(axes: Any, key: str, label: str, **style: Any) -> None:
+    def line(axes: Axes, key: str, label: str, **style: object) -> None:
         axes.plot(epochs, [row[key] for row in history], marker=".", label=label, **style)
 
     line(left, "loss", "training", color=NEUTRAL)
@@ -83,7 +84,7 @@ def bars(
 
 
 def _draw_bars(
-    axes: Any, values: Mapping[Any, float], labels: Sequence[str], colors: Sequence[str] | None
+    axes: Axes, values: Mapping[Any, float], labels: Sequence[str], colors: Sequence[str] | None
 ) -> None:
     """Draws bars from the left, the first on top, each followed by its label."""
     names = [str(name) for name in values]
@@ -244,7 +245,7 @@ def distributions(
     return figure
 
 
-def _mark_median(axes: Any, values: np.ndarray) -> None:
+def _mark_median(axes: Axes, values: np.ndarray) -> None:
     if len(values):
         axes.axvline(np.median(values), color=ink(), lw=1.2, ls=(0, (4, 3)))
 

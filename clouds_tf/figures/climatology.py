@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.figures.style import NEUTRAL, WIDTH, headline, ink, new_figure, percent, styled
+from clouds_tf.figures.style import NEUTRAL, WIDTH, Axes, headline, ink, new_figure, percent, styled
 
 COLORS = ("plain", "field")
 # As publications on the four patterns draw them (C3ONTEXT).
@@ -109,7 +109,7 @@ def maps(
 
 
 def _map(
-    axes: Any, x: np.ndarray, y: np.ndarray, shares: np.ndarray, limit: float, color: str | None
+    axes: Axes, x: np.ndarray, y: np.ndarray, shares: np.ndarray, limit: float, color: str | None
 ) -> Any:
     """A mesh of shares; what is NaN shows the hatched ground."""
     axes.patch.set(facecolor="#EEEEEE", edgecolor=NEUTRAL, hatch="////", linewidth=0)
@@ -135,12 +135,12 @@ def _shades(color: str | None) -> Any:
     return LinearSegmentedColormap.from_list("shades", [(1.0, 1.0, 1.0), middle, dark])
 
 
-def _degrees_east(value: float, _: Any = None) -> str:
+def _degrees_east(value: float, _: object = None) -> str:
     value = (value + 180) % 360 - 180
     return f"{abs(value):g}°" + ("W" if -180 < value < 0 else "E" if 0 < value < 180 else "")
 
 
-def _degrees_north(value: float, _: Any = None) -> str:
+def _degrees_north(value: float, _: object = None) -> str:
     return f"{abs(value):g}°" + ("S" if value < 0 else "N" if value > 0 else "")
 
 

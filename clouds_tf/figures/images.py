@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.figures.style import WIDTH, class_colors, new_figure, rgba, styled
+from clouds_tf.figures.style import WIDTH, Axes, class_colors, new_figure, rgba, styled
 
 _LONGEST_OUTLINE = 8  # heights and widths of the image; longer ones are those of specks
 
 
 def overlay(
-    axes: Any, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str], title: str = ""
+    axes: Axes, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str], title: str = ""
 ) -> None:
     """Draws an image, and every mask that is not empty as a tint with an outline and a name.
 

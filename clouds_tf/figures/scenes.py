@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, new_figure, styled
+from clouds_tf.figures.style import NEUTRAL, WIDTH, Axes, class_colors, new_figure, styled
 
 _MAX_SIDE = 1600  # cells that are drawn along a side
 _STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60)  # degrees between ticks
@@ -48,7 +48,7 @@ def scene_maps(scenes: Sequence[dict[str, Any]], num_columns: int = 1) -> Any:
 
 
 def _draw(
-    axes: Any,
+    axes: Axes,
     title: str,
     image: np.ndarray,
     masks: np.ndarray,

@@ -37,6 +37,8 @@ COLORS = (
 )
 NEUTRAL = "#8C96A3"  # for what belongs to no class; visible on white and on black
 
+Axes = Any  # of matplotlib
+
 WIDTH = 5.6  # inches; text is legible at this width on a page and on a phone
 
 _STYLE = {
@@ -110,7 +112,7 @@ def new_figure(width: float, height: float) -> Any:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def headline(figure: Any, title: str) -> None:
+def headline(figure: Figure, title: str) -> None:
     """Writes a title above all axes of a figure."""
     figure.suptitle(title, x=0.01, ha="left", weight="bold", fontsize=11.5, parse_math=False)
 
@@ -151,13 +153,13 @@ def panels(
     return figure, found, grid
 
 
-def describe(figure: Any) -> str:
+def describe(figure: Figure) -> str:
     """Joins the titles of all parts of a figure, for readers who do not see it."""
     titles = [axes.get_title(place) for axes in figure.axes for place in ("left", "center")]
     return "; ".join(filter(None, [figure.get_suptitle(), *titles]))
 
 
-def save(figure: Any, path: str) -> None:
+def save(figure: Figure, path: str) -> None:
     """Writes a figure as PNG, whole or not at all."""
     buffer = io.BytesIO()
     _render(figure).save(buffer, format="png")
@@ -165,19 +167,19 @@ def save(figure: Any, path: str) -> None:
         file.write(buffer.getvalue())
 
 
-def encode(figure: Any) -> bytes:
+def encode(figure: Figure) -> bytes:
     """Encodes a figure as WebP, which is much smaller than PNG for photographs."""
     buffer = io.BytesIO()
     _render(figure).convert("RGB").save(buffer, format="webp", quality=85)
     return buffer.getvalue()
 
 
-def pixels(figure: Any) -> np.ndarray:
+def pixels(figure: Figure) -> np.ndarray:
     """Renders a figure to uint8 [height, width, 3]."""
     return np.asarray(_render(figure).convert("RGB"))
 
 
-def _render(figure: Any) -> Any:
+def _render(figure: Figure) -> Any:
     """Renders a figure to a Pillow image; an unchanged figure is drawn only once."""
     canvas = figure.canvas
     if figure.stale or not isinstance(canvas, FigureCanvasAgg):

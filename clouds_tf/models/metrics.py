@@ -12,7 +12,7 @@ from clouds_tf.keras import keras
 _NUM_SUMS = 9  # of which `Scores` is made, for each class
 
 
-def probabilities(logits: tf.Tensor, size: Any) -> tf.Tensor:
+def probabilities(logits: tf.Tensor, size: tf.Tensor | Sequence[int]) -> tf.Tensor:
     """Applies the sigmoid, then resizes bilinearly.
 
     Args:
@@ -70,7 +70,9 @@ class Scores(keras.metrics.Metric):
             "sums", [_NUM_SUMS, len(class_names)], dtype=tf.float64, initializer="zeros"
         )
 
-    def update_state(self, mask: tf.Tensor, logits: tf.Tensor, sample_weight: Any = None) -> None:
+    def update_state(
+        self, mask: tf.Tensor, logits: tf.Tensor, sample_weight: tf.Tensor | None = None
+    ) -> None:
         """Adds a batch: mask [B, h, w, C] in 0..1, logits [B, h', w', C]."""
         del sample_weight  # an image counts once, as in the competition
         q = probabilities(logits, tf.shape(mask)[1:3])

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.dataset import MAX_CLASSES
-from clouds_tf.keras import keras
+from clouds_tf.keras import KerasTensor, Model, keras
 from clouds_tf.models.encoders import Encoder, find_encoder, model_name
 from clouds_tf.models.encoders.resnet import scale_channels
 from clouds_tf.models.normalization import BatchNorm
@@ -115,7 +115,7 @@ def unet(
 def _decode(features: dict[int, Any], width: float, encoder: Encoder) -> Any:
     """Applies the decoder to feature maps by stride; returns maps at stride 1."""
 
-    def activated(x: Any, step: int, number: int) -> Any:
+    def activated(x: KerasTensor, step: int, number: int) -> Any:
         norm = BatchNorm(
             momentum=encoder.decoder_momentum,
             epsilon=encoder.decoder_epsilon,
@@ -159,7 +159,7 @@ class Stage:
     channels: int
 
 
-def outline(model: Any, image_size: tuple[int, int]) -> tuple[list[Stage], list[Stage]]:
+def outline(model: Model, image_size: tuple[int, int]) -> tuple[list[Stage], list[Stage]]:
     """Describes the stages of a U-Net, for a drawing.
 
     Args:
@@ -185,7 +185,7 @@ def outline(model: Any, image_size: tuple[int, int]) -> tuple[list[Stage], list[
     return described[: len(down)], described[len(down) :]
 
 
-def _convolutions(model: Any, maps: list[Any]) -> list[int]:
+def _convolutions(model: Model, maps: list[Any]) -> list[int]:
     """Counts the convolutions on the longest path to each map from the one before it."""
     depths: dict[int, int] = {}
     for layer in model.layers:  # in the order of the graph

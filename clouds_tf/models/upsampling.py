@@ -76,7 +76,7 @@ class UpsampleConv(keras.layers.Layer):
             self.bias = self.add_weight("bias", [self.filters], initializer="zeros")
         super().build(input_shape)
 
-    def call(self, inputs: Any) -> tf.Tensor:
+    def call(self, inputs: tf.Tensor | list[tf.Tensor]) -> tf.Tensor:
         x, *skips = tf.nest.flatten(inputs)
         if self.fused:
             up, rest = self.up_kernel, self.skip_kernel if skips else None

@@ -20,6 +20,7 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from clouds_tf import files
+from clouds_tf.keras import Model
 from clouds_tf.models.encoders import encoder_layers, encoder_of, model_name
 from clouds_tf.models.encoders.published import read_safetensors
 from clouds_tf.models.unet import unet
@@ -46,9 +47,7 @@ def _listed(kind: str, names: list[str]) -> str:
     return f"{len(names)} {kind}: {', '.join(names[:_MAX_NAMES])}{more}"
 
 
-def _assign(
-    variables: dict[str, tf.Variable], tensors: dict[str, np.ndarray], path: str
-) -> None:
+def _assign(variables: dict[str, tf.Variable], tensors: dict[str, np.ndarray], path: str) -> None:
     """Sets variables to the tensors of the same names; all of them, or none."""
     faults = {
         "missing": sorted(variables.keys() - tensors.keys()),
@@ -66,7 +65,7 @@ def _assign(
         variable.assign(tensors[name].astype(variable.dtype.as_numpy_dtype))
 
 
-def load_encoder_weights(model: Any, path: str) -> None:
+def load_encoder_weights(model: Model, path: str) -> None:
     """Loads published weights, such as those of ImageNet, into the encoder of a U-Net.
 
     Args:
@@ -94,7 +93,7 @@ def load_encoder_weights(model: Any, path: str) -> None:
     _assign(variables, encoder.read_weights(path), path)
 
 
-def load_checkpoint(model: Any, path: str) -> None:
+def load_checkpoint(model: Model, path: str) -> None:
     """Loads the whole model from a checkpoint of ours, whatever it was trained on.
 
     Args:
@@ -125,7 +124,7 @@ def load_checkpoint(model: Any, path: str) -> None:
     _assign(_by_name(model.weights), tensors, path)
 
 
-def save_model_weights(model: Any, path: str, metadata: dict[str, Any]) -> None:
+def save_model_weights(model: Model, path: str, metadata: dict[str, Any]) -> None:
     """Writes all weights of a U-Net and a description of it to one .safetensors file.
 
     Kernels are stored in float16, which halves the file. Vectors stay float32: moving variances
@@ -175,7 +174,7 @@ def _checksum(content: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
     return digest.hexdigest()
 
 
-def _check_arguments(arguments: Any, where: str) -> None:
+def _check_arguments(arguments: object, where: str) -> None:
     """Raises ValueError unless these are arguments of `unet` by name."""
     known = list(inspect.signature(unet).parameters)
     if not isinstance(arguments, dict) or not set(arguments) <= set(known):
@@ -183,7 +182,7 @@ def _check_arguments(arguments: Any, where: str) -> None:
         raise ValueError(f"{where}: model: got {arguments!r}, {expected}")
 
 
-def _check_description(model: Any, arguments: dict[str, Any]) -> None:
+def _check_description(model: Model, arguments: dict[str, Any]) -> None:
     """Raises ValueError where arguments of `unet` contradict a model."""
     defaults = {k: v.default for k, v in inspect.signature(unet).parameters.items()}
     described = {**defaults, **arguments}
@@ -241,7 +240,7 @@ def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
     return {key: value for key, value in content.items() if key not in _OWN_FIELDS}, tensors
 
 
-def load_weights(model: Any, path: str, heads: bool = True) -> None:
+def load_weights(model: Model, path: str, heads: bool = True) -> None:
     """Loads all weights of a U-Net from a file of `save_model_weights`.
 
     Args:

@@ -17,6 +17,7 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.data.sample_data import render_images
 from clouds_tf.dataset import Dataset
+from clouds_tf.keras import Model
 from clouds_tf.models.metrics import Scores
 from clouds_tf.prediction import openvino_trial
 
@@ -50,7 +51,7 @@ def require(engine: str) -> None:
         files.require("openvino", "openvino", "--engine=openvino")
 
 
-def as_network(model: Any, image_size: tuple[int, int]) -> Any:
+def as_network(model: Model, image_size: tuple[int, int]) -> Any:
     """Makes a Network, a tf.function for images of (height, width), of a Keras model."""
     signature = [_images_spec(image_size)]
     return tf.function(

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.keras import keras
+from clouds_tf.keras import Layer, Model, keras
 from clouds_tf.models.upsampling import UpsampleConv, spread_kernel
 
 layers = keras.layers
@@ -14,7 +14,7 @@ layers = keras.layers
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, UpsampleConv)
 
 
-def fuse(model: Any) -> Any:
+def fuse(model: Model) -> Any:
     """Builds an equivalent inference model with batch norm fused, and upsampling prepared.
 
     With batch norm y = gamma (x - mean) / sqrt(variance + epsilon) + beta after a convolution, the
@@ -32,7 +32,7 @@ def fuse(model: Any) -> Any:
     norms = _fusible_norms(model)
     fused_names = {norm.name for norm in norms.values()}
 
-    def copy(layer: Any) -> Any:
+    def copy(layer: Layer) -> Any:
         if layer.name in fused_names:
             return layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
         config = layer.get_config()
@@ -57,7 +57,7 @@ def fuse(model: Any) -> Any:
     return fused
 
 
-def _fusible_norms(model: Any) -> dict[str, Any]:
+def _fusible_norms(model: Model) -> dict[str, Any]:
     """Finds batch norm that alone follows a convolution: a dict by name of the convolution."""
     norms = {}
     for norm in model.layers:
@@ -74,7 +74,7 @@ def _fusible_norms(model: Any) -> dict[str, Any]:
     return norms
 
 
-def _fused_weights(conv: Any, norm: Any) -> list[np.ndarray]:
+def _fused_weights(conv: Layer, norm: Layer) -> list[np.ndarray]:
     """Computes the float32 kernel and bias of a convolution followed by `norm` in inference."""
     kernel, *biases = conv.get_weights()
     bias = biases[0] if biases else 0

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import tensorflow as tf
+
+from clouds_tf.keras import Model
 
 
 class MovingAverage(tf.Module):
@@ -18,7 +19,7 @@ class MovingAverage(tf.Module):
             tf.train.ExponentialMovingAverage.
     """
 
-    def __init__(self, model: Any, decay: float) -> None:
+    def __init__(self, model: Model, decay: float) -> None:
         super().__init__()
         self.model, self.decay = model, decay
         self.strategy = tf.distribute.get_strategy()
@@ -59,7 +60,7 @@ class MovingAverage(tf.Module):
 
 
 @contextlib.contextmanager
-def mean_applied(model: Any, paths: Sequence[str]) -> Iterator[None]:
+def mean_applied(model: Model, paths: Sequence[str]) -> Iterator[None]:
     """Context in which the weights of a model are the mean of those of some checkpoints.
 
     Args:

@@ -11,6 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf import files
+from clouds_tf.keras import Model
 
 BEST = "checkpoints/best"
 _EPOCHS = "checkpoints/epochs"
@@ -19,7 +20,7 @@ _ORDER = "order/.ATTRIBUTES/VARIABLE_VALUE"
 _BEST_SCORE = "state/best_score/.ATTRIBUTES/VARIABLE_VALUE"  # key in a checkpoint
 
 
-def restore_best(model: Any, workdir: str) -> None:
+def restore_best(model: Model, workdir: str) -> None:
     """Sets a model to the best weights of a run.
 
     Raises:
@@ -64,7 +65,7 @@ class Checkpoints:
     def __init__(
         self,
         workdir: str,
-        model: Any,
+        model: Model,
         state: Any = None,
         num_epochs: int = 0,
         chief: bool = True,

@@ -7,8 +7,12 @@ from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf.keras import Optimizer
 
-def scale_learning_rate(optimizer: Any, variables: Iterable[tf.Variable], factor: float) -> None:
+
+def scale_learning_rate(
+    optimizer: Optimizer, variables: Iterable[tf.Variable], factor: float
+) -> None:
     """Scales the learning rate of some variables by a factor.
 
     The change of a variable is scaled after the optimizer has made it, and not the gradient before:

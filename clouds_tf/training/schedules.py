@@ -67,7 +67,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         self.num_steps, self.warmup_steps = num_steps, warmup_steps
         self.factor = tf.Variable(1.0, trainable=False, name="learning_rate_factor")
 
-    def __call__(self, step: Any) -> tf.Tensor:
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
         """Learning rate of a step, float32 []."""
         step = tf.cast(step, tf.float32)
         share = tf.minimum(step / self.num_steps, 1.0)

@@ -12,7 +12,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from clouds_tf.keras import keras
+from clouds_tf.keras import Model, Optimizer, keras
 from clouds_tf.models import losses
 from clouds_tf.models.metrics import TunedDice
 from clouds_tf.models.normalization import counting
@@ -28,7 +28,7 @@ Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 _GRADIENT_PACKS = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=1 << 20)
 
 
-def _forward(model: Any, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
+def _forward(model: Model, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
     """Applies a model, also to no images at all, which oneDNN's convolutions refuse.
 
     An empty part still takes part in the sums over replicas, with a black image that is left out of
@@ -60,7 +60,7 @@ class Meter(tf.Module):
         metrics: Keras metrics of (masks, logits), whose results are dicts of numbers.
     """
 
-    def __init__(self, model: Any, metrics: Sequence[Any]) -> None:
+    def __init__(self, model: Model, metrics: Sequence[Any]) -> None:
         super().__init__()
         names = ["loss"]
         if "presence_logits" in model.output:
@@ -100,8 +100,8 @@ class Meter(tf.Module):
 
 
 def training_step(
-    model: Any,
-    optimizer: Any,
+    model: Model,
+    optimizer: Optimizer,
     loss: Loss,
     meter: Optional[Meter],
     clip_norm: Optional[float] = None,
@@ -149,7 +149,7 @@ def training_step(
         return context.all_reduce("SUM", share), stops
 
     @tf.function(jit_compile=xla or None, autograph=False)
-    def step(images: Any, masks: Any, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+    def step(images: tf.Tensor, masks: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         loss, stops = strategy.run(on_replica, args=(images, masks, stop))
         if average is not None:
             average.update()
@@ -164,7 +164,7 @@ def _first(strategy: tf.distribute.Strategy, value: Any) -> tf.Tensor:
 
 
 def validation_step(
-    model: Any, loss: Loss, meter: Meter, tuned: TunedDice
+    model: Model, loss: Loss, meter: Meter, tuned: TunedDice
 ) -> tf.types.experimental.PolymorphicFunction:
     """Makes a tf.function (images, masks) that adds a batch to the meters and changes nothing else.
 
@@ -179,13 +179,13 @@ def validation_step(
         tuned.update(masks, outputs["logits"], half)
 
     @tf.function(autograph=False)
-    def step(images: Any, masks: Any) -> None:
+    def step(images: tf.Tensor, masks: tf.Tensor) -> None:
         strategy.run(on_replica, args=(images, masks))
 
     return step
 
 
-def prediction_step(model: Any) -> tf.types.experimental.PolymorphicFunction:
+def prediction_step(model: Model) -> tf.types.experimental.PolymorphicFunction:
     """Makes a tf.function (images) -> each replica's masks, bool [B, h, w, C], at threshold 0.5."""
     strategy = tf.distribute.get_strategy()
 
@@ -193,7 +193,7 @@ def prediction_step(model: Any) -> tf.types.experimental.PolymorphicFunction:
         return _forward(model, images, training=False)["logits"] > 0
 
     @tf.function(autograph=False)
-    def step(images: Any) -> Any:
+    def step(images: tf.Tensor) -> Any:
         return strategy.run(on_replica, args=(images,))
 
     return step

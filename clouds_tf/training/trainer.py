@@ -10,6 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf.data.records import ORDER
+from clouds_tf.keras import Model
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.metrics import Scores, TunedDice
@@ -45,7 +46,7 @@ class Trainer(tf.Module):
     """
 
     def __init__(
-        self, model: Any, recipe: Recipe, steps_per_epoch: int, class_names: Sequence[str]
+        self, model: Model, recipe: Recipe, steps_per_epoch: int, class_names: Sequence[str]
     ) -> None:
         super().__init__()
         self.strategy = tf.distribute.get_strategy()

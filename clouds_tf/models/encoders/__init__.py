@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from clouds_tf.keras import Model
 from clouds_tf.models.encoders import resnet
 from clouds_tf.models.encoders.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE2
 from clouds_tf.models.encoders.interface import Encoder
@@ -50,7 +51,7 @@ def model_name(name: str) -> str:
     return f"{_MODEL_NAME}{name}"
 
 
-def encoder_of(model: Any) -> Encoder:
+def encoder_of(model: Model) -> Encoder:
     """Finds the encoder that a U-Net was built with.
 
     Args:
@@ -67,7 +68,7 @@ def encoder_of(model: Any) -> Encoder:
     return find_encoder(model.name[len(_MODEL_NAME) :])
 
 
-def encoder_layers(model: Any) -> list[Any]:
+def encoder_layers(model: Model) -> list[Any]:
     """Lists the layers of a U-Net that belong to its encoder.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.keras import keras
+from clouds_tf.keras import KerasTensor, keras
 from clouds_tf.models.encoders.interface import Encoder
 from clouds_tf.models.encoders.published import TORCH_VARIABLES, read_torch
 from clouds_tf.models.encoders.resnet import scale_channels
@@ -28,18 +28,20 @@ _LITE2 = ((1, 16), (3, 24), (3, 48), (4, 88), (4, 120), (5, 208), (1, 352))
 _norm = functools.partial(BatchNorm, momentum=0.99, epsilon=1e-3)
 
 
-def _activated(x: Any, name: str) -> Any:
+def _activated(x: KerasTensor, name: str) -> Any:
     return layers.ReLU(6.0, name=f"{name}_relu")(_norm(name=f"{name}_bn")(x))
 
 
-def _pointwise(x: Any, channels: int, name: str) -> Any:
+def _pointwise(x: KerasTensor, channels: int, name: str) -> Any:
     conv = layers.Conv2D(
         channels, 1, use_bias=False, kernel_initializer="he_normal", name=f"{name}_conv"
     )
     return conv(x)
 
 
-def _block(x: Any, kernel: int, strides: int, expansion: int, channels: int, name: str) -> Any:
+def _block(
+    x: KerasTensor, kernel: int, strides: int, expansion: int, channels: int, name: str
+) -> Any:
     """Expands, convolves each channel, projects; adds the input if the shape is kept."""
     shortcut = x
     if expansion > 1:
@@ -64,7 +66,7 @@ def _block(x: Any, kernel: int, strides: int, expansion: int, channels: int, nam
 
 
 def efficientnet_lite(
-    image: Any, width: float = 1.0, stages: tuple[tuple[int, int], ...] = _LITE0
+    image: KerasTensor, width: float = 1.0, stages: tuple[tuple[int, int], ...] = _LITE0
 ) -> list[Any]:
     """Applies an EfficientNet-Lite: no squeeze-and-excitation, and ReLU6 instead of swish.
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf.keras import keras
+from clouds_tf.keras import KerasTensor, Layer, keras
 from clouds_tf.models.normalization import BatchNorm
 
 layers = keras.layers
@@ -66,7 +66,7 @@ def _calls(outputs: list[Any]) -> list[Any]:
     return list(ordered.values())
 
 
-def _replay(outputs: list[Any], image: Any, call: Callable[..., Any]) -> list[Any]:
+def _replay(outputs: list[Any], image: KerasTensor, call: Callable[..., Any]) -> list[Any]:
     """Repeats the graph of symbolic tensors on another image, with `call` for each layer.
 
     Args:
@@ -89,12 +89,12 @@ def _replay(outputs: list[Any], image: Any, call: Callable[..., Any]) -> list[An
     return [values[id(tensor)] for tensor in outputs]
 
 
-def _is_block(layer: Any) -> bool:
+def _is_block(layer: Layer) -> bool:
     """Whether a layer contains other layers."""
     return bool(layer.submodules) and not isinstance(layer, layers.Conv2D)
 
 
-def _call_within(layer: Any, *args: Any, **kwargs: Any) -> Any:
+def _call_within(layer: Layer, *args: Any, **kwargs: Any) -> Any:
     """Calls a layer, or what a block consists of."""
     if not _is_block(layer):
         return layer(*args, **kwargs)
@@ -112,7 +112,7 @@ def _without_blocks(outputs: list[Any]) -> list[Any]:
     return outputs
 
 
-def _name(prefix: str, position: int, layer: Any) -> str:
+def _name(prefix: str, position: int, layer: Layer) -> str:
     """Names a layer by its position: keras-cv's names depend on what was built before."""
     kind = type(layer).__name__.lower()
     return f"{prefix}{position:03d}_{kind.replace('batchnormalization', 'batchnorm')}"
@@ -133,7 +133,7 @@ def innermost_layers(outputs: list[Any], prefix: str) -> dict[str, Any]:
     return {_name(prefix, position, layer): layer for position, layer in enumerate(found, start=1)}
 
 
-def _copy(layer: Any, name: str, dtype: str | None) -> Any:
+def _copy(layer: Layer, name: str, dtype: str | None) -> Any:
     """Makes a new layer like another, which can be saved; the dtype None keeps its own."""
     config = {**layer.get_config(), "name": name}
     if dtype:
@@ -157,7 +157,7 @@ def _start(part: Any) -> int:
     return (part["start"] if isinstance(part, dict) else part.start) or 0
 
 
-def copied(outputs: list[Any], image: Any, prefix: str) -> list[Any]:
+def copied(outputs: list[Any], image: KerasTensor, prefix: str) -> list[Any]:
     """Applies copies of the layers that symbolic tensors are made of to an image.
 
     Args:
@@ -171,7 +171,7 @@ def copied(outputs: list[Any], image: Any, prefix: str) -> list[Any]:
     position = 0
     in_stem = True
 
-    def call(layer: Any, *args: Any, **kwargs: Any) -> Any:
+    def call(layer: Layer, *args: Any, **kwargs: Any) -> Any:
         nonlocal position, in_stem
         if isinstance(layer, layers.Dropout):
             return args[0]

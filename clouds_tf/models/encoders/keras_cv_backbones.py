@@ -18,6 +18,7 @@ from typing import Any
 import numpy as np
 
 from clouds_tf import files
+from clouds_tf.keras import KerasTensor, Model
 from clouds_tf.keras_cv import import_keras_cv
 from clouds_tf.models.encoders.flattening import MOMENTUM, copied, innermost_layers
 from clouds_tf.models.encoders.interface import Encoder
@@ -76,7 +77,7 @@ def _resnet50_v2(width: float) -> Any:
     )
 
 
-def _resnet_features(backbone: Any) -> list[Any]:
+def _resnet_features(backbone: Model) -> list[Any]:
     """The stem, and each stack after the batch norm and ReLU that follow it."""
     stacks = [f"v2_stack_{stack}_block1_use_preactivation_relu" for stack in (1, 2, 3)]
     return [backbone.get_layer(name).output for name in ("conv1_conv", *stacks, "post_relu")]
@@ -91,7 +92,7 @@ def _efficientnetv2(width: float, stages: dict[str, Any], width_b: float, depth_
     )
 
 
-def _efficientnetv2_features(backbone: Any) -> list[Any]:
+def _efficientnetv2_features(backbone: Model) -> list[Any]:
     """The last block of each stride; the 1x1 convolution after it is for classification."""
     names = [backbone.pyramid_level_inputs[f"P{level}"] for level in (1, 2, 3, 4)]
     features = [backbone.get_layer(name).output for name in names]
@@ -102,7 +103,7 @@ def _mobilenet_v3(width: float, stages: dict[str, Any]) -> Any:
     return models().MobileNetV3Backbone(**stages, alpha=width, include_rescaling=True)
 
 
-def _mobilenet_v3_features(backbone: Any) -> list[Any]:
+def _mobilenet_v3_features(backbone: Model) -> list[Any]:
     names = [backbone.pyramid_level_inputs[f"P{level}"] for level in (1, 2, 3, 4, 5)]
     return [backbone.get_layer(name).output for name in names]
 
@@ -115,7 +116,7 @@ def _densenet121(width: float) -> Any:
     )
 
 
-def _densenet_features(backbone: Any) -> list[Any]:
+def _densenet_features(backbone: Model) -> list[Any]:
     """The stem, and each dense block after the batch norm and ReLU that follow it."""
     names = ("conv1_relu", "pool2_relu", "pool3_relu", "pool4_relu", "relu")
     return [backbone.get_layer(name).output for name in names]
@@ -129,7 +130,7 @@ def _csp_darknet_s(width: float) -> Any:
     )
 
 
-def _csp_darknet_features(backbone: Any) -> list[Any]:
+def _csp_darknet_features(backbone: Model) -> list[Any]:
     names = ("stem_conv", "dark2_csp", "dark3_csp", "dark4_csp", "dark5_csp")
     # The stem is a model of its own, whose `output` would be another tensor.
     return [backbone.get_layer(name).get_output_at(0) for name in names]
@@ -147,7 +148,7 @@ class Backbone:
     build: Callable[[float], Any]
     features: Callable[[Any], list[Any]]
 
-    def apply(self, image: Any, width: float = 1.0) -> list[Any]:
+    def apply(self, image: KerasTensor, width: float = 1.0) -> list[Any]:
         """Applies copies of the layers to an image; see `Encoder.apply`."""
         return copied(self.features(self.build(width)), image, _PREFIX)
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
-from clouds_tf.keras import keras
+from clouds_tf.keras import KerasTensor, keras
 from clouds_tf.models.encoders.interface import Encoder
 from clouds_tf.models.encoders.published import TORCH_VARIABLES, read_keras_h5, read_torch
 from clouds_tf.models.normalization import BatchNorm
@@ -35,7 +35,12 @@ def scale_channels(channels: int, width: float) -> int:
 
 
 def _conv(
-    x: Any, filters: int, kernel_size: int, strides: int, name: str, dtype: str | None = None
+    x: KerasTensor,
+    filters: int,
+    kernel_size: int,
+    strides: int,
+    name: str,
+    dtype: str | None = None,
 ) -> Any:
     """Applies a convolution without bias, padded alike on both sides as in torchvision.
 
@@ -58,7 +63,7 @@ def _conv(
     )(x)
 
 
-def _stem(x: Any, width: float, norm: Any) -> tuple[Any, Any]:
+def _stem(x: KerasTensor, width: float, norm: Any) -> tuple[Any, Any]:
     """Applies a convolution and a pooling of stride 2 each; returns the maps after either.
 
     The convolution, and the scaling of the image before it, stay float32 in every precision: their
@@ -82,7 +87,7 @@ def _blocks(width: float) -> Iterator[list[tuple[str, int, int]]]:
         ]
 
 
-def _block(x: Any, filters: int, strides: int, name: str) -> Any:
+def _block(x: KerasTensor, filters: int, strides: int, name: str) -> Any:
     """Adds two 3x3 convolutions to the identity, or to a projection where the shape changes."""
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
@@ -95,7 +100,7 @@ def _block(x: Any, filters: int, strides: int, name: str) -> Any:
     return layers.ReLU(name=f"{name}_relu2")(x)
 
 
-def resnet34(image: Any, width: float = 1.0) -> list[Any]:
+def resnet34(image: KerasTensor, width: float = 1.0) -> list[Any]:
     """Applies torchvision's ResNet-34, with the activation after the addition (version 1).
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, table 1 and figure 3. With
@@ -125,7 +130,7 @@ def resnet34(image: Any, width: float = 1.0) -> list[Any]:
     return features
 
 
-def resnet34_preactivation(image: Any, width: float = 1.0) -> list[Any]:
+def resnet34_preactivation(image: KerasTensor, width: float = 1.0) -> list[Any]:
     """Applies segmentation_models' ResNet-34, with the activation before the convolutions.
 
     He et al., "Identity Mappings in Deep Residual Networks", 2016, figure 4 (e), in the form of
@@ -141,7 +146,7 @@ def resnet34_preactivation(image: Any, width: float = 1.0) -> list[Any]:
         norm and ReLU that come next: in the following stage's first block, and after the last.
     """
 
-    def activated(x: Any, name: str) -> Any:
+    def activated(x: KerasTensor, name: str) -> Any:
         x = _norm_preactivation(name=name.format("bn"))(x)
         return layers.ReLU(name=name.format("relu"))(x)
 
