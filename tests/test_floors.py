@@ -39,7 +39,7 @@ DOORS = {
     r"import keras_cv\b|from keras_cv\b": ("keras_cv.py",),
     r"import jinja2|from jinja2": ("exploration/",),
     r"import matplotlib|from matplotlib": ("figures/",),
-    r"import safetensors|from safetensors": ("models/weights.py", "models/encoders/published.py"),
+    r"import safetensors|from safetensors": ("models/weights.py", "models/encoders/interface.py"),
     r"import tensorflow_addons|from tensorflow_addons": ("addons.py",),
     r"\btf\.keras": ("keras.py", "tools/benchmarks/"),
     r"tf\.py_function|tf\.numpy_function": (),

@@ -8,7 +8,6 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
-from clouds_tf.data.geometry import to_column_major
 from clouds_tf.data.packing import classes_last
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
@@ -24,6 +23,28 @@ FOLD_KEY = "fold"
 
 # Raised whenever the meaning of the records changes.
 SCHEMA_VERSION = 2
+
+
+def to_column_major(
+    rles: tf.Tensor | Sequence[str], dataset: Dataset, size: tuple[int, int] | None = None
+) -> tf.Tensor:
+    """Rewrites the RLE of a data set so that runs count down the columns, as `rle` expects.
+
+    Args:
+        rles: string [...], in the order of the data set.
+        dataset: has the order of the RLE.
+        size: (height, width) of the masks; None takes dataset.mask_size.
+
+    Returns:
+        String [...]; unchanged where the data set counts down the columns already.
+
+    Raises:
+        tf.errors.InvalidArgumentError: a RLE is malformed.
+    """
+    if dataset.rle_order == "columns":
+        return tf.convert_to_tensor(rles, tf.string)
+    size = size or dataset.mask_size
+    return rle.encode(rle.decode(rles, size, size, order="rows"))
 
 
 def make_example(

@@ -1,18 +1,107 @@
-"""Decides which image of a data folder goes to which shard and fold."""
+"""Decides which image of a data folder goes to which shard and fold of a cross-validation."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.data import folds
-from clouds_tf.data.annotations import check_csv, presence
-from clouds_tf.data.faults import Fault, raise_faults
-from clouds_tf.data.geometry import check_geometry
+from clouds_tf.data import planning
+from clouds_tf.data.annotations import check_csv, presence, read_table
+from clouds_tf.data.geometry import check_mask_size
 from clouds_tf.dataset import TRAIN_CSV, TRAIN_IMAGES, Dataset
+from clouds_tf.messages import Fault, raise_faults
+
+MAX_FOLDS = 1000
+
+
+def split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+    """Assigns every image to a fold, each fold with about the same share of every class.
+
+    Args:
+        labels: which classes each image has, bool [N, C].
+        num_folds: number of folds, from 2 to N.
+        seed: seed of the split, at least 0.
+
+    Returns:
+        The fold of each image, int64 [N] in [0, num_folds).
+
+    Raises:
+        ValueError: fewer images than folds, or fewer than two folds.
+    """
+    # Imported here, because scikit-learn and scipy.stats would add a second to every start.
+    from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
+
+    if len(labels) < 2:
+        raise ValueError(f"num_folds: got {len(labels)} image without fault, expected at least 2")
+    if not 2 <= num_folds <= min(len(labels), MAX_FOLDS):
+        most = min(len(labels), MAX_FOLDS)
+        raise ValueError(f"num_folds: got {num_folds}, expected 2 to {most}, one image each")
+    if labels.shape[1] == 1:  # the splitter wants several labels: with the class, and without it
+        labels = np.column_stack([labels, ~labels])
+    folds = np.empty(len(labels), np.int64)
+    splitter = MultilabelStratifiedKFold(num_folds, shuffle=True, random_state=seed)
+    for fold, (_, members) in enumerate(splitter.split(labels, labels)):
+        folds[members] = fold
+    return folds
+
+
+def read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
+    """Reads the fold of every image from a CSV.
+
+    Args:
+        path: a CSV with the columns filename and fold, such as the planning.csv beside the shards.
+        filenames: N file names; the CSV may have more.
+
+    Returns:
+        The folds, int64 [N] from 0.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: an image has no fold or two rows, a fold is not a whole number, or a fold has
+            no image.
+    """
+    frame = read_table(path, ("filename", "fold"))
+    faults = [
+        Fault(path, line, f"got the fold {fold!r}, expected 0, 1, 2, ...")
+        for line, fold in frame["fold"][~frame["fold"].str.fullmatch("[0-9]+")].items()
+    ]
+    faults += [
+        Fault(path, line, f"second row for {name}")
+        for line, name in frame["filename"][frame.duplicated("filename")].items()
+    ]
+    folds = dict(zip(frame["filename"], frame["fold"]))
+    faults += [Fault(path, 0, f"no fold for {name}") for name in filenames if name not in folds]
+    raise_faults(faults)
+    found = [int(folds[name]) for name in filenames]
+    check_folds(found, path)
+    return np.array(found, np.int64)
+
+
+def check_folds(folds: Iterable[int], origin: str) -> None:
+    """Makes sure that every fold from 0 to the last one has an image.
+
+    Args:
+        folds: the fold of each image.
+        origin: where the folds come from, for the message.
+
+    Raises:
+        ValueError: a fold has no image, or is 1,000 or more; the message names it.
+    """
+    found = set(map(int, folds))
+    last = max(found, default=0)
+    if last >= MAX_FOLDS:
+        raise ValueError(f"{origin}: got the fold {last}, expected less than {MAX_FOLDS}")
+    empty = sorted(set(range(last + 1)) - found)
+    if empty:
+        raise ValueError(
+            f"{origin}: no image has the fold {', '.join(map(str, empty))}; expected images in "
+            f"every fold from 0 to {last}"
+        )
+
 
 _DEFAULT_SHARDS = 16
 
@@ -73,7 +162,7 @@ def plan_shards(
     if unknown:
         raise ValueError(f"{exclude}: no image has the name {', '.join(map(repr, unknown))}")
     if not faults:
-        check_geometry(table, dataset, csv_path, "--mask_size")
+        check_mask_size(table, dataset, csv_path, "--mask_size")
     faults += [
         Fault(os.path.join(images_dir, name), 0, f"no rows for it in {csv_path}")
         for name in found
@@ -89,10 +178,10 @@ def plan_shards(
             f"num_shards: got {num_shards}, expected 1 to {len(table)}, one image each"
         )
     if folds_csv:
-        assigned = folds.read_folds(folds_csv, table["filename"])
+        assigned = planning.read_folds(folds_csv, table["filename"])
     else:
-        assigned = folds.split_into_folds(presence(table), num_folds, seed)
-        folds.check_folds(assigned, "num_folds")
+        assigned = planning.split_into_folds(presence(table), num_folds, seed)
+        planning.check_folds(assigned, "num_folds")
     random_order = np.random.default_rng(seed).permutation(len(table))
     order = random_order[np.argsort(assigned[random_order], kind="stable")]
     images = [

@@ -22,11 +22,10 @@ from clouds_tf.data.batching import (
 )
 from clouds_tf.data.cache import Cache, check_cache
 from clouds_tf.data.examples import load_example
-from clouds_tf.data.faults import Fault, raise_faults
-from clouds_tf.data.reading import Located
-from clouds_tf.data.records_info import RecordsInfo, read_info
+from clouds_tf.data.records_info import Located, RecordsInfo, read_info
 from clouds_tf.data.service import serve_epochs
 from clouds_tf.dataset import Dataset
+from clouds_tf.messages import Fault, raise_faults
 from clouds_tf.settings import check_size
 
 Size = tuple[int, int]

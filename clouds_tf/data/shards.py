@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.data import folds, runners
+from clouds_tf.data import planning, runners
 from clouds_tf.data.examples import SCHEMA_VERSION, make_example
-from clouds_tf.data.faults import Fault, raise_faults
 from clouds_tf.data.planning import PlannedImage, plan_shards
 from clouds_tf.data.records_info import (
     FRAMING,
@@ -26,9 +25,10 @@ from clouds_tf.data.records_info import (
 from clouds_tf.data.source_images import check_images, read_image
 from clouds_tf.dataset import TRAIN_IMAGES, Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
+from clouds_tf.messages import Fault, raise_faults
 from clouds_tf.settings import check_size
 
-FOLDS_FILE = "folds.csv"
+FOLDS_FILE = "planning.csv"
 REJECTED_FILE = "rejected.csv"
 _PLAN_ENDING = ".plan.json"  # of the list of images of a shard, for runners elsewhere
 
@@ -146,7 +146,7 @@ def write_records(
     beam_options: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RecordsInfo:
-    """Writes a folder of data as shards of TFRecords, folds.csv, and dataset_info.json last.
+    """Writes a folder of data as shards of TFRecords, planning.csv, and dataset_info.json last.
 
     Killed at any moment and called again, it writes only the shards that are missing, and the
     result is that of one undisturbed call.
@@ -221,7 +221,7 @@ def _describe(
 ) -> RecordsInfo:
     """The content of dataset_info.json; ValueError if a fold has no image."""
     folds_with_images = [fold for shard in shards for fold in shard.folds]
-    folds.check_folds(folds_with_images, how.images_dir)
+    planning.check_folds(folds_with_images, how.images_dir)
     return RecordsInfo(
         dataset=how.dataset,
         image_size=how.image_size,

@@ -7,8 +7,8 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from clouds_tf.data.faults import Fault
 from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.messages import Fault
 
 _SKEW = 0.02  # of the ratio of the sides, between an image and its masks
 

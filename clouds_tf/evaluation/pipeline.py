@@ -13,9 +13,17 @@ import numpy as np
 from clouds_tf import files
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
-from clouds_tf.evaluation import held_out, ladder, members, pictures, score
+from clouds_tf.evaluation import held_out, pictures, score
 from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
-from clouds_tf.evaluation.search import GRIDS, SearchResult, search
+from clouds_tf.evaluation.search import (
+    GRIDS,
+    Rung,
+    SearchResult,
+    ladder,
+    ladder_columns,
+    ladder_text,
+    search,
+)
 from clouds_tf.prediction import engine, ensemble
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
@@ -81,7 +89,7 @@ class EvaluationResult:
     search: SearchResult
     areas: AreaResult
     remarks: tuple[str, ...]
-    rungs: tuple[ladder.Rung, ...] = ()
+    rungs: tuple[Rung, ...] = ()
 
     @property
     def num_images(self) -> int:
@@ -121,7 +129,7 @@ class EvaluationResult:
         table = score.table(self.search.scores, names, "cross_fitted", baseline="all_blank")
         parts = [table, _area_table(self.area_biases, names)]
         if self.rungs:
-            parts.append(ladder.as_text(self.rungs, names))
+            parts.append(ladder_text(self.rungs, names))
         return "\n\n".join([*parts, "\n".join(self.remarks)])
 
 
@@ -174,7 +182,7 @@ def evaluate(
     if seed and len(by_fold) > 1:
         raise ValueError(f"seed: got {seed}, but nothing is drawn where there are several folds")
     if settings.engine == "openvino":
-        by_fold, reasons = members.on_openvino(by_fold, dataset)
+        by_fold, reasons = held_out.on_openvino(by_fold, dataset)
         remarks = [*remarks, *reasons]
     way = settings.test_time_augmentation
     counts = {
@@ -183,14 +191,14 @@ def evaluate(
     }
     found = search(counts[way], GRIDS[settings.search], seed)
     areas = calibrate(counts[way], seed)
-    rungs = tuple(ladder.ladder(counts, list(GRIDS), seed) if ladder_csv else ())
+    rungs = tuple(ladder(counts, list(GRIDS), seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
     result = EvaluationResult(
         output, dataset, tuple(by_fold), settings, found, areas, tuple(remarks), rungs
     )
     if ladder_csv:
         rows = [rung.cells() for rung in rungs]
-        files.write_table(ladder_csv, ladder.columns(dataset.class_names), rows)
+        files.write_table(ladder_csv, ladder_columns(dataset.class_names), rows)
     if pictures_dir:
         pictures.write(pictures_dir, records, by_fold, counts[way], found, areas, way)
     models = tuple(weights or workdirs)
@@ -214,14 +222,14 @@ def _load(
     weights: Sequence[str],
     folds: Sequence[int] | None,
     precision: str,
-) -> tuple[dict[int, list[members.Member]], list[str]]:
+) -> tuple[dict[int, list[held_out.Member]], list[str]]:
     """Loads the models by the fold that they predict, with remarks about them."""
     if bool(workdirs) == bool(weights):
         raise ValueError("workdirs, weights: expected one of both, got both or none")
     if not weights:
         if folds is not None:
             raise ValueError("folds: only for weights; workdirs know the fold that they held out")
-        return members.load_members(records, workdirs, precision), [_CHOSEN_EPOCH]
+        return held_out.load_members(records, workdirs, precision), [_CHOSEN_EPOCH]
     num_folds = records.info.num_folds
     folds = range(num_folds) if folds is None else folds
     for fold in folds:
@@ -229,7 +237,7 @@ def _load(
             raise ValueError(f"folds: got {fold}, expected 0 to {num_folds - 1}")
     folds = sorted(set(folds))
     files.check_distinct(weights)
-    loaded = [members.load_weights(path, precision) for path in weights]
+    loaded = [held_out.load_weights(path, precision) for path in weights]
     remarks = [
         _check_metadata(path, metadata, records, folds)
         for path, (_, metadata) in zip(weights, loaded)

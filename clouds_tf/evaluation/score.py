@@ -12,10 +12,9 @@ import pandas as pd
 import tensorflow as tf
 
 from clouds_tf import files, rle
-from clouds_tf.data.annotations import read_csv
-from clouds_tf.data.faults import Fault, raise_faults
-from clouds_tf.data.geometry import check_geometry
+from clouds_tf.data.annotations import check_mask_size, read_csv
 from clouds_tf.dataset import Dataset
+from clouds_tf.messages import Fault, raise_faults
 
 
 def dice_of_areas(shared: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -89,7 +88,7 @@ def compare(
     """
     size = annotations_size or dataset.mask_size
     truth = read_csv(annotations_csv, dataset, size)
-    check_geometry(truth, dataset, annotations_csv, "--annotations_size", size)
+    check_mask_size(truth, dataset, annotations_csv, "--annotations_size", size)
     predicted = _read_submission(submission, dataset).set_index("filename")
     missing = truth["filename"][~truth["filename"].isin(predicted.index)]
     surplus = predicted.index[~predicted.index.isin(truth["filename"])]
@@ -120,7 +119,7 @@ def _read_submission(path: str, dataset: Dataset) -> pd.DataFrame:
     else:
         table = read_csv(path, dataset, dataset.submission_size)
     try:
-        check_geometry(table, dataset, path, "", dataset.submission_size)
+        check_mask_size(table, dataset, path, "", dataset.submission_size)
     except ValueError as error:
         height, width = dataset.submission_size
         raise ValueError(

@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from clouds_tf import files, rle
 from clouds_tf.data.annotations import read_csv
-from clouds_tf.data.geometry import to_column_major
+from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import TEST_IMAGES, TRAIN_CSV, TRAIN_IMAGES, Dataset
 from clouds_tf.exploration import charts, examples, page

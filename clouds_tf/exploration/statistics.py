@@ -16,7 +16,7 @@ import pandas as pd
 import tensorflow as tf
 
 from clouds_tf import rle
-from clouds_tf.data.geometry import to_column_major
+from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
 

@@ -1,4 +1,4 @@
-"""Images with their masks."""
+"""Images with their masks; scenes with coordinates."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.figures.style import WIDTH, Axes, class_colors, new_figure, rgba, styled
+from clouds_tf.figures.style import NEUTRAL, WIDTH, Axes, class_colors, new_figure, rgba, styled
 
 _LONGEST_OUTLINE = 8  # heights and widths of the image; longer ones are those of specks
 
@@ -111,3 +111,87 @@ def overlays(
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     return figure
+
+
+_MAX_SIDE = 1600  # cells that are drawn along a side
+_STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60)  # degrees between ticks
+
+
+@styled
+def scene_maps(scenes: Sequence[dict[str, Any]], num_columns: int = 1) -> Any:
+    """Draws scenes with their masks and what was not observed, coordinates on the axes.
+
+    Args:
+        scenes: a dict for each: "title"; "image", uint8 [h, w, 3]; "masks", bool [C, h, w];
+            "observed", bool [h, w]; "extent", (lon_min, lat_min, lon_max, lat_max); "class_names".
+        num_columns: maps in a row.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    num_rows = math.ceil(len(scenes) / num_columns)
+    west, south, east, north = scenes[0]["extent"]
+    ratio = min(max((north - south) / (east - west), 0.1), 2.0)
+    width = WIDTH * 1.3 / min(num_columns, 1.6)
+    figure = new_figure(width * num_columns, (width * ratio + 0.6) * num_rows + 0.3)
+    grid = figure.subplots(num_rows, num_columns, squeeze=False).ravel()
+    for axes, scene in zip(grid, scenes):
+        _draw(axes, **scene)
+    for axes in grid[len(scenes) :]:
+        axes.set_axis_off()
+    names = scenes[0]["class_names"]
+    handles = [
+        figure.axes[0].plot([], [], color=color, linewidth=4)[0]
+        for color in (*class_colors(names), NEUTRAL)
+    ]
+    figure.legend(
+        handles, [*names, "not observed"], loc="outside lower center", ncols=len(names) + 1
+    )
+    return figure
+
+
+def _draw(
+    axes: Axes,
+    title: str,
+    image: np.ndarray,
+    masks: np.ndarray,
+    observed: np.ndarray,
+    extent: tuple[float, float, float, float],
+    class_names: Sequence[str],
+) -> None:
+    west, south, east, north = extent
+    step = math.ceil(max(image.shape[:2]) / _MAX_SIDE)
+    shown = image[::step, ::step].copy()
+    shown[~observed[::step, ::step]] = [int(NEUTRAL[i : i + 2], 16) for i in (1, 3, 5)]
+    axes.imshow(shown, extent=(west, east, south, north), aspect="equal", interpolation="none")
+    rows, columns = (np.arange(length)[::step] + 0.5 for length in masks.shape[1:])
+    latitudes = north - rows * (north - south) / masks.shape[1]
+    longitudes = west + columns * (east - west) / masks.shape[2]
+    for color, mask in zip(class_colors(class_names), masks):
+        small = mask[::step, ::step]
+        if small.any() and min(small.shape) > 1:
+            axes.contour(
+                np.pad(longitudes, 1, mode="edge"),
+                np.pad(latitudes, 1, mode="edge"),
+                np.pad(small.astype(float), 1),
+                levels=[0.5],
+                colors=[color],
+                linewidths=1.8,
+            )
+    axes.set_title(title, fontsize=9, weight="normal", pad=4, parse_math=False)
+    for name, low, high in (("x", west, east), ("y", south, north)):
+        side = next((s for s in _STEPS if (high - low) / s <= 6), 90)
+        ticks = np.arange(math.ceil(low / side), math.floor(high / side) + 1) * side
+        label = _longitude if name == "x" else _latitude
+        getattr(axes, f"set_{name}ticks")(ticks, [label(tick) for tick in ticks], fontsize=8)
+    axes.set_xlim(west, east)
+    axes.set_ylim(south, north)
+
+
+def _longitude(degrees: float) -> str:
+    degrees = (degrees + 180) % 360 - 180
+    return f"{abs(degrees):g}\N{DEGREE SIGN}{'W' if degrees < 0 else 'E' if degrees else ''}"
+
+
+def _latitude(degrees: float) -> str:
+    return f"{abs(degrees):g}\N{DEGREE SIGN}{'S' if degrees < 0 else 'N' if degrees else ''}"

@@ -22,7 +22,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from clouds_tf import files
 from clouds_tf.keras import Model
 from clouds_tf.models.encoders import encoder_layers, encoder_of, model_name
-from clouds_tf.models.encoders.published import read_safetensors
+from clouds_tf.models.encoders.interface import read_safetensors
 from clouds_tf.models.unet import unet
 
 # Version of the files of `save_model_weights`; goes up when older readers would misread them.

@@ -11,7 +11,7 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf import figures, files
-from clouds_tf.figures.scenes import scene_maps
+from clouds_tf.figures.images import scene_maps
 from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.masks import ClassAreas, Prediction, measure, objects_of

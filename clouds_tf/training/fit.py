@@ -14,8 +14,8 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from clouds_tf.data.batching import Position
-from clouds_tf.data.reading import TRIES
 from clouds_tf.data.records import ORDER
+from clouds_tf.data.records_info import TRIES
 from clouds_tf.messages import about_the_data
 from clouds_tf.training import averaging, distribution
 from clouds_tf.training import workdir as workdirs

@@ -1,16 +1,17 @@
-"""Optimizers by name: those of Keras and of tensorflow-addons."""
+"""Optimizers by name, those of Keras and of tensorflow-addons, and their learning rates."""
 
 from __future__ import annotations
 
 import functools
+import math
 import re
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from clouds_tf.addons import import_addons
-from clouds_tf.keras import keras
+from clouds_tf.keras import Optimizer, keras
 
 LearningRate = Any  # a number, or a LearningRateSchedule of Keras
 
@@ -161,3 +162,133 @@ def make_optimizer(
     else:  # the older kind of Keras' optimizers, on which those of addons are built
         optimizer._create_all_weights(variables)
     return optimizer
+
+
+def scale_learning_rate(
+    optimizer: Optimizer, variables: Iterable[tf.Variable], factor: float
+) -> None:
+    """Scales the learning rate of some variables by a factor.
+
+    The change of a variable is scaled after the optimizer has made it, and not the gradient before:
+    Adam and its relatives divide by the size of the gradients, so a factor on these would vanish.
+    For every optimizer whose step is proportional to its learning rate, this equals a separate
+    learning rate for those variables; only decoupled weight decay keeps the full rate.
+
+    Args:
+        optimizer: a Keras optimizer of the newer or the older kind, changed in place; a strategy
+            may call it on every replica.
+        variables: tf.Variables, each with a name of its own.
+        factor: >= 0; 1 changes nothing.
+    """
+    names = {variable.name.split(":")[0] for variable in variables}
+    # Optimizers that scale the loss or look ahead leave the steps to the optimizer inside.
+    while inner := getattr(optimizer, "inner_optimizer", getattr(optimizer, "_optimizer", None)):
+        optimizer = inner
+    method = "update_step" if hasattr(optimizer, "update_step") else "_resource_apply_dense"
+    take_step = getattr(optimizer, method)
+
+    def take_scaled_step(
+        gradient: tf.Tensor, variable: tf.Variable, *args: Any, **kwargs: Any
+    ) -> Any:
+        # A replica's copy of the variable a/b is called a/b/replica_1.
+        if variable.name.split(":")[0].split("/replica_")[0] not in names:
+            return take_step(gradient, variable, *args, **kwargs)
+        before = tf.identity(variable)
+        with tf.control_dependencies([before]):
+            taken = take_step(gradient, variable, *args, **kwargs)
+        with tf.control_dependencies([taken] if isinstance(taken, tf.Operation) else []):
+            return variable.assign(before + factor * (variable - before))
+
+    setattr(optimizer, method, take_scaled_step)
+
+
+_CYCLES = 3  # of cosine restarts, each twice as long as the one before
+
+
+def _half_cosine(share: tf.Tensor) -> tf.Tensor:
+    """Falls from 1 at share 0 to 0 at share 1."""
+    return 0.5 * (1 + tf.cos(math.pi * share))
+
+
+def _one_cycle(
+    share: tf.Tensor, rise: float = 0.3, start: float = 1 / 25, end: float = 1e-4 / 25
+) -> tf.Tensor:
+    """Smith and Topin, "Super-Convergence", 2018, section 3, with cosines in place of lines."""
+    rising = 1 - (1 - start) * _half_cosine(share / rise)
+    falling = end + (1 - end) * _half_cosine((share - rise) / (1 - rise))
+    return tf.where(share < rise, rising, falling)
+
+
+def _cosine_restarts(share: tf.Tensor) -> tf.Tensor:
+    """Loshchilov and Hutter, "SGDR", 2017, equation 5, with T_mult = 2."""
+    position = share * (2**_CYCLES - 1)
+    cycle = tf.minimum(tf.floor(tf.math.log(position + 1) / math.log(2)), _CYCLES - 1)
+    length = tf.pow(2.0, cycle)
+    return _half_cosine((position - (length - 1)) / length)
+
+
+# Name -> a function from the finished share of the run (0..1) to a factor on the learning rate.
+SCHEDULES = {
+    "constant": tf.ones_like,
+    "cosine": _half_cosine,
+    "cosine_restarts": _cosine_restarts,
+    "one_cycle": _one_cycle,
+    "plateau": tf.ones_like,  # a constant, until `plateau_factor` says something else
+}
+
+
+@keras.utils.register_keras_serializable("clouds_tf")
+class Schedule(keras.optimizers.schedules.LearningRateSchedule):
+    """Learning rate as a function of the step.
+
+    Args:
+        name: a key of SCHEDULES.
+        learning_rate: peak learning rate.
+        num_steps: number of steps of the whole run.
+        warmup_steps: number of first steps over which the rate rises linearly from 0 to that of the
+            schedule.
+
+    Attributes:
+        factor: float32 tf.Variable, a factor on the rate; 1 unless it is assigned.
+    """
+
+    def __init__(
+        self, name: str, learning_rate: float, num_steps: int, warmup_steps: int = 0
+    ) -> None:
+        self.name, self.learning_rate = name, learning_rate
+        self.num_steps, self.warmup_steps = num_steps, warmup_steps
+        self.factor = tf.Variable(1.0, trainable=False, name="learning_rate_factor")
+
+    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
+        """Learning rate of a step, float32 []."""
+        step = tf.cast(step, tf.float32)
+        share = tf.minimum(step / self.num_steps, 1.0)
+        warmup = tf.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
+        return self.learning_rate * self.factor * warmup * SCHEDULES[self.name](share)
+
+    def get_config(self) -> dict[str, Any]:
+        """Arguments of the constructor."""
+        names = ("name", "learning_rate", "num_steps", "warmup_steps")
+        return {name: getattr(self, name) for name in names}
+
+
+def plateau_factor(
+    scores: Iterable[float], patience: int = 3, factor: float = 0.5, least: float = 1e-3
+) -> float:
+    """Factor on the learning rate that falls wherever the scores stop improving.
+
+    Args:
+        scores: one score per finished epoch; higher is better.
+        patience: number of epochs without a new best score after which the factor falls.
+        factor: ratio of the new factor to the one before.
+        least: minimum of the result.
+
+    Returns:
+        A number from `least` to 1.
+    """
+    result, best, waited = 1.0, -math.inf, 0
+    for score in scores:
+        best, waited = (score, 0) if score > best else (best, waited + 1)
+        if waited == patience:
+            result, waited = max(result * factor, least), 0
+    return result

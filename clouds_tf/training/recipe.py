@@ -12,8 +12,7 @@ from clouds_tf.models.encoders import ENCODERS, find_encoder
 from clouds_tf.models.unet import MAX_WIDTH
 from clouds_tf.settings import call, setting, validate
 from clouds_tf.training.distribution import PRECISIONS, STRATEGIES
-from clouds_tf.training.optimizers import OPTIMIZERS, check_optimizer
-from clouds_tf.training.schedules import SCHEDULES
+from clouds_tf.training.optimizers import OPTIMIZERS, SCHEDULES, check_optimizer
 
 # Name -> a column of the history and its sign, +1 where higher is better.
 MONITORS = {"dice": ("val_dice", 1), "loss": ("val_loss", -1), "tuned_dice": ("val_tuned_dice", 1)}
@@ -181,9 +180,7 @@ class Execution:
     deterministic: bool = setting(
         False, "Compute the same bits in every run; some operations become slower."
     )
-    cache: str = setting(
-        "none", "Where decoded images are kept between epochs.", choices=CACHES
-    )
+    cache: str = setting("none", "Where decoded images are kept between epochs.", choices=CACHES)
     cache_dir: Optional[str] = setting(None, "Folder for --cache=disk.")
     data_service: Optional[str] = setting(
         None, "Address of tools/data_service.py that decodes and augments: grpc://host:port."

@@ -25,9 +25,9 @@ from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import BEST
 from clouds_tf.training.checks import check_memory, check_start
 from clouds_tf.training.fit import Feed, StepProgress, fit
+from clouds_tf.training.optimizers import Schedule
 from clouds_tf.training.progress import as_table, say
 from clouds_tf.training.recipe import Execution, Recipe
-from clouds_tf.training.schedules import Schedule
 from clouds_tf.training.trainer import Trainer
 from clouds_tf.training.workdir import Run
 

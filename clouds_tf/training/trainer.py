@@ -15,10 +15,13 @@ from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.metrics import Scores, TunedDice
 from clouds_tf.training.averaging import MovingAverage
-from clouds_tf.training.layerwise import scale_learning_rate
-from clouds_tf.training.optimizers import make_optimizer
+from clouds_tf.training.optimizers import (
+    Schedule,
+    make_optimizer,
+    plateau_factor,
+    scale_learning_rate,
+)
 from clouds_tf.training.recipe import Recipe
-from clouds_tf.training.schedules import Schedule, plateau_factor
 from clouds_tf.training.steps import Meter, prediction_step, training_step, validation_step
 
 

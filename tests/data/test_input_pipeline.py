@@ -13,7 +13,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from programs import start_program
 
-from clouds_tf.data import annotations, batching, examples, input_pipeline, reading, records, shards
+from clouds_tf.data import (
+    annotations,
+    batching,
+    examples,
+    input_pipeline,
+    records,
+    records_info,
+    shards,
+)
 from clouds_tf.data.examples import ENCODED_KEY
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
@@ -177,7 +185,7 @@ def _batch_makers(records_dir):
 
 @pytest.fixture
 def no_pause(monkeypatch):
-    monkeypatch.setattr(reading, "_PAUSE", 0.01)
+    monkeypatch.setattr(records_info, "_PAUSE", 0.01)
 
 
 def test_a_corrupted_shard_is_named_when_it_is_read(damaged_dir, no_pause):
@@ -287,7 +295,7 @@ def test_records_of_earlier_versions_have_no_offsets(records_dir, tmp_path):
 
 def test_a_shard_that_cannot_be_opened_is_named(records_dir, tmp_path, monkeypatch):
     """After a few tries; with ignore_errors it would be tried for ever."""
-    monkeypatch.setattr(reading, "_PAUSE", 0.1)
+    monkeypatch.setattr(records_info, "_PAUSE", 0.1)
     folder = shutil.copytree(records_dir, tmp_path / "records")
     batches = _training(str(folder), batch_size=12)
     path = sorted(folder.glob("*.tfrecord"))[2]

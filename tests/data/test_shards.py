@@ -18,7 +18,7 @@ from programs import run_program
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
 from clouds_tf.data.examples import ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
-from clouds_tf.data.folds import split_into_folds
+from clouds_tf.data.planning import split_into_folds
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.manifest import Manifest

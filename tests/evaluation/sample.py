@@ -9,7 +9,7 @@ import stubs
 from clouds_tf.data import sample_data, shards
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.evaluation.members import Member
+from clouds_tf.evaluation.held_out import Member
 from clouds_tf.prediction.engine import as_network
 
 SMALL = dataclasses.replace(CLOUDS, mask_size=(140, 210), submission_size=(70, 105))

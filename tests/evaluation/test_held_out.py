@@ -8,8 +8,15 @@ from sample import small_records as _small_records
 
 from clouds_tf.data.records import Records
 from clouds_tf.evaluation import held_out
-from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, above, histogram
-from clouds_tf.evaluation.members import load_members, on_openvino
+from clouds_tf.evaluation.held_out import (
+    EDGES,
+    THRESHOLDS,
+    Counts,
+    above,
+    histogram,
+    load_members,
+    on_openvino,
+)
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.training import workdir as workdirs

@@ -2,8 +2,7 @@ import numpy as np
 import pytest
 
 from clouds_tf.evaluation.held_out import EDGES, Counts
-from clouds_tf.evaluation.ladder import as_text, columns, ladder
-from clouds_tf.evaluation.search import GRIDS, search
+from clouds_tf.evaluation.search import GRIDS, ladder, ladder_columns, ladder_text, search
 
 NAMES = ("Fish", "Flower", "Gravel", "Sugar")
 
@@ -43,7 +42,7 @@ def test_every_rung_is_a_search_of_its_own_and_the_best_is_named():
         assert rung.tuned == pytest.approx(tuned.mean())
     means = [rung.dice[-1] for rung in rungs]
     assert means == sorted(means, reverse=True)
-    *lines, best = as_text(rungs, NAMES).splitlines()
-    assert lines[0].split() == columns(NAMES)
+    *lines, best = ladder_text(rungs, NAMES).splitlines()
+    assert lines[0].split() == ladder_columns(NAMES)
     assert [line.split() for line in lines[1:]] == [rung.cells() for rung in rungs]
     assert rungs[0].search in best and rungs[0].prediction in best and f"{means[0]:.4f}" in best

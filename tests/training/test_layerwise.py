@@ -4,7 +4,7 @@ import tensorflow as tf
 
 from clouds_tf.keras import keras
 from clouds_tf.training import distribution
-from clouds_tf.training.layerwise import scale_learning_rate
+from clouds_tf.training.optimizers import scale_learning_rate
 
 OPTIMIZERS = ["SGD", "Nadam", "AdamW", "RMSprop"]
 

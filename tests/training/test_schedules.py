@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-from clouds_tf.training.schedules import SCHEDULES, Schedule, plateau_factor
+from clouds_tf.training.optimizers import SCHEDULES, Schedule, plateau_factor
 
 
 def _rates(name, num_steps=100, **arguments):
@@ -81,7 +81,5 @@ def test_the_rate_falls_where_scores_stay(scores, expected):
 
 def test_it_is_saved_and_loaded_by_keras():
     schedule = Schedule("one_cycle", 2.0, 100, 5)
-    loaded = keras.optimizers.schedules.deserialize(
-        keras.optimizers.schedules.serialize(schedule)
-    )
+    loaded = keras.optimizers.schedules.deserialize(keras.optimizers.schedules.serialize(schedule))
     assert float(loaded(tf.constant(9))) == float(schedule(tf.constant(9)))

@@ -10,8 +10,7 @@ from typing import Any
 import numpy as np
 
 from clouds_tf.keras import KerasTensor, keras
-from clouds_tf.models.encoders.interface import Encoder
-from clouds_tf.models.encoders.published import TORCH_VARIABLES, read_torch
+from clouds_tf.models.encoders.interface import TORCH_VARIABLES, Encoder, read_torch
 from clouds_tf.models.encoders.resnet import scale_channels
 from clouds_tf.models.normalization import BatchNorm
 

@@ -1,4 +1,4 @@
-"""Interface of an encoder to the rest of the library."""
+"""Interface of an encoder to the rest of the library, and readers of published weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,12 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import h5py
 import numpy as np
+import safetensors
+import safetensors.numpy
+
+from clouds_tf import files
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,3 +39,89 @@ class Encoder:
     weights_suffixes: tuple[str, ...]
     read_weights: Callable[[str], dict[str, np.ndarray]]
     published_name: Callable[[str], str]
+
+
+# A variable of Keras -> that of PyTorch.
+TORCH_VARIABLES = {
+    "kernel": "weight",
+    "depthwise_kernel": "weight",
+    "gamma": "weight",
+    "beta": "bias",
+    "moving_mean": "running_mean",
+    "moving_variance": "running_var",
+}
+
+
+def read_safetensors(path: str) -> dict[str, np.ndarray]:
+    """Reads a .safetensors file.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A dict from names to arrays, as they are in the file.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or no .safetensors file.
+    """
+    try:
+        with files.local_copy(path) as local:
+            tensors = safetensors.numpy.load_file(local)
+        return {name: np.asarray(tensor) for name, tensor in tensors.items()}
+    except (safetensors.SafetensorError, KeyError) as error:
+        raise ValueError(f"{path}: broken, or no .safetensors file ({error})") from None
+
+
+def read_torch(path: str) -> dict[str, np.ndarray]:
+    """Reads an encoder in PyTorch's names and layout from a .safetensors file.
+
+    Args:
+        path: the file; of a whole segmentation model, only what is named "encoder." is read.
+
+    Returns:
+        A dict from PyTorch's names, without "encoder.", to arrays with kernels in Keras' layout,
+        [height, width, in, out]. Classifiers and counters are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or no .safetensors file.
+    """
+    tensors = read_safetensors(path)
+    inner = {k[len("encoder.") :]: v for k, v in tensors.items() if k.startswith("encoder.")}
+    return {
+        name: tensor.transpose(2, 3, 1, 0) if tensor.ndim == 4 else tensor
+        for name, tensor in (inner or tensors).items()
+        if not name.startswith("fc.") and not name.endswith(".num_batches_tracked")
+    }
+
+
+def read_keras_h5(path: str) -> dict[str, np.ndarray]:
+    """Reads an encoder from a Keras .h5 file of weights or of a whole model.
+
+    Args:
+        path: the file.
+
+    Returns:
+        A dict from "layer/variable" to arrays. Classifiers and decoders are left out.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is truncated or no Keras .h5 file.
+    """
+    tensors: dict[str, np.ndarray] = {}
+
+    def collect(name: str, item: h5py.Group | h5py.Dataset) -> None:
+        if isinstance(item, h5py.Dataset):
+            layer, variable = name.split(":")[0].rsplit("/", 2)[-2:]
+            if not layer.startswith(("fc1", "decoder_", "final_conv")):
+                tensors[f"{layer}/{variable}"] = item[()]
+
+    try:
+        with files.local_copy(path) as local, h5py.File(local, "r") as file:
+            file.get("model_weights", file).visititems(collect)
+    except FileNotFoundError:
+        raise
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path}: broken, or no Keras .h5 file ({error})") from None
+    return tensors

@@ -8,8 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from clouds_tf.keras import KerasTensor, keras
-from clouds_tf.models.encoders.interface import Encoder
-from clouds_tf.models.encoders.published import TORCH_VARIABLES, read_keras_h5, read_torch
+from clouds_tf.models.encoders.interface import TORCH_VARIABLES, Encoder, read_keras_h5, read_torch
 from clouds_tf.models.normalization import BatchNorm
 
 layers = keras.layers

@@ -17,21 +17,23 @@ raise. Logits are [B, h', w', C], resized bilinearly where h', w' differ from h,
 from clouds_tf.models.losses.entropy import (
     balanced_bce,
     bce,
+    distance_bce,
     focal,
     presence_bce,
+    separation_weights,
     weighted_bce,
 )
-from clouds_tf.models.losses.hinge import lovasz, symmetric_lovasz
 from clouds_tf.models.losses.overlap import (
     batch_dice,
     batch_jaccard,
     batch_tversky,
     dice,
     jaccard,
+    lovasz,
     present_dice,
+    symmetric_lovasz,
     tversky,
 )
-from clouds_tf.models.losses.separation import distance_bce, separation_weights
 from clouds_tf.models.losses.sums import LOSSES, WeightedSum, parse
 
 __all__ = [

@@ -11,14 +11,14 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-from clouds_tf.models.losses import entropy, hinge, overlap, separation
+from clouds_tf.models.losses import entropy, overlap
 
 _FUNCTIONS = (
     entropy.bce,
     entropy.weighted_bce,
     entropy.balanced_bce,
     entropy.focal,
-    separation.distance_bce,
+    entropy.distance_bce,
     overlap.dice,
     overlap.present_dice,
     overlap.batch_dice,
@@ -26,8 +26,8 @@ _FUNCTIONS = (
     overlap.batch_tversky,
     overlap.jaccard,
     overlap.batch_jaccard,
-    hinge.lovasz,
-    hinge.symmetric_lovasz,
+    overlap.lovasz,
+    overlap.symmetric_lovasz,
 )
 LOSSES = {function.__name__: function for function in _FUNCTIONS}
 _SHORT = {"bce_dice": "bce+batch_dice"}  # the baseline's
@@ -77,10 +77,7 @@ class WeightedSum:
     def __call__(self, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Computes the loss of each example, float32 [B]."""
         return tf.add_n(
-            [
-                term.weight * term.loss(mask, logits, **dict(term.arguments))
-                for term in self._terms
-            ]
+            [term.weight * term.loss(mask, logits, **dict(term.arguments)) for term in self._terms]
         )
 
     def __repr__(self) -> str:
