@@ -179,5 +179,5 @@ def shallow():
     For whole modules of tests, which take no model from another fixture.
     """
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resnet, "STAGE_BLOCKS", (1, 1, 1, 1))
+        patch.setattr(resnet, "_STAGE_BLOCKS", (1, 1, 1, 1))
         yield

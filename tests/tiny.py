@@ -12,7 +12,7 @@ from clouds_tf.models.encoders import ENCODERS, resnet
 
 def _small(encoder):
     def apply(image, width=1.0):
-        with mock.patch.object(resnet, "STAGE_BLOCKS", (1, 1, 1, 1)):
+        with mock.patch.object(resnet, "_STAGE_BLOCKS", (1, 1, 1, 1)):
             return encoder.apply(image, width)
 
     return dataclasses.replace(encoder, apply=apply)

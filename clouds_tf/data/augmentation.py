@@ -22,7 +22,7 @@ from clouds_tf.data.mixing import MIXES, Seed, cutmix, mixup  # noqa: F401
 from clouds_tf.data.packing import from_words, to_words
 
 Example = dict[str, tf.Tensor]
-Augmentation = Callable[[Example, Seed], Example]
+_Augmentation = Callable[[Example, Seed], Example]
 
 
 def flips(example: Example, seed: Seed) -> Example:
@@ -72,7 +72,7 @@ def baseline(example: Example, seed: Seed) -> Example:
 @tf.function(jit_compile=True)
 def _baseline_warp(pair: Example, seeds: tf.Tensor) -> Example:
     places = affine_places(pair["image"].shape[:2], seeds[2])
-    return warp(pair, flip_places(places, _draw_flips(seeds[0])))
+    return warp(pair, _flip_places(places, _draw_flips(seeds[0])))
 
 
 def strong(example: Example, seed: Seed) -> Example:
@@ -97,7 +97,7 @@ def _strong(pair: Example, seed: tf.Tensor) -> Example:
     use = tf.cast(tf.random.stateless_uniform([3], seeds[0]) < 0.5, tf.float32)
     places = affine_places(pair["image"].shape[:2], seeds[2], use[0])
     places = cutout(bend(places, seeds[3], use[1]), seeds[4], use[2])
-    pair = warp(pair, flip_places(places, _draw_flips(seeds[1])))
+    pair = warp(pair, _flip_places(places, _draw_flips(seeds[1])))
     return {**pair, "image": photometric(pair["image"], seeds[5])}
 
 
@@ -123,7 +123,7 @@ def affine_places(size: Sequence[int], seed: Seed, strength: tf.Tensor | float =
     return tf.stack([cos * x + sin * y + center_x, cos * y - sin * x + center_y])
 
 
-def flip_places(places: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
+def _flip_places(places: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
     """Coordinates of the source pixels after a horizontal flip.
 
     Args:
@@ -279,7 +279,7 @@ def _unchanged(example: Example, seed: Seed) -> Example:
     return example
 
 
-AUGMENTATIONS: dict[str, Augmentation] = {
+AUGMENTATIONS: dict[str, _Augmentation] = {
     "none": _unchanged,
     "flips": flips,
     "baseline": baseline,
@@ -307,7 +307,7 @@ def check_augmentation(spec: str) -> None:
     parse_layers(spec)
 
 
-def find_augmentation(spec: str) -> Augmentation:
+def find_augmentation(spec: str) -> _Augmentation:
     """Finds or makes an augmentation.
 
     Args:

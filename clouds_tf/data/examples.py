@@ -12,14 +12,14 @@ from clouds_tf.data.packing import classes_last
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
 
-FILENAME_KEY = "image/filename"
-ENCODED_KEY = "image/encoded"
-HEIGHT_KEY = "image/height"
-WIDTH_KEY = "image/width"
-RUNS_KEY = "mask/runs"
-MASK_HEIGHT_KEY = "mask/height"
-MASK_WIDTH_KEY = "mask/width"
-FOLD_KEY = "fold"
+_FILENAME_KEY = "image/filename"
+_ENCODED_KEY = "image/encoded"
+_HEIGHT_KEY = "image/height"
+_WIDTH_KEY = "image/width"
+_RUNS_KEY = "mask/runs"
+_MASK_HEIGHT_KEY = "mask/height"
+_MASK_WIDTH_KEY = "mask/width"
+_FOLD_KEY = "fold"
 
 # Raised whenever the meaning of the records changes.
 SCHEMA_VERSION = 2
@@ -84,14 +84,14 @@ def make_example(
     runs = rle.parse(to_column_major(tf.constant(rles), dataset), mask_size)
     runs = np.column_stack([runs.value_rowids(), runs.values])
     feature = {
-        FILENAME_KEY: string(filename.encode()),
-        ENCODED_KEY: string(encoded),
-        HEIGHT_KEY: integers(size[0]),
-        WIDTH_KEY: integers(size[1]),
-        RUNS_KEY: integers(*runs.ravel()),
-        MASK_HEIGHT_KEY: integers(mask_size[0]),
-        MASK_WIDTH_KEY: integers(mask_size[1]),
-        FOLD_KEY: integers(fold),
+        _FILENAME_KEY: string(filename.encode()),
+        _ENCODED_KEY: string(encoded),
+        _HEIGHT_KEY: integers(size[0]),
+        _WIDTH_KEY: integers(size[1]),
+        _RUNS_KEY: integers(*runs.ravel()),
+        _MASK_HEIGHT_KEY: integers(mask_size[0]),
+        _MASK_WIDTH_KEY: integers(mask_size[1]),
+        _FOLD_KEY: integers(fold),
     }
     return tf.train.Example(features=tf.train.Features(feature=feature))
 
@@ -106,20 +106,20 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         A dict: filename string [], encoded string [] (JPEG), size int64 [2], runs int64 [R, 3]
         (class, start, length, as `rle.draw` takes them), mask_size int64 [2], fold int64 [].
     """
-    scalars = {key: tf.io.FixedLenFeature([], tf.string) for key in (FILENAME_KEY, ENCODED_KEY)}
-    for key in (HEIGHT_KEY, WIDTH_KEY, MASK_HEIGHT_KEY, MASK_WIDTH_KEY, FOLD_KEY):
+    scalars = {key: tf.io.FixedLenFeature([], tf.string) for key in (_FILENAME_KEY, _ENCODED_KEY)}
+    for key in (_HEIGHT_KEY, _WIDTH_KEY, _MASK_HEIGHT_KEY, _MASK_WIDTH_KEY, _FOLD_KEY):
         scalars[key] = tf.io.FixedLenFeature([], tf.int64)
     parsed = tf.io.parse_single_example(
         serialized,
-        {**scalars, RUNS_KEY: tf.io.FixedLenSequenceFeature([3], tf.int64, allow_missing=True)},
+        {**scalars, _RUNS_KEY: tf.io.FixedLenSequenceFeature([3], tf.int64, allow_missing=True)},
     )
     return {
-        "filename": parsed[FILENAME_KEY],
-        "encoded": parsed[ENCODED_KEY],
-        "size": tf.stack([parsed[HEIGHT_KEY], parsed[WIDTH_KEY]]),
-        "runs": parsed[RUNS_KEY],
-        "mask_size": tf.stack([parsed[MASK_HEIGHT_KEY], parsed[MASK_WIDTH_KEY]]),
-        "fold": parsed[FOLD_KEY],
+        "filename": parsed[_FILENAME_KEY],
+        "encoded": parsed[_ENCODED_KEY],
+        "size": tf.stack([parsed[_HEIGHT_KEY], parsed[_WIDTH_KEY]]),
+        "runs": parsed[_RUNS_KEY],
+        "mask_size": tf.stack([parsed[_MASK_HEIGHT_KEY], parsed[_MASK_WIDTH_KEY]]),
+        "fold": parsed[_FOLD_KEY],
     }
 
 

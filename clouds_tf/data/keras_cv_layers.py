@@ -19,7 +19,7 @@ from clouds_tf.data.mixing import Seed
 from clouds_tf.keras import keras
 from clouds_tf.keras_cv import import_keras_cv
 
-Shape = Union[tf.Tensor, Sequence[int]]
+_Shape = Union[tf.Tensor, Sequence[int]]
 
 KERAS_CV = "keras_cv"
 _DEFAULT = ("random_flip", "rand_augment")
@@ -27,7 +27,7 @@ _RANGE = {"value_range": (0, 255)}
 _BLACK = {"fill_mode": "constant"}  # what comes in from outside, as in our own augmentations
 
 # Arguments of each layer on offer. Those that choose among several images are not: see MIXES.
-LAYERS: dict[str, dict[str, Any]] = {
+_LAYERS: dict[str, dict[str, Any]] = {
     "auto_contrast": _RANGE,
     "equalization": _RANGE,
     "grid_mask": {},
@@ -62,11 +62,11 @@ def parse_layers(spec: str) -> tuple[str, ...]:
     """
     prefix, colon, names = spec.partition(":")
     layers = tuple(names.split(",")) if colon else _DEFAULT
-    unknown = [name for name in layers if name not in LAYERS]
+    unknown = [name for name in layers if name not in _LAYERS]
     if prefix != KERAS_CV or unknown:
         raise ValueError(
             f"augmentation: got {spec!r}, expected {KERAS_CV}, or {KERAS_CV}: and some of "
-            f"{', '.join(LAYERS)}, with commas between them"
+            f"{', '.join(_LAYERS)}, with commas between them"
         )
     return layers
 
@@ -88,7 +88,7 @@ class _Draws:
 
     def uniform(
         self,
-        shape: Shape,
+        shape: _Shape,
         minval: float = 0,
         maxval: float | None = None,
         dtype: tf.DType = tf.float32,
@@ -96,11 +96,11 @@ class _Draws:
         """Draws as tf.random.Generator.uniform does."""
         return tf.random.stateless_uniform(shape, self._next(), minval, maxval, dtype)
 
-    def uniform_factor(self, factor: Any, shape: Shape = (), dtype: str = "float32") -> tf.Tensor:
+    def uniform_factor(self, factor: Any, shape: _Shape = (), dtype: str = "float32") -> tf.Tensor:
         """Draws as a keras_cv.core.UniformFactorSampler does."""
         return self.uniform(shape, factor.lower, factor.upper, dtype)
 
-    def normal_factor(self, factor: Any, shape: Shape = (), dtype: str = "float32") -> tf.Tensor:
+    def normal_factor(self, factor: Any, shape: _Shape = (), dtype: str = "float32") -> tf.Tensor:
         """Draws as a keras_cv.core.NormalFactorSampler does."""
         drawn = tf.random.stateless_normal(shape, self._next(), factor.mean, factor.stddev, dtype)
         return tf.clip_by_value(drawn, factor.min_value, factor.max_value)
@@ -112,7 +112,7 @@ def _build(name: str, draws: _Draws) -> Any:
         f"augmentation: {KERAS_CV}:{name}", "none, flips, baseline and strong"
     ).layers
     class_name = "".join(word.title() for word in name.split("_"))
-    layer = getattr(layers, class_name)(**LAYERS[name])
+    layer = getattr(layers, class_name)(**_LAYERS[name])
     samplers = {
         "UniformFactorSampler": draws.uniform_factor,
         "NormalFactorSampler": draws.normal_factor,

@@ -9,16 +9,15 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.data import planning
 from clouds_tf.data.annotations import check_csv, presence, read_table
 from clouds_tf.data.geometry import check_mask_size
 from clouds_tf.dataset import TRAIN_CSV, TRAIN_IMAGES, Dataset
 from clouds_tf.messages import Fault, raise_faults
 
-MAX_FOLDS = 1000
+_MAX_FOLDS = 1000
 
 
-def split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
+def _split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
     """Assigns every image to a fold, each fold with about the same share of every class.
 
     Args:
@@ -37,8 +36,8 @@ def split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarra
 
     if len(labels) < 2:
         raise ValueError(f"num_folds: got {len(labels)} image without fault, expected at least 2")
-    if not 2 <= num_folds <= min(len(labels), MAX_FOLDS):
-        most = min(len(labels), MAX_FOLDS)
+    if not 2 <= num_folds <= min(len(labels), _MAX_FOLDS):
+        most = min(len(labels), _MAX_FOLDS)
         raise ValueError(f"num_folds: got {num_folds}, expected 2 to {most}, one image each")
     if labels.shape[1] == 1:  # the splitter wants several labels: with the class, and without it
         labels = np.column_stack([labels, ~labels])
@@ -49,11 +48,11 @@ def split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarra
     return folds
 
 
-def read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
+def _read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
     """Reads the fold of every image from a CSV.
 
     Args:
-        path: a CSV with the columns filename and fold, such as the planning.csv beside the shards.
+        path: a CSV with the columns filename and fold, such as the folds.csv beside the shards.
         filenames: N file names; the CSV may have more.
 
     Returns:
@@ -93,8 +92,8 @@ def check_folds(folds: Iterable[int], origin: str) -> None:
     """
     found = set(map(int, folds))
     last = max(found, default=0)
-    if last >= MAX_FOLDS:
-        raise ValueError(f"{origin}: got the fold {last}, expected less than {MAX_FOLDS}")
+    if last >= _MAX_FOLDS:
+        raise ValueError(f"{origin}: got the fold {last}, expected less than {_MAX_FOLDS}")
     empty = sorted(set(range(last + 1)) - found)
     if empty:
         raise ValueError(
@@ -178,10 +177,10 @@ def plan_shards(
             f"num_shards: got {num_shards}, expected 1 to {len(table)}, one image each"
         )
     if folds_csv:
-        assigned = planning.read_folds(folds_csv, table["filename"])
+        assigned = _read_folds(folds_csv, table["filename"])
     else:
-        assigned = planning.split_into_folds(presence(table), num_folds, seed)
-        planning.check_folds(assigned, "num_folds")
+        assigned = _split_into_folds(presence(table), num_folds, seed)
+        check_folds(assigned, "num_folds")
     random_order = np.random.default_rng(seed).permutation(len(table))
     order = random_order[np.argsort(assigned[random_order], kind="stable")]
     images = [

@@ -8,7 +8,7 @@ from typing import Union
 import numpy as np
 import tensorflow as tf
 
-Size = Union[tf.Tensor, Sequence[int]]  # (height, width)
+_Size = Union[tf.Tensor, Sequence[int]]  # (height, width)
 
 _REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequency domain
 # How far a pixel of the result may lie from its true place, in pixels of the result. libjpeg rounds
@@ -16,7 +16,7 @@ _REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequen
 _MISPLACEMENT = 0.05
 
 
-def decode_image(encoded: tf.Tensor | bytes, size: Size) -> tf.Tensor:
+def decode_image(encoded: tf.Tensor | bytes, size: _Size) -> tf.Tensor:
     """Decodes a JPEG at the size asked for.
 
     The JPEG is decoded at the smallest of libjpeg's scales that is not below `size` and moves no
@@ -50,7 +50,7 @@ def decode_image(encoded: tf.Tensor | bytes, size: Size) -> tf.Tensor:
     return tf.reshape(image, [*tf.unstack(tf.convert_to_tensor(size)), 3])
 
 
-def resize_image(image: tf.Tensor | np.ndarray, size: Size) -> tf.Tensor:
+def resize_image(image: tf.Tensor | np.ndarray, size: _Size) -> tf.Tensor:
     """Resizes pixels as `decode_image` resizes a JPEG.
 
     Where that would decode at a fraction of the size, blocks of pixels are averaged first. On
@@ -72,7 +72,7 @@ def resize_image(image: tf.Tensor | np.ndarray, size: Size) -> tf.Tensor:
     return resized if image.shape.rank == 4 else resized[0]
 
 
-def _choose_reduction(source_size: tf.Tensor, size: Size) -> tf.Tensor:
+def _choose_reduction(source_size: tf.Tensor, size: _Size) -> tf.Tensor:
     """Index of the strongest of _REDUCTIONS that is fine enough and exact enough, int32 []."""
     usable = []
     for reduction in _REDUCTIONS[1:]:
@@ -93,7 +93,7 @@ def _average(pixels: tf.Tensor, reduction: int) -> tf.Tensor:
     return tf.nn.avg_pool2d(pixels, reduction, reduction, "VALID")
 
 
-def _resample(image: tf.Tensor, size: Size) -> tf.Tensor:
+def _resample(image: tf.Tensor, size: _Size) -> tf.Tensor:
     """float32 [..., H, W, 3] -> uint8: by area where it shrinks, bilinearly where it grows."""
     # Not antialias=True: that kernel takes four times as long, and most of the decoder's own time.
     smaller = tf.minimum(tf.shape(image)[-3:-1], size)

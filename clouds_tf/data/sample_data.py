@@ -27,7 +27,7 @@ from clouds_tf.dataset import (
     Dataset,
 )
 
-Size = tuple[int, int]
+_Size = tuple[int, int]
 
 
 # How many training images of the competition have 1, 2, 3 and 4 labels.
@@ -42,7 +42,7 @@ _VEIL = (214, 222, 232)
 
 
 @dataclasses.dataclass(frozen=True)
-class Scene:
+class _Scene:
     """Classes of a drawn image and their places.
 
     Attributes:
@@ -54,7 +54,7 @@ class Scene:
     gap: np.ndarray
 
 
-def draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> Scene:
+def _draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> _Scene:
     """Draws which classes an image shows, and where.
 
     The four classes of CLOUDS are as frequent as in the competition, those of other data sets all
@@ -81,10 +81,10 @@ def draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> Scene:
     slant = rng.choice((-1, 1)) * rng.uniform(100, 200)
     centers = rng.uniform(0.05, 0.95) * width + np.array([-slant, slant])
     half_widths = rng.uniform(90, 155, 2)
-    return Scene(boxes, np.stack([centers - half_widths, centers + half_widths], axis=1))
+    return _Scene(boxes, np.stack([centers - half_widths, centers + half_widths], axis=1))
 
 
-def _pixel_centers(size: Size) -> tuple[np.ndarray, np.ndarray]:
+def _pixel_centers(size: _Size) -> tuple[np.ndarray, np.ndarray]:
     """The rows [h, 1] and the columns [1, w] of the pixels of an image of `size`, float32."""
     (height, width), (full_height, full_width) = size, SCENE_SIZE
     y = (np.arange(height, dtype=np.float32) + 0.5) * full_height / height
@@ -92,21 +92,21 @@ def _pixel_centers(size: Size) -> tuple[np.ndarray, np.ndarray]:
     return y[:, None], x[None, :]
 
 
-def _is_gap(gap: np.ndarray, size: Size) -> np.ndarray:
+def _is_gap(gap: np.ndarray, size: _Size) -> np.ndarray:
     """Bool [h, w]: whether a pixel lies in the orbit gap."""
     y, x = _pixel_centers(size)
     left, right = (first + (last - first) * y / SCENE_SIZE[0] for first, last in gap.T)
     return (left <= x) & (x < right)
 
 
-def _depth(boxes: np.ndarray, size: Size) -> np.ndarray:
+def _depth(boxes: np.ndarray, size: _Size) -> np.ndarray:
     """Float32 [h, w]: how far a pixel lies inside the union of the boxes; negative outside."""
     y, x = _pixel_centers(size)
     top, left, bottom, right = np.asarray(boxes, np.float32).T[..., None, None]
     return np.minimum(np.minimum(y - top, bottom - y), np.minimum(x - left, right - x)).max(axis=0)
 
 
-def make_masks(scene: Scene, size: Size, dataset: Dataset = CLOUDS) -> np.ndarray:
+def _make_masks(scene: _Scene, size: _Size, dataset: Dataset = CLOUDS) -> np.ndarray:
     """Draws the masks of a scene.
 
     Args:
@@ -128,8 +128,8 @@ def _blend(image: np.ndarray, color: Sequence[float], opacity: np.ndarray) -> np
     return image + np.clip(opacity, 0, 1) * (np.array(color, np.float32)[:, None, None] - image)
 
 
-def render_image(
-    rng: np.random.Generator, scene: Scene, size: Size, dataset: Dataset = CLOUDS
+def _render_image(
+    rng: np.random.Generator, scene: _Scene, size: _Size, dataset: Dataset = CLOUDS
 ) -> np.ndarray:
     """Draws the image of a scene.
 
@@ -164,15 +164,15 @@ def render_image(
 
 
 def render_images(
-    num_images: int, size: Size, seed: int = 0, dataset: Dataset = CLOUDS
+    num_images: int, size: _Size, seed: int = 0, dataset: Dataset = CLOUDS
 ) -> tuple[np.ndarray, np.ndarray]:
     """Draws scenes: uint8 images [N, height, width, 3] RGB and masks [N, height, width, C]."""
     images, masks = [], []
     for index in range(num_images):
         rng = np.random.default_rng((seed, index))
-        scene = draw_scene(rng, dataset)
-        images.append(render_image(rng, scene, size, dataset))
-        masks.append(np.moveaxis(make_masks(scene, size, dataset), 0, -1))
+        scene = _draw_scene(rng, dataset)
+        images.append(_render_image(rng, scene, size, dataset))
+        masks.append(np.moveaxis(_make_masks(scene, size, dataset), 0, -1))
     return np.stack(images), np.stack(masks)
 
 
@@ -186,7 +186,7 @@ def _make_filename(seed: int, split: int, index: int) -> str:
 def _write_images(
     folder: str,
     num_images: int,
-    image_size: Size,
+    image_size: _Size,
     seed: int,
     split: int,
     dataset: Dataset,
@@ -197,11 +197,11 @@ def _write_images(
     def write_image(index: int) -> tuple[str, list[str]]:
         # A generator of its own, so that an image depends neither on the others nor on the threads.
         rng = np.random.default_rng((seed, split, index))
-        scene = draw_scene(rng, dataset)
-        image = render_image(rng, scene, image_size, dataset)
+        scene = _draw_scene(rng, dataset)
+        image = _render_image(rng, scene, image_size, dataset)
         filename = _make_filename(seed, split, index)
         tf.io.write_file(os.path.join(folder, filename), tf.io.encode_jpeg(image, quality=90))
-        rles = rle.encode(make_masks(scene, size, dataset), order).numpy()
+        rles = rle.encode(_make_masks(scene, size, dataset), order).numpy()
         return filename, [encoded.decode() for encoded in rles]
 
     # NumPy and TensorFlow let other threads run while they compute.
@@ -213,7 +213,7 @@ def write_sample_data(
     output_dir: str,
     num_train: int = 48,
     num_test: int = 12,
-    image_size: Size | None = None,
+    image_size: _Size | None = None,
     seed: int = 0,
     dataset: Dataset = CLOUDS,
     progress: Callable[[int, int], None] = lambda done, total: None,

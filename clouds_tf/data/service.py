@@ -9,12 +9,12 @@ from typing import Any
 
 import tensorflow as tf
 
-MakeEpoch = Callable[[tf.Tensor], tf.data.Dataset]
+_MakeEpoch = Callable[[tf.Tensor], tf.data.Dataset]
 
 
 def serve_epochs(
-    make_epoch: MakeEpoch, initial_epoch: int, epochs: int, data_service: str
-) -> MakeEpoch:
+    make_epoch: _MakeEpoch, initial_epoch: int, epochs: int, data_service: str
+) -> _MakeEpoch:
     """Lets a tf.data service make the datasets of epochs.
 
     Args:

@@ -28,8 +28,8 @@ from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.messages import Fault, raise_faults
 from clouds_tf.settings import check_size
 
-FOLDS_FILE = "planning.csv"
-REJECTED_FILE = "rejected.csv"
+_FOLDS_FILE = "folds.csv"
+_REJECTED_FILE = "rejected.csv"
 _PLAN_ENDING = ".plan.json"  # of the list of images of a shard, for runners elsewhere
 
 
@@ -52,7 +52,7 @@ class _Conversion:
     on_error: str
 
 
-def write_shard(
+def _write_shard(
     manifest: Manifest, name: str, images: Sequence[PlannedImage], how: _Conversion
 ) -> str:
     """Writes one shard, a piece of a manifest, unless it is there already.
@@ -146,7 +146,7 @@ def write_records(
     beam_options: Sequence[str] = (),
     progress: Callable[[int, int], None] = lambda done, total: None,
 ) -> RecordsInfo:
-    """Writes a folder of data as shards of TFRecords, planning.csv, and dataset_info.json last.
+    """Writes a folder of data as shards of TFRecords, folds.csv, and dataset_info.json last.
 
     Killed at any moment and called again, it writes only the shards that are missing, and the
     result is that of one undisturbed call.
@@ -196,7 +196,7 @@ def write_records(
         _remove_leftovers(manifest)
         jobs = [(manifest, name, part, how) for name, part in zip(names, plan)]
         if runner == "local":
-            written = runners.run(write_shard, jobs, num_workers)
+            written = runners.run(_write_shard, jobs, num_workers)
         else:
             written = _write_in_beam(jobs, runner, beam_options)
         shards, found = _collect(manifest, written, sum(map(len, plan)), progress)
@@ -204,13 +204,13 @@ def write_records(
         if on_error == "fail":
             raise_faults(sorted(faults))
         elif faults:
-            rejected = os.path.join(output_dir, REJECTED_FILE)
+            rejected = os.path.join(output_dir, _REJECTED_FILE)
             cells = map(dataclasses.astuple, sorted(faults))
             files.write_table(rejected, ("file", "line", "reason"), cells)
         if not any(shard.num_examples for shard in shards):
             raise ValueError(f"{images_dir}: no image can be read; {len(faults)} faults")
         members = sorted((image.filename, image.fold) for part in plan for image in part)
-        files.write_table(os.path.join(output_dir, FOLDS_FILE), ("filename", "fold"), members)
+        files.write_table(os.path.join(output_dir, _FOLDS_FILE), ("filename", "fold"), members)
         info = _describe(shards, how, seed, len(faults))
         write_info(output_dir, info)
     return info
@@ -296,7 +296,7 @@ def _write_planned_shard(manifest: Manifest, name: str, plan: str, how: _Convers
     """Writes a shard whose images are listed in a file."""
     rows = json.loads(files.read_text(plan))
     images = [PlannedImage(filename, tuple(rles), fold) for filename, rles, fold in rows]
-    write_shard(manifest, name, images, how)
+    _write_shard(manifest, name, images, how)
 
 
 def _remove_leftovers(manifest: Manifest) -> None:
@@ -308,5 +308,5 @@ def _remove_leftovers(manifest: Manifest) -> None:
     for name in tf.io.gfile.listdir(manifest.folder):
         shard = re.fullmatch(r"(clouds-\d{5}-of-\d{5}\.tfrecord)(\.json|\.plan\.json)?", name)
         stale = shard and (name != shard[1] or name not in kept)
-        if stale or files.is_unfinished(name) or name in (INFO_FILE, REJECTED_FILE):
+        if stale or files.is_unfinished(name) or name in (INFO_FILE, _REJECTED_FILE):
             tf.io.gfile.remove(os.path.join(manifest.folder, name))

@@ -18,7 +18,7 @@ from clouds_tf.data.records import Records, Size
 _BATCH_SIZE = 4
 
 
-def augment_examples(
+def _augment_examples(
     records: Records,
     image_size: Size,
     seed: int = 0,
@@ -105,8 +105,8 @@ def draw_augmentations(
     num_columns: int = 3,
     more: Sequence[str] = (),
 ) -> Any:
-    """Draws what `augment_examples` returns: a matplotlib Figure, a row for each augmentation."""
-    shown = augment_examples(records, image_size, seed, num_columns, more)
+    """Draws what `_augment_examples` returns: a matplotlib Figure, a row for each augmentation."""
+    shown = _augment_examples(records, image_size, seed, num_columns, more)
     cells = [(*pair, name) for name, pairs in shown.items() for pair in pairs]
     images, masks, names = zip(*cells)
     return figures.overlays(images, masks, names, records.dataset.class_names, num_columns)

@@ -25,7 +25,7 @@ _MIDDLES = (_ALL_EDGES[:-1] + _ALL_EDGES[1:]) / 2  # of the bins, [B]
 _SMALLEST = 1e-6  # a probability that counts as 0 in a logarithm
 
 
-def fit_isotonic(pixels: np.ndarray) -> Curve:
+def _fit_isotonic(pixels: np.ndarray) -> Curve:
     """Fits the monotone curve that is nearest to the observed shares.
 
     Shares of the truth in segments of probability, made monotone by isotonic regression (Zadrozny
@@ -45,7 +45,7 @@ def fit_isotonic(pixels: np.ndarray) -> Curve:
     return _curve(sums[some] / weights[some], shares, "isotonic")
 
 
-def fit_platt(pixels: np.ndarray) -> Curve:
+def _fit_platt(pixels: np.ndarray) -> Curve:
     """Fits a logistic curve of the logit by maximum likelihood.
 
     Platt, "Probabilistic outputs for support vector machines", 1999, with his targets a little
@@ -84,10 +84,13 @@ def _logit(p: np.ndarray) -> np.ndarray:
     return special.logit(np.clip(p, _SMALLEST, 1 - _SMALLEST))
 
 
-METHODS: dict[str, Callable[[np.ndarray], Curve]] = {"isotonic": fit_isotonic, "platt": fit_platt}
+_METHODS: dict[str, Callable[[np.ndarray], Curve]] = {
+    "isotonic": _fit_isotonic,
+    "platt": _fit_platt,
+}
 
 
-def log_loss(curve: Curve | None, pixels: np.ndarray) -> float:
+def _log_loss(curve: Curve | None, pixels: np.ndarray) -> float:
     """Sums the negative log-likelihood of pixels under calibrated probabilities.
 
     Args:
@@ -98,7 +101,7 @@ def log_loss(curve: Curve | None, pixels: np.ndarray) -> float:
     return float(-(pixels[0] * np.log(1 - p)).sum() - (pixels[1] * np.log(p)).sum())
 
 
-def unbiased_threshold(pixels: np.ndarray) -> float:
+def _unbiased_threshold(pixels: np.ndarray) -> float:
     """Finds the threshold at which the predicted area equals the true area.
 
     Args:
@@ -107,7 +110,7 @@ def unbiased_threshold(pixels: np.ndarray) -> float:
     return float(np.interp(-pixels[1].sum(), -above(pixels.sum(axis=0)), _ALL_EDGES))
 
 
-def area_above(numbers: np.ndarray, threshold: float) -> np.ndarray:
+def _area_above(numbers: np.ndarray, threshold: float) -> np.ndarray:
     """Pixels above any threshold, by interpolation between the EDGES: [N, B] to float64 [N]."""
     counts = above(numbers)
     upper = int(np.clip(np.searchsorted(_ALL_EDGES, threshold), 1, len(EDGES) + 1))
@@ -191,27 +194,27 @@ def calibrate(counts: Counts, seed: int = 0) -> AreaResult:
     splits = counts.cross_fitting_groups(seed)
     unbiased_masks, expected = (np.zeros(counts.presence.shape) for _ in range(2))
     curves, thresholds = [], []
-    losses: dict[str, list[float]] = {name: [] for name in ("uncalibrated", *METHODS)}
+    losses: dict[str, list[float]] = {name: [] for name in ("uncalibrated", *_METHODS)}
     for c in range(counts.num_classes):
         histograms = counts.histograms[:, c]
         total, numbers = histograms.sum(axis=0), histograms.sum(axis=1)
         held_out = dict.fromkeys(losses, 0.0)
-        areas = {name: np.zeros(len(numbers)) for name in METHODS}
+        areas = {name: np.zeros(len(numbers)) for name in _METHODS}
         for groups in splits:
             for group in range(groups.max() + 1):
                 members = groups == group
                 own = histograms[members].sum(axis=0)
-                held_out["uncalibrated"] += log_loss(None, own)
-                for name, fit in METHODS.items():
+                held_out["uncalibrated"] += _log_loss(None, own)
+                for name, fit in _METHODS.items():
                     curve = fit(total - own)
-                    held_out[name] += log_loss(curve, own)
+                    held_out[name] += _log_loss(curve, own)
                     areas[name][members] += numbers[members] @ curve(_MIDDLES) / len(splits)
-                above = area_above(numbers[members], unbiased_threshold(total - own))
+                above = _area_above(numbers[members], _unbiased_threshold(total - own))
                 unbiased_masks[members, c] += above / len(splits)
-        best = min(METHODS, key=lambda name: held_out[name])
+        best = min(_METHODS, key=lambda name: held_out[name])
         expected[:, c] = areas[best]
-        curves.append(METHODS[best](total))
-        thresholds.append(unbiased_threshold(total))
+        curves.append(_METHODS[best](total))
+        thresholds.append(_unbiased_threshold(total))
         for name, loss in held_out.items():
             losses[name].append(loss / max(total.sum() * len(splits), 1))
     return AreaResult(

@@ -209,7 +209,7 @@ def above(numbers: np.ndarray) -> np.ndarray:
     return np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)
 
 
-def histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
+def _histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
     """Counts the pixels of each image and class by truth and probability, in one pass.
 
     Args:
@@ -261,7 +261,7 @@ def collect(
         raise ValueError(f"{records.path}: no images in the folds {list(members_by_fold)}")
     masks = [None, *dataset.submission_size, dataset.num_classes]
     # Concrete: a tf.function that is made anew for each call would be called a retracing one.
-    count = tf.function(histogram).get_concrete_function(
+    count = tf.function(_histogram).get_concrete_function(
         tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
     )
     found: list[tuple[np.ndarray, ...]] = []

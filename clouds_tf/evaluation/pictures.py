@@ -20,7 +20,7 @@ from clouds_tf.prediction.postprocessing import plain_rules, postprocess
 NAMES = ("scores", "reliability", "presence", "areas", "examples")
 
 
-def score_maps(counts: Counts) -> np.ndarray:
+def _score_maps(counts: Counts) -> np.ndarray:
     """Mean Dice for every minimum area and threshold: float64 [C, A, T]."""
     groups = np.zeros(len(counts.folds), int)
     maps = []
@@ -30,7 +30,7 @@ def score_maps(counts: Counts) -> np.ndarray:
     return np.stack(maps)
 
 
-def reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Computes the observed share of true pixels by predicted probability.
 
     Returns:
@@ -45,7 +45,7 @@ def reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return np.array([0, *THRESHOLDS, 1]), shares, numbers
 
 
-def confusions(counts: Counts, present: np.ndarray) -> np.ndarray:
+def _confusions(counts: Counts, present: np.ndarray) -> np.ndarray:
     """Counts the images of each class by true and predicted presence.
 
     Args:
@@ -60,7 +60,7 @@ def confusions(counts: Counts, present: np.ndarray) -> np.ndarray:
     return np.einsum("ntc,npc->ctp", there, predicted)
 
 
-def extremes(values: np.ndarray, count: int = 2) -> dict[str, list[int]]:
+def _extremes(values: np.ndarray, count: int = 2) -> dict[str, list[int]]:
     """Indices of the highest, middle and lowest of values [N], by name."""
     order = np.argsort(-values, kind="stable").tolist()
     count = min(count, len(order))
@@ -68,7 +68,7 @@ def extremes(values: np.ndarray, count: int = 2) -> dict[str, list[int]]:
     return {name: order[start : start + count] for name, start in starts.items()}
 
 
-def examples(
+def _examples(
     records: Records,
     members_by_fold: dict[int, list[Member]],
     counts: Counts,
@@ -89,7 +89,7 @@ def examples(
     """
     dataset = records.dataset
     dice = found.cross_fitted.mean(axis=1)
-    named = [(name, i) for name, places in extremes(dice).items() for i in places]
+    named = [(name, i) for name, places in _extremes(dice).items() for i in places]
     chosen = [i for _, i in named]
     drawn = {}
     for fold, members in members_by_fold.items():
@@ -139,7 +139,7 @@ def write(
     """
     drawn = {
         **_charts(records.dataset, counts, found, areas),
-        "examples": examples(records, members_by_fold, counts, found, test_time_augmentation),
+        "examples": _examples(records, members_by_fold, counts, found, test_time_augmentation),
     }
     for name in NAMES:
         figures.save(drawn[name], os.path.join(folder, f"{name}.png"))
@@ -158,7 +158,7 @@ def _charts(
         series[label] = some / pixels, biases
     return {
         "scores": charts.score_maps(
-            score_maps(counts),
+            _score_maps(counts),
             found.all_blank.mean(axis=0),
             THRESHOLDS,
             MIN_AREAS,
@@ -166,10 +166,10 @@ def _charts(
             f"Dice on all {number}: optimistic",
         ),
         "reliability": charts.reliability(
-            *reliability(counts), names, f"Reliability of the pixels of {number}"
+            *_reliability(counts), names, f"Reliability of the pixels of {number}"
         ),
         "presence": charts.confusions(
-            confusions(counts, found.present), names, f"Presence in {number}, cross-fitted"
+            _confusions(counts, found.present), names, f"Presence in {number}, cross-fitted"
         ),
         "areas": charts.predicted_areas(
             areas.true / pixels, series, names, f"Areas in {number}, cross-fitted"

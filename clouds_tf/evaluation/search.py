@@ -13,11 +13,11 @@ from clouds_tf.evaluation.score import aligned, class_means, dice_of_areas, inte
 from clouds_tf.prediction.postprocessing import Rule, counts_as_present
 
 MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
-MIN_PRESENCES = tuple(round(0.05 * i, 2) for i in range(20))
+_MIN_PRESENCES = tuple(round(0.05 * i, 2) for i in range(20))
 
 
 @dataclasses.dataclass(frozen=True)
-class Grid:
+class _Grid:
     """Rules to choose from.
 
     Attributes:
@@ -32,14 +32,14 @@ class Grid:
 
 
 GRIDS = {
-    "area": Grid(),
-    "triplet": Grid(triplet=True),
-    "gate": Grid(min_presences=MIN_PRESENCES),
-    "triplet_gate": Grid(triplet=True, min_presences=MIN_PRESENCES),
+    "area": _Grid(),
+    "triplet": _Grid(triplet=True),
+    "gate": _Grid(min_presences=_MIN_PRESENCES),
+    "triplet_gate": _Grid(triplet=True, min_presences=_MIN_PRESENCES),
 }
 
 
-class Place(NamedTuple):
+class _Place(NamedTuple):
     """One rule of a Grid, by the index of each of its settings."""
 
     gate: int
@@ -47,7 +47,7 @@ class Place(NamedTuple):
     top: int
     threshold: int
 
-    def rule(self, grid: Grid) -> Rule:
+    def rule(self, grid: _Grid) -> Rule:
         """The Rule at this place."""
         return Rule(
             threshold=THRESHOLDS[self.threshold],
@@ -87,13 +87,13 @@ class SearchResult:
         return {name: getattr(self, name) for name in names}
 
 
-def dice(counts: Counts, c: int) -> np.ndarray:
+def _dice(counts: Counts, c: int) -> np.ndarray:
     """The competition's Dice of the masks of class `c` at every threshold: float64 [N, T]."""
     truths = counts.truths[:, c, np.newaxis]
     return dice_of_areas(counts.intersections[:, c], truths, counts.areas[:, c])
 
 
-def _kept(counts: Counts, c: int, grid: Grid) -> np.ndarray:
+def _kept(counts: Counts, c: int, grid: _Grid) -> np.ndarray:
     """Presence of the class under every rule: bool [N, G, A, T]."""
     return counts_as_present(
         counts.areas[:, c, np.newaxis, np.newaxis],
@@ -103,7 +103,7 @@ def _kept(counts: Counts, c: int, grid: Grid) -> np.ndarray:
     )
 
 
-def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.ndarray:
+def score_sums(counts: Counts, c: int, grid: _Grid, groups: np.ndarray) -> np.ndarray:
     """Adds up the Dice of a class over groups of images, for every rule of a grid at once.
 
     The Dice of an image is that of a blank mask, plus, where the class counts as present, what its
@@ -121,7 +121,7 @@ def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.nda
     """
     kept = _kept(counts, c, grid)
     blank = np.equal(counts.truths[:, c], 0)
-    gain = dice(counts, c) - blank[:, np.newaxis]
+    gain = _dice(counts, c) - blank[:, np.newaxis]
     sums = np.empty((groups.max() + 1, *kept.shape[1:], *gain.shape[1:]))
     for group in range(len(sums)):
         members = groups == group
@@ -130,7 +130,7 @@ def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.nda
     return sums
 
 
-def best(sums: np.ndarray, grid: Grid) -> Place:
+def _best(sums: np.ndarray, grid: _Grid) -> _Place:
     """Finds the best rule of a grid.
 
     Of equally good rules it takes the middle of the longest run of equally good thresholds, top
@@ -153,7 +153,7 @@ def best(sums: np.ndarray, grid: Grid) -> Place:
     tied = tied[..., top]
     area = _middle(tied.any(axis=0))
     gate = _middle(tied[:, area])
-    return Place(gate, area, top, threshold)
+    return _Place(gate, area, top, threshold)
 
 
 def _middle(tied: np.ndarray) -> int:
@@ -164,15 +164,15 @@ def _middle(tied: np.ndarray) -> int:
     return int((starts[longest] + ends[longest]) // 2)
 
 
-def _measure(counts: Counts, c: int, grid: Grid, place: Place) -> tuple[np.ndarray, np.ndarray]:
+def _measure(counts: Counts, c: int, grid: _Grid, place: _Place) -> tuple[np.ndarray, np.ndarray]:
     """Dice and mask area of every image under the rule at a place of the grid: float64 [N]."""
     kept = _kept(counts, c, grid)[:, place.gate, place.area, place.top]
-    of_masks = dice(counts, c)[:, place.threshold]
+    of_masks = _dice(counts, c)[:, place.threshold]
     areas = kept * counts.areas[:, c, place.threshold]
     return np.where(kept, of_masks, counts.truths[:, c] == 0), areas
 
 
-def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchResult:
+def search(counts: Counts, grid: _Grid = GRIDS["area"], seed: int = 0) -> SearchResult:
     """Finds the best rule of every class, and scores it in three ways.
 
     Args:
@@ -191,17 +191,17 @@ def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchR
     plain, tuned, cross_fitted, present, mean_areas = (np.zeros(shape) for _ in range(5))
     rules = []
     for c in range(counts.num_classes):
-        plain[:, c] = dice(counts, c)[:, THRESHOLDS.index(0.5)]
+        plain[:, c] = _dice(counts, c)[:, THRESHOLDS.index(0.5)]
         for groups in splits:
             sums = score_sums(counts, c, grid, groups)
             total = sums.sum(axis=0)
             for group, own in enumerate(sums):
                 members = groups == group
-                scores, areas = _measure(counts, c, grid, best(total - own, grid))
+                scores, areas = _measure(counts, c, grid, _best(total - own, grid))
                 cross_fitted[members, c] += scores[members]
                 present[members, c] += areas[members] > 0
                 mean_areas[members, c] += areas[members]
-        place = best(total, grid)
+        place = _best(total, grid)
         rules.append(place.rule(grid))
         tuned[:, c], _ = _measure(counts, c, grid, place)
     blank = (counts.truths == 0).astype(float)

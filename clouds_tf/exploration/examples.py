@@ -17,7 +17,7 @@ from clouds_tf.exploration.page import Card, Section
 _NUM_SHOWN = 6  # images in a grid
 _NUM_FLIPPED = 3
 
-Finding = dict[str, Any]  # an entry of a list in statistics.json
+_Finding = dict[str, Any]  # an entry of a list in statistics.json
 
 
 def _overlays(

@@ -21,7 +21,7 @@ from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
 
 GRID = (70, 105)  # cells in which masks and the black gap are compared
-THUMBNAIL = (14, 21)  # size of the grey thumbnails by which images are compared
+_THUMBNAIL = (14, 21)  # size of the grey thumbnails by which images are compared
 _DECODED = (140, 210)  # size at which images are measured, twice GRID
 
 # A pixel at the rim of the gap is a mixture of gap and sea. It counts as gap up to this brightness,
@@ -60,7 +60,7 @@ class Statistics:
         return f"Statistics({len(self.thumbnails)} images, {len(self.problems)} problems)"
 
 
-def boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
+def _boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
     """Finds the bounding boxes of masks.
 
     Args:
@@ -83,7 +83,7 @@ def boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
     return tf.where(is_empty, tf.zeros_like(least[:, :1]), tf.concat([least, most + 1], 1))
 
 
-def describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> dict[str, tf.Tensor]:
+def _describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> dict[str, tf.Tensor]:
     """Measures one image, decoded at a reduced scale.
 
     Args:
@@ -109,7 +109,7 @@ def describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> di
     brightness = tf.reduce_sum(grey * seen) / num_seen
     variance = tf.reduce_sum(tf.square(grey - brightness) * seen) / num_seen
     filled = tf.where(is_gap, brightness, grey)[..., tf.newaxis]
-    thumbnail = tf.image.resize(filled, THUMBNAIL, method="area")[..., 0]
+    thumbnail = tf.image.resize(filled, _THUMBNAIL, method="area")[..., 0]
     return {
         "size": tf.io.extract_jpeg_shape(encoded)[:2],
         "brightness": brightness,
@@ -167,17 +167,17 @@ def _glint(image: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.cast(tf.reduce_all(is_glint, axis=2), tf.float32))
 
 
-def describe_masks(encoded: tf.Tensor, size: tuple[int, int], black: tf.Tensor) -> dict[str, Any]:
+def _describe_masks(encoded: tf.Tensor, size: tuple[int, int], black: tf.Tensor) -> dict[str, Any]:
     """Measures the masks of images on their runs.
 
     Args:
         encoded: string [B, C], column-major run-length encodings.
         size: (height, width) of the masks.
-        black: bool [B, *GRID], the cells in the gap, as `describe_image` returns them.
+        black: bool [B, *GRID], the cells in the gap, as `_describe_image` returns them.
 
     Returns:
         A dict: component_areas int64 RaggedTensor [B, C, K]; runs int64 [B, C]; box int64
-        [B, C, 4], as `boxes` returns it; on_black float32 [B, C], share of the mask on black
+        [B, C, 4], as `_boxes` returns it; on_black float32 [B, C], share of the mask on black
         cells; touches_gap bool [B, C], whether it reaches a black cell or a neighbour of one;
         covered float32 [C, *GRID], sum of the coverage of the masks.
 
@@ -193,7 +193,7 @@ def describe_masks(encoded: tf.Tensor, size: tuple[int, int], black: tf.Tensor) 
     return {
         "component_areas": rle.component_areas(encoded, size),
         "runs": tf.reshape(runs.row_lengths(), tf.shape(encoded)),
-        "box": tf.reshape(boxes(runs, size[0]), [-1, encoded.shape[1], 4]),
+        "box": tf.reshape(_boxes(runs, size[0]), [-1, encoded.shape[1], 4]),
         "on_black": tf.math.divide_no_nan(tf.reduce_sum(cover * black, axis=[2, 3]), total),
         "touches_gap": tf.reduce_any(cover * near > 0, axis=[2, 3]),
         "covered": tf.reduce_sum(cover, axis=0),
@@ -260,13 +260,13 @@ def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -
     encoded = tf.constant(table[names].to_numpy(dtype=object).tolist(), tf.string)
 
     def describe(index: tf.Tensor, path: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = describe_image(tf.io.read_file(path), dataset.gap_brightness)
+        found = _describe_image(tf.io.read_file(path), dataset.gap_brightness)
         return {"index": index, **found}
 
     def add_masks(images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         strings = tf.reshape(tf.gather(encoded, images["index"]), [-1, len(names)])
         by_column = to_column_major(strings, dataset)
-        found = describe_masks(by_column, dataset.mask_size, images.pop("black"))
+        found = _describe_masks(by_column, dataset.mask_size, images.pop("black"))
         return {**images, **found, "characters": tf.strings.length(strings)}
 
     images = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), paths))

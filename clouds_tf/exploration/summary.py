@@ -13,7 +13,7 @@ from clouds_tf.exploration.statistics import Statistics
 NEAR_DUPLICATE = 0.95  # images with this correlation of thumbnails, or more, are near-duplicates
 TINY = 0.01  # masks of less than this share of the image are tiny
 ON_BLACK = 0.01  # masks with this share of their area in the gap, or more, are reported
-UNUSUAL = 5.0  # images at this distance from the median, or more; see `unlike_others`
+UNUSUAL = 5.0  # images at this distance from the median, or more; see `_unlike_others`
 IMAGE_MEASURES = ("brightness", "contrast", "blueness", "gap", "glint")
 
 _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
@@ -41,7 +41,7 @@ def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, A
     num_labels = present.sum(axis=1)
     tiny = masks[masks["fraction"] < TINY].sort_values("area")
     on_black = rows[rows["on_black"] >= ON_BLACK].sort_values("on_black", ascending=False)
-    unusual = unlike_others(images).query(f"abs(distance) >= {UNUSUAL}")
+    unusual = _unlike_others(images).query(f"abs(distance) >= {UNUSUAL}")
     sizes = images.groupby(["height", "width"]).size()
     return {
         "num_images": len(images),
@@ -73,7 +73,7 @@ def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, A
         "unlike_others": unusual.to_dict("records"),
         "closest_pairs": [
             {"filenames": images["filename"][[i, j]].tolist(), "correlation": round(value, 4)}
-            for i, j, value in closest_pairs(statistics.thumbnails, _NUM_PAIRS)
+            for i, j, value in _closest_pairs(statistics.thumbnails, _NUM_PAIRS)
         ],
         "problems": statistics.problems,
     }
@@ -106,7 +106,7 @@ def _correlation(present: pd.DataFrame) -> list[list[float | None]]:
     return [[None if np.isnan(x) else x for x in row] for row in found.to_numpy().tolist()]
 
 
-def unlike_others(images: pd.DataFrame) -> pd.DataFrame:
+def _unlike_others(images: pd.DataFrame) -> pd.DataFrame:
     """Finds the measure by which each image differs most from the others, and its distance.
 
     Distances are measured from the median, in units of half the range that holds the middle 68 % of
@@ -136,7 +136,7 @@ def unlike_others(images: pd.DataFrame) -> pd.DataFrame:
     return found.sort_values("distance", key=np.abs, ascending=False, ignore_index=True)
 
 
-def closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, float]]:
+def _closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, float]]:
     """Finds the pairs of images whose thumbnails correlate most.
 
     Args:

@@ -85,7 +85,7 @@ def _of_all_replicas(values: tf.Tensor) -> tf.Tensor:
     return _sum_over_replicas(tf.reshape(row, [-1, *[1] * len(values.shape)]) * values)
 
 
-def normalize_over_replicas(
+def _normalize_over_replicas(
     x: tf.Tensor,
     scale: tf.Tensor,
     offset: tf.Tensor,
@@ -155,7 +155,7 @@ class BatchNorm(keras.layers.BatchNormalization):
             return super().call(inputs, training)
         scale = self.gamma if self.scale else tf.ones_like(self.moving_mean)
         offset = self.beta if self.center else tf.zeros_like(self.moving_mean)
-        outputs, mean, variance = normalize_over_replicas(
+        outputs, mean, variance = _normalize_over_replicas(
             inputs, scale, offset, self.epsilon, getattr(_context, "counted", None)
         )
         for moving, new in ((self.moving_mean, mean), (self.moving_variance, variance)):

@@ -26,7 +26,7 @@ from clouds_tf.models.encoders.interface import read_safetensors
 from clouds_tf.models.unet import unet
 
 # Version of the files of `save_model_weights`; goes up when older readers would misread them.
-VERSION = 1
+_VERSION = 1
 
 _KEY = "clouds_tf"  # in the metadata of the .safetensors header
 _OWN_FIELDS = ("version", "sha256")
@@ -146,7 +146,7 @@ def save_model_weights(model: Model, path: str, metadata: dict[str, Any]) -> Non
     _check_description(model, metadata["model"])
     weights = _by_name(model.weights)
     tensors = {name: _stored(name, weight.numpy()) for name, weight in weights.items()}
-    content = json.loads(json.dumps({**metadata, "version": VERSION}))  # as it will be read
+    content = json.loads(json.dumps({**metadata, "version": _VERSION}))  # as it will be read
     content["sha256"] = _checksum(content, tensors)
     # safetensors' own save_file makes a file that nobody but its owner can read.
     data = safetensors.numpy.save(tensors, {_KEY: json.dumps(content)})
@@ -226,9 +226,9 @@ def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
         version, checksum = content["version"], content["sha256"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged metadata ({error!r}); get the file anew") from None
-    if version != VERSION:
+    if version != _VERSION:
         raise ValueError(
-            f"{path}: got format version {version}, expected {VERSION}; "
+            f"{path}: got format version {version}, expected {_VERSION}; "
             "it was written by another version of clouds_tf"
         )
     if checksum != _checksum(content, tensors):

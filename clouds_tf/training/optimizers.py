@@ -13,7 +13,7 @@ import tensorflow as tf
 from clouds_tf.addons import import_addons
 from clouds_tf.keras import Optimizer, keras
 
-LearningRate = Any  # a number, or a LearningRateSchedule of Keras
+_LearningRate = Any  # a number, or a LearningRateSchedule of Keras
 
 _PREFIX = "addons:"
 # Of tensorflow-addons, those that take a learning rate and no other optimizer.
@@ -64,7 +64,7 @@ def _vectors(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
     return [variable for variable in variables if len(variable.shape) < 2]
 
 
-def _adamw(schedule: LearningRate, variables: Sequence[tf.Variable], weight_decay: float) -> Any:
+def _adamw(schedule: _LearningRate, variables: Sequence[tf.Variable], weight_decay: float) -> Any:
     optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
     optimizer.exclude_from_weight_decay(var_list=_vectors(variables))
     return optimizer
@@ -99,7 +99,7 @@ def check_optimizer(name: str) -> None:
 
 
 def _from_addons(
-    given: str, schedule: LearningRate, variables: Sequence[tf.Variable], weight_decay: float
+    given: str, schedule: _LearningRate, variables: Sequence[tf.Variable], weight_decay: float
 ) -> Any:
     """Makes an optimizer of tensorflow-addons; radam and lookahead do not decay the weights."""
     name = {"lamb": "LAMB"}.get(given, given.replace(_PREFIX, ""))
@@ -131,7 +131,7 @@ def _from_addons(
 
 
 def make_optimizer(
-    name: str, schedule: LearningRate, variables: Sequence[tf.Variable], weight_decay: float = 0.01
+    name: str, schedule: _LearningRate, variables: Sequence[tf.Variable], weight_decay: float = 0.01
 ) -> Any:
     """Makes an optimizer with all its slots, so that a checkpoint can be restored at once.
 

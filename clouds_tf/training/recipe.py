@@ -15,7 +15,7 @@ from clouds_tf.training.distribution import PRECISIONS, STRATEGIES
 from clouds_tf.training.optimizers import OPTIMIZERS, SCHEDULES, check_optimizer
 
 # Name -> a column of the history and its sign, +1 where higher is better.
-MONITORS = {"dice": ("val_dice", 1), "loss": ("val_loss", -1), "tuned_dice": ("val_tuned_dice", 1)}
+_MONITORS = {"dice": ("val_dice", 1), "loss": ("val_loss", -1), "tuned_dice": ("val_tuned_dice", 1)}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -75,7 +75,7 @@ class Recipe:
         "dice",
         "Held-out value that decides which epoch is kept: dice at a threshold of 0.5; loss; or "
         "tuned_dice, with thresholds and minimum areas found on the other half of the images.",
-        choices=tuple(MONITORS),
+        choices=tuple(_MONITORS),
     )
     average_last: int = setting(
         0, "Also evaluate the mean of the weights of the last N epochs; 0 does not.", min=0
@@ -136,7 +136,7 @@ class Recipe:
 
     def score(self, row: Mapping[str, float]) -> float:
         """The monitored value of an epoch's row of the history; higher is better."""
-        column, sign = MONITORS[self.monitor]
+        column, sign = _MONITORS[self.monitor]
         return sign * row[column]
 
     def model_arguments(self) -> dict[str, Any]:

@@ -19,9 +19,9 @@ from clouds_tf.models.normalization import counting
 from clouds_tf.training.averaging import MovingAverage
 
 # Weight of the classification head's loss, as in the competition's winning solution.
-PRESENCE_WEIGHT = 0.1
+_PRESENCE_WEIGHT = 0.1
 
-Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+_Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
 # Gradients are sent in packs, since one pack of them all waits for the last gradient, and its 98 MB
 # are memory that the operating system has to find anew at each step.
@@ -42,13 +42,13 @@ def _forward(model: Model, images: tf.Tensor, training: bool) -> dict[str, tf.Te
     return tf.nest.map_structure(lambda output: output[:size], outputs)
 
 
-def _losses(loss: Loss, masks: tf.Tensor, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+def _losses(loss: _Loss, masks: tf.Tensor, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Losses of each image, float32 [B]: `loss`, and its parts with a classification head."""
     logits_loss = loss(masks, outputs["logits"])
     if "presence_logits" not in outputs:
         return {"loss": logits_loss}
     presence_loss = losses.presence_bce(masks, outputs["presence_logits"])
-    total = logits_loss + PRESENCE_WEIGHT * presence_loss
+    total = logits_loss + _PRESENCE_WEIGHT * presence_loss
     return {"loss": total, "logits_loss": logits_loss, "presence_loss": presence_loss}
 
 
@@ -102,7 +102,7 @@ class Meter(tf.Module):
 def training_step(
     model: Model,
     optimizer: Optimizer,
-    loss: Loss,
+    loss: _Loss,
     meter: Optional[Meter],
     clip_norm: Optional[float] = None,
     average: Optional[MovingAverage] = None,
@@ -164,7 +164,7 @@ def _first(strategy: tf.distribute.Strategy, value: Any) -> tf.Tensor:
 
 
 def validation_step(
-    model: Model, loss: Loss, meter: Meter, tuned: TunedDice
+    model: Model, loss: _Loss, meter: Meter, tuned: TunedDice
 ) -> tf.types.experimental.PolymorphicFunction:
     """Makes a tf.function (images, masks) that adds a batch to the meters and changes nothing else.
 

@@ -54,7 +54,7 @@ class Run:
             ValueError: settings.json is damaged, or not that of a training run.
         """
         path = os.path.join(workdir, SETTINGS_FILE)
-        settings = read_settings(workdir)
+        settings = _read_settings(workdir)
         try:
             # Runs of before the data set was recorded, all of one data set, had "model" with the
             # arguments of `unet`.
@@ -105,7 +105,7 @@ class Run:
         return {**self.recipe.to_json(), **data}
 
 
-def read_settings(workdir: str) -> dict[str, Any]:
+def _read_settings(workdir: str) -> dict[str, Any]:
     """Reads settings.json as it is; `Run.open` interprets it.
 
     Raises:

@@ -16,8 +16,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-RESTARTS = "CLOUDS_TF_RESTARTS"  # environment variable: how often the program restarted so far
-MAX_RESTARTS = 8  # in a row, none of which ran for longer than _STEADY
+_RESTARTS = "CLOUDS_TF_RESTARTS"  # environment variable: how often the program restarted so far
+_MAX_RESTARTS = 8  # in a row, none of which ran for longer than _STEADY
 _STEADY = 600.0  # seconds
 _LONGEST_PAUSE = 60.0  # seconds before a restart
 _MEETING_TIME = 600.0  # seconds that a restarted worker waits for the others
@@ -46,8 +46,8 @@ def restarting(distribute: str) -> Iterator[None]:
         if distribute != "multi_worker":
             raise
         steady = time.monotonic() - started > _STEADY
-        count = 0 if steady else int(os.environ.get(RESTARTS, 0))
-        if count >= MAX_RESTARTS:
+        count = 0 if steady else int(os.environ.get(_RESTARTS, 0))
+        if count >= _MAX_RESTARTS:
             raise ValueError(
                 f"a worker was lost again after {count} restarts in a row; look for its error, "
                 "then start all workers again"
@@ -55,7 +55,7 @@ def restarting(distribute: str) -> Iterator[None]:
         print("A worker was lost; starting again, from the last checkpoint, when it is back")
         sys.stdout.flush()
         time.sleep(min(2.0**count, _LONGEST_PAUSE))
-        os.environ[RESTARTS] = str(count + 1)
+        os.environ[_RESTARTS] = str(count + 1)
         os.execv(sys.executable, [sys.executable, *sys.argv])
 
 
@@ -71,7 +71,7 @@ def meet(workers: Sequence[str], index: int) -> None:
     Raises:
         ValueError: the port of the chief is in use, or a restarted worker waits for too long.
     """
-    limit = _MEETING_TIME if RESTARTS in os.environ else float("inf")
+    limit = _MEETING_TIME if _RESTARTS in os.environ else float("inf")
     deadline = time.monotonic() + limit
     host, port = workers[0].rsplit(":", 1)
     if len(workers) == 1:

@@ -7,7 +7,7 @@ from conftest import real_data
 
 from clouds_tf.data import annotations
 from clouds_tf.data.annotations import check_mask_size
-from clouds_tf.data.planning import read_folds, split_into_folds
+from clouds_tf.data.planning import _read_folds, _split_into_folds
 from clouds_tf.dataset import CLOUDS, Dataset
 
 CLASS_NAMES = CLOUDS.class_names
@@ -121,31 +121,31 @@ def test_rows_that_fail_leave_no_file(tmp_path):
 
 def test_folds_are_even_in_every_class_and_repeatable():
     labels = np.random.default_rng(0).random((500, 4)) < [0.5, 0.43, 0.53, 0.68]
-    folds = split_into_folds(labels, 5, seed=3)
+    folds = _split_into_folds(labels, 5, seed=3)
     assert set(folds) == set(range(5))
     for fold in range(5):
         members = labels[folds == fold]
         assert 90 <= len(members) <= 110
         np.testing.assert_allclose(members.mean(axis=0), labels.mean(axis=0), atol=0.06)
-    assert (folds == split_into_folds(labels, 5, seed=3)).all()
-    assert (folds != split_into_folds(labels, 5, seed=4)).any()
+    assert (folds == _split_into_folds(labels, 5, seed=3)).all()
+    assert (folds != _split_into_folds(labels, 5, seed=4)).any()
 
 
 @pytest.mark.parametrize("num_folds", [1, 11])
 def test_an_impossible_number_of_folds_is_refused(num_folds):
     with pytest.raises(ValueError, match=f"num_folds: got {num_folds}, expected 2 to 10"):
-        split_into_folds(np.ones((10, 4), bool), num_folds, seed=0)
+        _split_into_folds(np.ones((10, 4), bool), num_folds, seed=0)
 
 
 def test_one_image_makes_no_folds():
     with pytest.raises(ValueError, match="num_folds: got 1 image without fault, expected at lea"):
-        split_into_folds(np.ones([1, 4], bool), 5, seed=0)
+        _split_into_folds(np.ones([1, 4], bool), 5, seed=0)
 
 
 def test_an_image_in_two_folds_is_refused(tmp_path):
     path = _write(tmp_path, "a.jpg,0", "b.jpg,1", "a.jpg,1", header="filename,fold")
     with pytest.raises(ValueError, match="train.csv, line 4: second row for a.jpg"):
-        read_folds(path, ["a.jpg", "b.jpg"])
+        _read_folds(path, ["a.jpg", "b.jpg"])
 
 
 def test_real_rows_pass():

@@ -131,7 +131,7 @@ def test_flipped_places_show_the_mirror_image(flipped):
     mirror = {name: tf.reverse(x, axes) for name, x in example.items()}
     places = augmentation.affine_places((64, 96), [3, 1])
     expected = augmentation.warp(mirror, places)
-    found = augmentation.warp(example, augmentation.flip_places(places, tf.constant(flipped)))
+    found = augmentation.warp(example, augmentation._flip_places(places, tf.constant(flipped)))
     # Places are rounded to 1/256 pixel, up in the one and down in the other.
     difference = np.abs(found["image"].numpy().astype(int) - expected["image"].numpy())
     assert difference.max() <= 2

@@ -22,7 +22,7 @@ from clouds_tf.data import (
     records_info,
     shards,
 )
-from clouds_tf.data.examples import ENCODED_KEY
+from clouds_tf.data.examples import _ENCODED_KEY
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
 
@@ -150,7 +150,7 @@ def test_a_worker_decodes_its_own_examples_alone(data_dir, tmp_path):
     with tf.io.TFRecordWriter(str(path)) as writer:
         for i, record in enumerate(records):
             example = tf.train.Example.FromString(record)
-            encoded = example.features.feature[ENCODED_KEY].bytes_list.value
+            encoded = example.features.feature[_ENCODED_KEY].bytes_list.value
             encoded[0] = encoded[0] if i % 4 < 2 else b"x" * len(encoded[0])
             writer.write(example.SerializeToString(deterministic=True))
     for worker in range(2):

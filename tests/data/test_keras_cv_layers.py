@@ -9,7 +9,7 @@ from programs import run_program
 
 from clouds_tf.data import input_pipeline
 from clouds_tf.data.augmentation import check_augmentation, find_augmentation
-from clouds_tf.data.keras_cv_layers import LAYERS, parse_layers
+from clouds_tf.data.keras_cv_layers import _LAYERS, parse_layers
 from clouds_tf.keras import keras
 
 LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
@@ -56,7 +56,7 @@ def test_unknown_layers_are_refused(spec):
 
 
 @needs_keras_cv
-@pytest.mark.parametrize("name", LAYERS)
+@pytest.mark.parametrize("name", _LAYERS)
 def test_a_layer_depends_on_the_seed_alone(name):
     augment, example = _traced(name), _example()
     traced = augment.get_concrete_function(example, tf.TensorSpec([2], tf.int32))
@@ -73,7 +73,7 @@ def test_a_layer_depends_on_the_seed_alone(name):
 
 
 @needs_keras_cv
-@pytest.mark.parametrize("name", [name for name in LAYERS if name != "rand_augment"])
+@pytest.mark.parametrize("name", [name for name in _LAYERS if name != "rand_augment"])
 def test_layers_that_move_pixels_move_the_mask(name):
     augment, example = _traced(name), _example(noise=0)
     moved = 0

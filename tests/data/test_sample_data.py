@@ -32,12 +32,12 @@ def read_rows(path):
 
 
 def draw_scene(seed):
-    return sample_data.draw_scene(np.random.default_rng(seed))
+    return sample_data._draw_scene(np.random.default_rng(seed))
 
 
 def render(seed, boxes, gap=NO_GAP, size=(128, 192)):
-    scene = sample_data.Scene(boxes, gap)
-    return sample_data.render_image(np.random.default_rng(seed), scene, size)
+    scene = sample_data._Scene(boxes, gap)
+    return sample_data._render_image(np.random.default_rng(seed), scene, size)
 
 
 @pytest.mark.parametrize(
@@ -77,7 +77,7 @@ def test_rle_is_the_full_size_mask_of_the_scene(folder):
     for index in range(3):
         encoded = table.loc[sample_data._make_filename(7, 0, index), list(CLOUDS.class_names)]
         masks = rle.decode(encoded.tolist(), CLOUDS.mask_size, CLOUDS.mask_size)
-        expected = sample_data.make_masks(draw_scene((7, 0, index)), CLOUDS.mask_size)
+        expected = sample_data._make_masks(draw_scene((7, 0, index)), CLOUDS.mask_size)
         np.testing.assert_array_equal(masks, expected)
 
 
@@ -105,7 +105,7 @@ def test_file_names_never_collide():
 
 def test_labels_have_the_proportions_of_the_competition():
     rng = np.random.default_rng(0)
-    drawn = [sample_data.draw_scene(rng).boxes for _ in range(5000)]
+    drawn = [sample_data._draw_scene(rng).boxes for _ in range(5000)]
     presence = np.array([[name in boxes for name in CLOUDS.class_names] for boxes in drawn])
     expected = np.array([2781, 2365, 2939, 3751]) / 5546
     np.testing.assert_allclose(presence.mean(axis=0), expected, atol=0.025)
@@ -115,7 +115,7 @@ def test_labels_have_the_proportions_of_the_competition():
 
 def test_present_classes_have_masks_of_a_realistic_area():
     scenes = [draw_scene(seed) for seed in range(300)]
-    masks = np.array([sample_data.make_masks(scene, SIZE) for scene in scenes])
+    masks = np.array([sample_data._make_masks(scene, SIZE) for scene in scenes])
     assert masks.dtype == np.uint8 and masks.max() == 1
     present = np.array([[name in s.boxes for name in CLOUDS.class_names] for s in scenes])
     np.testing.assert_array_equal(masks.any(axis=(2, 3)), present)
@@ -131,7 +131,7 @@ def test_the_gap_is_black_and_unlabelled():
         boxes = {name: EVERYWHERE for name in CLOUDS.class_names}
         gap = draw_scene(seed).gap
         black = (render(seed, boxes, gap, SIZE) == 0).all(axis=-1)
-        for mask in sample_data.make_masks(sample_data.Scene(boxes, gap), SIZE):
+        for mask in sample_data._make_masks(sample_data._Scene(boxes, gap), SIZE):
             np.testing.assert_array_equal(mask, ~black)
         shares.append(black.mean())
     assert 0.09 < np.mean(shares) < 0.13
@@ -160,7 +160,7 @@ def test_textures_differ():
 @pytest.mark.parametrize("name", CLOUDS.class_names)
 def test_clouds_lie_where_they_are_labelled(name):
     boxes = {name: np.array([[300.0, 400.0, 1100.0, 1700.0]])}
-    label = sample_data.make_masks(sample_data.Scene(boxes, NO_GAP), (128, 192)).any(axis=0)
+    label = sample_data._make_masks(sample_data._Scene(boxes, NO_GAP), (128, 192)).any(axis=0)
     # The same seed without clouds is the same sea.
     clouds = (render(0, boxes).astype(float) - render(0, {})).mean(axis=-1)
     assert clouds[label].mean() > 10

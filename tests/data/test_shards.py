@@ -17,8 +17,8 @@ from programs import run_program
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
-from clouds_tf.data.examples import ENCODED_KEY, FILENAME_KEY, FOLD_KEY, RUNS_KEY
-from clouds_tf.data.planning import split_into_folds
+from clouds_tf.data.examples import _ENCODED_KEY, _FILENAME_KEY, _FOLD_KEY, _RUNS_KEY
+from clouds_tf.data.planning import _split_into_folds
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.manifest import Manifest
@@ -47,7 +47,7 @@ def _read(records_dir):
         if name.endswith(".tfrecord"):
             for record in tf.data.TFRecordDataset(os.path.join(records_dir, name)):
                 feature = tf.train.Example.FromString(record.numpy()).features.feature
-                found[feature[FILENAME_KEY].bytes_list.value[0].decode()] = (name, feature)
+                found[feature[_FILENAME_KEY].bytes_list.value[0].decode()] = name, feature
     return found
 
 
@@ -58,13 +58,13 @@ def test_records_hold_every_image_untouched(data_dir, records_dir):
     for row in table.to_dict("records"):
         _, feature = found[row["filename"]]
         image = (data_dir / "train_images" / row["filename"]).read_bytes()
-        assert feature[ENCODED_KEY].bytes_list.value[0] == image
+        assert feature[_ENCODED_KEY].bytes_list.value[0] == image
         expected = [
             (i, int(start) - 1, int(length))
             for i, name in enumerate(CLASS_NAMES)
             for start, length in zip(row[name].split()[::2], row[name].split()[1::2])
         ]
-        runs = feature[RUNS_KEY].int64_list.value
+        runs = feature[_RUNS_KEY].int64_list.value
         assert list(zip(runs[::3], runs[1::3], runs[2::3])) == expected
 
 
@@ -73,7 +73,7 @@ def test_info_counts_what_the_shards_hold(records_dir):
     found = _read(records_dir).values()
     assert info.num_examples == 12 and info.num_folds == 3 and len(info.shards) == 4
     for shard in info.shards:
-        folds = [f[FOLD_KEY].int64_list.value[0] for name, f in found if name == shard.file]
+        folds = [f[_FOLD_KEY].int64_list.value[0] for name, f in found if name == shard.file]
         assert shard.num_examples == len(folds)
         assert shard.folds == {fold: folds.count(fold) for fold in set(folds)}
     # Ordered by fold, so that most of them are of one fold.
@@ -271,7 +271,7 @@ def test_an_image_that_was_replaced_by_one_of_the_same_length_is_read_again(brok
     one.write_bytes(second)
     _write(folder, output_dir)
     _, feature = _read(output_dir)[one.name]
-    assert feature[ENCODED_KEY].bytes_list.value[0] == second
+    assert feature[_ENCODED_KEY].bytes_list.value[0] == second
 
 
 def _break_everything(folder):
@@ -335,7 +335,7 @@ def test_grey_and_cmyk_images_are_kept(broken):
 
 def test_the_seed_draws_the_folds():
     labels = np.random.default_rng(0).random((60, 4)) < 0.5
-    one, again, other = (split_into_folds(labels, 5, seed) for seed in (0, 0, 1))
+    one, again, other = (_split_into_folds(labels, 5, seed) for seed in (0, 0, 1))
     np.testing.assert_array_equal(one, again)
     assert (one != other).any()
 
@@ -410,7 +410,7 @@ def test_orientation_in_exif_is_not_applied(broken):
     picture.save(image, exif=exif, quality=95)
     _write(*broken, image_size=(28, 42))
     _, feature = _read(broken[1])[image.name]
-    kept = tf.io.decode_jpeg(feature[ENCODED_KEY].bytes_list.value[0]).numpy()
+    kept = tf.io.decode_jpeg(feature[_ENCODED_KEY].bytes_list.value[0]).numpy()
     assert np.abs(kept - np.float32(picture)).mean() < 5
 
 

@@ -22,7 +22,7 @@ def lonely_records(tmp_path_factory):
 
 
 def test_every_augmentation_changes_the_image(lonely_records):
-    shown = showcase.augment_examples(lonely_records, SIZE)
+    shown = showcase._augment_examples(lonely_records, SIZE)
     originals = [image for image, _ in shown.pop("none")]
     assert (originals[0] != originals[1]).any() and (originals[0] == originals[2]).all()
     assert {"flips", "baseline", "strong", "bend", "cutout", "mixup", "cutmix"} <= set(shown)
@@ -36,7 +36,7 @@ def test_every_augmentation_changes_the_image(lonely_records):
 def test_layers_of_keras_cv_are_shown_if_asked_for(lonely_records):
     pytest.importorskip("keras_cv", reason="lane two has no keras-cv")
     name = "keras_cv:random_hue"
-    shown = showcase.augment_examples(lonely_records, SIZE, num_columns=1, more=[name])
+    shown = showcase._augment_examples(lonely_records, SIZE, num_columns=1, more=[name])
     assert (shown[name][0][0] != shown["none"][0][0]).any()
 
 
@@ -51,4 +51,4 @@ def test_one_image_cannot_be_mixed(lonely_records):
     info = dataclasses.replace(lonely_records.info, num_examples=1)
     lonely_records = Records(lonely_records.path, info, "")
     with pytest.raises(ValueError, match="has one image, expected two or more to mix"):
-        showcase.augment_examples(lonely_records, SIZE)
+        showcase._augment_examples(lonely_records, SIZE)

@@ -6,7 +6,7 @@ from scipy import optimize, special, stats
 from test_search import _counts
 
 from clouds_tf.evaluation import areas
-from clouds_tf.evaluation.areas import area_bias, calibrate, fit_isotonic, fit_platt, log_loss
+from clouds_tf.evaluation.areas import _fit_isotonic, _fit_platt, _log_loss, area_bias, calibrate
 from clouds_tf.evaluation.held_out import EDGES
 
 NUM_BINS = len(EDGES) + 1
@@ -24,7 +24,7 @@ def _pixels(shares, number=1e6):
 def test_isotonic_equals_scipy_and_every_curve_is_monotone(seed, emptiness):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 1000, (2, NUM_BINS)) * (rng.random(NUM_BINS) >= emptiness)
-    for fit in (fit_isotonic, fit_platt):
+    for fit in (_fit_isotonic, _fit_platt):
         curve = fit(pixels)  # which checks itself that it is monotone and within [0, 1]
         assert len(curve.inputs) <= 40
     if not pixels.sum():
@@ -35,19 +35,19 @@ def test_isotonic_equals_scipy_and_every_curve_is_monotone(seed, emptiness):
     some = numbers > 0
     inside, numbers, middles = inside[some], numbers[some], middles[some]
     expected = optimize.isotonic_regression(inside / numbers, weights=numbers).x
-    np.testing.assert_allclose(fit_isotonic(pixels)(middles / numbers), expected, atol=1e-9)
+    np.testing.assert_allclose(_fit_isotonic(pixels)(middles / numbers), expected, atol=1e-9)
 
 
 def test_isotonic_finds_a_staircase_of_its_own_segments():
     shares = np.where(np.arange(NUM_BINS) < 50, 0.2, 0.6)
-    curve = fit_isotonic(_pixels(shares))
+    curve = _fit_isotonic(_pixels(shares))
     np.testing.assert_allclose(curve([0.1, 0.3, 0.8, 1]), [0.2, 0.2, 0.6, 0.6], atol=0.01)
 
 
 @pytest.mark.parametrize("slope, shift", [(1, 0), (0.5, -1), (2, 1.5)])
 def test_platt_finds_the_slope_and_the_shift(slope, shift):
     shares = special.expit(slope * special.logit(MIDDLES) + shift)
-    curve = fit_platt(_pixels(shares))
+    curve = _fit_platt(_pixels(shares))
     x = np.array([0.02, 0.1, 0.5, 0.9, 0.99])
     np.testing.assert_allclose(curve(x), special.expit(slope * special.logit(x) + shift), atol=5e-3)
 
@@ -65,11 +65,11 @@ def test_platt_is_the_most_likely_logistic_curve():
 
     best = optimize.minimize(loss, [1, 0], method="Nelder-Mead", options={"xatol": 1e-8}).x
     expected = special.expit(max(best[0], 0) * special.logit([0.1, 0.5, 0.9]) + best[1])
-    np.testing.assert_allclose(fit_platt(pixels)([0.1, 0.5, 0.9]), expected, atol=5e-3)
+    np.testing.assert_allclose(_fit_platt(pixels)([0.1, 0.5, 0.9]), expected, atol=5e-3)
 
 
 def test_falling_shares_give_a_flat_curve():
-    for fit in (fit_isotonic, fit_platt):
+    for fit in (_fit_isotonic, _fit_platt):
         curve = fit(_pixels(1 - MIDDLES))
         np.testing.assert_allclose(curve([0.1, 0.9]), 0.5, atol=0.01)
 
@@ -78,22 +78,22 @@ def test_log_loss_is_that_of_every_pixel():
     pixels = np.zeros((2, NUM_BINS), int)
     pixels[0, 20], pixels[1, 60] = 3, 2
     expected = -3 * np.log(1 - MIDDLES[20]) - 2 * np.log(MIDDLES[60])
-    assert log_loss(None, pixels) == pytest.approx(expected)
+    assert _log_loss(None, pixels) == pytest.approx(expected)
 
 
 def test_the_unbiased_threshold_keeps_as_many_pixels_as_are_true():
     rng = np.random.default_rng(0)
     numbers = rng.integers(1, 1000, NUM_BINS)
     inside = rng.binomial(numbers, MIDDLES**2)
-    threshold = areas.unbiased_threshold(np.stack([numbers - inside, inside]))
-    assert areas.area_above(numbers[None], threshold) == pytest.approx([inside.sum()])
+    threshold = areas._unbiased_threshold(np.stack([numbers - inside, inside]))
+    assert areas._area_above(numbers[None], threshold) == pytest.approx([inside.sum()])
     # On an edge, and at both ends.
-    above = areas.area_above(np.stack([numbers] * 2), 0.3)
+    above = areas._area_above(np.stack([numbers] * 2), 0.3)
     assert above == pytest.approx([numbers[EDGES.index(0.3) + 1 :].sum()] * 2)
-    assert areas.area_above(numbers[None], 0) == pytest.approx([numbers.sum()])
-    assert areas.area_above(numbers[None], 1) == pytest.approx([0])
+    assert areas._area_above(numbers[None], 0) == pytest.approx([numbers.sum()])
+    assert areas._area_above(numbers[None], 1) == pytest.approx([0])
     nothing = np.stack([numbers, np.zeros_like(numbers)])
-    assert areas.unbiased_threshold(nothing) == 1
+    assert areas._unbiased_threshold(nothing) == 1
 
 
 def test_the_bias_and_its_interval_are_those_of_scipy():
@@ -159,10 +159,10 @@ def test_areas_from_histograms_are_those_of_calibrated_pixels(overconfident):
         probabilities[rest], masks[rest], probabilities[rest].max(axis=(1, 2)), folds[rest]
     )
     for c, curve in enumerate(found.calibration.curves):
-        fit = areas.METHODS[curve.method](rest_counts.histograms[:, c].sum(axis=0))
+        fit = areas._METHODS[curve.method](rest_counts.histograms[:, c].sum(axis=0))
         expected = fit(probabilities[own][..., c]).sum(axis=(1, 2))
         np.testing.assert_allclose(found.expected[own, c], expected, rtol=0.03, atol=1)
-        threshold = areas.unbiased_threshold(rest_counts.histograms[:, c].sum(axis=0))
+        threshold = areas._unbiased_threshold(rest_counts.histograms[:, c].sum(axis=0))
         masked = (probabilities[own][..., c] > threshold).sum(axis=(1, 2))
         np.testing.assert_allclose(found.unbiased_masks[own, c], masked, atol=12)
 

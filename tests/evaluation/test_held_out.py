@@ -12,8 +12,8 @@ from clouds_tf.evaluation.held_out import (
     EDGES,
     THRESHOLDS,
     Counts,
+    _histogram,
     above,
-    histogram,
     load_members,
     on_openvino,
 )
@@ -40,7 +40,7 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
     masks = (rng.random((3, 20, 30, 4)) < 0.3).astype(np.uint8)
     masks[2, ..., 1] = 0
     areas, intersections, truths = _by_hand(probabilities, masks)
-    for function in (histogram, tf.function(histogram)):
+    for function in (_histogram, tf.function(_histogram)):
         found = function(probabilities, masks)
         assert found.dtype == tf.int64 and found.shape == (3, 4, 2, len(EDGES) + 1)
         counts = Counts(found.numpy(), None, None)
@@ -53,7 +53,7 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
 def test_the_histogram_is_that_of_numpy():
     probabilities = np.random.default_rng(0).random((2, 30, 40, 3)) ** 3
     masks = np.uint8(probabilities > 0.4)
-    found = histogram(np.float32(probabilities), masks).numpy()
+    found = _histogram(np.float32(probabilities), masks).numpy()
     for b, c in np.ndindex(2, 3):
         for truth in (0, 1):
             some = probabilities[b, :, :, c][masks[b, :, :, c] == truth]

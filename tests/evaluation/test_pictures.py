@@ -9,14 +9,14 @@ from test_search import _counts, _random_images
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation import held_out, pictures
 from clouds_tf.evaluation.held_out import THRESHOLDS
-from clouds_tf.evaluation.search import MIN_AREAS, dice, search
+from clouds_tf.evaluation.search import MIN_AREAS, _dice, search
 
 
 def test_the_map_of_scores_is_the_mean_dice():
     counts = _counts(*_random_images(6))
-    maps = pictures.score_maps(counts)
+    maps = pictures._score_maps(counts)
     assert maps.shape == (4, len(MIN_AREAS), len(THRESHOLDS))
-    np.testing.assert_allclose(maps[2, 0], dice(counts, 2).mean(axis=0))
+    np.testing.assert_allclose(maps[2, 0], _dice(counts, 2).mean(axis=0))
     # No mask of 12x13 pixels has 1,000.
     blank = (counts.truths == 0).mean(axis=0)
     np.testing.assert_allclose(maps[:, 1:], blank[:, None, None] * np.ones_like(maps[:, 1:]))
@@ -27,7 +27,7 @@ def test_reliability_by_hand():
     probabilities = np.float32(rng.random((1, *CLOUDS.submission_size, 4)) ** 2)
     masks = np.uint8(rng.random(probabilities.shape) < probabilities)
     counts = _counts(probabilities, masks, probabilities.max(axis=(1, 2)))
-    edges, shares, numbers = pictures.reliability(counts)
+    edges, shares, numbers = pictures._reliability(counts)
     for c in range(4):
         expected, _ = np.histogram(probabilities[..., c], edges)
         np.testing.assert_array_equal(numbers[c], expected)
@@ -44,7 +44,7 @@ def test_confusions_by_hand():
     histograms[:, [0, 3], 1, -1] = 5  # pixels of Fish and Sugar
     counts = dataclasses.replace(counts, histograms=histograms)
     present = np.array([[1, 1, 0, 0], [0, 1, 0, 0], [0.5, 1, 0, 0]])
-    found = pictures.confusions(counts, present)
+    found = pictures._confusions(counts, present)
     np.testing.assert_allclose(found[0], [[0, 0], [1.5, 1.5]])
     np.testing.assert_allclose(found[1], [[0, 3], [0, 0]])
     np.testing.assert_allclose(found[2], [[3, 0], [0, 0]])
@@ -54,8 +54,8 @@ def test_confusions_by_hand():
 def test_extremes_are_the_best_the_median_and_the_worst():
     values = np.array([0.1, 0.9, 0.5, 0.3, 0.7])
     expected = {"best": [1], "median": [2], "worst": [0]}
-    assert pictures.extremes(values, count=1) == expected
-    assert pictures.extremes(values[:1])["worst"] == [0]
+    assert pictures._extremes(values, count=1) == expected
+    assert pictures._extremes(values[:1])["worst"] == [0]
 
 
 small_records = _small_records
@@ -65,7 +65,7 @@ def test_examples_are_held_out_images_with_their_truth(small_records):
     members = dict.fromkeys((0, 2), [member(IMAGE_SIZE)])
     counts = held_out.collect(small_records, members)
     found = search(counts)
-    figure = pictures.examples(small_records, members, counts, found)
+    figure = pictures._examples(small_records, members, counts, found)
     assert len(figure.axes) == 6 * 4
     scores = found.cross_fitted.mean(axis=1)
     assert figure.axes[0].texts[0].get_text() == f"best: {scores.max():.3f}"

@@ -3,14 +3,14 @@ import dataclasses
 import numpy as np
 import pytest
 
-from clouds_tf.evaluation.held_out import THRESHOLDS, Counts, histogram
-from clouds_tf.evaluation.search import MIN_AREAS, Grid, Place, best, dice, score_sums, search
+from clouds_tf.evaluation.held_out import THRESHOLDS, Counts, _histogram
+from clouds_tf.evaluation.search import MIN_AREAS, _best, _dice, _Grid, _Place, score_sums, search
 from clouds_tf.models.metrics import competition_dice
 from clouds_tf.prediction.postprocessing import Rule, postprocess
 
 AREAS = (0, 5, 20, 60)
-SMALL = Grid(AREAS)
-WHOLE = Grid(AREAS, (0.0, 0.4, 0.8), True)
+SMALL = _Grid(AREAS)
+WHOLE = _Grid(AREAS, (0.0, 0.4, 0.8), True)
 
 
 def _random_images(num_images, seed=0):
@@ -24,7 +24,7 @@ def _random_images(num_images, seed=0):
 
 def _counts(probabilities, masks, presence, folds=None):
     folds = np.zeros(len(masks), int) if folds is None else folds
-    return Counts(histogram(probabilities, masks).numpy(), presence, folds)
+    return Counts(_histogram(probabilities, masks).numpy(), presence, folds)
 
 
 def _scores(probabilities, masks, presence, rules):
@@ -39,7 +39,7 @@ def test_dice_is_that_of_the_masks():
     for i, threshold in list(enumerate(THRESHOLDS))[::4]:
         rule = Rule(threshold=threshold, top_threshold=threshold)
         expected = _scores(probabilities, masks, presence, (rule,) * 4)
-        found = np.stack([dice(counts, c)[:, i] for c in range(4)], axis=1)
+        found = np.stack([_dice(counts, c)[:, i] for c in range(4)], axis=1)
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
@@ -69,20 +69,20 @@ def test_the_best_of_a_grid_is_found():
     sums[0, 1, 3, 3] = 1
     sums[0, 1, 5, 4] = 2
     sums[0, 0, 4, 5] = 3  # a top threshold below the other
-    assert best(sums, SMALL) == Place(0, 1, top=3, threshold=3)
-    assert best(sums, dataclasses.replace(SMALL, triplet=True)) == Place(0, 1, 5, 4)
+    assert _best(sums, SMALL) == _Place(0, 1, top=3, threshold=3)
+    assert _best(sums, dataclasses.replace(SMALL, triplet=True)) == _Place(0, 1, 5, 4)
 
 
 def test_of_equals_the_middle_of_the_longest_run_is_taken_and_of_two_the_higher():
     sums = np.zeros((1, 4, 19, 19))
-    assert best(sums, SMALL) == Place(0, area=2, top=9, threshold=9)
+    assert _best(sums, SMALL) == _Place(0, area=2, top=9, threshold=9)
     for threshold in (0, 1, 2, 8, 10, 11, 12):
         sums[0, :, threshold, threshold] = 1
-    assert best(sums, SMALL) == Place(0, 2, 11, 11)  # of 0 to 2 and 10 to 12
+    assert _best(sums, SMALL) == _Place(0, 2, 11, 11)  # of 0 to 2 and 10 to 12
     sums[0, 0, 11, 11] = 0
-    assert best(sums, SMALL).area == 2  # of 1 to 3
+    assert _best(sums, SMALL).area == 2  # of 1 to 3
     sums[0, 3, 11, 11] = 2
-    assert best(sums, SMALL).area == 3
+    assert _best(sums, SMALL).area == 3
 
 
 def test_a_class_that_never_fires_gets_the_middle_of_everything():
@@ -140,7 +140,7 @@ def test_tuning_on_noise_is_exposed_by_cross_fitting():
     rng = np.random.default_rng(3)
     probabilities = rng.random((10, 6, 7, 4), np.float32)
     masks = (rng.random((10, 6, 7, 4)) < 0.5).astype(np.uint8)
-    grid = Grid(tuple(range(0, 40, 2)))
+    grid = _Grid(tuple(range(0, 40, 2)))
     found = search(_counts(probabilities, masks, probabilities.max((1, 2))), grid)
     assert found.cross_fitted.mean() < found.tuned.mean()
 

@@ -66,13 +66,13 @@ def measured(tmp_path_factory):
 def test_boxes_are_those_of_opencv(seed):
     masks = _random_masks(seed, 12)
     runs = rle.parse(rle.encode(masks))
-    found = statistics.boxes(runs, SIZE[0]).numpy()
+    found = statistics._boxes(runs, SIZE[0]).numpy()
     assert found.tolist() == [_box(mask) for mask in masks]
 
 
 def test_a_run_that_crosses_columns_spans_the_height():
     runs = rle.parse(["4 4", "3 1 5 1", ""])  # in columns of 5 pixels
-    assert statistics.boxes(runs, 5).numpy().tolist() == [[0, 0, 5, 2], [2, 0, 5, 1], [0, 0, 0, 0]]
+    assert statistics._boxes(runs, 5).numpy().tolist() == [[0, 0, 5, 2], [2, 0, 5, 1], [0, 0, 0, 0]]
 
 
 def test_rows_have_areas_runs_and_components_of_every_mask(measured):
@@ -139,13 +139,13 @@ def test_glint_is_bright_grey_sea(sea, share):
     image[:, 42:105] = sea
     image[30:40, 50:60] = 255  # a small cloud over it hides nothing
     image[:, 180:190] = 0
-    described = statistics.describe_image(tf.io.encode_jpeg(image, quality=100), 2)
+    described = statistics._describe_image(tf.io.encode_jpeg(image, quality=100), 2)
     assert described["glint"].numpy() == pytest.approx(share, abs=0.02)
 
 
 def test_dark_sea_is_no_gap():
     image = np.full((140, 210, 3), (10, 12, 16), np.uint8)
-    described = statistics.describe_image(tf.io.encode_jpeg(image, quality=100), 2)
+    described = statistics._describe_image(tf.io.encode_jpeg(image, quality=100), 2)
     assert described["gap"].numpy() == 0
 
 
@@ -177,9 +177,9 @@ def test_images_are_counted(measured, tmp_path):
 
 def test_images_without_a_gap_have_none(tmp_path):
     image = np.zeros((140, 210, 3), np.uint8)
-    described = statistics.describe_image(tf.io.encode_jpeg(image, quality=100), None)
+    described = statistics._describe_image(tf.io.encode_jpeg(image, quality=100), None)
     assert described["gap"].numpy() == 0 and not described["black"].numpy().any()
-    assert statistics.describe_image(tf.io.encode_jpeg(image), 2)["gap"].numpy() == 1
+    assert statistics._describe_image(tf.io.encode_jpeg(image), 2)["gap"].numpy() == 1
 
 
 def test_runs_along_rows_measure_the_same(measured, tmp_path):
@@ -201,7 +201,7 @@ def test_near_duplicates_are_the_closest_pairs(monkeypatch):
     thumbnails = rng.integers(0, 256, (11, 14, 21))
     thumbnails[9] = thumbnails[2] // 2 + 40  # the same scene in another light
     thumbnails[5] = 90  # nothing to compare
-    (i, j, correlation), second = summary.closest_pairs(thumbnails, 2)
+    (i, j, correlation), second = summary._closest_pairs(thumbnails, 2)
     assert (i, j) == (2, 9) and correlation > 0.999
     expected = np.corrcoef(thumbnails.reshape(11, -1)[[second[0], second[1]]])[0, 1]
     assert second[2] == pytest.approx(expected, abs=1e-5) and second[2] < 0.5
@@ -212,7 +212,7 @@ def test_the_image_unlike_the_others_comes_first():
     images = pd.DataFrame(rng.normal(50, 5, (40, 5)), columns=summary.IMAGE_MEASURES)
     images["filename"] = [str(i) for i in range(40)]
     images.loc[7, "gap"] = 500
-    first = summary.unlike_others(images).iloc[0]
+    first = summary._unlike_others(images).iloc[0]
     assert (first["filename"], first["measure"], first["value"]) == ("7", "gap", 500)
     assert first["distance"] > 50
 

@@ -37,7 +37,7 @@ def either(request):
 @pytest.fixture
 def shallow(monkeypatch):
     """Models of ResNet-34 get one block a stage: all kinds of layers in a third of the time."""
-    monkeypatch.setattr(resnet, "STAGE_BLOCKS", (1, 1, 1, 1))
+    monkeypatch.setattr(resnet, "_STAGE_BLOCKS", (1, 1, 1, 1))
 
 
 @pytest.fixture

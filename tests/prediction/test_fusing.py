@@ -54,7 +54,7 @@ STAGE_BLOCKS = (2, 1, 1, 1)
 def shallow():
     """Models of ResNet-34 get five blocks: all kinds of layers in a third of the time."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(resnet, "STAGE_BLOCKS", STAGE_BLOCKS)
+        patch.setattr(resnet, "_STAGE_BLOCKS", STAGE_BLOCKS)
         yield
 
 

@@ -13,7 +13,7 @@ from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import OPTIMIZERS, make_optimizer
 from clouds_tf.training.recipe import Recipe
-from clouds_tf.training.steps import PRESENCE_WEIGHT, training_step
+from clouds_tf.training.steps import _PRESENCE_WEIGHT, training_step
 from clouds_tf.training.trainer import Trainer
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes, pytest.mark.usefixtures("shallow")]
@@ -58,7 +58,7 @@ def test_two_heads_train_and_are_told_apart():
     assert values["val_loss"] == pytest.approx(
         values["val_logits_loss"] + 0.1 * values["val_presence_loss"], rel=1e-5
     )
-    assert PRESENCE_WEIGHT == 0.1
+    assert _PRESENCE_WEIGHT == 0.1
     run.step(images, masks, NO_STOP)
     assert not np.allclose(before[0], run.model.get_layer("presence").get_weights()[0])
 

@@ -61,7 +61,7 @@ def test_strangers_are_no_workers_and_one_alone_waits_for_nobody():
 
 @pytest.mark.parametrize("index, missing", [(0, "worker.s. 1 did not"), (1, "worker 0 at local")])
 def test_a_restarted_worker_does_not_wait_for_ever(monkeypatch, index, missing):
-    monkeypatch.setenv(workers.RESTARTS, "1")
+    monkeypatch.setenv(workers._RESTARTS, "1")
     monkeypatch.setattr(workers, "_MEETING_TIME", 0.5)
     with pytest.raises(ValueError, match=missing):
         workers.meet([f"localhost:{free_ports(1)[0]}", "b:1"], index)
@@ -86,7 +86,7 @@ def test_only_the_loss_of_a_worker_starts_it_again(monkeypatch):
 
 
 def test_restarts_have_pauses_and_a_limit(monkeypatch):
-    monkeypatch.delenv(workers.RESTARTS, raising=False)
+    monkeypatch.delenv(workers._RESTARTS, raising=False)
     restarts, pauses = [], []
     monkeypatch.setattr(os, "execv", lambda *arguments: restarts.append(arguments))
     monkeypatch.setattr(workers.time, "sleep", pauses.append)
@@ -95,16 +95,16 @@ def test_restarts_have_pauses_and_a_limit(monkeypatch):
         with workers.restarting("multi_worker"):
             raise tf.errors.UnavailableError(None, None, "gone")
 
-    monkeypatch.setenv(workers.RESTARTS, "0")  # so that it is restored
-    for _ in range(workers.MAX_RESTARTS):
+    monkeypatch.setenv(workers._RESTARTS, "0")  # so that it is restored
+    for _ in range(workers._MAX_RESTARTS):
         lose()
     with pytest.raises(ValueError, match="a worker was lost again after 8 restarts in a row"):
         lose()
-    assert len(restarts) == workers.MAX_RESTARTS
+    assert len(restarts) == workers._MAX_RESTARTS
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
     monkeypatch.setattr(workers, "_STEADY", -1.0)  # it ran for long
     lose()
-    assert os.environ[workers.RESTARTS] == "1"
+    assert os.environ[workers._RESTARTS] == "1"
 
 
 def test_one_process_agrees_with_itself():

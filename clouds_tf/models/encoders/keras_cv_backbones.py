@@ -60,7 +60,7 @@ _STAGES_MOBILENET_LARGE = {
 }
 
 
-def models() -> Any:
+def _models() -> Any:
     """Imports keras_cv.models; raises ValueError where keras-cv is missing or does not work."""
     return import_keras_cv(
         "encoder: a backbone of keras-cv",
@@ -69,7 +69,7 @@ def models() -> Any:
 
 
 def _resnet50_v2(width: float) -> Any:
-    return models().ResNetV2Backbone(
+    return _models().ResNetV2Backbone(
         stackwise_filters=[scale_channels(channels, width) for channels in (64, 128, 256, 512)],
         stackwise_blocks=[3, 4, 6, 3],
         stackwise_strides=[1, 2, 2, 2],
@@ -84,7 +84,7 @@ def _resnet_features(backbone: Model) -> list[Any]:
 
 
 def _efficientnetv2(width: float, stages: dict[str, Any], width_b: float, depth_b: float) -> Any:
-    return models().EfficientNetV2Backbone(
+    return _models().EfficientNetV2Backbone(
         **stages,
         width_coefficient=width_b * width,
         depth_coefficient=depth_b,
@@ -100,7 +100,7 @@ def _efficientnetv2_features(backbone: Model) -> list[Any]:
 
 
 def _mobilenet_v3(width: float, stages: dict[str, Any]) -> Any:
-    return models().MobileNetV3Backbone(**stages, alpha=width, include_rescaling=True)
+    return _models().MobileNetV3Backbone(**stages, alpha=width, include_rescaling=True)
 
 
 def _mobilenet_v3_features(backbone: Model) -> list[Any]:
@@ -109,7 +109,7 @@ def _mobilenet_v3_features(backbone: Model) -> list[Any]:
 
 
 def _densenet121(width: float) -> Any:
-    return models().DenseNetBackbone(
+    return _models().DenseNetBackbone(
         stackwise_num_repeats=[6, 12, 24, 16],
         growth_rate=max(8, 8 * round(32 * width / 8)),
         include_rescaling=True,
@@ -123,7 +123,7 @@ def _densenet_features(backbone: Model) -> list[Any]:
 
 
 def _csp_darknet_s(width: float) -> Any:
-    return models().CSPDarkNetBackbone(
+    return _models().CSPDarkNetBackbone(
         stackwise_channels=[2 * scale_channels(channels, width) for channels in (32, 64, 128, 256)],
         stackwise_depth=[1, 3, 3, 1],
         include_rescaling=True,
@@ -137,7 +137,7 @@ def _csp_darknet_features(backbone: Model) -> list[Any]:
 
 
 @dataclasses.dataclass(frozen=True)
-class Backbone:
+class _Backbone:
     """A backbone of keras-cv and the feature maps that are taken from it.
 
     Attributes:
@@ -180,24 +180,24 @@ class Backbone:
         }
 
 
-def _efficientnetv2_backbone(stages: dict[str, Any], width: float, depth: float) -> Backbone:
+def _efficientnetv2_backbone(stages: dict[str, Any], width: float, depth: float) -> _Backbone:
     build = functools.partial(_efficientnetv2, stages=stages, width_b=width, depth_b=depth)
-    return Backbone(build, _efficientnetv2_features)
+    return _Backbone(build, _efficientnetv2_features)
 
 
-def _mobilenet_v3_backbone(stages: dict[str, Any]) -> Backbone:
-    return Backbone(functools.partial(_mobilenet_v3, stages=stages), _mobilenet_v3_features)
+def _mobilenet_v3_backbone(stages: dict[str, Any]) -> _Backbone:
+    return _Backbone(functools.partial(_mobilenet_v3, stages=stages), _mobilenet_v3_features)
 
 
 BACKBONES = {
-    "csp_darknet_s": Backbone(_csp_darknet_s, _csp_darknet_features),
-    "densenet121": Backbone(_densenet121, _densenet_features),
+    "csp_darknet_s": _Backbone(_csp_darknet_s, _csp_darknet_features),
+    "densenet121": _Backbone(_densenet121, _densenet_features),
     "efficientnetv2_b0": _efficientnetv2_backbone(_STAGES_EFFICIENTNET_B, 1.0, 1.0),
     "efficientnetv2_b2": _efficientnetv2_backbone(_STAGES_EFFICIENTNET_B, 1.1, 1.2),
     "efficientnetv2_s": _efficientnetv2_backbone(_STAGES_EFFICIENTNET_S, 1.0, 1.0),
     "mobilenet_v3_large": _mobilenet_v3_backbone(_STAGES_MOBILENET_LARGE),
     "mobilenet_v3_small": _mobilenet_v3_backbone(_STAGES_MOBILENET_SMALL),
-    "resnet50_v2": Backbone(_resnet50_v2, _resnet_features),
+    "resnet50_v2": _Backbone(_resnet50_v2, _resnet_features),
 }
 KERAS_CV_ENCODERS = {
     name: Encoder(

@@ -13,11 +13,11 @@ from clouds_tf.models.normalization import BatchNorm
 
 layers = keras.layers
 
-STAGE_BLOCKS = (3, 4, 6, 3)
-STAGE_CHANNELS = (64, 128, 256, 512)
+_STAGE_BLOCKS = (3, 4, 6, 3)
+_STAGE_CHANNELS = (64, 128, 256, 512)
 # Mean and standard deviation of ImageNet's RGB in 0..1, which torchvision's weights expect.
-IMAGE_MEAN = (0.485, 0.456, 0.406)
-IMAGE_STD = (0.229, 0.224, 0.225)
+_IMAGE_MEAN = (0.485, 0.456, 0.406)
+_IMAGE_STD = (0.229, 0.224, 0.225)
 
 
 _norm = functools.partial(BatchNorm, momentum=0.9, epsilon=1e-5)
@@ -78,7 +78,7 @@ def _stem(x: KerasTensor, width: float, norm: Any) -> tuple[Any, Any]:
 
 def _blocks(width: float) -> Iterator[list[tuple[str, int, int]]]:
     """Yields, for every stage, the (name, filters, strides) of its residual blocks."""
-    for stage, (blocks, channels) in enumerate(zip(STAGE_BLOCKS, STAGE_CHANNELS), start=1):
+    for stage, (blocks, channels) in enumerate(zip(_STAGE_BLOCKS, _STAGE_CHANNELS), start=1):
         strides = [1 if stage == 1 else 2] + [1] * (blocks - 1)
         yield [
             (f"stage{stage}_block{block}", scale_channels(channels, width), stride)
@@ -115,8 +115,8 @@ def resnet34(image: KerasTensor, width: float = 1.0) -> list[Any]:
         and the four stages, with 64, 64, 128, 256, 512 channels at width 1.
     """
     x = layers.Rescaling(
-        scale=[1 / (255 * std) for std in IMAGE_STD],
-        offset=[-mean / std for mean, std in zip(IMAGE_MEAN, IMAGE_STD)],
+        scale=[1 / (255 * std) for std in _IMAGE_STD],
+        offset=[-mean / std for mean, std in zip(_IMAGE_MEAN, _IMAGE_STD)],
         name="stem_scale",
         dtype="float32",
     )(image)
@@ -156,8 +156,8 @@ def resnet34_preactivation(image: KerasTensor, width: float = 1.0) -> list[Any]:
         name="stem_image_bn",
         dtype="float32",
         scale=False,
-        moving_mean_initializer=constant([255 * mean for mean in IMAGE_MEAN]),
-        moving_variance_initializer=constant([(255 * std) ** 2 for std in IMAGE_STD]),
+        moving_mean_initializer=constant([255 * mean for mean in _IMAGE_MEAN]),
+        moving_variance_initializer=constant([(255 * std) ** 2 for std in _IMAGE_STD]),
     )(image)
     stem, x = _stem(x, width, _norm_preactivation)
     features = [stem]
