@@ -9,8 +9,7 @@ from collections.abc import Iterable, Sequence
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.data.annotations import check_csv, presence, read_table
-from clouds_tf.data.geometry import check_mask_size
+from clouds_tf.data.annotations import check_csv, check_mask_size, presence, read_table
 from clouds_tf.dataset import TRAIN_CSV, TRAIN_IMAGES, Dataset
 from clouds_tf.messages import Fault, raise_faults
 
