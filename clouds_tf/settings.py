@@ -17,16 +17,41 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
 
-def validate(settings: Any) -> None:
-    """Checks every field against its type and metadata; lists become tuples, 1 becomes 1.0.
+@dataclasses.dataclass(frozen=True, repr=False)
+class CheckedSettings:
+    """Base of dataclasses of `setting` fields, which prints as the call that makes it.
 
-    Args:
-        settings: a dataclass of `setting` fields: bool, int, float, str, tuple[int, int] (a size)
-            or tuple[str, ...], or Optional of these.
+    Fields are bool, int, float, str, tuple[int, int] (a size) or tuple[str, ...], or Optional of
+    these.
 
     Raises:
         ValueError: a value has the wrong type, is out of bounds or is not among the choices.
+
+    >>> @dataclasses.dataclass(frozen=True, repr=False)
+    ... class Example(CheckedSettings):
+    ...     epochs: int = setting(25, "Number of epochs.", min=1)
+    ...     seed: int = setting(0, "Seed.")
+    >>> Example(epochs=3)
+    Example(epochs=3)
+    >>> Example(epochs=0)
+    Traceback (most recent call last):
+    ValueError: epochs: got 0, expected at least 1
     """
+
+    def __post_init__(self) -> None:
+        _validate(self)
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{field.name}={getattr(self, field.name)!r}"
+            for field in dataclasses.fields(self)
+            if getattr(self, field.name) != field.default
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
+def _validate(settings: Any) -> None:
+    """Checks every field against its type and metadata; lists become tuples, 1 becomes 1.0."""
     types = typing.get_type_hints(type(settings))
     for field in dataclasses.fields(settings):
         kind, value = types[field.name], getattr(settings, field.name)
@@ -42,24 +67,6 @@ def validate(settings: Any) -> None:
         fault = _fault(kind, value, field.metadata)
         if fault:
             raise ValueError(f"{field.name}: got {value!r}, expected {fault}")
-
-
-def call(settings: Any) -> str:
-    """Writes the call that makes an instance of a dataclass, without arguments at their defaults.
-
-    >>> @dataclasses.dataclass(frozen=True)
-    ... class Example:
-    ...     epochs: int = setting(25, "Number of epochs.", min=1)
-    ...     seed: int = setting(0, "Seed.")
-    >>> call(Example(epochs=3))
-    'Example(epochs=3)'
-    """
-    changed = [
-        f"{field.name}={getattr(settings, field.name)!r}"
-        for field in dataclasses.fields(settings)
-        if getattr(settings, field.name) != field.default
-    ]
-    return f"{type(settings).__name__}({', '.join(changed)})"
 
 
 def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:

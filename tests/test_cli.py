@@ -14,7 +14,7 @@ from programs import run_tool
 
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.messages import about_the_data
-from clouds_tf.settings import validate
+from clouds_tf.settings import CheckedSettings
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import cli  # noqa: E402
@@ -98,8 +98,8 @@ def test_weights_are_frozen_only_where_they_never_change(program, frozen):
     assert found == f"{frozen}\n"
 
 
-@dataclasses.dataclass(frozen=True)
-class _Settings:
+@dataclasses.dataclass(frozen=True, repr=False)
+class _Settings(CheckedSettings):
     """One field of every type."""
 
     a_rate: float = dataclasses.field(default=0.5, metadata={"help": "A rate.", "min": 0, "max": 1})
@@ -109,9 +109,6 @@ class _Settings:
     a_name: Optional[str] = dataclasses.field(default=None, metadata={"help": "A name."})
     some_texts: Tuple[str, ...] = dataclasses.field(default=("a",), metadata={"help": "Texts."})
     a_pair: Tuple[int, int] = dataclasses.field(default=(3, 4), metadata={"help": "A size."})
-
-    def __post_init__(self):
-        validate(self)
 
 
 cli.DEFINE_dataclass(_Settings)

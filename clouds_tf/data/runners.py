@@ -10,14 +10,14 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
-from clouds_tf.settings import setting, validate
+from clouds_tf.settings import CheckedSettings, setting
 
 # Runners that Beam does not know by their short name.
 _BEAM_RUNNERS = {"dask": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 
 
-@dataclasses.dataclass(frozen=True)
-class Runner:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Runner(CheckedSettings):
     """Where jobs run; the flags of programs that run many jobs are made from these fields.
 
     Raises:
@@ -37,7 +37,7 @@ class Runner:
     )
 
     def __post_init__(self) -> None:
-        validate(self)
+        super().__post_init__()
         if self.beam_options and self.runner == "local":
             raise ValueError("beam_options: need a runner of Apache Beam, got runner local")
 

@@ -27,7 +27,7 @@ from clouds_tf.evaluation.search import (
 from clouds_tf.prediction import engine, ensemble
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
-from clouds_tf.settings import setting, validate
+from clouds_tf.settings import CheckedSettings, setting
 from clouds_tf.training.distribution import PRECISIONS
 
 _CHOSEN_EPOCH = (
@@ -36,8 +36,8 @@ _CHOSEN_EPOCH = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Settings:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Settings(CheckedSettings):
     """Settings of `evaluate`; the flags of the tool are made from these fields."""
 
     batch_size: int = setting(16, "Images in a batch.", min=1)
@@ -62,9 +62,6 @@ class Settings:
     seed: int = setting(
         0, "Seed of the random halves for cross-fitting where there is only one fold.", min=0
     )
-
-    def __post_init__(self) -> None:
-        validate(self)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -10,7 +10,7 @@ from clouds_tf.data.cache import CACHES, check_cache
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS, find_encoder
 from clouds_tf.models.unet import MAX_WIDTH
-from clouds_tf.settings import call, setting, validate
+from clouds_tf.settings import CheckedSettings, setting
 from clouds_tf.training.distribution import PRECISIONS, STRATEGIES
 from clouds_tf.training.optimizers import OPTIMIZERS, SCHEDULES, check_optimizer
 
@@ -18,8 +18,8 @@ from clouds_tf.training.optimizers import OPTIMIZERS, SCHEDULES, check_optimizer
 _MONITORS = {"dice": ("val_dice", 1), "loss": ("val_loss", -1), "tuned_dice": ("val_tuned_dice", 1)}
 
 
-@dataclasses.dataclass(frozen=True)
-class Recipe:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Recipe(CheckedSettings):
     """Everything that decides what a training run learns.
 
     Two runs with equal recipes on the same records and fold give equal models. A new setting is one
@@ -30,9 +30,6 @@ class Recipe:
 
     >>> Recipe(epochs=10, loss="0.75*bce+0.25*dice")
     Recipe(epochs=10, loss='0.75*bce+0.25*dice')
-    >>> Recipe(epochs=0)
-    Traceback (most recent call last):
-    ValueError: epochs: got 0, expected at least 1
     """
 
     epochs: int = setting(25, "Number of passes over the training images.", min=1)
@@ -121,7 +118,7 @@ class Recipe:
 
     def __post_init__(self) -> None:
         find_encoder(self.encoder)  # which says more of one that was removed
-        validate(self)
+        super().__post_init__()
         losses.parse(self.loss)
         check_augmentation(self.augmentation)
         check_optimizer(self.optimizer)
@@ -130,9 +127,6 @@ class Recipe:
             raise ValueError(
                 "init_weights: got init_checkpoint beside it, expected at most one of them"
             )
-
-    def __repr__(self) -> str:
-        return call(self)
 
     def score(self, row: Mapping[str, float]) -> float:
         """The monitored value of an epoch's row of the history; higher is better."""
@@ -160,8 +154,8 @@ class Recipe:
         return cls(**{name: value for name, value in fields.items() if name in names})
 
 
-@dataclasses.dataclass(frozen=True)
-class Execution:
+@dataclasses.dataclass(frozen=True, repr=False)
+class Execution(CheckedSettings):
     """How a run is executed: devices, caches and tracing. A resumed run may change all of it.
 
     Raises:
@@ -190,8 +184,5 @@ class Execution:
     )
 
     def __post_init__(self) -> None:
-        validate(self)
+        super().__post_init__()
         check_cache(self.cache, self.cache_dir)
-
-    def __repr__(self) -> str:
-        return call(self)
