@@ -129,9 +129,7 @@ def DEFINE_dataset() -> Any:  # noqa: N802 (absl's spelling)
     from clouds_tf.dataset import CLOUDS
 
     help = "JSON file with the fields of clouds_tf.dataset.Dataset; default: the competition's."
-    return flags.DEFINE(
-        _DatasetParser(), "dataset", CLOUDS, help, serializer=_DatasetSerializer()
-    )
+    return flags.DEFINE(_DatasetParser(), "dataset", CLOUDS, help, serializer=_DatasetSerializer())
 
 
 def DEFINE_dataset_of_a_folder() -> None:  # noqa: N802 (absl's spelling)
@@ -147,12 +145,11 @@ def dataset_of_a_folder() -> Dataset:
     return dataclasses.replace(dataset, mask_size=size) if size else dataset
 
 
-def DEFINE_dataclass(cls: type, **defaults: Any) -> None:  # noqa: N802 (absl's spelling)
+def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
     """Defines a flag for every field of a dataclass, from its type, default and metadata.
 
     Args:
-        cls: a dataclass of `clouds_tf.settings.setting` fields.
-        defaults: field name -> default of the flag where it differs from that of the field.
+        cls: a subclass of `clouds_tf.settings.CheckedSettings`.
     """
     types = typing.get_type_hints(cls)
     for field in dataclasses.fields(cls):
@@ -160,7 +157,7 @@ def DEFINE_dataclass(cls: type, **defaults: Any) -> None:  # noqa: N802 (absl's 
         if typing.get_origin(kind) is typing.Union:  # Optional
             kind = typing.get_args(kind)[0]
         name, meta = field.name, field.metadata
-        default: Any = defaults.get(name, field.default)
+        default: Any = field.default
         bounds: Any = {"lower_bound": meta.get("min"), "upper_bound": meta.get("max")}
         if kind is bool:
             flags.DEFINE_boolean(name, default, meta["help"])

@@ -12,34 +12,14 @@ import cli
 from absl import flags
 
 from clouds_tf.data import shards
+from clouds_tf.data.planning import Conversion
 from clouds_tf.data.records import Records
-from clouds_tf.data.runners import Runner
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.")
 flags.DEFINE_string("output_dir", None, "Folder for the shards.", required=True)
 cli.DEFINE_dataset_of_a_folder()
-flags.DEFINE_integer(
-    "num_shards", None, "Number of files; default: 16, or fewer for fewer images.", lower_bound=1
-)
-flags.DEFINE_integer("num_folds", 5, "Number of folds for cross-validation.", lower_bound=2)
-cli.DEFINE_size("image_size", None, "Size to reduce the images to; default: the files as they are.")
-flags.DEFINE_integer("seed", 0, "Seed of the folds and of the order.", lower_bound=0)
-flags.DEFINE_integer(
-    "jpeg_quality", 95, "JPEG quality of reduced images.", lower_bound=1, upper_bound=100
-)
-flags.DEFINE_string(
-    "folds_csv", None, "CSV with the columns filename and fold, to use instead of new folds."
-)
-flags.DEFINE_string("exclude", None, "Text file with the names of images to leave out, one a line.")
-flags.DEFINE_enum(
-    "on_error",
-    "fail",
-    ["fail", "skip"],
-    "What to do about faulty images and rows: list them and fail, or leave these images out and "
-    "list the faults in rejected.csv.",
-)
-cli.DEFINE_dataclass(Runner, num_workers=2)
+cli.DEFINE_dataclass(Conversion)
 flags.DEFINE_boolean("verify", False, "Check the shards in --output_dir and write nothing.")
 
 
@@ -67,15 +47,7 @@ def main() -> None:
             FLAGS.data_dir,
             FLAGS.output_dir,
             cli.dataset_of_a_folder(),
-            num_shards=FLAGS.num_shards,
-            num_folds=FLAGS.num_folds,
-            image_size=FLAGS.image_size,
-            seed=FLAGS.seed,
-            jpeg_quality=FLAGS.jpeg_quality,
-            folds_csv=FLAGS.folds_csv,
-            exclude=FLAGS.exclude,
-            on_error=FLAGS.on_error,
-            **dataclasses.asdict(cli.dataclass_from_flags(Runner)),
+            **dataclasses.asdict(cli.dataclass_from_flags(Conversion)),
             progress=progress,
         )
     rejected = f", {info.num_rejected} faults in rejected.csv" if info.num_rejected else ""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Iterable, Sequence
+from typing import Optional
 
 import numpy as np
 
 from clouds_tf import files
 from clouds_tf.data.annotations import check_csv, check_mask_size, presence, read_table
+from clouds_tf.data.runners import Runner
 from clouds_tf.dataset import TRAIN_CSV, TRAIN_IMAGES, Dataset
 from clouds_tf.messages import Fault, raise_faults
+from clouds_tf.settings import setting
 
 _MAX_FOLDS = 1000
 
@@ -119,14 +122,38 @@ class PlannedImage:
     fold: int
 
 
+@dataclasses.dataclass(frozen=True, repr=False)
+class Conversion(Runner):
+    """Settings of `write_records`; the flags of the tool are made from these fields."""
+
+    num_workers: int = setting(
+        2, "Number of local worker processes; 1 runs in this process.", min=1
+    )
+    num_shards: Optional[int] = setting(
+        None, "Number of files; default: 16, or fewer for fewer images.", min=1
+    )
+    num_folds: int = setting(5, "Number of folds for cross-validation.", min=2)
+    image_size: Optional[tuple[int, int]] = setting(
+        None, "Size to reduce the images to; default: the files as they are."
+    )
+    seed: int = setting(0, "Seed of the folds and of the order.", min=0)
+    jpeg_quality: int = setting(95, "JPEG quality of reduced images.", min=1, max=100)
+    folds_csv: Optional[str] = setting(
+        None, "CSV with the columns filename and fold, to use instead of new folds."
+    )
+    exclude: Optional[str] = setting(
+        None, "Text file with the names of images to leave out, one a line."
+    )
+    on_error: str = setting(
+        "fail",
+        "What to do about faulty images and rows: list them and fail, or leave these images out "
+        "and list the faults in rejected.csv.",
+        choices=("fail", "skip"),
+    )
+
+
 def plan_shards(
-    data_dir: str,
-    dataset: Dataset,
-    num_shards: int | None = None,
-    num_folds: int = 5,
-    seed: int = 0,
-    folds_csv: str | None = None,
-    exclude: str | None = None,
+    data_dir: str, dataset: Dataset, how: Conversion
 ) -> tuple[list[list[PlannedImage]], list[Fault]]:
     """Decides which image goes to which shard.
 
@@ -136,12 +163,7 @@ def plan_shards(
     Args:
         data_dir: a folder with train.csv and train_images/.
         dataset: the data set that the folder holds.
-        num_shards: number of files, from 1 to the number of images; None takes 16, or one for each
-            image where there are fewer.
-        num_folds: number of folds, from 2 to 1,000.
-        seed: seed of the folds and of the order, at least 0.
-        folds_csv: a CSV with the columns filename and fold, to take instead of new folds.
-        exclude: a text file with a file name on each line: images to leave out.
+        how: the settings; num_shards is at most the number of images.
 
     Returns:
         The images of each shard, and the faults in train.csv.
@@ -150,6 +172,7 @@ def plan_shards(
         FileNotFoundError, ValueError: there is no train.csv, its masks are of another size, a name
             to exclude is unknown, a fold is empty, or an argument is out of its range.
     """
+    exclude, num_shards = how.exclude, how.num_shards
     csv_path = os.path.join(data_dir, TRAIN_CSV)
     lines = files.read_text(exclude).splitlines() if exclude else []
     excluded = {line.strip() for line in lines} - {""}
@@ -175,12 +198,12 @@ def plan_shards(
         raise ValueError(
             f"num_shards: got {num_shards}, expected 1 to {len(table)}, one image each"
         )
-    if folds_csv:
-        assigned = _read_folds(folds_csv, table["filename"])
+    if how.folds_csv:
+        assigned = _read_folds(how.folds_csv, table["filename"])
     else:
-        assigned = _split_into_folds(presence(table), num_folds, seed)
+        assigned = _split_into_folds(presence(table), how.num_folds, how.seed)
         check_folds(assigned, "num_folds")
-    random_order = np.random.default_rng(seed).permutation(len(table))
+    random_order = np.random.default_rng(how.seed).permutation(len(table))
     order = random_order[np.argsort(assigned[random_order], kind="stable")]
     images = [
         PlannedImage(filename, tuple(rles), int(fold))
