@@ -124,15 +124,7 @@ def affine_places(size: Sequence[int], seed: Seed, strength: tf.Tensor | float =
 
 
 def _flip_places(places: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
-    """Coordinates of the source pixels after a horizontal flip.
-
-    Args:
-        places: float32 [2, h, w], as `affine_places` gives them.
-        flipped: bool [2], top-bottom and left-right.
-
-    Returns:
-        New places.
-    """
+    """Flips places, as `affine_places` gives them; flipped is bool [2]: top-bottom, left-right."""
     height, width = places.shape[1:]
     x, y = tf.unstack(places)
     x, y = tf.where(flipped[1], width - 1 - x, x), tf.where(flipped[0], height - 1 - y, y)

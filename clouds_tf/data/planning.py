@@ -20,19 +20,7 @@ _MAX_FOLDS = 1000
 
 
 def _split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
-    """Assigns every image to a fold, each fold with about the same share of every class.
-
-    Args:
-        labels: which classes each image has, bool [N, C].
-        num_folds: number of folds, from 2 to N.
-        seed: seed of the split, at least 0.
-
-    Returns:
-        The fold of each image, int64 [N] in [0, num_folds).
-
-    Raises:
-        ValueError: fewer images than folds, or fewer than two folds.
-    """
+    """Assigns images (labels bool [N, C]) to folds with even shares of every class: int64 [N]."""
     # Imported here, because scikit-learn and scipy.stats would add a second to every start.
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
@@ -51,19 +39,9 @@ def _split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarr
 
 
 def _read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
-    """Reads the fold of every image from a CSV.
+    """Reads the fold of each image from a CSV with the columns filename and fold: int64 [N].
 
-    Args:
-        path: a CSV with the columns filename and fold, such as the folds.csv beside the shards.
-        filenames: N file names; the CSV may have more.
-
-    Returns:
-        The folds, int64 [N] from 0.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: an image has no fold or two rows, a fold is not a whole number, or a fold has
-            no image.
+    The CSV, such as the folds.csv beside the shards, may have more images.
     """
     frame = read_table(path, ("filename", "fold"))
     faults = [

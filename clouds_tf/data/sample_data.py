@@ -107,16 +107,7 @@ def _depth(boxes: np.ndarray, size: _Size) -> np.ndarray:
 
 
 def _make_masks(scene: _Scene, size: _Size, dataset: Dataset = CLOUDS) -> np.ndarray:
-    """Draws the masks of a scene.
-
-    Args:
-        scene: the scene.
-        size: (height, width).
-        dataset: names the classes.
-
-    Returns:
-        uint8 [C, height, width] of 0 and 1, in the order of the classes; 0 in the gap.
-    """
+    """Draws the masks of a scene, uint8 [C, height, width] of 0 and 1; 0 in the gap."""
     masks = np.zeros((dataset.num_classes, *size), np.uint8)
     for name, boxes in scene.boxes.items():
         masks[dataset.class_names.index(name)] = _depth(boxes, size) > 0
@@ -131,17 +122,7 @@ def _blend(image: np.ndarray, color: Sequence[float], opacity: np.ndarray) -> np
 def _render_image(
     rng: np.random.Generator, scene: _Scene, size: _Size, dataset: Dataset = CLOUDS
 ) -> np.ndarray:
-    """Draws the image of a scene.
-
-    Args:
-        rng: a generator of random numbers.
-        scene: the scene.
-        size: (height, width).
-        dataset: names the classes.
-
-    Returns:
-        uint8 [height, width, 3] RGB, black in the orbit gap.
-    """
+    """Draws the image of a scene, uint8 [height, width, 3] RGB, black in the gap."""
     image = np.array(_OCEAN, np.float32)[:, None, None] * (1 + 0.12 * noise(rng, 1500, 1))
     glint_center, glint_width = rng.uniform((0, 100), (SCENE_SIZE[1], 300))
     glint = ridges(_pixel_centers(RENDER_SIZE)[1] - glint_center, glint_width)

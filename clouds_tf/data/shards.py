@@ -45,18 +45,9 @@ class _Source:
 def _write_shard(
     manifest: Manifest, name: str, images: Sequence[PlannedImage], source: _Source
 ) -> str:
-    """Writes one shard, a piece of a manifest, unless it is there already.
+    """Writes one shard, a piece of a manifest, unless it is there already; returns its name.
 
     One with a faulty image is not written at all, or under "skip" without that image.
-
-    Args:
-        manifest: the folder of the shards.
-        name: file name of the shard.
-        images: the images that it should hold, in order.
-        source: how they become examples.
-
-    Returns:
-        The name.
     """
     path, identity = os.path.join(manifest.folder, name), _describe_sources(images, source)
     if manifest.is_done(name, identity):

@@ -27,19 +27,9 @@ def _augment_examples(
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Applies every augmentation, every part of `strong` and every mix to a few images.
 
-    Args:
-        records: at least two images.
-        image_size: (height, width) of images and masks.
-        seed: seed of the augmentations.
-        num_columns: how often each augmentation is applied, each time to the next image and with
-            another seed.
-        more: further augmentations, such as keras_cv:rand_augment.
-
     Returns:
-        For each name, num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C].
-
-    Raises:
-        ValueError: the records have one image only, or an argument is out of its range.
+        For each name, num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C], each of
+        the next image and with another seed.
     """
     info = records.info
     if info.num_examples < 2:

@@ -26,13 +26,10 @@ _SMALLEST = 1e-6  # a probability that counts as 0 in a logarithm
 
 
 def _fit_isotonic(pixels: np.ndarray) -> Curve:
-    """Fits the monotone curve that is nearest to the observed shares.
+    """Fits the monotone curve that is nearest to the observed shares of pixels [2, B].
 
     Shares of the truth in segments of probability, made monotone by isotonic regression (Zadrozny
     and Elkan, 2002), joined by straight lines.
-
-    Args:
-        pixels: [2, B] numbers of pixels outside and inside the truth, by probability, as in Counts.
     """
     from sklearn.isotonic import isotonic_regression  # would add a second to every start
 
@@ -46,13 +43,10 @@ def _fit_isotonic(pixels: np.ndarray) -> Curve:
 
 
 def _fit_platt(pixels: np.ndarray) -> Curve:
-    """Fits a logistic curve of the logit by maximum likelihood.
+    """Fits a logistic curve of the logit to pixels [2, B] by maximum likelihood.
 
     Platt, "Probabilistic outputs for support vector machines", 1999, with his targets a little
     inside 0 and 1.
-
-    Args:
-        pixels: [2, B] numbers of pixels outside and inside the truth, by probability, as in Counts.
     """
     from sklearn.linear_model import LogisticRegression  # would add a second to every start
 
@@ -91,22 +85,13 @@ _METHODS: dict[str, Callable[[np.ndarray], Curve]] = {
 
 
 def _log_loss(curve: Curve | None, pixels: np.ndarray) -> float:
-    """Sums the negative log-likelihood of pixels under calibrated probabilities.
-
-    Args:
-        curve: a Curve; None leaves the probabilities as they are.
-        pixels: [2, B] numbers of pixels outside and inside the truth, by probability.
-    """
+    """Sums the negative log-likelihood of pixels [2, B]; without a curve, uncalibrated."""
     p = np.clip(_MIDDLES if curve is None else curve(_MIDDLES), _SMALLEST, 1 - _SMALLEST)
     return float(-(pixels[0] * np.log(1 - p)).sum() - (pixels[1] * np.log(p)).sum())
 
 
 def _unbiased_threshold(pixels: np.ndarray) -> float:
-    """Finds the threshold at which the predicted area equals the true area.
-
-    Args:
-        pixels: [2, B] numbers of pixels outside and inside the truth, by probability.
-    """
+    """Finds the threshold at which the predicted area of pixels [2, B] equals the true area."""
     return float(np.interp(-pixels[1].sum(), -above(pixels.sum(axis=0)), _ALL_EDGES))
 
 

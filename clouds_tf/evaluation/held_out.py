@@ -212,12 +212,7 @@ def above(numbers: np.ndarray) -> np.ndarray:
 def _histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
     """Counts the pixels of each image and class by truth and probability, in one pass.
 
-    Args:
-        probabilities: float32 [B, h, w, C] in [0, 1].
-        masks: truth [B, h, w, C] of {0, 1}.
-
-    Returns:
-        int64 [B, C, 2, len(EDGES) + 1], as Counts has them.
+    float32 [B, h, w, C] in [0, 1] and masks of {0, 1} -> int64 [B, C, 2, len(EDGES) + 1].
     """
     # The negation makes the comparison strict: p > t, as in post-processing.
     at_least = tf.raw_ops.Bucketize(

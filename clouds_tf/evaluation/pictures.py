@@ -31,12 +31,7 @@ def _score_maps(counts: Counts) -> np.ndarray:
 
 
 def _reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Computes the observed share of true pixels by predicted probability.
-
-    Returns:
-        The edges of the bins, [T + 2]; the shares, float64 [C, T + 1], nan where a bin is empty;
-        and the numbers of pixels in them, int64 [C, T + 1].
-    """
+    """Share of true pixels by probability: edges [T + 2], shares and numbers [C, T + 1]."""
     by_truth = counts.histograms.sum(axis=0)
     starts = [0, *(EDGES.index(threshold) + 1 for threshold in THRESHOLDS)]
     outside, inside = np.moveaxis(np.add.reduceat(by_truth, starts, axis=2), 1, 0)
@@ -46,15 +41,7 @@ def _reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _confusions(counts: Counts, present: np.ndarray) -> np.ndarray:
-    """Counts the images of each class by true and predicted presence.
-
-    Args:
-        counts: Counts of N images.
-        present: float [N, C], as `search` gives it.
-
-    Returns:
-        float64 [C, 2, 2]: class, truly present, predicted.
-    """
+    """Counts images by class, true and predicted presence (float [N, C]): float64 [C, 2, 2]."""
     there = np.stack([counts.truths == 0, counts.truths > 0], axis=1).astype(float)
     predicted = np.stack([1 - present, present], axis=1)
     return np.einsum("ntc,npc->ctp", there, predicted)
@@ -75,18 +62,7 @@ def _examples(
     found: SearchResult,
     test_time_augmentation: str = "none",
 ) -> Any:
-    """Draws images of high, middle and low score, with truth and prediction.
-
-    Args:
-        records: the records.
-        members_by_fold: as `load_members` gives it.
-        counts: Counts of N images.
-        found: as `search` gives it.
-        test_time_augmentation: "none" or "flips".
-
-    Returns:
-        A matplotlib Figure.
-    """
+    """Draws images of high, middle and low score, with truth and prediction, as a Figure."""
     dataset = records.dataset
     dice = found.cross_fitted.mean(axis=1)
     named = [(name, i) for name, places in _extremes(dice).items() for i in places]

@@ -131,15 +131,11 @@ def score_sums(counts: Counts, c: int, grid: _Grid, groups: np.ndarray) -> np.nd
 
 
 def _best(sums: np.ndarray, grid: _Grid) -> _Place:
-    """Finds the best rule of a grid.
+    """Finds the best rule of a grid by its sums, float64 [G, A, T, T] of `score_sums`.
 
     Of equally good rules it takes the middle of the longest run of equally good thresholds, top
     thresholds, minimum areas and minimum presences, in this order; of two middles or runs the
     higher, which predicts less.
-
-    Args:
-        sums: float64 [G, A, T, T], as `score_sums` gives them for a group.
-        grid: the Grid.
     """
     index = np.arange(sums.shape[2])
     above = index[:, np.newaxis] - index

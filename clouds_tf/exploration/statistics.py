@@ -61,15 +61,9 @@ class Statistics:
 
 
 def _boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
-    """Finds the bounding boxes of masks.
+    """Bounding boxes of runs [N, R, 2]: int64 [N, 4], top, left, bottom, right (both exclusive).
 
-    Args:
-        runs: int64 RaggedTensor [N, R, 2], as `rle.parse` returns it.
-        height: height of the masks, int or int tensor.
-
-    Returns:
-        int64 [N, 4]: top, left, bottom, right; bottom and right are exclusive. Zeros for empty
-        masks.
+    Zeros for empty masks.
     """
     count, row, height = runs.nrows(), runs.value_rowids(), tf.cast(height, tf.int64)
     first, last = runs.values[:, 0], runs.values[:, 0] + runs.values[:, 1] - 1
@@ -84,21 +78,13 @@ def _boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
 
 
 def _describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> dict[str, tf.Tensor]:
-    """Measures one image, decoded at a reduced scale.
-
-    Args:
-        encoded: bytes of a JPEG, string [].
-        gap_brightness: highest value of a channel in the black gap, see `Dataset`; None if the
-            images have no gap.
+    """Measures the bytes of a JPEG, string [], decoded at a reduced scale.
 
     Returns:
         A dict: size int32 [2]; brightness and contrast (mean and standard deviation, 0 to 255) and
         blueness (mean of blue minus red) outside the gap; gap and glint, shares of the image, 0 to
         1, all float32 []; black bool [*GRID], the cells entirely in the gap; thumbnail uint8
-        [*THUMBNAIL].
-
-    Raises:
-        tf.errors.InvalidArgumentError: the bytes are not a complete JPEG.
+        [*_THUMBNAIL].
     """
     pixels = decode_image(encoded, _DECODED)
     image = tf.cast(pixels, tf.float32)
@@ -124,16 +110,7 @@ def _describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> d
 
 
 def _black_gap(images: tf.Tensor, size: tf.Tensor | tuple[int, int], brightness: int) -> tf.Tensor:
-    """Finds the black gap between two orbits.
-
-    Args:
-        images: uint8 [B, H, W, 3].
-        size: (height, width) of the result, ints or int32 tensor.
-        brightness: highest value of a channel (0 to 255) that still is black.
-
-    Returns:
-        bool [B, height, width], by nearest neighbour.
-    """
+    """The black gap in images uint8 [B, H, W, 3], bool [B, height, width], by nearest neighbour."""
     black = tf.reduce_max(images, axis=3) <= brightness
     for axis in (1, 2):  # in whole numbers: tf.image.resize rounds to the wrong side at times
         target, source = size[axis - 1], tf.shape(black)[axis]
@@ -168,21 +145,13 @@ def _glint(image: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
 
 
 def _describe_masks(encoded: tf.Tensor, size: tuple[int, int], black: tf.Tensor) -> dict[str, Any]:
-    """Measures the masks of images on their runs.
-
-    Args:
-        encoded: string [B, C], column-major run-length encodings.
-        size: (height, width) of the masks.
-        black: bool [B, *GRID], the cells in the gap, as `_describe_image` returns them.
+    """Measures column-major RLE, string [B, C], on the runs.
 
     Returns:
         A dict: component_areas int64 RaggedTensor [B, C, K]; runs int64 [B, C]; box int64
         [B, C, 4], as `_boxes` returns it; on_black float32 [B, C], share of the mask on black
         cells; touches_gap bool [B, C], whether it reaches a black cell or a neighbour of one;
         covered float32 [C, *GRID], sum of the coverage of the masks.
-
-    Raises:
-        tf.errors.InvalidArgumentError: as `rle.parse` does.
     """
     runs = rle.parse(tf.reshape(encoded, [-1]), size)
     cover = rle.coverage(encoded, size, GRID)

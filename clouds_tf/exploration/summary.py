@@ -107,16 +107,10 @@ def _correlation(present: pd.DataFrame) -> list[list[float | None]]:
 
 
 def _unlike_others(images: pd.DataFrame) -> pd.DataFrame:
-    """Finds the measure by which each image differs most from the others, and its distance.
+    """Finds the measure by which each image differs most from the others, the farthest first.
 
     Distances are measured from the median, in units of half the range that holds the middle 68 % of
     the images: a standard deviation, if the measure is normally distributed.
-
-    Args:
-        images: a row per image, from `per_image`.
-
-    Returns:
-        A row per image with filename, measure, value, median and distance, the farthest first.
     """
     values = images[list(IMAGE_MEASURES)]
     median = values.median()
@@ -137,15 +131,7 @@ def _unlike_others(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, float]]:
-    """Finds the pairs of images whose thumbnails correlate most.
-
-    Args:
-        thumbnails: [N, h, w], grey.
-        count: number of pairs.
-
-    Returns:
-        At most count tuples (i, j, correlation) with i < j, the closest first.
-    """
+    """The pairs (i, j, correlation), i < j, of thumbnails [N, h, w] that correlate most."""
     vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)

@@ -92,18 +92,11 @@ def _normalize_over_replicas(
     epsilon: float,
     counted: tf.Tensor | None = None,
 ) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Normalizes by the mean and variance over all replicas; call it in each replica.
+    """Normalizes [B, H, W, C] by the mean and variance over all replicas; call it in each replica.
 
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1 and the gradients on page 4. The
-    forward and the backward pass take one sum over replicas each.
-
-    Args:
-        x: float16, bfloat16 or float32 [B, H, W, C]; B may be 0 in some replicas.
-        scale: float32 [C].
-        offset: float32 [C].
-        epsilon: a number above 0, which is added to the variance.
-        counted: bool []; where it is false, the values here are left out of the statistics and of
-            the gradients. None counts them.
+    forward and the backward pass take one sum over replicas each. Where `counted`, bool [], is
+    false, the values here are left out of the statistics and of the gradients.
 
     Returns:
         The normalized values, of the shape and dtype of x; and, without gradient, the mean and the

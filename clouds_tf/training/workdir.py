@@ -106,12 +106,7 @@ class Run:
 
 
 def _read_settings(workdir: str) -> dict[str, Any]:
-    """Reads settings.json as it is; `Run.open` interprets it.
-
-    Raises:
-        FileNotFoundError: there is none.
-        ValueError: it is not a JSON object.
-    """
+    """Reads settings.json as it is; ValueError if it is not a JSON object."""
     path = os.path.join(workdir, SETTINGS_FILE)
     try:
         settings = json.loads(files.read_text(path))

@@ -67,16 +67,7 @@ def _calls(outputs: list[Any]) -> list[Any]:
 
 
 def _replay(outputs: list[Any], image: KerasTensor, call: Callable[..., Any]) -> list[Any]:
-    """Repeats the graph of symbolic tensors on another image, with `call` for each layer.
-
-    Args:
-        outputs: symbolic tensors of one functional model.
-        image: the symbolic tensor to take for that model's input.
-        call: function of a layer, and of the arguments that it was called with.
-
-    Returns:
-        The symbolic tensors that take the place of `outputs`.
-    """
+    """Repeats the graph of symbolic tensors on another image, with `call` for each layer."""
     values: dict[int, Any] = {}
     for node in _calls(outputs):
         if node.is_input:
