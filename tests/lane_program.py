@@ -14,6 +14,7 @@ import tiny  # noqa: F401
 
 from clouds_tf import serving, training
 from clouds_tf.data import input_pipeline, shards
+from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
 from clouds_tf.training import Recipe, distribution
@@ -49,13 +50,14 @@ def interrupt(done, total):
 
 def curve(records, out, start=None):
     """Losses of the steps up to STEPS, from the first one or from a checkpoint after RESUMED."""
-    folds, _ = input_pipeline.split_folds(records, 0)
+    opened = Records.open(records)
+    folds, _ = opened.split(0)
     distribution.set_seed(0)
     trainer = Trainer(unet(width=0.125, encoder="tiny"), RECIPE, STEPS, CLOUDS.class_names)
     checkpoint = tf.train.Checkpoint(state=trainer)
     if start:
         checkpoint.read(start).assert_consumed()
-    epochs = -(-STEPS // input_pipeline.steps_per_epoch(records, folds, RECIPE.batch_size))
+    epochs = -(-STEPS // opened.steps_per_epoch(folds, RECIPE.batch_size))
     batches = input_pipeline.training_batches(records, folds, SIZE, RECIPE.batch_size, epochs)
     losses = []
     for step, (images, masks) in enumerate(batches.take(STEPS)):
