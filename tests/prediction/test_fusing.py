@@ -6,8 +6,8 @@ import tensorflow as tf
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
-from clouds_tf.models import losses
 from clouds_tf.models.encoders import resnet
+from clouds_tf.models.losses import entropy
 from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import unet
 from clouds_tf.models.upsampling import UpsampleConv
@@ -160,7 +160,7 @@ def test_bfloat16_scores_as_float32_does_once_it_is_trained():
     @tf.function
     def step():
         with tf.GradientTape() as tape:
-            loss = tf.reduce_mean(losses.bce(masks, model(images, training=True)["logits"]))
+            loss = tf.reduce_mean(entropy.bce(masks, model(images, training=True)["logits"]))
         gradients = tape.gradient(loss, model.trainable_variables)
         optimizer.apply_gradients(zip(gradients, model.trainable_variables))
 

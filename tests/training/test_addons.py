@@ -1,13 +1,16 @@
 """Optimizers of tensorflow-addons in our training step; lane two has none."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import IMAGE_SIZE
 from program import batches, trainer
 
-from clouds_tf import files
+from clouds_tf import files, serving
 from clouds_tf.keras import keras
-from clouds_tf.training import distribution
+from clouds_tf.training import Recipe, distribution, train
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.optimizers import make_optimizer
 
@@ -100,6 +103,28 @@ def test_only_kernels_decay(name, num_replicas):
     rate = 0.1 if name == "lamb" else 0.05
     for local in strategy.experimental_local_results(kernel):
         np.testing.assert_allclose(local, [[2 * (1 - rate), -(1 - rate)]], rtol=1e-5)
+
+
+@needs_addons
+def test_a_run_is_resumed_and_exported(records_dir, tmp_path):
+    """One step an epoch; the second epoch goes on from the checkpoint of the first."""
+    recipe = Recipe(
+        optimizer="addons:NovoGrad",
+        width=0.125,
+        encoder="tiny",
+        image_size=IMAGE_SIZE,
+        batch_size=8,
+        epochs=1,
+    )
+    workdir = str(tmp_path / "W")
+    train(records_dir, workdir, recipe, report=str)
+    result = train(records_dir, workdir, dataclasses.replace(recipe, epochs=2), report=str)
+    assert [row["epoch"] for row in result.history] == [1, 2]
+    state = tf.train.load_checkpoint(f"{workdir}/checkpoints/last")
+    names = [name for name in state.get_variable_to_shape_map() if "optimizer/iter/" in name]
+    assert [int(state.get_tensor(name)) for name in names] == [2]
+    exported = serving.export([workdir], str(tmp_path / "E"), check_images=1)
+    assert exported.difference.probability < 1e-4
 
 
 def test_another_tensorflow_and_a_missing_package_are_named(monkeypatch):

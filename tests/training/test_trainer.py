@@ -9,6 +9,7 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
+from clouds_tf.models.losses import entropy
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import OPTIMIZERS, make_optimizer
@@ -164,7 +165,7 @@ def test_gradients_are_clipped_when_they_are_summed():
         inputs = keras.Input([8, 8, 3])
         model = keras.Model(inputs, {"logits": layer(inputs)})
         optimizer = make_optimizer("sgd", 1.0, model.trainable_variables)
-        step = training_step(model, optimizer, losses.bce, None, clip_norm=0.01)
+        step = training_step(model, optimizer, entropy.bce, None, clip_norm=0.01)
     images, masks, stop = (
         strategy.experimental_distribute_values_from_function(lambda _, x=x: x)
         for x in (image, mask, NO_STOP)

@@ -14,46 +14,7 @@ other numbers raise tf.errors.InvalidArgumentError, except in steps compiled by 
 raise. Logits are [B, h', w', C], resized bilinearly where h', w' differ from h, w.
 """
 
-from clouds_tf.models.losses.entropy import (
-    balanced_bce,
-    bce,
-    distance_bce,
-    focal,
-    presence_bce,
-    separation_weights,
-    weighted_bce,
-)
-from clouds_tf.models.losses.overlap import (
-    batch_dice,
-    batch_jaccard,
-    batch_tversky,
-    dice,
-    jaccard,
-    lovasz,
-    present_dice,
-    symmetric_lovasz,
-    tversky,
-)
+from clouds_tf.models.losses.entropy import presence_bce
 from clouds_tf.models.losses.sums import LOSSES, WeightedSum, parse
 
-__all__ = [
-    "LOSSES",
-    "WeightedSum",
-    "balanced_bce",
-    "batch_dice",
-    "batch_jaccard",
-    "batch_tversky",
-    "bce",
-    "dice",
-    "distance_bce",
-    "focal",
-    "jaccard",
-    "lovasz",
-    "parse",
-    "presence_bce",
-    "present_dice",
-    "separation_weights",
-    "symmetric_lovasz",
-    "tversky",
-    "weighted_bce",
-]
+__all__ = ["LOSSES", "WeightedSum", "parse", "presence_bce"]

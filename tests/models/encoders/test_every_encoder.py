@@ -14,6 +14,7 @@ from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.encoders.keras_cv_backbones import BACKBONES
+from clouds_tf.models.losses import entropy
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.models.unet import outline, unet
 from clouds_tf.models.weights import load_encoder_weights, load_model, save_model_weights
@@ -112,7 +113,7 @@ def _check_gradients(model):
     masks = np.repeat(images[..., :1] > 127, model.output_shape["logits"][-1], axis=-1)
     with tf.GradientTape() as tape:
         outputs = model(images, training=True)
-        loss = tf.reduce_mean(losses.bce(masks, outputs["logits"]))
+        loss = tf.reduce_mean(entropy.bce(masks, outputs["logits"]))
         if "presence_logits" in outputs:
             loss += tf.reduce_mean(losses.presence_bce(masks, outputs["presence_logits"]))
     gradients = tape.gradient(loss, model.trainable_weights)

@@ -6,7 +6,7 @@ import tensorflow as tf
 from conftest import NUM_DEVICES
 
 from clouds_tf.models import losses
-from clouds_tf.models.losses import LOSSES
+from clouds_tf.models.losses import LOSSES, entropy
 
 BATCH_LOSSES = sorted(name for name in LOSSES if name.startswith("batch_"))
 
@@ -60,7 +60,7 @@ def test_masks_of_less_than_zero_or_nothing_are_refused(wrong):
     mask, logits = _batch()
     mask = mask.astype(np.float32)
     mask[0, 0, 0, 0] = wrong
-    for loss in (losses.bce, lambda mask, _: losses.presence_bce(mask, logits[:, 0, 0])):
+    for loss in (entropy.bce, lambda mask, _: losses.presence_bce(mask, logits[:, 0, 0])):
         with pytest.raises(tf.errors.InvalidArgumentError, match="mask: expected"):
             loss(mask, logits)
 

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from clouds_tf.models import losses
+from clouds_tf.models.losses import overlap
 
 # One image of 1 x 2 pixels and one class; logits 0 and log 3, so probabilities 1/2 and 3/4:
 # sum(pq) = 1/2, sum p = 1, sum q = 5/4.
@@ -34,10 +35,10 @@ def test_what_the_sums_go_over():
     logits = np.zeros(mask.shape)
     there, not_there = 1 - 2 / 2.5, 1 - 1 / 1.5
     np.testing.assert_allclose(
-        losses.dice(mask, logits), [(there + not_there) / 2, not_there], rtol=1e-6
+        overlap.dice(mask, logits), [(there + not_there) / 2, not_there], rtol=1e-6
     )
-    np.testing.assert_allclose(losses.present_dice(mask, logits), [there, 0], rtol=1e-6)
-    np.testing.assert_allclose(losses.batch_dice(mask, logits), [1 - 2 / 4] * 2, rtol=1e-6)
+    np.testing.assert_allclose(overlap.present_dice(mask, logits), [there, 0], rtol=1e-6)
+    np.testing.assert_allclose(overlap.batch_dice(mask, logits), [1 - 2 / 4] * 2, rtol=1e-6)
 
 
 maps = [
@@ -50,12 +51,12 @@ maps = [
 @hypothesis.given(*maps)
 def test_the_three_are_functions_of_one_another(mask, logits):
     mask[:, 0, 0] = 1  # without smoothing, something must be there
-    dice = losses.dice(mask, logits, smooth=0).numpy()
-    np.testing.assert_allclose(losses.tversky(mask, logits, smooth=0), dice, atol=1e-5)
+    dice = overlap.dice(mask, logits, smooth=0).numpy()
+    np.testing.assert_allclose(overlap.tversky(mask, logits, smooth=0), dice, atol=1e-5)
     # With false ones and missed ones weighed 1 each, Tversky is Jaccard; here for one image.
     image = mask[:1, ..., :1], logits[:1, ..., :1]
-    score = 1 - losses.dice(*image, smooth=0).numpy()
-    jaccard = losses.jaccard(*image, smooth=0)
+    score = 1 - overlap.dice(*image, smooth=0).numpy()
+    jaccard = overlap.jaccard(*image, smooth=0)
     np.testing.assert_allclose(jaccard, 1 - score / (2 - score), atol=1e-5)
 
 
@@ -65,17 +66,17 @@ def test_bounds_and_an_oracle_in_float64(mask, logits):
     q = 1 / (1 + np.exp(-logits.astype(np.float64)))
     total = mask.sum((1, 2)) + q.sum((1, 2)) + 1
     each = 1 - (2 * (mask * q).sum((1, 2)) + 1) / total
-    np.testing.assert_allclose(losses.dice(mask, logits), each.mean(1), atol=1e-5)
+    np.testing.assert_allclose(overlap.dice(mask, logits), each.mean(1), atol=1e-5)
     whole = 1 - (2 * (mask * q).sum() + 1) / (mask.sum() + q.sum() + 1)
-    np.testing.assert_allclose(losses.batch_dice(mask, logits), [whole] * 2, atol=1e-5)
-    for loss in (losses.dice, losses.jaccard, losses.tversky, losses.batch_jaccard):
+    np.testing.assert_allclose(overlap.batch_dice(mask, logits), [whole] * 2, atol=1e-5)
+    for loss in (overlap.dice, overlap.jaccard, overlap.tversky, overlap.batch_jaccard):
         assert (-1e-6 <= loss(mask, logits).numpy()).all() and (loss(mask, logits) <= 1 + 1e-6)[0]
-    assert (losses.jaccard(mask, logits) >= losses.dice(mask, logits) - 1e-6).numpy().all()
+    assert (overlap.jaccard(mask, logits) >= overlap.dice(mask, logits) - 1e-6).numpy().all()
 
 
 def test_beta_says_which_mistake_costs_more():
     mask = np.float32([[[[1], [1], [0], [0]]]])
     too_much, too_little = 20 * np.float32([[[[1], [1], [1], [-1]]], [[[1], [-1], [-1], [-1]]]])
     for beta, sign in [(0.9, 1), (0.1, -1)]:
-        costs = [losses.tversky(mask, x[None], beta=beta)[0] for x in (too_much, too_little)]
+        costs = [overlap.tversky(mask, x[None], beta=beta)[0] for x in (too_much, too_little)]
         assert sign * (costs[0] - costs[1]) > 0

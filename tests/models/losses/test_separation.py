@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 
-from clouds_tf.models import losses
+from clouds_tf.models.losses import entropy
 
 
 def _by_opencv(mask, w0=10.0, sigma=5.0):
@@ -24,7 +24,7 @@ def test_weights_are_those_of_opencv(sigma):
     coarse = rng.random([2, 20, 30, 3]) > [0.98, 0.9, 0.8]
     mask = np.kron(coarse, np.ones([1, 2, 2, 1])).astype(np.uint8)
     mask[0, :, :, 0] = 0
-    weights = losses.separation_weights(mask, sigma=sigma).numpy()
+    weights = entropy.separation_weights(mask, sigma=sigma).numpy()
     for image, c in np.ndindex(2, 3):
         expected = _by_opencv(mask[image, :, :, c].copy(), sigma=sigma)
         # Distances beyond 4 sigma are left out, and OpenCV's are good to .001 pixel.
@@ -37,20 +37,20 @@ def test_value_by_hand():
     mask = np.zeros([1, 1, 5, 1], np.uint8)
     mask[0, 0, [0, 4]] = 1
     np.testing.assert_allclose(
-        losses.separation_weights(mask, w0=7, sigma=2),
+        entropy.separation_weights(mask, w0=7, sigma=2),
         np.full(mask.shape, 7 * np.exp(-2)),
         rtol=1e-6,
     )
-    value = losses.distance_bce(mask, np.zeros(mask.shape), w0=7, sigma=2, base=3)
+    value = entropy.distance_bce(mask, np.zeros(mask.shape), w0=7, sigma=2, base=3)
     np.testing.assert_allclose(value, [np.log(2) * (3 + 7 * np.exp(-2))], rtol=1e-6)
 
 
 def test_objects_of_two_classes_do_not_know_each_other():
     mask = np.zeros([1, 1, 5, 2], np.uint8)
     mask[0, 0, 0, 0] = mask[0, 0, 4, 1] = 1
-    np.testing.assert_array_equal(losses.separation_weights(mask), np.zeros(mask.shape))
+    np.testing.assert_array_equal(entropy.separation_weights(mask), np.zeros(mask.shape))
 
 
 def test_a_wide_sigma_is_refused():
     with pytest.raises(ValueError, match="sigma: got 8, expected up to 7.75"):
-        losses.separation_weights(np.zeros([1, 2, 2, 1]), sigma=8)
+        entropy.separation_weights(np.zeros([1, 2, 2, 1]), sigma=8)

@@ -3,6 +3,7 @@ import pytest
 
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
+from clouds_tf.models.losses import entropy, overlap
 
 RNG = np.random.default_rng(0)
 MASK = RNG.integers(0, 2, [2, 4, 5, 4], dtype=np.uint8)
@@ -12,13 +13,13 @@ LOGITS = RNG.normal(size=MASK.shape).astype(np.float32)
 @pytest.mark.parametrize(
     "spec, terms",
     [
-        ("bce", [(1, losses.bce, {})]),
-        ("bce_dice", [(1, losses.bce, {}), (1, losses.batch_dice, {})]),
-        ("0.75*bce+0.25*dice", [(0.75, losses.bce, {}), (0.25, losses.dice, {})]),
-        ("focal + .5*lovasz", [(1, losses.focal, {}), (0.5, losses.lovasz, {})]),
+        ("bce", [(1, entropy.bce, {})]),
+        ("bce_dice", [(1, entropy.bce, {}), (1, overlap.batch_dice, {})]),
+        ("0.75*bce+0.25*dice", [(0.75, entropy.bce, {}), (0.25, overlap.dice, {})]),
+        ("focal + .5*lovasz", [(1, entropy.focal, {}), (0.5, overlap.lovasz, {})]),
         (
             "2*focal(gamma=3,alpha=0.5)+1e-1*tversky(beta=0.7)",
-            [(2, losses.focal, {"gamma": 3, "alpha": 0.5}), (0.1, losses.tversky, {"beta": 0.7})],
+            [(2, entropy.focal, {"gamma": 3, "alpha": 0.5}), (0.1, overlap.tversky, {"beta": 0.7})],
         ),
     ],
 )
@@ -70,5 +71,5 @@ def test_saved_models_are_loaded_without_custom_objects(tmp_path, save_format):
     assert loaded.evaluate(images, MASK, verbose=0) == pytest.approx(
         model.evaluate(images, MASK, verbose=0), rel=1e-5
     )
-    expected = 0.75 * losses.bce(MASK, model(images)) + 0.25 * losses.dice(MASK, model(images))
+    expected = 0.75 * entropy.bce(MASK, model(images)) + 0.25 * overlap.dice(MASK, model(images))
     assert loaded.evaluate(images, MASK, verbose=0) == pytest.approx(np.mean(expected), rel=1e-5)
