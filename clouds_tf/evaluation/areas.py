@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
 
 import numpy as np
-from scipy import special
 
 from clouds_tf.evaluation.held_out import EDGES, Counts, above
 from clouds_tf.evaluation.score import resamples
@@ -37,51 +35,12 @@ def _fit_isotonic(pixels: np.ndarray) -> Curve:
     weights, inside, sums = np.add.reduceat([numbers, pixels[1], numbers * _MIDDLES], _STARTS, 1)
     some = weights > 0
     if not some.any():
-        return Curve((0, 1), (0, 1), "isotonic")
+        return Curve((0, 1), (0, 1))
     shares = isotonic_regression(inside[some] / weights[some], sample_weight=weights[some])
-    return _curve(sums[some] / weights[some], shares, "isotonic")
-
-
-def _fit_platt(pixels: np.ndarray) -> Curve:
-    """Fits a logistic curve of the logit to pixels [2, B] by maximum likelihood.
-
-    Platt, "Probabilistic outputs for support vector machines", 1999, with his targets a little
-    inside 0 and 1.
-    """
-    from sklearn.linear_model import LogisticRegression  # would add a second to every start
-
-    outside, inside = np.asarray(pixels, float)
-    if not (outside.any() or inside.any()):
-        return Curve((0, 1), (0, 1), "platt")
-    high, low = (inside.sum() + 1) / (inside.sum() + 2), 1 / (outside.sum() + 2)
-    true = inside * high + outside * low
-    weights = np.concatenate([outside + inside - true, true])
-    logits = _logit(_MIDDLES)[:, np.newaxis]
-    model = LogisticRegression(C=np.inf, tol=1e-7, max_iter=1000)
-    labels = np.repeat([0, 1], len(logits))
-    model.fit(np.tile(logits, (2, 1)), labels, sample_weight=weights / weights.sum())
-    slope, shift = model.coef_[0, 0], model.intercept_[0]
-    if slope < 0:  # falling curves are of no use: the best that never falls is flat
-        slope, shift = 0.0, _logit(true.sum() / weights.sum())
-    edges = np.array([0, *_SEGMENTS, 1])
-    middles = (edges[1:] + edges[:-1]) / 2
-    return _curve(middles, special.expit(slope * _logit(middles) + shift), "platt")
-
-
-def _curve(inputs: np.ndarray, outputs: np.ndarray, method: str) -> Curve:
-    """A Curve through some points, flat from the outermost ones to 0 and to 1."""
-    ends = [0.0, *inputs.tolist(), 1.0], [outputs[0], *outputs, outputs[-1]]
-    return Curve(tuple(ends[0]), tuple(map(float, ends[1])), method)
-
-
-def _logit(p: np.ndarray) -> np.ndarray:
-    return special.logit(np.clip(p, _SMALLEST, 1 - _SMALLEST))
-
-
-_METHODS: dict[str, Callable[[np.ndarray], Curve]] = {
-    "isotonic": _fit_isotonic,
-    "platt": _fit_platt,
-}
+    # Flat from the outermost points to 0 and to 1.
+    inputs = [0.0, *(sums[some] / weights[some]).tolist(), 1.0]
+    outputs = [shares[0], *shares, shares[-1]]
+    return Curve(tuple(inputs), tuple(map(float, outputs)))
 
 
 def _log_loss(curve: Curve | None, pixels: np.ndarray) -> float:
@@ -150,8 +109,7 @@ class AreaResult:
 
     Attributes:
         calibration: the Calibration, fitted on all images.
-        log_losses: name -> mean held-out log loss of a pixel, C numbers: "uncalibrated" and each of
-            METHODS.
+        log_losses: "uncalibrated" and "isotonic" -> mean held-out log loss of a pixel, C numbers.
         thresholds: C thresholds that are unbiased in area, fitted on all images.
         true: areas of the truth in pixels, int64 [N, C].
         unbiased_masks: areas above cross-fitted unbiased thresholds, float64 [N, C].
@@ -179,26 +137,22 @@ def calibrate(counts: Counts, seed: int = 0) -> AreaResult:
     splits = counts.cross_fitting_groups(seed)
     unbiased_masks, expected = (np.zeros(counts.presence.shape) for _ in range(2))
     curves, thresholds = [], []
-    losses: dict[str, list[float]] = {name: [] for name in ("uncalibrated", *_METHODS)}
+    losses: dict[str, list[float]] = {"uncalibrated": [], "isotonic": []}
     for c in range(counts.num_classes):
         histograms = counts.histograms[:, c]
         total, numbers = histograms.sum(axis=0), histograms.sum(axis=1)
         held_out = dict.fromkeys(losses, 0.0)
-        areas = {name: np.zeros(len(numbers)) for name in _METHODS}
         for groups in splits:
             for group in range(groups.max() + 1):
                 members = groups == group
                 own = histograms[members].sum(axis=0)
+                curve = _fit_isotonic(total - own)
                 held_out["uncalibrated"] += _log_loss(None, own)
-                for name, fit in _METHODS.items():
-                    curve = fit(total - own)
-                    held_out[name] += _log_loss(curve, own)
-                    areas[name][members] += numbers[members] @ curve(_MIDDLES) / len(splits)
+                held_out["isotonic"] += _log_loss(curve, own)
+                expected[members, c] += numbers[members] @ curve(_MIDDLES) / len(splits)
                 above = _area_above(numbers[members], _unbiased_threshold(total - own))
                 unbiased_masks[members, c] += above / len(splits)
-        best = min(_METHODS, key=lambda name: held_out[name])
-        expected[:, c] = areas[best]
-        curves.append(_METHODS[best](total))
+        curves.append(_fit_isotonic(total))
         thresholds.append(_unbiased_threshold(total))
         for name, loss in held_out.items():
             losses[name].append(loss / max(total.sum() * len(splits), 1))

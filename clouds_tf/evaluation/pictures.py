@@ -25,7 +25,7 @@ def _score_maps(counts: Counts) -> np.ndarray:
     groups = np.zeros(len(counts.folds), int)
     maps = []
     for c in range(counts.num_classes):
-        sums = score_sums(counts, c, GRIDS["area"], groups)[0, 0]
+        sums = score_sums(counts, c, GRIDS["area"], groups)[0]
         maps.append(np.diagonal(sums, axis1=1, axis2=2) / len(groups))
     return np.stack(maps)
 

@@ -13,7 +13,6 @@ from clouds_tf.evaluation.score import aligned, class_means, dice_of_areas, inte
 from clouds_tf.prediction.postprocessing import Rule, counts_as_present
 
 MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
-_MIN_PRESENCES = tuple(round(0.05 * i, 2) for i in range(20))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,27 +21,19 @@ class _Grid:
 
     Attributes:
         min_areas: A minimum areas, increasing, in pixels at the submission size.
-        min_presences: G minimum presences, increasing, in [0, 1].
         triplet: whether the top threshold may be above the threshold.
     """
 
     min_areas: tuple[int, ...] = MIN_AREAS
-    min_presences: tuple[float, ...] = (0.0,)
     triplet: bool = False
 
 
-GRIDS = {
-    "area": _Grid(),
-    "triplet": _Grid(triplet=True),
-    "gate": _Grid(min_presences=_MIN_PRESENCES),
-    "triplet_gate": _Grid(triplet=True, min_presences=_MIN_PRESENCES),
-}
+GRIDS = {"area": _Grid(), "triplet": _Grid(triplet=True)}
 
 
 class _Place(NamedTuple):
     """One rule of a Grid, by the index of each of its settings."""
 
-    gate: int
     area: int
     top: int
     threshold: int
@@ -53,7 +44,6 @@ class _Place(NamedTuple):
             threshold=THRESHOLDS[self.threshold],
             top_threshold=THRESHOLDS[self.top],
             min_area=grid.min_areas[self.area],
-            min_presence=grid.min_presences[self.gate],
         )
 
 
@@ -94,21 +84,18 @@ def _dice(counts: Counts, c: int) -> np.ndarray:
 
 
 def _kept(counts: Counts, c: int, grid: _Grid) -> np.ndarray:
-    """Presence of the class under every rule: bool [N, G, A, T]."""
-    return counts_as_present(
-        counts.areas[:, c, np.newaxis, np.newaxis],
-        counts.presence[:, c, np.newaxis, np.newaxis, np.newaxis],
-        np.array(grid.min_areas)[:, np.newaxis],
-        np.array(grid.min_presences)[:, np.newaxis, np.newaxis],
-    )
+    """Presence of the class under every rule: bool [N, A, T]."""
+    presence = counts.presence[:, c, np.newaxis, np.newaxis]
+    min_areas = np.array(grid.min_areas)[:, np.newaxis]
+    return counts_as_present(counts.areas[:, c, np.newaxis], presence, min_areas, 0.0)
 
 
 def score_sums(counts: Counts, c: int, grid: _Grid, groups: np.ndarray) -> np.ndarray:
     """Adds up the Dice of a class over groups of images, for every rule of a grid at once.
 
     The Dice of an image is that of a blank mask, plus, where the class counts as present, what its
-    mask gains over that. Whether it does depends on presence, minimum area and top threshold alone,
-    the mask on the threshold alone; so the sums of all pairs are a product of matrices.
+    mask gains over that. Whether it does depends on minimum area and top threshold alone, the mask
+    on the threshold alone; so the sums of all pairs are a product of matrices.
 
     Args:
         counts: Counts of N images.
@@ -117,7 +104,7 @@ def score_sums(counts: Counts, c: int, grid: _Grid, groups: np.ndarray) -> np.nd
         groups: the group of each image, int [N] in 0..K-1.
 
     Returns:
-        float64 [K, G, A, T, T]: minimum presence, minimum area, top threshold, threshold.
+        float64 [K, A, T, T]: minimum area, top threshold, threshold.
     """
     kept = _kept(counts, c, grid)
     blank = np.equal(counts.truths[:, c], 0)
@@ -131,25 +118,22 @@ def score_sums(counts: Counts, c: int, grid: _Grid, groups: np.ndarray) -> np.nd
 
 
 def _best(sums: np.ndarray, grid: _Grid) -> _Place:
-    """Finds the best rule of a grid by its sums, float64 [G, A, T, T] of `score_sums`.
+    """Finds the best rule of a grid by its sums, float64 [A, T, T] of `score_sums`.
 
     Of equally good rules it takes the middle of the longest run of equally good thresholds, top
-    thresholds, minimum areas and minimum presences, in this order; of two middles or runs the
-    higher, which predicts less.
+    thresholds and minimum areas, in this order; of two middles or runs the higher, which predicts
+    less.
     """
-    index = np.arange(sums.shape[2])
+    index = np.arange(sums.shape[1])
     above = index[:, np.newaxis] - index
     allowed = above >= 0 if grid.triplet else above == 0
     # Rounded, so that rules whose scores differ by the order of summation are equal.
     sums = np.where(allowed, np.round(sums, 9), -np.inf)
     tied = sums == sums.max()
-    threshold = _middle(tied.any(axis=(0, 1, 2)))
+    threshold = _middle(tied.any(axis=(0, 1)))
     tied = tied[..., threshold]
-    top = _middle(tied.any(axis=(0, 1)))
-    tied = tied[..., top]
-    area = _middle(tied.any(axis=0))
-    gate = _middle(tied[:, area])
-    return _Place(gate, area, top, threshold)
+    top = _middle(tied.any(axis=0))
+    return _Place(_middle(tied[:, top]), top, threshold)
 
 
 def _middle(tied: np.ndarray) -> int:
@@ -162,7 +146,7 @@ def _middle(tied: np.ndarray) -> int:
 
 def _measure(counts: Counts, c: int, grid: _Grid, place: _Place) -> tuple[np.ndarray, np.ndarray]:
     """Dice and mask area of every image under the rule at a place of the grid: float64 [N]."""
-    kept = _kept(counts, c, grid)[:, place.gate, place.area, place.top]
+    kept = _kept(counts, c, grid)[:, place.area, place.top]
     of_masks = _dice(counts, c)[:, place.threshold]
     areas = kept * counts.areas[:, c, place.threshold]
     return np.where(kept, of_masks, counts.truths[:, c] == 0), areas

@@ -6,7 +6,7 @@ from scipy import optimize, special, stats
 from test_search import _counts
 
 from clouds_tf.evaluation import areas
-from clouds_tf.evaluation.areas import _fit_isotonic, _fit_platt, _log_loss, area_bias, calibrate
+from clouds_tf.evaluation.areas import _fit_isotonic, _log_loss, area_bias, calibrate
 from clouds_tf.evaluation.held_out import EDGES
 
 NUM_BINS = len(EDGES) + 1
@@ -21,12 +21,11 @@ def _pixels(shares, number=1e6):
 
 @settings(max_examples=60)
 @given(st.integers(0, 2**32 - 1), st.floats(0, 1))
-def test_isotonic_equals_scipy_and_every_curve_is_monotone(seed, emptiness):
+def test_isotonic_equals_scipy(seed, emptiness):
     rng = np.random.default_rng(seed)
     pixels = rng.integers(0, 1000, (2, NUM_BINS)) * (rng.random(NUM_BINS) >= emptiness)
-    for fit in (_fit_isotonic, _fit_platt):
-        curve = fit(pixels)  # which checks itself that it is monotone and within [0, 1]
-        assert len(curve.inputs) <= 40
+    curve = _fit_isotonic(pixels)  # which checks itself that it is monotone and within [0, 1]
+    assert len(curve.inputs) <= 40
     if not pixels.sum():
         return
     starts = areas._STARTS
@@ -44,34 +43,9 @@ def test_isotonic_finds_a_staircase_of_its_own_segments():
     np.testing.assert_allclose(curve([0.1, 0.3, 0.8, 1]), [0.2, 0.2, 0.6, 0.6], atol=0.01)
 
 
-@pytest.mark.parametrize("slope, shift", [(1, 0), (0.5, -1), (2, 1.5)])
-def test_platt_finds_the_slope_and_the_shift(slope, shift):
-    shares = special.expit(slope * special.logit(MIDDLES) + shift)
-    curve = _fit_platt(_pixels(shares))
-    x = np.array([0.02, 0.1, 0.5, 0.9, 0.99])
-    np.testing.assert_allclose(curve(x), special.expit(slope * special.logit(x) + shift), atol=5e-3)
-
-
-def test_platt_is_the_most_likely_logistic_curve():
-    rng = np.random.default_rng(0)
-    pixels = rng.integers(0, 50, (2, NUM_BINS)).astype(float)
-    z = special.logit(MIDDLES)
-    high, low = (pixels[1].sum() + 1) / (pixels[1].sum() + 2), 1 / (pixels[0].sum() + 2)
-    target = (pixels[1] * high + pixels[0] * low) / np.maximum(pixels.sum(axis=0), 1)
-
-    def loss(parameters):
-        p = np.clip(special.expit(parameters[0] * z + parameters[1]), 1e-12, 1 - 1e-12)
-        return -(pixels.sum(axis=0) * (target * np.log(p) + (1 - target) * np.log(1 - p))).sum()
-
-    best = optimize.minimize(loss, [1, 0], method="Nelder-Mead", options={"xatol": 1e-8}).x
-    expected = special.expit(max(best[0], 0) * special.logit([0.1, 0.5, 0.9]) + best[1])
-    np.testing.assert_allclose(_fit_platt(pixels)([0.1, 0.5, 0.9]), expected, atol=5e-3)
-
-
 def test_falling_shares_give_a_flat_curve():
-    for fit in (_fit_isotonic, _fit_platt):
-        curve = fit(_pixels(1 - MIDDLES))
-        np.testing.assert_allclose(curve([0.1, 0.9]), 0.5, atol=0.01)
+    curve = _fit_isotonic(_pixels(1 - MIDDLES))
+    np.testing.assert_allclose(curve([0.1, 0.9]), 0.5, atol=0.01)
 
 
 def test_log_loss_is_that_of_every_pixel():
@@ -135,9 +109,7 @@ def test_calibration_mends_probabilities_and_areas(overconfident):
     np.testing.assert_array_equal(found.true, true)
     for c in range(3):
         losses = {name: values[c] for name, values in found.log_losses.items()}
-        assert min(losses["isotonic"], losses["platt"]) < losses["uncalibrated"]
-        best = min(("isotonic", "platt"), key=losses.get)
-        assert found.calibration.curves[c].method == best
+        assert losses["isotonic"] < losses["uncalibrated"]
         uncalibrated = area_bias(probabilities.sum(axis=(1, 2))[:, c], true[:, c])
         assert abs(uncalibrated.value) > 0.04
         for predicted in (found.expected, found.unbiased_masks):
@@ -158,8 +130,8 @@ def test_areas_from_histograms_are_those_of_calibrated_pixels(overconfident):
     rest_counts = _counts(
         probabilities[rest], masks[rest], probabilities[rest].max(axis=(1, 2)), folds[rest]
     )
-    for c, curve in enumerate(found.calibration.curves):
-        fit = areas._METHODS[curve.method](rest_counts.histograms[:, c].sum(axis=0))
+    for c in range(3):
+        fit = _fit_isotonic(rest_counts.histograms[:, c].sum(axis=0))
         expected = fit(probabilities[own][..., c]).sum(axis=(1, 2))
         np.testing.assert_allclose(found.expected[own, c], expected, rtol=0.03, atol=1)
         threshold = areas._unbiased_threshold(rest_counts.histograms[:, c].sum(axis=0))

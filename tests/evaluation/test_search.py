@@ -10,7 +10,7 @@ from clouds_tf.prediction.postprocessing import Rule, postprocess
 
 AREAS = (0, 5, 20, 60)
 SMALL = _Grid(AREAS)
-WHOLE = _Grid(AREAS, (0.0, 0.4, 0.8), True)
+WHOLE = _Grid(AREAS, triplet=True)
 
 
 def _random_images(num_images, seed=0):
@@ -48,15 +48,14 @@ def test_every_rule_of_the_grid_has_the_score_of_post_processing():
     counts = _counts(*images)
     groups = np.arange(9) % 2
     sums = score_sums(counts, 1, WHOLE, groups)
-    assert sums.shape == (2, 3, 4, len(THRESHOLDS), len(THRESHOLDS))
+    assert sums.shape == (2, 4, len(THRESHOLDS), len(THRESHOLDS))
     rng = np.random.default_rng(1)
     for _ in range(12):
-        gate, area, top, threshold = place = tuple(rng.integers(0, n) for n in sums.shape[1:])
+        area, top, threshold = place = tuple(rng.integers(0, n) for n in sums.shape[1:])
         rule = Rule(
             threshold=THRESHOLDS[threshold],
             top_threshold=THRESHOLDS[top],
             min_area=AREAS[area],
-            min_presence=WHOLE.min_presences[gate],
         )
         expected = _scores(*images, (rule,) * 4)[:, 1]
         for group in (0, 1):
@@ -65,23 +64,23 @@ def test_every_rule_of_the_grid_has_the_score_of_post_processing():
 
 
 def test_the_best_of_a_grid_is_found():
-    sums = np.zeros((1, 4, 19, 19))
-    sums[0, 1, 3, 3] = 1
-    sums[0, 1, 5, 4] = 2
-    sums[0, 0, 4, 5] = 3  # a top threshold below the other
-    assert _best(sums, SMALL) == _Place(0, 1, top=3, threshold=3)
-    assert _best(sums, dataclasses.replace(SMALL, triplet=True)) == _Place(0, 1, 5, 4)
+    sums = np.zeros((4, 19, 19))
+    sums[1, 3, 3] = 1
+    sums[1, 5, 4] = 2
+    sums[0, 4, 5] = 3  # a top threshold below the other
+    assert _best(sums, SMALL) == _Place(1, top=3, threshold=3)
+    assert _best(sums, dataclasses.replace(SMALL, triplet=True)) == _Place(1, 5, 4)
 
 
 def test_of_equals_the_middle_of_the_longest_run_is_taken_and_of_two_the_higher():
-    sums = np.zeros((1, 4, 19, 19))
-    assert _best(sums, SMALL) == _Place(0, area=2, top=9, threshold=9)
+    sums = np.zeros((4, 19, 19))
+    assert _best(sums, SMALL) == _Place(area=2, top=9, threshold=9)
     for threshold in (0, 1, 2, 8, 10, 11, 12):
-        sums[0, :, threshold, threshold] = 1
-    assert _best(sums, SMALL) == _Place(0, 2, 11, 11)  # of 0 to 2 and 10 to 12
-    sums[0, 0, 11, 11] = 0
+        sums[:, threshold, threshold] = 1
+    assert _best(sums, SMALL) == _Place(2, 11, 11)  # of 0 to 2 and 10 to 12
+    sums[0, 11, 11] = 0
     assert _best(sums, SMALL).area == 2  # of 1 to 3
-    sums[0, 3, 11, 11] = 2
+    sums[3, 11, 11] = 2
     assert _best(sums, SMALL).area == 3
 
 
