@@ -11,6 +11,8 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+_SIZE = "(height, width) in pixels"
+
 
 def setting(default: Any, help: str, **bounds: Any) -> Any:
     """A field with its help text, and with "min", "max" or "choices" as they apply."""
@@ -72,7 +74,7 @@ def _validate(settings: Any) -> None:
 def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
     """Describes what was expected if the value is invalid; otherwise None."""
     if typing.get_origin(kind) is tuple and typing.get_args(kind)[0] is int:
-        return None if _is_size(value) else "height and width in pixels, such as (320, 480)"
+        return None if _is_size(value) else _SIZE
     if typing.get_origin(kind) is tuple:
         is_texts = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
         return None if is_texts else "a list of texts"
@@ -90,7 +92,7 @@ def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
 def check_size(name: str, value: Any) -> None:
     """Raises ValueError unless a value is (height, width): two whole numbers above 0."""
     if not _is_size(value):
-        raise ValueError(f"{name}: got {value}, expected (height, width) in pixels")
+        raise ValueError(f"{name}: got {value}, expected {_SIZE}")
 
 
 def _is_size(value: Any) -> bool:

@@ -569,7 +569,7 @@ def test_an_earlier_info_is_read(broken):
     [
         ({"num_workers": 0}, "num_workers: got 0, expected at least 1"),
         ({"jpeg_quality": 101}, "jpeg_quality: got 101, expected 1 to 100"),
-        ({"on_error": "ignore"}, "on_error: got 'ignore', expected 'fail' or 'skip'"),
+        ({"on_error": "ignore"}, "on_error: got 'ignore', expected one of fail, skip"),
         ({"seed": -1}, "seed: got -1, expected at least 0"),
         ({"image_size": (0, 4)}, r"image_size: got \(0, 4\), expected \(height, width\)"),
     ],
