@@ -16,7 +16,6 @@ import tensorflow as tf
 
 from clouds_tf import files, rle
 from clouds_tf.data.annotations import write_csv
-from clouds_tf.data.textures import RENDER_SIZE, SCENE_SIZE, TEXTURES, noise, ramp, ridges
 from clouds_tf.dataset import (
     CLOUDS,
     SAMPLE_SUBMISSION_CSV,
@@ -26,6 +25,90 @@ from clouds_tf.dataset import (
     TRAIN_IMAGES,
     Dataset,
 )
+
+# (height, width) of a scene.
+_SCENE_SIZE = (1400, 2100)
+# Clouds are drawn at this size and then resized: it shows the finest texture, and is fast.
+_RENDER_SIZE = (700, 1050)
+
+
+def _noise(
+    rng: np.random.Generator,
+    wavelength: float,
+    octaves: float,
+    stretch: float = 1.0,
+    angle: float = 0.0,
+) -> np.ndarray:
+    """A random field of mean 0 and variance 1, float32 of RENDER_SIZE.
+
+    Args:
+        rng: a numpy.random.Generator.
+        wavelength: how long its waves are.
+        octaves: how much that varies: 0.3 makes even ripples or blobs, 1.5 a fractal.
+        stretch: how many times longer the waves are in the direction of `angle`.
+        angle: radians, 0 is along a row.
+    """
+    height, width = _RENDER_SIZE
+    pitch = _SCENE_SIZE[0] / height
+    y = np.fft.fftfreq(height, pitch).astype(np.float32)[:, None]
+    x = np.fft.rfftfreq(width, pitch).astype(np.float32)[None, :]
+    along = x * math.cos(angle) + y * math.sin(angle)
+    across = y * math.cos(angle) - x * math.sin(angle)
+    frequency = wavelength * np.hypot(stretch * along, across)
+    frequency[0, 0] = np.inf  # the mean is no wave
+    # The same energy in every octave, under a bell around the wavelength.
+    amplitude = np.exp(-0.5 * np.square(np.log2(frequency) / octaves)) / frequency
+    # Their sum is normally distributed although the waves are not, and these are faster to draw.
+    real, imaginary = rng.random((2, *amplitude.shape), dtype=np.float32) - 0.5
+    field = tf.signal.irfft2d(amplitude * (real + 1j * imaginary), _RENDER_SIZE).numpy()
+    return field / field.std()
+
+
+def _ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
+    """0 below `low`, 1 above `high`, and linear between."""
+    return np.clip((x - low) / (high - low), 0, 1)
+
+
+def _ridges(field: np.ndarray, width: float) -> np.ndarray:
+    """1 on the lines where a field changes its sign, and falling to 0 on either side."""
+    return np.exp(-np.square(field / width))
+
+
+def _fish(rng: np.random.Generator) -> np.ndarray:
+    """Long skeletons with ribs."""
+    angle = rng.uniform(-0.4, 0.4)
+    detail = _noise(rng, 80, 1.6)
+    skeleton = _noise(rng, 420, 0.35, stretch=3, angle=angle) + 0.12 * detail
+    ribs = _ramp(_noise(rng, 75, 0.5, stretch=3, angle=angle + 1.2) + 0.6 * detail, 0.2, 1.8)
+    return _ridges(skeleton, 0.22) * _ramp(detail, -1.8, 1.2) + _ridges(skeleton, 0.5) * ribs
+
+
+def _flower(rng: np.random.Generator) -> np.ndarray:
+    """Large blobs, apart from each other, with ragged edges."""
+    detail = _noise(rng, 70, 1.6)
+    return _ramp(_noise(rng, 330, 0.3) + 0.35 * detail, 0.2, 0.9) * (0.85 + 0.15 * detail)
+
+
+def _gravel(rng: np.random.Generator) -> np.ndarray:
+    """Small bright granules along arcs and rings."""
+    arcs = _ridges(_noise(rng, 330, 0.25), 0.5)
+    return _ramp(_noise(rng, 45, 0.6) + 2.4 * arcs, 2, 3.4)
+
+
+def _sugar(rng: np.random.Generator) -> np.ndarray:
+    """A dust of tiny puffs."""
+    return _ramp(_noise(rng, 16, 0.7) + 0.4 * _noise(rng, 400, 1), 0, 2.2)
+
+
+# Opacity and colour of the classes, from the highest clouds to the lowest; further classes repeat
+# them.
+_TEXTURES = (
+    (_fish, (214, 222, 232)),
+    (_flower, (240, 238, 232)),
+    (_gravel, (250, 246, 236)),
+    (_sugar, (172, 184, 200)),
+)
+
 
 _Size = tuple[int, int]
 
@@ -60,7 +143,7 @@ def _draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> _Scene:
     The four classes of CLOUDS are as frequent as in the competition, those of other data sets all
     alike.
     """
-    height, width = SCENE_SIZE
+    height, width = _SCENE_SIZE
     class_counts, class_weights = np.ones(min(4, dataset.num_classes)), None
     if dataset.class_names == CLOUDS.class_names:
         class_counts, class_weights = np.array(_LABEL_COUNTS), _CLASS_WEIGHTS
@@ -70,8 +153,8 @@ def _draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> _Scene:
     boxes = {}
     for place, name in enumerate(classes):
         # Classes are spread from left to right, so that they overlap in part but rarely in whole.
-        sides = rng.uniform((0.35, 0.25), (0.95, 0.65)) * SCENE_SIZE
-        free = SCENE_SIZE - sides
+        sides = rng.uniform((0.35, 0.25), (0.95, 0.65)) * _SCENE_SIZE
+        free = _SCENE_SIZE - sides
         start = free * (rng.uniform(), (place + rng.uniform()) / num_labels)
         box = np.concatenate([start, start + sides])
         # Three annotators see the same clouds and hardly agree on where they end.
@@ -86,7 +169,7 @@ def _draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> _Scene:
 
 def _pixel_centers(size: _Size) -> tuple[np.ndarray, np.ndarray]:
     """The rows [h, 1] and the columns [1, w] of the pixels of an image of `size`, float32."""
-    (height, width), (full_height, full_width) = size, SCENE_SIZE
+    (height, width), (full_height, full_width) = size, _SCENE_SIZE
     y = (np.arange(height, dtype=np.float32) + 0.5) * full_height / height
     x = (np.arange(width, dtype=np.float32) + 0.5) * full_width / width
     return y[:, None], x[None, :]
@@ -95,7 +178,7 @@ def _pixel_centers(size: _Size) -> tuple[np.ndarray, np.ndarray]:
 def _is_gap(gap: np.ndarray, size: _Size) -> np.ndarray:
     """Bool [h, w]: whether a pixel lies in the orbit gap."""
     y, x = _pixel_centers(size)
-    left, right = (first + (last - first) * y / SCENE_SIZE[0] for first, last in gap.T)
+    left, right = (first + (last - first) * y / _SCENE_SIZE[0] for first, last in gap.T)
     return (left <= x) & (x < right)
 
 
@@ -123,20 +206,20 @@ def _render_image(
     rng: np.random.Generator, scene: _Scene, size: _Size, dataset: Dataset = CLOUDS
 ) -> np.ndarray:
     """Draws the image of a scene, uint8 [height, width, 3] RGB, black in the gap."""
-    image = np.array(_OCEAN, np.float32)[:, None, None] * (1 + 0.12 * noise(rng, 1500, 1))
-    glint_center, glint_width = rng.uniform((0, 100), (SCENE_SIZE[1], 300))
-    glint = ridges(_pixel_centers(RENDER_SIZE)[1] - glint_center, glint_width)
+    image = np.array(_OCEAN, np.float32)[:, None, None] * (1 + 0.12 * _noise(rng, 1500, 1))
+    glint_center, glint_width = rng.uniform((0, 100), (_SCENE_SIZE[1], 300))
+    glint = _ridges(_pixel_centers(_RENDER_SIZE)[1] - glint_center, glint_width)
     image = _blend(image, _SUN_GLINT, rng.uniform(0, 0.5) * glint)
     # Thin high clouds, which are never labelled.
-    veil = noise(rng, 350, 1.7, stretch=3, angle=rng.uniform(0, math.pi))
-    image = _blend(image, _VEIL, 0.3 * ramp(veil, 0.5, 3))
+    veil = _noise(rng, 350, 1.7, stretch=3, angle=rng.uniform(0, math.pi))
+    image = _blend(image, _VEIL, 0.3 * _ramp(veil, 0.5, 3))
 
     for place, name in reversed(list(enumerate(dataset.class_names))):
         if name in scene.boxes:
-            draw_opacity, color = TEXTURES[place % len(TEXTURES)]
+            draw_opacity, color = _TEXTURES[place % len(_TEXTURES)]
             # The clouds end near the edge of the label, raggedly.
-            depth = _depth(scene.boxes[name], RENDER_SIZE) + 25 * noise(rng, 200, 1)
-            image = _blend(image, color, draw_opacity(rng) * ramp(depth, -40, 40))
+            depth = _depth(scene.boxes[name], _RENDER_SIZE) + 25 * _noise(rng, 200, 1)
+            image = _blend(image, color, draw_opacity(rng) * _ramp(depth, -40, 40))
 
     image = np.moveaxis(image, 0, -1)
     image = tf.image.resize(image, size, method="bicubic", antialias=True).numpy()
