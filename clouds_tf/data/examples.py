@@ -25,15 +25,12 @@ _FOLD_KEY = "fold"
 SCHEMA_VERSION = 2
 
 
-def to_column_major(
-    rles: tf.Tensor | Sequence[str], dataset: Dataset, size: tuple[int, int] | None = None
-) -> tf.Tensor:
+def to_column_major(rles: tf.Tensor | Sequence[str], dataset: Dataset) -> tf.Tensor:
     """Rewrites the RLE of a data set so that runs count down the columns, as `rle` expects.
 
     Args:
         rles: string [...], in the order of the data set.
         dataset: has the order of the RLE.
-        size: (height, width) of the masks; None takes dataset.mask_size.
 
     Returns:
         String [...]; unchanged where the data set counts down the columns already.
@@ -43,7 +40,7 @@ def to_column_major(
     """
     if dataset.rle_order == "columns":
         return tf.convert_to_tensor(rles, tf.string)
-    size = size or dataset.mask_size
+    size = dataset.mask_size
     return rle.encode(rle.decode(rles, size, size, order="rows"))
 
 

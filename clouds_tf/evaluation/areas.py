@@ -83,20 +83,16 @@ class Bias:
         return f"{self.value:+.1%} ({self.low:+.1%} to {self.high:+.1%})"
 
 
-def area_bias(
-    predicted: np.ndarray, true: np.ndarray, num_resamples: int = 2000, seed: int = 0
-) -> Bias:
+def area_bias(predicted: np.ndarray, true: np.ndarray) -> Bias:
     """Measures the bias of predicted areas of N images.
 
     Args:
         predicted: areas [N].
         true: areas [N], in the same unit.
-        num_resamples: number of bootstrap resamples.
-        seed: seed of the resamples.
     """
     if not np.sum(true):
         return Bias(float("nan"), float("nan"), float("nan"))
-    drawn = resamples(len(true), num_resamples, seed)
+    drawn = resamples(len(true))
     totals = drawn @ np.stack([predicted, true], axis=1)
     totals = totals[totals[:, 1] > 0]  # in a resample the class may be missing
     low, high = np.percentile(totals[:, 0] / totals[:, 1] - 1, [2.5, 97.5])

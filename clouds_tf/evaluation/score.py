@@ -16,6 +16,8 @@ from clouds_tf.data.annotations import check_mask_size, read_csv
 from clouds_tf.dataset import Dataset
 from clouds_tf.messages import Fault, raise_faults
 
+_RESAMPLES = 2000
+
 
 def dice_of_areas(shared: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
     """Dice of masks from their areas, float64 in [0, 1]; 1 where both masks are empty.
@@ -151,28 +153,26 @@ def _read_parquet(path: str, dataset: Dataset) -> pd.DataFrame:
             raise ValueError(str(error).replace(as_csv, path)) from None
 
 
-def intervals(dice: np.ndarray, num_resamples: int = 2000, seed: int = 0) -> np.ndarray:
+def intervals(dice: np.ndarray) -> np.ndarray:
     """95 % bootstrap confidence intervals of mean scores, over images.
 
     Efron, "Bootstrap methods", 1979; percentiles of the means of images drawn with replacement.
 
     Args:
         dice: [N, C], or differences of these.
-        num_resamples: number of times that N images are drawn.
-        seed: seed of the draws.
 
     Returns:
         float64 [2, C + 1]: lower and upper ends, of each class and of the mean over classes.
     """
     values = np.column_stack([dice, np.mean(dice, axis=1)])
-    drawn = resamples(len(values), num_resamples, seed)
+    drawn = resamples(len(values))
     return np.percentile(drawn @ values / len(values), [2.5, 97.5], axis=0)
 
 
-def resamples(num_images: int, num_resamples: int, seed: int) -> np.ndarray:
-    """Draws bootstrap resamples: int64 [num_resamples, num_images], how often each has an image."""
-    rng = np.random.default_rng(seed)
-    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), num_resamples)
+def resamples(num_images: int) -> np.ndarray:
+    """Draws bootstrap resamples: int64 [_RESAMPLES, num_images], how often each has an image."""
+    rng = np.random.default_rng(0)
+    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), _RESAMPLES)
 
 
 def table(

@@ -272,23 +272,18 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         return {name: getattr(self, name) for name in names}
 
 
-def plateau_factor(
-    scores: Iterable[float], patience: int = 3, factor: float = 0.5, least: float = 1e-3
-) -> float:
-    """Factor on the learning rate that falls wherever the scores stop improving.
+def plateau_factor(scores: Iterable[float]) -> float:
+    """Factor on the learning rate that halves after every three epochs without a new best score.
 
     Args:
         scores: one score per finished epoch; higher is better.
-        patience: number of epochs without a new best score after which the factor falls.
-        factor: ratio of the new factor to the one before.
-        least: minimum of the result.
 
     Returns:
-        A number from `least` to 1.
+        A number from 0.001 to 1.
     """
     result, best, waited = 1.0, -math.inf, 0
     for score in scores:
         best, waited = (score, 0) if score > best else (best, waited + 1)
-        if waited == patience:
-            result, waited = max(result * factor, least), 0
+        if waited == 3:
+            result, waited = max(result / 2, 1e-3), 0
     return result
