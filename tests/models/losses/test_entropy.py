@@ -49,14 +49,14 @@ def test_great_logits_are_exact(logit):
 )
 def test_one_family(mask, logits):
     x = logits.astype(np.float64)
-    entropy = np.mean(np.logaddexp(0, x) - x * mask, (1, 2, 3))
+    expected = np.mean(np.logaddexp(0, x) - x * mask, (1, 2, 3))
     for family in (
         entropy.bce(mask, logits),
         entropy.weighted_bce(mask, logits, beta=1),
         2 * entropy.balanced_bce(mask, logits, beta=0.5),
         2 * entropy.focal(mask, logits, gamma=0, alpha=0.5),
     ):
-        np.testing.assert_allclose(family, entropy, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(family, expected, rtol=1e-4, atol=1e-6)
 
 
 def test_focal_is_that_of_addons():
