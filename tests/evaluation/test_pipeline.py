@@ -138,7 +138,7 @@ def test_the_report_shows_blank_biases_and_remarks(result):
     assert lines[0] == [*STEEL.class_names, "mean"]
     assert lines[1][:2] == ["all", "blank"] and text.count("over blank") == 3
     assert "tuned masks" in text and "expected area" in text
-    assert "Best: " in text and text.count(" flips ") > 4
+    assert "Best: " in text and text.count(" flips ") >= 3
     assert "The epoch that each run kept was chosen on its own held-out fold" in text
     assert repr(result).startswith(f"EvaluationResult({result.num_images} images")
 
