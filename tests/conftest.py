@@ -51,7 +51,7 @@ hypothesis.settings.load_profile("no_clock")
 def pytest_collection_finish():
     """Graphs are many small objects, which the collector would look through again and again."""
     gc.freeze()
-    gc.set_threshold(50_000, 20, 50)
+    gc.set_threshold(10_000, 10, 10)
 
 
 def pytest_sessionfinish():

@@ -15,7 +15,7 @@ import zipfile
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY, eager_functions, run_tool
+from conftest import ENVIRONMENT, REPOSITORY, run_tool
 from pages import blocks
 from programs import TOOLS, run_program, start_program
 
@@ -215,8 +215,7 @@ def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     assert set(found) == expected and len(found) == 6
 
     recipe = Recipe(image_size=(32, 192), width=0.125, encoder="tiny", batch_size=3, epochs=1)
-    with eager_functions():
-        assert train(records, workdir, recipe).run.dataset == STEEL
+    assert train(records, workdir, recipe).run.dataset == STEEL
     rules = str(tmp_path / "postprocessing.json")
     evaluation.evaluate(records, [workdir], rules)
     exported = serving.export(
@@ -256,8 +255,7 @@ def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, cap
     ):
         assert long in script
         script = script.replace(long, short)
-    with eager_functions():
-        exec(script, {})
+    exec(script, {})
     assert re.search(r"Comparison\(2 images, Dice 0\.\d{4}", capsys.readouterr().out)
     assert (tmp_path / "predictions.png").exists()
 

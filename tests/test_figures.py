@@ -144,6 +144,7 @@ def test_a_picture_is_written(tmp_path):
     assert path.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow
 def test_without_matplotlib_only_pictures_are_missing():
     code = """
 import sys
@@ -164,6 +165,7 @@ except ValueError as error:
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("num_classes", [1, 3, 9])
 def test_charts_of_any_number_of_classes(num_classes):
     names = [f"class {i}" for i in range(num_classes)]

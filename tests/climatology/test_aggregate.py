@@ -51,6 +51,7 @@ def _weighted(days, group):
     return (number / weight.where(weight > 0)).transpose(..., "class", "lat", "lon")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "by, across_years, group",
     [

@@ -21,6 +21,7 @@ def _dates(number, start="2017-01-01"):
     return [str(day) for day in np.datetime64(start) + np.arange(number)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("memory, least", [(0, 0.88), (0.5, 0.86), (0.8, 0.8)])
 def test_about_95_of_100_intervals_hold_the_true_mean(memory, least):
     held = single = 0

@@ -33,6 +33,7 @@ def _weighted(store):
     return days["fraction"].fillna(0), weight
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "last, step, rows",
     [
@@ -55,6 +56,7 @@ def test_longitude_over_time_is_that_of_resample(tmp_path, last, step, rows):
     np.testing.assert_allclose(found.shared, np.eye(2))
 
 
+@pytest.mark.slow
 def test_the_seasonal_cycle_is_that_of_groupby_and_of_the_product(tmp_path):
     store = _store(tmp_path, "2016-01-01", "2018-01-01", 13)
     regions = {"all": GRID.extent, "north": (-20.0, 20.0, 20.0, 30.0)}

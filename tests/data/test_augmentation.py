@@ -30,6 +30,7 @@ def test_image_and_mask_move_together():
     assert len(choices) == 4
 
 
+@pytest.mark.slow
 def test_each_flip_is_made_half_the_time():
     seeds = tf.data.Dataset.range(2000).map(lambda i: tf.stack([i, 0]))
     shown = seeds.map(lambda seed: flips(_example(), seed)["image"])
@@ -93,6 +94,7 @@ def test_shift_scale_and_rotation_keep_to_their_bounds():
         np.testing.assert_allclose([a, b], [d, -c], atol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["baseline", "strong"])
 def test_image_and_mask_are_warped_alike(name):
     example = _smooth()

@@ -55,6 +55,7 @@ def test_unknown_layers_are_refused(spec):
         check_augmentation(spec)
 
 
+@pytest.mark.slow
 @needs_keras_cv
 @pytest.mark.parametrize("name", _LAYERS)
 def test_a_layer_depends_on_the_seed_alone(name):

@@ -21,6 +21,7 @@ def lonely_records(tmp_path_factory):
     return Records.open(str(folder / "records"))
 
 
+@pytest.mark.slow
 def test_every_augmentation_changes_the_image(lonely_records):
     shown = showcase._augment_examples(lonely_records, SIZE)
     originals = [image for image, _ in shown.pop("none")]

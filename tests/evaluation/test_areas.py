@@ -139,6 +139,7 @@ def test_areas_from_histograms_are_those_of_calibrated_pixels(overconfident):
         np.testing.assert_allclose(found.unbiased_masks[own, c], masked, atol=12)
 
 
+@pytest.mark.slow
 def test_one_fold_is_halved(overconfident):
     probabilities, masks = (values[:12] for values in overconfident[:2])
     counts = _counts(probabilities, masks, probabilities.max(axis=(1, 2)))

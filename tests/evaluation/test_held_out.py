@@ -88,6 +88,7 @@ def members():
     return {0: [member(IMAGE_SIZE), member((32, 64), 1)], 2: [member(IMAGE_SIZE, 2)]}
 
 
+@pytest.mark.slow
 def test_every_image_is_predicted_by_the_models_that_held_it_out(members, small_records):
     counts = held_out.collect(small_records, members, batch_size=2)
     num_first = small_records.info.count([0])
@@ -145,6 +146,7 @@ def test_the_same_workdir_twice_is_refused(folders, records_dir, tmp_path):
         load_members(Records.open(records_dir), [str(link), folders[1], folders[0]])
 
 
+@pytest.mark.slow
 def test_five_folds_do_not_make_tensorflow_warn_of_retracing(members, small_records, caplog):
     with caplog.at_level("WARNING", logger="tensorflow"):
         for way in ("none", "flips"):

@@ -1,6 +1,7 @@
 import dataclasses
 
 import numpy as np
+import pytest
 from conftest import IMAGE_SIZE
 from sample import member
 from sample import small_records as _small_records
@@ -61,6 +62,7 @@ def test_extremes_are_the_best_the_median_and_the_worst():
 small_records = _small_records
 
 
+@pytest.mark.slow
 def test_examples_are_held_out_images_with_their_truth(small_records):
     members = dict.fromkeys((0, 2), [member(IMAGE_SIZE)])
     counts = held_out.collect(small_records, members)

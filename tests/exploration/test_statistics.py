@@ -75,6 +75,7 @@ def test_a_run_that_crosses_columns_spans_the_height():
     assert statistics._boxes(runs, 5).numpy().tolist() == [[0, 0, 5, 2], [2, 0, 5, 1], [0, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_rows_have_areas_runs_and_components_of_every_mask(measured):
     _, masks, found = measured
     rows = found.rows
@@ -149,6 +150,7 @@ def test_dark_sea_is_no_gap():
     assert described["gap"].numpy() == 0
 
 
+@pytest.mark.slow
 def test_what_cannot_be_read_is_named(tmp_path):
     images = np.full((3, 70, 105, 3), 90, np.uint8)
     table = _write_folder(tmp_path, images, np.ones((3, 4, *SIZE), np.uint8))

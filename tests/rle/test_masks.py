@@ -125,6 +125,7 @@ def test_decode_is_the_resize_of_opencv_and_tensorflow(size):
     np.testing.assert_array_equal(got, nearest(mask, size))
 
 
+@pytest.mark.slow
 def test_coverage_is_the_area_resize_of_opencv():
     mask = (np.random.default_rng(0).random(FULL) < 0.4).astype(np.float32)
     string = rle.encode(mask > 0)

@@ -124,6 +124,7 @@ def coverage(text, size):
     return rle.coverage(text, size, (3, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("function", [rle.parse, decode, coverage, rle.to_coco_string])
 @pytest.mark.parametrize("wrap", [lambda f: f, tf.function], ids=["eager", "graph"])
 @pytest.mark.parametrize(

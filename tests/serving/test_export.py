@@ -59,6 +59,7 @@ def image_bytes(data_dir):
     return tf.constant([images[0], images[1], small])
 
 
+@pytest.mark.slow
 def test_the_reloaded_model_equals_the_one_in_memory(models, signatures, image_bytes):
     images = [tf.stack([decode_image(image, size) for image in image_bytes]) for size in SIZES]
     expected, presence = mean_prediction(models, images, (350, 525), "flips")

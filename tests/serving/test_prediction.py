@@ -489,6 +489,7 @@ def saved_model(tmp_path_factory):
     return write_version(CloudModel([stubs.network()], METADATA), folder)
 
 
+@pytest.mark.slow
 def test_every_device_gives_the_same(saved_model, data_dir, tmp_path):
     second = Predictor.open(saved_model, device=devices(2)[1])
     module = second.functions["serving_default"].args[0]

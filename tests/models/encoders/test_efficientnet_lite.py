@@ -103,6 +103,7 @@ def encoder(request):
     return request.param
 
 
+@pytest.mark.slow
 def test_parameters_with_a_classifier_are_those_of_the_published_model(encoder):
     layers, channels = encoder_layers(_unet(encoder)), VARIANTS[encoder][1][-1][1]
     head = channels * 1280 + 2 * 1280 + 1281 * 1000
@@ -110,6 +111,7 @@ def test_parameters_with_a_classifier_are_those_of_the_published_model(encoder):
     assert sum(int(np.prod(shape)) for shape in shapes) + head == VARIANTS[encoder][0]
 
 
+@pytest.mark.slow
 def test_features_with_published_weights(tmp_path, encoder):
     weights = _published(encoder)
     path = str(tmp_path / "lite.safetensors")
