@@ -223,6 +223,7 @@ def measure(
     )
 
 
+@tf.autograph.experimental.do_not_convert  # which would take most of the time of small folders
 def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -> Any:
     """A tf.data.Dataset of measured images and masks, without unreadable images."""
     names = list(dataset.class_names)
