@@ -19,6 +19,11 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
 
+def fields(cls: type) -> list[Any]:
+    """Fields of a dataclass that are made by `setting`, which flags are made from."""
+    return [field for field in dataclasses.fields(cls) if "help" in field.metadata]
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class CheckedSettings:
     """Base of dataclasses of `setting` fields, which prints as the call that makes it.
@@ -55,7 +60,7 @@ class CheckedSettings:
 def _validate(settings: Any) -> None:
     """Checks every field against its type and metadata; lists become tuples, 1 becomes 1.0."""
     types = typing.get_type_hints(type(settings))
-    for field in dataclasses.fields(settings):
+    for field in fields(type(settings)):
         kind, value = types[field.name], getattr(settings, field.name)
         if typing.get_origin(kind) is typing.Union:  # Optional
             if value is None:

@@ -146,13 +146,15 @@ def dataset_of_a_folder() -> Dataset:
 
 
 def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
-    """Defines a flag for every field of a dataclass, from its type, default and metadata.
+    """Defines a flag for every setting of a dataclass, from its type, default and metadata.
 
     Args:
         cls: a subclass of `clouds_tf.settings.CheckedSettings`.
     """
+    from clouds_tf import settings
+
     types = typing.get_type_hints(cls)
-    for field in dataclasses.fields(cls):
+    for field in settings.fields(cls):
         kind: Any = types[field.name]
         if typing.get_origin(kind) is typing.Union:  # Optional
             kind = typing.get_args(kind)[0]
@@ -175,9 +177,12 @@ def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
             DEFINE_size(name, default, meta["help"])
 
 
-def dataclass_from_flags(cls: type) -> Any:
-    """Makes an instance of a dataclass from the values of its flags."""
-    return cls(**{field.name: flags.FLAGS[field.name].value for field in dataclasses.fields(cls)})
+def dataclass_from_flags(cls: type, **others: Any) -> Any:
+    """Makes an instance of a dataclass from the values of its flags, and others without a flag."""
+    from clouds_tf import settings
+
+    values = {field.name: flags.FLAGS[field.name].value for field in settings.fields(cls)}
+    return cls(**values, **others)
 
 
 def refuse_unused(*rules: tuple[str, str, Any]) -> None:

@@ -7,7 +7,7 @@ import cli
 
 from absl import flags
 
-from clouds_tf.climatology import aggregate, product
+from clouds_tf.climatology import product
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo import Grid, parse_extent, parse_regions
 
@@ -38,26 +38,12 @@ flags.DEFINE_float(
 flags.DEFINE_string(
     "extent", None, "Grid: lon_min,lat_min,lon_max,lat_max; default: -180,-90,180,90."
 )
-flags.DEFINE_enum("by", "month", aggregate.BY, "Period of the means.")
 flags.DEFINE_boolean(
     "each_year", False, "Keep the months and seasons of each year apart, as a time series."
 )
 flags.DEFINE_multi_string(
     "region", [], "Also the mean over NAME:lon_min,lat_min,lon_max,lat_max; may be repeated."
 )
-flags.DEFINE_enum(
-    "layout",
-    "cf",
-    aggregate.LAYOUTS,
-    "Variables of the output: CF, or freq(date, ...) of C3ONTEXT.",
-)
-flags.DEFINE_integer(
-    "num_resamples",
-    200,
-    "Number of bootstrap resamples for 95 % intervals; 0 disables them.",
-    lower_bound=0,
-)
-flags.DEFINE_integer("seed", 0, "Seed of the bootstrap.", lower_bound=0)
 flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"], "Faulty rows: stop, or leave them out and count them."
 )
@@ -81,6 +67,7 @@ flags.DEFINE_enum(
     "Single-hue colour map, or the colours used in the literature.",
 )
 flags.DEFINE_string("coastlines", None, "GeoJSON file of lines to draw on the maps.")
+cli.DEFINE_dataclass(product.Aggregation)
 cli.DEFINE_dataclass(Runner)
 cli.DEFINE_dataset()
 
@@ -111,13 +98,10 @@ def main() -> None:
             days_dir=FLAGS.days_dir,
             class_names=FLAGS.dataset.class_names,
             grid=Grid(FLAGS.cell or 1.0, parse_extent(FLAGS.extent or "-180,-90,180,90")),
-            form=product.Aggregation(
-                by=FLAGS.by,
+            form=cli.dataclass_from_flags(
+                product.Aggregation,
                 across_years=not FLAGS.each_year,
                 regions=parse_regions(FLAGS.region),
-                layout=FLAGS.layout,
-                num_resamples=FLAGS.num_resamples,
-                seed=FLAGS.seed,
             ),
             extras=product.ExtraOutputs(
                 track_csv=FLAGS.track,

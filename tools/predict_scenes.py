@@ -7,6 +7,7 @@ stopped. Several processes share the work with --shard=0/3, --shard=1/3, --shard
 finished, the command without --shard predicts what is missing and writes S/scenes.csv.
 """
 
+import dataclasses
 import sys
 import time
 
@@ -17,7 +18,7 @@ from absl import flags
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo import parse_date, parse_extent
 from clouds_tf.prediction.engine import ENGINES
-from clouds_tf.scenes.jobs import FORMATS, Options
+from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.scene import MAX_PIXELS, Reading
 from clouds_tf.serving.prediction import parse_shard
@@ -40,18 +41,7 @@ flags.DEFINE_string(
     "Extent lon_min,lat_min,lon_max,lat_max in degrees, for scenes without a georeference.",
 )
 flags.DEFINE_string("date", None, "Date of scenes that do not say it: YYYY-MM-DD[THH:MM], UTC.")
-flags.DEFINE_list("formats", ["netcdf", "cog", "geojson"], f"Files to write: {', '.join(FORMATS)}.")
 flags.DEFINE_boolean("pictures", False, "Also draw each scene with its masks (needs matplotlib).")
-flags.DEFINE_float(
-    "overlap",
-    Options.overlap,
-    "Share of a window that its neighbour covers too.",
-    lower_bound=0,
-    upper_bound=0.75,
-)
-flags.DEFINE_float(
-    "resolution", None, "Side of a cell in degrees; default: the grid of the training."
-)
 flags.DEFINE_string(
     "value_range", None, "LOW,HIGH: values mapped to black and white, for data that is not 8-bit."
 )
@@ -59,37 +49,30 @@ flags.DEFINE_list(
     "bands", None, "Numbers of the bands to take for red, green and blue, or of one, from 1."
 )
 flags.DEFINE_string("variable", None, "Variable of NetCDF and zarr; default: the only one.")
-flags.DEFINE_integer("batch_size", Options.batch_size, "Windows in a batch.", lower_bound=1)
-flags.DEFINE_boolean(
-    "force", False, "Also predict scenes that are much coarser than the training images."
-)
 flags.DEFINE_integer("max_scene_pixels", MAX_PIXELS, "Refuse scenes of more pixels.", lower_bound=1)
 flags.DEFINE_enum(
     "engine", "tensorflow", ENGINES, "Library that runs the network; openvino runs on the CPU."
 )
 flags.DEFINE_string("shard", "0/1", "Share of the scenes to predict: 0/3, 1/3 or 2/3 of three.")
 flags.DEFINE_enum("on_error", "skip", ["skip", "fail"], "What to do with unusable scenes.")
+cli.DEFINE_dataclass(Options)
 cli.DEFINE_dataclass(Runner)
 flags.DEFINE_multi_string("beam_option", [], "One of --beam_options; may be repeated.")
 
 
 def _options() -> Options:
-    return Options(
-        overlap=FLAGS.overlap,
-        resolution=FLAGS.resolution,
-        formats=tuple(FLAGS.formats) + ("picture",) * FLAGS.pictures,
-        batch_size=FLAGS.batch_size,
-        force=FLAGS.force,
-        reading=Reading(
-            extent=parse_extent(FLAGS.extent) if FLAGS.extent else None,
-            date=parse_date(FLAGS.date) if FLAGS.date else None,
-            value_range=FLAGS.value_range
-            and cli.numbers("value_range", FLAGS.value_range, float),  # type: ignore
-            variable=FLAGS.variable,
-            bands=FLAGS.bands and cli.numbers("bands", ",".join(FLAGS.bands)),
-            max_pixels=FLAGS.max_scene_pixels,
-        ),
+    reading = Reading(
+        extent=parse_extent(FLAGS.extent) if FLAGS.extent else None,
+        date=parse_date(FLAGS.date) if FLAGS.date else None,
+        value_range=FLAGS.value_range
+        and cli.numbers("value_range", FLAGS.value_range, float),  # type: ignore
+        variable=FLAGS.variable,
+        bands=FLAGS.bands and cli.numbers("bands", ",".join(FLAGS.bands)),
+        max_pixels=FLAGS.max_scene_pixels,
     )
+    options = cli.dataclass_from_flags(Options, reading=reading)
+    pictures = ("picture",) * FLAGS.pictures
+    return dataclasses.replace(options, formats=(*options.formats, *pictures))
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ from clouds_tf.climatology.bootstrap import Draws
 from clouds_tf.climatology.days import DayFields, DayStore
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.netcdf import EPOCH
+from clouds_tf.settings import CheckedSettings, setting
 
 LAYOUTS = ("cf", "c3ontext")
 BY = ("day", "month", "season", "year", "all")
@@ -28,32 +29,29 @@ _BLOCK_BYTES = 2**24  # of resampled sums in one matrix product
 
 
 @dataclasses.dataclass(frozen=True)
-class Aggregation:
+class Aggregation(CheckedSettings):
     """Periods, regions and layout of a climatology.
 
     Attributes:
-        by: "day", "month", "season", "year" or "all".
         across_years: one month or season for all years, or one for each.
         regions: name -> extent of regional means.
-        layout: "cf": `fraction(time, class, lat, lon)` with intervals, coverage, co-occurrence and
-            regional means; "c3ontext": `freq(date, longitude, latitude, pattern)` alone.
-        num_resamples: draws of days for the intervals; 0 for none.
-        seed: of the draws.
     """
 
-    by: str = "month"
+    by: str = setting("month", "Period of the means.", choices=BY)
     across_years: bool = True
     regions: Mapping[str, Extent] = dataclasses.field(default_factory=dict)
-    layout: str = "cf"
-    num_resamples: int = 200
-    seed: int = 0
+    layout: str = setting(
+        "cf",
+        "Variables of the output: CF, or freq(date, ...) of C3ONTEXT alone.",
+        choices=LAYOUTS,
+    )
+    num_resamples: int = setting(
+        200, "Number of bootstrap resamples for 95 % intervals; 0 disables them.", min=0
+    )
+    seed: int = setting(0, "Seed of the bootstrap.", min=0)
 
     def __post_init__(self) -> None:
-        periods([], self.by)
-        if self.layout not in LAYOUTS:
-            raise ValueError(f"layout: got {self.layout!r}, expected one of {', '.join(LAYOUTS)}")
-        if self.num_resamples < 0:
-            raise ValueError(f"num_resamples: got {self.num_resamples}, expected 0 or more")
+        super().__post_init__()
         if "all" in self.regions:
             raise ValueError("regions: the name all is that of the whole grid; choose another")
 

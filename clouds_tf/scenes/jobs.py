@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
+from typing import Optional, Tuple
 
 import numpy as np
 import tensorflow as tf
@@ -13,6 +14,7 @@ from clouds_tf.scenes import masks, resample, tiles
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.scene import Reading, Scene, stem
 from clouds_tf.scenes.tiles import Layout, Strip, Tile
+from clouds_tf.settings import CheckedSettings, setting
 
 FORMATS = {
     "netcdf": ".nc",
@@ -27,38 +29,36 @@ _FAR_NORTH = 40  # degrees of latitude, beyond which cells are narrower than in 
 
 
 @dataclasses.dataclass(frozen=True)
-class Options:
+class Options(CheckedSettings):
     """Settings of a scene prediction.
 
     Attributes:
-        overlap: share of a window that its neighbour covers too, 0 to 0.75.
-        resolution: side of the cells that are written, in degrees; None for the training grid.
-        formats: keys of FORMATS.
-        batch_size: number of windows in a batch.
-        force: predict scenes of much coarser pixels than those of the training too.
         reading: what to assume where files do not say it.
     """
 
-    overlap: float = 0.25
-    resolution: float | None = None
-    formats: tuple[str, ...] = ("netcdf", "cog", "geojson")
-    batch_size: int = 16
-    force: bool = False
+    overlap: float = setting(
+        0.25, "Share of a window that its neighbour covers too.", min=0, max=0.75
+    )
+    resolution: Optional[float] = setting(
+        None, "Side of a cell in degrees; default: the grid of the training.", min=0.005, max=1
+    )
+    formats: Tuple[str, ...] = setting(
+        ("netcdf", "cog", "geojson"), f"Files to write: {', '.join(FORMATS)}."
+    )
+    batch_size: int = setting(16, "Windows in a batch.", min=1)
+    force: bool = setting(
+        False, "Also predict scenes that are much coarser than the training images."
+    )
     reading: Reading = Reading()
 
     def __post_init__(self) -> None:
-        if not 0 <= self.overlap <= 0.75:
-            raise ValueError(f"overlap: got {self.overlap}, expected 0 to 0.75")
-        if self.resolution is not None and not 0.005 <= self.resolution <= 1:
-            raise ValueError(f"resolution: got {self.resolution}, expected 0.005 to 1 degree")
+        super().__post_init__()
         unknown = set(self.formats) - set(FORMATS)
         if unknown or not self.formats:
             raise ValueError(
                 f"formats: got {', '.join(self.formats) or 'none'}, expected some of "
                 f"{', '.join(FORMATS)}"
             )
-        if self.batch_size < 1:
-            raise ValueError(f"batch_size: got {self.batch_size}, expected 1 or more")
 
 
 @dataclasses.dataclass(frozen=True)
