@@ -25,14 +25,7 @@ def mixup(
 ) -> tuple[tf.Tensor, tf.Tensor]:
     """Blends each example of a batch with the one before it, the first with the last.
 
-    Args:
-        images: uint8 [B, h, w, 3].
-        masks: uint8 [B, h, w, C] of {0, 1}.
-        seed: int [2].
-        places: int [B], the place of each example in a batch of which these are a part; None for
-            the whole batch.
-        batch_size: number of examples in that batch.
-        alpha: parameter of the Beta distribution of the share, drawn for each example.
+    Arguments are those of `cutmix`; alpha is the parameter of the Beta distribution of the share.
 
     Returns:
         Float32 images 0..255 and float32 masks 0..1, of the same shapes.

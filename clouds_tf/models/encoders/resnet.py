@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import re
 from collections.abc import Iterator
@@ -197,12 +198,10 @@ def _classification_models_name(name: str) -> str:
     return f"{layer}/{variable}"
 
 
-_LAYER_PREFIXES = ("stem_", "stage")
-
 # Published with segmentation_models_pytorch, torchvision and timm.
 RESNET34 = Encoder(
     apply=resnet34,
-    layer_prefixes=_LAYER_PREFIXES,
+    layer_prefixes=("stem_", "stage"),
     decoder_momentum=0.9,
     decoder_epsilon=1e-5,
     weights_suffixes=(".safetensors",),
@@ -210,9 +209,9 @@ RESNET34 = Encoder(
     published_name=_torchvision_name,
 )
 # Published with segmentation_models and classification_models.
-RESNET34_PREACTIVATION = Encoder(
+RESNET34_PREACTIVATION = dataclasses.replace(
+    RESNET34,
     apply=resnet34_preactivation,
-    layer_prefixes=_LAYER_PREFIXES,
     decoder_momentum=0.99,
     decoder_epsilon=1e-3,
     weights_suffixes=(".h5",),
