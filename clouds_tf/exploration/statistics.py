@@ -109,23 +109,14 @@ def _describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> d
     }
 
 
-def _black_gap(images: tf.Tensor, size: tf.Tensor | tuple[int, int], brightness: int) -> tf.Tensor:
-    """The black gap in images uint8 [B, H, W, 3], bool [B, height, width], by nearest neighbour."""
-    black = tf.reduce_max(images, axis=3) <= brightness
-    for axis in (1, 2):  # in whole numbers: tf.image.resize rounds to the wrong side at times
-        target, source = size[axis - 1], tf.shape(black)[axis]
-        nearest = (2 * tf.range(target) + 1) * source // (2 * target)
-        black = tf.gather(black, nearest, axis=axis)
-    return black
-
-
 def _in_gap(pixels: tf.Tensor, gap_brightness: int | None) -> tf.Tensor:
     """Finds pixels of an image uint8 [h, w, 3] in the black gap or on its rim: bool [h, w]."""
     if gap_brightness is None:
         return tf.zeros(tf.shape(pixels)[:2], tf.bool)
-    black = tf.cast(_black_gap(pixels[tf.newaxis], _DECODED, gap_brightness), tf.float32)
-    near = tf.nn.max_pool2d(black[..., tf.newaxis], 3, 1, "SAME")[0, ..., 0] > 0
-    return near & (tf.reduce_max(pixels, axis=2) <= _RIM)
+    brightest = tf.reduce_max(pixels, axis=2)
+    black = tf.cast(brightest <= gap_brightness, tf.float32)[tf.newaxis, ..., tf.newaxis]
+    near = tf.nn.max_pool2d(black, 3, 1, "SAME")[0, ..., 0] > 0
+    return near & (brightest <= _RIM)
 
 
 def _glint(image: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
