@@ -64,6 +64,7 @@ class Extent(_Edges):
 
 
 GLOBE = Extent(-180, -90, 180, 90)
+"""The whole Earth."""
 
 
 def parse_extent(text: str) -> Extent:
