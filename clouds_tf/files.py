@@ -1,4 +1,4 @@
-"""Atomic writes of files, and checks before any work."""
+"""Atomic writes of files, local or remote, and checks before any work."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import importlib.util
+import json
 import os
 import re
 import secrets
@@ -49,6 +50,31 @@ def written_whole(path: str) -> Iterator[str]:
         raise
 
 
+@contextlib.contextmanager
+def written_locally(path: str) -> Iterator[str]:
+    """`written_whole` of a file for libraries that write on this machine only."""
+    if not is_remote(path):
+        with written_whole(path) as temporary:
+            yield temporary
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        local = os.path.join(folder, os.path.basename(path))
+        yield local
+        with written_whole(path) as temporary:
+            tf.io.gfile.copy(local, temporary)
+
+
+def is_remote(path: str) -> bool:
+    """Whether a path is not on this machine's file system, such as gs://bucket/folder."""
+    return "://" in path
+
+
+def require_local(path: str, name: str) -> None:
+    """Raises ValueError, which names the argument, for a path that is not on this machine."""
+    if is_remote(path):
+        raise ValueError(f"{name}: got {path}, expected a path on this machine; copy it first")
+
+
 def is_unfinished(name: str) -> bool:
     """Whether a file name is that of a temporary file of an interrupted `written_whole`."""
     return bool(_UNFINISHED.fullmatch(name))
@@ -83,6 +109,18 @@ def read_text(path: str) -> str:
         raise FileNotFoundError(f"{path}: no such file") from None
 
 
+def parse_json(text: str) -> Any:
+    """Parses JSON; ValueError where an object has a key twice, of which one would win silently."""
+
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        if len(set(names)) < len(names):
+            raise ValueError(f"has two values of {max(names, key=names.count)!r}")
+        return dict(pairs)
+
+    return json.loads(text, object_pairs_hook=unique)
+
+
 def sha256(path: str) -> str:
     """The SHA-256 checksum of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
@@ -104,7 +142,7 @@ def local_copy(path: str) -> Iterator[str]:
     """
     if not tf.io.gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
-    if "://" not in path:
+    if not is_remote(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:

@@ -56,7 +56,7 @@ def file_identity(path: str) -> str:
     """
     try:
         if not tf.io.gfile.isdir(path):
-            if "://" not in path:  # tf.io.gfile has whole seconds only
+            if not files.is_remote(path):  # tf.io.gfile has whole seconds only
                 local = os.stat(path)
                 return f"{local.st_size}-{local.st_mtime_ns}"
             stat = tf.io.gfile.stat(path)

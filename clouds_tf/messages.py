@@ -1,10 +1,13 @@
-"""What is wrong with data, as one line; needs no TensorFlow."""
+"""Texts for people: faults of data in one line, counts, short reprs; needs no TensorFlow."""
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 # Lines about the graph instead of the data.
 _ABOUT_THE_GRAPH = re.compile(
@@ -56,7 +59,41 @@ def raise_faults(faults: Sequence[Fault]) -> None:
     if len(faults) == 1:
         raise ValueError(str(faults[0]))
     if faults:
-        lines = [f"{len(faults)} faults:", *map(str, faults[:_LISTED_FAULTS])]
+        lines = [f"{counted(len(faults), 'fault')}:", *map(str, faults[:_LISTED_FAULTS])]
         if len(faults) > _LISTED_FAULTS:
             lines.append(f"and {len(faults) - _LISTED_FAULTS} more")
         raise ValueError("\n  ".join(lines))
+
+
+def counted(number: int, noun: str) -> str:
+    """A number with its noun.
+
+    >>> counted(0, "fault"), counted(1, "epoch"), counted(4946, "image")
+    ('no faults', '1 epoch', '4,946 images')
+    """
+    return f"{f'{number:,}' if number else 'no'} {noun}{'' if number == 1 else 's'}"
+
+
+def short_repr(result: Any) -> str:
+    """The repr of a dataclass in one line: of long tuples and of arrays their sizes."""
+
+    def shown(value: Any) -> str:
+        if hasattr(value, "shape"):
+            return f"{value.dtype}{list(value.shape)}"
+        is_long = isinstance(value, (tuple, dict)) and len(repr(value)) > 100
+        return f"({counted(len(value), 'item')})" if is_long else repr(value)
+
+    parts = [f"{f.name}={shown(getattr(result, f.name))}" for f in dataclasses.fields(result)]
+    return f"{type(result).__name__}({', '.join(parts)})"
+
+
+@contextlib.contextmanager
+def warnings_only() -> Iterator[None]:
+    """Context without TensorFlow's lines below a warning, which notebooks show."""
+    logger = logging.getLogger("tensorflow")
+    level = logger.level
+    logger.setLevel(logging.WARNING)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)

@@ -59,15 +59,15 @@ def left_as_it_was():
     """Context that restores flags, levels of logging and the working folder."""
     app.define_help_flags()
     loggers = [logging.logging.getLogger(name) for name in (None, "tensorflow", "absl")]
-    before = [(logger, logger.level, list(logger.handlers)) for logger in loggers]
+    before = [(x, x.level, list(x.handlers), x.propagate) for x in loggers]
     folder, modules = os.getcwd(), set(sys.modules)
     try:
         with flagsaver.flagsaver():
             yield
     finally:
         os.chdir(folder)
-        for logger, level, handlers in before:
-            logger.level, logger.handlers = level, handlers
+        for logger, level, handlers, propagate in before:
+            logger.level, logger.handlers, logger.propagate = level, handlers, propagate
         for name in set(sys.modules) - modules:
             if name.startswith("benchmarks."):  # it defined flags, which are gone
                 del sys.modules[name]

@@ -1,8 +1,6 @@
 import dataclasses
-import io
 import json
 import os
-import re
 import subprocess
 import sys
 from typing import Optional, Tuple
@@ -153,16 +151,6 @@ def test_a_wrong_data_set_is_named_with_its_file(dataset, tmp_path):
     path.write_text(json.dumps({**CLOUDS.to_json(), "colour": "red"}))
     with pytest.raises(flags.IllegalFlagValueError, match="steel.json.*'colour'.*class_names"):
         flags.FLAGS(["test", f"--dataset={path}"])
-
-
-def test_a_progress_bar_moves_to_what_is_done(monkeypatch):
-    terminal = io.StringIO()
-    terminal.isatty = lambda: True
-    monkeypatch.setattr(sys, "stderr", terminal)
-    with cli.progress_bar("image") as progress:
-        for done in (1, 3, 4):
-            progress(done, 4)
-    assert re.findall(r"(\d+)/4", terminal.getvalue())[-1] == "4"
 
 
 def test_a_range_of_three_values_is_refused(tmp_path):

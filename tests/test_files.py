@@ -113,3 +113,23 @@ def test_a_missing_package_is_named_with_its_extra():
     files.require("numpy", "plots", "a picture")
     with pytest.raises(ValueError, match=r"a picture needs .* no_such.* -e '.\[plots\]'"):
         files.require("no_such", "plots", "a picture")
+
+
+def test_libraries_that_write_locally_reach_remote_paths():
+    with files.written_locally("ram://b/new/a.bin") as local:
+        pathlib.Path(local).write_text("x")
+        assert not tf.io.gfile.exists("ram://b/new/a.bin")
+    with files.local_copy("ram://b/new/a.bin") as local:
+        assert pathlib.Path(local).read_text() == "x" and local.endswith("/a.bin")
+    with pytest.raises(RuntimeError), files.written_locally("ram://b/new/b.bin"):
+        raise RuntimeError
+    assert tf.io.gfile.listdir("ram://b/new") == ["a.bin"]
+    with pytest.raises(ValueError, match="scenes: got gs://b/x, expected a path on this machine"):
+        files.require_local("gs://b/x", "scenes")
+    files.require_local("b/x", "scenes")
+
+
+def test_a_key_that_comes_twice_is_named():
+    assert files.parse_json('{"a": {"b": 1}, "c": [2]}') == {"a": {"b": 1}, "c": [2]}
+    with pytest.raises(ValueError, match="two values of 'b'"):
+        files.parse_json('{"a": {"b": 1, "b": 2}}')

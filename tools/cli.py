@@ -11,7 +11,7 @@ import signal
 import sys
 import tempfile
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 
@@ -111,7 +111,7 @@ class _DatasetParser(flags.ArgumentParser):
             return argument
         text = argument if argument.startswith("{") else files.read_text(argument)
         try:
-            return Dataset.from_json(json.loads(text))
+            return Dataset.from_json(files.parse_json(text))
         except ValueError as error:
             raise ValueError(f"{argument}: {error}") from None
 
@@ -200,25 +200,15 @@ def refuse_unused(*rules: tuple[str, str, Any]) -> None:
                 raise ValueError(f"--{name}: does nothing here, it needs {need}")
 
 
-@contextlib.contextmanager
-def progress_bar(unit: str) -> Iterator[Callable[[int, int], None]]:
-    """Shows a progress bar on a terminal.
+def progress_bar(unit: str) -> contextlib.AbstractContextManager[Callable[[int, int], None]]:
+    """Context with a function (done, total): a bar in a terminal, elsewhere a line a minute.
 
     Args:
         unit: what is counted, such as "image".
-
-    Yields:
-        A function (done, total) that moves the bar.
     """
-    from tqdm import tqdm
+    from clouds_tf.progress import Bar, Lines
 
-    with tqdm(unit=unit, disable=None) as bar:
-
-        def progress(done: int, total: int) -> None:
-            bar.total = total
-            bar.update(done - bar.n)
-
-        yield progress
+    return contextlib.closing(Bar(unit) if sys.stderr.isatty() else Lines(unit))
 
 
 def _parse_flags(argv: list[str]) -> list[str]:
@@ -239,6 +229,7 @@ def run(main: Callable[[], None]) -> None:
 
         from clouds_tf.messages import about_the_data
 
+        tf.get_logger().propagate = False  # it has a handler, and absl would print a second line
         debugging = logging.get_verbosity() >= logging.DEBUG
         if not debugging:
             tf.get_logger().setLevel("WARNING")

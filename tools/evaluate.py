@@ -10,6 +10,7 @@ from absl import flags
 
 from clouds_tf import files
 from clouds_tf.evaluation import Settings, evaluate
+from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
@@ -43,9 +44,10 @@ def main() -> None:
     print(result)
     found = result.search
     print(
-        f"Held-out Dice over {result.num_images} images: {found.plain.mean():.4f} plain, "
-        f"{found.cross_fitted.mean():.4f} with post-processing (cross-fitted), "
-        f"{found.all_blank.mean():.4f} all blank; wrote {FLAGS.output}"
+        f"Held-out Dice over {counted(result.num_images, 'image')}: "
+        f"{found.plain.mean():.4f} plain, {found.cross_fitted.mean():.4f} with "
+        f"post-processing (cross-fitted), {found.all_blank.mean():.4f} all blank; "
+        f"wrote {FLAGS.output}"
     )
 
 

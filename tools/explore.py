@@ -10,6 +10,7 @@ import cli
 from absl import flags
 
 from clouds_tf.exploration import report
+from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.", required=True)
@@ -32,8 +33,9 @@ def main() -> None:
             progress=progress,
         )
     print(
-        f"Wrote the report on {summary['num_images']} images, with {len(summary['problems'])} "
-        f"problems, to {os.path.join(FLAGS.output_dir, 'report.html')}"
+        f"Wrote the report on {counted(summary['num_images'], 'image')}, with "
+        f"{counted(len(summary['problems']), 'problem')}, to "
+        f"{os.path.join(FLAGS.output_dir, 'report.html')}"
     )
 
 

@@ -12,6 +12,7 @@ import cli
 from absl import flags
 
 from clouds_tf import files, serving
+from clouds_tf.messages import counted
 from clouds_tf.prediction.ensemble import FLIPS
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
@@ -60,7 +61,7 @@ def main() -> None:
         print("No warm-up requests; these need pip install -e '.[serving]'")
     cut = FLAGS.postprocessing or "a cut at 0.5"
     flips = "" if result.test_time_augmentation == "none" else " and flips"
-    print(f"Exported {result.num_models} model(s) with {cut}{flips} to {result.path}")
+    print(f"Exported {counted(result.num_models, 'model')} with {cut}{flips} to {result.path}")
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ import cli
 from absl import flags
 
 from clouds_tf.data import sample_data
+from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output_dir", None, "Folder to write: a new or an empty one.", required=True)
@@ -37,8 +38,8 @@ def main() -> None:
         )
     height, width = FLAGS.image_size or FLAGS.dataset.mask_size
     print(
-        f"Wrote {FLAGS.num_train} training and {FLAGS.num_test} test images of {height}x{width} "
-        f"to {FLAGS.output_dir}"
+        f"Wrote {FLAGS.num_train} training and {counted(FLAGS.num_test, 'test image')} "
+        f"of {height}x{width} to {FLAGS.output_dir}"
     )
 
 

@@ -14,6 +14,7 @@ from absl import flags
 from clouds_tf.data import shards
 from clouds_tf.data.planning import Conversion
 from clouds_tf.data.records import Records
+from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.")
@@ -38,7 +39,8 @@ def main() -> None:
         records = Records.open(FLAGS.output_dir)
         records.verify()
         info = records.info
-        print(f"{info.num_examples} images in {len(info.shards)} shards are as written")
+        images, parts = counted(info.num_examples, "image"), counted(len(info.shards), "shard")
+        print(f"{images} in {parts} are as written")
         return
     if FLAGS.data_dir is None:
         raise ValueError("--data_dir: got nothing, expected a folder")
@@ -50,10 +52,11 @@ def main() -> None:
             **dataclasses.asdict(cli.dataclass_from_flags(Conversion)),
             progress=progress,
         )
-    rejected = f", {info.num_rejected} faults in rejected.csv" if info.num_rejected else ""
+    faults = counted(info.num_rejected, "fault")
+    rejected = f", {faults} in rejected.csv" if info.num_rejected else ""
     print(
-        f"Wrote {info.num_examples} images in {len(info.shards)} shards and {info.num_folds} folds "
-        f"to {FLAGS.output_dir}{rejected}"
+        f"Wrote {counted(info.num_examples, 'image')} in {counted(len(info.shards), 'shard')} "
+        f"and {info.num_folds} folds to {FLAGS.output_dir}{rejected}"
     )
 
 

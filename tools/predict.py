@@ -17,6 +17,7 @@ import cli
 from absl import flags
 
 from clouds_tf import serving
+from clouds_tf.messages import counted
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.serving.prediction import ON_ERROR, parse_shard
 
@@ -76,7 +77,8 @@ def main() -> None:
         counts += f", {len(result.skipped)} other files skipped"
     target = result.output or f"{FLAGS.output}.parts"
     minutes = (time.time() - start) / 60
-    print(f"Wrote {result.num_images} images ({counts}) to {target} in {minutes:.1f} min")
+    images = counted(result.num_images, "image")
+    print(f"Wrote {images} ({counts}) to {target} in {minutes:.1f} min")
     if result.unreadable:
         sys.exit(2)
 

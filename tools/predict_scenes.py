@@ -17,6 +17,7 @@ from absl import flags
 
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo import parse_date, parse_extent
+from clouds_tf.messages import counted
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
@@ -100,8 +101,9 @@ def main() -> None:
         print(f"{line} (skipped)", file=sys.stderr)
     minutes = (time.time() - start) / 60
     print(
-        f"Wrote {result.num_scenes - len(result.failed)} scenes ({result.num_predicted} now, of "
-        f"{result.num_windows} windows; {len(result.failed)} failed) to "
+        f"Wrote {counted(result.num_scenes - len(result.failed), 'scene')} "
+        f"({result.num_predicted} now, of {counted(result.num_windows, 'window')}; "
+        f"{len(result.failed)} failed) to "
         f"{result.path or FLAGS.output_dir} in {minutes:.1f} min"
     )
     if result.failed:

@@ -10,6 +10,7 @@ import cli
 
 from absl import flags
 
+from clouds_tf import files
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.serving import client, submission
 
@@ -23,6 +24,8 @@ flags.DEFINE_integer("batch_size", 8, "Images in a request.", lower_bound=1)
 
 
 def main() -> None:
+    for path in FLAGS.images:
+        files.require_local(path, "images")
     if FLAGS.output:
         submission.check_output(FLAGS.output)
     dataset = Metadata.from_json(client.read_metadata(FLAGS.url)).dataset

@@ -9,6 +9,7 @@ from absl import flags
 
 from clouds_tf import files
 from clouds_tf.evaluation.score import compare, table, worst_images
+from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("submission", None, "CSV of predict, or NAME.parquet.", required=True)
@@ -31,7 +32,7 @@ def main() -> None:
     scores = {"all_blank": found.all_blank, "submission": found.dice}
     print(table(scores, found.class_names, interval_of="submission", baseline="all_blank"))
     print(
-        f"Dice {found.dice.mean():.4f} over {len(found.filenames)} images "
+        f"Dice {found.dice.mean():.4f} over {counted(len(found.filenames), 'image')} "
         f"(all blank: {found.all_blank.mean():.4f})"
         + (f"; wrote {FLAGS.per_image}" if FLAGS.per_image else "")
     )

@@ -3,14 +3,15 @@
 python tools/train.py --records_dir=R --workdir=W --fold=0
 """
 
+import contextlib
 import os
 
 import cli
 
 from absl import flags
-from tqdm import tqdm
 
 from clouds_tf import files
+from clouds_tf.progress import Bar
 from clouds_tf.training import Execution, Recipe, train, train_folds
 
 FLAGS = flags.FLAGS
@@ -44,17 +45,20 @@ def main() -> None:
     )
     recipe, execution = cli.dataclass_from_flags(Recipe), cli.dataclass_from_flags(Execution)
     arguments = (FLAGS.records_dir, FLAGS.workdir, recipe)
-    with cli.progress_bar("step") as progress:
-        how = {"on_start": _write_flags, "progress": progress, "report": tqdm.write}
+    # Without a bar where nobody watches: train has lines of its own.
+    with contextlib.closing(Bar("step")) as progress:
         if FLAGS.fold == "all":
-            results = train_folds(*arguments, execution, **how)
+            results = train_folds(*arguments, execution, on_start=_write_flags, progress=progress)
             mean = sum(result.best_score for result in results) / len(results)
             closing = (
                 f"Trained {len(results)} folds; mean held-out {recipe.monitor} {abs(mean):.4f}; "
                 f"workdirs {FLAGS.workdir}/fold_*"
             )
         else:
-            closing = str(train(*arguments, int(FLAGS.fold), execution, **how))
+            fold = int(FLAGS.fold)
+            closing = str(
+                train(*arguments, fold, execution, on_start=_write_flags, progress=progress)
+            )
     print(closing)
 
 

@@ -15,7 +15,7 @@ import io
 import json
 import os
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -33,7 +33,6 @@ COVERAGE = "share of the area that was observed"
 SHARED = "share of the whole observed area that both patterns cover"
 
 _SETTINGS = "settings.json"
-Progress = Callable[[int, int], None]  # called with (done, total)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -153,7 +152,7 @@ class DayStore:
         path = os.path.join(self.folder, _SETTINGS)
         if tf.io.gfile.exists(path):
             try:
-                known = Settings.from_json(json.loads(files.read_text(path)))
+                known = Settings.from_json(files.parse_json(files.read_text(path)))
             except (ValueError, KeyError, TypeError) as error:
                 raise ValueError(f"{path}: is damaged ({error}); delete the folder") from None
             if settings is not None:

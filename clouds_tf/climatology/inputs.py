@@ -9,9 +9,10 @@ import tensorflow as tf
 
 from clouds_tf.climatology import scenes, tables
 from clouds_tf.climatology.boxes import View, day_fields, looks_at
-from clouds_tf.climatology.days import DayStore, Progress, Settings, digest
+from clouds_tf.climatology.days import DayStore, Settings, digest
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo.grid import Grid
+from clouds_tf.progress import Progress, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,7 +35,7 @@ def add_boxes(
     path: str,
     on_error: str = "fail",
     runner: Runner = Runner(),
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
 ) -> AddedDays:
     """Adds the days of a box table to a folder of days; days that are already stored are kept.
 
@@ -65,7 +66,7 @@ def add_boxes(
     if not new and not num_known:
         raise ValueError(f"{path}: no day looked at the extent {grid.extent} of the grid")
     with store.open():
-        runner.run(_write_boxes, new, len(new), progress)
+        runner.run(_write_boxes, new, len(new), shown(progress, "day"))
     return AddedDays(len(new), num_known, table.num_skipped)
 
 
@@ -92,7 +93,7 @@ def add_scenes(
     measure: str = "mask",
     on_error: str = "fail",
     runner: Runner = Runner(),
-    progress: Progress | None = None,
+    progress: Progress | bool = False,
 ) -> tuple[DayStore, AddedDays]:
     """Adds the days of scenes to a folder of days; days that are already stored are kept.
 
@@ -143,7 +144,7 @@ def add_scenes(
     with store.open():
         for date in gone:
             store.manifest.drop(date)
-        runner.run(_write_scenes, new, len(new), progress)
+        runner.run(_write_scenes, new, len(new), shown(progress, "day"))
     return store, AddedDays(len(new), len(by_day) - len(new), num_skipped)
 
 

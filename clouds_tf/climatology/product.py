@@ -9,10 +9,12 @@ from collections.abc import Sequence
 from clouds_tf import files
 from clouds_tf.climatology import inputs, labellers, objects, pictures, tables, track, write
 from clouds_tf.climatology.aggregate import Aggregation
-from clouds_tf.climatology.days import DayStore, Progress, Settings
+from clouds_tf.climatology.days import DayStore, Settings
 from clouds_tf.data.runners import Runner
 from clouds_tf.figures.climatology import read_coastlines
 from clouds_tf.geo.grid import Grid
+from clouds_tf.messages import counted
+from clouds_tf.progress import Progress, shown
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,10 +36,6 @@ class ExtraOutputs:
     pictures_dir: str | None = None
     colors: str = "plain"
     coastlines: str | None = None
-
-
-def _counted(number: int, noun: str) -> str:
-    return f"{number} {noun}{'' if number == 1 else 's'}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -62,10 +60,10 @@ class Summary:
 
     def __str__(self) -> str:
         new, known, skipped = dataclasses.astuple(self.added)
-        text = f"Wrote {self.output}: {_counted(self.num_periods, 'period')} (by {self.by}) of "
-        text += f"{_counted(self.num_days, 'day')}; "
-        text += f"{_counted(new, 'day')} added, {known} there before"
-        text += f"; {_counted(skipped, 'faulty input')} left out" if skipped else ""
+        text = f"Wrote {self.output}: {counted(self.num_periods, 'period')} (by {self.by}) of "
+        text += f"{counted(self.num_days, 'day')}; "
+        text += f"{counted(new, 'day')} added, {known} there before"
+        text += f"; {counted(skipped, 'faulty input')} left out" if skipped else ""
         return text + "".join(f"; wrote {path}" for path in self.written)
 
 
@@ -82,7 +80,7 @@ def make(
     extras: ExtraOutputs = ExtraOutputs(),
     on_error: str = "fail",
     runner: Runner = Runner(),
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> Summary:
     """Makes a climatology; killed at any time, the same call continues where it stopped.
 
@@ -99,7 +97,8 @@ def make(
         extras: additional outputs.
         on_error: "fail", or "skip" to leave faulty rows and scenes out.
         runner: where the days are computed.
-        progress: called with (done, total) days, first for those that are added.
+        progress: called with (done, total) days, first for those that are added; True shows a bar
+            in a terminal or notebook.
 
     Raises:
         ValueError: bad input, named by file and line; days that were added stay.
@@ -108,16 +107,17 @@ def make(
         raise ValueError("got boxes and scenes_dir, expected one of them")
     check(output, grid, form, extras, scenes_dir)
     folder, added = days_dir or days_folder(output), inputs.AddedDays(0, 0, 0)
+    tell = shown(progress, "day")
     if scenes_dir:
         store, added = inputs.add_scenes(
-            folder, scenes_dir, grid, measure, on_error, runner, progress
+            folder, scenes_dir, grid, measure, on_error, runner, tell
         )
     elif boxes:
         store = DayStore(folder, Settings(grid, tuple(class_names)))
-        added = inputs.add_boxes(store, boxes, on_error, runner, progress)
+        added = inputs.add_boxes(store, boxes, on_error, runner, tell)
     else:
         store = DayStore(folder)
-    num_periods = write.product(output, store, form, progress)
+    num_periods = write.product(output, store, form, tell)
     written = _write_extras(output, store, form, extras, boxes, scenes_dir, on_error)
     return Summary(output, len(store.dates()), num_periods, form.by, added, tuple(written))
 

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from clouds_tf import files
 from clouds_tf.climatology import days
 from clouds_tf.climatology.boxes import View
 from clouds_tf.geo.extent import GLOBE, Extent
@@ -130,25 +131,26 @@ def read(path: str, class_names: Sequence[str], on_error: str = "fail") -> BoxTa
 
 def _chunks(path: str, names: list[str] | None, **options: int) -> Iterator[pd.DataFrame]:
     """Yields parts of a CSV as text, indexed by line number from 1; blank lines are left out."""
-    try:
-        reader = pd.read_csv(
-            path,
-            header=None,
-            names=names,
-            dtype=str,
-            keep_default_na=False,
-            skip_blank_lines=False,
-            encoding="utf-8-sig",
-            chunksize=_CHUNK,
-            **options,
-        )
-    except pd.errors.EmptyDataError:
-        return
-    with reader:
-        for chunk in reader:
-            chunk.index += 1
-            chunk = chunk.fillna("")
-            yield chunk[(chunk != "").any(axis=1)]
+    with files.local_copy(path) as local:
+        try:
+            reader = pd.read_csv(
+                local,
+                header=None,
+                names=names,
+                dtype=str,
+                keep_default_na=False,
+                skip_blank_lines=False,
+                encoding="utf-8-sig",
+                chunksize=_CHUNK,
+                **options,
+            )
+        except pd.errors.EmptyDataError:
+            return
+        with reader:
+            for chunk in reader:
+                chunk.index += 1
+                chunk = chunk.fillna("")
+                yield chunk[(chunk != "").any(axis=1)]
 
 
 class _Faults:

@@ -11,6 +11,7 @@ from scipy import ndimage
 from clouds_tf import files
 from clouds_tf.climatology import bootstrap
 from clouds_tf.climatology.days import DayFields, DayStore
+from clouds_tf.data.annotations import read_table
 from clouds_tf.geo.grid import Grid
 
 COLUMNS = ("time", "latitude", "longitude")
@@ -30,18 +31,7 @@ def read(path: str) -> pd.DataFrame:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing or a row is faulty; file and line are named.
     """
-    try:
-        table = pd.read_csv(path, dtype=str, keep_default_na=False, skip_blank_lines=False)
-    except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError, EOFError) as error:
-        raise ValueError(f"{path}: cannot be read: {' '.join(str(error).split())}") from None
-    missing = [name for name in COLUMNS if name not in table]
-    if missing:
-        raise ValueError(f"{path}, line 1: lacks the columns {', '.join(missing)}")
-    table = table.loc[(table != "").any(axis=1), list(COLUMNS)]
-    if table.empty:
-        raise ValueError(f"{path}: has no rows")
+    table = read_table(path, COLUMNS)
     times = pd.to_datetime(table["time"], errors="coerce", utc=True, format="ISO8601")
     lat, lon = (pd.to_numeric(table[name], errors="coerce") for name in COLUMNS[1:])
     for name, good, expected in (
@@ -52,7 +42,7 @@ def read(path: str) -> pd.DataFrame:
         if not good.all():
             row = (~good).idxmax()
             got = table.loc[row, name]
-            raise ValueError(f"{path}, line {row + 2}: {name} {got!r}, expected {expected}")
+            raise ValueError(f"{path}, line {row}: {name} {got!r}, expected {expected}")
     times = times.dt.tz_localize(None)
     return pd.DataFrame({"time": times, "latitude": lat, "longitude": lon})
 

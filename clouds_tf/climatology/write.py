@@ -15,9 +15,9 @@ from clouds_tf.climatology.days import (
     UNCLASSIFIED,
     DayFields,
     DayStore,
-    Progress,
 )
 from clouds_tf.geo import netcdf
+from clouds_tf.progress import Progress, shown
 
 # Order and spelling of C3ONTEXT (Schulz, "C3ONTEXT: a Common Consensus on Convective OrgaNizaTion
 # during the EUREC4A experimenT", Earth System Science Data 14, 2022).
@@ -25,7 +25,9 @@ _C3ONTEXT_NAMES = {"Sugar": "Sugar", "Flower": "Flowers", "Fish": "Fish", "Grave
 _METHOD = "95 % interval by a bootstrap of {} draws of blocks of block_days days (years where 365)"
 
 
-def product(path: str, store: DayStore, form: Aggregation, progress: Progress | None = None) -> int:
+def product(
+    path: str, store: DayStore, form: Aggregation, progress: Progress | bool = False
+) -> int:
     """Writes the means of periods, one period after the other, whole or not at all.
 
     Args:
@@ -48,13 +50,12 @@ def product(path: str, store: DayStore, form: Aggregation, progress: Progress | 
     num_resamples = form.num_resamples
     if form.layout == "c3ontext" or max(len(group.dates) for group in groups) < 2:
         num_resamples = 0
-    done = 0
+    done, tell = 0, shown(progress, "day")
 
     def on_day(day: DayFields) -> None:
         nonlocal done
         done += 1
-        if progress:
-            progress(done, len(dates))
+        tell(done, len(dates))
 
     found = (means(store, group, extents, num_resamples, form.seed, on_day) for group in groups)
     about = {

@@ -105,6 +105,8 @@ def _read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
                     raise ValueError(
                         f"{path}: no column {column!r}, got {', '.join(map(repr, frame.columns))}"
                     )
+                if f"{column}.1" in frame.columns:  # as pandas calls a second one
+                    raise ValueError(f"{path}: two columns {column!r}")
             # A quoted cell may have several lines.
             breaks = sum(np.array([x.count("\n") for x in frame[name]]) for name in frame)
             frame.index = pd.Index(line + np.cumsum(1 + breaks) - 1 - breaks, name="line")

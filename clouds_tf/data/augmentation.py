@@ -148,7 +148,8 @@ def bend(
         seed: int [2].
         strength: 1, or 0 for none.
         grid: rows and columns of knots; those on the border stay.
-        max_shift: of a knot, as a fraction of the distance between knots. At 0.25 nothing folds.
+        max_shift: of a knot, as a fraction of the distance between knots. Draws that would
+            fold the image are weakened until they do not.
 
     Returns:
         New places.
@@ -159,7 +160,24 @@ def bend(
     knots = strength * tf.random.stateless_uniform(inner, seed, -max_shift, max_shift) * steps
     knots = tf.pad(knots, [[1, 1], [1, 1], [0, 0]])
     rows, columns = _bicubic(grid[0], height), _bicubic(grid[1], width)
-    return places + tf.einsum("hi,ijk,wj->khw", rows, knots, columns)
+    moves = tf.einsum("hi,ijk,wj->khw", rows, knots, columns)
+    return places + moves * tf.minimum(1.0, 0.9 * _folding_strength(places, moves))
+
+
+def _folding_strength(places: tf.Tensor, moves: tf.Tensor) -> tf.Tensor:
+    """The least t at which places + t * moves, float32 [2, h, w] each, folds: float32 [].
+
+    There the determinant of the differences, 1 + sum t + product t^2, has its first root.
+    """
+    (a, b, c, d), (e, f, g, h) = (
+        (*tf.unstack(x[:, :-1, 1:] - x[:, :-1, :-1]), *tf.unstack(x[:, 1:, :-1] - x[:, :-1, :-1]))
+        for x in (places, moves)
+    )
+    area = a * d - b * c
+    total, product = (a * h + d * e - b * g - c * f) / area, (e * h - f * g) / area
+    inside = total**2 - 4 * product
+    inverse = tf.where(inside >= 0, (tf.sqrt(tf.maximum(inside, 0.0)) - total) / 2, 0.0)
+    return 1 / tf.maximum(tf.reduce_max(inverse), 1e-6)
 
 
 @functools.lru_cache(maxsize=None)

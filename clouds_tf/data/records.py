@@ -25,7 +25,7 @@ from clouds_tf.data.examples import load_example
 from clouds_tf.data.records_info import Located, RecordsInfo, read_info
 from clouds_tf.data.service import serve_epochs
 from clouds_tf.dataset import Dataset
-from clouds_tf.messages import Fault, raise_faults
+from clouds_tf.messages import Fault, counted, raise_faults
 from clouds_tf.settings import check_size
 
 Size = tuple[int, int]
@@ -61,7 +61,7 @@ class Records:
         return cls(path, *read_info(path))
 
     def __repr__(self) -> str:
-        return f"Records({self.path!r}, {self.info.num_examples} images)"
+        return f"Records({self.path!r}, {counted(self.info.num_examples, 'image')})"
 
     @property
     def dataset(self) -> Dataset:

@@ -15,6 +15,7 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.data.examples import SCHEMA_VERSION, parse_example
 from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.messages import short_repr
 
 INFO_FILE = "dataset_info.json"
 FRAMING = 16  # bytes that a TFRecord file adds to each record: its length and two checksums
@@ -75,6 +76,8 @@ class RecordsInfo:
     seed: int
     num_rejected: int
     shards: tuple[Shard, ...]
+
+    __repr__ = short_repr
 
     def count(self, folds: Collection[int]) -> int:
         """Counts the images of some folds; ValueError for a fold that is not there, or repeated."""
@@ -142,7 +145,7 @@ def read_info(folder: str) -> tuple[RecordsInfo, str]:
     path = os.path.join(folder, INFO_FILE)
     try:
         text = files.read_text(path)
-        fields = json.loads(text)
+        fields = files.parse_json(text)
         version = fields["schema_version"]
         info = RecordsInfo.from_json(fields) if version == SCHEMA_VERSION else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:

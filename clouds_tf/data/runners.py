@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from clouds_tf.progress import Progress
 from clouds_tf.settings import CheckedSettings, setting
 
 # Runners that Beam does not know by their short name.
@@ -46,7 +47,7 @@ class Runner(CheckedSettings):
         function: Callable[..., Any],
         jobs: Iterable[Sequence[Any]],
         total: int,
-        progress: Callable[[int, int], None] | None = None,
+        progress: Progress = lambda done, total: None,
     ) -> int:
         """Calls function(*job) for every job.
 
@@ -63,11 +64,11 @@ class Runner(CheckedSettings):
             jobs = list(jobs)
             run_in_beam(function, jobs, self.runner, self.beam_options)
             return len(jobs)
+        progress(0, total)
         done = 0
         for _ in run(function, jobs, self.num_workers):
             done += 1
-            if progress:
-                progress(done, total)
+            progress(done, total)
         return done
 
 

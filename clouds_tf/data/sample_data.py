@@ -8,7 +8,7 @@ from __future__ import annotations
 import dataclasses
 import math
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent import futures
 
 import numpy as np
@@ -25,6 +25,7 @@ from clouds_tf.dataset import (
     TRAIN_IMAGES,
     Dataset,
 )
+from clouds_tf.progress import Progress, shown
 
 # (height, width) of a scene.
 _SCENE_SIZE = (1400, 2100)
@@ -280,7 +281,7 @@ def write_sample_data(
     image_size: _Size | None = None,
     seed: int = 0,
     dataset: Dataset = CLOUDS,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress | bool = True,
 ) -> None:
     """Writes a folder in the layout of the competition, whole or not at all.
 
@@ -294,7 +295,7 @@ def write_sample_data(
         image_size: (height, width) of the JPEG files; None takes the data set's mask_size.
         seed: at least 0; the same seed writes the same bytes.
         dataset: names classes and columns, and has the sizes and the order of the RLE.
-        progress: called with the number of images written, and of all.
+        progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Raises:
         ValueError: an argument is out of range, or output_dir is a file or not empty.
@@ -312,7 +313,8 @@ def write_sample_data(
     if tf.io.gfile.listdir(output_dir) if is_folder else tf.io.gfile.exists(output_dir):
         raise ValueError(f"{output_dir}: exists already, expected a new or an empty folder")
 
-    total, done = num_train + num_test, 0
+    total, done, tell = num_train + num_test, 0, shown(progress, "image")
+    tell(done, total)
     with files.written_whole(output_dir.rstrip("/")) as folder:
         for split, (images, csv, count) in enumerate(
             ((TRAIN_IMAGES, TRAIN_CSV, num_train), (TEST_IMAGES, TEST_CSV, num_test))
@@ -322,7 +324,7 @@ def write_sample_data(
             for entry in _write_images(images_dir, count, image_size, seed, split, dataset):
                 written.append(entry)
                 done += 1
-                progress(done, total)
+                tell(done, total)
             filenames, rles = zip(*sorted(written))
             write_csv(os.path.join(folder, csv), filenames, rles, dataset)
         blank = [["1 1"] * dataset.num_classes] * num_test

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import os
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -26,7 +26,8 @@ from clouds_tf.data.records_info import (
 from clouds_tf.data.source_images import check_images, read_image
 from clouds_tf.dataset import TRAIN_IMAGES, Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
-from clouds_tf.messages import Fault, raise_faults
+from clouds_tf.messages import Fault, counted, raise_faults
+from clouds_tf.progress import Progress, shown
 
 _FOLDS_FILE = "folds.csv"
 _REJECTED_FILE = "rejected.csv"
@@ -90,7 +91,7 @@ def _write_shard(
         piece.value = {"shard": shard.to_json(), "faults": found}
         if faults and source.how.on_error == "fail":
             tf.io.gfile.remove(path)
-            piece.value["shard"], piece.error = None, f"{len(faults)} faults"
+            piece.value["shard"], piece.error = None, counted(len(faults), "fault")
     return name
 
 
@@ -117,7 +118,7 @@ def write_records(
     output_dir: str,
     dataset: Dataset,
     *,
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress | bool = True,
     **settings: Any,
 ) -> RecordsInfo:
     """Writes a folder of data as shards of TFRecords, folds.csv, and dataset_info.json last.
@@ -129,7 +130,7 @@ def write_records(
         data_dir: a folder with train.csv and train_images/.
         output_dir: folder for the shards.
         dataset: the data set in data_dir. Runs along rows are turned into columns.
-        progress: called with the number of images written, and of all.
+        progress: called with (done, total) images; True shows a bar in a terminal or notebook.
         settings: the fields of `planning.Conversion` that differ from their defaults.
 
     Returns:
@@ -165,7 +166,7 @@ def write_records(
             written = runners.run(_write_shard, jobs, how.num_workers)
         else:
             written = _write_in_beam(jobs, how)
-        shards, found = _collect(manifest, written, sum(map(len, plan)), progress)
+        shards, found = _collect(manifest, written, sum(map(len, plan)), shown(progress, "image"))
         faults += found
         if how.on_error == "fail":
             raise_faults(sorted(faults))
@@ -174,7 +175,7 @@ def write_records(
             cells = map(dataclasses.astuple, sorted(faults))
             files.write_table(rejected, ("file", "line", "reason"), cells)
         if not any(shard.num_examples for shard in shards):
-            raise ValueError(f"{images_dir}: no image can be read; {len(faults)} faults")
+            raise ValueError(f"{images_dir}: no image can be read; {counted(len(faults), 'fault')}")
         members = sorted((image.filename, image.fold) for part in plan for image in part)
         files.write_table(os.path.join(output_dir, _FOLDS_FILE), ("filename", "fold"), members)
         info = _describe(shards, source, len(faults))
@@ -201,9 +202,10 @@ def _collect(
     manifest: Manifest,
     names: Iterable[str],
     total: int,
-    progress: Callable[[int, int], None],
+    progress: Progress,
 ) -> tuple[list[Shard], list[Fault]]:
     """The shards without a fault among those that are written, as they come, and all faults."""
+    progress(0, total)
     shards: list[Shard] = []
     faults: list[Fault] = []
     for name in names:

@@ -9,6 +9,7 @@ import numpy as np
 
 from clouds_tf.evaluation.held_out import EDGES, Counts, above
 from clouds_tf.evaluation.score import resamples
+from clouds_tf.messages import short_repr
 from clouds_tf.prediction.calibration import Calibration, Curve
 
 # A few dozen segments of the probabilities, on whose calibration curves have their knots.
@@ -118,6 +119,8 @@ class AreaResult:
     true: np.ndarray
     unbiased_masks: np.ndarray
     expected: np.ndarray
+
+    __repr__ = short_repr
 
 
 def calibrate(counts: Counts, seed: int = 0) -> AreaResult:

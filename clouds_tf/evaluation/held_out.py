@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -22,6 +22,7 @@ from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.prediction.fusing import fuse
+from clouds_tf.progress import Progress, shown
 from clouds_tf.training import distribution
 from clouds_tf.training.workdir import Run
 
@@ -132,8 +133,6 @@ EDGES = (*_TAIL, *(round(0.01 * i, 2) for i in range(1, 100)), *(1 - x for x in 
 
 _PLACES = [EDGES.index(threshold) + 1 for threshold in THRESHOLDS]  # in what `above` gives
 
-Progress = Callable[[int, int], None]
-
 
 @dataclasses.dataclass(frozen=True)
 class Counts:
@@ -232,7 +231,7 @@ def collect(
     members_by_fold: dict[int, list[Member]],
     batch_size: int = 16,
     test_time_augmentation: str = "none",
-    progress: Progress = lambda done, total: None,
+    progress: Progress | bool = False,
 ) -> Counts:
     """Predicts each image with the models that were not trained on it, and counts pixels.
 
@@ -243,7 +242,7 @@ def collect(
         members_by_fold: result of `load_members`.
         batch_size: images in a batch.
         test_time_augmentation: "none" or "flips".
-        progress: called with (done, total) images.
+        progress: called with (done, total) images; True shows a bar.
 
     Returns:
         Counts over all N images, those of the first fold first.
@@ -260,7 +259,8 @@ def collect(
         tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
     )
     found: list[tuple[np.ndarray, ...]] = []
-    done = 0
+    done, tell = 0, shown(progress, "image")
+    tell(done, total)
     for fold, members in members_by_fold.items():
         for _, mask, probabilities, presence in predict_fold(
             records, fold, members, batch_size, test_time_augmentation
@@ -268,7 +268,7 @@ def collect(
             histograms = count(probabilities, mask).numpy()
             found.append((histograms, np.asarray(presence), np.full(len(mask), fold)))
             done += len(mask)
-            progress(done, total)
+            tell(done, total)
     return Counts(*map(np.concatenate, zip(*found)))
 
 

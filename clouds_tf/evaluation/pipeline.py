@@ -27,6 +27,7 @@ from clouds_tf.evaluation.search import (
 from clouds_tf.prediction import engine, ensemble
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
+from clouds_tf.progress import Progress
 from clouds_tf.settings import CheckedSettings, setting
 from clouds_tf.training.distribution import PRECISIONS
 
@@ -148,7 +149,7 @@ def evaluate(
     settings: Settings = Settings(),
     ladder_csv: Optional[str] = None,
     pictures_dir: Optional[str] = None,
-    progress: held_out.Progress = lambda done, total: None,
+    progress: Progress | bool = True,
 ) -> EvaluationResult:
     """Tunes post-processing and calibration on held-out images, and scores them.
 
@@ -164,7 +165,8 @@ def evaluate(
         settings: how to predict and what to search.
         ladder_csv: CSV to write: the score of every search, without flips and with them.
         pictures_dir: folder for pictures of scores, areas and examples.
-        progress: called with (done, total) images, for each kind of prediction.
+        progress: called with (done, total) images, for each kind of prediction; True shows a bar
+            in a terminal or notebook.
 
     Raises:
         FileNotFoundError: records, a workdir or weights are missing.

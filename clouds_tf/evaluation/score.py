@@ -133,10 +133,11 @@ def _read_submission(path: str, dataset: Dataset) -> pd.DataFrame:
 
 def _read_parquet(path: str, dataset: Dataset) -> pd.DataFrame:
     files.require("pyarrow", "parquet", f"{path}: reading Parquet")
-    if not tf.io.gfile.exists(path):
-        raise FileNotFoundError(f"{path}: no such file")
     try:
-        rows = pd.read_parquet(path)
+        with files.local_copy(path) as local:
+            rows = pd.read_parquet(local)
+    except FileNotFoundError:
+        raise
     except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
         raise ValueError(f"{path}: not a Parquet file, or damaged: {error}") from None
     missing = [name for name in dataset.columns if name not in rows.columns]

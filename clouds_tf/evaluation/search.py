@@ -10,6 +10,7 @@ import numpy as np
 
 from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
 from clouds_tf.evaluation.score import aligned, class_means, dice_of_areas, intervals
+from clouds_tf.messages import short_repr
 from clouds_tf.prediction.postprocessing import Rule, counts_as_present
 
 MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
@@ -69,6 +70,8 @@ class SearchResult:
     cross_fitted: np.ndarray
     present: np.ndarray
     areas: np.ndarray
+
+    __repr__ = short_repr
 
     @property
     def scores(self) -> dict[str, np.ndarray]:

@@ -16,6 +16,7 @@ from clouds_tf.exploration.page import Card, Section
 from clouds_tf.exploration.statistics import GRID, Statistics
 from clouds_tf.exploration.summary import ON_BLACK, TINY, per_image
 from clouds_tf.figures import charts
+from clouds_tf.messages import counted
 
 _BRIGHTNESS = "mean outside the gap, 0 to 255"
 
@@ -51,11 +52,6 @@ class Explored:
         if classes is None:
             classes = self.statistics.rows["class"][values.index]
         return {name: values[classes == name] for name in self.dataset.class_names}
-
-
-def counted(number: int, noun: str) -> str:
-    """Writes a count as "3 masks", "1 mask" or "no masks"."""
-    return f"{number or 'no'} {noun}{'' if number == 1 else 's'}"
 
 
 def _each(values: Mapping[str, Any], form: str) -> str:

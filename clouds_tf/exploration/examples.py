@@ -11,8 +11,9 @@ import numpy as np
 from clouds_tf import figures
 from clouds_tf.data import augmentation
 from clouds_tf.exploration import summary
-from clouds_tf.exploration.charts import Explored, counted
+from clouds_tf.exploration.charts import Explored
 from clouds_tf.exploration.page import Card, Section
+from clouds_tf.messages import counted
 
 _NUM_SHOWN = 6  # images in a grid
 _NUM_FLIPPED = 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import json
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -20,6 +20,8 @@ from clouds_tf.dataset import TEST_IMAGES, TRAIN_CSV, TRAIN_IMAGES, Dataset
 from clouds_tf.exploration import charts, examples, page
 from clouds_tf.exploration.statistics import measure
 from clouds_tf.exploration.summary import summarize
+from clouds_tf.messages import counted
+from clouds_tf.progress import Progress, shown
 
 
 def write_report(
@@ -29,7 +31,7 @@ def write_report(
     *,
     max_images: int | None = None,
     seed: int = 0,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress | bool = True,
 ) -> dict[str, Any]:
     """Explores a folder in the layout of the competition.
 
@@ -39,7 +41,7 @@ def write_report(
         dataset: the Dataset of the folder.
         max_images: number of training images to measure, drawn at random; None takes all.
         seed: seed of that draw and of the examples.
-        progress: called with (images done, images in all).
+        progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Returns:
         The content of statistics.json.
@@ -62,7 +64,7 @@ def write_report(
     if max_images and max_images < num_listed:
         chosen = np.sort(rng.choice(num_listed, max_images, replace=False))
         table = table.iloc[chosen].reset_index(drop=True)
-    statistics = measure(table, images_dir, dataset, progress)
+    statistics = measure(table, images_dir, dataset, shown(progress, "image"))
     summary = {
         "num_train_images": num_listed,
         "num_test_images": len(_list_files(os.path.join(data_dir, TEST_IMAGES))),
@@ -131,5 +133,5 @@ def _problems(found: Sequence[str]) -> page.Section:
     if not found:
         text = "None: every image of the CSV exists, is readable, and has the same size."
         return page.Section("Problems", text, [])
-    card = page.Card(f"{charts.counted(len(found), 'problem')}.", table=table)
+    card = page.Card(f"{counted(len(found), 'problem')}.", table=table)
     return page.Section("Problems", "Files that could not be used or do not fit together.", [card])

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -19,6 +18,7 @@ from clouds_tf import rle
 from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
+from clouds_tf.progress import Progress
 
 GRID = (70, 105)  # cells in which masks and the black gap are compared
 _THUMBNAIL = (14, 21)  # size of the grey thumbnails by which images are compared
@@ -164,7 +164,7 @@ def measure(
     table: pd.DataFrame,
     images_dir: str,
     dataset: Dataset,
-    progress: Callable[[int, int], None] | None = None,
+    progress: Progress = lambda done, total: None,
 ) -> Statistics:
     """Measures images and masks.
 
@@ -188,18 +188,17 @@ def measure(
         tf.errors.InvalidArgumentError: as `rle.parse` does.
     """
     paths = [os.path.join(images_dir, filename) for filename in table["filename"]]
+    progress(0, len(paths))
     batches = []
     for batch in _measured_batches(table, paths, dataset):
         areas = batch.pop("component_areas")
         arrays = {key: value.numpy() for key, value in batch.items()}
         arrays["components"] = areas.values.row_lengths().numpy()
         batches.append({**arrays, "component_areas": areas.flat_values.numpy()})
-        if progress:
-            progress(int(arrays["index"][-1]) + 1, len(paths))
+        progress(int(arrays["index"][-1]) + 1, len(paths))
     if not batches:
         raise ValueError(f"none of {len(paths)} images can be read; {_find_problem(paths[0])}")
-    if progress:
-        progress(len(paths), len(paths))
+    progress(len(paths), len(paths))
     found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     rows = _make_rows(found, table["filename"].to_numpy()[found["index"]], dataset)
     per_component = rows[["filename", "class"]].loc[rows.index.repeat(rows["components"])]

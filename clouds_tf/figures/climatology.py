@@ -6,7 +6,6 @@ what was not observed is hatched.
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -48,7 +47,7 @@ def read_coastlines(path: str) -> list[np.ndarray]:
             lines.extend(np.array([point[:2] for point in part], float) for part in parts)
 
     try:
-        collect(json.loads(files.read_text(path)))
+        collect(files.parse_json(files.read_text(path)))
     except (ValueError, TypeError, KeyError, AttributeError, IndexError):
         lines.clear()
     if not lines:

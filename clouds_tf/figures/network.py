@@ -6,13 +6,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from clouds_tf.figures.style import COLORS, NEUTRAL, WIDTH, ink, new_figure, styled
+from clouds_tf.messages import counted
 
 _DOWN, _UP = COLORS[:2]
 
 
 def _text(stage: Any) -> str:
     count = stage.convolutions
-    made = f"\n{count} convolution{'s' * (count > 1)}" if count else ""
+    made = f"\n{counted(count, 'convolution')}" if count else ""
     return f"{stage.name}\n{stage.height} × {stage.width} × {stage.channels}{made}"
 
 

@@ -35,7 +35,7 @@ def new_file(path: str | io.BytesIO, title: str, **attributes: Any) -> Iterator[
     files.require("h5netcdf", "geo", "NetCDF")
     import h5netcdf
 
-    whole = files.written_whole(path) if isinstance(path, str) else contextlib.nullcontext(path)
+    whole = files.written_locally(path) if isinstance(path, str) else contextlib.nullcontext(path)
     # In a group that keeps the order of creation, some versions of HDF5 also write the time, and
     # equal contents would no longer have equal bytes.
     with whole as target, h5netcdf.File(target, "w", track_order=False) as file:
@@ -172,10 +172,10 @@ def opened(path: str) -> Iterator[Any]:
     With h5py, which reads small files several times faster than readers of NetCDF.
     """
     try:
-        with h5py.File(path, "r") as file:
+        with files.local_copy(path) as local, h5py.File(local, "r") as file:
             yield file
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
+        raise
     except (OSError, RuntimeError) as error:
         reason = str(error).split("(", 1)[-1].rstrip(")")
         raise ValueError(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 import os
 from typing import Any
 
@@ -111,7 +110,7 @@ def read_metadata(saved_model: str) -> Metadata:
     if not tf.io.gfile.exists(path):
         raise ValueError(f"{saved_model}: not a SavedModel of export: it has no {METADATA_FILE}")
     try:
-        return Metadata.from_json(json.loads(files.read_text(path)))
+        return Metadata.from_json(files.parse_json(files.read_text(path)))
     except (AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged metadata ({error!r}); export again") from None
     except ValueError as error:

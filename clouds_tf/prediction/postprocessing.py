@@ -196,7 +196,7 @@ def read_postprocessing(path: str, dataset: Dataset) -> Postprocessing:
         ValueError: another version, size or classes, an impossible value, or another kind of file.
     """
     try:
-        content = json.loads(files.read_text(path))
+        content = files.parse_json(files.read_text(path))
         version = content.pop("version", None)
         if version not in _READABLE_VERSIONS:
             known = " or ".join(map(str, _READABLE_VERSIONS))

@@ -6,14 +6,16 @@ import concurrent.futures
 import contextlib
 import dataclasses
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
 
 from clouds_tf import files
 from clouds_tf.data.runners import Runner
 from clouds_tf.manifest import Manifest
+from clouds_tf.messages import short_repr
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction.predictor import Predictor
+from clouds_tf.progress import Progress, shown
 from clouds_tf.scenes import read, results
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
@@ -46,6 +48,8 @@ class ScenesResult:
     skipped: tuple[str, ...]
     path: str | None
 
+    __repr__ = short_repr
+
 
 def predict_scenes(
     saved_model: str | Predictor,
@@ -57,7 +61,7 @@ def predict_scenes(
     on_error: str = "skip",
     engine: str = "tensorflow",
     runner: Runner = Runner(),
-    progress: Callable[[int, int], None] = lambda done, total: None,
+    progress: Progress | bool = True,
 ) -> ScenesResult:
     """Predicts scenes, and writes files for each and a row for each scene and class.
 
@@ -72,7 +76,7 @@ def predict_scenes(
         on_error: "skip" goes on after a scene that cannot be predicted, "fail" raises.
         engine: "tensorflow", or "openvino" on the CPU.
         runner: where scenes are predicted; of several local processes each loads the model.
-        progress: called with the number of scenes done and of all.
+        progress: called with (done, total) scenes; True shows a bar in a terminal or notebook.
 
     Returns:
         A ScenesResult.
@@ -104,12 +108,14 @@ def predict_scenes(
         if is_whole:
             results.prune(manifest, mine)
         todo = [path for path in mine if not results.is_done(manifest, path, options)]
+        tell, before = shown(progress, "scene"), len(mine) - len(todo)
+        tell(before, len(mine))
         # Closed here, since what is left to the garbage collector ends in any thread at any time.
         steps = _run(predictor, todo, manifest, options, runner)
         with contextlib.closing(steps):
             for done, error in steps:
                 _raise_if(on_error == "fail", error)
-                progress(len(mine) - len(todo) + done, len(mine))
+                tell(before + done, len(mine))
         result = _result(manifest, mine, todo, warnings)
         _raise_if(on_error == "fail", *result.failed)
         return dataclasses.replace(

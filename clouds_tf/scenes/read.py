@@ -33,6 +33,7 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
     Raises:
         FileNotFoundError: there is no scene.
     """
+    files.require_local(scenes, "scenes")
     if scenes.lower().rstrip("/").endswith(ARRAYS) and tf.io.gfile.exists(scenes):
         paths = [scenes]
     elif tf.io.gfile.isdir(scenes):

@@ -119,7 +119,7 @@ def write_version(
         "from_pixels": module.serve_pixels,
         "metadata": serve_metadata,
     }
-    with files.written_whole(path) as temporary:
+    with files.written_whole(path) as temporary, warnings_only():
         tf.saved_model.save(module, temporary, signatures)
         files.write_text(os.path.join(temporary, METADATA_FILE), metadata + "\n")
         finish(temporary)

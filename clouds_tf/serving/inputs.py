@@ -82,6 +82,8 @@ def _read_sample(images_dir: str, sample: str, dataset: Dataset) -> Inputs:
     known: dict[tuple[str, ...], tuple[str, ...]] = {}  # images share the tuple of their classes
     grouped, last = True, None
     for filename, class_name in read_sample_rows(sample, dataset):
+        if class_name in rows.get(filename, ()):
+            raise ValueError(f"{sample}: {filename} has a second row for {class_name}")
         if filename != last and filename in rows:
             grouped = False
         rows.setdefault(filename, []).append(class_name)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.dataset import Dataset
+from clouds_tf.messages import counted
 from clouds_tf.models.metrics import competition_dice
 
 _TOLERANCE = 1e-4  # of a probability, in float32
@@ -38,7 +39,8 @@ class Difference:
 
     def __str__(self) -> str:
         return (
-            f"on {self.num_images} images, probabilities differ by at most {self.probability:.2g}, "
+            f"on {counted(self.num_images, 'image')}, probabilities differ by at most "
+            f"{self.probability:.2g}, "
             f"Dice by {self.dice:+.4f} (standard error {self.error:.4f})"
         )
 

@@ -6,7 +6,7 @@ import dataclasses
 import itertools
 import operator
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -14,9 +14,10 @@ import tensorflow as tf
 from clouds_tf import figures, files
 from clouds_tf.dataset import Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
-from clouds_tf.messages import about_the_data
+from clouds_tf.messages import about_the_data, short_repr
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction.predictor import Predictor, devices
+from clouds_tf.progress import Progress, shown
 from clouds_tf.serving import pictures, submission
 from clouds_tf.serving.answers import Answer, answer_images, in_order
 from clouds_tf.serving.inputs import Inputs, read_inputs, read_sample_rows
@@ -25,8 +26,6 @@ ON_ERROR = ("blank", "fail")
 _BATCHES_IN_PART = 8  # what a killed process loses at most
 _IMAGES_IN_PICTURE = 6
 _STRETCH = 0.02  # of the aspect ratio; more changes what the network sees
-
-Progress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,6 +48,8 @@ class PredictionResult:
     skipped: tuple[str, ...] = ()
     stretched: tuple[str, ...] = ()
     warning: str = ""
+
+    __repr__ = short_repr
 
 
 def parse_shard(text: str) -> tuple[int, int]:
@@ -74,7 +75,7 @@ def predict(
     masks_dir: str | None = None,
     overlay_dir: str | None = None,
     picture: str | None = None,
-    progress: Progress | None = None,
+    progress: Progress | bool = True,
 ) -> PredictionResult:
     """Predicts a folder of images and writes a submission.
 
@@ -98,7 +99,7 @@ def predict(
         masks_dir: folder for masks at the size of each image, see `pictures.write_masks`; or None.
         overlay_dir: folder for a picture of each image with its masks, or None.
         picture: PNG to write of the first images with their masks, or None.
-        progress: called with the number of images done and of all.
+        progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Returns:
         A PredictionResult.
@@ -131,7 +132,7 @@ def predict(
     with parts.open(alone=whole):
         parts.prune(keep=set(map(_key, range(job.num_parts))).__contains__)
         mine = range(shard[0], job.num_parts, shard[1])
-        _predict_missing(job, parts, mine, whole, progress or (lambda done, total: None))
+        _predict_missing(job, parts, mine, whole, shown(progress, "image"))
         if whole:
             _write_outputs(job, parts, output, table, picture)
         result = _summary(job, parts, mine, output if whole else None)
@@ -222,7 +223,7 @@ def _answers(parts: Manifest, numbers: Iterable[int]) -> Iterator[Answer]:
 
 
 def _absolute(path: str) -> str:
-    return path if "://" in path else os.path.realpath(path)
+    return path if files.is_remote(path) else os.path.realpath(path)
 
 
 def _predict_missing(

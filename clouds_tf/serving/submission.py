@@ -29,7 +29,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
     """Writes the rows of a submission as they come, whole or not at all.
 
     Args:
-        path: a Parquet file if it ends in .parquet (which must be local), otherwise a CSV.
+        path: a Parquet file if it ends in .parquet, otherwise a CSV.
         rows: (file name, class name, RLE).
         dataset: names the columns.
     """
@@ -41,7 +41,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
 
     schema = pyarrow.schema([(name, pyarrow.string()) for name in dataset.columns])
     cells = ((*dataset.label(filename, name), encoded) for filename, name, encoded in rows)
-    with files.written_whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+    with files.written_locally(path) as local, parquet.ParquetWriter(local, schema) as writer:
         while some := list(itertools.islice(cells, _ROWS_AT_A_TIME)):
             columns = [pyarrow.array(column) for column in zip(*some)]
             writer.write_table(pyarrow.table(columns, schema=schema))

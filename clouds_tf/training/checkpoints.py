@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.keras import Model
+from clouds_tf.messages import counted
 
 BEST = "checkpoints/best"
 _EPOCHS = "checkpoints/epochs"
@@ -104,8 +105,9 @@ class Checkpoints:
         # A run that was killed in the first save of all has one epoch, and starts again.
         elif len(history) > 1 or tf.io.gfile.exists(os.path.join(folder, "checkpoint")):
             raise ValueError(
-                f"{folder}: no checkpoint to resume from, but history.csv has {len(history)} "
-                "epoch(s); restore the folder, or start again in a new workdir"
+                f"{folder}: no checkpoint to resume from, but history.csv has "
+                f"{counted(len(history), 'epoch')}; restore the folder, or start again in a new "
+                "workdir"
             )
 
     def _restore_state(self, path: str, scores: list[float]) -> None:

@@ -16,12 +16,13 @@ import tensorflow as tf
 from clouds_tf.data.batching import Position
 from clouds_tf.data.records import ORDER
 from clouds_tf.data.records_info import TRIES
-from clouds_tf.messages import about_the_data
+from clouds_tf.messages import about_the_data, counted
+from clouds_tf.progress import Progress, say, shown
 from clouds_tf.training import averaging, distribution
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import Checkpoints
-from clouds_tf.training.progress import Reporter, say
+from clouds_tf.training.progress import Reporter
 from clouds_tf.training.stopping import StopRequest, limited_wait, listening
 from clouds_tf.training.trainer import Trainer
 
@@ -35,8 +36,6 @@ _INPUT_ERRORS = (
     tf.errors.UnknownError,
     tf.errors.FailedPreconditionError,
 )
-
-StepProgress = Callable[[int, int], None]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +65,7 @@ def fit(
     feed: Feed,
     workdir: str,
     profile: bool = False,
-    progress: Optional[StepProgress] = None,
+    progress: Progress | bool = True,
     report: Callable[[str], None] = say,
 ) -> list[dict[str, float]]:
     """Trains, and resumes where the last call in this workdir ended or was stopped.
@@ -76,7 +75,8 @@ def fit(
         feed: where the batches come from.
         workdir: folder for history.csv, checkpoints/, tensorboard/ and pictures.
         profile: whether to write a trace of a few steps of the first epoch, for TensorBoard.
-        progress: called as (steps done, steps of the whole run).
+        progress: called with (steps done, steps of the whole run); True shows a bar in a terminal
+            or notebook.
         report: called with each line of text for the user.
 
     Returns:
@@ -88,7 +88,7 @@ def fit(
         SystemExit: SIGTERM or Ctrl-C stopped the run, and its state is saved; the status is 143 or
             130. Batches of a data service have no fixed order, so then the epoch is done again.
     """
-    loop = _Loop(trainer, feed, workdir, progress or (lambda done, total: None), report)
+    loop = _Loop(trainer, feed, workdir, shown(progress, "step"), report)
     first_epoch = loop.resume()
     if first_epoch < trainer.recipe.epochs:
         with listening(grace=distribution.stop_grace(trainer.strategy)) as loop.stop:
@@ -110,7 +110,7 @@ class _Loop:
         trainer: Trainer,
         feed: Feed,
         workdir: str,
-        progress: StepProgress,
+        progress: Progress,
         report: Callable[[str], None],
     ) -> None:
         self.trainer, self.feed, self.workdir = trainer, feed, workdir
@@ -131,8 +131,9 @@ class _Loop:
         finished = int(self.trainer.epoch.numpy())
         if len(history) < finished:
             raise ValueError(
-                f"{self.workdir}/{workdirs.HISTORY_FILE}: has {len(history)} epoch(s), but the "
-                f"checkpoint has {finished}; restore the file, or start again in a new workdir"
+                f"{self.workdir}/{workdirs.HISTORY_FILE}: has "
+                f"{counted(len(history), 'epoch')}, but "
+                f"the checkpoint has {finished}; restore the file, or start again in a new workdir"
             )
         self.history = history[:finished]
         if self.trainer.epoch_step.numpy() and self.trainer.order.numpy() != ORDER:

@@ -4,24 +4,18 @@ from __future__ import annotations
 
 import os
 import sys
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, Optional
 
 import tensorflow as tf
 
 from clouds_tf import figures
+from clouds_tf.progress import Pace, duration, is_watched, say
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.workdir import History
 
 _NUM_PICTURES = 4
-_SILENCE = 60.0  # seconds between two lines within an epoch
-
-
-def say(line: str) -> None:
-    """Prints a line at once, also into a file."""
-    print(line, flush=True)
 
 
 def epoch_line(history: History, epochs: int) -> str:
@@ -42,13 +36,8 @@ def epoch_line(history: History, epochs: int) -> str:
         f"held out: loss {row['val_loss']:.4f}  Dice {row['val_dice']:.4f} "
         f"(tuned {row['val_tuned_dice']:.4f})  "
         f"{row['images_per_second']:.1f} images/s, input wait {row['input_wait']:.0%}, "
-        f"{_duration(pace * (epochs - row['epoch']))} left"
+        f"{duration(pace * (epochs - row['epoch']))} left"
     )
-
-
-def _duration(seconds: float) -> str:
-    minutes = round(seconds / 60)
-    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes // 60} h {minutes % 60:02} min"
 
 
 def summary_table(history: History, recipe: Recipe, class_names: Sequence[str]) -> str:
@@ -109,21 +98,17 @@ class Reporter:
 
     def begin(self, first_step: int) -> None:
         """Notes the start of an epoch for `step`."""
-        self._began = self._spoken = time.monotonic()
-        self._first_step = first_step
+        self._pace = Pace(first_step)
 
     def step(self, epoch: int, done: int, loss: float) -> None:
         """Reports a step, once a minute and where no progress bar shows it."""
-        now = time.monotonic()
-        if not self._chief or sys.stderr.isatty() or now - self._spoken < _SILENCE:
+        if not self._chief or is_watched() or not self._pace.is_due():
             return
-        steps, seconds = self._trainer.steps_per_epoch, now - self._began
-        pace = seconds / (done - self._first_step)
-        self._spoken = now
+        steps, each = self._trainer.steps_per_epoch, self._pace.seconds_each(done)
         self._report(
             f"epoch {epoch + 1:3}, step {done} of {steps}: loss {loss:.4f}, "
-            f"{self._trainer.recipe.batch_size / pace:.1f} images/s, "
-            f"{_duration(pace * (steps - done))} left in the epoch"
+            f"{self._trainer.recipe.batch_size / each:.1f} images/s, "
+            f"{duration(each * (steps - done))} left in the epoch"
         )
 
     def epoch(self, history: History) -> None:

@@ -17,16 +17,18 @@ import clouds_tf
 from clouds_tf import locks
 from clouds_tf.data.batching import Position
 from clouds_tf.data.records import Records
+from clouds_tf.messages import counted
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
+from clouds_tf.progress import Progress, say
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import BEST
 from clouds_tf.training.checks import check_memory, check_start
-from clouds_tf.training.fit import Feed, StepProgress, fit
+from clouds_tf.training.fit import Feed, fit
 from clouds_tf.training.optimizers import Schedule
-from clouds_tf.training.progress import as_table, say
+from clouds_tf.training.progress import as_table
 from clouds_tf.training.recipe import Execution, Recipe
 from clouds_tf.training.trainer import Trainer
 from clouds_tf.training.workdir import Run
@@ -70,12 +72,11 @@ class TrainingResult:
         if self.best_epoch is None:
             whose = f"by the mean of the last {self.run.recipe.average_last} epochs' weights"
         blank = "" if self.blank_score is None else f"; all blank: {self.blank_score:.4f}"
-        number = len(self.history)
         monitor = {"dice": "Dice", "tuned_dice": "tuned Dice"}.get(
             self.run.recipe.monitor, self.run.recipe.monitor
         )
         return (
-            f"Trained {number} epoch{'s' * (number > 1)}; best held-out {monitor} "
+            f"Trained {counted(len(self.history), 'epoch')}; best held-out {monitor} "
             f"{abs(self.best_score):.4f} {whose} "
             f"(chosen on these held-out images{blank}); workdir {self.run.path}"
         )
@@ -89,7 +90,7 @@ def train(
     execution: Execution = Execution(),
     *,
     on_start: Optional[Callable[[str], None]] = None,
-    progress: Optional[StepProgress] = None,
+    progress: Progress | bool = True,
     report: Callable[[str], None] = say,
 ) -> TrainingResult:
     """Trains a U-Net on all folds but one; the same call resumes an interrupted run.
@@ -103,7 +104,8 @@ def train(
         execution: devices, caches and tracing. With distribute="multi_worker" the call blocks until
             all workers are there, and restarts the program when one of them is lost.
         on_start: called by the chief with the workdir, once that exists.
-        progress: called as (steps done, steps of the whole run).
+        progress: called with (steps done, steps of the whole run); True shows a bar in a terminal
+            or notebook, False nothing.
         report: called with each line of text for the user; prints by default.
 
     Returns:
@@ -128,7 +130,7 @@ def train_folds(
     execution: Execution = Execution(),
     *,
     on_start: Optional[Callable[[str], None]] = None,
-    progress: Optional[StepProgress] = None,
+    progress: Progress | bool = True,
     report: Callable[[str], None] = say,
 ) -> list[TrainingResult]:
     """Trains one model per fold, each in its own folder workdir/fold_<number>.
@@ -195,7 +197,7 @@ def _train(
     fold: int,
     execution: Execution,
     on_start: Optional[Callable[[str], None]],
-    progress: Optional[StepProgress],
+    progress: Progress | bool,
     report: Callable[[str], None],
 ) -> TrainingResult:
     strategy = distribution.strategy(execution.distribute, execution.num_devices)

@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from clouds_tf.data.records import ORDER
 from clouds_tf.keras import Model
+from clouds_tf.messages import counted
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.metrics import Scores, TunedDice
@@ -91,7 +92,7 @@ class Trainer(tf.Module):
         kind = "GPU" if tf.config.list_physical_devices("GPU") else "CPU"
         return (
             f"training from epoch {epoch + 1} of {self.recipe.epochs}, "
-            f"{self.steps_per_epoch} steps each, on {devices} {kind}{'s' * (devices > 1)}; "
+            f"{counted(self.steps_per_epoch, 'step')} each, on {counted(devices, kind)}; "
             f"{self.model.count_params():,} parameters"
         )
 
@@ -122,6 +123,7 @@ class Trainer(tf.Module):
         stop = tf.TensorSpec([], tf.float32)
         self.step = self.step.get_concrete_function(*training.element_spec, stop)
         self.validation_step = self.validation_step.get_concrete_function(*validation.element_spec)
+        self.predict = self.predict.get_concrete_function(validation.element_spec[0])
 
     def begin_epoch(self, earlier_scores: Sequence[float]) -> None:
         """Prepares for an epoch.

@@ -109,7 +109,7 @@ def _read_settings(workdir: str) -> dict[str, Any]:
     """Reads settings.json as it is; ValueError if it is not a JSON object."""
     path = os.path.join(workdir, SETTINGS_FILE)
     try:
-        settings = json.loads(files.read_text(path))
+        settings = files.parse_json(files.read_text(path))
     except ValueError as error:
         raise ValueError(f"{path}: damaged, not valid JSON ({error})") from None
     if not isinstance(settings, dict):

@@ -126,9 +126,9 @@ def test_the_table_is_written(tmp_path):
 @pytest.mark.parametrize(
     "text, reason",
     [
-        ("", ": cannot be read"),
-        ("time,latitude\n", ", line 1: lacks the columns longitude"),
-        ("time,latitude,longitude\n", ": has no rows"),
+        ("", ": not a CSV file"),
+        ("time,latitude\n", ": no column 'longitude'"),
+        ("time,latitude,longitude\n", ": no rows"),
         ("time,latitude,longitude\n2020-01-01,1,1\nnoon,1,1\n", ", line 3: time 'noon', expected"),
         ("time,latitude,longitude\n2020-01-01,91,1\n", ", line 2: latitude '91', expected -90"),
         ("time,latitude,longitude\n2020-01-01,1,nan\n", ", line 2: longitude 'nan', expected"),

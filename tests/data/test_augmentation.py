@@ -1,7 +1,9 @@
 import cv2
+import hypothesis
 import numpy as np
 import pytest
 import tensorflow as tf
+from hypothesis import strategies as st
 
 from clouds_tf.data import augmentation
 from clouds_tf.data.augmentation import flips
@@ -140,14 +142,19 @@ def test_flipped_places_show_the_mirror_image(flipped):
     assert (found["mask"].numpy() != expected["mask"].numpy()).mean() < 0.01
 
 
-def test_bending_keeps_the_order_of_pixels():
-    still = augmentation.affine_places((64, 96), [0, 0], 0.0)
-    np.testing.assert_allclose(still[:, 5, 7], [7, 5], atol=1e-4)
-    for seed in range(20):
-        places = augmentation.bend(still, [seed, 4]).numpy()
-        assert np.diff(places[0], axis=1).min() > 0
-        assert np.diff(places[1], axis=0).min() > 0
-        assert np.abs(places - still).max() > 1
+@hypothesis.given(
+    st.integers(0, 2**31 - 1), st.sampled_from([0.0, 1.0]), st.sampled_from([0.25, 0.5])
+)
+def test_bending_never_folds(seed, strength, max_shift):
+    places = augmentation.affine_places((64, 96), [seed, 3], strength)
+    if not strength:
+        np.testing.assert_allclose(places[:, 5, 7], [7, 5], atol=1e-4)
+    bent = augmentation.bend(places, [seed, 4], max_shift=max_shift).numpy()
+    assert np.abs(bent - places).max() > 1
+    right, down = np.diff(bent, axis=2), np.diff(bent, axis=1)
+    for rows, columns in ((slice(None, -1), slice(None, -1)), (slice(1, None), slice(1, None))):
+        (a, b), (c, d) = right[:, rows], down[:, :, columns]
+        assert (a * d - b * c).min() > 0  # of both triangles of each cell
 
 
 def test_cutout_empties_one_rectangle_of_both():

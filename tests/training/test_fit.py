@@ -231,7 +231,7 @@ def test_a_run_that_was_stopped_goes_on_to_the_same_bits(undisturbed):
 
 
 def test_lines_within_an_epoch(tmp_path, capsys, monkeypatch):
-    monkeypatch.setattr("clouds_tf.training.progress._SILENCE", 0.0)
+    monkeypatch.setattr("clouds_tf.progress.SILENCE", 0.0)
     monkeypatch.setattr(sys.stderr, "isatty", lambda: False)
     run(tmp_path, epochs=1)
     lines = capsys.readouterr().out.splitlines()

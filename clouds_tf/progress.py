@@ -1,0 +1,117 @@
+"""Progress of long work: a bar where somebody watches, lines in a log file."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable
+
+from tqdm.auto import tqdm
+
+Progress = Callable[[int, int], None]  # called with (done, total)
+
+SILENCE = 60.0  # seconds between two lines
+
+
+def is_watched() -> bool:
+    """Whether a bar is seen: in a terminal and in a notebook."""
+    return sys.stderr.isatty() or "ipykernel" in sys.modules
+
+
+def shown(progress: Progress | bool, unit: str) -> Progress:
+    """The function that library functions call with (done, total).
+
+    Args:
+        progress: such a function; True for a bar in a terminal or notebook; False for nothing.
+        unit: what is counted, such as "image".
+    """
+    if not isinstance(progress, bool):
+        return progress
+    return Bar(unit) if progress else lambda done, total: None
+
+
+class Bar:
+    """A bar in a terminal or notebook, from the first call until all is done.
+
+    Args:
+        unit: what is counted, such as "image".
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit = unit
+        self._bar: tqdm | None = None
+
+    def __call__(self, done: int, total: int) -> None:
+        if self._bar is None and done < total and is_watched():
+            self._bar = tqdm(total=total, initial=done, unit=self._unit)
+        if self._bar is not None:
+            self._bar.update(done - self._bar.n)
+            if done >= total:
+                self.close()
+
+    def close(self) -> None:
+        """Leaves the bar as it is."""
+        if self._bar is not None:
+            self._bar.close()
+            self._bar = None
+
+
+class Pace:
+    """Speed since the start, and when the next line is due.
+
+    Args:
+        done: number of things that were done before.
+    """
+
+    def __init__(self, done: int) -> None:
+        self._first, self._began = done, time.monotonic()
+        self._spoken = self._began
+
+    def is_due(self) -> bool:
+        """Whether the last line, or the start, is a minute ago; then the next minute begins."""
+        now = time.monotonic()
+        due = now - self._spoken >= SILENCE
+        self._spoken = now if due else self._spoken
+        return due
+
+    def seconds_each(self, done: int) -> float:
+        """Mean seconds of one of the things that were done since the start."""
+        return (time.monotonic() - self._began) / max(done - self._first, 1)
+
+
+class Lines:
+    """Writes a line on stderr at the start, and one a minute at most.
+
+    Args:
+        unit: what is counted, such as "image".
+    """
+
+    def __init__(self, unit: str) -> None:
+        self._unit, self._last = unit, -1
+        self._pace = Pace(0)
+
+    def __call__(self, done: int, total: int) -> None:
+        started = self._last < 0 or done < self._last  # again, where the work has several parts
+        self._last, speed = done, ""
+        if started:
+            self._pace = Pace(done)
+        elif self._pace.is_due():
+            each = self._pace.seconds_each(done)
+            speed = f": {1 / each:.3g} {self._unit}s/s, {duration(each * (total - done))} left"
+        if started or speed:
+            print(f"{self._unit} {done:,} of {total:,}{speed}", file=sys.stderr, flush=True)
+
+    def close(self) -> None:
+        """Does nothing: every line is complete."""
+
+
+def say(line: str) -> None:
+    """Prints a line at once, also into a file, and not across a bar."""
+    with tqdm.external_write_mode(file=sys.stdout):
+        print(line, flush=True)
+
+
+def duration(seconds: float) -> str:
+    """Seconds as text: "90 s", "1 h 40 min"."""
+    minutes = round(seconds / 60)
+    return f"{seconds:.0f} s" if seconds < 100 else f"{minutes // 60} h {minutes % 60:02} min"
