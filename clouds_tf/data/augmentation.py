@@ -167,17 +167,25 @@ def bend(
 def _folding_strength(places: tf.Tensor, moves: tf.Tensor) -> tf.Tensor:
     """The least t at which places + t * moves, float32 [2, h, w] each, folds: float32 [].
 
-    There the determinant of the differences, 1 + sum t + product t^2, has its first root.
+    That is the first root of a determinant, 1 + total t + product t^2 over its area, in one of the
+    two triangles of each cell; 1/t is bounded by 1e-6.
     """
-    (a, b, c, d), (e, f, g, h) = (
-        (*tf.unstack(x[:, :-1, 1:] - x[:, :-1, :-1]), *tf.unstack(x[:, 1:, :-1] - x[:, :-1, :-1]))
-        for x in (places, moves)
-    )
-    area = a * d - b * c
-    total, product = (a * h + d * e - b * g - c * f) / area, (e * h - f * g) / area
-    inside = total**2 - 4 * product
-    inverse = tf.where(inside >= 0, (tf.sqrt(tf.maximum(inside, 0.0)) - total) / 2, 0.0)
-    return 1 / tf.maximum(tf.reduce_max(inverse), 1e-6)
+    largest = tf.constant(1e-6)
+    for part in (slice(None, -1), slice(1, None)):
+        (a, b, c, d), (e, f, g, h) = (
+            tf.unstack(
+                tf.concat(
+                    [(x[:, :, 1:] - x[:, :, :-1])[:, part], (x[:, 1:] - x[:, :-1])[:, :, part]], 0
+                )
+            )
+            for x in (places, moves)
+        )
+        area = a * d - b * c
+        total, product = (a * h + d * e - b * g - c * f) / area, (e * h - f * g) / area
+        inside = total**2 - 4 * product
+        inverse = tf.where(inside >= 0, (tf.sqrt(tf.maximum(inside, 0.0)) - total) / 2, 0.0)
+        largest = tf.maximum(largest, tf.reduce_max(inverse))
+    return 1 / largest
 
 
 @functools.lru_cache(maxsize=None)
