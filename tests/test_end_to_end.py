@@ -93,7 +93,7 @@ def test_the_installed_command_runs(clouds_tf, tmp_path):
     sizes = "--num_train=2", "--num_test=1", "--image_size=28,42"
     done = run([clouds_tf, "make_sample_data", "--output_dir=D", *sizes])
     assert (done.returncode, done.stderr) == (0, "")
-    assert done.stdout == "Wrote 2 training and 1 test images of 28x42 to D\n"
+    assert done.stdout == "Wrote 2 training and 1 test image of 28x42 to D\n"
     done = run([clouds_tf, "make_sample_data", "--output_dir=D"])
     assert (done.returncode, done.stdout) == (1, "") and "D: exists already" in done.stderr
 
