@@ -13,6 +13,7 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.dataset import Dataset
+from clouds_tf.messages import warnings_only
 from clouds_tf.prediction.engine import as_network
 from clouds_tf.prediction.fusing import fuse
 from clouds_tf.prediction.metadata import METADATA_FILE, Metadata
