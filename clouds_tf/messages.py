@@ -69,9 +69,9 @@ def counted(number: int, noun: str) -> str:
     """A number with its noun.
 
     >>> counted(0, "fault"), counted(1, "epoch"), counted(4946, "image")
-    ('no faults', '1 epoch', '4,946 images')
+    ('0 faults', '1 epoch', '4,946 images')
     """
-    return f"{f'{number:,}' if number else 'no'} {noun}{'' if number == 1 else 's'}"
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def short_repr(result: Any) -> str:

@@ -11,6 +11,7 @@ from tqdm.auto import tqdm
 Progress = Callable[[int, int], None]  # called with (done, total)
 
 SILENCE = 60.0  # seconds between two lines
+PATIENCE = 10.0  # seconds before the first one; shorter work says nothing
 
 
 def is_watched() -> bool:
@@ -61,18 +62,19 @@ class Pace:
 
     Args:
         done: number of things that were done before.
+        patience: seconds until the first line.
     """
 
-    def __init__(self, done: int) -> None:
+    def __init__(self, done: int, patience: float | None = None) -> None:
         self._first, self._began = done, time.monotonic()
-        self._spoken = self._began
+        self._due = self._began + (SILENCE if patience is None else patience)
 
     def is_due(self) -> bool:
-        """Whether the last line, or the start, is a minute ago; then the next minute begins."""
+        """Whether it is time for a line; then the next minute begins."""
         now = time.monotonic()
-        due = now - self._spoken >= SILENCE
-        self._spoken = now if due else self._spoken
-        return due
+        is_due = now >= self._due
+        self._due = now + SILENCE if is_due else self._due
+        return is_due
 
     def seconds_each(self, done: int) -> float:
         """Mean seconds of one of the things that were done since the start."""
@@ -80,26 +82,24 @@ class Pace:
 
 
 class Lines:
-    """Writes a line on stderr at the start, and one a minute at most.
+    """Writes a line on stderr after ten seconds, and then one a minute at most.
 
     Args:
         unit: what is counted, such as "image".
     """
 
     def __init__(self, unit: str) -> None:
-        self._unit, self._last = unit, -1
-        self._pace = Pace(0)
+        self._unit, self._last = unit, 0
+        self._pace = Pace(0, PATIENCE)
 
     def __call__(self, done: int, total: int) -> None:
-        started = self._last < 0 or done < self._last  # again, where the work has several parts
-        self._last, speed = done, ""
-        if started:
-            self._pace = Pace(done)
-        elif self._pace.is_due():
+        if done < self._last:  # the next part of the work
+            self._pace = Pace(done, PATIENCE)
+        self._last = done
+        if self._pace.is_due():
             each = self._pace.seconds_each(done)
-            speed = f": {1 / each:.3g} {self._unit}s/s, {duration(each * (total - done))} left"
-        if started or speed:
-            print(f"{self._unit} {done:,} of {total:,}{speed}", file=sys.stderr, flush=True)
+            speed = f"{1 / each:.3g} {self._unit}s/s, {duration(each * (total - done))} left"
+            print(f"{self._unit} {done:,} of {total:,}: {speed}", file=sys.stderr, flush=True)
 
     def close(self) -> None:
         """Does nothing: every line is complete."""

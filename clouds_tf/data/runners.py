@@ -64,7 +64,6 @@ class Runner(CheckedSettings):
             jobs = list(jobs)
             run_in_beam(function, jobs, self.runner, self.beam_options)
             return len(jobs)
-        progress(0, total)
         done = 0
         for _ in run(function, jobs, self.num_workers):
             done += 1

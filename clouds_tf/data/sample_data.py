@@ -314,7 +314,6 @@ def write_sample_data(
         raise ValueError(f"{output_dir}: exists already, expected a new or an empty folder")
 
     total, done, tell = num_train + num_test, 0, shown(progress, "image")
-    tell(done, total)
     with files.written_whole(output_dir.rstrip("/")) as folder:
         for split, (images, csv, count) in enumerate(
             ((TRAIN_IMAGES, TRAIN_CSV, num_train), (TEST_IMAGES, TEST_CSV, num_test))

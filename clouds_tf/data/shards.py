@@ -205,7 +205,6 @@ def _collect(
     progress: Progress,
 ) -> tuple[list[Shard], list[Fault]]:
     """The shards without a fault among those that are written, as they come, and all faults."""
-    progress(0, total)
     shards: list[Shard] = []
     faults: list[Fault] = []
     for name in names:

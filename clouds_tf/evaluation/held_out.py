@@ -260,7 +260,6 @@ def collect(
     )
     found: list[tuple[np.ndarray, ...]] = []
     done, tell = 0, shown(progress, "image")
-    tell(done, total)
     for fold, members in members_by_fold.items():
         for _, mask, probabilities, presence in predict_fold(
             records, fold, members, batch_size, test_time_augmentation

@@ -188,7 +188,6 @@ def measure(
         tf.errors.InvalidArgumentError: as `rle.parse` does.
     """
     paths = [os.path.join(images_dir, filename) for filename in table["filename"]]
-    progress(0, len(paths))
     batches = []
     for batch in _measured_batches(table, paths, dataset):
         areas = batch.pop("component_areas")

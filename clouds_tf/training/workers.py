@@ -97,7 +97,7 @@ def _await_workers(port: int, expected: set[int], deadline: float) -> None:
         while found.keys() < expected:
             if time.monotonic() > deadline:
                 missing = ", ".join(str(index) for index in sorted(expected - found.keys()))
-                raise ValueError(f"TF_CONFIG: workers {missing} did not come back in time")
+                raise ValueError(f"TF_CONFIG: worker(s) {missing} did not come back in time")
             with contextlib.suppress(OSError):
                 caller, _ = server.accept()
                 caller.settimeout(5)
