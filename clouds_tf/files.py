@@ -27,8 +27,13 @@ def written_whole(path: str) -> Iterator[str]:
     Works for files and for folders, locally and wherever tf.io.gfile does. The temporary name keeps
     the ending of `path`, for writers that look at it.
 
+    Remote file systems rename no folder at once. There it appears file by file: those of its
+    folders first, then its own by name, so that train.csv and saved_model.pb, without which nobody
+    takes it for whole, come last.
+
     Args:
-        path: where the file or folder will stand; an older file there is replaced.
+        path: where the file or folder will stand; an older file there is replaced, and an older
+            folder if it is empty.
 
     Yields:
         The path to write to. It is removed when the block raises.
@@ -41,12 +46,32 @@ def written_whole(path: str) -> Iterator[str]:
         tf.io.gfile.makedirs(folder)
     try:
         yield temporary
-        tf.io.gfile.rename(temporary, path, overwrite=True)
+        if is_remote(path) and tf.io.gfile.isdir(temporary):
+            _move_folder(temporary, path)
+        else:
+            tf.io.gfile.rename(temporary, path, overwrite=True)
     except BaseException:
         if tf.io.gfile.isdir(temporary):
             tf.io.gfile.rmtree(temporary)
         elif tf.io.gfile.exists(temporary):
             tf.io.gfile.remove(temporary)
+        raise
+
+
+def _move_folder(source: str, target: str) -> None:
+    """Moves a remote folder file by file; nothing of it stays at the target if that fails."""
+    if list_names(target):
+        raise FileExistsError(f"{target}: exists already, expected a new or an empty folder")
+    try:
+        for folder, _, names in tf.io.gfile.walk(source, topdown=False):
+            place = target + folder.rstrip("/")[len(source) :]
+            tf.io.gfile.makedirs(place)
+            for name in sorted(names):
+                tf.io.gfile.rename(os.path.join(folder, name), os.path.join(place, name))
+        tf.io.gfile.rmtree(source)
+    except BaseException:
+        if tf.io.gfile.isdir(target):
+            tf.io.gfile.rmtree(target)
         raise
 
 

@@ -48,6 +48,39 @@ def test_a_folder_that_fails_is_removed(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+def test_a_remote_folder_appears_with_all_its_files_or_not_at_all(monkeypatch):
+    def write():
+        with files.written_whole("ram://whole/new/1/") as temporary:
+            for name in ("saved_model.pb", "variables/index", "fingerprint.pb"):
+                tf.io.gfile.makedirs(os.path.dirname(f"{temporary}/{name}"))
+                files.write_text(f"{temporary}/{name}", name)
+
+    moved, rename = [], tf.io.gfile.rename
+
+    def until(last):
+        def note(source, target, overwrite=False):
+            if source.endswith(last) and not os.path.basename(source).startswith("."):
+                raise OSError("in the middle")
+            moved.append(target)
+            rename(source, target, overwrite)
+
+        return note
+
+    monkeypatch.setattr(tf.io.gfile, "rename", until("saved_model.pb"))
+    with pytest.raises(OSError, match="in the middle"):
+        write()
+    assert files.list_names("ram://whole/new") == []
+    monkeypatch.setattr(tf.io.gfile, "rename", until("nothing"))
+    write()
+    names, paths = ["variables/index", "fingerprint.pb", "saved_model.pb"], moved[-3:]
+    assert paths == [f"ram://whole/new/1/{name}" for name in names]
+    assert [files.read_text(path) for path in paths] == names
+    assert files.list_names("ram://whole/new") == ["1"]
+    with pytest.raises(FileExistsError, match="whole/new/1: exists already"):
+        write()
+    assert [files.read_text(path) for path in paths] == names
+
+
 def test_a_missing_file_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match="nothing.json: no such file"):
         files.read_text(str(tmp_path / "nothing.json"))

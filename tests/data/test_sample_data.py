@@ -85,6 +85,12 @@ def test_same_seed_same_bytes(folder, tmp_path):
     # An empty folder may be there already, and a trailing slash does no harm.
     sample_data.write_sample_data(f"{tmp_path}/", num_train=3, num_test=2, image_size=SIZE, seed=7)
     assert read_tree(tmp_path) == read_tree(folder)
+    remote = "ram://sample/data/"
+    sample_data.write_sample_data(remote, num_train=3, num_test=2, image_size=SIZE, seed=7)
+    for name, content in read_tree(folder).items():
+        with tf.io.gfile.GFile(remote + name, "rb") as file:
+            assert file.read() == content, name
+    assert tf.io.gfile.listdir("ram://sample") == ["data"]
 
 
 def test_an_image_depends_on_neither_its_number_of_neighbours_nor_another_seed(folder, tmp_path):
