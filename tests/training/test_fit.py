@@ -16,10 +16,12 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from program import batches, free_ports, trainer
-from programs import ENVIRONMENT, REPOSITORY, run_program, start_program
+from program import SIZE, batches, free_ports, trainer
+from programs import ENVIRONMENT, REPOSITORY, TOOLS, run_program, start_program
 
 from clouds_tf import figures
+from clouds_tf.data.records import Records
+from clouds_tf.data.service import start_server
 from clouds_tf.training import checkpoints, distribution, stopping
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
@@ -188,6 +190,45 @@ def test_a_service_that_sends_nothing_ends_the_run():
     assert found.returncode == 1 and "error: no batches from grpc://h:1" in found.stdout
 
 
+def served(workdir, records_dir, address):
+    """A run that a data service feeds; from the second epoch on it does not wait for long."""
+    write_history = workdirs.write_history
+
+    def note(*arguments):
+        stopping.WAIT_LIMIT = 3.0
+        write_history(*arguments)
+
+    def training(start):
+        return Records.open(records_dir).training_batches(
+            [0, 1, 2], SIZE, 2, 40, start=start, data_service=address
+        )
+
+    workdirs.write_history = note
+    feed = Feed(training, validation_batches, lambda epoch, step: [], data_service=address)
+    with mock.patch.object(figures, "AVAILABLE", False):
+        fit(trainer(6, epochs=40), feed, workdir)
+
+
+def test_a_killed_worker_of_a_service_ends_the_run(records_dir, tmp_path):
+    dispatcher, address = start_server(None)
+    place = address.partition("://")[2]
+    kept, _ = start_server(place)
+    environment = {**ENVIRONMENT, "PYTHONPATH": PYTHONPATH}
+    with start_program(f"{TOOLS}/data_service.py", f"--dispatcher={place}") as lost:
+        assert lost.stdout.readline() == f"Worker of {place}\n"
+        arguments = "served", tmp_path, records_dir, address
+        with start_program(__file__, *arguments, env=environment, merge=True) as training:
+            while not workdirs.read_history(str(tmp_path)):
+                assert training.poll() is None, training.communicate()[0]
+                time.sleep(0.1)
+            lost.kill()
+            output, _ = training.communicate()
+    del kept, dispatcher
+    assert training.returncode == 1, output
+    assert f"error: no batches from the data service at {address}; look for workers" in output
+    assert "the same command resumes" in output
+
+
 def test_images_that_cannot_be_read_are_named(tmp_path):
     def missing(start):
         found = tf.data.Dataset.range(1).map(lambda _: tf.io.read_file("/none/a"))
@@ -304,11 +345,11 @@ def test_outside_of_the_main_thread_nobody_listens_for_signals(tmp_path):
     assert len(rows) == 1
 
 
-def _start_worker(index, ports, *arguments):
+def _start_worker(index, ports, *arguments, program=__file__):
     workers = [f"localhost:{port}" for port in ports]
     task = {"cluster": {"worker": workers}, "task": {"type": "worker", "index": index}}
     environment = {**ENVIRONMENT, "TF_CONFIG": json.dumps(task), "PYTHONPATH": PYTHONPATH}
-    return start_program(__file__, *arguments, env=environment, merge=True)
+    return start_program(program, *arguments, env=environment, merge=True)
 
 
 def _fit_in_cluster(workdir, steps, **settings):
@@ -386,6 +427,20 @@ def test_what_fails_on_the_chief_alone_ends_all_workers(tmp_path):
     assert [process.returncode for process in both] == [1, 1], outputs
     assert "no space left" in outputs[0]
     assert "worker 0 failed: no space left" in outputs[1]
+
+
+def test_workers_of_other_settings_all_end_before_any_work(records_dir, tmp_path):
+    ports, workdir = free_ports(2), tmp_path / "W"
+    flags = "--distribute=multi_worker", f"--records_dir={records_dir}", f"--workdir={workdir}"
+    both = [
+        _start_worker(i, ports, *flags, f"--learning_rate={rate}", program=f"{TOOLS}/train.py")
+        for i, rate in enumerate((0.01, 0.5))
+    ]
+    outputs = [process.communicate(timeout=300)[0] for process in both]
+    assert [process.returncode for process in both] == [1, 1], outputs
+    message = "error: workers: worker 0 has learning_rate=0.01, but worker 1 has learning_rate=0.5"
+    assert message in outputs[0] and message in outputs[1]
+    assert not workdir.exists()
 
 
 if __name__ == "__main__":  # a child of the tests above
