@@ -22,14 +22,14 @@ _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
 
 @contextlib.contextmanager
 def written_whole(path: str) -> Iterator[str]:
-    """Yields a temporary path next to `path`, renamed to `path` when the block succeeds.
+    """Yields a temporary path on this machine, which becomes `path` when the block succeeds.
 
-    Works for files and for folders, locally and wherever tf.io.gfile does. The temporary name keeps
-    the ending of `path`, for writers that look at it.
+    Works for files and for folders. The temporary name keeps the ending of `path`, for writers that
+    look at it; locally it stands beside `path` and is renamed.
 
-    Remote file systems rename no folder at once. There it appears file by file: those of its
-    folders first, then its own by name, so that train.csv and saved_model.pb, without which nobody
-    takes it for whole, come last.
+    What is remote is copied there afterwards. No remote file system makes a folder appear at once:
+    there it appears file by file, those of its folders first, then its own by name, so that
+    train.csv and saved_model.pb, without which nobody takes it for whole, come last.
 
     Args:
         path: where the file or folder will stand; an older file there is replaced, and an older
@@ -39,54 +39,61 @@ def written_whole(path: str) -> Iterator[str]:
         The path to write to. It is removed when the block raises.
     """
     path = path.rstrip("/")
-    folder, name = os.path.split(path)
-    # Random, because containers that share a folder also share process numbers.
-    temporary = os.path.join(folder, f".{secrets.token_hex(8)}.{name}")
-    if folder:
-        tf.io.gfile.makedirs(folder)
+    if is_remote(path):
+        with tempfile.TemporaryDirectory() as folder:
+            local = os.path.join(folder, os.path.basename(path))
+            yield local
+            _copy_whole(local, path)
+        return
+    temporary = _beside(path)
     try:
         yield temporary
-        if is_remote(path) and tf.io.gfile.isdir(temporary):
-            _move_folder(temporary, path)
-        else:
-            tf.io.gfile.rename(temporary, path, overwrite=True)
+        tf.io.gfile.rename(temporary, path, overwrite=True)
     except BaseException:
-        if tf.io.gfile.isdir(temporary):
-            tf.io.gfile.rmtree(temporary)
-        elif tf.io.gfile.exists(temporary):
-            tf.io.gfile.remove(temporary)
+        _remove(temporary)
         raise
 
 
-def _move_folder(source: str, target: str) -> None:
-    """Moves a remote folder file by file; nothing of it stays at the target if that fails."""
-    if list_names(target):
-        raise FileExistsError(f"{target}: exists already, expected a new or an empty folder")
+def _beside(path: str) -> str:
+    """A temporary path beside a file or folder, whose own folder is made."""
+    folder, name = os.path.split(path)
+    if folder:
+        tf.io.gfile.makedirs(folder)
+    # Random, because containers that share a folder also share process numbers.
+    return os.path.join(folder, f".{secrets.token_hex(8)}.{name}")
+
+
+def _remove(path: str) -> None:
+    """Removes a file or folder, as far as that is possible: the error before it is what counts."""
+    with contextlib.suppress(tf.errors.OpError):
+        if tf.io.gfile.isdir(path):
+            tf.io.gfile.rmtree(path)
+        else:
+            tf.io.gfile.remove(path)
+
+
+def _copy_whole(local: str, path: str) -> None:
+    """Copies a file or folder to a remote path; nothing of it stays there if that fails."""
+    if not os.path.isdir(local):
+        temporary = _beside(path)
+        try:
+            tf.io.gfile.copy(local, temporary)
+            tf.io.gfile.rename(temporary, path, overwrite=True)
+        except BaseException:
+            _remove(temporary)
+            raise
+        return
+    if list_names(path):
+        raise FileExistsError(f"{path}: exists already, expected a new or an empty folder")
     try:
-        for folder, _, names in tf.io.gfile.walk(source, topdown=False):
-            place = target + folder.rstrip("/")[len(source) :]
+        for folder, _, names in os.walk(local, topdown=False):
+            place = path + folder[len(local) :]
             tf.io.gfile.makedirs(place)
             for name in sorted(names):
-                tf.io.gfile.rename(os.path.join(folder, name), os.path.join(place, name))
-        tf.io.gfile.rmtree(source)
+                tf.io.gfile.copy(os.path.join(folder, name), os.path.join(place, name))
     except BaseException:
-        if tf.io.gfile.isdir(target):
-            tf.io.gfile.rmtree(target)
+        _remove(path)
         raise
-
-
-@contextlib.contextmanager
-def written_locally(path: str) -> Iterator[str]:
-    """`written_whole` of a file for libraries that write on this machine only."""
-    if not is_remote(path):
-        with written_whole(path) as temporary:
-            yield temporary
-        return
-    with tempfile.TemporaryDirectory() as folder:
-        local = os.path.join(folder, os.path.basename(path))
-        yield local
-        with written_whole(path) as temporary:
-            tf.io.gfile.copy(local, temporary)
 
 
 def is_remote(path: str) -> bool:

@@ -49,31 +49,29 @@ def test_a_folder_that_fails_is_removed(tmp_path):
 
 
 def test_a_remote_folder_appears_with_all_its_files_or_not_at_all(monkeypatch):
+    names = ["variables/index", "fingerprint.pb", "saved_model.pb"]
+
     def write():
         with files.written_whole("ram://whole/new/1/") as temporary:
-            for name in ("saved_model.pb", "variables/index", "fingerprint.pb"):
-                tf.io.gfile.makedirs(os.path.dirname(f"{temporary}/{name}"))
+            for name in reversed(names):
                 files.write_text(f"{temporary}/{name}", name)
+            assert files.list_names("ram://whole/new") in ([], ["1"])
 
-    moved, rename = [], tf.io.gfile.rename
+    copied, copy = [], tf.io.gfile.copy
 
-    def until(last):
-        def note(source, target, overwrite=False):
-            if source.endswith(last) and not os.path.basename(source).startswith("."):
-                raise OSError("in the middle")
-            moved.append(target)
-            rename(source, target, overwrite)
+    def fail_at_the_last(source, target):
+        if source.endswith("saved_model.pb"):
+            raise OSError("in the middle")
+        copied.append(target)
+        copy(source, target)
 
-        return note
-
-    monkeypatch.setattr(tf.io.gfile, "rename", until("saved_model.pb"))
-    with pytest.raises(OSError, match="in the middle"):
-        write()
-    assert files.list_names("ram://whole/new") == []
-    monkeypatch.setattr(tf.io.gfile, "rename", until("nothing"))
+    with monkeypatch.context() as patch:
+        patch.setattr(tf.io.gfile, "copy", fail_at_the_last)
+        with pytest.raises(OSError, match="in the middle"):
+            write()
+    paths = [f"ram://whole/new/1/{name}" for name in names]
+    assert copied == paths[:2] and files.list_names("ram://whole/new") == []
     write()
-    names, paths = ["variables/index", "fingerprint.pb", "saved_model.pb"], moved[-3:]
-    assert paths == [f"ram://whole/new/1/{name}" for name in names]
     assert [files.read_text(path) for path in paths] == names
     assert files.list_names("ram://whole/new") == ["1"]
     with pytest.raises(FileExistsError, match="whole/new/1: exists already"):
@@ -149,12 +147,12 @@ def test_a_missing_package_is_named_with_its_extra():
 
 
 def test_libraries_that_write_locally_reach_remote_paths():
-    with files.written_locally("ram://b/new/a.bin") as local:
+    with files.written_whole("ram://b/new/a.bin") as local:
         pathlib.Path(local).write_text("x")
         assert not tf.io.gfile.exists("ram://b/new/a.bin")
     with files.local_copy("ram://b/new/a.bin") as local:
         assert pathlib.Path(local).read_text() == "x" and local.endswith("/a.bin")
-    with pytest.raises(RuntimeError), files.written_locally("ram://b/new/b.bin"):
+    with pytest.raises(RuntimeError), files.written_whole("ram://b/new/b.bin"):
         raise RuntimeError
     assert tf.io.gfile.listdir("ram://b/new") == ["a.bin"]
     with pytest.raises(ValueError, match="scenes: got gs://b/x, expected a path on this machine"):

@@ -84,7 +84,7 @@ def write(pattern: str, path: str, on_error: str = "fail") -> int:
     kinds = {str: pyarrow.string(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
     summaries, number = [], 0
-    with files.written_locally(path) as temporary:
+    with files.written_whole(path) as temporary:
         with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
             for scene_path in scenes.find(pattern):
                 try:

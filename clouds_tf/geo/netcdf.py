@@ -35,7 +35,7 @@ def new_file(path: str | io.BytesIO, title: str, **attributes: Any) -> Iterator[
     files.require("h5netcdf", "geo", "NetCDF")
     import h5netcdf
 
-    whole = files.written_locally(path) if isinstance(path, str) else contextlib.nullcontext(path)
+    whole = files.written_whole(path) if isinstance(path, str) else contextlib.nullcontext(path)
     # In a group that keeps the order of creation, some versions of HDF5 also write the time, and
     # equal contents would no longer have equal bytes.
     with whole as target, h5netcdf.File(target, "w", track_order=False) as file:

@@ -41,7 +41,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
 
     schema = pyarrow.schema([(name, pyarrow.string()) for name in dataset.columns])
     cells = ((*dataset.label(filename, name), encoded) for filename, name, encoded in rows)
-    with files.written_locally(path) as local, parquet.ParquetWriter(local, schema) as writer:
+    with files.written_whole(path) as local, parquet.ParquetWriter(local, schema) as writer:
         while some := list(itertools.islice(cells, _ROWS_AT_A_TIME)):
             columns = [pyarrow.array(column) for column in zip(*some)]
             writer.write_table(pyarrow.table(columns, schema=schema))

@@ -5,9 +5,11 @@ import signal
 
 import numpy as np
 import pytest
+import tensorflow as tf
 import xarray
 from programs import run_program
 
+from clouds_tf import files
 from clouds_tf.climatology import product
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo import netcdf
@@ -67,9 +69,16 @@ def test_the_closing_line_counts_days(tmp_path):
 
 
 def test_a_row_in_any_order_gives_the_same_bytes(full, tmp_path):
+    """Here in a folder that is remote."""
     rows = _rows()
     np.random.default_rng(5).shuffle(rows)
-    _make(tmp_path / "c.nc", _table(tmp_path / "b.csv", rows))
+    tf.io.gfile.makedirs("ram://climatology")
+    tf.io.gfile.copy(_table(tmp_path / "b.csv", rows), "ram://climatology/b.csv")
+    _make("ram://climatology/c.nc", "ram://climatology/b.csv")
+    (tmp_path / "c_days").mkdir()
+    names = files.list_names("ram://climatology/c_days")
+    for path in ("c.nc", *(f"c_days/{name}" for name in names if name.endswith(".nc"))):
+        tf.io.gfile.copy(f"ram://climatology/{path}", str(tmp_path / path))
     _same_bytes(full, tmp_path)
 
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from small import saved_model as _saved_model
 from small import write_mosaic
 
-from clouds_tf import rle
+from clouds_tf import files, rle
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.geo import Extent, cover, netcdf
 from clouds_tf.prediction.engine import ENGINES
@@ -43,19 +43,21 @@ def frames(data_dir, tmp_path_factory):
 
 def read_netcdf(path):
     """All variables of a NetCDF file, by h5py."""
-    with h5py.File(path) as file:
+    with files.local_copy(str(path)) as local, h5py.File(local) as file:
         return {name: file[name][()] for name in file}
 
 
-def test_a_scene_of_one_frame_has_the_masks_of_predict(saved_model, frames, tmp_path):
-    result = predict_scenes(saved_model, str(frames), str(tmp_path / "S"), NETCDF)
+def test_a_scene_of_one_frame_has_the_masks_of_predict(saved_model, frames):
+    """Here in a folder that is remote."""
+    result = predict_scenes(saved_model, str(frames), "ram://scenes/S", NETCDF)
     assert result.num_predicted == 3 and not result.failed
+    assert files.read_text(result.path).count("\n") == 1 + 3 * 4
     module = tf.saved_model.load(saved_model)
     seen = set()
     for path in sorted(frames.iterdir()):
         answer = module.signatures["serving_default"](image_bytes=tf.constant([path.read_bytes()]))
         expected = rle.decode(answer["encoded_pixels"][0], (350, 525), (350, 525)).numpy()
-        found = read_netcdf(tmp_path / "S" / f"{path.stem}.nc")["mask"][0]
+        found = read_netcdf(f"ram://scenes/S/{path.stem}.nc")["mask"][0]
         for i in range(4):
             np.testing.assert_array_equal(found >> i & 1, expected[i])
             seen |= {(i, bool(expected[i].any()), bool(expected[i].all()))}

@@ -8,7 +8,7 @@ import tensorflow as tf
 from conftest import IMAGE_SIZE
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
-from clouds_tf import serving
+from clouds_tf import files, serving
 from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.keras import keras
@@ -17,6 +17,7 @@ from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Postprocessing, Rule, write_postprocessing
+from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.members import find_mismatches, read_members
 from clouds_tf.training import workdir as workdirs
@@ -58,8 +59,9 @@ def exported(runs, tmp_path_factory):
 
 
 @pytest.mark.slow
-def test_an_export_says_what_it_did_and_leaves_the_precision_as_it_was(workdir, tmp_path):
-    export_dir = str(tmp_path / "E")
+def test_an_export_says_what_it_did_and_leaves_the_precision_as_it_was(workdir):
+    """Here in a folder that is remote."""
+    export_dir = "ram://exported/E"
     result = serving.export([workdir], export_dir, precision="bfloat16", check_images=2)
     assert keras.mixed_precision.global_policy().name == "float32"
     assert (result.path, result.num_models) == (os.path.join(export_dir, "1"), 1)
@@ -68,7 +70,8 @@ def test_an_export_says_what_it_did_and_leaves_the_precision_as_it_was(workdir, 
     run = workdirs.Run.open(workdir)
     assert metadata.dataset == CLOUDS and metadata.image_sizes == (IMAGE_SIZE,)
     assert metadata.training[0]["records"] == run.records
-    assert {"batching.txt", "models.config"} < set(os.listdir(export_dir))
+    assert files.list_names(export_dir) == ["1", "batching.txt", "models.config"]
+    assert "serving_default" in Predictor.open(result.path).functions
 
 
 @pytest.mark.slow

@@ -449,6 +449,25 @@ def test_matplotlib_is_checked_before_any_work(run, tmp_path, monkeypatch, name)
     assert not (tmp_path / "s.csv.parts").exists()
 
 
+def test_remote_folders_hold_what_those_on_this_machine_do(data_dir, tmp_path):
+    source = sorted((data_dir / "test_images").iterdir())[0]
+    outputs = {"table": "t.csv", "masks_dir": "m", "overlay_dir": "o", "picture": "p.png"}
+    trees = []
+    for root in (str(tmp_path), "ram://predict"):
+        tf.io.gfile.makedirs(f"{root}/images")
+        tf.io.gfile.copy(str(source), f"{root}/images/a.jpg")
+        paths = {name: f"{root}/{path}" for name, path in outputs.items()}
+        predict(MODEL, f"{root}/images", f"{root}/s.csv", **paths)
+        names = [
+            f"{folder.rstrip('/')}/{name}"[len(root) :]
+            for folder, _, names in tf.io.gfile.walk(root)
+            for name in names
+        ]
+        trees.append({name: tf.io.read_file(root + name).numpy() for name in names})
+    assert trees[0] == trees[1]
+    assert {"/s.csv", "/t.csv", "/m/a.jpg_Fish.png", "/o/a.jpg.png", "/p.png"} < set(trees[1])
+
+
 def test_parquet_and_a_picture_go_together(run, images_dir, tmp_path):
     parquet = pytest.importorskip("pyarrow.parquet", exc_type=ImportError)
     output, picture = str(tmp_path / "s.parquet"), str(tmp_path / "p.png")
