@@ -6,6 +6,7 @@ import shutil
 
 import numpy as np
 import pytest
+from programs import TOOLS, run_program
 
 from clouds_tf import locks
 from clouds_tf.data.records import Records
@@ -135,6 +136,13 @@ def test_a_file_of_weights_is_where_a_run_starts(result, records_dir, tmp_path):
     trainer = runs._make_trainer(Records.open(records_dir), run, distribution.strategy())
     for found, expected in zip(trainer.model.weights, model.weights):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
+
+
+def test_tensorflow_warns_once_of_float16_on_a_cpu(records_dir, tmp_path):
+    where = f"--records_dir={records_dir}", f"--workdir={tmp_path / 'W'}"
+    found = run_program(f"{TOOLS}/train.py", *where, "--precision=float16", "--init_weights=none")
+    assert found.returncode == 1 and "init_weights: none: no such file" in found.stderr
+    assert found.stderr.count("Mixed precision compatibility check") == 1, found.stderr
 
 
 @pytest.fixture

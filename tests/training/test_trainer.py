@@ -1,5 +1,7 @@
 """What a Trainer can do with a model: two heads, a frozen or slow encoder, XLA, any optimizer."""
 
+from unittest import mock
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -213,3 +215,16 @@ def test_xla_under_several_replicas_is_an_error():
 def test_masks_and_images_of_the_program_are_of_its_size():
     ((images, masks),) = batches([2])
     assert images.shape == [2, *SIZE, 3] and masks.shape == [2, *SIZE, 4]
+
+
+def test_one_run_after_another_does_not_make_tensorflow_warn_of_retracing(caplog):
+    """As with --fold=all, where each fold has a trainer of its own."""
+    data = batches([2])
+    (images, _), *_ = data
+    with caplog.at_level("WARNING", logger="tensorflow"):
+        for _ in range(5):
+            run = trainer()
+            run.step = run.validation_step = mock.Mock()  # their traces take long
+            run.trace(data, data)
+            run.predict(images)
+    assert not [record.message for record in caplog.records if "retracing" in record.message]
