@@ -58,9 +58,11 @@ def find(pattern: str) -> list[str]:
     """
     if tf.io.gfile.isdir(pattern):
         names = [name for name in files.list_names(pattern) if name.endswith(".nc")]
-        paths = [os.path.join(pattern, name) for name in names if not name.startswith(".")]
+        found = [os.path.join(pattern, name) for name in names]
     else:
-        paths = [pattern] if tf.io.gfile.exists(pattern) else tf.io.gfile.glob(pattern)
+        found = [pattern] if tf.io.gfile.exists(pattern) else tf.io.gfile.glob(pattern)
+    # Others are hidden, such as ._a.nc, which macOS writes beside a.nc.
+    paths = [p for p in found if p == pattern or not os.path.basename(p).startswith(".")]
     if not paths:
         raise FileNotFoundError(f"{pattern}: no scenes, expected files of tools/predict_scenes.py")
     return sorted(paths)

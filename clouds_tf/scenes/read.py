@@ -44,6 +44,8 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
     stems: dict[str, str] = {}
     for path in sorted(paths):
         name = os.path.basename(path)
+        if name.startswith(".") and path != scenes:  # such as ._a.tif, which macOS writes
+            continue
         if name.lower().endswith(RASTERS + ARRAYS):
             first = stems.setdefault(stem(path), path)
             found.append(path)
@@ -52,7 +54,7 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
                     f"{path}: has the name of {first}, whose outputs would be the same files; "
                     "rename one"
                 )
-        elif not name.startswith(".") and not name.lower().endswith(_COMPANIONS):
+        elif not name.lower().endswith(_COMPANIONS):
             others.append(name)
     if not found:
         endings = ", ".join(RASTERS + ARRAYS)

@@ -165,8 +165,10 @@ def test_damaged_files_are_named(folder):
 
 def test_no_scenes_are_named(tmp_path):
     (tmp_path / "s").mkdir()
-    with pytest.raises(FileNotFoundError, match="s: no scenes"):
-        _make(tmp_path)
+    (tmp_path / "s" / "._a.nc").touch()
+    for pattern in (tmp_path / "s", tmp_path / "s" / "*.nc"):
+        with pytest.raises(FileNotFoundError, match="s.*: no scenes"):
+            scenes.find(str(pattern))
     _write(tmp_path / "s" / "a.nc", extent=(100, 0, 110, 5))
     with pytest.raises(ValueError, match="no scene overlaps the extent"):
         _make(tmp_path)

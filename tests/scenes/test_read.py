@@ -390,7 +390,7 @@ def test_sorted_longitudes_are_put_side_by_side_again(tmp_path, west, low):
 
 
 def test_folders_and_patterns_list_scenes(tmp_path):
-    for name in ("b.tif", "a.JPG", "a.jgw", "c.nc", "readme.md", "movie.mp4", ".hidden"):
+    for name in ("b.tif", "a.JPG", "a.jgw", "c.nc", "readme.md", "movie.mp4", "._b.tif"):
         (tmp_path / name).write_bytes(b"")
     found, others, _ = read.find(str(tmp_path))
     assert [path.rsplit("/", 1)[1] for path in found] == ["a.JPG", "b.tif", "c.nc"]
