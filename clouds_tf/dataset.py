@@ -63,8 +63,9 @@ class Dataset:
     degrees: tuple[float, float] | None = None
 
     def __post_init__(self) -> None:
-        if isinstance(self.class_names, str):
-            raise ValueError(f"class_names: got {self.class_names!r}, expected a list of names")
+        for field in ("class_names", "label_columns"):
+            if isinstance(getattr(self, field), str):
+                raise ValueError(f"{field}: got {getattr(self, field)!r}, expected a list of names")
         for field in ("class_names", "mask_size", "submission_size", "label_columns", "degrees"):
             value = getattr(self, field)
             if isinstance(value, list):  # of JSON

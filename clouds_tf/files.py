@@ -133,12 +133,18 @@ def write_frame(path: str, frame: Any) -> None:
 
 
 def read_text(path: str) -> str:
-    """Reads a text file; FileNotFoundError names the path if there is none."""
+    """Reads a text file in UTF-8.
+
+    Raises:
+        FileNotFoundError, ValueError: there is no such file, or it is no UTF-8; named by its path.
+    """
     try:
         with tf.io.gfile.GFile(path) as file:
             return file.read().removeprefix("\ufeff")  # a byte order mark
     except tf.errors.NotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path}: not a text in UTF-8: {error.reason}") from None
 
 
 def parse_json(text: str) -> Any:

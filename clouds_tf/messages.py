@@ -5,7 +5,11 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import logging
+import os
 import re
+import sys
+import tempfile
+import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -85,6 +89,30 @@ def short_repr(result: Any) -> str:
 
     parts = [f"{f.name}={shown(getattr(result, f.name))}" for f in dataclasses.fields(result)]
     return f"{type(result).__name__}({', '.join(parts)})"
+
+
+_REDIRECTING = threading.Lock()
+
+
+@contextlib.contextmanager
+def native_lines() -> Iterator[list[str]]:
+    """Keeps what libraries in C write to stderr, such as libjpeg, which names no file.
+
+    Yields:
+        A list that has these lines after the block, also where it raises.
+    """
+    lines: list[str] = []
+    with _REDIRECTING, tempfile.TemporaryFile() as written:
+        sys.stderr.flush()
+        stderr = os.dup(2)
+        os.dup2(written.fileno(), 2)
+        try:
+            yield lines
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            written.seek(0)
+            lines += written.read().decode(errors="replace").splitlines()
 
 
 @contextlib.contextmanager

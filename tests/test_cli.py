@@ -139,7 +139,7 @@ def test_a_data_set_is_read_from_json(dataset, tmp_path):
     assert dataset.value == CLOUDS
     steel = Dataset(("a", "b"), (256, 1600), (256, 1600), rle_order="rows")
     path = tmp_path / "steel.json"
-    path.write_text(json.dumps(steel.to_json()))
+    path.write_text(json.dumps(steel.to_json()), encoding="utf-8-sig")  # as Windows writes it
     flags.FLAGS(["test", f"--dataset={path}"])
     assert dataset.value == steel
     flags.FLAGS(["test", flags.FLAGS["dataset"].serialize()])

@@ -37,6 +37,7 @@ def test_a_dataset_is_hashable_and_frozen():
         ({"class_names": tuple(map(str, range(33)))}, "class_names: .*expected 1 to 32"),
         ({"class_names": ("a", "a")}, "class_names: .*unique"),
         ({"class_names": "Fish"}, "class_names: got 'Fish', expected a list of names"),
+        ({"label_columns": "ID"}, "label_columns: got 'ID', expected a list of names"),
         ({"mask_size": (0, 4)}, r"mask_size: got \(0, 4\), expected \(height, width\)"),
         ({"submission_size": (4,)}, r"submission_size: got \(4,\), expected \(height, width\)"),
         ({"mask_size": 4}, r"mask_size: got 4, expected \(height, width\)"),

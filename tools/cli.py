@@ -9,7 +9,6 @@ import json
 import os
 import signal
 import sys
-import tempfile
 import typing
 from collections.abc import Callable
 from typing import Any
@@ -35,19 +34,15 @@ if _MISSING:
 
 def _import_tensorflow() -> None:
     """Imports TensorFlow, without the lines that 2.20 and later write at every log level."""
-    sys.stderr.flush()
-    stderr = os.dup(2)
-    with tempfile.TemporaryFile() as written:
-        os.dup2(written.fileno(), 2)
-        try:
+    from clouds_tf.messages import native_lines
+
+    lines: list[str] = []
+    try:
+        with native_lines() as lines:
             importlib.import_module("tensorflow")
-        except BaseException:
-            written.seek(0)
-            os.write(stderr, written.read())
-            raise
-        finally:
-            os.dup2(stderr, 2)
-            os.close(stderr)
+    except BaseException:
+        print(*lines, sep="\n", file=sys.stderr)
+        raise
 
 
 # TensorFlow reads these when it is imported, so they are set before everything else.

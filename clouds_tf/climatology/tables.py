@@ -113,6 +113,9 @@ def read(path: str, class_names: Sequence[str], on_error: str = "fail") -> BoxTa
         if first is None:
             raise ValueError(f"{path}: is empty, expected the columns {', '.join(COLUMNS)}")
         names = [str(name).strip().lower() for name in first.iloc[0]]
+        twice = [name for name in COLUMNS if names.count(name) > 1]
+        if twice:
+            raise ValueError(f"{path}, line 1: two columns {twice[0]!r}")
         if set(COLUMNS) <= set(names):
             table = _read_degrees(path, names, labels, on_error)
         elif len(names) == len(LABELLER_COLUMNS) and _parse_snapshot(names[1]):

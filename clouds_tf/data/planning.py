@@ -169,8 +169,11 @@ def plan_shards(
         and not name.startswith(".")
         and name not in named | excluded
     ]
+    if not len(table):
+        raise_faults(faults)
+        raise ValueError(f"{exclude}: names every image of {csv_path}")
     if num_shards is None:
-        num_shards = max(1, min(_DEFAULT_SHARDS, len(table)))
+        num_shards = min(_DEFAULT_SHARDS, len(table))
     if not 1 <= num_shards <= len(table):
         raise_faults(faults)
         raise ValueError(
@@ -179,6 +182,8 @@ def plan_shards(
     if how.folds_csv:
         assigned = _read_folds(how.folds_csv, table["filename"])
     else:
+        if how.num_folds > len(table):
+            raise_faults(faults)
         assigned = _split_into_folds(presence(table), how.num_folds, how.seed)
         check_folds(assigned, "num_folds")
     random_order = np.random.default_rng(how.seed).permutation(len(table))

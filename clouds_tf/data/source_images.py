@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Iterable
 
 import tensorflow as tf
 
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.messages import Fault
+from clouds_tf.messages import Fault, native_lines
 
 _SKEW = 0.02  # of the ratio of the sides, between an image and its masks
 
@@ -36,6 +37,17 @@ def read_image(
         ValueError: there is no such file, it is no whole JPEG, or it is of another shape; the
             message does not repeat the path.
     """
+    with native_lines() as lines:
+        found = _read(path, mask_size, image_size, jpeg_quality)
+    for line in dict.fromkeys(lines):  # such as libjpeg's about bytes that it passes over
+        print(f"{path}: {line}", file=sys.stderr)
+    return found
+
+
+def _read(
+    path: str, mask_size: tuple[int, int], image_size: tuple[int, int] | None, jpeg_quality: int
+) -> tuple[bytes, tuple[int, int]]:
+    """Does what `read_image` says."""
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(f"a link to {os.readlink(path)}, which is not there")
     try:

@@ -83,6 +83,7 @@ def test_more_faults_are_counted(tmp_path):
     [
         ("", "is empty, expected the columns date, label"),
         ("date,label,lon1\n", "line 1: lacks the columns lat1, lat2, lon2"),
+        (HEADER.strip() + ",Lon1\n", "line 1: two columns 'lon1'"),
         (HEADER, "has no rows"),
         (HEADER + GOOD + GOOD.strip() + ",7,8\n", "cannot be read: .*line 3"),
     ],

@@ -1,7 +1,9 @@
 import dataclasses
+import functools
 import gzip
 
 import numpy as np
+import pandas as pd
 import pytest
 from conftest import real_data
 
@@ -88,6 +90,13 @@ def test_a_missing_column_is_named(tmp_path):
     path = _write(tmp_path, "a.jpg_Fish,", header="Image_Label,Pixels")
     with pytest.raises(ValueError, match="no column 'EncodedPixels', got 'Image_Label', 'Pixels'"):
         annotations.read_csv(path, CLOUDS)
+
+
+@pytest.mark.parametrize("column", HEADER.split(","))
+def test_a_column_given_twice_is_refused(tmp_path, column):
+    path = _write(tmp_path, "a.jpg_Fish,,b", header=f"{HEADER},{column}")
+    with pytest.raises(ValueError, match=f"train.csv: two columns '{column}'"):
+        annotations.read_csv(path, TINY)
 
 
 def test_an_empty_or_missing_file_is_named(tmp_path):
@@ -213,6 +222,18 @@ def test_the_height_of_real_masks_shows(height, got):
     check_mask_size(table, CLOUDS, "train.csv", "--mask_size", (height, height * 3 // 2))
     with pytest.raises(ValueError, match=f"masks of {height} rows, got .*give .* with --mask_size"):
         check_mask_size(table, CLOUDS, "train.csv", "--mask_size", got)
+
+
+@pytest.mark.parametrize("right, size", [("columns", (30, 20)), ("rows", (20, 30))])
+def test_the_other_order_of_runs_shows(right, size):
+    starts = " ".join(f"{1 + 30 * i} 9" for i in range(20))
+    table = pd.DataFrame({"filename": [str(i) for i in range(9)], "Fish": starts})
+    check = functools.partial(check_mask_size, table, path="train.csv", flag="--mask_size")
+    check(dataset=dataclasses.replace(CLOUDS, mask_size=size, rle_order=right))
+    wrong = {"columns": "rows", "rows": "columns"}[right]
+    shown = f"give their size with --mask_size, or rle_order='{right}' if it is {size[0]}x{size[1]}"
+    with pytest.raises(ValueError, match=f"masks of 30 {right}, got.*{shown}"):
+        check(dataset=dataclasses.replace(CLOUDS, mask_size=size, rle_order=wrong))
 
 
 TWO_COLUMNS = Dataset(

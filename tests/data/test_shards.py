@@ -16,7 +16,14 @@ import tensorflow as tf
 from programs import run_program
 
 from clouds_tf import rle
-from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
+from clouds_tf.data import (
+    annotations,
+    examples,
+    input_pipeline,
+    planning,
+    sample_data,
+    shards,
+)
 from clouds_tf.data.examples import _ENCODED_KEY, _FILENAME_KEY, _FOLD_KEY, _RUNS_KEY
 from clouds_tf.data.planning import _split_into_folds
 from clouds_tf.data.records import Records
@@ -364,6 +371,51 @@ def test_excluded_images_are_left_out(broken, tmp_path):
     (tmp_path / "exclude.txt").write_text(f"{image.name}\n\n")
     _write(folder, output_dir, exclude=str(tmp_path / "exclude.txt"))
     assert len(_read(output_dir)) == 2 and image.name not in _read(output_dir)
+
+
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16"])
+def test_lists_from_windows_are_read_or_refused(broken, tmp_path, encoding):
+    path = tmp_path / "exclude.txt"
+    path.write_text(f"{_an_image(broken[0]).name}\r\n", encoding=encoding)
+    how = planning.Conversion(num_folds=2, exclude=str(path))
+    if encoding == "utf-16":
+        with pytest.raises(ValueError, match="exclude.txt: not a text in UTF-8"):
+            planning.plan_shards(str(broken[0]), CLOUDS, how)
+        return
+    shards, faults = planning.plan_shards(str(broken[0]), CLOUDS, how)
+    assert sum(map(len, shards)) == 2 and not faults
+
+
+def test_nothing_is_left_of_the_images(broken, tmp_path):
+    names = [image.name for image in (broken[0] / "train_images").iterdir()]
+    (tmp_path / "exclude.txt").write_text("\n".join(names))
+    with pytest.raises(ValueError, match="exclude.txt: names every image of .*train.csv"):
+        _write(*broken, exclude=str(tmp_path / "exclude.txt"))
+
+
+def test_faults_come_before_the_number_of_folds(broken):
+    csv, name = broken[0] / "train.csv", _an_image(broken[0]).name
+    csv.write_text(csv.read_text().replace(f"{name}_Fish", f"{name}_Fog"))
+    with pytest.raises(ValueError, match=f"got the label '{name}_Fog'"):
+        _write(*broken, num_folds=3, num_shards=None)
+
+
+def test_unlisted_images_of_any_case_are_faults_but_hidden_files_are_not(broken):
+    content = _an_image(broken[0]).read_bytes()
+    for name in ("b.JPG", "c.Jpeg", "._d.jpg", "Thumbs.db"):
+        (broken[0] / "train_images" / name).write_bytes(content)
+    with pytest.raises(ValueError, match="2 faults:\n.*b.JPG: no rows.*\n.*c.Jpeg: no rows"):
+        _write(*broken)
+
+
+@pytest.mark.parametrize("image_size", [None, (14, 21)])
+def test_what_libjpeg_says_has_the_name_of_the_file(broken, capfd, image_size):
+    image = _an_image(broken[0])
+    image.write_bytes(image.read_bytes()[:-2] + b"\1\2\3\4\5\xff\xd9")
+    assert _write(*broken, image_size=image_size).num_examples == 3
+    said = capfd.readouterr().err
+    assert re.search(rf"{image}: Corrupt JPEG data: \d extraneous bytes", said)
+    assert said.count("extraneous") == 1
 
 
 def test_unknown_names_to_exclude_are_listed(broken, tmp_path):

@@ -111,7 +111,7 @@ def test_without_a_sample_rows_are_sorted_by_name_and_other_files_are_named(
     (images_dir / "notes.txt").write_text("not an image")
     (images_dir / "scene.tif").write_bytes(b"II*\0")
     (images_dir / "more").mkdir()
-    (images_dir / ".hidden").write_text("")
+    (images_dir / "._00.jpg").write_bytes(b"\0\5\x16\7")  # as macOS writes beside 00.jpg
     result = run()
     assert list(result.skipped) == [
         "more: a folder",
@@ -129,6 +129,14 @@ def test_without_a_sample_rows_are_sorted_by_name_and_other_files_are_named(
 def test_a_missing_image_is_named_before_anything_is_predicted(run, tmp_path):
     sample = _write_sample(tmp_path / "sample.csv", [("none.jpg", "Fish")])
     with pytest.raises(FileNotFoundError, match="none.jpg: no such image, but .*sample.csv names"):
+        run(sample_submission=sample)
+    assert not (tmp_path / "s.csv.parts").exists()
+
+
+def test_a_repeated_row_of_a_sample_is_refused(images_dir, run, tmp_path):
+    labels = [("01.jpg", "Fish"), ("00.jpg", "Fish"), ("01.jpg", "Fish")]
+    sample = _write_sample(tmp_path / "sample.csv", labels)
+    with pytest.raises(ValueError, match="sample.csv: 01.jpg has a second row for Fish"):
         run(sample_submission=sample)
     assert not (tmp_path / "s.csv.parts").exists()
 
