@@ -74,7 +74,7 @@ def main() -> None:
     show("unreadable, its rows are blank: {}", result.unreadable)
     counts = f"{len(result.unreadable)} unreadable"
     if result.skipped:
-        counts += f", {len(result.skipped)} other files skipped"
+        counts += f", {counted(len(result.skipped), 'other file')} skipped"
     target = result.output or f"{FLAGS.output}.parts"
     minutes = (time.time() - start) / 60
     images = counted(result.num_images, "image")

@@ -11,6 +11,7 @@ import cli
 from absl import flags
 
 from clouds_tf import files
+from clouds_tf.messages import counted
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.serving import client, submission
 
@@ -39,7 +40,8 @@ def main() -> None:
     if FLAGS.output:
         submission.write(FLAGS.output, rows, dataset)
     print(
-        f"{FLAGS.url} answered for {len(FLAGS.images)} images, with the probability and area above"
+        f"{FLAGS.url} answered for {counted(len(FLAGS.images), 'image')}, with the probability and "
+        "area above"
     )
 
 

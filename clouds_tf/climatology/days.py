@@ -25,6 +25,7 @@ from clouds_tf import files
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.grid import Grid
 from clouds_tf.manifest import Manifest
+from clouds_tf.messages import counted
 
 # Long names, which readers show.
 FRACTION = "share of the observed area that the pattern covers"
@@ -164,7 +165,7 @@ class DayStore:
         self.manifest = Manifest(self.folder, settings.to_json())
 
     def __repr__(self) -> str:
-        return f"DayStore({self.folder!r}, {len(self.dates())} days)"
+        return f"DayStore({self.folder!r}, {counted(len(self.dates()), 'day')})"
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 import tensorflow as tf
 
 from clouds_tf.data.mixing import Mix, Seed
+from clouds_tf.messages import counted
 
 
 def batch_sizes(num_examples: int, batch_size: int) -> list[int]:
@@ -51,7 +52,8 @@ def slices(
     if num_examples // steps < num_workers:
         raise ValueError(
             f"batch_size: got {batch_size}, which makes batches of {num_examples // steps} of the "
-            f"{num_examples} images, expected at least one image for each of {num_workers} workers"
+            f"{counted(num_examples, 'image')}, expected at least one image for each of "
+            f"{num_workers} workers"
         )
     bounds = [num_examples * i // steps for i in range(steps + 1)]
     return [

@@ -17,6 +17,7 @@ from clouds_tf import files
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.keras import Model
+from clouds_tf.messages import counted
 from clouds_tf.models import weights as model_weights
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
@@ -185,8 +186,8 @@ class Counts:
         """
         if len(self.folds) < 2:
             raise ValueError(
-                f"got {len(self.folds)} held-out images, expected at least 2: rules are fitted on "
-                "some and measured on others"
+                f"got {counted(len(self.folds), 'held-out image')}, expected at least 2: rules are "
+                "fitted on some and measured on others"
             )
         names, groups = np.unique(self.folds, return_inverse=True)
         if len(names) > 1:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from clouds_tf import files, rle
 from clouds_tf.data.annotations import check_mask_size, read_csv
 from clouds_tf.dataset import Dataset
-from clouds_tf.messages import Fault, raise_faults
+from clouds_tf.messages import Fault, counted, raise_faults
 
 _RESAMPLES = 2000
 
@@ -61,7 +61,7 @@ class Comparison:
 
     def __repr__(self) -> str:
         return (
-            f"Comparison({len(self.filenames)} images, Dice {self.dice.mean():.4f}, "
+            f"Comparison({counted(len(self.filenames), 'image')}, Dice {self.dice.mean():.4f}, "
             f"all blank {self.all_blank.mean():.4f})"
         )
 

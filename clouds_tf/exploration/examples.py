@@ -43,8 +43,8 @@ def examples(data: Explored, rng: np.random.Generator) -> Section:
     richest = counts.idxmax()
     cards = [
         Card(
-            f"{len(some)} images drawn at random, titled with their labels. They have "
-            f"{counts[some].mean():.1f} labels on average.",
+            f"{counted(len(some), 'image')} drawn at random, titled with the labels, "
+            f"{counts[some].mean():.1f} on average.",
             "images",
             _overlays(data, some, titles, outlines=False),
         ),

@@ -24,6 +24,15 @@ from clouds_tf.messages import counted
 from clouds_tf.progress import Progress, shown
 
 
+class Summary(dict[str, Any]):
+    """The content of statistics.json, which prints as one line."""
+
+    def __repr__(self) -> str:
+        nouns = {"num_images": "image", "num_masks": "mask"}
+        counts = [counted(self[key], noun) for key, noun in nouns.items()]
+        return f"Summary({', '.join(counts)}, {counted(len(self['problems']), 'problem')})"
+
+
 def write_report(
     data_dir: str,
     output_dir: str,
@@ -32,7 +41,7 @@ def write_report(
     max_images: int | None = None,
     seed: int = 0,
     progress: Progress | bool = True,
-) -> dict[str, Any]:
+) -> Summary:
     """Explores a folder in the layout of the competition.
 
     Args:
@@ -44,7 +53,7 @@ def write_report(
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Returns:
-        The content of statistics.json.
+        The content of statistics.json, a dict.
 
     Raises:
         FileNotFoundError: the CSV or the folder of the training images is missing.
@@ -65,11 +74,11 @@ def write_report(
         chosen = np.sort(rng.choice(num_listed, max_images, replace=False))
         table = table.iloc[chosen].reset_index(drop=True)
     statistics = measure(table, images_dir, dataset, shown(progress, "image"))
-    summary = {
-        "num_train_images": num_listed,
-        "num_test_images": len(_list_files(os.path.join(data_dir, TEST_IMAGES))),
+    summary = Summary(
+        num_train_images=num_listed,
+        num_test_images=len(_list_files(os.path.join(data_dir, TEST_IMAGES))),
         **summarize(statistics, dataset.class_names),
-    }
+    )
     found = _find_problems(images_dir, filenames, summary["image_sizes"])
     summary["problems"] = found + statistics.problems
     by_name = table.set_index("filename")
@@ -82,7 +91,8 @@ def write_report(
     html = page.render(
         f"{name}, before training",
         f"{summary['num_images']:,} of {num_listed:,} training images of {name}, with "
-        f"{summary['num_masks']:,} masks. All numbers and sentences are computed from them.",
+        f"{counted(summary['num_masks'], 'mask')}. All numbers and sentences are computed "
+        "from them.",
         [
             charts.folder(data),
             charts.labels(data),
@@ -104,12 +114,12 @@ def _list_files(folder: str) -> list[str]:
 
 
 def _find_problems(images_dir: str, filenames: pd.Series, sizes: dict[str, int]) -> list[str]:
-    """Names images without rows, and images of several sizes."""
+    """Names files without rows, and images of several sizes."""
     problems = []
     unlisted = sorted(set(_list_files(images_dir)) - set(filenames))
     if unlisted:
-        without = f"{len(unlisted)} images without rows in the CSV, such as {unlisted[0]}"
-        problems.append(f"{images_dir}: {without}")
+        without = f"{counted(len(unlisted), 'file')} without rows in the CSV"
+        problems.append(f"{images_dir}: {without}, such as {unlisted[0]}")
     if len(sizes) > 1:
         found = ", ".join(f"{count} of {size}" for size, count in sizes.items())
         problems.append(f"{images_dir}: images of {len(sizes)} sizes: {found}")

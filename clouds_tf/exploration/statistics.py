@@ -18,6 +18,7 @@ from clouds_tf import rle
 from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
+from clouds_tf.messages import counted
 from clouds_tf.progress import Progress
 
 GRID = (70, 105)  # cells in which masks and the black gap are compared
@@ -57,7 +58,8 @@ class Statistics:
     problems: list[str]
 
     def __repr__(self) -> str:
-        return f"Statistics({len(self.thumbnails)} images, {len(self.problems)} problems)"
+        images = counted(len(self.thumbnails), "image")
+        return f"Statistics({images}, {counted(len(self.problems), 'problem')})"
 
 
 def _boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
@@ -196,7 +198,8 @@ def measure(
         batches.append({**arrays, "component_areas": areas.flat_values.numpy()})
         progress(int(arrays["index"][-1]) + 1, len(paths))
     if not batches:
-        raise ValueError(f"none of {len(paths)} images can be read; {_find_problem(paths[0])}")
+        images = counted(len(paths), "image")
+        raise ValueError(f"none of {images} can be read; {_find_problem(paths[0])}")
     progress(len(paths), len(paths))
     found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     rows = _make_rows(found, table["filename"].to_numpy()[found["index"]], dataset)

@@ -31,7 +31,7 @@ def test_a_day_comes_back(store):
     found, expected = store.read("2017-03-04"), _fields()
     for name in ("fraction", "unclassified", "coverage", "shared"):
         np.testing.assert_array_equal(getattr(found, name), getattr(expected, name))
-    assert store.dates() == ["2017-03-04"] and "1 days" in repr(store)
+    assert store.dates() == ["2017-03-04"] and ", 1 day)" in repr(store)
 
 
 def test_xarray_reads_a_day(store):

@@ -175,12 +175,14 @@ def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only):
     small = tf.io.encode_jpeg(np.full((70, 105, 3), 90, np.uint8))
     images[2].write_bytes(small.numpy())
     (folder / "train_images" / "unlisted.jpg").write_bytes(small.numpy())
+    (folder / "train_images" / "._a.jpg").write_bytes(b"")
     summary = report.write_report(str(folder), str(tmp_path / "out"), CLOUDS)
     assert summary["num_images"] == 10
+    assert re.fullmatch(r"Summary\(10 images, \d+ masks, 4 problems\)", repr(summary))
     problems = "\n".join(summary["problems"])
     assert f"{images[0]}: no such image, but the CSV has rows for it" in problems
     assert f"{images[1]}: not a whole, readable JPEG" in problems
-    assert "1 images without rows in the CSV, such as unlisted.jpg" in problems
+    assert "train_images: 1 file without rows in the CSV, such as unlisted.jpg" in problems
     assert "images of 2 sizes: 1 of 70 x 105, 9 of 140 x 210" in problems
     assert _Parser((tmp_path / "out" / "report.html").read_text()).text("td")[-4:] == (
         summary["problems"]
