@@ -20,7 +20,7 @@ from clouds_tf.dataset import TEST_IMAGES, TRAIN_CSV, TRAIN_IMAGES, Dataset
 from clouds_tf.exploration import charts, examples, page
 from clouds_tf.exploration.statistics import measure
 from clouds_tf.exploration.summary import summarize
-from clouds_tf.messages import counted
+from clouds_tf.messages import counted, native_lines
 from clouds_tf.progress import Progress, shown
 
 
@@ -134,7 +134,9 @@ def _load(
     encoded = tf.io.read_file(os.path.join(images_dir, filename))
     strings = to_column_major(table.loc[filename, list(dataset.class_names)].tolist(), dataset)
     masks = rle.decode(strings, dataset.mask_size, size)
-    return decode_image(encoded, size).numpy(), tf.transpose(masks, [1, 2, 0]).numpy()
+    with native_lines():  # of libjpeg, which are among the problems
+        image = decode_image(encoded, size).numpy()
+    return image, tf.transpose(masks, [1, 2, 0]).numpy()
 
 
 def _problems(found: Sequence[str]) -> page.Section:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from clouds_tf import rle
 from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
-from clouds_tf.messages import counted
+from clouds_tf.messages import counted, native_lines
 from clouds_tf.progress import Progress
 
 GRID = (70, 105)  # cells in which masks and the black gap are compared
@@ -191,7 +192,8 @@ def measure(
     """
     paths = [os.path.join(images_dir, filename) for filename in table["filename"]]
     batches = []
-    for batch in _measured_batches(table, paths, dataset):
+    said: list[str] = []
+    for batch in _quietly(_measured_batches(table, paths, dataset), said):
         areas = batch.pop("component_areas")
         arrays = {key: value.numpy() for key, value in batch.items()}
         arrays["components"] = areas.values.row_lengths().numpy()
@@ -211,8 +213,31 @@ def measure(
         components=per_component.assign(area=found["component_areas"]).reset_index(drop=True),
         average_masks=covered / len(found["index"]),
         thumbnails=found["thumbnail"],
-        problems=[_find_problem(paths[i]) for i in unread],
+        problems=[_find_problem(paths[i]) for i in unread]
+        + (_name_lines([paths[i] for i in found["index"]]) if said else []),
     )
+
+
+def _quietly(batches: Iterable[Any], said: list[str]) -> Iterator[Any]:
+    """Yields batches; collects in `said` what libjpeg says meanwhile, which names no file."""
+    remaining = iter(batches)
+    while True:
+        with native_lines() as lines:
+            batch = next(remaining, None)
+        said += lines
+        if batch is None:
+            return
+        yield batch
+
+
+def _name_lines(paths: Sequence[str]) -> list[str]:
+    """Decodes images once more, one at a time, and says what libjpeg says, with the file."""
+    problems = []
+    for path in paths:
+        with native_lines() as lines:
+            tf.io.decode_jpeg(tf.io.read_file(path), ratio=8)
+        problems += [f"{path}: {line}" for line in lines]
+    return problems
 
 
 @tf.autograph.experimental.do_not_convert  # which would take most of the time of small folders

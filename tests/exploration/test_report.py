@@ -168,7 +168,7 @@ def _copy(data_dir, folder):
     return folder, sorted((folder / "train_images").iterdir())
 
 
-def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only):
+def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only, capfd):
     folder, images = _copy(data_dir, tmp_path / "data")
     images[0].unlink()
     images[1].write_bytes(images[1].read_bytes()[:2000])
@@ -176,15 +176,18 @@ def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only):
     images[2].write_bytes(small.numpy())
     (folder / "train_images" / "unlisted.jpg").write_bytes(small.numpy())
     (folder / "train_images" / "._a.jpg").write_bytes(b"")
+    images[3].write_bytes(images[3].read_bytes()[:-2] + b"\1\2\3\xff\xd9")
     summary = report.write_report(str(folder), str(tmp_path / "out"), CLOUDS)
     assert summary["num_images"] == 10
-    assert re.fullmatch(r"Summary\(10 images, \d+ masks, 4 problems\)", repr(summary))
+    assert re.fullmatch(r"Summary\(10 images, \d+ masks, 5 problems\)", repr(summary))
     problems = "\n".join(summary["problems"])
+    assert re.search(rf"{images[3]}: Corrupt JPEG data: \d extraneous bytes", problems)
+    assert "Corrupt" not in capfd.readouterr().err
     assert f"{images[0]}: no such image, but the CSV has rows for it" in problems
     assert f"{images[1]}: not a whole, readable JPEG" in problems
     assert "train_images: 1 file without rows in the CSV, such as unlisted.jpg" in problems
     assert "images of 2 sizes: 1 of 70 x 105, 9 of 140 x 210" in problems
-    assert _Parser((tmp_path / "out" / "report.html").read_text()).text("td")[-4:] == (
+    assert _Parser((tmp_path / "out" / "report.html").read_text()).text("td")[-5:] == (
         summary["problems"]
     )
 
