@@ -63,7 +63,7 @@ def test_a_tool_in_this_process_leaves_nothing_behind(tmp_path):
     for count in (2, 3):
         sizes = f"--num_train={count}", "--num_test=1", "--image_size=28,42"
         found = run_tool("make_sample_data", f"--output_dir={tmp_path}/{count}", *sizes)
-        assert (found.returncode, found.stderr) == (0, f"image 0 of {count + 1}\n")
+        assert (found.returncode, found.stderr) == (0, "")
         assert found.stdout.startswith(f"Wrote {count} training and 1 test image of")
     assert before == (os.getcwd(), list(sys.argv)) and "num_train" not in flags.FLAGS
 
