@@ -152,7 +152,7 @@ def test_one_fold_is_split_the_same_way_for_the_same_seed():
 
 
 def test_one_image_is_refused():
-    with pytest.raises(ValueError, match="got 1 held-out images, expected at least 2"):
+    with pytest.raises(ValueError, match="got 1 held-out image, expected at least 2"):
         search(_counts(*_random_images(1)), SMALL)
 
 

@@ -317,7 +317,7 @@ def test_a_run_without_its_last_checkpoint_is_not_begun_again(undisturbed, tmp_p
     for harm, message in (
         ("checkpoints/last", "checkpoints/last: no checkpoint to resume from, but history.csv has"),
         ("checkpoints/last/*.index", "checkpoints/last: no checkpoint to resume from"),
-        ("history.csv", r"history.csv: has no epochs, but the checkpoint has 3"),
+        ("history.csv", r"history.csv: has 0 epochs, but the checkpoint has 3"),
     ):
         folder = tmp_path / harm.replace("/", "_").replace("*", "")
         shutil.copytree(undisturbed[2], folder)
