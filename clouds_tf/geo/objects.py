@@ -50,8 +50,8 @@ def find_objects(
     labels = _labels(mask, grid.periodic)
     rows, columns = np.nonzero(labels)
     order = np.argsort(labels[rows, columns], kind="stable")
-    starts = np.cumsum(np.bincount(labels[rows, columns])[1:])[:-1] if len(rows) else []
-    parts = np.split(order, starts) if len(rows) else []
+    counts = np.bincount(labels[rows, columns])[1:]
+    parts = np.split(order, np.cumsum(counts)[:-1]) if len(rows) else []
     areas, lat, width = grid.row_areas, grid.lat, grid.shape[1]
     lat_edges = grid.lat_edges
     objects = []

@@ -202,7 +202,9 @@ def main() -> None:
         for i in range(FLAGS.num_images):
             path = os.path.abspath(os.path.join(source, names[i % len(names)]))
             os.symlink(path, f"{folder}/images/{i:04d}.jpg")
-        image = cv2.cvtColor(cv2.imread(f"{folder}/images/0000.jpg"), cv2.COLOR_BGR2RGB)
+        image = cv2.imread(f"{folder}/images/0000.jpg")
+        assert image is not None, names[0]
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         write_models(folder, cv2.resize(image, SIZE[::-1]))
 
         ours = [*PRECISIONS, *(["openvino"] if importlib.util.find_spec("openvino") else [])]
