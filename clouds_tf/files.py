@@ -24,12 +24,12 @@ _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
 def written_whole(path: str) -> Iterator[str]:
     """Yields a temporary path on this machine, which becomes `path` when the block succeeds.
 
-    Works for files and for folders. The temporary name keeps the ending of `path`, for writers that
-    look at it; locally it stands beside `path` and is renamed.
+    Works for files and for folders. The temporary name keeps the ending of `path`, since some
+    writers look at it. A local file or folder is written beside `path` and then renamed.
 
-    What is remote is copied there afterwards. No remote file system makes a folder appear at once:
-    there it appears file by file, those of its folders first, then its own by name, so that
-    train.csv and saved_model.pb, without which nobody takes it for whole, come last.
+    Remote ones are written to this machine and then copied. A remote folder cannot appear at once,
+    so its files are copied one by one: first those in its subfolders, then its own, by name. Thus
+    train.csv and saved_model.pb come last, and readers refuse a folder that still lacks them.
 
     Args:
         path: where the file or folder will stand; an older file there is replaced, and an older
@@ -45,12 +45,19 @@ def written_whole(path: str) -> Iterator[str]:
             yield local
             _copy_whole(local, path)
         return
+    with _renamed(path) as temporary:
+        yield temporary
+
+
+@contextlib.contextmanager
+def _renamed(path: str) -> Iterator[str]:
+    """Yields a path beside `path`, which is renamed to it; it is removed when the block raises."""
     temporary = _beside(path)
     try:
         yield temporary
         tf.io.gfile.rename(temporary, path, overwrite=True)
     except BaseException:
-        _remove(temporary)
+        _discard(temporary)
         raise
 
 
@@ -63,25 +70,26 @@ def _beside(path: str) -> str:
     return os.path.join(folder, f".{secrets.token_hex(8)}.{name}")
 
 
-def _remove(path: str) -> None:
-    """Removes a file or folder, as far as that is possible: the error before it is what counts."""
-    with contextlib.suppress(tf.errors.OpError):
+def remove(path: str) -> None:
+    """Removes a file, or a folder with all that is in it, if it is there."""
+    with contextlib.suppress(tf.errors.NotFoundError):
         if tf.io.gfile.isdir(path):
             tf.io.gfile.rmtree(path)
         else:
             tf.io.gfile.remove(path)
 
 
+def _discard(path: str) -> None:
+    """Removes a file or folder after an error, which counts more than one of the removal."""
+    with contextlib.suppress(tf.errors.OpError):
+        remove(path)
+
+
 def _copy_whole(local: str, path: str) -> None:
     """Copies a file or folder to a remote path; nothing of it stays there if that fails."""
     if not os.path.isdir(local):
-        temporary = _beside(path)
-        try:
+        with _renamed(path) as temporary:
             tf.io.gfile.copy(local, temporary)
-            tf.io.gfile.rename(temporary, path, overwrite=True)
-        except BaseException:
-            _remove(temporary)
-            raise
         return
     if list_names(path):
         raise FileExistsError(f"{path}: exists already, expected a new or an empty folder")
@@ -92,7 +100,7 @@ def _copy_whole(local: str, path: str) -> None:
             for name in sorted(names):
                 tf.io.gfile.copy(os.path.join(folder, name), os.path.join(place, name))
     except BaseException:
-        _remove(path)
+        _discard(path)
         raise
 
 
@@ -200,11 +208,8 @@ def check_output(path: str) -> None:
     """
     if path.endswith("/") or tf.io.gfile.isdir(path):
         raise ValueError(f"{path}: is a folder, expected the name of a file to write")
-    folder, name = os.path.split(path)
-    probe = os.path.join(folder, f".{secrets.token_hex(8)}.{name}")
     try:
-        if folder:
-            tf.io.gfile.makedirs(folder)
+        probe = _beside(path)
         with tf.io.gfile.GFile(probe, "w") as file:
             file.write("")
         tf.io.gfile.remove(probe)
@@ -216,7 +221,7 @@ def check_output(path: str) -> None:
 def list_names(folder: str) -> list[str]:
     """Names of what a folder holds, sorted; none if there is no such folder.
 
-    Bytes of a name that are not UTF-8 become text such as \\xff, which names no file.
+    In names that are not UTF-8, the faulty bytes are spelled out, as in \\xff.jpg.
     """
     if not tf.io.gfile.isdir(folder):
         return []
@@ -225,6 +230,24 @@ def list_names(folder: str) -> list[str]:
     except UnicodeDecodeError:  # which names the bytes, but not the file
         names = [os.fsencode(n).decode(errors="backslashreplace") for n in os.listdir(folder)]
     return sorted(name.rstrip("/") for name in names)
+
+
+def visible_names(folder: str) -> list[str]:
+    """`list_names` without hidden names, such as ._a.jpg, which macOS writes beside a.jpg."""
+    return [name for name in list_names(folder) if not name.startswith(".")]
+
+
+def list_paths(place: str) -> list[str]:
+    """Lists what a folder holds, or what matches a pattern: paths, sorted, without hidden ones.
+
+    A file that exists is taken as it is, whatever its name.
+    """
+    if tf.io.gfile.isdir(place):
+        return [os.path.join(place, name) for name in visible_names(place)]
+    if tf.io.gfile.exists(place):
+        return [place]
+    found = tf.io.gfile.glob(place)
+    return sorted(path for path in found if not os.path.basename(path).startswith("."))
 
 
 def check_loadable(path: str) -> None:

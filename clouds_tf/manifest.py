@@ -165,7 +165,7 @@ class Manifest:
                 target = os.path.join(folder, name.split(".", 2)[-1])
                 ours = folder == self._entries or target in map(self._path, targets)
                 if files.is_unfinished(name) and ours:
-                    _remove(os.path.join(folder, name))
+                    files.remove(os.path.join(folder, name))
         for name in unfinished:
             self.drop(_key(name))
         if self._differences():
@@ -216,7 +216,7 @@ class Manifest:
     def drop(self, key: str) -> None:
         """Removes a piece with its files."""
         self._start(key, ())
-        _remove(self._entry(key, _STARTED))
+        files.remove(self._entry(key, _STARTED))
 
     def prune(self, keep: Callable[[str], bool]) -> None:
         """Removes the pieces whose keys `keep` denies, with their files."""
@@ -256,14 +256,14 @@ class Manifest:
         for name in (*old, *names):
             self._path(name)
         files.write_text(started, json.dumps(sorted({*old, *names})))
-        _remove(done)
+        files.remove(done)
         for name in old:
-            _remove(self._path(name))
+            files.remove(self._path(name))
 
     def _finish(self, piece: Piece) -> None:
         fields = {**dataclasses.asdict(piece), "settings": self._identity}
         files.write_text(self._entry(piece.key, _DONE), json.dumps(fields))
-        _remove(self._entry(piece.key, _STARTED))
+        files.remove(self._entry(piece.key, _STARTED))
 
     def _entry(self, key: str, ending: str) -> str:
         return os.path.join(self._entries, _name(key) + ending)
@@ -290,15 +290,6 @@ def _name(key: str) -> str:
 
 def _key(name: str) -> str:
     return urllib.parse.unquote(os.path.splitext(name)[0])
-
-
-def _remove(path: str) -> None:
-    """Removes a file or folder, if it is there."""
-    with contextlib.suppress(tf.errors.NotFoundError):
-        if tf.io.gfile.isdir(path):
-            tf.io.gfile.rmtree(path)
-        else:
-            tf.io.gfile.remove(path)
 
 
 def _length(path: str) -> int | None:

@@ -56,16 +56,12 @@ def find(pattern: str) -> list[str]:
 
     What exists is no pattern.
     """
+    paths = files.list_paths(pattern)
     if tf.io.gfile.isdir(pattern):
-        names = [name for name in files.list_names(pattern) if name.endswith(".nc")]
-        found = [os.path.join(pattern, name) for name in names]
-    else:
-        found = [pattern] if tf.io.gfile.exists(pattern) else tf.io.gfile.glob(pattern)
-    # Others are hidden, such as ._a.nc, which macOS writes beside a.nc.
-    paths = [p for p in found if p == pattern or not os.path.basename(p).startswith(".")]
+        paths = [path for path in paths if path.endswith(".nc")]
     if not paths:
         raise FileNotFoundError(f"{pattern}: no scenes, expected files of tools/predict_scenes.py")
-    return sorted(paths)
+    return paths
 
 
 def read(path: str) -> Scene:

@@ -76,7 +76,7 @@ def write_report(
     statistics = measure(table, images_dir, dataset, shown(progress, "image"))
     summary = Summary(
         num_train_images=num_listed,
-        num_test_images=len(_list_files(os.path.join(data_dir, TEST_IMAGES))),
+        num_test_images=len(files.visible_names(os.path.join(data_dir, TEST_IMAGES))),
         **summarize(statistics, dataset.class_names),
     )
     found = _find_problems(images_dir, filenames, summary["image_sizes"])
@@ -108,15 +108,10 @@ def write_report(
     return summary
 
 
-def _list_files(folder: str) -> list[str]:
-    """Names of the files in a folder that are not hidden; none if there is no such folder."""
-    return [name for name in files.list_names(folder) if not name.startswith(".")]
-
-
 def _find_problems(images_dir: str, filenames: pd.Series, sizes: dict[str, int]) -> list[str]:
     """Names files without rows, and images of several sizes."""
     problems = []
-    unlisted = sorted(set(_list_files(images_dir)) - set(filenames))
+    unlisted = sorted(set(files.visible_names(images_dir)) - set(filenames))
     if unlisted:
         without = f"{counted(len(unlisted), 'file')} without rows in the CSV"
         problems.append(f"{images_dir}: {without}, such as {unlisted[0]}")

@@ -36,16 +36,12 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
     files.require_local(scenes, "scenes")
     if scenes.lower().rstrip("/").endswith(ARRAYS) and tf.io.gfile.exists(scenes):
         paths = [scenes]
-    elif tf.io.gfile.isdir(scenes):
-        paths = [os.path.join(scenes, name) for name in files.list_names(scenes)]
     else:
-        paths = [scenes] if tf.io.gfile.exists(scenes) else tf.io.gfile.glob(scenes)
+        paths = files.list_paths(scenes)
     found, others, twins = [], [], {}
     stems: dict[str, str] = {}
-    for path in sorted(paths):
+    for path in paths:
         name = os.path.basename(path)
-        if name.startswith(".") and path != scenes:  # such as ._a.tif, which macOS writes
-            continue
         if name.lower().endswith(RASTERS + ARRAYS):
             first = stems.setdefault(stem(path), path)
             found.append(path)

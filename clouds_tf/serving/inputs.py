@@ -54,9 +54,7 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
 
 def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
     images, skipped = [], []
-    for name in files.list_names(images_dir):
-        if name.startswith("."):  # such as ._a.jpg, which macOS writes beside a.jpg
-            continue
+    for name in files.visible_names(images_dir):
         if name.lower().endswith(IMAGE_ENDINGS):
             images.append((name, dataset.class_names))
         else:
