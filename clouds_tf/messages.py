@@ -96,10 +96,10 @@ _REDIRECTING = threading.Lock()
 
 @contextlib.contextmanager
 def native_lines() -> Iterator[list[str]]:
-    """Keeps what libraries in C write to stderr, such as libjpeg, which names no file.
+    """Catches what C libraries write to stderr; libjpeg, for example, names no file.
 
     Yields:
-        A list that has these lines after the block, also where it raises.
+        A list that holds these lines after the block, even if the block raises.
     """
     lines: list[str] = []
     with _REDIRECTING, tempfile.TemporaryFile() as written:

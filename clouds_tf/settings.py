@@ -26,7 +26,7 @@ def fields(cls: type) -> list[Any]:
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class CheckedSettings:
-    """Base of dataclasses of `setting` fields, which prints as the call that makes it.
+    """Base of dataclasses whose fields `setting` makes; prints as the call that makes it.
 
     Fields are bool, int, float, str, tuple[int, int] (a size) or tuple[str, ...], or Optional of
     these.

@@ -213,7 +213,6 @@ def means(
     lower, upper = np.full((2, *sums.fraction.shape), np.nan, np.float32)
     if draws is not None:
         lower, upper = _intervals(store, dates, draws, sums)
-    areas = [store.settings.grid.area_in(extent).sum() for extent in regions.values()]
     with np.errstate(invalid="ignore"):
         shared = sums.shared / sums.observed
     return PeriodMeans(
@@ -227,7 +226,7 @@ def means(
         region_fraction=regional[0],
         region_fraction_lower=regional[1],
         region_fraction_upper=regional[2],
-        region_coverage=np.minimum(sums.observed_in[..., 0].mean(axis=0) / areas, 1),
+        region_coverage=np.minimum(sums.observed_in[..., 0].mean(axis=0) / sums.region_areas, 1),
         block_days=draws.days if draws else 0,
     )
 
@@ -246,6 +245,7 @@ class Sums:
     observed: float  # area
     covered_in: np.ndarray  # [n, R, C]
     observed_in: np.ndarray  # [n, R, 1]
+    region_areas: np.ndarray  # of the regions, in km2, [R]
 
 
 def sum_days(
@@ -270,6 +270,7 @@ def sum_days(
         observed=0.0,
         covered_in=np.zeros((len(dates), num_regions, number)),
         observed_in=np.zeros((len(dates), num_regions, 1)),
+        region_areas=area_weights.sum(axis=1),
     )
     for i, date in enumerate(dates):
         day = store.read(date)

@@ -65,7 +65,7 @@ class Areas:
     Attributes:
         covered: float64 [C, h, w], by each class.
         nothing: float64 [h, w], observed, without any class.
-        seen: float64 [h, w], observed; what several have seen counts as often.
+        seen: float64 [h, w], observed; an area that two views saw counts twice.
         shared: float64 [C, C], by two classes.
     """
 

@@ -165,27 +165,27 @@ def bend(
 
 
 def _folding_strength(places: tf.Tensor, moves: tf.Tensor) -> tf.Tensor:
-    """The least t at which places + t * moves, float32 [2, h, w] each, folds: float32 [].
+    """The least t above 0 at which places + t * moves, float32 [2, h, w] each, folds; at most 1e6.
 
-    That is the first root of a determinant, 1 + total t + product t^2 over its area, in one of the
-    two triangles of each cell; 1/t is bounded by 1e-6.
+    Each cell of four neighbouring places has two triangles. A triangle turns over where the
+    determinant of two of its sides is 0. As a share of its value at t = 0, the determinant is
+    1 + total t + product t^2.
     """
     largest = tf.constant(1e-6)
     for part in (slice(None, -1), slice(1, None)):
-        (a, b, c, d), (e, f, g, h) = (
-            tf.unstack(
-                tf.concat(
-                    [(x[:, :, 1:] - x[:, :, :-1])[:, part], (x[:, 1:] - x[:, :-1])[:, :, part]], 0
-                )
-            )
-            for x in (places, moves)
-        )
+        (a, b, c, d), (e, f, g, h) = _sides(places, part), _sides(moves, part)
         area = a * d - b * c
         total, product = (a * h + d * e - b * g - c * f) / area, (e * h - f * g) / area
         inside = total**2 - 4 * product
         inverse = tf.where(inside >= 0, (tf.sqrt(tf.maximum(inside, 0.0)) - total) / 2, 0.0)
         largest = tf.maximum(largest, tf.reduce_max(inverse))
     return 1 / largest
+
+
+def _sides(places: tf.Tensor, part: slice) -> list[tf.Tensor]:
+    """x and y of the steps to the right, then of those down, in one triangle of each cell."""
+    right, down = places[:, :, 1:] - places[:, :, :-1], places[:, 1:] - places[:, :-1]
+    return tf.unstack(tf.concat([right[:, part], down[:, :, part]], 0))
 
 
 @functools.lru_cache(maxsize=None)

@@ -40,11 +40,11 @@ def _noise(
     stretch: float = 1.0,
     angle: float = 0.0,
 ) -> np.ndarray:
-    """A random field of mean 0 and variance 1, float32 of RENDER_SIZE.
+    """A random field of mean 0 and variance 1, float32 [*_RENDER_SIZE].
 
     Args:
         rng: a numpy.random.Generator.
-        wavelength: how long its waves are.
+        wavelength: length of its waves, in pixels of _SCENE_SIZE.
         octaves: how much that varies: 0.3 makes even ripples or blobs, 1.5 a fractal.
         stretch: how many times longer the waves are in the direction of `angle`.
         angle: radians, 0 is along a row.

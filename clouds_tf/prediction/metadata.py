@@ -26,7 +26,7 @@ class Metadata:
     Attributes:
         dataset: classes, sizes and CSV spelling of the answers.
         image_sizes: for each member of the ensemble, the (height, width) of its input.
-        rules: post-processing, one Rule for each class; none given is a cut at 0.5.
+        rules: post-processing, one Rule for each class; by default a cut at 0.5.
         test_time_augmentation: "none" or "flips".
         max_image_pixels: larger images are refused before they are decoded.
         calibration: map from the network's probabilities to calibrated ones, or None.

@@ -18,7 +18,8 @@ _SCAN, _MAX_SCANS = b"\xff\xda", 50
 # libpng unpacks each of these chunks, to at most 8 MB, on its way to the image.
 _PACKED, _MAX_PACKED = (b"zTXt", b"iTXt", b"iCCP"), 20
 _DEEP = b"\x10"  # the byte of a PNG's header that says 16 bits a value
-_DIMMEST_WHITE = 64  # of 255; below are the 14, 12 or 10 bits of a sensor, stored in 16
+# Of 255. Values of a sensor of 14, 12 or 10 bits stay below, if they are stored in 16.
+_DIMMEST_WHITE = 64
 _TOO_DIM = "a PNG of 16 bits a value, all below 16384; scale them to 65535"
 _WINDOW = 1 << 20  # bytes that are searched at a time, which bounds the memory of a search
 
@@ -59,8 +60,8 @@ def decode_images(
         RGB uint8 [N, height, width, 3].
 
     Raises:
-        tf.errors.InvalidArgumentError: bytes are neither, not whole, or of larger images, and then
-            no pixels have been looked at; or all values of 16 bits are below a quarter of white.
+        tf.errors.InvalidArgumentError: bytes are not a whole JPEG or PNG, or their image is too
+            large, and nothing has been decoded; or no value of a 16-bit PNG reaches 16384.
     """
 
     def decode(encoded: tf.Tensor) -> tf.Tensor:
@@ -119,7 +120,7 @@ def _png_size(encoded: tf.Tensor) -> tf.Tensor:
 
 
 def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
-    """RGB uint8 [height, width, 3]; InvalidArgumentError where 16 bits hold the values of fewer."""
+    """RGB uint8 [height, width, 3]; InvalidArgumentError if its 16-bit values are all too dark."""
     pixels = tf.io.decode_png(encoded, 3)
     is_dim = (tf.strings.substr(encoded, 24, 1) == _DEEP) & (tf.reduce_max(pixels) < _DIMMEST_WHITE)
     with tf.control_dependencies([tf.Assert(~is_dim, [f"got {_TOO_DIM}"])]):
@@ -171,7 +172,7 @@ def image_size(encoded: bytes) -> tuple[int, int]:
 
 
 def why_too_dim(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:
-    """Says why `decode_images` refuses a whole PNG of 16 bits a value; "" for any other bytes."""
+    """Says why `decode_images` refuses a 16-bit PNG for its dark values; "" for any other bytes."""
     if not encoded.startswith(_PNG) or encoded[24:25] != _DEEP:
         return ""
     height, width = image_size(encoded)

@@ -106,7 +106,7 @@ def _read(path: str, max_image_pixels: int) -> tuple[bytes, str]:
             return b"", f"{length:,} bytes, expected at most {limit:,}"
         with tf.io.gfile.GFile(path, "rb") as file:
             content = file.read()
-        # Here too, as older SavedModels decode it.
+        # Checked here too, since older SavedModels answer as if the image were nearly black.
         return content, why_too_dim(content, max_image_pixels)
     except tf.errors.NotFoundError:
         return b"", "a broken link, or a name that is not UTF-8"

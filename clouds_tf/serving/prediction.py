@@ -267,7 +267,7 @@ def _predict_missing(
 
 
 def _with_pictures(job: _Job, answer: Answer) -> Answer:
-    """Writes the files that belong to one image; it has a reason where they cannot be written.
+    """Writes the masks and the picture of one image; its answer gets a reason if that fails.
 
     Raises:
         ValueError: the image has a reason, and on_error is "fail".
