@@ -13,6 +13,8 @@ import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
 
+_LISTED_FAULTS = 10  # in an error
+_REDIRECTING = threading.Lock()
 # Lines about the graph instead of the data.
 _ABOUT_THE_GRAPH = re.compile(
     r"\s*(\[\[|Graph execution error|Detected at node|File \"|<stack|\d+ root error|$)"
@@ -35,9 +37,6 @@ def about_the_data(message: str) -> str:
     line = re.sub(r"^.*\}\} |^\s*\(0\) [A-Z_]+: *| \[Op:.*$", "", line).strip()
     line = _OF_THE_PIPELINE.sub("", line)
     return re.sub(r"^.*assertion failed: \[(.*?)\]$", r"\1", line).replace("] [", " ")
-
-
-_LISTED_FAULTS = 10  # in an error
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -89,9 +88,6 @@ def short_repr(result: Any) -> str:
 
     parts = [f"{f.name}={shown(getattr(result, f.name))}" for f in dataclasses.fields(result)]
     return f"{type(result).__name__}({', '.join(parts)})"
-
-
-_REDIRECTING = threading.Lock()
 
 
 @contextlib.contextmanager

@@ -87,8 +87,8 @@ def DEFINE_size(name: str, default: Any, help: str) -> Any:  # noqa: N802 (absl'
     return flags.DEFINE(_SizeParser(), name, default, help, serializer=_SizeSerializer())
 
 
-def numbers(name: str, text: str, kind: type = int) -> tuple:
-    """Reads comma-separated numbers; ValueError names the flag they were given to."""
+def numbers(name: str, text: str, kind: Callable[[str], Any] = int) -> Any:
+    """Reads comma-separated numbers as a tuple; ValueError names the flag of the text."""
     try:
         return tuple(map(kind, text.split(",")))
     except ValueError:

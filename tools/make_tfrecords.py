@@ -25,10 +25,8 @@ flags.DEFINE_boolean("verify", False, "Check the shards in --output_dir and writ
 
 
 def main() -> None:
-    converting = (
-        "data_dir dataset mask_size num_shards num_folds image_size seed jpeg_quality folds_csv "
-        "exclude on_error runner num_workers beam_options"
-    )
+    settings = " ".join(field.name for field in dataclasses.fields(Conversion))
+    converting = f"data_dir dataset mask_size {settings}"
     cli.refuse_unused(
         (converting, "a run without --verify", not FLAGS.verify),
         ("num_folds", "new folds, without --folds_csv", not FLAGS.folds_csv),

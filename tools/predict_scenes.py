@@ -65,8 +65,7 @@ def _options() -> Options:
     reading = Reading(
         extent=parse_extent(FLAGS.extent) if FLAGS.extent else None,
         date=parse_date(FLAGS.date) if FLAGS.date else None,
-        value_range=FLAGS.value_range
-        and cli.numbers("value_range", FLAGS.value_range, float),  # type: ignore
+        value_range=FLAGS.value_range and cli.numbers("value_range", FLAGS.value_range, float),
         variable=FLAGS.variable,
         bands=FLAGS.bands and cli.numbers("bands", ",".join(FLAGS.bands)),
         max_pixels=FLAGS.max_scene_pixels,

@@ -16,6 +16,7 @@ from clouds_tf.dataset import TRAIN_CSV, TRAIN_IMAGES, Dataset
 from clouds_tf.messages import Fault, raise_faults
 from clouds_tf.settings import setting
 
+_DEFAULT_SHARDS = 16
 _MAX_FOLDS = 1000
 
 
@@ -80,9 +81,6 @@ def check_folds(folds: Iterable[int], origin: str) -> None:
             f"{origin}: no image has the fold {', '.join(map(str, empty))}; expected images in "
             f"every fold from 0 to {last}"
         )
-
-
-_DEFAULT_SHARDS = 16
 
 
 @dataclasses.dataclass(frozen=True)

@@ -18,6 +18,8 @@ from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.messages import short_repr
 
 INFO_FILE = "dataset_info.json"
+TRIES = 5  # to read a record, before an error
+_PAUSE = 1.0  # seconds before the second try; each later pause is twice as long
 FRAMING = 16  # bytes that a TFRecord file adds to each record: its length and two checksums
 
 
@@ -166,10 +168,6 @@ def read_info(folder: str) -> tuple[RecordsInfo, str]:
         if length != shard.num_bytes:
             raise ValueError(f"{path}: has {length} bytes, expected {shard.num_bytes}")
     return info, hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-TRIES = 5  # to read a record, before an error
-_PAUSE = 1.0  # seconds before the second try; each later pause is twice as long
 
 
 class Located:

@@ -10,6 +10,8 @@ import numpy as np
 
 from clouds_tf.figures.style import NEUTRAL, WIDTH, Axes, class_colors, new_figure, rgba, styled
 
+_MAX_SIDE = 1600  # cells that are drawn along a side
+_STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60)  # degrees between ticks
 _LONGEST_OUTLINE = 8  # heights and widths of the image; longer ones are those of specks
 
 
@@ -111,10 +113,6 @@ def overlays(
     for axes in grid[len(images) :]:
         axes.set_axis_off()
     return figure
-
-
-_MAX_SIDE = 1600  # cells that are drawn along a side
-_STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60)  # degrees between ticks
 
 
 @styled

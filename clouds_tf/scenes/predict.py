@@ -109,7 +109,6 @@ def predict_scenes(
             results.prune(manifest, mine)
         todo = [path for path in mine if not results.is_done(manifest, path, options)]
         tell, before = shown(progress, "scene"), len(mine) - len(todo)
-        tell(before, len(mine))
         # Closed here, since what is left to the garbage collector ends in any thread at any time.
         steps = _run(predictor, todo, manifest, options, runner)
         with contextlib.closing(steps):

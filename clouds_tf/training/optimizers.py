@@ -15,6 +15,7 @@ from clouds_tf.keras import Optimizer, keras
 
 _LearningRate = Any  # a number, or a LearningRateSchedule of Keras
 
+_CYCLES = 3  # of cosine restarts, each twice as long as the one before
 _PREFIX = "addons:"
 # Of tensorflow-addons, those that take a learning rate and no other optimizer.
 _ADDONS = ("AdaBelief", "LAMB", "LazyAdam", "NovoGrad", "ProximalAdagrad", "RectifiedAdam", "Yogi")
@@ -200,9 +201,6 @@ def scale_learning_rate(
             return variable.assign(before + factor * (variable - before))
 
     setattr(optimizer, method, take_scaled_step)
-
-
-_CYCLES = 3  # of cosine restarts, each twice as long as the one before
 
 
 def _half_cosine(share: tf.Tensor) -> tf.Tensor:
