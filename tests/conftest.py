@@ -4,9 +4,7 @@ Those that are written once are for both workers of pytest-xdist, and for readin
 changes one takes a copy: `shutil.copytree(trained, tmp_path / "W")`.
 """
 
-import contextlib
 import functools
-import gc
 import os
 import pathlib
 import shutil
@@ -33,6 +31,7 @@ from clouds_tf.training.checkpoints import Checkpoints  # noqa: E402
 
 IMAGE_SIZE = (48, 72)
 NUM_DEVICES = 4
+LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)  # TensorFlow 2.15
 
 # The replicas of the tests; must be said before TensorFlow is first used.
 tf.config.set_logical_device_configuration(
@@ -48,12 +47,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("no_clock")
 
 
-def pytest_collection_finish():
-    """Graphs are many small objects, which the collector would look through again and again."""
-    gc.freeze()
-    gc.set_threshold(10_000, 10, 10)
-
-
 def pytest_sessionfinish():
     """Ends what the tests of this worker shared."""
     stop_server()
@@ -65,16 +58,6 @@ def real_data(folder):
     if not path.is_dir():
         pytest.skip(f"no real data at {path}")
     return path
-
-
-@contextlib.contextmanager
-def eager_functions():
-    """Context for a few steps: functions run as Python, as tracing them would take longer."""
-    tf.config.run_functions_eagerly(True)
-    try:
-        yield
-    finally:
-        tf.config.run_functions_eagerly(False)
 
 
 @pytest.fixture(scope="session")
@@ -141,12 +124,7 @@ def make_workdir(records_dir, once):
 def trained(records_dir, once):
     """The workdir of a narrow model that was trained for 2 epochs, fold 0 held out."""
     recipe = Recipe(width=0.125, encoder="tiny", image_size=IMAGE_SIZE, batch_size=4, epochs=2)
-
-    def write(folder):
-        with eager_functions():
-            train(records_dir, folder, recipe, report=str)
-
-    return once("trained", write)
+    return once("trained", lambda folder: train(records_dir, folder, recipe, report=str))
 
 
 @pytest.fixture(scope="session")

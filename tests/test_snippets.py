@@ -12,7 +12,7 @@ import sys
 
 import pytest
 from absl import flags
-from conftest import REPOSITORY, eager_functions
+from conftest import REPOSITORY
 from pages import PAGES, blocks
 
 from clouds_tf.dataset import CLOUDS
@@ -177,8 +177,7 @@ def _inputs(arguments):
 
 def _run(tool, arguments):
     with _program(tool, [*arguments, *TINY.get(tool, "").split()]) as program:
-        with eager_functions() if tool == "train" else contextlib.nullcontext():
-            program["main"]()
+        program["main"]()
 
 
 @pytest.mark.slow
@@ -201,5 +200,4 @@ def test_a_page_runs_from_top_to_bottom(page, sample):
         if block.kind == "python":
             for name in re.findall(r'"([\w.]+)', block.text):
                 sample(name)
-            with eager_functions():
-                exec(block.text.replace(*TINY_SETTINGS), names)
+            exec(block.text.replace(*TINY_SETTINGS), names)

@@ -5,6 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import LANE_ONE
 from programs import run_program
 
 from clouds_tf.data import input_pipeline
@@ -12,7 +13,6 @@ from clouds_tf.data.augmentation import check_augmentation, find_augmentation
 from clouds_tf.data.keras_cv_layers import _LAYERS, parse_layers
 from clouds_tf.keras import keras
 
-LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
 needs_keras_cv = pytest.mark.skipif(not LANE_ONE, reason="keras-cv works with TensorFlow 2.15")
 MOVING = {"random_flip", "random_rotation", "random_shear", "random_translation", "random_zoom"}
 FIXED = {"auto_contrast", "equalization"}  # nothing about them is random

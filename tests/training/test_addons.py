@@ -5,7 +5,7 @@ import dataclasses
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE
+from conftest import IMAGE_SIZE, LANE_ONE
 from program import batches, trainer
 
 from clouds_tf import files, serving
@@ -14,7 +14,6 @@ from clouds_tf.training import Recipe, distribution, train
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.optimizers import make_optimizer
 
-LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
 needs_addons = pytest.mark.skipif(not LANE_ONE, reason="addons works with TensorFlow 2.15")
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 SIZES = [4, 2, 4]

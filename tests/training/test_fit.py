@@ -141,12 +141,13 @@ def stop(workdir, number, service=None):
         assert signal.getsignal(number) == before
 
 
+@pytest.mark.parametrize("number, status", [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
 def test_a_signal_stops_between_two_steps_and_the_same_command_goes_on(
-    undisturbed, tmp_path, monkeypatch
+    undisturbed, tmp_path, monkeypatch, number, status
 ):
     of_run, history, _ = undisturbed
-    stopped = _child("stop", tmp_path, int(signal.SIGTERM))
-    assert stopped.returncode == 143, stopped.stdout
+    stopped = _child("stop", tmp_path, int(number))
+    assert stopped.returncode == status, stopped.stdout
     pattern = r"Stopped in epoch 2 after step (\d); the same command resumes"
     (step,) = re.findall(pattern, stopped.stdout)
     assert len(workdirs.read_history(str(tmp_path))) == 1

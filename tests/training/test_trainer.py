@@ -5,6 +5,7 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import LANE_ONE
 from program import SIZE, batches, network, trainer
 
 from clouds_tf.dataset import CLOUDS
@@ -24,7 +25,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.lanes, pytest.mark.usefixtures("shal
 WIDTH = 0.0625
 NO_STOP = tf.constant(0.0)
 
-ADDONS = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
 OF_ADDONS = {"lamb", "lookahead", "radam"}  # which lane two refuses, see test_addons.py
 
 
@@ -83,7 +83,7 @@ def test_the_stop_of_a_worker_comes_back():
 @pytest.mark.parametrize(
     "name, precision",
     [
-        *((name, "float32") for name in sorted(OPTIMIZERS) if ADDONS or name not in OF_ADDONS),
+        *((name, "float32") for name in sorted(OPTIMIZERS) if LANE_ONE or name not in OF_ADDONS),
         ("adam", "float16"),
     ],
 )

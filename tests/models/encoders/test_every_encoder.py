@@ -9,6 +9,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
+from conftest import LANE_ONE
 
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
@@ -23,7 +24,6 @@ from clouds_tf.training import Recipe, distribution
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 
-LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
 needs_keras_cv = pytest.mark.skipif(not LANE_ONE, reason="keras-cv works with TensorFlow 2.15")
 WIDTH = 0.25
 # Their layers are those of the others too, and of the two of ResNet-34, which have tests of theirs.
@@ -256,7 +256,8 @@ def test_half_precision_is_close_to_float32(name):
 
 @pytest.mark.skipif(LANE_ONE, reason="keras-cv works with TensorFlow 2.15")
 def test_lane_two_says_which_encoders_it_has():
-    with pytest.raises(ValueError, match="need TensorFlow 2.15.*efficientnet_lite2 work with both"):
+    message = "needs TensorFlow 2.15.*efficientnet_lite2 work with both"
+    with pytest.raises(ValueError, match=message):
         unet(encoder="densenet121")
 
 
