@@ -163,12 +163,18 @@ def test_a_signal_stops_between_two_steps_and_the_same_command_goes_on(
     assert rows[1]["images_per_second"] == pytest.approx(sum(left) / (2 * len(left) + 1), abs=0.01)
 
 
-def test_a_second_interrupt_stops_at_once():
+def interrupted_twice():
     with listening() as request:
         signal.raise_signal(signal.SIGINT)
         assert request.requested.is_set() and request.status == 130
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
+
+
+def test_a_second_interrupt_stops_at_once():
+    found = _child("interrupted_twice")
+    assert found.returncode == 0, found.stdout
+    assert "Ctrl-C again stops at once" in found.stdout
 
 
 def test_batches_of_a_service_have_no_order_to_resume_in(tmp_path):
