@@ -6,6 +6,7 @@ import contextlib
 import csv
 import hashlib
 import importlib.util
+import itertools
 import json
 import os
 import re
@@ -18,6 +19,7 @@ import tensorflow as tf
 
 # Temporary names of `written_whole`, now and in earlier versions.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
+_ROWS_AT_A_TIME = 4096  # of a row group of Parquet
 
 
 @contextlib.contextmanager
@@ -132,6 +134,19 @@ def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[objec
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
+
+
+def write_parquet(path: str, schema: Any, rows: Iterable[Sequence[object]]) -> None:
+    """Writes rows, as they come, to a Parquet file of a pyarrow.Schema, whole or not at all."""
+    import pyarrow
+    from pyarrow import parquet
+
+    rows = iter(rows)
+    with written_whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
+        while some := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
+            columns = zip(zip(*some), schema.types)
+            arrays = [pyarrow.array(column, kind) for column, kind in columns]
+            writer.write_table(pyarrow.table(arrays, schema=schema))
 
 
 def write_frame(path: str, frame: Any) -> None:

@@ -137,6 +137,7 @@ def sample(data_dir, records_dir, trained, make_workdir, exported, tmp_path, mon
         "R": records_dir,
         "W0": trained,
         "W1": make_workdir(fold=1),
+        "V0": make_workdir(seed=1),
         "E": os.path.dirname(exported),
         "T": data_dir / "test_images",
         "S.csv": data_dir / "sample_submission.csv",

@@ -87,10 +87,10 @@ def DEFINE_size(name: str, default: Any, help: str) -> Any:  # noqa: N802 (absl'
     return flags.DEFINE(_SizeParser(), name, default, help, serializer=_SizeSerializer())
 
 
-def numbers(name: str, text: str, kind: Callable[[str], Any] = int) -> Any:
-    """Reads comma-separated numbers as a tuple; ValueError names the flag of the text."""
+def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> Any:
+    """Reads comma-separated numbers, or None, as a tuple; ValueError names the flag of the text."""
     try:
-        return tuple(map(kind, text.split(",")))
+        return tuple(map(kind, [] if text is None else text.split(",")))
     except ValueError:
         raise ValueError(f"--{name}: got {text}, expected comma-separated numbers") from None
 

@@ -24,6 +24,21 @@ flags.DEFINE_string(
     "ladder", None, "Output CSV with the score of each search, without and with flips."
 )
 flags.DEFINE_string("pictures_dir", None, "Folder for pictures of scores, areas and examples.")
+flags.DEFINE_string(
+    "member_weights",
+    None,
+    "Weight of each model in the average, such as 0.7,0.3; by default all are equal.",
+)
+flags.DEFINE_string(
+    "out_of_fold",
+    None,
+    "Output Parquet file with a row for each image and class: truth, prediction, Dice and RLE.",
+)
+flags.DEFINE_string(
+    "out_of_fold_maps",
+    None,
+    "New folder for the probabilities as 8-bit PNG files, at a quarter of the size.",
+)
 cli.DEFINE_dataclass(Settings)
 
 
@@ -36,9 +51,12 @@ def main() -> None:
             FLAGS.output,
             weights=files.expand(FLAGS.weights),
             folds=cli.numbers("folds", ",".join(FLAGS.folds)) if FLAGS.folds else None,
+            member_weights=cli.numbers("member_weights", FLAGS.member_weights, float),
             settings=cli.dataclass_from_flags(Settings),
             ladder_csv=FLAGS.ladder,
             pictures_dir=FLAGS.pictures_dir,
+            out_of_fold_table=FLAGS.out_of_fold,
+            out_of_fold_maps=FLAGS.out_of_fold_maps,
             progress=progress,
         )
     print(result)

@@ -13,7 +13,7 @@ from absl import flags
 
 from clouds_tf import files, serving
 from clouds_tf.messages import counted
-from clouds_tf.prediction.ensemble import FLIPS
+from clouds_tf.prediction.ensemble import AUGMENTATIONS
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
 FLAGS = flags.FLAGS
@@ -24,8 +24,14 @@ flags.DEFINE_string("postprocessing", None, "JSON file of evaluate; by default a
 flags.DEFINE_enum(
     "test_time_augmentation",
     None,
-    sorted(FLIPS),
-    "Mirror images to average over; by default as the post-processing was tuned, else none.",
+    AUGMENTATIONS,
+    "Views of an image to average over; by default as the post-processing was tuned, else none.",
+)
+flags.DEFINE_string(
+    "member_weights",
+    None,
+    "Weight of each model in the average, such as 0.7,0.3; by default as the post-processing was "
+    "tuned, else equal.",
 )
 flags.DEFINE_enum(
     "precision",
@@ -49,6 +55,7 @@ def main() -> None:
         weights=files.expand(FLAGS.weights),
         postprocessing=FLAGS.postprocessing,
         test_time_augmentation=FLAGS.test_time_augmentation,
+        member_weights=cli.numbers("member_weights", FLAGS.member_weights, float),
         precision=FLAGS.precision,
         max_image_pixels=FLAGS.max_image_pixels,
         records_dir=FLAGS.records_dir,
@@ -60,8 +67,9 @@ def main() -> None:
     if not result.has_warmup:
         print("No warm-up requests; these need pip install -e '.[serving]'")
     cut = FLAGS.postprocessing or "a cut at 0.5"
-    flips = "" if result.test_time_augmentation == "none" else " and flips"
-    print(f"Exported {counted(result.num_models, 'model')} with {cut}{flips} to {result.path}")
+    way = result.test_time_augmentation
+    views = "" if way == "none" else f" and {way}"
+    print(f"Exported {counted(result.num_models, 'model')} with {cut}{views} to {result.path}")
 
 
 if __name__ == "__main__":

@@ -251,10 +251,10 @@ class Records:
         start, end = slices(located.count, batch_size)[step]
         return located.names(_order(located.count, seed, tf.constant(epoch))[start:end])
 
-    def first_names(self, folds: Sequence[int], number: int) -> list[str]:
-        """Files of the first images of `held_out_batches`, at most `number`."""
+    def first_names(self, folds: Sequence[int], number: int | None = None) -> list[str]:
+        """Files of the first images of `held_out_batches`, at most `number`; or of all."""
         located = self._locate(folds)
-        return located.names(range(min(number, located.count)))
+        return located.names(range(min(number or located.count, located.count)))
 
 
 def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:

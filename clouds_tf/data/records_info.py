@@ -208,7 +208,10 @@ class Located:
 
     def names(self, numbers: Collection[int]) -> list[str]:
         """File names of the images of records."""
-        return [self.read(number)["filename"].numpy().decode() for number in numbers]
+        found = tf.data.Dataset.from_tensor_slices(tf.constant(list(numbers), tf.int64)).map(
+            lambda number: self.read(number)["filename"], num_parallel_calls=tf.data.AUTOTUNE
+        )
+        return [name.decode() for name in found.as_numpy_iterator()]
 
 
 def _places(path: str, shard: Shard) -> tuple[np.ndarray, np.ndarray]:

@@ -7,7 +7,7 @@ import functools
 import itertools
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
 import numpy as np
@@ -21,7 +21,7 @@ from clouds_tf.messages import counted
 from clouds_tf.models import weights as model_weights
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
-from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.ensemble import input_sizes, mean_prediction
 from clouds_tf.prediction.fusing import fuse
 from clouds_tf.progress import Progress, shown
 from clouds_tf.training import distribution
@@ -35,14 +35,20 @@ class Member:
     Attributes:
         network: the model with batch norm fused, as a Network of either engine.
         image_size: (height, width) of the images that it takes.
+        weight: its weight in the average.
     """
 
     network: Network
     image_size: tuple[int, int]
+    weight: float = 1.0
 
 
 def load_members(
-    records: Records, workdirs: Sequence[str], precision: str = "float32"
+    records: Records,
+    workdirs: Sequence[str],
+    precision: str = "float32",
+    test_time_augmentation: str = "none",
+    member_weights: Sequence[float] = (),
 ) -> dict[int, list[Member]]:
     """Loads the models of workdirs, by the fold that each held out.
 
@@ -50,6 +56,8 @@ def load_members(
         records: the records that the workdirs were trained on.
         workdirs: workdirs of `train`.
         precision: "float32", "bfloat16" or "float16", of the computation.
+        test_time_augmentation: with "scales", a model is a Member at each of several sizes.
+        member_weights: the weight of each workdir; by default all are equal.
 
     Returns:
         A dict of fold -> Members, with batch norm fused as in serving, in the order of the folds.
@@ -66,21 +74,30 @@ def load_members(
         run.check_records(records)
     by_fold: dict[int, list[Member]] = {}
     with distribution.precision(precision):
-        for run in runs:
-            member = _member(run.load_model(), run.recipe.image_size)
-            by_fold.setdefault(run.fold, []).append(member)
+        for run, weight in zip(runs, member_weights or [1.0] * len(runs)):
+            members = _members(
+                run.load_model(), run.recipe.image_size, test_time_augmentation, weight
+            )
+            by_fold.setdefault(run.fold, []).extend(members)
     return dict(sorted(by_fold.items()))
 
 
-def load_weights(path: str, precision: str = "float32") -> tuple[Member, dict[str, Any]]:
+def load_weights(
+    path: str,
+    precision: str = "float32",
+    test_time_augmentation: str = "none",
+    weight: float = 1.0,
+) -> tuple[list[Member], dict[str, Any]]:
     """Loads the model of a .safetensors file.
 
     Args:
         path: a file of `save_model_weights`, whose metadata has the image size.
         precision: as `load_members` takes it.
+        test_time_augmentation: as `load_members` takes it.
+        weight: weight of the model in the average.
 
     Returns:
-        The Member, and the metadata of the file.
+        The Members, one for each size, and the metadata of the file.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -91,11 +108,15 @@ def load_weights(path: str, precision: str = "float32") -> tuple[Member, dict[st
     size = metadata.get("image_size")
     if size is None:
         raise ValueError(f"{path}: its metadata has no image_size, (height, width) of the input")
-    return _member(model, (int(size[0]), int(size[1]))), metadata
+    size = int(size[0]), int(size[1])
+    return _members(model, size, test_time_augmentation, weight), metadata
 
 
-def _member(model: Model, image_size: tuple[int, int]) -> Member:
-    return Member(as_network(fuse(model), image_size), image_size)
+def _members(
+    model: Model, image_size: tuple[int, int], test_time_augmentation: str, weight: float
+) -> list[Member]:
+    fused, sizes = fuse(model), input_sizes(image_size, test_time_augmentation)
+    return [Member(as_network(fused, size), size, weight / len(sizes)) for size in sizes]
 
 
 def on_openvino(
@@ -233,6 +254,7 @@ def collect(
     batch_size: int = 16,
     test_time_augmentation: str = "none",
     progress: Progress | bool = False,
+    keep: Optional[Callable[[tf.Tensor, tf.Tensor], None]] = None,
 ) -> Counts:
     """Predicts each image with the models that were not trained on it, and counts pixels.
 
@@ -242,8 +264,9 @@ def collect(
         records: the records that the models were trained on.
         members_by_fold: result of `load_members`.
         batch_size: images in a batch.
-        test_time_augmentation: "none" or "flips".
+        test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
         progress: called with (done, total) images; True shows a bar.
+        keep: called with the masks and probabilities of each batch.
 
     Returns:
         Counts over all N images, those of the first fold first.
@@ -267,6 +290,8 @@ def collect(
         ):
             histograms = count(probabilities, mask).numpy()
             found.append((histograms, np.asarray(presence), np.full(len(mask), fold)))
+            if keep:
+                keep(mask, probabilities)
             done += len(mask)
             tell(done, total)
     return Counts(*map(np.concatenate, zip(*found)))
@@ -287,7 +312,7 @@ def predict_fold(
         fold: the fold to predict.
         members: M Members, to be averaged.
         batch_size: images in a batch.
-        test_time_augmentation: "none" or "flips".
+        test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
         places: which images of the fold to predict, counted from 0; all by default.
 
     Yields:
@@ -296,7 +321,7 @@ def predict_fold(
         presence that `mean_prediction` gives for them.
     """
     sizes = [member.image_size for member in members]
-    networks = [member.network for member in members]
+    networks, weights = zip(*((member.network, member.weight) for member in members))
     submission_size = records.dataset.submission_size
     streams = [records.held_out_batches([fold], size, batch_size) for size in sizes]
     batches = tf.data.Dataset.zip(tuple(streams))
@@ -305,5 +330,7 @@ def predict_fold(
         batches = wanted.map(lambda _, example: example).batch(batch_size)
     for batch in batches:
         images, (mask, *_) = zip(*batch)
-        predicted = mean_prediction(networks, images, submission_size, test_time_augmentation)
+        predicted = mean_prediction(
+            networks, images, submission_size, test_time_augmentation, weights
+        )
         yield list(images), mask, *predicted

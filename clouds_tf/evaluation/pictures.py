@@ -111,7 +111,7 @@ def write(
         counts: Counts of N images.
         found: as `search` gives it.
         areas: as `calibrate` gives it.
-        test_time_augmentation: "none" or "flips".
+        test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
     """
     drawn = {
         **_charts(records.dataset, counts, found, areas),

@@ -13,7 +13,7 @@ import numpy as np
 from clouds_tf import files
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
-from clouds_tf.evaluation import held_out, pictures, score
+from clouds_tf.evaluation import held_out, out_of_fold, pictures, score
 from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
 from clouds_tf.evaluation.search import (
     GRIDS,
@@ -44,8 +44,9 @@ class Settings(CheckedSettings):
     batch_size: int = setting(16, "Images in a batch.", min=1)
     test_time_augmentation: str = setting(
         "none",
-        "Test-time augmentation: mirror images to average over.",
-        choices=tuple(ensemble.FLIPS),
+        "Test-time augmentation, to average over: mirror images; with rotations by 90 degrees too "
+        "(square inputs); scales 0.75, 1 and 1.25.",
+        choices=ensemble.AUGMENTATIONS,
     )
     search: str = setting(
         "area", "Rules to tune in addition to the threshold.", choices=tuple(GRIDS)
@@ -78,6 +79,7 @@ class EvaluationResult:
         areas: calibration and areas.
         remarks: caveats for readers of the scores.
         rungs: the ladder; empty unless requested.
+        member_weights: weights of the models in the average; empty where all are equal.
     """
 
     output: str
@@ -88,6 +90,7 @@ class EvaluationResult:
     areas: AreaResult
     remarks: tuple[str, ...]
     rungs: tuple[Rung, ...] = ()
+    member_weights: tuple[float, ...] = ()
 
     @property
     def num_images(self) -> int:
@@ -114,6 +117,7 @@ class EvaluationResult:
             records.identity,
             self.areas.calibration,
             _report(self),
+            self.member_weights,
         )
 
     def __repr__(self) -> str:
@@ -146,9 +150,12 @@ def evaluate(
     *,
     weights: Sequence[str] = (),
     folds: Optional[Sequence[int]] = None,
+    member_weights: Sequence[float] = (),
     settings: Settings = Settings(),
     ladder_csv: Optional[str] = None,
     pictures_dir: Optional[str] = None,
+    out_of_fold_table: Optional[str] = None,
+    out_of_fold_maps: Optional[str] = None,
     progress: Progress | bool = True,
 ) -> EvaluationResult:
     """Tunes post-processing and calibration on held-out images, and scores them.
@@ -162,9 +169,13 @@ def evaluate(
         output: the postprocessing.json to write.
         weights: .safetensors files of whole models, which are averaged, instead of workdirs.
         folds: the folds that `weights` predicts, which must be held out; by default all.
+        member_weights: the weight of each workdir or file in the average; equal by default.
         settings: how to predict and what to search.
         ladder_csv: CSV to write: the score of every search, without flips and with them.
         pictures_dir: folder for pictures of scores, areas and examples.
+        out_of_fold_table: Parquet file to write, a row for each image and class.
+        out_of_fold_maps: new folder for the probabilities as 8-bit PNG files, at a quarter of the
+            size; see `data.soft_targets`.
         progress: called with (done, total) images, for each kind of prediction; True shows a bar
             in a terminal or notebook.
 
@@ -175,32 +186,49 @@ def evaluate(
     """
     engine.require(settings.engine)
     _check_outputs(output, ladder_csv, pictures_dir)
+    out_of_fold.check_outputs(out_of_fold_table, out_of_fold_maps)
+    way, models = settings.test_time_augmentation, tuple(weights or workdirs)
+    ensemble.check_weights(member_weights, len(models))
+    if ladder_csv and "scales" in way:
+        raise ValueError(f"ladder: compares predictions at one scale, got {way}")
     records = Records.open(records_dir)
-    by_fold, remarks = _load(records, workdirs, weights, folds, settings.precision)
+    by_fold, remarks = _load(records, workdirs, weights, folds, settings, member_weights)
     dataset, seed = records.dataset, settings.seed
     if seed and len(by_fold) > 1:
         raise ValueError(f"seed: got {seed}, but nothing is drawn where there are several folds")
     if settings.engine == "openvino":
         by_fold, reasons = held_out.on_openvino(by_fold, dataset)
         remarks = [*remarks, *reasons]
-    way = settings.test_time_augmentation
-    counts = {
-        name: held_out.collect(records, by_fold, settings.batch_size, name, progress)
-        for name in (ensemble.FLIPS if ladder_csv else [way])
-    }
-    found = search(counts[way], GRIDS[settings.search], seed)
+    counts = {}
+    asked = out_of_fold_table, out_of_fold_maps
+    with out_of_fold.recording(records, list(by_fold), *asked) as recorder:
+        for name in dict.fromkeys(["none", "flips", way] if ladder_csv else [way]):
+            keep = recorder.add if recorder and name == way else None
+            counts[name] = held_out.collect(
+                records, by_fold, settings.batch_size, name, progress, keep
+            )
+        found = search(counts[way], GRIDS[settings.search], seed)
+        if recorder:
+            recorder.write(counts[way], found, ", ".join(models))
     areas = calibrate(counts[way], seed)
     rungs = tuple(ladder(counts, list(GRIDS), seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
     result = EvaluationResult(
-        output, dataset, tuple(by_fold), settings, found, areas, tuple(remarks), rungs
+        output,
+        dataset,
+        tuple(by_fold),
+        settings,
+        found,
+        areas,
+        tuple(remarks),
+        rungs,
+        tuple(member_weights),
     )
     if ladder_csv:
         rows = [rung.cells() for rung in rungs]
         files.write_table(ladder_csv, ladder_columns(dataset.class_names), rows)
     if pictures_dir:
         pictures.write(pictures_dir, records, by_fold, counts[way], found, areas, way)
-    models = tuple(weights or workdirs)
     write_postprocessing(output, result.postprocessing(models, records), dataset)
     return result
 
@@ -220,7 +248,8 @@ def _load(
     workdirs: Sequence[str],
     weights: Sequence[str],
     folds: Sequence[int] | None,
-    precision: str,
+    settings: Settings,
+    member_weights: Sequence[float],
 ) -> tuple[dict[int, list[held_out.Member]], list[str]]:
     """Loads the models by the fold that they predict, with remarks about them."""
     if bool(workdirs) == bool(weights):
@@ -228,7 +257,8 @@ def _load(
     if not weights:
         if folds is not None:
             raise ValueError("folds: only for weights; workdirs know the fold that they held out")
-        return held_out.load_members(records, workdirs, precision), [_CHOSEN_EPOCH]
+        how = settings.precision, settings.test_time_augmentation
+        return held_out.load_members(records, workdirs, *how, member_weights), [_CHOSEN_EPOCH]
     num_folds = records.info.num_folds
     folds = range(num_folds) if folds is None else folds
     for fold in folds:
@@ -236,12 +266,15 @@ def _load(
             raise ValueError(f"folds: got {fold}, expected 0 to {num_folds - 1}")
     folds = sorted(set(folds))
     files.check_distinct(weights)
-    loaded = [held_out.load_weights(path, precision) for path in weights]
+    loaded = [
+        held_out.load_weights(path, settings.precision, settings.test_time_augmentation, weight)
+        for path, weight in zip(weights, member_weights or [1.0] * len(weights))
+    ]
     remarks = [
         _check_metadata(path, metadata, records, folds)
         for path, (_, metadata) in zip(weights, loaded)
     ]
-    by_fold = {fold: [member for member, _ in loaded] for fold in folds}
+    by_fold = {fold: [member for some, _ in loaded for member in some] for fold in folds}
     return by_fold, list(dict.fromkeys(remarks))
 
 

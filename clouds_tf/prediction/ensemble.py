@@ -1,7 +1,8 @@
-"""Ensembling and flip test-time augmentation."""
+"""Ensembling and test-time augmentation."""
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,8 +10,54 @@ import tensorflow as tf
 
 from clouds_tf.models.metrics import probabilities
 
-# Axes of [B, H, W, C] along which images are mirrored, one prediction for each entry.
-FLIPS: dict[str, tuple[list[int], ...]] = {"none": ([],), "flips": ([], [1], [2], [1, 2])}
+# What --test_time_augmentation takes; predictions of all views of an image are averaged.
+AUGMENTATIONS = ("none", "flips", "rotations", "scales", "flips+scales", "rotations+scales")
+_MIRRORS: tuple[list[int], ...] = ([], [1], [2], [1, 2])  # axes of [B, H, W, C] to reverse
+_SCALES = (0.75, 1.25)  # of the size that a network was trained with, in addition to it
+_STRIDE = 32  # of the deepest features, whose multiples need no padding
+
+
+def check_weights(weights: Sequence[float], num_models: int) -> None:
+    """Checks the weights of the members of an ensemble; none at all means equal ones.
+
+    Raises:
+        ValueError: another number of them than of models, or one that is not above 0.
+    """
+    if weights and len(weights) != num_models:
+        raise ValueError(
+            f"member_weights: got {len(weights)}, expected one for each of {num_models} models"
+        )
+    for weight in weights:
+        if not (math.isfinite(weight) and weight > 0):
+            raise ValueError(f"member_weights: got {weight}, expected numbers above 0")
+
+
+def input_sizes(image_size: tuple[int, int], test_time_augmentation: str) -> list[tuple[int, int]]:
+    """Sizes at which a network sees each image: one, or three under "scales".
+
+    >>> input_sizes((256, 384), "flips+scales")
+    [(256, 384), (192, 288), (320, 480)]
+    """
+    sizes = [image_size]
+    if "scales" in test_time_augmentation.split("+"):
+        for scale in _SCALES:
+            height, width = (_STRIDE * max(1, round(scale * side / _STRIDE)) for side in image_size)
+            sizes.append((height, width))
+    return list(dict.fromkeys(sizes))
+
+
+def _views(test_time_augmentation: str) -> list[tuple[bool, list[int]]]:
+    """Views of an image: whether rows and columns change places, and the axes then reversed."""
+    if test_time_augmentation not in AUGMENTATIONS:
+        raise ValueError(
+            f"test_time_augmentation: got {test_time_augmentation!r}, expected one of "
+            f"{', '.join(AUGMENTATIONS)}"
+        )
+    parts = test_time_augmentation.split("+")
+    mirrors = _MIRRORS if "flips" in parts or "rotations" in parts else _MIRRORS[:1]
+    # A rotation by 90 degrees is a transposition and a reflection.
+    transposed = (False, True) if "rotations" in parts else (False,)
+    return [(turn, axes) for turn in transposed for axes in mirrors]
 
 
 def mean_prediction(
@@ -18,15 +65,19 @@ def mean_prediction(
     images: Sequence[tf.Tensor],
     size: tuple[int, int],
     test_time_augmentation: str = "none",
+    member_weights: Sequence[float] = (),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Averages the predictions of models, and of mirror images if asked for.
+    """Averages the predictions of models, and of mirrored or rotated images if asked for.
 
     Args:
         models: functions from images [B, h, w, 3] in 0..255 to a dict of "logits" [B, h, w, C]
             and, with a classification head, "presence_logits" [B, C].
-        images: for each model the same images, at the size that it was trained with.
+        images: for each model the same images, at a size of `input_sizes`.
         size: (height, width) of the result.
-        test_time_augmentation: "none", or "flips" for the four mirror images.
+        test_time_augmentation: one of AUGMENTATIONS: "flips" averages the four mirror images,
+            "rotations" the eight symmetries of a square. "scales" changes nothing here: it is
+            models and images at several sizes.
+        member_weights: the weight of each model in the average; by default all are equal.
 
     Returns:
         Probabilities, float32 [B, height, width, C] in [0, 1]; and presence, float32 [B, C] in
@@ -34,26 +85,44 @@ def mean_prediction(
         probability of the class in the image.
 
     Raises:
-        ValueError: there is no model, not one batch of images for each, or no such augmentation.
+        ValueError: there is no model, not one batch of images for each, no such augmentation, or
+            an image to rotate is not square.
     """
     if not models or len(models) != len(images):
         raise ValueError(
             f"got {len(models)} models and {len(images)} batches of images, expected one batch for "
             "each of at least one model"
         )
-    if test_time_augmentation not in FLIPS:
-        raise ValueError(
-            f"test_time_augmentation: got {test_time_augmentation!r}, expected one of {list(FLIPS)}"
-        )
+    check_weights(member_weights, len(models))
+    views = _views(test_time_augmentation)
     pixels, presences = [], []
-    for model, image in zip(models, images):
-        for axes in FLIPS[test_time_augmentation]:
-            outputs = model(tf.reverse(image, axes))
+    for model, image, weight in zip(models, images, member_weights or [1.0] * len(models)):
+        for turn, axes in views:
+            outputs = model(tf.reverse(_transposed(image) if turn else image, axes))
             if "presence_logits" in outputs:
                 logits = tf.cast(outputs["presence_logits"], tf.float32)
-                presences.append(tf.sigmoid(logits))
-            pixels.append(tf.reverse(probabilities(outputs["logits"], size), axes))
-    mean = tf.add_n(pixels) / len(pixels)
-    if presences:
-        return mean, tf.add_n(presences) / len(presences)
-    return mean, tf.reduce_max(mean, axis=[1, 2])
+                presences.append((tf.sigmoid(logits), weight))
+            if turn:
+                logits = _transposed(tf.reverse(outputs["logits"], axes))
+                pixels.append((probabilities(logits, size), weight))
+            else:
+                pixels.append((tf.reverse(probabilities(outputs["logits"], size), axes), weight))
+    mean = _weighted_mean(pixels)
+    return mean, _weighted_mean(presences) if presences else tf.reduce_max(mean, axis=[1, 2])
+
+
+def _transposed(image: tf.Tensor) -> tf.Tensor:
+    """Exchanges rows and columns of square images [B, h, h, C]."""
+    if image.shape[1] != image.shape[2]:
+        raise ValueError(
+            f"test_time_augmentation: rotations need square images, but a model takes "
+            f"{image.shape[1]}x{image.shape[2]}"
+        )
+    return tf.transpose(image, [0, 2, 1, 3])
+
+
+def _weighted_mean(values: Sequence[tuple[tf.Tensor, float]]) -> tf.Tensor:
+    tensors, weights = zip(*values)
+    if len(set(weights)) == 1:
+        return tf.add_n(tensors) / len(tensors)
+    return tf.add_n([x * weight for x, weight in values]) / sum(weights)

@@ -25,13 +25,15 @@ class Metadata:
 
     Attributes:
         dataset: classes, sizes and CSV spelling of the answers.
-        image_sizes: for each member of the ensemble, the (height, width) of its input.
+        image_sizes: for each network, the (height, width) of its input; with the test-time
+            augmentation "scales" a model is several networks.
         rules: post-processing, one Rule for each class; by default a cut at 0.5.
-        test_time_augmentation: "none" or "flips".
+        test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
         max_image_pixels: larger images are refused before they are decoded.
         calibration: map from the network's probabilities to calibrated ones, or None.
-        training: for each member, JSON-like facts about the run that trained it.
+        training: for each model, JSON-like facts about the run that trained it.
         version: number of the SavedModel's folder.
+        member_weights: for each network, its weight in the average; empty where all are equal.
     """
 
     dataset: Dataset
@@ -42,6 +44,7 @@ class Metadata:
     calibration: Calibration | None = None
     training: tuple[dict[str, Any], ...] = ()
     version: int = 0
+    member_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
         rules = self.rules or plain_rules(self.dataset.num_classes)
@@ -64,6 +67,7 @@ class Metadata:
             "max_image_pixels": self.max_image_pixels,
             "calibration": self.calibration and self.calibration.to_json(dataset.class_names),
             "training": list(self.training),
+            "member_weights": list(self.member_weights),
         }
 
     @classmethod
@@ -90,6 +94,7 @@ class Metadata:
             calibration,
             tuple(fields["training"] or ()),
             fields["version"],
+            tuple(fields.get("member_weights", ())),
         )
 
 

@@ -151,6 +151,7 @@ class Postprocessing:
         records: fingerprint of the records that they were tuned on; None if not known.
         calibration: a Calibration, or None.
         report: further JSON-like facts for readers, such as scores.
+        member_weights: the weight of each of `workdirs` in the average; empty where all are equal.
     """
 
     rules: tuple[Rule, ...]
@@ -159,6 +160,7 @@ class Postprocessing:
     records: str | None = None
     calibration: Calibration | None = None
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
+    member_weights: tuple[float, ...] = ()
 
 
 def write_postprocessing(path: str, postprocessing: Postprocessing, dataset: Dataset) -> None:
@@ -177,6 +179,7 @@ def write_postprocessing(path: str, postprocessing: Postprocessing, dataset: Dat
         "classes": {name: dataclasses.asdict(rule) for name, rule in rules},
         "test_time_augmentation": postprocessing.test_time_augmentation,
         "workdirs": list(postprocessing.workdirs),
+        "member_weights": list(postprocessing.member_weights),
         "records": postprocessing.records,
         "calibration": calibration and calibration.to_json(dataset.class_names),
         **postprocessing.report,
@@ -218,7 +221,8 @@ def read_postprocessing(path: str, dataset: Dataset) -> Postprocessing:
             tuple(content.pop("workdirs", ())),
             content.pop("records", None),
             calibration,
-            content,
+            member_weights=tuple(content.pop("member_weights", ())),
+            report=content,
         )
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: not a postprocessing.json of evaluate: {error!r}") from None

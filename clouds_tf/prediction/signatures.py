@@ -59,8 +59,8 @@ class Signatures:
 
         def predict_some() -> list[tf.Tensor]:
             images = self._read(inputs, read)
-            flips = metadata.test_time_augmentation
-            return list(mean_prediction(self._networks, images, size, flips))
+            way, weights = metadata.test_time_augmentation, metadata.member_weights
+            return list(mean_prediction(self._networks, images, size, way, weights))
 
         def predict_none() -> list[tf.Tensor]:
             return [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs]

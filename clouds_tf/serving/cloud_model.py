@@ -24,7 +24,8 @@ class CloudModel(tf.Module):
     """Models and their post-processing as functions that `write_version` exports.
 
     Args:
-        models: Keras models from images to logits; several are averaged.
+        models: Keras models from images to logits; several are averaged, and one may be given
+            several times, at other sizes.
         metadata: everything else.
         fused: whether to fuse batch norm and upsampling into the convolutions.
 
@@ -46,7 +47,8 @@ class CloudModel(tf.Module):
         for model in models:
             _check_classes(model, metadata.dataset)
         if fused:
-            models = [fuse(model) for model in models]
+            distinct = {id(model): fuse(model) for model in {id(m): m for m in models}.values()}
+            models = [distinct[id(model)] for model in models]
         # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
         # minutes to write; functions and variables are all that has to be tracked.
         self.weights = [model.variables for model in models]

@@ -13,12 +13,13 @@ from clouds_tf import files
 from clouds_tf.data import sample_data
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
+from clouds_tf.prediction import ensemble
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Postprocessing, plain_rules, read_postprocessing
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 from clouds_tf.serving import parity, server
 from clouds_tf.serving.cloud_model import CloudModel, write_version
-from clouds_tf.serving.members import Member, find_mismatches, read_members
+from clouds_tf.serving.members import Member, find_mismatches, read_members, tuned_weights
 from clouds_tf.training import distribution
 from clouds_tf.training.workdir import Run
 
@@ -32,7 +33,7 @@ class ExportResult:
     Attributes:
         path: folder of the SavedModel.
         num_models: number of models that it averages.
-        test_time_augmentation: "none" or "flips".
+        test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
         difference: how its answers differ from those of the trained models.
         has_warmup: whether it holds warm-up requests for TensorFlow Serving.
         warnings: sentences on what may be wrong.
@@ -53,6 +54,7 @@ def export(
     weights: Sequence[str] = (),
     postprocessing: str | None = None,
     test_time_augmentation: str | None = None,
+    member_weights: Sequence[float] = (),
     precision: str = "float32",
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     records_dir: str | None = None,
@@ -67,7 +69,10 @@ def export(
         weights: .safetensors files of whole models, see `models.weights.save_model_weights`.
         export_dir: folder of all versions of the SavedModel; it goes into a new numbered folder.
         postprocessing: postprocessing.json of `evaluate`; None cuts every class at 0.5.
-        test_time_augmentation: "none" or "flips"; None takes what the rules were tuned with.
+        test_time_augmentation: one of `ensemble.AUGMENTATIONS`; None takes what the rules were
+            tuned with.
+        member_weights: the weight of each model in the average; by default those that the rules
+            were tuned with, otherwise equal ones.
         precision: "float32", "bfloat16" or "float16", in which the SavedModel computes.
         max_image_pixels: larger images are refused before they are decoded.
         records_dir: records whose held-out images the SavedModel is checked on; None draws images.
@@ -90,24 +95,31 @@ def export(
     tuned = Postprocessing(plain_rules(dataset.num_classes))
     if postprocessing is not None:
         tuned = read_postprocessing(postprocessing, dataset)
-    flips = test_time_augmentation or tuned.test_time_augmentation or "none"
-    warnings = [f"{postprocessing}: {text}" for text in find_mismatches(members, tuned, flips)]
+    way = test_time_augmentation or tuned.test_time_augmentation or "none"
+    ensemble.check_weights(member_weights, len(members))
+    member_weights = tuple(member_weights) or tuned_weights(members, tuned)
+    mismatches = find_mismatches(members, tuned, way, member_weights)
+    warnings = [f"{postprocessing}: {text}" for text in mismatches]
     batches = _check_batches(members, records_dir, check_images)
     files.check_output(os.path.join(export_dir, "models.config"))
 
+    sizes = [ensemble.input_sizes(member.image_size, way) for member in members]
+    weighed = zip(sizes, member_weights)
     metadata = Metadata(
         dataset,
-        tuple(member.image_size for member in members),
+        tuple(itertools.chain.from_iterable(sizes)),
         tuned.rules,
-        flips,
+        way,
         max_image_pixels,
         tuned.calibration,
         tuple(member.training for member in members),
+        member_weights=tuple(weight / len(some) for some, weight in weighed for _ in some),
     )
 
     def build(precision: str, fused: bool) -> CloudModel:
         with distribution.precision(precision):
-            return CloudModel([member.load() for member in members], metadata, fused)
+            models = [[member.load()] * len(some) for member, some in zip(members, sizes)]
+            return CloudModel(list(itertools.chain.from_iterable(models)), metadata, fused)
 
     found = []
 
@@ -122,7 +134,7 @@ def export(
 
     path = write_version(build(precision, fused=True), export_dir, finish)
     server.write_config(export_dir)
-    return ExportResult(path, len(members), flips, *found[0], tuple(warnings))
+    return ExportResult(path, len(members), way, *found[0], tuple(warnings))
 
 
 def _write_warmup(path: str, dataset: Dataset) -> bool:

@@ -81,8 +81,27 @@ def _of_weights(path: str) -> Member:
     )
 
 
+def tuned_weights(members: Sequence[Member], postprocessing: Postprocessing) -> tuple[float, ...]:
+    """The weights that post-processing was tuned with; none if equal, or of other models."""
+    by_name = dict(zip(map(_name, postprocessing.workdirs), postprocessing.member_weights))
+    found = tuple(by_name.get(_name(member.path), 0.0) for member in members)
+    return found if all(found) else ()
+
+
+def _name(path: str) -> str:
+    return os.path.basename(os.path.normpath(path))
+
+
+def _shares(weights: Sequence[float], num_models: int) -> list[float]:
+    weights = weights or [1.0] * num_models
+    return [round(weight / sum(weights), 6) for weight in weights]
+
+
 def find_mismatches(
-    members: Sequence[Member], postprocessing: Postprocessing, test_time_augmentation: str
+    members: Sequence[Member],
+    postprocessing: Postprocessing,
+    test_time_augmentation: str,
+    member_weights: Sequence[float] = (),
 ) -> list[str]:
     """Sentences on how post-processing was tuned for something else than these models."""
     found = []
@@ -92,12 +111,17 @@ def find_mismatches(
             f"its rules were tuned with --test_time_augmentation={tuned_with}, got "
             f"{test_time_augmentation}"
         )
-    expected = sorted(os.path.basename(os.path.normpath(path)) for path in postprocessing.workdirs)
-    got = sorted(os.path.basename(os.path.normpath(member.path)) for member in members)
+    expected = sorted(map(_name, postprocessing.workdirs))
+    got = sorted(_name(member.path) for member in members)
     # Weights come from a run whose name they do not tell.
     comparable = all("records" in member.training for member in members)
     if expected and comparable and expected != got:
         found.append(f"its rules were tuned with {', '.join(expected)}, got {', '.join(got)}")
+    weights, known = postprocessing.member_weights, tuned_weights(members, postprocessing)
+    shares = [_shares(some, len(members)) for some in (known, member_weights)]
+    if expected and (shares[0] != shares[1] or bool(weights) != bool(known)):
+        tuned, now = (",".join(map(str, x)) or "equal ones" for x in (weights, member_weights))
+        found.append(f"its rules were tuned with the member weights {tuned}, got {now}")
     for member in members:
         records = member.training.get("records")
         if None not in (records, postprocessing.records) and records != postprocessing.records:

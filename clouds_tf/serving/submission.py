@@ -11,7 +11,6 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.serving.answers import Answer
 
 TABLE_COLUMNS = ("filename", "class", "presence", "area_fraction", "expected_area_fraction")
-_ROWS_AT_A_TIME = 4096  # of a row group of Parquet
 
 
 def check_output(path: str) -> None:
@@ -37,14 +36,10 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
         write_rows(path, rows, dataset)
         return
     import pyarrow
-    from pyarrow import parquet
 
     schema = pyarrow.schema([(name, pyarrow.string()) for name in dataset.columns])
     cells = ((*dataset.label(filename, name), encoded) for filename, name, encoded in rows)
-    with files.written_whole(path) as local, parquet.ParquetWriter(local, schema) as writer:
-        while some := list(itertools.islice(cells, _ROWS_AT_A_TIME)):
-            columns = [pyarrow.array(column) for column in zip(*some)]
-            writer.write_table(pyarrow.table(columns, schema=schema))
+    files.write_parquet(path, schema, cells)
 
 
 def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:

@@ -4,6 +4,7 @@ import os
 import shutil
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from programs import run_tool
@@ -80,6 +81,9 @@ def result(folder, folders, records):
         settings=Settings(batch_size=2, search="triplet", test_time_augmentation="flips"),
         ladder_csv=str(folder / "ladder.csv"),
         pictures_dir=str(folder / "P"),
+        member_weights=(2, 1),
+        out_of_fold_table=str(folder / "oof.parquet"),
+        out_of_fold_maps=str(folder / "OOF"),
     )
 
 
@@ -92,7 +96,13 @@ def test_everything_is_written_and_comes_back(result, folder, folders, records):
     written = {path.name for path in (folder / "P").iterdir()}
     assert written == {f"{name}.png" for name in pictures.NAMES}
     assert len((folder / "ladder.csv").read_text().splitlines()) == 2 + 2 * (1 + len(GRIDS))
-    assert sorted(os.listdir(folder)) == ["P", "ladder.csv", "p.json"]
+    assert sorted(os.listdir(folder)) == ["OOF", "P", "ladder.csv", "oof.parquet", "p.json"]
+    table = pd.read_parquet(folder / "oof.parquet")
+    np.testing.assert_array_equal(table["dice"], result.search.tuned.ravel())
+    assert set(table["fold"]) == {0, 2} and list(table["class"][:3]) == list(STEEL.class_names)
+    maps = {path.name for path in (folder / "OOF").iterdir()}
+    assert maps == {f"{name}.png" for name in table["filename"]} | {"soft_targets.json"}
+    assert found.member_weights == (2, 1)  # of one model in each fold, they change nothing
     assert result.folds == (0, 2)
     assert result.num_images == Records.open(records).info.count([0, 2]) < 9
     assert result.search.plain.shape == (result.num_images, 3)
@@ -107,6 +117,7 @@ def test_the_program_finds_the_same_with_the_frozen_weights_of_two_models(
         (tmp_path / f"fold_{fold}").symlink_to(workdir)
     arguments = f"--records_dir={records}", f"--workdirs={tmp_path}/fold_*"
     settings = "--batch_size=2", "--search=triplet", "--test_time_augmentation=flips"
+    settings += ("--member_weights=2,1",)
     found = run_tool("evaluate", *arguments, f"--output={tmp_path / 'p.json'}", *settings)
     assert found.returncode == 0, found.stderr
     ours, expected = (json.loads((x / "p.json").read_text()) for x in (tmp_path, folder))
@@ -250,10 +261,26 @@ def test_outputs_are_checked_before_any_work(folders, records, tmp_path, monkeyp
         {"output": good, "ladder_csv": taken},
         {"output": good, "pictures_dir": taken},
         {"output": good, "pictures_dir": str(tmp_path / "file")},
+        {"output": good, "out_of_fold_table": str(tmp_path / "file" / "t.parquet")},
+        {"output": good, "out_of_fold_maps": str(tmp_path / "file")},
     ):
         with pytest.raises(ValueError, match="is a folder|cannot be written"):
             evaluate(records, folders, **more)
+    for more, message in (
+        ({"out_of_fold_table": "t.csv"}, "out_of_fold: got t.csv, expected .*parquet"),
+        ({"out_of_fold_maps": taken}, "out_of_fold_maps: .*taken is not empty"),
+        ({"member_weights": [1]}, "member_weights: got 1, expected one for each of 2 models"),
+        ({"member_weights": [1, 0]}, "member_weights: got 0, expected numbers above 0"),
+        (
+            {"ladder_csv": good, "settings": Settings(test_time_augmentation="flips+scales")},
+            "ladder: .* got flips.scales",
+        ),
+    ):
+        with pytest.raises(ValueError, match=message):
+            evaluate(records, folders, good, **more)
     monkeypatch.setattr(pipeline.files.importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ValueError, match=r"pip install -e '.\[parquet\]'"):
+        evaluate(records, folders, good, out_of_fold_table=str(tmp_path / "t.parquet"))
     with pytest.raises(ValueError, match=r"pip install -e '.\[plots\]'"):
         evaluate(records, folders, good, pictures_dir=str(tmp_path / "P"))
 

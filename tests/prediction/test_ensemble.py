@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.prediction.ensemble import mean_prediction
+from clouds_tf.prediction.ensemble import input_sizes, mean_prediction
 
 
 def _left_half(images):
@@ -60,12 +60,46 @@ def test_presence_is_the_mean_of_the_heads_that_there_are():
     np.testing.assert_allclose(mean, 0.5)
 
 
+def test_members_weigh_what_is_said():
+    images = [tf.zeros([1, 6, 8, 3]), tf.fill([1, 3, 4, 3], 100.0)]
+    mean, presence = mean_prediction(
+        [_left_half, _brightness], images, (6, 8), "flips", member_weights=(3, 1)
+    )
+    np.testing.assert_allclose(mean, 0.75 * 0.5 + 0.25)
+    np.testing.assert_allclose(presence, 0.625)
+
+
+def _first_row(images):
+    """A model that sees the class in the first row, whatever the image shows."""
+    logits = tf.where(tf.range(images.shape[1]) < 1, 100.0, -100.0)[tf.newaxis, :, None, None]
+    return {"logits": tf.broadcast_to(logits, [*images.shape[:3], 4])}
+
+
+def test_rotations_are_all_symmetries_of_a_square():
+    images = tf.random.stateless_uniform([2, 4, 4, 3], [1, 2], -3, 3)
+    plain, _ = mean_prediction([_brightness], [images], (8, 12))
+    rotated, _ = mean_prediction([_brightness], [images], (8, 12), "rotations")
+    np.testing.assert_allclose(rotated, plain, atol=1e-6)
+    mean, _ = mean_prediction([_first_row], [images], (4, 4), "rotations")
+    border = np.full((4, 4), 0.25)  # each edge is the first row in 2 of 8 views
+    border[1:3, 1:3] = 0
+    border[[0, 0, 3, 3], [0, 3, 0, 3]] = 0.5
+    np.testing.assert_allclose(mean[1, :, :, 2], border, atol=1e-6)
+
+
+def test_scales_are_sizes_of_the_input():
+    assert input_sizes((256, 384), "flips") == [(256, 384)]
+    assert input_sizes((48, 72), "rotations+scales") == [(48, 72), (32, 64), (64, 96)]
+    assert input_sizes((32, 32), "scales") == [(32, 32)]
+
+
 @pytest.mark.parametrize(
     "models, images, augmentation, message",
     [
         ([], [], "none", "got 0 models and 0 batches"),
         ([_left_half], [tf.zeros([1, 6, 8, 3])] * 2, "none", "got 1 models and 2 batches"),
         ([_left_half], [tf.zeros([1, 6, 8, 3])], "turns", "got 'turns', expected one of .*flips"),
+        ([_left_half], [tf.zeros([1, 6, 8, 3])], "rotations", "rotations need square .* 6x8"),
     ],
 )
 def test_impossible_arguments_are_named(models, images, augmentation, message):

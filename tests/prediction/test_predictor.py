@@ -158,10 +158,11 @@ def test_an_identity_differs_with_everything_that_changes_an_answer(saved_model,
         {"postprocessing": {**metadata["postprocessing"], **sugar}},
         {"calibration": curves},
         {"test_time_augmentation": "flips"},
+        {"member_weights": [1, 2]},
     ):
         file.write_text(json.dumps({**metadata, **changed}))
         found.append(Predictor.open(saved_model).identity)
-    assert len(set(found)) == len(found) == 6
+    assert len(set(found)) == len(found) == 7
     file.write_text(json.dumps(metadata, indent=1) + "\n")
     copy = shutil.copytree(saved_model, str(tmp_path / "copy"))
     assert Predictor.open(copy).identity == found[0]

@@ -19,7 +19,7 @@ from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Postprocessing, Rule, write_postprocessing
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.serving.cloud_model import CloudModel
-from clouds_tf.serving.members import find_mismatches, read_members
+from clouds_tf.serving.members import find_mismatches, read_members, tuned_weights
 from clouds_tf.training import workdir as workdirs
 
 RULES = (Rule(0.4), Rule(0.45), Rule(0.5), Rule(0.55))
@@ -54,8 +54,10 @@ def runs(workdir, make_workdir):
 
 @pytest.fixture(scope="module")
 def exported(runs, tmp_path_factory):
-    """The result of an export of these."""
-    return serving.export(runs, str(tmp_path_factory.mktemp("export") / "E"), check_images=2)
+    """The result of an export of these, where the first one counts thrice, at three sizes."""
+    folder = str(tmp_path_factory.mktemp("export") / "E")
+    how = {"test_time_augmentation": "scales", "member_weights": (3, 1)}
+    return serving.export(runs, folder, check_images=2, **how)
 
 
 @pytest.mark.slow
@@ -108,20 +110,24 @@ def test_a_file_of_weights_of_three_classes_gives_what_its_model_gives(tmp_path)
 def test_encoders_and_sizes_may_differ_within_one_saved_model(runs, exported):
     assert exported.num_models == 2 and exported.difference.probability < 1e-4
     metadata = serving.read_metadata(exported.path)
-    assert metadata.image_sizes == tuple(SIZES)
+    sizes = [IMAGE_SIZE, (32, 64), (64, 96), SIZES[1]]  # the last one's smaller and larger are it
+    assert metadata.image_sizes == tuple(sizes)
+    assert metadata.member_weights == (1, 1, 1, 1)
     encoders = [workdirs.Run.open(run).recipe.encoder for run in runs]
     assert len(set(encoders)) == 2
     assert [run["encoder"] for run in metadata.training] == encoders
 
     images = np.random.default_rng(0).integers(0, 256, (2, 90, 135, 3), np.uint8)
+    models = [workdirs.Run.open(run).load_model() for run in runs]
     members = [
         probabilities(model(resize_image(images, size), training=False)["logits"], (350, 525))
-        for model, size in zip([workdirs.Run.open(run).load_model() for run in runs], SIZES)
+        for model, size in zip([models[0]] * 3 + models[1:], sizes)
     ]
-    assert np.abs(members[0] - members[1]).max() > 0.1
+    assert np.abs(members[0] - members[3]).max() > 0.1
     loaded = tf.saved_model.load(exported.path)
     found = loaded.signatures["from_pixels"](images=images)["probabilities"]
-    np.testing.assert_allclose(found, (members[0] + members[1]) / 2, atol=1e-4)
+    np.testing.assert_allclose(found, np.mean(members, axis=0), atol=1e-4)
+    assert len(loaded.variables) < sum(len(model.weights) for model in models)  # each is there once
 
 
 @pytest.mark.slow
@@ -186,6 +192,11 @@ def test_rules_that_were_tuned_for_something_else_are_named(workdir):
     fitting = Postprocessing(RULES, "none", (workdir,), records)
     assert find_mismatches(members, fitting, "none") == []
     found = find_mismatches(members, Postprocessing(RULES, "flips", ("R/W7",), "0123"), "none")
+    weighed = Postprocessing(RULES, "none", (workdir,), records, member_weights=(3,))
+    assert find_mismatches(members, weighed, "none", tuned_weights(members, weighed)) == []
+    other = Postprocessing(RULES, "none", ("R/W7", "W8"), None, member_weights=(3, 1))
+    names, weights = find_mismatches(members, other, "none", tuned_weights(members, other))
+    assert "with W7, W8, got" in names and "member weights 3,1, got equal ones" in weights
     assert [text.split(" ")[4:] for text in found] == [
         ["with", "--test_time_augmentation=flips,", "got", "none"],
         ["with", "W7,", "got", os.path.basename(workdir)],

@@ -1,0 +1,175 @@
+"""Out-of-fold predictions: a table with a row for each image and class, and 8-bit maps."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import tempfile
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf import files, rle
+from clouds_tf.data import soft_targets
+from clouds_tf.data.records import Records
+from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
+from clouds_tf.evaluation.search import SearchResult
+from clouds_tf.prediction.postprocessing import counts_as_present
+
+_TOP_SHARE = 0.05  # of the pixels, the most probable ones, whose mean is `top_mean`
+_AREAS = [f"area_{round(100 * threshold):02d}" for threshold in THRESHOLDS]
+_TRUTH = 32  # added to the number of thresholds that a pixel of the truth is above
+_BATCH_SIZE = 16
+
+
+def check_outputs(table: str | None, maps_dir: str | None) -> None:
+    """Checks that a table and a folder of maps can be written; ValueError says why they cannot."""
+    if table:
+        files.require("pyarrow", "parquet", "out_of_fold")
+        if not table.endswith(".parquet"):
+            raise ValueError(f"out_of_fold: got {table}, expected a path that ends in .parquet")
+        files.check_output(table)
+    if maps_dir:
+        if files.list_names(maps_dir):
+            raise ValueError(f"out_of_fold_maps: {maps_dir} is not empty, expected a new folder")
+        files.check_output(os.path.join(maps_dir, soft_targets.INFO_FILE))
+
+
+class Recorder:
+    """Keeps predictions on this machine's disk until the rules are known that make them masks.
+
+    An image takes about 50 kB there; in memory there are its name and a number for each class.
+
+    Args:
+        records: the records.
+        folds: the folds that are predicted, in this order.
+        folder: an empty folder.
+        table: the Parquet file to write; None writes none.
+        maps_dir: folder for maps of the probabilities; None writes none.
+    """
+
+    def __init__(
+        self,
+        records: Records,
+        folds: Sequence[int],
+        folder: str,
+        table: str | None,
+        maps_dir: str | None,
+    ) -> None:
+        self._dataset, self._table, self._maps_dir = records.dataset, table, maps_dir
+        self._names = [name for fold in folds for name in records.first_names([fold])]
+        self._top_means: list[np.ndarray] = []
+        self._path = os.path.join(folder, "pixels.tfrecord")
+        self._writer = tf.io.TFRecordWriter(self._path)
+
+    def add(self, masks: tf.Tensor, probabilities: tf.Tensor) -> None:
+        """Keeps a batch: truth uint8 [B, h, w, C] of {0, 1}, and float32 probabilities."""
+        # Of every pixel, how many thresholds it is above, as in `held_out`.
+        not_above = tf.raw_ops.Bucketize(
+            input=-probabilities, boundaries=[-threshold for threshold in reversed(THRESHOLDS)]
+        )
+        pixels = len(THRESHOLDS) - not_above + _TRUTH * tf.cast(masks, tf.int32)
+        pixels = tf.cast(tf.transpose(pixels, [0, 3, 1, 2]), tf.uint8)
+        for image in pixels:
+            encoded = tf.io.encode_png(tf.reshape(image, [-1, image.shape[2], 1]))
+            self._writer.write(encoded.numpy())
+        if self._maps_dir:
+            start = len(self._top_means)
+            names = self._names[start : start + len(pixels)]
+            size = soft_targets.map_size(self._dataset)
+            soft_targets.write_maps(self._maps_dir, names, probabilities, size)
+        self._top_means += list(_top_means(probabilities.numpy()))
+
+    def write(self, counts: Counts, found: SearchResult, source: str) -> None:
+        """Writes the table, and what describes the maps.
+
+        Args:
+            counts: Counts of the images that were added.
+            found: what `search` found for them.
+            source: which models predicted.
+        """
+        self._writer.close()
+        if self._table:
+            files.write_parquet(self._table, _schema(), self._rows(counts, found))
+        if self._maps_dir:
+            size = soft_targets.map_size(self._dataset)
+            soft_targets.write_info(self._maps_dir, self._dataset, size, source)
+
+    def _rows(self, counts: Counts, found: SearchResult) -> Iterator[tuple[Any, ...]]:
+        """The rows of the table, in the order of the images and then of the classes."""
+        rules, dataset = found.rules, self._dataset
+        cuts = [THRESHOLDS.index(rule.threshold) for rule in rules]
+        tops = [THRESHOLDS.index(rule.top_threshold) for rule in rules]
+        classes = np.arange(len(rules))
+        kept = counts_as_present(
+            counts.areas[:, classes, tops],
+            counts.presence,
+            [rule.min_area for rule in rules],
+            [rule.min_presence for rule in rules],
+        )
+        areas = kept * counts.areas[:, classes, cuts]
+        shape = [-1, dataset.num_classes, *dataset.submission_size]
+        batches = tf.data.TFRecordDataset(self._path).map(tf.io.decode_png).batch(_BATCH_SIZE)
+        encoded = (
+            encoded
+            for pixels in batches
+            for encoded in _encode(tf.reshape(pixels, shape), cuts, dataset.rle_order)
+        )
+        for i, (truths, masks) in enumerate(encoded):
+            for c, name in enumerate(dataset.class_names):
+                yield (
+                    *(self._names[i], name, counts.folds[i], counts.truths[i, c] > 0),
+                    *(counts.presence[i, c], self._top_means[i][c], counts.truths[i, c]),
+                    *(areas[i, c], found.tuned[i, c], found.cross_fitted[i, c]),
+                    *counts.areas[i, c],
+                    *(masks[c] if kept[i, c] else "", truths[c]),
+                )
+
+
+@contextlib.contextmanager
+def recording(
+    records: Records, folds: Sequence[int], table: str | None, maps_dir: str | None
+) -> Iterator[Recorder | None]:
+    """Context of a Recorder, or of None if nothing is wanted; maps are written whole or not."""
+    if not (table or maps_dir):
+        yield None
+        return
+    with contextlib.ExitStack() as stack:
+        folder = stack.enter_context(tempfile.TemporaryDirectory())
+        if maps_dir:
+            maps_dir = stack.enter_context(files.written_whole(maps_dir))
+            tf.io.gfile.makedirs(maps_dir)
+        yield Recorder(records, folds, folder, table, maps_dir)
+
+
+def _schema() -> Any:
+    """The columns of the table as a pyarrow.Schema."""
+    import pyarrow as pa
+
+    kinds = {
+        **{"filename": pa.string(), "class": pa.string(), "fold": pa.int32()},
+        **{"present": pa.bool_(), "presence": pa.float32(), "top_mean": pa.float32()},
+        **{"true_area": pa.int64(), "area": pa.int64()},
+        **{"dice": pa.float64(), "dice_cross_fitted": pa.float64()},
+        **dict.fromkeys(_AREAS, pa.int64()),
+        **{"encoded_pixels": pa.string(), "true_pixels": pa.string()},
+    }
+    return pa.schema(list(kinds.items()))
+
+
+def _top_means(probabilities: np.ndarray) -> np.ndarray:
+    """Mean of the most probable pixels of each image and class: [B, h, w, C] to [B, C]."""
+    batch, height, width, classes = probabilities.shape
+    flat = probabilities.transpose(0, 3, 1, 2).reshape(batch, classes, height * width)
+    count = max(1, round(_TOP_SHARE * height * width))
+    return np.partition(flat, -count, axis=2)[:, :, -count:].mean(axis=2)
+
+
+def _encode(pixels: tf.Tensor, cuts: Sequence[int], order: str) -> list[list[list[str]]]:
+    """RLE of the truth, and of what is above thresholds: [B, C, h, w] to B pairs of C strings."""
+    levels = tf.cast(pixels % _TRUTH, tf.int32)
+    masks = [pixels >= _TRUTH, levels > tf.reshape(cuts, [-1, 1, 1])]
+    encoded = rle.encode(tf.cast(tf.stack(masks, axis=1), tf.uint8), order).numpy()
+    return [[[text.decode() for text in some] for some in pair] for pair in encoded]
