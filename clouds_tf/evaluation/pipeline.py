@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -199,31 +200,20 @@ def evaluate(
     if settings.engine == "openvino":
         by_fold, reasons = held_out.on_openvino(by_fold, dataset)
         remarks = [*remarks, *reasons]
-    counts = {}
+    counts, predict = {}, functools.partial(held_out.collect, records, by_fold, settings.batch_size)
     asked = out_of_fold_table, out_of_fold_maps
     with out_of_fold.recording(records, list(by_fold), *asked) as recorder:
         for name in dict.fromkeys(["none", "flips", way] if ladder_csv else [way]):
             keep = recorder.add if recorder and name == way else None
-            counts[name] = held_out.collect(
-                records, by_fold, settings.batch_size, name, progress, keep
-            )
+            counts[name] = predict(name, progress, keep)
         found = search(counts[way], GRIDS[settings.search], seed)
         if recorder:
             recorder.write(counts[way], found, ", ".join(models))
     areas = calibrate(counts[way], seed)
     rungs = tuple(ladder(counts, list(GRIDS), seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
-    result = EvaluationResult(
-        output,
-        dataset,
-        tuple(by_fold),
-        settings,
-        found,
-        areas,
-        tuple(remarks),
-        rungs,
-        tuple(member_weights),
-    )
+    about = tuple(remarks), rungs, tuple(member_weights)
+    result = EvaluationResult(output, dataset, tuple(by_fold), settings, found, areas, *about)
     if ladder_csv:
         rows = [rung.cells() for rung in rungs]
         files.write_table(ladder_csv, ladder_columns(dataset.class_names), rows)

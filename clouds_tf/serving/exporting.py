@@ -98,13 +98,13 @@ def export(
     way = test_time_augmentation or tuned.test_time_augmentation or "none"
     ensemble.check_weights(member_weights, len(members))
     member_weights = tuple(member_weights) or tuned_weights(members, tuned)
-    mismatches = find_mismatches(members, tuned, way, member_weights)
-    warnings = [f"{postprocessing}: {text}" for text in mismatches]
+    found = find_mismatches(members, tuned, way, member_weights)
+    warnings = [f"{postprocessing}: {text}" for text in found]
     batches = _check_batches(members, records_dir, check_images)
     files.check_output(os.path.join(export_dir, "models.config"))
 
     sizes = [ensemble.input_sizes(member.image_size, way) for member in members]
-    weighed = zip(sizes, member_weights)
+    shares = [w / len(some) for some, w in zip(sizes, member_weights) for _ in some]
     metadata = Metadata(
         dataset,
         tuple(itertools.chain.from_iterable(sizes)),
@@ -113,28 +113,27 @@ def export(
         max_image_pixels,
         tuned.calibration,
         tuple(member.training for member in members),
-        member_weights=tuple(weight / len(some) for some, weight in weighed for _ in some),
+        member_weights=tuple(shares),
     )
 
     def build(precision: str, fused: bool) -> CloudModel:
         with distribution.precision(precision):
-            models = [[member.load()] * len(some) for member, some in zip(members, sizes)]
-            return CloudModel(list(itertools.chain.from_iterable(models)), metadata, fused)
+            loaded = ([member.load()] * len(some) for member, some in zip(members, sizes))
+            return CloudModel(list(itertools.chain.from_iterable(loaded)), metadata, fused)
 
-    found = []
+    checked = []
 
     def finish(path: str) -> None:
         exported = tf.saved_model.load(path)  # its signatures hold its variables only weakly
         trained = build("float32", fused=False)
-        difference = parity.compare(
-            trained.serve_pixels, exported.signatures["from_pixels"], batches, dataset
-        )
+        predict = exported.signatures["from_pixels"]
+        difference = parity.compare(trained.serve_pixels, predict, batches, dataset)
         parity.require_parity(difference, precision)
-        found.append((difference, _write_warmup(path, dataset)))
+        checked.append((difference, _write_warmup(path, dataset)))
 
     path = write_version(build(precision, fused=True), export_dir, finish)
     server.write_config(export_dir)
-    return ExportResult(path, len(members), way, *found[0], tuple(warnings))
+    return ExportResult(path, len(members), way, *checked[0], tuple(warnings))
 
 
 def _write_warmup(path: str, dataset: Dataset) -> bool:
