@@ -9,7 +9,7 @@ from absl import flags
 
 from clouds_tf.climatology import product
 from clouds_tf.data.runners import Runner
-from clouds_tf.geo import Grid, parse_extent, parse_regions
+from clouds_tf.geo import Grid, parse_extent, parse_platforms, parse_regions
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -23,6 +23,11 @@ flags.DEFINE_enum(
     "mask",
     ["mask", "expected"],
     "Of scenes: the area of the masks, or the expected area by calibrated probabilities.",
+)
+flags.DEFINE_list(
+    "platforms",
+    [],
+    "Of scenes: the satellites that count, such as Terra,Aqua or VIIRS; default: all together.",
 )
 flags.DEFINE_string("output", None, "NetCDF file to write.", required=True)
 flags.DEFINE_string(
@@ -74,7 +79,7 @@ cli.DEFINE_dataset()
 
 def main() -> None:
     cli.refuse_unused(
-        ("measure objects", "--scenes_dir", FLAGS.scenes_dir),
+        ("measure platforms objects", "--scenes_dir", FLAGS.scenes_dir),
         ("agreement dataset", "--boxes", FLAGS.boxes),
         (
             "cell extent on_error runner num_workers beam_options",
@@ -95,6 +100,7 @@ def main() -> None:
             boxes=FLAGS.boxes,
             scenes_dir=FLAGS.scenes_dir,
             measure=FLAGS.measure,
+            platforms=parse_platforms(FLAGS.platforms),
             days_dir=FLAGS.days_dir,
             class_names=FLAGS.dataset.class_names,
             grid=Grid(FLAGS.cell or 1.0, parse_extent(FLAGS.extent or "-180,-90,180,90")),

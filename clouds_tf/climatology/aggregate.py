@@ -12,15 +12,16 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 
-from clouds_tf.climatology import bootstrap
+from clouds_tf.climatology import bootstrap, days
 from clouds_tf.climatology.bootstrap import Draws
-from clouds_tf.climatology.days import DayFields, DayStore
+from clouds_tf.climatology.days import STEPS, DayFields, DayStore
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.netcdf import EPOCH
 from clouds_tf.settings import CheckedSettings, setting
 
 LAYOUTS = ("cf", "c3ontext")
-BY = ("day", "month", "season", "year", "all")
+BY = ("scene", "hour", "day", "month", "season", "year", "all")
+_FOLDED = {"hour": "days", "month": "years", "season": "years"}  # taken together over these
 SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CHUNK = 32  # days that are multiplied at once
@@ -33,7 +34,8 @@ class Aggregation(CheckedSettings):
     """Periods, regions and layout of a climatology.
 
     Attributes:
-        across_years: one month or season for all years, or one for each.
+        across_years: one month or season for all years, or one for each; hours are always those of
+            all days.
         regions: name -> extent of regional means.
     """
 
@@ -56,9 +58,15 @@ class Aggregation(CheckedSettings):
             raise ValueError("regions: the name all is that of the whole grid; choose another")
 
     @property
-    def is_folded(self) -> bool:
-        """Whether a period is the same month or season of several years."""
-        return self.across_years and self.by in ("month", "season")
+    def step(self) -> str:
+        """The `days.STEPS` that the periods are made of."""
+        return self.by if self.by in STEPS else "day"
+
+
+def folded_over(by: str, across_years: bool) -> str:
+    """What periods are taken together over, "days" or "years"; "" where each is one interval."""
+    over = _FOLDED.get(by, "")
+    return over if across_years or over == "days" else ""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,16 +74,16 @@ class Period:
     """A period and its days.
 
     Attributes:
-        label: such as "2017-01", "2017-DJF", "DJF" or "2007 to 2017".
-        dates: dates of the days that are there, sorted.
-        bounds: first day, and the day after the last, in days since 1970-01-01.
-        middle: time that stands for the period, in days since 1970-01-01; for the same month or
-            season of several years the middle of the first one, which is within the bounds.
+        label: such as "2017-01", "2017-DJF", "DJF", "2007 to 2017" or "14 UTC".
+        dates: dates of the days that are there, or keys of hours or moments, sorted.
+        bounds: beginning and end, in days since 1970-01-01.
+        middle: time that stands for the period, in days since 1970-01-01; for the same hour, month
+            or season of several days or years the middle of the first one.
     """
 
     label: str
     dates: tuple[str, ...]
-    bounds: tuple[int, int]
+    bounds: tuple[float, float]
     middle: float
 
 
@@ -117,7 +125,8 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
     """Groups days by periods.
 
     Args:
-        dates: dates such as "2017-01-31", in any order.
+        dates: dates such as "2017-01-31", in any order; for "hour" and "scene" as `days.key_of` has
+            them.
         by: one of BY.
         across_years: with "month" and "season", one period for the same month or season of all
             years; otherwise one for each year. The winter of a year begins in the December before.
@@ -127,14 +136,16 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
     """
     if by not in BY:
         raise ValueError(f"by: got {by!r}, expected one of {', '.join(BY)}")
-    folded = across_years and by in ("month", "season")
-    groups: dict[tuple[int, int], list[str]] = {}
+    folded = folded_over(by, across_years) != ""
+    groups: dict[tuple[int, float], list[str]] = {}
     for date in sorted(dates):
         year, month = int(date[:4]), int(date[5:7])
         # Months are counted from the December that begins a winter.
         count = 12 * year + month
         key = {
-            "day": (year, (datetime.date.fromisoformat(date) - EPOCH).days),
+            "scene": (year, days.span(date)[0]),
+            "hour": (0, int(date[11:13] or 0)),
+            "day": (year, days.span(date)[0]),
             "month": (year, month - 1),
             "season": (count // 12, count % 12 // 3),
             "year": (year, 0),
@@ -142,46 +153,46 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
         }[by]
         groups.setdefault((0, key[1]) if folded else key, []).append(date)
     found = [
-        _period(by, folded, number, tuple(members))
+        _period(by, folded, int(number), tuple(members))
         for (_, number), members in sorted(groups.items())
     ]
     return sorted(found, key=lambda period: period.middle)
 
 
 def _period(by: str, folded: bool, number: int, dates: tuple[str, ...]) -> Period:
-    """A period of these days; folded, it is the same month or season of several years."""
-    starts, ends = zip(*(_bounds(by, date) for date in (dates[0], dates[-1])))
-    bounds = ((starts[0] - EPOCH).days, (ends[1] - EPOCH).days)
+    """A period of these days; folded, it is the same hour, month or season several times."""
+    (start, first_end), (_, end) = (_bounds(by, date) for date in (dates[0], dates[-1]))
     year = dates[0][:4]
-    if by == "month":
+    if by == "scene":
+        label = str(days.time_of(dates[0]))
+    elif by == "hour":
+        label = f"{number:02} UTC"
+    elif by == "month":
         label = MONTHS[number] if folded else dates[0][:7]
     elif by == "season":
         label = SEASONS[number]
         if not folded:
-            label = f"{starts[0].year + (starts[0].month == 12)}-{label}"
+            label = f"{int(year) + (dates[0][5:7] == '12')}-{label}"
     elif by == "all":
         label = year if year == dates[-1][:4] else f"{year} to {dates[-1][:4]}"
     else:
         label = dates[0] if by == "day" else year
-    last = ends[0] if folded else ends[1]
-    return Period(label, dates, bounds, (bounds[0] + (last - EPOCH).days) / 2)
+    return Period(label, dates, (start, end), (start + (first_end if folded else end)) / 2)
 
 
-def _bounds(by: str, date: str) -> tuple[datetime.date, datetime.date]:
-    """First day of the period that a date lies in, and the day after the last."""
-    day = datetime.date.fromisoformat(date)
-    if by in ("day", "all"):
-        return day, day + datetime.timedelta(1)
-    if by == "year":
-        return day.replace(month=1, day=1), datetime.date(day.year + 1, 1, 1)
-    length = 1 if by == "month" else 3
-    first = 12 * day.year + day.month - 1
-    first -= (first + 1) % length  # seasons begin with December, month 11
+def _bounds(by: str, date: str) -> tuple[float, float]:
+    """Beginning and end of the period that a day, hour or moment lies in."""
+    if by in ("scene", "hour", "day", "all"):
+        return days.span(date)
+    length = {"month": 1, "season": 3, "year": 12}[by]
+    first = 12 * int(date[:4]) + int(date[5:7]) - 1
+    # Seasons begin with December, month 11.
+    first -= (first + (by == "season")) % length
     return _month(first), _month(first + length)
 
 
-def _month(count: int) -> datetime.date:
-    return datetime.date(count // 12, count % 12 + 1, 1)
+def _month(count: int) -> float:
+    return float((datetime.date(count // 12, count % 12 + 1, 1) - EPOCH).days)
 
 
 def means(

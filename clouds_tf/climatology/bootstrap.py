@@ -62,7 +62,7 @@ def draw(dates: Sequence[str], shares: np.ndarray, num_resamples: int, seed: int
     if not num_resamples or number < 2 or positions[-1] + 1 < 2 * width:
         return None
     # Each period has draws of its own, which do not depend on the other periods.
-    first_day = int(np.datetime64(dates[0], "D").astype(int))
+    first_day = int(np.datetime64(dates[0][:10], "D").astype(int))
     rng = np.random.default_rng([seed, first_day + 2**31])
     length = positions[-1] + 1
     starts = rng.integers(length, size=(num_resamples, -(-length // width)))

@@ -1,14 +1,14 @@
 """One small CF NetCDF file a day: class fractions and coverage on a grid.
 
 A folder of such files is the memory of a climatology: days come in any order and in any number of
-runs; a day is there whole or not at all, and once.
+runs; a day is there whole or not at all, and once. For diurnal cycles a folder holds hours, for
+time series of scenes moments; what is said of days holds for these too.
 """
 
 from __future__ import annotations
 
 import contextlib
 import dataclasses
-import datetime
 import functools
 import hashlib
 import io
@@ -33,7 +33,31 @@ UNCLASSIFIED = "share of the observed area without any pattern"
 COVERAGE = "share of the area that was observed"
 SHARED = "share of the whole observed area that both patterns cover"
 
+STEPS = ("day", "hour", "scene")
+_KEY = re.compile(r"\d{4}-\d\d-\d\d(T\d\d(\d{4})?)?")
 _SETTINGS = "settings.json"
+
+
+def key_of(seconds: int, step: str) -> str:
+    """Name of the day, hour or moment of a time in seconds since 1970-01-01.
+
+    >>> [key_of(1579701600, step) for step in STEPS]
+    ['2020-01-22', '2020-01-22T14', '2020-01-22T140000']
+    """
+    time = str(np.datetime64(int(seconds), "s")).replace(":", "")
+    return time[: {"day": 10, "hour": 13, "scene": 17}[step]]
+
+
+def time_of(key: str) -> np.datetime64:
+    """Beginning of a day, hour or moment."""
+    clock = [key[i : i + 2] for i in (11, 13, 15) if key[i:]]
+    return np.datetime64(key[:10] + "T"[: len(clock)] + ":".join(clock))
+
+
+def span(key: str) -> tuple[float, float]:
+    """Beginning and end of a day or hour, or twice a moment, in days since 1970-01-01."""
+    start = float(time_of(key).astype("datetime64[s]").astype(int) / 86400)
+    return start, start + {10: 1, 13: 1 / 24}.get(len(key), 0)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +65,7 @@ class DayFields:
     """Fields of one day on a grid of [h, w] cells, for C classes.
 
     Attributes:
-        date: the day, such as "2017-01-31".
+        date: the day, such as "2017-01-31", or as `key_of` has it.
         fraction: float32 [C, h, w], share of the observed part of a cell that the class covers; 0
             where nothing was observed.
         unclassified: float32 [h, w], share of the observed part of a cell without any class; 0
@@ -100,6 +124,8 @@ class Settings:
         measure: "boxes", or for scenes "mask" or "expected", as `scenes.day_fields` has it.
         model_fingerprint: of the model that made the scenes, "" for boxes.
         resolution: degrees per cell of the scenes, 0 for boxes.
+        step: what a file holds: a day, an hour, or the scenes of one moment.
+        platforms: satellites whose scenes count; () for all.
     """
 
     grid: Grid
@@ -108,6 +134,8 @@ class Settings:
     measure: str = "boxes"
     model_fingerprint: str = ""
     resolution: float = 0.0
+    step: str = "day"
+    platforms: tuple[str, ...] = ()
 
     @property
     def has_classless(self) -> bool:
@@ -120,14 +148,19 @@ class Settings:
     def to_json(self) -> dict[str, Any]:
         """A JSON-like dict that `from_json` reads."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        grid = {"cell": self.grid.cell[0], "extent": list(self.grid.extent)}
-        return {**fields, "grid": grid, "class_names": list(self.class_names)}
+        fields["grid"] = {"cell": self.grid.cell[0], "extent": list(self.grid.extent)}
+        # Folders of before these were there have days of all satellites.
+        for name in ("step", "platforms"):
+            if fields[name] == getattr(Settings, name):
+                del fields[name]
+        return json.loads(json.dumps(fields))
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Settings:
         """Reads what `to_json` wrote."""
-        grid, names = Grid(**fields["grid"]), tuple(fields["class_names"])
-        return cls(**{**fields, "grid": grid, "class_names": names})
+        names, platforms = tuple(fields["class_names"]), tuple(fields.get("platforms", ()))
+        known = {"grid": Grid(**fields["grid"]), "class_names": names, "platforms": platforms}
+        return cls(**{**fields, **known})
 
 
 def digest(*parts: bytes) -> str:
@@ -187,7 +220,7 @@ class DayStore:
     def dates(self) -> list[str]:
         """All days that are there, sorted."""
         names = files.list_names(self.folder)
-        return [name[:-3] for name in names if re.fullmatch(r"\d{4}-\d\d-\d\d\.nc", name)]
+        return [name[:-3] for name in names if name[-3:] == ".nc" and _KEY.fullmatch(name[:-3])]
 
     def write(self, fields: DayFields, digest: str, value: Any) -> None:
         """Writes the file of a day, whole or not at all, inside `open`.
@@ -198,10 +231,10 @@ class DayStore:
             value: JSON-like facts for the manifest, with "source", the names of these data.
         """
         observed, gap = fields.coverage > 0, np.float32(np.nan)
-        start = (datetime.date.fromisoformat(fields.date) - netcdf.EPOCH).days
+        bounds = span(fields.date)
         values = {
-            "time": start + 0.5,
-            "time_bnds": [start, start + 1],
+            "time": sum(bounds) / 2,
+            "time_bnds": bounds,
             "fraction": np.where(observed, fields.fraction, gap),
             "coverage": fields.coverage,
         }

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from clouds_tf.climatology import scenes, tables
+from clouds_tf.climatology import merge, scenes, tables
 from clouds_tf.climatology.boxes import View, day_fields, looks_at
-from clouds_tf.climatology.days import DayStore, Settings, digest
+from clouds_tf.climatology.days import DayStore, Settings, digest, key_of
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo.grid import Grid
 from clouds_tf.progress import Progress, shown
@@ -89,8 +89,7 @@ def _write_boxes(
 def add_scenes(
     folder: str,
     pattern: str,
-    grid: Grid,
-    measure: str = "mask",
+    settings: Settings,
     on_error: str = "fail",
     runner: Runner = Runner(),
     progress: Progress | bool = False,
@@ -98,12 +97,11 @@ def add_scenes(
     """Adds the days of scenes to a folder of days; days that are already stored are kept.
 
     Args:
-        folder: the folder of days; where it is new, the first scene says classes and model.
+        folder: the folder of days.
         pattern: a folder of scenes, or a pattern of their files.
-        grid: the grid of a new folder of days.
-        measure: as for `scenes.day_fields`.
+        settings: of the days; the first scene says classes, model and resolution.
         on_error: "fail", or "skip" to leave out scenes that are damaged, of another model or grid,
-            or that overlap an earlier one (by name) of their day.
+            or copies of an earlier one (by name) of their day.
         runner: where the days are computed.
         progress: called with (done, total) days.
 
@@ -113,27 +111,8 @@ def add_scenes(
     Raises:
         ValueError: a scene is faulty; the file is named. Days that were added stay.
     """
-    settings: Settings | None = None
-    by_day: dict[str, list[scenes.Scene]] = {}
-    num_skipped, paths = 0, scenes.find(pattern)
-    for path in paths:
-        try:
-            scene = scenes.read(path)
-            settings = settings or Settings(
-                grid, scene.class_names, "scenes", measure, scene.model, scene.resolution
-            )
-            scenes.check(scene, settings)
-            if not scenes.looks_at(scene, grid):
-                continue
-            members = by_day.get(scene.date, [])
-            scenes.check_day([*members, scene])
-            by_day[scene.date] = [*members, scene]
-        except ValueError:
-            if on_error == "fail":
-                raise
-            num_skipped += 1
-    if not settings or not by_day:
-        raise ValueError(f"{pattern}: no scene overlaps the extent {grid.extent} of the grid")
+    paths = scenes.find(pattern)
+    settings, by_day, faults = _read_scenes(pattern, paths, settings, on_error)
     store = DayStore(folder, settings)
     gone = _outdated(store, by_day, set(paths))
     new = []
@@ -145,7 +124,48 @@ def add_scenes(
         for date in gone:
             store.manifest.drop(date)
         runner.run(_write_scenes, new, len(new), shown(progress, "day"))
-    return store, AddedDays(len(new), len(by_day) - len(new), num_skipped)
+    return store, AddedDays(len(new), len(by_day) - len(new), len(faults))
+
+
+def _read_scenes(
+    pattern: str, paths: Sequence[str], settings: Settings, on_error: str
+) -> tuple[Settings, dict[str, list[scenes.Scene]], list[ValueError]]:
+    """Reads what scenes say of themselves: settings of all, those of each day, and faults."""
+    by_day: dict[str, list[scenes.Scene]] = {}
+    places: dict[tuple[str, Grid], list[scenes.Scene]] = {}
+    faults, others, platforms = [], set(), settings.platforms
+    for path in paths:
+        try:
+            scene = scenes.read(path)
+            if platforms and scene.platform not in platforms:
+                others.add(scene.platform)
+                continue
+            if not settings.class_names:
+                settings = dataclasses.replace(
+                    settings,
+                    class_names=scene.class_names,
+                    model_fingerprint=scene.model,
+                    resolution=scene.resolution,
+                )
+            scenes.check(scene, settings)
+            if not scenes.looks_at(scene, settings.grid):
+                continue
+            same_place = places.setdefault((scene.date, scene.grid), [])
+            scenes.check_twins(scene, same_place)
+            same_place.append(scene)
+            by_day.setdefault(key_of(scene.seconds, settings.step), []).append(scene)
+        except ValueError as error:
+            if on_error == "fail":
+                raise
+            faults.append(error)
+    if by_day:
+        return settings, by_day, faults
+    if faults:
+        raise faults[0]
+    if others and not settings.class_names:
+        got, found = ", ".join(platforms), ", ".join(sorted(others))
+        raise ValueError(f"{pattern}: platforms: got {got}, but all scenes are of {found}")
+    raise ValueError(f"{pattern}: no scene overlaps the extent {settings.grid.extent} of the grid")
 
 
 def _outdated(
@@ -176,6 +196,6 @@ def _outdated(
 def _write_scenes(store: DayStore, date: str, paths: list[str], fingerprint: str) -> None:
     """Computes and writes one day; called in worker processes."""
     members = [scenes.read(path) for path in paths]
-    fields = scenes.day_fields(date, members, store.settings.measure, store.settings.grid)
+    fields = merge.fields_of(date, members, store.settings.measure, store.settings.grid)
     source = ", ".join(scene.name for scene in members)
     store.write(fields, fingerprint, {"source": source, "paths": paths})

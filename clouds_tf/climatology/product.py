@@ -73,6 +73,7 @@ def make(
     boxes: str | None = None,
     scenes_dir: str | None = None,
     measure: str = "mask",
+    platforms: Sequence[str] = (),
     days_dir: str | None = None,
     class_names: Sequence[str] = (),
     grid: Grid = Grid(),
@@ -88,8 +89,9 @@ def make(
         output: the NetCDF file to write.
         boxes: a box table, as `tables.read` reads it.
         scenes_dir: instead of boxes, a folder or pattern of scenes.
-        measure: of scenes, as for `scenes.day_fields`.
-        days_dir: folder of the days, as `days.DayStore` has them; None for `days_folder(output)`.
+        measure: of scenes, as for `merge.fields_of`.
+        platforms: satellites whose scenes count, as `geo.parse_platforms` gives them; () for all.
+        days_dir: folder of the days, as `days.DayStore` has them; None for `days_folder`.
             Without boxes and scenes, its days are aggregated as they are.
         class_names: labels of boxes, in the order of the classes; scenes have their own.
         grid: the grid of a new folder of days.
@@ -105,13 +107,15 @@ def make(
     """
     if boxes and scenes_dir:
         raise ValueError("got boxes and scenes_dir, expected one of them")
+    if boxes and form.step != "day":
+        raise ValueError(f"by: got {form.by!r}, which needs scenes: boxes are of whole days")
     check(output, grid, form, extras, scenes_dir)
-    folder, added = days_dir or days_folder(output), inputs.AddedDays(0, 0, 0)
+    folder = days_dir or days_folder(output, form.step)
+    added = inputs.AddedDays(0, 0, 0)
     tell = shown(progress, "day")
     if scenes_dir:
-        store, added = inputs.add_scenes(
-            folder, scenes_dir, grid, measure, on_error, runner, tell
-        )
+        settings = Settings(grid, (), "scenes", measure, step=form.step, platforms=tuple(platforms))
+        store, added = inputs.add_scenes(folder, scenes_dir, settings, on_error, runner, tell)
     elif boxes:
         store = DayStore(folder, Settings(grid, tuple(class_names)))
         added = inputs.add_boxes(store, boxes, on_error, runner, tell)
@@ -181,11 +185,13 @@ def check(
     if extras.agreement_csv:
         files.check_output(extras.agreement_csv)
     if extras.track_csv:
+        if form.step != "day":
+            raise ValueError(f"track: reads days, got by={form.by!r}")
         files.check_output(track.table_path(output))
         track.read(extras.track_csv)
     files.check_output(output)
 
 
-def days_folder(output: str) -> str:
-    """Default folder of the days of an output: C.nc gives C_days."""
-    return os.path.splitext(output)[0] + "_days"
+def days_folder(output: str, step: str = "day") -> str:
+    """Default folder of the days of an output: C.nc gives C_days, or C_hours or C_scenes."""
+    return f"{os.path.splitext(output)[0]}_{step}s"

@@ -1,10 +1,11 @@
-"""Files of tools/predict_scenes.py become fractions of grid cells, by exact overlaps."""
+"""Files of tools/predict_scenes.py: what they say of themselves, and which belong together."""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -12,14 +13,12 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.climatology import days
-from clouds_tf.climatology.days import Areas, DayFields, Settings
+from clouds_tf.climatology.days import Settings
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.extent import Extent
-from clouds_tf.geo.grid import Grid, turns
+from clouds_tf.geo.grid import Grid
 from clouds_tf.manifest import file_identity
 
-MEASURES = ("mask", "expected")
-_ROWS_AT_ONCE = 256
 _REGULAR = 1e-3  # of a cell, by which edges may miss a regular grid
 
 
@@ -30,7 +29,9 @@ class Scene:
     Attributes:
         path: the NetCDF file.
         name: of the scene.
-        date: the day, such as "2017-01-31".
+        seconds: when it was taken, in seconds since 1970-01-01.
+        platform: the satellite, or "unknown".
+        likeness: share of the training images that are less alike, NaN if unknown.
         model: what tells one model from another.
         class_names: names of the classes.
         grid: its cells, rows in the order of the file.
@@ -39,7 +40,9 @@ class Scene:
 
     path: str
     name: str
-    date: str
+    seconds: int
+    platform: str
+    likeness: float
     model: str
     class_names: tuple[str, ...]
     grid: Grid
@@ -49,6 +52,19 @@ class Scene:
     def resolution(self) -> float:
         """Degrees per cell, rounded to what a file can say."""
         return round(self.grid.cell[0], 6)
+
+    @property
+    def date(self) -> str:
+        """The day, such as "2017-01-31"."""
+        return days.key_of(self.seconds, "day")
+
+    @functools.cached_property
+    def picture(self) -> str:
+        """`days.digest` of what was observed, which a renamed copy shares; "" for nothing."""
+        with netcdf.opened(self.path) as file:
+            observed = file["observed"][...]
+            shown = file["brightness" if "brightness" in file else "mask"][...]
+        return days.digest(observed.tobytes(), shown.tobytes()) if observed.any() else ""
 
 
 def find(pattern: str) -> list[str]:
@@ -83,12 +99,21 @@ def read(path: str) -> Scene:
             raise ValueError(f"{path}: time: expected one number of seconds since 1970-01-01")
         names = tuple(name.decode() for name in file["class"][...])
         attributes = netcdf.plain_attributes(file)
+        likeness = float(np.ravel(file["likeness"][...])[0]) if "likeness" in file else np.nan
     name = str(attributes.get("scene", os.path.basename(path)))
     model = str(attributes.get("model_fingerprint", attributes.get("model", "")))
-    date = str(np.datetime64(int(seconds[0]), "s").astype("datetime64[D]"))
     parts = (name, model, file_identity(path))
-    fingerprint = days.digest(*(part.encode() for part in parts))
-    return Scene(path, name, date, model, names, grid, fingerprint)
+    return Scene(
+        path=path,
+        name=name,
+        seconds=int(seconds[0]),
+        platform=str(attributes.get("platform", "unknown")),
+        likeness=likeness,
+        model=model,
+        class_names=names,
+        grid=grid,
+        fingerprint=days.digest(*(part.encode() for part in parts)),
+    )
 
 
 def _grid(path: str, lat_bounds: np.ndarray, lon_bounds: np.ndarray) -> Grid:
@@ -123,25 +148,14 @@ def check(scene: Scene, settings: Settings) -> None:
             )
 
 
-def check_day(scenes: Sequence[Scene]) -> None:
-    """ValueError if two scenes of a day overlap: their cells would count twice."""
-    for i, one in enumerate(scenes):
-        for other in scenes[:i]:
-            if _overlap(one, other):
-                raise ValueError(
-                    f"{one.path}: {one.date} is there twice, overlaps {other.path}; choose one of "
-                    "them, for example one satellite by a pattern: --scenes_dir='S/Aqua*.nc'"
-                )
-
-
-def _overlap(one: Scene, other: Scene) -> bool:
-    """Whether scenes share more than a cell, by which the last row and column may reach too far."""
-    slack = one.resolution * (1 + _REGULAR)
-    low = max(one.grid.extent.lat_min, other.grid.extent.lat_min)
-    high = min(one.grid.extent.lat_max, other.grid.extent.lat_max)
-    west, _, east, _ = other.grid.extent
-    around = turns(west + slack, east - slack, one.grid.extent.lon_min, one.grid.extent.lon_max)
-    return bool(high - low > slack and around)
+def check_twins(scene: Scene, others: Iterable[Scene]) -> None:
+    """ValueError if one of the others is a copy of a scene, which would count twice."""
+    for other in others:
+        if scene.grid == other.grid and scene.picture == other.picture != "":
+            raise ValueError(
+                f"{scene.path}: {scene.date} is there twice, {other.path} has the same picture; "
+                "leave one of them out"
+            )
 
 
 def looks_at(scene: Scene, grid: Grid) -> bool:
@@ -155,64 +169,6 @@ def plane(variable: Any, rows: slice, index: int | None = None) -> np.ndarray:
     lead = variable.ndim - (2 if index is None else 3)
     place: tuple[Any, ...] = (0,) * lead + (() if index is None else (index,))
     return np.asarray(variable[(*place, rows)])
-
-
-def day_fields(date: str, scenes: Sequence[Scene], measure: str, grid: Grid) -> DayFields:
-    """Class fractions of one day, from scenes that do not overlap.
-
-    Args:
-        date: the day.
-        scenes: all scenes of that day, in any order.
-        measure: "mask" for the share that masks cover; "expected" for the mean of calibrated
-            probabilities, an unbiased area, which says nothing of what is without any class or
-            shared (0).
-        grid: a Grid of [h, w] cells.
-
-    Raises:
-        ValueError: a file is damaged, or has no calibrated probabilities.
-    """
-    if measure not in MEASURES:
-        raise ValueError(f"measure: got {measure!r}, expected one of {', '.join(MEASURES)}")
-    sums = Areas.zeros(len(scenes[0].class_names), grid)
-    for scene in sorted(scenes, key=lambda scene: scene.name):
-        _add(sums, scene, measure, grid)
-    return sums.fields(date, sums.seen / grid.areas)
-
-
-def _add(sums: Areas, scene: Scene, measure: str, grid: Grid) -> None:
-    """Adds the areas of a scene, some rows at a time."""
-    number, height = len(scene.class_names), scene.grid.shape[0]
-    from_rows, from_columns = grid.shared(scene.grid)
-    across = from_columns.T
-    with netcdf.opened(scene.path) as file:
-        scale = _calibrated_scale(scene, file) if measure == "expected" else 1.0
-        for start in range(0, height, _ROWS_AT_ONCE):
-            rows = slice(start, min(start + _ROWS_AT_ONCE, height))
-            down = from_rows[:, rows]
-            observed = plane(file["observed"], rows) > 0
-            sums.seen += down @ (observed @ across)
-            if measure == "expected":
-                for c in range(number):
-                    share = plane(file["calibrated_probability"], rows, c) * scale * observed
-                    sums.covered[c] += down @ (share @ across)
-                continue
-            mask = plane(file["mask"], rows) * observed
-            sums.nothing += down @ ((observed & (mask == 0)) @ across)
-            masks = [(mask >> c & 1).astype(float) for c in range(number)]
-            for c in range(number):
-                sums.covered[c] += down @ (masks[c] @ across)
-            for i, j in np.ndindex(number, number):
-                both = (masks[i] * masks[j]) @ across.sum(axis=1)
-                sums.shared[i, j] += down.sum(axis=0) @ both
-
-
-def _calibrated_scale(scene: Scene, file: Any) -> float:
-    if "calibrated_probability" not in file:
-        raise ValueError(
-            f"{scene.path}: has no calibrated_probability, which --measure=expected needs: export "
-            "with a calibration, or choose --measure=mask"
-        )
-    return scale_of(file["calibrated_probability"])
 
 
 def scale_of(variable: Any) -> float:

@@ -7,7 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.climatology.aggregate import Aggregation, Period, PeriodMeans, means, periods
+from clouds_tf.climatology.aggregate import (
+    Aggregation,
+    Period,
+    PeriodMeans,
+    folded_over,
+    means,
+    periods,
+)
 from clouds_tf.climatology.days import (
     COVERAGE,
     FRACTION,
@@ -40,9 +47,14 @@ def product(
         The number of periods.
 
     Raises:
-        ValueError: there are no days.
+        ValueError: there are no days, or the folder holds hours and the periods are of days.
     """
     dates = store.dates()
+    if store.settings.step != form.step:
+        raise ValueError(
+            f"{store.folder}: holds files of each {store.settings.step}, expected of each "
+            f"{form.step} for by={form.by!r}; choose another --days_dir"
+        )
     groups = periods(dates, form.by, form.across_years)
     if not groups:
         raise ValueError(f"{store.folder}: has no days to aggregate")
@@ -66,9 +78,11 @@ def product(
         "first_day": dates[0],
         "last_day": dates[-1],
     }
+    if store.settings.platforms:
+        about["platforms"] = ", ".join(store.settings.platforms)
     with netcdf.new_file(path, "Frequencies of cloud patterns", **about) as file:
         if form.layout == "cf":
-            _write_cf(file, store, groups, form.is_folded, list(extents), num_resamples, found)
+            _write_cf(file, store, groups, form, list(extents), num_resamples, found)
         else:
             _write_c3ontext(file, store, groups, found)
     return len(groups)
@@ -78,7 +92,7 @@ def _write_cf(
     file: Any,
     store: DayStore,
     groups: Sequence[Period],
-    across_years: bool,
+    form: Aggregation,
     regions: list[str],
     num_resamples: int,
     found: Iterator[PeriodMeans],
@@ -89,14 +103,15 @@ def _write_cf(
     netcdf.write_strings(file, "other_class", ("other_class",), names, "cloud pattern")
     bounds = np.array([group.bounds for group in groups])
     middles = np.array([group.middle for group in groups], float)
-    netcdf.write_times(file, middles, bounds, across_years)
+    over = folded_over(form.by, form.across_years)
+    netcdf.write_times(file, middles, bounds, over != "")
     file.dimensions["region"] = len(regions)
     netcdf.write_strings(file, "region", ("region",), regions, "region of the means")
     labels = [group.label for group in groups]
     netcdf.write_strings(file, "period", ("time",), labels, "name of the period")
     methods = "area: mean time: mean"
-    if across_years:  # beside means over years, CF has no place for that over an area
-        methods = "time: mean within years time: mean over years"
+    if over:  # beside means over years, CF has no place for that over an area
+        methods = f"time: mean within {over} time: mean over {over}"
     variables = _variables(store.settings.has_classless, num_resamples)
     for name, (dimensions, long_name) in variables.items():
         attributes: dict[str, Any] = {"coordinates": "period", "units": "1"}

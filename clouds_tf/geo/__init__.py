@@ -2,7 +2,7 @@
 
 from clouds_tf.geo.extent import GLOBE, Extent, parse_extent, parse_regions
 from clouds_tf.geo.grid import Grid, cover
-from clouds_tf.geo.names import named_date, named_extent, parse_date
+from clouds_tf.geo.names import named_date, named_extent, parse_date, parse_platforms
 
 __all__ = [
     "GLOBE",
@@ -13,5 +13,6 @@ __all__ = [
     "named_extent",
     "parse_date",
     "parse_extent",
+    "parse_platforms",
     "parse_regions",
 ]

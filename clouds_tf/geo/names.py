@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import datetime
 import re
+from collections.abc import Iterable
 
 from clouds_tf.geo.extent import Extent
 
@@ -50,6 +51,27 @@ _PLATFORMS = {
     **{f"Sentinel-{i}": rf"sentinel-?{i}|(?<![a-z0-9])S{i}[A-D]_" for i in (2, 3)},
     **{f"Landsat {i}": rf"landsat[-_ ]?{i}|(?<![a-z0-9])L[COT]0?{i}[_\d]" for i in (8, 9)},
 }
+
+_INSTRUMENTS = {
+    "MODIS": ("Terra", "Aqua"),
+    "VIIRS": ("Suomi NPP", "NOAA-20", "NOAA-21"),
+}
+
+
+def parse_platforms(names: Iterable[str]) -> tuple[str, ...]:
+    """Satellites as `named_platform` spells them, of names in any case, or of MODIS or VIIRS.
+
+    >>> parse_platforms(["terra", "VIIRS"])
+    ('NOAA-20', 'NOAA-21', 'Suomi NPP', 'Terra')
+    """
+    known = {**{name: (name,) for name in (*_PLATFORMS, "unknown")}, **_INSTRUMENTS}
+    by_name = {name.lower(): members for name, members in known.items()}
+    found: set[str] = set()
+    for name in names:
+        if name.strip().lower() not in by_name:
+            raise ValueError(f"platforms: got {name!r}, expected some of {', '.join(known)}")
+        found.update(by_name[name.strip().lower()])
+    return tuple(sorted(found))
 
 
 def named_extent(stem: str) -> Extent | None:

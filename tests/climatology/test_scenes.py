@@ -7,7 +7,7 @@ import pytest
 import xarray
 from scene_writer import write_scene as _write
 
-from clouds_tf.climatology import product, scenes
+from clouds_tf.climatology import merge, product, scenes
 from clouds_tf.climatology.days import DayStore
 from clouds_tf.climatology.inputs import AddedDays
 from clouds_tf.geo import Extent, cover, parse_extent
@@ -45,10 +45,10 @@ def _expected(values, observed, lat, lon, grid, step=0.5):
         (Grid(1.25, (-180, 60, 180, 65)), (177.5, 60, 182.5, 64.5)),
     ],
 )
-@pytest.mark.parametrize("measure", scenes.MEASURES)
+@pytest.mark.parametrize("measure", merge.MEASURES)
 def test_fractions_are_those_of_fine_steps(tmp_path, grid, extent, measure):
     masks, observed, probabilities, lat, lon = _write(tmp_path / "a.nc", extent=extent)
-    fields = scenes.day_fields("2017-03-04", [scenes.read(str(tmp_path / "a.nc"))], measure, grid)
+    fields = merge.fields_of("2017-03-04", [scenes.read(str(tmp_path / "a.nc"))], measure, grid)
     for c in range(4):
         values = masks[c] if measure == "mask" else probabilities[c]
         expected, coverage = _expected(values, observed, lat, lon, grid)
@@ -70,9 +70,9 @@ def test_rows_at_once_do_not_matter(tmp_path, monkeypatch):
     _write(tmp_path / "a.nc")
     grid = Grid(2.5, (-10, 0, 0, 5))
     scene = scenes.read(str(tmp_path / "a.nc"))
-    whole = scenes.day_fields("2017-03-04", [scene], "mask", grid)
-    monkeypatch.setattr(scenes, "_ROWS_AT_ONCE", 3)
-    parts = scenes.day_fields("2017-03-04", [scene], "mask", grid)
+    whole = merge.fields_of("2017-03-04", [scene], "mask", grid)
+    monkeypatch.setattr(merge, "_CELLS_AT_ONCE", 50)
+    parts = merge.fields_of("2017-03-04", [scene], "mask", grid)
     np.testing.assert_allclose(whole.fraction, parts.fraction, atol=1e-6)
 
 
@@ -121,7 +121,7 @@ def test_scenes_become_days_which_become_a_product(folder):
         ({"model": "xyz"}, "model: got xyz, expected abc as in the other days"),
         ({"names": ["a", "b", "c", "d"]}, "classes: got .*'a'.*, expected .*'Fish'"),
         ({"step": 0.25}, "degrees per cell: got 0.25, expected 0.5"),
-        ({"date": "2017-03-05", "extent": (-1, 4, 9, 9)}, "2017-03-05 is there twice, overlaps"),
+        ({"date": "2017-03-05", "seed": 3}, "2017-03-05 is there twice, .*c.nc has the same pict"),
     ],
 )
 def test_scenes_that_do_not_fit_are_named_and_may_be_left_out(folder, changed, reason):
@@ -188,19 +188,6 @@ def test_a_grid_across_the_date_line_has_the_days_of_one_round_the_globe(tmp_pat
     (lon, part), (_, whole) = found
     assert lon.tolist() == [172.5, 177.5, 182.5, 187.5] and part.any()
     np.testing.assert_allclose(part, np.roll(whole, 2, axis=2)[:, 16:20, :4], atol=1e-6)
-
-
-@pytest.mark.parametrize("beyond, refused", [(0.3, False), (0.9, True)])
-def test_scenes_side_by_side_may_share_the_last_cell(tmp_path, beyond, refused):
-    """Grids of scenes reach beyond their edge by less than a cell of half a degree."""
-    (tmp_path / "s").mkdir()
-    _write(tmp_path / "s" / "a.nc", extent=(-10, 0, 0, 5))
-    _write(tmp_path / "s" / "b.nc", extent=(-beyond, 0, 10 - beyond, 5))
-    if refused:
-        with pytest.raises(ValueError, match="b.nc: 2017-03-04 is there twice"):
-            _make(tmp_path)
-    else:
-        assert _make(tmp_path).added == AddedDays(1, 0, 0)
 
 
 def test_a_scene_of_another_date_or_gone_is_not_counted_twice(folder):
