@@ -11,11 +11,25 @@ import typing
 from collections.abc import Mapping
 from typing import Any
 
+from clouds_tf import own
+
+if typing.TYPE_CHECKING:
+    Name = Any  # a name, or the callable that `CheckedSettings` turns into its name
+else:
+    Name = str
+
 _SIZE = "(height, width) in pixels"
 
 
 def setting(default: Any, help: str, **bounds: Any) -> Any:
-    """A field with its help text, and with "min", "max" or "choices" as they apply."""
+    """A field with its help text, and with what applies of these.
+
+    Args:
+        default: default value.
+        help: help text of the flag.
+        **bounds: "min" and "max"; "choices"; "own", a dict by name of what the library has, where a
+            callable of the user is taken too, and "module:function" beside the choices.
+    """
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
 
@@ -28,8 +42,8 @@ def fields(cls: type) -> list[Any]:
 class CheckedSettings:
     """Base of dataclasses whose fields `setting` makes; prints as the call that makes it.
 
-    Fields are bool, int, float, str, tuple[int, int] (a size) or tuple[str, ...], or Optional of
-    these.
+    Fields are bool, int, float, str, tuple[int, int] (a size), tuple[str, ...], tuple[float, ...]
+    or Optional of these; or Name or tuple[Name, ...], for which callables are given as well.
 
     Raises:
         ValueError: a value has the wrong type, is out of bounds or is not among the choices.
@@ -66,6 +80,8 @@ def _validate(settings: Any) -> None:
             if value is None:
                 continue
             kind = typing.get_args(kind)[0]
+        if "own" in field.metadata:
+            value = _named(field.name, value, field.metadata["own"])
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             value = float(value)
         elif typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
@@ -76,18 +92,29 @@ def _validate(settings: Any) -> None:
             raise ValueError(f"{field.name}: got {value!r}, expected {fault}")
 
 
+def _named(setting: str, value: Any, known: Mapping[str, Any]) -> Any:
+    """Replaces callables by their names."""
+    if isinstance(value, (list, tuple)):
+        return tuple(_named(setting, part, known) for part in value)
+    return own.name_of(setting, value, known) if callable(value) else value
+
+
 def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
     """Describes what was expected if the value is invalid; otherwise None."""
     if typing.get_origin(kind) is tuple and typing.get_args(kind)[0] is int:
         return None if _is_size(value) else _SIZE
     if typing.get_origin(kind) is tuple:
-        is_texts = isinstance(value, tuple) and all(isinstance(part, str) for part in value)
-        return None if is_texts else "a list of texts"
+        part_kind = typing.get_args(kind)[0]
+        is_right = isinstance(value, tuple) and all(isinstance(part, part_kind) for part in value)
+        return None if is_right else f"a list of {'texts' if part_kind is str else 'numbers'}"
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         words = {int: "a whole number", float: "a finite number", str: "text"}
         return words.get(kind, "True or False")
     if "choices" in metadata and value not in metadata["choices"]:
-        return f"one of {', '.join(metadata['choices'])}"
+        if "own" not in metadata:
+            return f"one of {', '.join(metadata['choices'])}"
+        if not own.is_own(value):
+            return f"one of {', '.join(metadata['choices'])}, or module:function"
     lower, upper = metadata.get("min"), metadata.get("max")
     if (lower is not None and value < lower) or (upper is not None and value > upper):
         return f"at least {lower}" if upper is None else f"{lower} to {upper}"

@@ -198,7 +198,9 @@ def test_a_page_runs_from_top_to_bottom(page, sample):
                 for name in _inputs(arguments):
                     sample(name)
                 _run(tool, arguments)
-        if block.kind == "python":
+        if module := re.match(r"# (\w+\.py)\n", block.text):
+            pathlib.Path(module[1]).write_text(block.text)
+        elif block.kind == "python":
             for name in re.findall(r'"([\w.]+)', block.text):
                 sample(name)
             exec(block.text.replace(*TINY_SETTINGS), names)

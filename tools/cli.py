@@ -162,10 +162,12 @@ def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
             flags.DEFINE_integer(name, default, meta["help"], **bounds)
         elif kind is float:
             flags.DEFINE_float(name, default, meta["help"], **bounds)
-        elif kind is str and "choices" in meta:
+        elif kind is str and "choices" in meta and "own" not in meta:
             flags.DEFINE_enum(name, default, list(meta["choices"]), meta["help"])
         elif kind is str:
-            flags.DEFINE_string(name, default, meta["help"])
+            names = ", ".join([*meta["choices"], "or module:function"]) if "choices" in meta else ""
+            help = f"{meta['help']} One of {names}." if names else meta["help"]
+            flags.DEFINE_string(name, default, help)
         elif typing.get_args(kind)[0] is str:
             flags.DEFINE_list(name, list(default), meta["help"])
         else:

@@ -16,9 +16,7 @@ from clouds_tf.training import Execution, Recipe, train, train_folds
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
-flags.DEFINE_string(
-    "workdir", None, "Folder for checkpoints, history and pictures.", required=True
-)
+flags.DEFINE_string("workdir", None, "Folder for checkpoints, history and pictures.", required=True)
 flags.DEFINE_string(
     "fold", "0", "Fold to hold out; all trains one model per fold, in W/fold_0, W/fold_1, ..."
 )
@@ -51,8 +49,8 @@ def main() -> None:
             results = train_folds(*arguments, execution, on_start=_write_flags, progress=progress)
             mean = sum(result.best_score for result in results) / len(results)
             closing = (
-                f"Trained {len(results)} folds; mean held-out {recipe.monitor} {abs(mean):.4f}; "
-                f"workdirs {FLAGS.workdir}/fold_*"
+                f"Trained {len(results)} folds; mean held-out {recipe.monitor} "
+                f"{recipe.shown(mean):.4f}; workdirs {FLAGS.workdir}/fold_*"
             )
         else:
             fold = int(FLAGS.fold)

@@ -17,8 +17,10 @@ from collections.abc import Callable, Sequence
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf import own
 from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
 from clouds_tf.data.mixing import MIXES, Seed, cutmix, mixup  # noqa: F401
+from clouds_tf.data.own_augmentation import apply_own
 from clouds_tf.data.packing import from_words, to_words
 
 Example = dict[str, tf.Tensor]
@@ -309,18 +311,19 @@ def check_augmentation(spec: str) -> None:
     """Checks the name of an augmentation, without importing keras-cv.
 
     Args:
-        spec: a key of AUGMENTATIONS, or layers of keras-cv as `parse_layers` reads them.
+        spec: a key of AUGMENTATIONS, layers of keras-cv as `parse_layers` reads them, or
+            "module:function" for a function of the user's.
 
     Raises:
         ValueError: it is something else.
     """
-    if spec in AUGMENTATIONS:
+    if spec in AUGMENTATIONS or own.is_own(spec):
         return
     if not spec.startswith(KERAS_CV):
         names = ", ".join(sorted([*AUGMENTATIONS, KERAS_CV]))
         raise ValueError(
             f"augmentation: got {spec!r}, expected one of {names}, or layers of keras-cv such as "
-            f"{KERAS_CV}:rand_augment,grid_mask"
+            f"{KERAS_CV}:rand_augment,grid_mask, or module:function"
         )
     parse_layers(spec)
 
@@ -335,7 +338,12 @@ def find_augmentation(spec: str) -> _Augmentation:
         A function (example, seed) -> example, see AUGMENTATIONS.
 
     Raises:
-        ValueError: there is none of that name, or keras-cv does not work here.
+        ValueError: there is none of that name, or keras-cv does not work here. That of a user
+            raises it where it returns other shapes or dtypes than it got, or draws numbers that do
+            not follow from the seed.
     """
     check_augmentation(spec)
+    if own.is_own(spec):
+        own.find("augmentation", spec)
+        return functools.partial(apply_own, spec)
     return AUGMENTATIONS.get(spec) or make_augmentation(parse_layers(spec))

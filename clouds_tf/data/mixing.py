@@ -11,6 +11,8 @@ from typing import Any, Union
 
 import tensorflow as tf
 
+from clouds_tf import own
+
 Seed = Union[tf.Tensor, Sequence[int]]  # int [2]
 Mix = Callable[..., tuple[tf.Tensor, tf.Tensor]]
 
@@ -103,3 +105,33 @@ def _beta(shape: Sequence[Any], alpha: float, seed: Seed) -> tf.Tensor:
 
 
 MIXES: dict[str, Mix] = {"none": _unmixed, "mixup": mixup, "cutmix": cutmix}
+
+
+def check_mix(name: str) -> None:
+    """Raises ValueError unless a name is a key of MIXES or "module:function"."""
+    if name not in MIXES and not own.is_own(name):
+        expected = f"one of {', '.join(MIXES)}, or module:function"
+        raise ValueError(f"mix: got {name!r}, expected {expected}")
+
+
+def find_mix(name: str) -> Mix:
+    """Finds a function with the arguments and results of `cutmix`.
+
+    Raises:
+        ValueError: there is none of that name. That of a user raises it where it changes a shape.
+    """
+    check_mix(name)
+    if not own.is_own(name):
+        return MIXES[name]
+    own.find("mix", name)
+
+    def mix(images: tf.Tensor, masks: tf.Tensor, *args: Any) -> tuple[tf.Tensor, tf.Tensor]:
+        mixed_images, mixed_masks = own.call("mix", name, images, masks, *args)
+        for before, after in ((images, mixed_images), (masks, mixed_masks)):
+            if not before.shape.is_compatible_with(after.shape):
+                raise ValueError(
+                    f"mix: {name} made {after.shape} of {before.shape}, expected the same shape"
+                )
+        return mixed_images, mixed_masks
+
+    return mix

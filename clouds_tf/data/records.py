@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.data.augmentation import MIXES, check_augmentation, find_augmentation
+from clouds_tf.data.augmentation import check_augmentation, find_augmentation
 from clouds_tf.data.batching import (
     Position,
     batch_pairs,
@@ -22,6 +22,7 @@ from clouds_tf.data.batching import (
 )
 from clouds_tf.data.cache import Cache, check_cache
 from clouds_tf.data.examples import load_example
+from clouds_tf.data.mixing import check_mix, find_mix
 from clouds_tf.data.records_info import Located, RecordsInfo, read_info
 from clouds_tf.data.service import serve_epochs
 from clouds_tf.dataset import Dataset
@@ -136,7 +137,7 @@ class Records:
             seed: seed of the order and of the augmentation.
             start: the first batch to show, and the worker's part.
             augmentation: what happens to each image; see `augmentation.check_augmentation`.
-            mix: what happens to each batch, a key of MIXES; it depends on (seed, step).
+            mix: what happens to each batch, see `mixing.find_mix`; it depends on (seed, step).
             cache: where decoded images wait for the next epoch: "none", "memory" or "disk". Each
                 worker keeps the images that it has shown.
             cache_dir: a folder for "disk", on this machine. What is in it is used by runs on the
@@ -196,7 +197,7 @@ class Records:
         batches = batch_pairs(examples, sizes, start.step)
         if mix != "none":
             first_step = start.epoch * len(sizes) + start.step
-            batches = mix_batches(batches.enumerate(first_step), MIXES[mix], parts, seed)
+            batches = mix_batches(batches.enumerate(first_step), find_mix(mix), parts, seed)
         return batches.prefetch(tf.data.AUTOTUNE)
 
     @tf.autograph.experimental.do_not_convert
@@ -312,8 +313,7 @@ def _check_training(
 ) -> None:
     """Raises ValueError for an argument of `training_batches` that is out of its range."""
     check_augmentation(augmentation)
-    if mix not in MIXES:
-        raise ValueError(f"mix: got {mix!r}, expected one of {', '.join(MIXES)}")
+    check_mix(mix)
     check_cache(cache, cache_dir)
     if epochs < 1:
         raise ValueError(f"epochs: got {epochs}, expected at least 1")

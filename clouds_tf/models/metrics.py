@@ -7,7 +7,9 @@ from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf import own
 from clouds_tf.keras import keras
+from clouds_tf.models.losses import OwnScore
 
 _NUM_SUMS = 9  # of which `Scores` is made, for each class
 
@@ -114,6 +116,27 @@ class Scores(keras.metrics.Metric):
 
     def get_config(self) -> dict[str, Any]:
         return {**super().get_config(), "class_names": list(self.class_names)}
+
+
+class OwnMetric(keras.metrics.Metric):
+    """Mean over the images of a user's function of (mask, logits), called as `OwnScore` does.
+
+    The result is a dict of one number, by the name of the function.
+    """
+
+    def __init__(self, spec: str) -> None:
+        super().__init__(name=own.title(spec))
+        self._score, self._mean = OwnScore("metrics", spec), keras.metrics.Mean()
+
+    def update_state(self, mask: tf.Tensor, logits: tf.Tensor) -> None:
+        """Adds a batch: mask [B, h, w, C] in 0..1, logits [B, h', w', C]."""
+        self._mean.update_state(self._score(mask, logits))
+
+    def result(self) -> dict[str, tf.Tensor]:
+        return {self.name: self._mean.result()}
+
+    def reset_state(self) -> None:
+        self._mean.reset_state()
 
 
 class TunedDice:

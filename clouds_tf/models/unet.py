@@ -8,9 +8,10 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf import own
 from clouds_tf.dataset import MAX_CLASSES
 from clouds_tf.keras import KerasTensor, Model, keras
-from clouds_tf.models.encoders import Encoder, find_encoder, model_name
+from clouds_tf.models.encoders import Encoder, check_own_encoder, find_encoder, model_name
 from clouds_tf.models.encoders.resnet import scale_channels
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.models.upsampling import UpsampleConv
@@ -57,7 +58,7 @@ class CropLike(keras.layers.Layer):
 def unet(
     num_classes: int = 4,
     width: float = 1.0,
-    encoder: str = "resnet34",
+    encoder: Any = "resnet34",
     classification_head: bool = False,
 ) -> Any:
     """Builds a U-Net.
@@ -75,7 +76,8 @@ def unet(
         num_classes: number of maps, each a sigmoid of its own; 1 to 32.
         width: multiplies the channels of every stage but the input's and the head's; above 0 and
             at most 8.
-        encoder: a key of clouds_tf.models.encoders.ENCODERS.
+        encoder: a key of clouds_tf.models.encoders.ENCODERS, or a function of the kind of
+            `Encoder.apply`, or its name "module:function".
         classification_head: whether to predict as well, from the mean of the deepest features,
             which classes are present anywhere in the image.
 
@@ -93,6 +95,8 @@ def unet(
     >>> model(np.zeros([2, 33, 50, 3], np.uint8))["logits"].shape
     TensorShape([2, 33, 50, 3])
     """
+    if callable(encoder):
+        encoder = own.name_of("encoder", encoder, {})
     found = find_encoder(encoder)
     if not 1 <= num_classes <= MAX_CLASSES:
         raise ValueError(f"num_classes: got {num_classes}, expected 1 to {MAX_CLASSES}")
@@ -100,6 +104,8 @@ def unet(
         raise ValueError(f"width: got {width}, expected more than 0 and at most {MAX_WIDTH}")
     image = keras.Input([None, None, 3], name="image")
     features = found.apply(ReflectPad(name="pad", dtype="float32")(image), width)
+    if own.is_own(encoder):
+        check_own_encoder(encoder, image, features)
     deepest = features[-1]
     x = _decode({2**i: x for i, x in enumerate(features, start=1)}, width, found)
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)

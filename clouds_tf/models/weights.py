@@ -85,6 +85,10 @@ def load_encoder_weights(model: Model, path: str) -> None:
             unchanged then.
     """
     encoder = encoder_of(model)
+    if not encoder.weights_suffixes:
+        raise ValueError(
+            f"encoder_weights: got {path}, but an encoder of the user's loads its weights by itself"
+        )
     if not path.endswith(encoder.weights_suffixes):
         expected = " or ".join(encoder.weights_suffixes)
         raise ValueError(f"{path}: {model.name} takes weights from a file that ends in {expected}")

@@ -10,8 +10,10 @@ from typing import Any
 from clouds_tf import files
 from clouds_tf.dataset import Dataset
 from clouds_tf.models import weights as model_weights
+from clouds_tf.models.encoders import find_encoder
 from clouds_tf.prediction.postprocessing import Postprocessing
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.recipe import Recipe
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,6 +24,7 @@ class Member:
         path: its workdir, or its file of weights.
         dataset: the Dataset that it was trained on.
         image_size: (height, width) of its input.
+        encoder: name of its encoder.
         training: JSON-like facts about its training.
         load: builds the Keras model in the global precision.
     """
@@ -29,6 +32,7 @@ class Member:
     path: str
     dataset: Dataset
     image_size: tuple[int, int]
+    encoder: str
     training: dict[str, Any] = dataclasses.field(repr=False)
     load: Callable[[], Any] = dataclasses.field(repr=False)
 
@@ -50,6 +54,8 @@ def read_members(workdirs: Sequence[str], weights: Sequence[str]) -> tuple[Membe
         raise ValueError("expected either workdirs of training runs or files of weights")
     files.check_distinct([*workdirs, *weights])
     members = [*map(_of_workdir, workdirs), *map(_of_weights, weights)]
+    for member in members:
+        find_encoder(member.encoder)  # that of a user may be missing
     for member in members[1:]:
         if member.dataset != members[0].dataset:
             raise ValueError(
@@ -62,7 +68,8 @@ def read_members(workdirs: Sequence[str], weights: Sequence[str]) -> tuple[Membe
 def _of_workdir(path: str) -> Member:
     run = workdirs.Run.open(path)
     training = {key: value for key, value in run.to_json().items() if key != "dataset"}
-    return Member(path, run.dataset, run.recipe.image_size, training, run.load_model)
+    recipe = run.recipe
+    return Member(path, run.dataset, recipe.image_size, recipe.encoder, training, run.load_model)
 
 
 def _of_weights(path: str) -> Member:
@@ -75,10 +82,11 @@ def _of_weights(path: str) -> Member:
         height, width = metadata["image_size"]
     except (TypeError, ValueError) as error:
         raise ValueError(f"{path}: damaged metadata: {error}") from None
-    training = dict(metadata.get("training") or {}, model=metadata["model"])
-    return Member(
-        path, dataset, (height, width), training, lambda: model_weights.load_model(path)[0]
-    )
+    model = metadata["model"]
+    training = dict(metadata.get("training") or {}, model=model)
+    encoder = model.get("encoder", Recipe.encoder)
+    load: Callable[[], Any] = lambda: model_weights.load_model(path)[0]  # noqa: E731
+    return Member(path, dataset, (height, width), encoder, training, load)
 
 
 def tuned_weights(members: Sequence[Member], postprocessing: Postprocessing) -> tuple[float, ...]:

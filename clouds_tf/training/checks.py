@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
+from clouds_tf import own
 from clouds_tf.data.augmentation import find_augmentation
 from clouds_tf.models import weights
 from clouds_tf.training import workdir as workdirs
@@ -31,6 +32,8 @@ def check_start(run: Run) -> None:
     """
     recipe = run.recipe
     find_augmentation(recipe.augmentation)
+    for name, setting in recipe.own_names().items():
+        own.find(setting, name)
     for name in ("encoder_weights", "init_weights"):
         path = getattr(recipe, name)
         if path and not tf.io.gfile.exists(path):

@@ -1,21 +1,21 @@
-"""Optimizers by name, those of Keras and of tensorflow-addons, and their learning rates."""
+"""Optimizers by name: those of Keras, of tensorflow-addons and of the user."""
 
 from __future__ import annotations
 
 import functools
-import math
 import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
+from clouds_tf import own
 from clouds_tf.addons import import_addons
 from clouds_tf.keras import Optimizer, keras
 
 _LearningRate = Any  # a number, or a LearningRateSchedule of Keras
 
-_CYCLES = 3  # of cosine restarts, each twice as long as the one before
 _PREFIX = "addons:"
 # Of tensorflow-addons, those that take a learning rate and no other optimizer.
 _ADDONS = ("AdaBelief", "LAMB", "LazyAdam", "NovoGrad", "ProximalAdagrad", "RectifiedAdam", "Yogi")
@@ -92,11 +92,66 @@ def check_optimizer(name: str) -> None:
     Raises:
         ValueError: there is no such optimizer.
     """
-    if name not in OPTIMIZERS and name not in [_PREFIX + other for other in _ADDONS]:
+    known = [*OPTIMIZERS, *(_PREFIX + other for other in _ADDONS)]
+    if name not in known and not own.is_own(name):
         raise ValueError(
-            f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}, or {_PREFIX}NAME "
-            f"with one of {', '.join(_ADDONS)}"
+            f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}, module:function, "
+            f"or {_PREFIX}NAME with one of {', '.join(_ADDONS)}"
         )
+
+
+def _is_optimizer(value: object) -> bool:
+    kinds = (keras.optimizers.Optimizer, keras.optimizers.legacy.Optimizer)
+    return isinstance(value, kinds)
+
+
+def describe_optimizer(optimizer: Optimizer) -> tuple[str, float]:
+    """Describes an optimizer of Keras, so that another process can make it again.
+
+    Returns:
+        Its class with the arguments that differ from their defaults, as `own.find` reads it, and
+        its learning rate.
+
+    Raises:
+        ValueError: it is not an optimizer, or has a part that a recipe has a setting for.
+
+    >>> describe_optimizer(keras.optimizers.Adam(0.002, beta_1=0.8))[0]
+    'clouds_tf.keras:keras.optimizers.Adam(beta_1=0.8)'
+    """
+    if not _is_optimizer(optimizer):
+        raise ValueError(f"optimizer: got {optimizer!r}, expected an optimizer of clouds_tf.keras")
+    cls: Any = type(optimizer)
+    config = optimizer.get_config()
+    rate = config.pop("learning_rate", None)
+    for setting, is_used in (
+        ("precision", hasattr(optimizer, "inner_optimizer")),
+        ("schedule", not isinstance(rate, (int, float, np.number))),
+        ("ema", config.get("use_ema")),
+    ):
+        if is_used:
+            raise ValueError(
+                f"optimizer: got {cls.__name__} with a {setting} of its own, expected the "
+                f"setting {setting} in its place"
+            )
+    defaults = cls().get_config()
+    changed = {key: value for key, value in config.items() if value != defaults.get(key)}
+    if cls is keras.optimizers.Nadam:
+        cls = Nadam  # see there
+    name = own.name_of("optimizer", functools.partial(cls, **changed), {})
+    if getattr(keras.optimizers, cls.__name__, None) is cls:  # elsewhere in each lane
+        name = f"clouds_tf.keras:keras.optimizers.{name.split(':', 1)[1]}"
+    return name, float(f"{rate:.7g}")  # which Keras keeps as float32
+
+
+def _of_the_user(name: str, schedule: _LearningRate, *_: Any) -> Any:
+    """Makes the optimizer of a user's function or class of a learning rate."""
+    optimizer = own.call("optimizer", name, schedule)
+    if not _is_optimizer(optimizer) or hasattr(optimizer, "inner_optimizer"):
+        raise ValueError(
+            f"optimizer: {name} returned {optimizer!r}, expected an optimizer of clouds_tf.keras, "
+            "which the training wraps where a precision needs it"
+        )
+    return optimizer
 
 
 def _from_addons(
@@ -137,7 +192,8 @@ def make_optimizer(
     """Makes an optimizer with all its slots, so that a checkpoint can be restored at once.
 
     Args:
-        name: one of OPTIMIZERS, or addons:NAME with the name of an optimizer of tensorflow-addons.
+        name: one of OPTIMIZERS, "module:function" for a function or class that makes an optimizer
+            of a schedule, or addons:NAME with the name of an optimizer of tensorflow-addons.
             "radam" is Liu et al., "On the Variance of the Adaptive Learning Rate", 2020;
             "lookahead" is Zhang et al., "Lookahead Optimizer", 2019, around it; "lamb" is You et
             al., "Large Batch Optimization for Deep Learning", 2020.
@@ -154,7 +210,8 @@ def make_optimizer(
         ValueError: there is no such optimizer, or tensorflow-addons does not work here.
     """
     check_optimizer(name)
-    make = _KERAS.get(name) or functools.partial(_from_addons, name)
+    found = _of_the_user if own.is_own(name) else _from_addons
+    make = _KERAS.get(name) or functools.partial(found, name)
     optimizer = make(schedule, variables, weight_decay)
     if keras.mixed_precision.global_policy().name == "mixed_float16":
         optimizer = keras.mixed_precision.LossScaleOptimizer(optimizer)
@@ -201,87 +258,3 @@ def scale_learning_rate(
             return variable.assign(before + factor * (variable - before))
 
     setattr(optimizer, method, take_scaled_step)
-
-
-def _half_cosine(share: tf.Tensor) -> tf.Tensor:
-    """Falls from 1 at share 0 to 0 at share 1."""
-    return 0.5 * (1 + tf.cos(math.pi * share))
-
-
-def _one_cycle(
-    share: tf.Tensor, rise: float = 0.3, start: float = 1 / 25, end: float = 1e-4 / 25
-) -> tf.Tensor:
-    """Smith and Topin, "Super-Convergence", 2018, section 3, with cosines in place of lines."""
-    rising = 1 - (1 - start) * _half_cosine(share / rise)
-    falling = end + (1 - end) * _half_cosine((share - rise) / (1 - rise))
-    return tf.where(share < rise, rising, falling)
-
-
-def _cosine_restarts(share: tf.Tensor) -> tf.Tensor:
-    """Loshchilov and Hutter, "SGDR", 2017, equation 5, with T_mult = 2."""
-    position = share * (2**_CYCLES - 1)
-    cycle = tf.minimum(tf.floor(tf.math.log(position + 1) / math.log(2)), _CYCLES - 1)
-    length = tf.pow(2.0, cycle)
-    return _half_cosine((position - (length - 1)) / length)
-
-
-# Name -> a function from the finished share of the run (0..1) to a factor on the learning rate.
-SCHEDULES = {
-    "constant": tf.ones_like,
-    "cosine": _half_cosine,
-    "cosine_restarts": _cosine_restarts,
-    "one_cycle": _one_cycle,
-    "plateau": tf.ones_like,  # a constant, until `plateau_factor` says something else
-}
-
-
-@keras.utils.register_keras_serializable("clouds_tf")
-class Schedule(keras.optimizers.schedules.LearningRateSchedule):
-    """Learning rate as a function of the step.
-
-    Args:
-        name: a key of SCHEDULES.
-        learning_rate: peak learning rate.
-        num_steps: number of steps of the whole run.
-        warmup_steps: number of first steps over which the rate rises linearly from 0 to that of the
-            schedule.
-
-    Attributes:
-        factor: float32 tf.Variable, a factor on the rate; 1 unless it is assigned.
-    """
-
-    def __init__(
-        self, name: str, learning_rate: float, num_steps: int, warmup_steps: int = 0
-    ) -> None:
-        self.name, self.learning_rate = name, learning_rate
-        self.num_steps, self.warmup_steps = num_steps, warmup_steps
-        self.factor = tf.Variable(1.0, trainable=False, name="learning_rate_factor")
-
-    def __call__(self, step: tf.Tensor | int) -> tf.Tensor:
-        """Learning rate of a step, float32 []."""
-        step = tf.cast(step, tf.float32)
-        share = tf.minimum(step / self.num_steps, 1.0)
-        warmup = tf.minimum((step + 1) / max(self.warmup_steps, 1), 1.0)
-        return self.learning_rate * self.factor * warmup * SCHEDULES[self.name](share)
-
-    def get_config(self) -> dict[str, Any]:
-        """Arguments of the constructor."""
-        names = ("name", "learning_rate", "num_steps", "warmup_steps")
-        return {name: getattr(self, name) for name in names}
-
-
-def plateau_factor(scores: Iterable[float]) -> float:
-    """Factor on the learning rate that halves after every three epochs without a new best score.
-
-    Args:
-        scores: one score per finished epoch; higher is better.
-
-    Returns:
-        A number from 0.001 to 1.
-    """
-    result, best, waited = 1.0, -math.inf, 0
-    for score in scores:
-        best, waited = (score, 0) if score > best else (best, waited + 1)
-        if waited == 3:
-            result, waited = max(result / 2, 1e-3), 0
-    return result

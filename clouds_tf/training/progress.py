@@ -146,11 +146,11 @@ class Reporter:
     def mean(self, score: float, best: float) -> None:
         """Reports the score of the mean of the last epochs' weights."""
         if self._chief:
-            kept = "kept" if score > best else f"not kept, as the best has {abs(best):.4f}"
-            epochs = self._trainer.recipe.average_last
-            monitor = self._trainer.recipe.monitor
+            recipe = self._trainer.recipe
+            beaten = f"not kept, as the best has {recipe.shown(best):.4f}"
             self._report(
-                f"mean of the last {epochs} epochs' weights: {monitor} {abs(score):.4f}, {kept}"
+                f"mean of the last {recipe.average_last} epochs' weights: {recipe.monitor} "
+                f"{recipe.shown(score):.4f}, {'kept' if score > best else beaten}"
             )
 
     def end(self, history: History) -> None:

@@ -3,19 +3,31 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from typing import Any, Mapping, Optional
 
+from clouds_tf import own
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES, check_augmentation
 from clouds_tf.data.cache import CACHES, check_cache
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS, find_encoder
 from clouds_tf.models.unet import MAX_WIDTH
-from clouds_tf.settings import CheckedSettings, setting
+from clouds_tf.settings import CheckedSettings, Name, fields, setting
 from clouds_tf.training.distribution import PRECISIONS, STRATEGIES
-from clouds_tf.training.optimizers import OPTIMIZERS, SCHEDULES, check_optimizer
+from clouds_tf.training.optimizers import (
+    OPTIMIZERS,
+    check_optimizer,
+    describe_optimizer,
+)
+from clouds_tf.training.schedules import SCHEDULES
 
 # Name -> a column of the history and its sign, +1 where higher is better.
-_MONITORS = {"dice": ("val_dice", 1), "loss": ("val_loss", -1), "tuned_dice": ("val_tuned_dice", 1)}
+MONITORS = {"dice": ("val_dice", 1), "loss": ("val_loss", -1), "tuned_dice": ("val_tuned_dice", 1)}
+# Held-out columns of the history, which a score of the user's may not take.
+_COLUMNS = (
+    *("loss", "logits_loss", "presence_loss", "dice", "soft_dice", "iou"),
+    *("presence_precision", "presence_recall", "tuned_dice", "blank_dice"),
+)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -24,6 +36,10 @@ class Recipe(CheckedSettings):
 
     Two runs with equal recipes on the same records and fold give equal models. A new setting is one
     field here and the place that uses it: flags, validation and settings.json follow from it.
+
+    A loss, an optimizer, a schedule, an encoder, an augmentation, a mix, a metric and the monitor
+    may be a function of the user's. It is kept by its name, "module:function", so that other
+    processes find it; the page docs/own_ideas.md has the arguments and results of each.
 
     Raises:
         ValueError: a value has the wrong type, is out of bounds or is not among the choices.
@@ -37,18 +53,23 @@ class Recipe(CheckedSettings):
     image_size: tuple[int, int] = setting(
         (320, 480), "Size of the network's input, in pixels: height,width."
     )
-    loss: str = setting(
+    loss: Name = setting(
         "bce_dice",
-        "Loss: a weighted sum such as 0.75*bce+0.25*dice of " + ", ".join(losses.LOSSES) + ".",
+        "Loss: a weighted sum such as 0.75*bce+0.25*dice of "
+        + ", ".join(losses.LOSSES)
+        + ", or module:function.",
+        own=losses.LOSSES,
     )
-    optimizer: str = setting(
+    optimizer: Name = setting(
         "nadam",
         f"Optimizer: {', '.join(OPTIMIZERS)}, or addons:NAME for one of tensorflow-addons, such as "
-        "addons:NovoGrad (Python 3.9 to 3.11, as are lamb, lookahead and radam).",
+        "addons:NovoGrad (Python 3.9 to 3.11, as are lamb, lookahead and radam), or "
+        "module:function.",
+        own={},
     )
     learning_rate: float = setting(2e-4, "Peak learning rate.", min=0)
-    schedule: str = setting(
-        "constant", "Learning-rate schedule over the run.", choices=tuple(sorted(SCHEDULES))
+    schedule: Name = setting(
+        "constant", "Learning-rate schedule over the run.", choices=SCHEDULES, own=SCHEDULES
     )
     warmup_epochs: float = setting(
         0.0, "Epochs over which the learning rate rises linearly from 0.", min=0
@@ -68,11 +89,17 @@ class Recipe(CheckedSettings):
         min=0,
         max=1,
     )
-    monitor: str = setting(
+    metrics: tuple[Name, ...] = setting(
+        (),
+        "Scores of your own for every epoch of the held-out images: module:function, with commas.",
+        own={},
+    )
+    monitor: Name = setting(
         "dice",
         "Held-out value that decides which epoch is kept: dice at a threshold of 0.5; loss; or "
         "tuned_dice, with thresholds and minimum areas found on the other half of the images.",
-        choices=tuple(_MONITORS),
+        choices=MONITORS,
+        own={},
     )
     average_last: int = setting(
         0, "Also evaluate the mean of the weights of the last N epochs; 0 does not.", min=0
@@ -80,7 +107,7 @@ class Recipe(CheckedSettings):
     width: float = setting(
         1.0, "Factor on the number of channels of every layer.", min=0.05, max=MAX_WIDTH
     )
-    encoder: str = setting("resnet34", "Encoder of the U-Net.", choices=tuple(sorted(ENCODERS)))
+    encoder: Name = setting("resnet34", "Encoder of the U-Net.", choices=ENCODERS, own={})
     encoder_weights: Optional[str] = setting(
         None, "File of published encoder weights to start from, .safetensors or .h5."
     )
@@ -103,13 +130,14 @@ class Recipe(CheckedSettings):
         False, "Also predict which classes are present in the image."
     )
     xla: bool = setting(False, "Compile the training step with XLA; one device only.")
-    augmentation: str = setting(
+    augmentation: Name = setting(
         "flips",
         f"Augmentation of each image: {', '.join(sorted(AUGMENTATIONS))}, keras_cv, or layers of "
-        "keras-cv such as keras_cv:rand_augment,grid_mask.",
+        "keras-cv such as keras_cv:rand_augment,grid_mask, or module:function.",
+        own=AUGMENTATIONS,
     )
-    mix: str = setting(
-        "none", "Augmentation that mixes the images of a batch.", choices=tuple(sorted(MIXES))
+    mix: Name = setting(
+        "none", "Augmentation that mixes the images of a batch.", choices=MIXES, own=MIXES
     )
     precision: str = setting(
         "float32", "Numeric precision of the computation.", choices=tuple(PRECISIONS)
@@ -117,8 +145,14 @@ class Recipe(CheckedSettings):
     seed: int = setting(0, "Seed of the weights, the order and the augmentation.", min=0)
 
     def __post_init__(self) -> None:
-        find_encoder(self.encoder)  # which says more of one that was removed
+        if isinstance(self.loss, losses.WeightedSum):
+            object.__setattr__(self, "loss", self.loss.spec)
+        if not callable(self.optimizer) and not isinstance(self.optimizer, str):
+            self._take_optimizer()
+        if isinstance(self.encoder, str) and not own.is_own(self.encoder):
+            find_encoder(self.encoder)  # which says more of one that was removed
         super().__post_init__()
+        self._check_metrics()
         losses.parse(self.loss)
         check_augmentation(self.augmentation)
         check_optimizer(self.optimizer)
@@ -128,10 +162,64 @@ class Recipe(CheckedSettings):
                 "init_weights: got init_checkpoint beside it, expected at most one of them"
             )
 
+    def _take_optimizer(self) -> None:
+        """Replaces an optimizer of Keras by its description, and takes its learning rate."""
+        name, rate = describe_optimizer(self.optimizer)
+        default = type(self).learning_rate
+        if self.learning_rate not in (default, rate):
+            raise ValueError(
+                f"learning_rate: got {self.learning_rate}, but the optimizer has {rate:.6g}; "
+                "give it in one of both places"
+            )
+        object.__setattr__(self, "optimizer", name)
+        object.__setattr__(self, "learning_rate", rate)
+
+    def own_metrics(self) -> list[str]:
+        """The user's scores of held-out images, with the monitor if that is one."""
+        return list(dict.fromkeys([*self.metrics, *filter(own.is_own, [self.monitor])]))
+
+    def _check_metrics(self) -> None:
+        names = self.own_metrics()
+        for name in names:
+            if not own.is_own(name):
+                raise ValueError(f"metrics: got {name!r}, expected module:function")
+            title = own.title(name)
+            if title in _COLUMNS or [own.title(other) for other in names].count(title) > 1:
+                raise ValueError(
+                    f"metrics: got {name!r}, but the history has a column val_{title} already; "
+                    "expected another name of the function"
+                )
+
+    def own_names(self) -> dict[str, str]:
+        """The user's functions in this recipe: a dict from "module:function" to the setting."""
+        return {
+            name: field.name
+            for field in fields(type(self))
+            if "own" in field.metadata
+            for name in own.names_in(str(getattr(self, field.name)))
+        }
+
+    def code(self) -> dict[str, str]:
+        """Checksums of the source of the user's functions; ValueError if one is missing."""
+        return {name: own.fingerprint(setting, name) for name, setting in self.own_names().items()}
+
+    def _monitored(self) -> tuple[str, int]:
+        return MONITORS.get(self.monitor) or (f"val_{own.title(self.monitor)}", 1)
+
     def score(self, row: Mapping[str, float]) -> float:
-        """The monitored value of an epoch's row of the history; higher is better."""
-        column, sign = _MONITORS[self.monitor]
+        """The monitored value of an epoch's row of the history; higher is better.
+
+        Raises:
+            ValueError: it is not finite, so no epoch would be kept.
+        """
+        column, sign = self._monitored()
+        if not math.isfinite(row[column]):
+            raise ValueError(f"monitor: {self.monitor} is {row[column]}, expected a finite number")
         return sign * row[column]
+
+    def shown(self, score: float) -> float:
+        """The monitored value of a score."""
+        return self._monitored()[1] * score
 
     def model_arguments(self) -> dict[str, Any]:
         """Arguments of `unet` other than the number of classes."""

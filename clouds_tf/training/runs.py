@@ -27,9 +27,9 @@ from clouds_tf.training import workers
 from clouds_tf.training.checkpoints import BEST
 from clouds_tf.training.checks import check_memory, check_start
 from clouds_tf.training.fit import Feed, fit
-from clouds_tf.training.optimizers import Schedule
 from clouds_tf.training.progress import as_table
 from clouds_tf.training.recipe import Execution, Recipe
+from clouds_tf.training.schedules import Schedule
 from clouds_tf.training.trainer import Trainer
 from clouds_tf.training.workdir import Run
 
@@ -77,7 +77,7 @@ class TrainingResult:
         )
         return (
             f"Trained {counted(len(self.history), 'epoch')}; best held-out {monitor} "
-            f"{abs(self.best_score):.4f} {whose} "
+            f"{self.run.recipe.shown(self.best_score):.4f} {whose} "
             f"(chosen on these held-out images{blank}); workdir {self.run.path}"
         )
 
@@ -172,12 +172,13 @@ def folds_table(results: Sequence[TrainingResult]) -> str:
     blanks = [float("nan") if r.blank_score is None else r.blank_score for r in results]
     for values in (scores, blanks):
         values.append(sum(values) / len(values))
-    monitor = results[0].run.recipe.monitor
-    lines = [["fold", f"val_{monitor}", "all blank", "gain"]]
+    recipe = results[0].run.recipe
+    lines = [["fold", f"val_{recipe.monitor}", "all blank", "gain"]]
     for name, score, blank in zip(names, scores, blanks):
-        lines.append([name, f"{abs(score):.4f}", f"{blank:.4f}", f"{score - blank:+.4f}"])
+        lines.append([name, f"{recipe.shown(score):.4f}", f"{blank:.4f}", f"{score - blank:+.4f}"])
     # What predicting nothing has is known of the Dice alone.
-    return as_table([line[:2] for line in lines] if monitor == "loss" else lines)
+    is_dice = recipe.monitor in ("dice", "tuned_dice")
+    return as_table(lines if is_dice else [line[:2] for line in lines])
 
 
 @contextlib.contextmanager
@@ -201,7 +202,7 @@ def _train(
     report: Callable[[str], None],
 ) -> TrainingResult:
     strategy = distribution.strategy(execution.distribute, execution.num_devices)
-    run = Run(workdir, recipe, records.dataset, fold, records.identity)
+    run = Run(workdir, recipe, records.dataset, fold, records.identity, recipe.code())
     chief = distribution.is_chief(strategy)
     workers.check_agreement(strategy, {**run.to_json(), **_versions()})
     with workers.together(strategy):

@@ -90,7 +90,7 @@ class Meter(tf.Module):
 
     def blank_dice(self) -> float:
         """Mean Dice of predicting nothing on these images; call it as `result`."""
-        (scores,) = self.metrics
+        scores, *_ = self.metrics
         return float(tf.reduce_mean(scores.blank_dice()))
 
     def reset(self) -> None:

@@ -10,19 +10,16 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf.data.records import ORDER
-from clouds_tf.keras import Model
+from clouds_tf.keras import Model, keras
 from clouds_tf.messages import counted
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
-from clouds_tf.models.metrics import Scores, TunedDice
+from clouds_tf.models.metrics import OwnMetric, Scores, TunedDice
+from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training.averaging import MovingAverage
-from clouds_tf.training.optimizers import (
-    Schedule,
-    make_optimizer,
-    plateau_factor,
-    scale_learning_rate,
-)
+from clouds_tf.training.optimizers import make_optimizer, scale_learning_rate
 from clouds_tf.training.recipe import Recipe
+from clouds_tf.training.schedules import Schedule, plateau_factor
 from clouds_tf.training.steps import Meter, prediction_step, training_step, validation_step
 
 
@@ -46,7 +43,8 @@ class Trainer(tf.Module):
         best_score: float64 tf.Variable, `Recipe.score` of the weights that are kept.
 
     Raises:
-        ValueError: XLA under several replicas, whose sums TensorFlow does not compile.
+        ValueError: XLA under several replicas, whose sums TensorFlow does not compile; or batch
+            norm over the images of one of several replicas.
     """
 
     def __init__(
@@ -56,6 +54,7 @@ class Trainer(tf.Module):
         self.strategy = tf.distribute.get_strategy()
         if recipe.xla and self.strategy.num_replicas_in_sync > 1:
             raise ValueError("xla: TensorFlow compiles the step of one device only, got several")
+        self._check_normalization(model)
         encoder = encoder_layers(model)
         for layer in encoder:
             layer.trainable = not recipe.freeze_encoder
@@ -96,6 +95,17 @@ class Trainer(tf.Module):
             f"{self.model.count_params():,} parameters"
         )
 
+    def _check_normalization(self, model: Model) -> None:
+        if self.strategy.num_replicas_in_sync == 1:
+            return
+        for layer in model.submodules:
+            is_norm = isinstance(layer, keras.layers.BatchNormalization)
+            if is_norm and not isinstance(layer, BatchNorm):
+                raise ValueError(
+                    f"encoder: {layer.name} normalizes over the images of one device; use "
+                    "clouds_tf.models.normalization.BatchNorm, or --distribute=none"
+                )
+
     def _make_steps(self) -> None:
         loss = losses.parse(self.recipe.loss)
         self.meter = Meter(self.model, [Scores(self.class_names)])
@@ -108,7 +118,8 @@ class Trainer(tf.Module):
             self.average,
             self.recipe.xla,
         )
-        self.validation_meter = Meter(self.model, [Scores(self.class_names)])
+        own_metrics = map(OwnMetric, self.recipe.own_metrics())
+        self.validation_meter = Meter(self.model, [Scores(self.class_names), *own_metrics])
         self._tuned = TunedDice(len(self.class_names))
         self.validation_step = validation_step(self.model, loss, self.validation_meter, self._tuned)
         self.predict = prediction_step(self.model)

@@ -8,7 +8,7 @@ import io
 import json
 import os
 import re
-from typing import Any, Sequence
+from typing import Any, Mapping, Sequence
 
 import tensorflow as tf
 
@@ -37,6 +37,7 @@ class Run:
         dataset: the data set that the records hold.
         fold: the held-out fold.
         records: fingerprint of the records.
+        code: checksums of the functions of the user in the recipe, see `Recipe.code`.
     """
 
     path: str
@@ -44,6 +45,7 @@ class Run:
     dataset: Dataset
     fold: int
     records: str
+    code: Mapping[str, str] = dataclasses.field(default_factory=dict, repr=False)
 
     @classmethod
     def open(cls, workdir: str) -> Run:
@@ -61,7 +63,8 @@ class Run:
             fields = {**settings, **settings.get("model", {})}
             dataset = Dataset.from_json(settings["dataset"]) if "dataset" in settings else CLOUDS
             recipe = Recipe.from_json(fields)
-            return cls(workdir, recipe, dataset, int(settings["fold"]), str(settings["records"]))
+            fold, records = int(settings["fold"]), str(settings["records"])
+            return cls(workdir, recipe, dataset, fold, records, settings.get("code", {}))
         except KeyError as error:
             raise ValueError(f"{path}: lacks {error}, so it is not of a training run") from None
         except (ValueError, TypeError, AttributeError) as error:
@@ -102,7 +105,7 @@ class Run:
     def to_json(self) -> dict[str, Any]:
         """The content of settings.json, which `Run.open` reads."""
         data = {"dataset": self.dataset.to_json(), "fold": self.fold, "records": self.records}
-        return {**self.recipe.to_json(), **data}
+        return {**self.recipe.to_json(), **data, **({"code": self.code} if self.code else {})}
 
 
 def _read_settings(workdir: str) -> dict[str, Any]:
@@ -129,7 +132,8 @@ def check_startable(run: Run) -> None:
     if tf.io.gfile.exists(path):
         earlier, now = Run.open(run.path).to_json(), run.to_json()
         finished = len(read_history(run.path))
-        for key in sorted({*now} - {"dataset"}):  # the fingerprint covers the data set
+        _check_code(run, earlier.get("code", {}))
+        for key in sorted({*now} - {"dataset", "code"}):  # the fingerprint covers the data set
             if earlier[key] == now[key] or (key == "epochs" and now[key] >= max(1, finished)):
                 continue
             advice = f"at least {finished} epochs" if key == "epochs" else "the same settings"
@@ -143,6 +147,16 @@ def check_startable(run: Run) -> None:
             raise ValueError(
                 f"workdir: {run.path} holds files, but no run ({SETTINGS_FILE}) to resume"
             )
+
+
+def _check_code(run: Run, earlier: Mapping[str, str]) -> None:
+    """Raises ValueError for functions of the user that have changed since a run started."""
+    changed = [x for x, code in run.code.items() if code and earlier.get(x) not in (None, "", code)]
+    if changed:
+        raise ValueError(
+            f"workdir: {run.path} holds a run in which {', '.join(changed)} had another source "
+            "code; give a new workdir, or the earlier code to resume it"
+        )
 
 
 def start(run: Run) -> None:

@@ -5,7 +5,7 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-from clouds_tf.training.optimizers import SCHEDULES, Schedule, plateau_factor
+from clouds_tf.training.schedules import SCHEDULES, Schedule, plateau_factor
 
 
 def _rates(name, num_steps=100, **arguments):

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
-from clouds_tf.keras import Model
+import numpy as np
+
+from clouds_tf import own
+from clouds_tf.keras import KerasTensor, Model, keras
 from clouds_tf.models.encoders import resnet
 from clouds_tf.models.encoders.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE2
 from clouds_tf.models.encoders.interface import Encoder
@@ -20,15 +24,27 @@ ENCODERS: dict[str, Encoder] = {
 
 # A U-Net is named after its encoder; copies of it, fused or loaded from a file, keep the name.
 _MODEL_NAME = "unet_"
+# Layers of a U-Net that are not its encoder's; all others are where the user wrote the encoder.
+_DECODER = re.compile(r"decoder\d_.*|head_conv|logits|presence.*|pad|image")
+_STRIDES = (2, 4, 8, 16, 32)
 
-__all__ = ["ENCODERS", "Encoder", "encoder_layers", "encoder_of", "find_encoder", "model_name"]
+__all__ = [
+    "ENCODERS",
+    "Encoder",
+    "check_own_encoder",
+    "encoder_layers",
+    "encoder_of",
+    "find_encoder",
+    "model_name",
+]
 
 
 def find_encoder(name: str) -> Encoder:
     """Looks up an encoder.
 
     Args:
-        name: a key of ENCODERS.
+        name: a key of ENCODERS, or "module:attribute" for an Encoder of the user's, or for a
+            function of the kind of `Encoder.apply`.
 
     Returns:
         The encoder.
@@ -36,6 +52,9 @@ def find_encoder(name: str) -> Encoder:
     Raises:
         ValueError: there is none of that name; the message lists those that there are.
     """
+    if own.is_own(name):
+        found = own.find("encoder", name)
+        return found if isinstance(found, Encoder) else _of_function(name)
     if name == "mit_b0":  # of version 2
         raise ValueError(
             "encoder: mit_b0 is no longer part of clouds_tf; a SavedModel with it still runs, "
@@ -46,9 +65,61 @@ def find_encoder(name: str) -> Encoder:
     return ENCODERS[name]
 
 
+def _of_function(name: str) -> Encoder:
+    """The encoder that consists of a user's function; its decoder is that of ResNet-34."""
+
+    def apply(image: KerasTensor, width: float) -> list[Any]:
+        features = list(own.call("encoder", name, image, width))
+        if len(features) != len(_STRIDES):
+            raise ValueError(
+                f"encoder: {name} returned {len(features)} maps, expected {len(_STRIDES)}, for the "
+                f"strides {', '.join(map(str, _STRIDES))}"
+            )
+        return features
+
+    return Encoder(
+        apply=apply,
+        layer_prefixes=(),
+        decoder_momentum=resnet.RESNET34.decoder_momentum,
+        decoder_epsilon=resnet.RESNET34.decoder_epsilon,
+        weights_suffixes=(),
+        read_weights=lambda path: {},
+        published_name=str,
+    )
+
+
+def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> None:
+    """Checks what a user's encoder made of an image.
+
+    Raises:
+        ValueError: a map has another stride than those of `Encoder.apply`, or a layer has a name of
+            the decoder, or one of Keras' that differs in another process, so that weights would
+            not find it.
+    """
+    model = keras.Model(image, features)
+    for layer in model.layers:
+        words = re.sub(r"(.)([A-Z][a-z0-9]+)", r"\1_\2", type(layer).__name__)
+        words = re.sub(r"([a-z])([A-Z])", r"\1_\2", words).lower()  # as Keras counts them
+        counted = re.fullmatch(rf"{words}(_\d+)?", layer.name)
+        is_decoder = _DECODER.fullmatch(layer.name) and layer.name not in ("pad", "image")
+        if is_decoder or (counted and layer.weights):
+            raise ValueError(
+                f"encoder: {name}: a layer is called {layer.name!r}, expected a name of its own, "
+                "other than those that Keras counts and those of the decoder"
+            )
+    maps = model(np.zeros([1, 64, 96, 3], np.float32))
+    for stride, found in zip(_STRIDES, maps):
+        if tuple(found.shape[1:3]) != (64 // stride, 96 // stride):
+            raise ValueError(
+                f"encoder: {name}: a map of a 64x96 image is {found.shape[1]}x{found.shape[2]}, "
+                f"expected {64 // stride}x{96 // stride}, for stride {stride}"
+            )
+
+
 def model_name(name: str) -> str:
     """The name that a U-Net with the encoder of a given name has as a keras.Model."""
-    return f"{_MODEL_NAME}{name}"
+    # TensorFlow takes no colons and brackets in the name of a scope.
+    return _MODEL_NAME + re.sub(r"[^\w.]", lambda match: f"-{ord(match[0]):02x}", name)
 
 
 def encoder_of(model: Model) -> Encoder:
@@ -65,7 +136,8 @@ def encoder_of(model: Model) -> Encoder:
     """
     if not model.name.startswith(_MODEL_NAME):
         raise ValueError(f"model: got {model.name!r}, expected a U-Net of clouds_tf.models.unet")
-    return find_encoder(model.name[len(_MODEL_NAME) :])
+    written = model.name[len(_MODEL_NAME) :]
+    return find_encoder(re.sub(r"-(..)", lambda match: chr(int(match[1], 16)), written))
 
 
 def encoder_layers(model: Model) -> list[Any]:
@@ -80,4 +152,6 @@ def encoder_layers(model: Model) -> list[Any]:
     if not model.name.startswith(_MODEL_NAME):
         return []
     prefixes = encoder_of(model).layer_prefixes
+    if not prefixes:
+        return [layer for layer in model.layers if not _DECODER.fullmatch(layer.name)]
     return [layer for layer in model.layers if layer.name.startswith(prefixes)]

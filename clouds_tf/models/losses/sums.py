@@ -10,8 +10,10 @@ from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf import own
 from clouds_tf.keras import keras
 from clouds_tf.models.losses import entropy, overlap
+from clouds_tf.models.losses.inputs import prepared
 
 _FUNCTIONS = (
     entropy.bce,
@@ -32,8 +34,32 @@ _FUNCTIONS = (
 LOSSES = {function.__name__: function for function in _FUNCTIONS}
 _SHORT = {"bce_dice": "bce+batch_dice"}  # the baseline's
 _NUMBER = r"\d*\.?\d+(?:e-?\d+)?"
-_TERM = re.compile(rf"(?:({_NUMBER})\*)?(\w+)(?:\((.*)\))?")
+_TERM = re.compile(rf"(?:({_NUMBER})\*)?(\w+|[\w.]+:[\w.]+)(?:\((.*)\))?")
 _KNOB = re.compile(rf"(\w+)=({_NUMBER})")
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnScore:
+    """A user's function (mask, logits) that gives a number per image, found when it is called.
+
+    Attributes:
+        setting: the setting that names it, for errors.
+        name: "module:function", see `clouds_tf.own`.
+    """
+
+    setting: str
+    name: str
+
+    def __call__(self, mask: tf.Tensor, logits: tf.Tensor, **arguments: float) -> tf.Tensor:
+        """Calls it with float32 mask and logits of one size, [B, h, w, C]; returns float32 [B]."""
+        found = own.call(self.setting, self.name, *prepared(mask, logits), **arguments)
+        values = tf.cast(tf.convert_to_tensor(found), tf.float32)
+        if values.shape.rank != 1:
+            raise ValueError(
+                f"{self.setting}: {self.name} returned the shape {values.shape}, expected [B], "
+                "one number per image"
+            )
+        return values
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,13 +75,17 @@ def _parse_term(term: str, spec: str) -> _Term:
     """Reads one summand, such as "0.5*focal(gamma=3)"."""
     match = _TERM.fullmatch(term)
     weight, name, knobs = match.groups() if match else (None, term, None)
-    if name not in LOSSES:
+    if name not in LOSSES and not own.is_own(name):
         names = ", ".join([*LOSSES, *_SHORT])
-        raise ValueError(f"loss: got {name!r} in {spec!r}, expected a sum of {names}")
-    function = LOSSES[name]
-    known = list(inspect.signature(function).parameters)[2:]  # after mask and logits
+        raise ValueError(
+            f"loss: got {name!r} in {spec!r}, expected a sum of {names}, or module:function"
+        )
+    function = LOSSES.get(name) or OwnScore("loss", name)
     pairs = [_KNOB.fullmatch(knob) for knob in knobs.split(",")] if knobs else []
     arguments = tuple((pair[1], float(pair[2])) for pair in pairs if pair)
+    known = [knob for knob, _ in arguments]  # those of a user's function are checked by its call
+    if name in LOSSES:
+        known = list(inspect.signature(function).parameters)[2:]  # after mask and logits
     if len(arguments) < len(pairs) or not all(knob in known for knob, _ in arguments):
         expected = ", ".join(f"{knob}=NUMBER" for knob in known) or "nothing"
         raise ValueError(f"loss: got {name}({knobs}), expected {expected} in the brackets")
@@ -101,12 +131,14 @@ def parse(spec: str) -> WeightedSum:
     """Reads a loss such as "0.75*bce+0.25*dice" or "focal(gamma=3)+lovasz".
 
     Args:
-        spec: names in LOSSES joined by "+", each after a weight and "*" if it is not 1, and before
-            its keyword arguments in brackets unless all keep their defaults; or "bce_dice", short
-            for the baseline's "bce+batch_dice".
+        spec: names in LOSSES, or "module:function" for a function of the user's with the same
+            arguments and result (it gets float32 of one size), joined by "+", each after a weight
+            and "*" if it is not 1, and before its keyword arguments in brackets unless all keep
+            their defaults; or "bce_dice", short for the baseline's "bce+batch_dice".
 
     Returns:
-        A function of (mask, logits) that returns float32 [B], as every loss does.
+        A function of (mask, logits) that returns float32 [B], as every loss does. It raises
+        ValueError where a user's function is not found or returns something else.
 
     Raises:
         ValueError: a name or an argument is unknown, or a weight is 0; the message lists the names

@@ -1,0 +1,196 @@
+"""Functions of a user by name, "module:function", so that every process finds the same one.
+
+A name may carry arguments, "module:function(gamma=2)": literals of Python, given by keyword.
+"""
+
+from __future__ import annotations
+
+import ast
+import functools
+import hashlib
+import importlib
+import inspect
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping
+from typing import Any
+
+_PATH = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
+_NAME = re.compile(rf"({_PATH}):({_PATH})(\(.*\))?", re.DOTALL)
+# What stands before a colon elsewhere: addons:NovoGrad, keras_cv:rand_augment.
+_TAKEN = ("addons", "keras_cv")
+# Their versions tell what they do.
+_LIBRARIES = ("clouds_tf", "keras", "tensorflow", "tf_keras")
+_EXPECTED = "give it a name at the top level of a module, or give 'module:function'"
+
+
+def is_own(name: str) -> bool:
+    """Whether a name is one of this module, such as "mine:soft_loss".
+
+    >>> is_own("mine:soft_loss(gamma=2)"), is_own("addons:Yogi"), is_own("bce")
+    (True, False, False)
+    """
+    match = _NAME.fullmatch(name)
+    return match is not None and match[1] not in _TAKEN
+
+
+def names_in(text: str) -> list[str]:
+    """The names within a setting such as "0.5*bce+mine:soft_loss", without their arguments."""
+    found = [match[0] for match in re.finditer(rf"{_PATH}:{_PATH}", text)]
+    return [name for name in found if is_own(name)]
+
+
+def title(name: str) -> str:
+    """Last part of a name: "soft_loss" for "mine:soft_loss(gamma=2)"."""
+    return name.split("(")[0].split(":")[1].split(".")[-1]
+
+
+def find(setting: str, name: str) -> Any:
+    """Finds the object of a name, from the installed modules or the working folder.
+
+    Args:
+        setting: the setting or flag that has the name, for errors.
+        name: "module:attribute", or with keyword arguments after it.
+
+    Returns:
+        The object; with arguments, a functools.partial of it.
+
+    Raises:
+        ValueError: there is no such module or attribute; the message says what to do.
+    """
+    match = _NAME.fullmatch(name)
+    if not match or not is_own(name):
+        raise ValueError(f"{setting}: got {name!r}, expected module:function")
+    module, path, arguments = match.groups()
+    found = _import(setting, name, module)
+    for part in path.split("."):
+        if not hasattr(found, part):
+            raise ValueError(f"{setting}: {name}: {_lacks(module, path)}")
+        found = getattr(found, part)
+    return functools.partial(found, **_parse(setting, name, arguments)) if arguments else found
+
+
+def _lacks(module: str, path: str) -> str:
+    """Words for a module without an attribute."""
+    if module == "__main__":
+        return (
+            f"this program has no {path}; it was part of the program or notebook that trained: "
+            "put it into a module, which other programs can import"
+        )
+    return f"{getattr(sys.modules[module], '__file__', module)} has no {path}"
+
+
+def _import(setting: str, name: str, module: str) -> Any:
+    """Imports a module, also one of the working folder, which scripts elsewhere do not search."""
+    while True:
+        try:
+            return importlib.import_module(module)
+        except ModuleNotFoundError as error:
+            missing = error.name or ""
+            if module != missing and not module.startswith(f"{missing}."):
+                raise ValueError(f"{setting}: {name}: importing {module} failed: {error}") from None
+            if os.getcwd() in sys.path:
+                top = module.split(".")[0]
+                raise ValueError(
+                    f"{setting}: {name}: no module {missing!r}; run the command in the folder of "
+                    f"{top}.py, or add that folder to the environment variable PYTHONPATH"
+                ) from None
+            sys.path.append(os.getcwd())
+            importlib.invalidate_caches()
+        except Exception as error:
+            raise ValueError(f"{setting}: {name}: importing {module} failed: {error!r}") from error
+
+
+def _parse(setting: str, name: str, arguments: str) -> dict[str, Any]:
+    """Reads "(gamma=2, smooth=True)"."""
+    try:
+        call = ast.parse(f"f{arguments}", mode="eval").body
+        if not isinstance(call, ast.Call) or call.args:
+            raise ValueError
+        return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg}
+    except (SyntaxError, ValueError):
+        raise ValueError(
+            f"{setting}: got {name!r}, expected literals by keyword in the brackets, such as "
+            "(gamma=2)"
+        ) from None
+
+
+def call(setting: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    """Calls the function of a name.
+
+    Raises:
+        ValueError: as `find` does, or it takes other arguments.
+    """
+    function = find(setting, name)
+    try:
+        inspect.signature(function).bind(*args, **kwargs)
+    except TypeError as error:
+        raise ValueError(f"{setting}: {name} does not take its arguments: {error}") from None
+    except ValueError:  # written in C
+        pass
+    return function(*args, **kwargs)
+
+
+def name_of(setting: str, value: Callable[..., Any], known: Mapping[str, Any]) -> str:
+    """The name by which other processes find a callable.
+
+    Args:
+        setting: the setting that it is given for, for errors.
+        value: a function, class or other callable at the top level of a module, or a
+            functools.partial of one with literals by keyword.
+        known: names of the library's own.
+
+    Returns:
+        Its key in `known`, or "module:function".
+
+    Raises:
+        ValueError: it has no such name, as a lambda or a function within another one.
+
+    >>> name_of("metrics", functools.partial(os.path.join), {})
+    'posixpath:join'
+    """
+    for name, other in known.items():
+        if other is value:
+            return name
+    if isinstance(value, functools.partial):
+        return name_of(setting, value.func, {}) + _written(setting, value)
+    module = getattr(value, "__module__", None) or ""
+    inside = vars(sys.modules[module]) if module in sys.modules else {}
+    paths = [getattr(value, "__qualname__", ""), *(k for k, v in inside.items() if v is value)]
+    for path in paths:
+        name = f"{module}:{path}"
+        if is_own(name) and module in sys.modules:
+            found: Any = sys.modules[module]
+            for part in path.split("."):
+                found = getattr(found, part, None)
+            if found is value:
+                return name
+    shown = getattr(value, "__qualname__", None) or repr(value)
+    raise ValueError(f"{setting}: no other process could find {shown}; {_EXPECTED}")
+
+
+def _written(setting: str, value: functools.partial) -> str:
+    """The arguments of a partial as text that `find` reads."""
+    words = [f"{key}={argument!r}" for key, argument in value.keywords.items()]
+    try:
+        literal = all(ast.literal_eval(repr(x)) == x for x in value.keywords.values())
+    except (SyntaxError, ValueError):
+        literal = False
+    if value.args or not literal:
+        raise ValueError(
+            f"{setting}: got {value!r}, expected functools.partial with numbers or texts by keyword"
+        )
+    return f"({', '.join(words)})" if words else ""
+
+
+def fingerprint(setting: str, name: str) -> str:
+    """Checksum of the source code of a name's function; "" if it is unknown, or of a library."""
+    found = find(setting, name)
+    if name.split(".")[0].split(":")[0] in _LIBRARIES:
+        return ""
+    try:
+        source = inspect.getsource(inspect.unwrap(getattr(found, "python_function", found)))
+    except (OSError, TypeError):
+        return ""
+    return hashlib.sha256(source.encode()).hexdigest()[:12]
