@@ -19,6 +19,7 @@ from absl import flags
 from clouds_tf import serving
 from clouds_tf.messages import counted
 from clouds_tf.prediction.engine import ENGINES
+from clouds_tf.prediction.stretch import MODES
 from clouds_tf.serving.prediction import ON_ERROR, parse_shard
 
 FLAGS = flags.FLAGS
@@ -37,6 +38,7 @@ flags.DEFINE_string("shard", "0/1", "Share of the work to do: 0/3, 1/3 or 2/3 of
 flags.DEFINE_enum(
     "on_error", "blank", ON_ERROR, "Leave the rows of an unreadable image blank, or stop there."
 )
+flags.DEFINE_string("stretch", "none", f"Brightness curve of images before the network: {MODES}.")
 flags.DEFINE_string("table", None, "CSV for presence and areas of every image and class.")
 flags.DEFINE_string("masks_dir", None, "Folder for masks as PNG, at the size of each image.")
 flags.DEFINE_string("overlay_dir", None, "Folder for a picture of each image with its masks.")
@@ -62,6 +64,7 @@ def main() -> None:
             engine=FLAGS.engine,
             shard=shard,
             on_error=FLAGS.on_error,
+            stretch=FLAGS.stretch,
             table=FLAGS.table,
             masks_dir=FLAGS.masks_dir,
             overlay_dir=FLAGS.overlay_dir,
@@ -70,6 +73,7 @@ def main() -> None:
         )
     show("warning: {}", [result.warning] if result.warning else [])
     show("warning: {}", result.stretched)
+    show("{}", [result.curves] if result.curves else [])
     show("skipped {}", result.skipped)
     show("unreadable, its rows are blank: {}", result.unreadable)
     counts = f"{len(result.unreadable)} unreadable"

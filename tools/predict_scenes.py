@@ -19,6 +19,7 @@ from clouds_tf.data.runners import Runner
 from clouds_tf.geo import parse_date, parse_extent
 from clouds_tf.messages import counted
 from clouds_tf.prediction.engine import ENGINES
+from clouds_tf.prediction.stretch import MODES
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.scene import MAX_PIXELS, Reading
@@ -46,6 +47,7 @@ flags.DEFINE_boolean("pictures", False, "Also draw each scene with its masks (ne
 flags.DEFINE_string(
     "value_range", None, "LOW,HIGH: values mapped to black and white, for data that is not 8-bit."
 )
+flags.DEFINE_string("stretch", "none", f"Brightness curve of pixels before the network: {MODES}.")
 flags.DEFINE_list(
     "bands", None, "Numbers of the bands to take for red, green and blue, or of one, from 1."
 )
@@ -69,6 +71,7 @@ def _options() -> Options:
         variable=FLAGS.variable,
         bands=FLAGS.bands and cli.numbers("bands", ",".join(FLAGS.bands)),
         max_pixels=FLAGS.max_scene_pixels,
+        stretch=FLAGS.stretch,
     )
     options = cli.dataclass_from_flags(Options, reading=reading)
     pictures = ("picture",) * FLAGS.pictures
@@ -94,6 +97,8 @@ def main() -> None:
         )
     for line in result.warnings:
         print(f"warning: {line}", file=sys.stderr)
+    if result.curves:
+        print(result.curves, file=sys.stderr)
     for name in result.skipped:
         print(f"{name}: skipped, not a kind of file that holds scenes", file=sys.stderr)
     for line in result.failed:

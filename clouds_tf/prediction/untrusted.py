@@ -83,6 +83,14 @@ def decode_images(
     return tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8))
 
 
+def decode_whole(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> tf.Tensor:
+    """Decodes one JPEG or PNG at its own size, RGB uint8; limits and errors as `decode_images`."""
+    _count_pixels(tf.constant(encoded), max_image_pixels)
+    if encoded.startswith(_PNG):
+        return _decode_png(tf.constant(encoded))
+    return tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE")
+
+
 def _is_png(encoded: tf.Tensor) -> tf.Tensor:
     return tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
 

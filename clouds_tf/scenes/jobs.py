@@ -10,6 +10,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.geo.grid import Grid, cover
+from clouds_tf.prediction import stretch as stretches
 from clouds_tf.scenes import masks, resample, tiles
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.scene import Reading, Scene, stem
@@ -93,6 +94,7 @@ class Job:
         self._present = np.zeros(shape, bool)
         self._observed = np.zeros(grid.shape, bool)
         self._image = np.zeros((*grid.shape, 3), np.uint8)
+        self.curve = stretches.Curve()
 
     @property
     def num_windows(self) -> int:
@@ -127,13 +129,16 @@ class Job:
         )
         few = scene.size[0] * scene.size[1] <= self._network.max_image_pixels
         whole = self.layout.grid.shape == self.layout.window
+        if self._options.reading.stretch != "none":
+            return False  # the file has to be changed
         return scene.is_plain_image and fits and few and whole
 
     def parts(self) -> Iterator[Tile | Frame]:
         """Reads the scene and yields what the network has to see, from north to south."""
         gap_brightness = self._network.dataset.gap_brightness
         is_frame = self.is_frame()
-        for part in tiles.cut(self.scene, self.layout, gap_brightness):
+        self.curve = self._make_curve()
+        for part in tiles.cut(self.scene, self.layout, gap_brightness, self.curve.levels):
             if isinstance(part, Strip):
                 rows = slice(part.start, part.start + len(part.observed))
                 self._observed[rows], self._image[rows] = part.observed, part.image
@@ -144,6 +149,17 @@ class Job:
                 content = file.read()
             self._network.decode(content)  # a damaged file is a fault of this scene alone
             yield Frame(content)
+
+    def _stretch(self) -> str:
+        asked, about = self._options.reading.stretch, self.curve.about
+        return f"{asked}: {about}" if about and asked == "auto" else asked
+
+    def _make_curve(self) -> stretches.Curve:
+        dataset, stretch = self._network.dataset, self._options.reading.stretch
+        counts = None
+        if stretch == "auto":
+            counts = resample.count_brightness(self.scene, dataset.gap_brightness)
+        return stretches.make_curve(stretch, counts)
 
     def add(self, part: Tile | Frame, probabilities: np.ndarray, present: np.ndarray) -> None:
         """Takes the answer of the network; parts come in the order of `parts`.
@@ -202,6 +218,7 @@ class Job:
             observed=observed,
             image=image,
             calibration=network.calibration,
+            stretch=self._stretch(),
         )
 
 

@@ -27,8 +27,9 @@ class Prediction:
         probabilities: float32 [C, rows, columns] in [0, 1], of the network.
         masks: bool [C, rows, columns]. Cells that were not observed have the network's answer too.
         observed: bool [rows, columns].
-        image: uint8 [rows, columns, 3], the scene at the grid's resolution.
+        image: uint8 [rows, columns, 3], what the network saw, at the grid's resolution.
         calibration: from probabilities to calibrated ones, or None.
+        stretch: the brightness curve of the image, in words.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Prediction:
     observed: np.ndarray = dataclasses.field(repr=False)
     image: np.ndarray = dataclasses.field(repr=False)
     calibration: Calibration | None = dataclasses.field(default=None, repr=False)
+    stretch: str = "none"
 
     def calibrated(self, index: int) -> np.ndarray:
         """Calibrated probabilities of a class, float32 [rows, columns]; the network's without."""

@@ -14,6 +14,7 @@ from clouds_tf.data.runners import Runner
 from clouds_tf.manifest import Manifest
 from clouds_tf.messages import short_repr
 from clouds_tf.prediction import engine as engines
+from clouds_tf.prediction import stretch as stretches
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.progress import Progress, shown
 from clouds_tf.scenes import read, results
@@ -38,6 +39,7 @@ class ScenesResult:
         warnings: what a reader of the results should know.
         skipped: names of files that are no scenes.
         path: scenes.csv; None for one shard of several.
+        curves: the brightness curves that --stretch applied, in one line; "" for none.
     """
 
     num_scenes: int
@@ -47,6 +49,7 @@ class ScenesResult:
     warnings: tuple[str, ...]
     skipped: tuple[str, ...]
     path: str | None
+    curves: str = ""
 
     __repr__ = short_repr
 
@@ -100,6 +103,7 @@ def predict_scenes(
     predictor = saved_model
     if not isinstance(predictor, Predictor):
         predictor = Predictor.open(predictor, engine)
+    stretches.check(options.reading.stretch, predictor.metadata.dataset)
     warnings = [predictor.warning] if predictor.warning else []
     manifest = results.manifest_of(output_dir, predictor.identity, options)
     mine = [path for path in paths if path not in twins][shard[0] :: shard[1]]
@@ -115,7 +119,7 @@ def predict_scenes(
             for done, error in steps:
                 _raise_if(on_error == "fail", error)
                 tell(before + done, len(mine))
-        result = _result(manifest, mine, todo, warnings)
+        result = _result(manifest, mine, todo, warnings, options)
         _raise_if(on_error == "fail", *result.failed)
         return dataclasses.replace(
             result,
@@ -149,23 +153,25 @@ def _run(
 
 
 def _result(
-    manifest: Manifest, paths: list[str], todo: list[str], warnings: list[str]
+    manifest: Manifest, paths: list[str], todo: list[str], warnings: list[str], options: Options
 ) -> ScenesResult:
     """Summary of these scenes, read back from the manifest."""
     num_predicted = num_windows = 0
-    failed, warnings, new = [], list(warnings), set(todo)
+    failed, warnings, curves, new = [], list(warnings), [], set(todo)
     for path in paths:
         piece = manifest.read(stem(path))
         if piece is None or piece.error:
             failed.append(piece.error if piece else f"{path}: was not predicted")
             continue
+        curves.append(piece.value.get("curve", ""))
         if piece.value["warning"]:
             warnings.append(piece.value["warning"])
         if path in new:
             num_predicted += 1
             num_windows += piece.value["num_windows"]
+    line = stretches.summary(options.reading.stretch, curves, "scene")
     return ScenesResult(
-        len(paths), num_predicted, num_windows, tuple(failed), tuple(warnings), (), None
+        len(paths), num_predicted, num_windows, tuple(failed), tuple(warnings), (), None, line
     )
 
 
@@ -251,7 +257,7 @@ def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
             rows = results.write_files(prediction, manifest.folder, names)
             size, warning = event.job.num_windows, event.job.warning
             piece.value = {"path": event.path, "rows": rows, "num_windows": size}
-            piece.value["warning"] = warning
+            piece.value.update(warning=warning, curve=event.job.curve.about)
     except Exception as error:  # of whatever library: it is the fault of this scene alone
         line = (str(error).strip().splitlines() or [""])[0]
         if not isinstance(error, (ValueError, OSError)):

@@ -7,6 +7,7 @@ import dataclasses
 import numpy as np
 
 from clouds_tf.geo.grid import Grid
+from clouds_tf.prediction.stretch import LEVELS, brightness_counts
 from clouds_tf.scenes.scene import Scene
 
 _PIXELS_AT_ONCE = 2**22  # of the source
@@ -112,6 +113,7 @@ def read_rows(
     start: int,
     stop: int,
     gap_brightness: int | None,
+    levels: np.ndarray = LEVELS,
 ) -> np.ndarray:
     """Reads rows of a grid out of a scene, in strips of bounded size.
 
@@ -122,6 +124,8 @@ def read_rows(
         stop: row after the last.
         gap_brightness: pixels whose channels are all at most this are not observed; None takes
             all for observed that have data.
+        levels: uint8 [256], a brightness curve through 0, for what is observed; before the
+            resampling, as the pictures of the training were stretched before they were shrunk.
 
     Returns:
         uint8 [stop - start, columns, 4]: red, green and blue, the mean of what was observed; and
@@ -140,6 +144,7 @@ def read_rows(
             red, green, blue = (source[..., i] for i in range(3))
             brightness = np.maximum(np.maximum(red, green), blue)
             source[brightness <= gap_brightness] = 0
+        source[..., :3] = levels[source[..., :3]]
         values = apply(columns, apply(some, source, 0, first), 1)
         seen = values[..., 3:] / 255 + _NEGLIGIBLE
         # What is not observed is black in the source, so these are sums over what is.
@@ -147,6 +152,17 @@ def read_rows(
         values[..., :3] *= seen >= LEAST_SEEN
         result[begin - start : end - start] = np.rint(np.minimum(values, 255))
     return result
+
+
+def count_brightness(scene: Scene, gap_brightness: int | None) -> np.ndarray:
+    """Counts the observed pixels of a scene by brightness: int64 [256]."""
+    counts = np.zeros(256, np.int64)
+    height, width = scene.size
+    at_once = max(scene.rows_at_a_time, _PIXELS_AT_ONCE // width)
+    for start in range(0, height, at_once):
+        rows = scene.read(start, min(start + at_once, height))
+        counts += brightness_counts(rows[rows[..., 3] > 0][:, :3], gap_brightness)
+    return counts
 
 
 def mean_of_seen(values: np.ndarray, seen: np.ndarray, axes: tuple[Taps, Taps]) -> np.ndarray:

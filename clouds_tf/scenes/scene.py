@@ -10,6 +10,7 @@ from collections.abc import Callable
 import numpy as np
 
 from clouds_tf.geo.extent import Extent
+from clouds_tf.prediction import stretch as stretches
 
 MAX_PIXELS = 2**32  # of a scene: the globe at 0.004 degrees
 
@@ -59,6 +60,7 @@ class Reading:
         variable: of NetCDF and zarr; None takes the only one with latitude and longitude.
         bands: one or three bands from 1, the red one first; None takes the first ones.
         max_pixels: scenes of more pixels are refused.
+        stretch: brightness curve, one of `stretch.MODES`, applied to values of 0 to 255.
     """
 
     extent: Extent | None = None
@@ -67,8 +69,10 @@ class Reading:
     variable: str | None = None
     bands: tuple[int, ...] | None = None
     max_pixels: int = MAX_PIXELS
+    stretch: str = "none"
 
     def __post_init__(self) -> None:
+        stretches.check(self.stretch)
         values = self.value_range
         if values is not None and not (len(values) == 2 and values[0] < values[1]):
             raise ValueError(f"value_range: got {values}, expected the lowest and a higher value")

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 import numpy as np
 
 from clouds_tf.geo.grid import Grid
+from clouds_tf.prediction.stretch import LEVELS
 from clouds_tf.scenes import resample
 from clouds_tf.scenes.scene import Scene
 
@@ -135,7 +136,12 @@ class Tile:
     pixels: np.ndarray
 
 
-def cut(scene: Scene, layout: Layout, gap_brightness: int | None) -> Iterator[Strip | Tile]:
+def cut(
+    scene: Scene,
+    layout: Layout,
+    gap_brightness: int | None,
+    levels: np.ndarray = LEVELS,
+) -> Iterator[Strip | Tile]:
     """Reads a scene once from north to south, and cuts its windows.
 
     Windows in which nothing was observed are left out. No more rows than those of a window are in
@@ -145,6 +151,7 @@ def cut(scene: Scene, layout: Layout, gap_brightness: int | None) -> Iterator[St
         scene: an open Scene.
         layout: the windows.
         gap_brightness: see `resample.read_rows`.
+        levels: see there.
 
     Yields:
         A Strip before the first Tile that shows its rows; tiles row by row.
@@ -157,7 +164,7 @@ def cut(scene: Scene, layout: Layout, gap_brightness: int | None) -> Iterator[St
         drop = max(row, 0) - first
         first += drop
         stop = min(row + layout.window[0], height)
-        new = resample.read_rows(scene, axes, done * scale, stop * scale, gap_brightness)
+        new = resample.read_rows(scene, axes, done * scale, stop * scale, gap_brightness, levels)
         band = np.concatenate([band[drop * scale :], new])
         yield _strip(done, new, scale)
         done = stop

@@ -56,6 +56,7 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
         "platform": prediction.platform or "unknown",
         "model_fingerprint": prediction.model,
         "resolution": prediction.grid.cell[0],
+        "stretch": prediction.stretch,
     }
     title = f"Cloud patterns of {prediction.name}"
     with netcdf.new_file(path, title, **about) as file:
@@ -87,7 +88,7 @@ def _write_planes(file: Any, prediction: Prediction) -> None:
     for name, plane, long_name, attributes in (
         ("mask", mask, "cloud patterns, one bit for each class", flags),
         ("observed", observed, "whether the satellite saw the cell", seen),
-        ("brightness", brightness, "mean of red, green and blue of the scene", {"units": "1"}),
+        ("brightness", brightness, "mean of red, green and blue, stretched", {"units": "1"}),
     ):
         dims = ("time", "lat", "lon")
         values = netcdf.new_variable(
@@ -197,6 +198,7 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
             scene=prediction.name,
             platform=prediction.platform or "unknown",
             model=prediction.model,
+            stretch=prediction.stretch,
         )
     options = {"compress": "deflate", "overview_resampling": "nearest", "bigtiff": "if_safer"}
     rasterio.shutil.copy(scratch, path, driver="COG", **options)

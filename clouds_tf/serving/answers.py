@@ -22,6 +22,7 @@ from clouds_tf.prediction.untrusted import (
 # From image_bytes, string [N], to a dict of the outputs of serving_default.
 Predict = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
 _NUMBERS = ("presence", "area_fraction", "expected_area_fraction")
+_SQUEEZE = 0.02  # of the aspect ratio; more changes what the network sees
 _DIGITS = 6  # of numbers; float32 has 7
 
 
@@ -38,6 +39,7 @@ class Answer:
         area_fraction: C shares of the image, in [0, 1], that the masks cover.
         expected_area_fraction: C mean calibrated probabilities; none in older SavedModels.
         reason: why the image is unreadable; "" where it is not.
+        curve: the brightness curve that was applied, in words; "" for none.
     """
 
     filename: str
@@ -48,6 +50,18 @@ class Answer:
     area_fraction: tuple[float, ...] = ()
     expected_area_fraction: tuple[float, ...] = ()
     reason: str = ""
+    curve: str = ""
+
+    def squeezed(self, shape: tuple[int, int]) -> str:
+        """A warning if the image has another aspect ratio than (height, width), or ""."""
+        if self.size is None:
+            return ""
+        ratio = self.size[1] / self.size[0] * shape[0] / shape[1]
+        if max(ratio, 1 / ratio) <= 1 + _SQUEEZE:
+            return ""
+        text = "{}x{} (height x width) was squeezed to the shape of {}x{}, which changes what the "
+        text += "network sees; tools/predict_scenes.py takes images of any shape"
+        return text.format(*self.size, *shape)
 
     def to_json(self) -> list[Any]:
         """A JSON-like list that `from_json` reads."""
@@ -65,6 +79,7 @@ def answer_images(
     images_dir: str,
     images: Sequence[tuple[str, tuple[str, ...]]],
     max_image_pixels: int,
+    stretch: Callable[[bytes], tuple[bytes, str]] = lambda content: (content, ""),
 ) -> list[Answer]:
     """Reads and predicts a batch of images.
 
@@ -73,15 +88,24 @@ def answer_images(
         images_dir: folder of the images.
         images: (file name, class names) of each.
         max_image_pixels: limit of the SavedModel, for the reasons.
+        stretch: what is done to the bytes of an image first; returns new ones, and the curve in
+            words.
 
     Returns:
         An Answer for each image, in order; unreadable ones have a reason.
     """
-    contents, reasons = [], []
+    contents, reasons, curves = [], [], []
     for filename, _ in images:
         content, reason = _read(os.path.join(images_dir, filename), max_image_pixels)
+        curve = ""
+        if not reason:
+            try:
+                content, curve = stretch(content)
+            except tf.errors.InvalidArgumentError:
+                reason = why_unreadable(content, max_image_pixels)
         contents.append(content)
         reasons.append(reason)
+        curves.append(curve)
     readable = [i for i, reason in enumerate(reasons) if not reason]
     outputs = _outputs(predict, [contents[i] for i in readable], max_image_pixels)
     found = dict(zip(readable, outputs))
@@ -91,7 +115,8 @@ def answer_images(
         if isinstance(output, str):
             answers.append(Answer(filename, class_names, reason=output))
         else:
-            answers.append(Answer(filename, class_names, image_size(contents[i]), **output))
+            size = image_size(contents[i])
+            answers.append(Answer(filename, class_names, size, **output, curve=curves[i]))
     return answers
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import operator
 import os
@@ -16,6 +17,7 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.messages import about_the_data, short_repr
 from clouds_tf.prediction import engine as engines
+from clouds_tf.prediction import stretch as stretches
 from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.progress import Progress, shown
 from clouds_tf.serving import pictures, submission
@@ -25,7 +27,6 @@ from clouds_tf.serving.inputs import Inputs, read_inputs, read_sample_rows
 ON_ERROR = ("blank", "fail")
 _BATCHES_IN_PART = 8  # what a killed process loses at most
 _IMAGES_IN_PICTURE = 6
-_STRETCH = 0.02  # of the aspect ratio; more changes what the network sees
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +40,7 @@ class PredictionResult:
             their rows are blank.
         skipped: files of the folder that are not images, each with the reason.
         stretched: images of another shape than the training's.
+        curves: the brightness curves that `stretch` applied, in one line; "" for none.
         warning: why TensorFlow computed where OpenVINO was asked for, or "".
     """
 
@@ -48,6 +50,7 @@ class PredictionResult:
     skipped: tuple[str, ...] = ()
     stretched: tuple[str, ...] = ()
     warning: str = ""
+    curves: str = ""
 
     __repr__ = short_repr
 
@@ -71,6 +74,7 @@ def predict(
     engine: str = "tensorflow",
     shard: tuple[int, int] = (0, 1),
     on_error: str = "blank",
+    stretch: str = "none",
     table: str | None = None,
     masks_dir: str | None = None,
     overlay_dir: str | None = None,
@@ -95,6 +99,7 @@ def predict(
         engine: "tensorflow", or "openvino" on the CPU; not for Predictors.
         shard: (i, n) predicts every n-th part from the i-th on, and merges only if n is 1.
         on_error: "blank" leaves the rows of an unreadable image blank, "fail" raises.
+        stretch: brightness curve that is applied to each image first, one of `stretch.MODES`.
         table: CSV to write with presence and areas, see `submission.write_table`; or None.
         masks_dir: folder for masks at the size of each image, see `pictures.write_masks`; or None.
         overlay_dir: folder for a picture of each image with its masks, or None.
@@ -125,8 +130,11 @@ def predict(
         predictors = (saved_model,) if isinstance(saved_model, Predictor) else tuple(saved_model)
     for predictor in predictors:
         predictor.functions  # a damaged SavedModel is noticed before any work
+    stretches.check(stretch, predictors[0].metadata.dataset)
     inputs = read_inputs(images_dir, sample_submission, predictors[0].metadata.dataset)
-    job = _Job(predictors, images_dir, inputs, batch_size, on_error, masks_dir, overlay_dir)
+    job = _Job(
+        predictors, images_dir, inputs, batch_size, on_error, stretch, masks_dir, overlay_dir
+    )
     parts = Manifest(f"{output}.parts", job.settings())
     whole = shard[1] == 1
     with parts.open(alone=whole):
@@ -168,6 +176,7 @@ class _Job:
     inputs: Inputs
     batch_size: int
     on_error: str
+    stretch: str
     masks_dir: str | None
     overlay_dir: str | None
 
@@ -198,6 +207,7 @@ class _Job:
             "model": self.predictors[0].identity,
             "images_dir": _absolute(self.images_dir),
             "batch_size": self.batch_size,
+            "stretch": self.stretch,
             "masks_dir": self.masks_dir and _absolute(self.masks_dir),
             "overlay_dir": self.overlay_dir and _absolute(self.overlay_dir),
         }
@@ -250,10 +260,11 @@ def _predict_missing(
         for images in [job.images(number)]
         for start in range(0, len(images), job.batch_size)
     )
-    limit = job.predictors[0].metadata.max_image_pixels
+    limit, gap = job.predictors[0].metadata.max_image_pixels, job.dataset.gap_brightness
+    stretch = functools.partial(stretches.stretched_bytes, job.stretch, gap, limit)
 
     def answer(predict: Any, batch: tuple[int, Any]) -> tuple[int, list[Answer]]:
-        return batch[0], answer_images(predict, job.images_dir, batch[1], limit)
+        return batch[0], answer_images(predict, job.images_dir, batch[1], limit, stretch)
 
     answered = in_order(answer, job.predictors, batches)
     for number, group in itertools.groupby(answered, key=operator.itemgetter(0)):
@@ -324,24 +335,15 @@ def _rows(job: _Job, parts: Manifest) -> Iterator[tuple[str, str, str]]:
 def _summary(
     job: _Job, parts: Manifest, mine: Iterable[int], output: str | None
 ) -> PredictionResult:
-    count, unreadable, stretched = 0, [], []
-    height, width = job.dataset.mask_size
+    count, unreadable, stretched, curves = 0, [], [], []
     for answer in _answers(parts, mine):
         count += 1
+        curves.append(answer.curve)
         if answer.reason:
             unreadable.append(f"{answer.filename}: {answer.reason}")
-        elif answer.size is not None:
-            stretch = answer.size[1] / answer.size[0] * height / width
-            if max(stretch, 1 / stretch) > 1 + _STRETCH:
-                text = "{}x{} (height x width) was squeezed to the shape of {}x{}, which changes "
-                text += "what the network sees; tools/predict_scenes.py takes images of any shape"
-                text = text.format(*answer.size, height, width)
-                stretched.append(f"{answer.filename}: {text}")
+        elif answer.squeezed(job.dataset.mask_size):
+            stretched.append(f"{answer.filename}: {answer.squeezed(job.dataset.mask_size)}")
+    warning, line = job.predictors[0].warning, stretches.summary(job.stretch, curves, "image")
     return PredictionResult(
-        output,
-        count,
-        tuple(unreadable),
-        job.inputs.skipped,
-        tuple(stretched),
-        job.predictors[0].warning,
+        output, count, tuple(unreadable), job.inputs.skipped, tuple(stretched), warning, line
     )

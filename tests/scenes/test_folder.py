@@ -14,6 +14,7 @@ from small import write_mosaic
 from clouds_tf.climatology import product
 from clouds_tf.dataset import Dataset
 from clouds_tf.geo import Extent, Grid
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.scenes import network, predict, write
@@ -43,7 +44,7 @@ class Stub(network.Network):
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
-    opened = Predictor("E/1", None, "stub", dict)
+    opened = Predictor("E/1", Metadata(Stub.dataset, Stub.image_sizes), "stub", dict)
     monkeypatch.setattr(Predictor, "open", lambda *_: opened)
     monkeypatch.setattr(predict, "Network", lambda *_: Stub())
 
@@ -212,3 +213,34 @@ def test_damaged_images_of_one_window_fail_alone(folder, monkeypatch):
     result = _run(folder)
     assert [line.split("/")[-1][:4] for line in result.failed] == ["half"]
     assert result.num_predicted == 3
+
+
+def test_a_stretch_is_what_the_network_sees_and_is_named(folder, monkeypatch):
+    """Ocean with a cloud in it, beside a gap."""
+    pixels = np.full((50, 75, 3), 12, np.uint8)
+    pixels[10:30, 10:40] = 80
+    pixels[:, -20:] = 1
+    image = tf.io.encode_png(pixels).numpy()
+    (folder / "in" / "x_20200109_0-3_0-2.png").write_bytes(image)
+    monkeypatch.setattr(Stub, "dataset", dataclasses.replace(Stub.dataset, gap_brightness=2))
+
+    def run(stretch):
+        result = _run(folder, dataclasses.replace(OPTIONS, reading=Reading(stretch=stretch)))
+        return result, xarray.load_dataset(folder / "S" / "x_20200109_0-3_0-2.nc")
+
+    plain, before = run("none")
+    assert plain.num_predicted == 3 and plain.curves == "" and before.attrs["stretch"] == "none"
+    result, after = run("sqrt")  # a resumed run with another stretch predicts all again
+    assert result.num_predicted == 3 and result.curves == "stretch sqrt: gamma 0.5 (3 scenes)"
+    assert after.attrs["stretch"] == "sqrt"
+    assert run("sqrt")[0].num_predicted == 0
+    np.testing.assert_array_equal(after["observed"], before["observed"])
+    seen = before["observed"].values == 1
+    assert not seen[0, :, -20:].any() and seen[0, :, :-20].all()
+    was, now = (data["brightness"].values[seen].astype(float) for data in (before, after))
+    np.testing.assert_allclose(now, 255 * np.sqrt(was / 255), atol=1)
+    assert (after["brightness"].values[~seen] == 0).all()
+    with pytest.raises(ValueError, match="stretch: got 'log'"):
+        Reading(stretch="log")
+    with pytest.raises(ValueError, match="auto knows the brightness of the competition"):
+        run("auto")  # the stub is of another data set

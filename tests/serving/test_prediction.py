@@ -566,3 +566,19 @@ predict(dying, {str(images_dir)!r}, {str(output)!r},
     assert [count for count in seen if count[0] in (0, 16)] == [(16, 30), (0, 30), (16, 30)]
     assert output.read_bytes() == (tmp_path / "undisturbed.csv").read_bytes()
     assert sum(bool(found) for _, found in _rows(output)) > 0
+
+
+def test_a_stretch_is_applied_to_the_bytes_and_counted(images_dir, run, tmp_path):
+    """The stand-in for a model tells the length of what it gets."""
+    (images_dir / "bad.jpg").write_bytes(b"GIF89a")
+    result = run(stretch="sqrt", table=str(tmp_path / "t.csv"))
+    assert result.curves == "stretch sqrt: gamma 0.5 (30 images)"
+    assert result.unreadable == ("bad.jpg: a GIF, expected a JPEG or a PNG",)
+    pixels = np.asarray(Image.open(images_dir / "00.jpg"))
+    png = tf.io.encode_png(pixels).numpy()
+    assert int(_rows(tmp_path / "s.csv")[0][1].split()[1]) > len(png) / 2
+    same = run(stretch="auto")
+    assert same.curves == "stretch auto: left as it is (30 images)"
+    assert _rows(tmp_path / "s.csv")[0][1] == _expected(images_dir, "00.jpg", "Fish")
+    with pytest.raises(ValueError, match="stretch: got 'log'"):
+        run(stretch="log")

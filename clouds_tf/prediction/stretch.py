@@ -1,0 +1,175 @@
+"""Brightness curves that make other pictures look like those of the training.
+
+True colour of NASA Worldview is a stretched picture, in which dark values of reflectance are spread
+over half of the range; a linear picture, such as a band of GOES, is much darker.
+"""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+from collections.abc import Iterable
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.messages import counted
+from clouds_tf.prediction.untrusted import decode_whole
+
+MODES = "none, sqrt, gamma:G, worldview or auto"
+# Medians over 4,946 training images of quantiles of their brightness, the mean of red, green and
+# blue where it is not gap.
+_QUANTILES = (0.1, 0.5, 0.9)
+_TRAINING = (25.7, 62.3, 166.0)
+# Powers that bring the quantiles of single training images to these medians: 99.8 % of them.
+_DARKEST, _BRIGHTEST = 0.75, 1.66
+# Of 255: how MODIS Rapid Response, and Worldview after it, stretch corrected reflectance.
+_WORLDVIEW = (0, 30, 60, 120, 190, 255), (0, 110, 160, 210, 240, 255)
+LEVELS = np.arange(256, dtype=np.uint8)
+_LISTED = 3  # curves in a summary
+
+
+@dataclasses.dataclass(frozen=True)
+class Curve:
+    """A brightness curve.
+
+    Attributes:
+        levels: uint8 [256], what each of 0 to 255 becomes; 0 stays 0.
+        about: the curve in words, such as "gamma 0.53"; "" for none.
+    """
+
+    levels: np.ndarray = dataclasses.field(default_factory=LEVELS.copy, repr=False)
+    about: str = ""
+
+
+def check(stretch: str, dataset: Dataset = CLOUDS) -> None:
+    """Makes sure that a stretch exists and fits a data set.
+
+    Raises:
+        ValueError: it is none of MODES, or "auto" for images that are not the competition's.
+    """
+    power = _power(stretch)
+    if stretch not in ("none", "worldview", "auto") and not (power and 0.1 <= power <= 10):
+        raise ValueError(
+            f"stretch: got {stretch!r}, expected {MODES}, with G from 0.1 to 10, such as gamma:0.6"
+        )
+    # Records of the same images may have masks of another size.
+    kind = "class_names", "degrees", "gap_brightness"
+    if stretch == "auto" and any(getattr(dataset, k) != getattr(CLOUDS, k) for k in kind):
+        raise ValueError(
+            "stretch: auto knows the brightness of the competition's images only, and this "
+            "SavedModel was trained on others; take sqrt or gamma:G"
+        )
+
+
+def _power(stretch: str) -> float | None:
+    if stretch == "sqrt":
+        return 0.5
+    name, _, number = stretch.partition(":")
+    try:
+        return float(number) if name == "gamma" else None
+    except ValueError:
+        return None
+
+
+def brightness_counts(pixels: np.ndarray, gap_brightness: int | None) -> np.ndarray:
+    """Counts pixels by brightness, the mean of red, green and blue: int64 [256].
+
+    Args:
+        pixels: uint8 [..., 3].
+        gap_brightness: pixels whose channels are all at most this are left out; None: none are.
+    """
+    brightness = (pixels.sum(axis=-1, dtype=np.uint16) + 1) // 3
+    if gap_brightness is not None:
+        brightness = brightness[pixels.max(axis=-1) > gap_brightness]
+    return np.bincount(brightness.ravel(), minlength=256)
+
+
+def make_curve(stretch: str, counts: np.ndarray | None = None) -> Curve:
+    """Makes the curve of a stretch.
+
+    `auto` compares three quantiles of the brightness with those of the training, by the power that
+    brings them nearest (least squares of logarithms). A picture that is darker than nearly all
+    training images gets Worldview's curve, or, if that leaves it too dark or too bright, the power.
+    Others stay as they are: one that is too bright cannot be told from one that is full of clouds.
+
+    Args:
+        stretch: one that `check` accepts.
+        counts: of `brightness_counts`, for "auto".
+    """
+    power, worldview = _power(stretch), Curve(_worldview_levels(), "Worldview's curve")
+    if stretch == "worldview":
+        return worldview
+    if stretch == "auto":
+        assert counts is not None
+        fitted = _fit(LEVELS, counts)
+        if not fitted < _DARKEST:
+            return Curve(about="left as it is")
+        if _DARKEST <= _fit(worldview.levels, counts) <= _BRIGHTEST:
+            return worldview
+        power = max(round(fitted, 2), 0.1)
+    if power is None:
+        return Curve()
+    return Curve(np.rint(255 * (LEVELS / 255) ** power).astype(np.uint8), f"gamma {power:g}")
+
+
+def _worldview_levels() -> np.ndarray:
+    return np.rint(np.interp(LEVELS, *_WORLDVIEW)).astype(np.uint8)
+
+
+def _fit(levels: np.ndarray, counts: np.ndarray) -> float:
+    """Power that brings quantiles, after a curve, nearest to the training's; NaN if none does."""
+    total = np.cumsum(counts)
+    found = levels[[np.searchsorted(total, q * total[-1]) for q in _QUANTILES]].astype(float)
+    if not total[-1] or found.min() >= 255:
+        return np.nan
+    wanted, got = (np.log(np.maximum(values, 0.5) / 255) for values in (_TRAINING, found))
+    return float(wanted @ got / (got @ got))
+
+
+def stretched_bytes(
+    stretch: str, gap_brightness: int | None, max_image_pixels: int, encoded: bytes
+) -> tuple[bytes, str]:
+    """Stretches an encoded image at its own size.
+
+    Args:
+        stretch: one that `check` accepts.
+        gap_brightness: pixels whose channels are all at most this stay as they are.
+        max_image_pixels: larger images are refused.
+        encoded: a JPEG or PNG.
+
+    Returns:
+        The image as a PNG, which loses nothing, or the same bytes where no value changes; and the
+        curve in words.
+
+    Raises:
+        tf.errors.InvalidArgumentError: `untrusted.decode_images` would refuse the bytes.
+    """
+    if stretch == "none":
+        return encoded, ""
+    pixels = decode_whole(encoded, max_image_pixels).numpy()
+    counts = brightness_counts(pixels, gap_brightness) if stretch == "auto" else None
+    curve = make_curve(stretch, counts)
+    if np.array_equal(curve.levels, LEVELS):
+        return encoded, curve.about
+    result = curve.levels[pixels]
+    if gap_brightness is not None:
+        gap = pixels.max(axis=-1) <= gap_brightness
+        result[gap] = pixels[gap]
+    return tf.io.encode_png(result, compression=1).numpy(), curve.about
+
+
+def summary(stretch: str, abouts: Iterable[str], noun: str) -> str:
+    """What a stretch did to several pictures, in one line; "" for none.
+
+    >>> summary("auto", ["gamma 0.5", "left as it is", "gamma 0.5", ""], "scene")
+    'stretch auto: gamma 0.5 (2 scenes), left as it is (1 scene)'
+    """
+    found = collections.Counter(about for about in abouts if about).most_common()
+    if not found:
+        return ""
+    listed = [f"{about} ({counted(n, noun)})" for about, n in found[:_LISTED]]
+    if len(found) > _LISTED:
+        listed.append(f"other curves ({counted(sum(n for _, n in found[_LISTED:]), noun)})")
+    return f"stretch {stretch}: {', '.join(listed)}"
