@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 from typing import Optional, Tuple
 
@@ -26,6 +27,7 @@ FORMATS = {
 }
 _MIN_CELLS = 16  # along each side of a scene; the network knows nothing of less
 _MAX_COARSER = 2  # times the pixels that the network was trained with
+_LEAST_FILLED = 0.5  # of a window; a scene that fills less is warned of
 _FAR_NORTH = 40  # degrees of latitude, beyond which cells are narrower than in training
 
 
@@ -105,6 +107,13 @@ class Job:
     def warning(self) -> str | None:
         """What readers of the results should know, or None."""
         extent, reading, found = self.scene.extent, self._options.reading, []
+        share = self._filled()
+        if share < _LEAST_FILLED:
+            height, width = self._network.dataset.degrees or (0, 0)
+            found.append(
+                f"fills {100 * share:.0f} % of the {height:g} x {width:g} degrees that the network sees at "
+                "once, and the rest is its reflection, trust it less; take a larger scene"
+            )
         latitude = max(abs(extent.lat_min), abs(extent.lat_max))
         if latitude > _FAR_NORTH:
             found.append(
@@ -118,6 +127,11 @@ class Job:
         if reading.date not in (None, self.scene.date):
             found.append(f"has a date of its own, {self.scene.date}, which --date leaves as it is")
         return f"{self.scene.path}: {'; '.join(found)}" if found else None
+
+    def _filled(self) -> float:
+        """Share of a window that the scene fills."""
+        sides = zip(self.layout.grid.shape, self.layout.window)
+        return math.prod(min(length / size, 1) for length, size in sides)
 
     def is_frame(self) -> bool:
         """Whether the file is just what `serving.predict` takes: one window, a JPEG or PNG."""

@@ -179,6 +179,14 @@ def test_what_a_scene_knows_better_is_said(folder):
     assert not _run(folder, dataclasses.replace(OPTIONS, reading=same)).warnings
 
 
+def test_scenes_of_less_than_half_a_window_are_warned_of(folder):
+    for name, degrees in (("a_20200103", (1.2, 0.76)), ("b_20200104", (0.72, 0.64))):
+        size = [round(side / 0.04) for side in degrees[::-1]]
+        write_mosaic(folder / "in" / f"{name}.tif", size, (0.0, 0.0, *degrees))
+    (warning,) = _run(folder).warnings
+    assert "b_20200104" in warning and "fills 48 % of the 0.8 x 1.2 degrees" in warning
+
+
 def test_one_value_range_serves_a_mixed_folder(folder):
     values = xarray.DataArray(
         np.linspace(0, 1, 50 * 75).reshape(50, 75),
