@@ -109,10 +109,10 @@ class Job:
         extent, reading, found = self.scene.extent, self._options.reading, []
         share = self._filled()
         if share < _LEAST_FILLED:
-            height, width = self._network.dataset.degrees or (0, 0)
+            sides = " x ".join(f"{side:g}" for side in self._network.dataset.degrees or ())
             found.append(
-                f"fills {100 * share:.0f} % of the {height:g} x {width:g} degrees that the network sees at "
-                "once, and the rest is its reflection, trust it less; take a larger scene"
+                f"fills {100 * share:.0f} % of the {sides} degrees that the network sees at once, "
+                "and the rest is its reflection, trust it less; take a larger scene"
             )
         latitude = max(abs(extent.lat_min), abs(extent.lat_max))
         if latitude > _FAR_NORTH:
