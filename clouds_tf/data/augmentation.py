@@ -18,6 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import own
+from clouds_tf.data.degradation import degrade
 from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
 from clouds_tf.data.mixing import MIXES, Seed, cutmix, mixup  # noqa: F401
 from clouds_tf.data.own_augmentation import apply_own
@@ -101,6 +102,20 @@ def _strong(pair: Example, seed: tf.Tensor) -> Example:
     places = cutout(bend(places, seeds[3], use[1]), seeds[4], use[2])
     pair = warp(pair, _flip_places(places, _draw_flips(seeds[1])))
     return {**pair, "image": photometric(pair["image"], seeds[5])}
+
+
+def robust(example: Example, seed: Seed) -> Example:
+    """Flips, then changes of `degradation.degrade`: for pictures unlike the training's.
+
+    Args:
+        example: a dict with image and mask.
+        seed: int [2].
+
+    Returns:
+        A new dict.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    return degrade(flips(example, seeds[0]), seeds[1])
 
 
 def affine_places(size: Sequence[int], seed: Seed, strength: tf.Tensor | float = 1.0) -> tf.Tensor:
@@ -304,6 +319,7 @@ AUGMENTATIONS: dict[str, _Augmentation] = {
     "flips": flips,
     "baseline": baseline,
     "strong": strong,
+    "robust": robust,
 }
 
 

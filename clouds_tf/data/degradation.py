@@ -1,0 +1,140 @@
+"""Random changes that make a training image look like other people's pictures of the same clouds.
+
+Pictures that people bring were shrunk in other ways (every n-th pixel, averages, several times),
+are linear reflectance instead of a stretched picture, are grey, hazy or of another black gap, and
+were compressed harder. The labels stay true under each of these changes. An example is a dict with
+image uint8 [h, w, 3] and mask uint8 [h, w, C]; a seed is an int [2], and decides everything.
+"""
+
+from __future__ import annotations
+
+import math
+
+import tensorflow as tf
+
+from clouds_tf.data.mixing import Seed
+
+Example = dict[str, tf.Tensor]
+
+_BLACK = 10  # a pixel is observed where a colour is above it: JPEG leaves noise in a black gap
+_LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, as JPEG has it
+_HAZE = (190.0, 200.0, 210.0)
+
+
+def degrade(example: Example, seed: Seed) -> Example:
+    """Resamples, recolours, hides a strip, adds noise and compresses, each of them at random.
+
+    Probabilities are 1/2 for the resampling and for the colours, 1/4 for the others.
+
+    Args:
+        example: a dict with image and mask.
+        seed: int [2].
+
+    Returns:
+        A new dict. The mask changes where a strip is hidden, alone.
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    image, mask = _degrade_pixels(example["image"], example["mask"], seeds[0])
+    draw = tf.random.stateless_uniform([2], seeds[1])
+    quality = tf.cast(40 + 55 * draw[1], tf.int32)
+    shape = image.shape
+    image = tf.cond(
+        draw[0] < 0.25, lambda: tf.image.adjust_jpeg_quality(image, quality), lambda: image
+    )
+    return {**example, "image": tf.ensure_shape(image, shape), "mask": mask}
+
+
+@tf.function(jit_compile=True)
+def _degrade_pixels(
+    image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor
+) -> tuple[tf.Tensor, tf.Tensor]:
+    """What happens to single pixels and their neighbours, in one compiled loop."""
+    seeds = tf.random.experimental.stateless_split(seed, 5)
+    use = tf.random.stateless_uniform([4], seeds[0]) < [0.5, 0.5, 0.25, 0.25]
+    pixels = tf.cast(image, tf.float32)
+    pixels = tf.where(use[0], resample(pixels, seeds[1]), pixels)
+    observed = tf.reduce_max(pixels, axis=-1, keepdims=True) > _BLACK
+    pixels = tf.where(use[1] & observed, recolour(pixels, seeds[2]), pixels)
+    sigma = tf.random.stateless_uniform([], seeds[3], 0, 8)
+    noise = sigma * tf.random.stateless_normal(pixels.shape[:2] + [1], seeds[3])
+    pixels = tf.where(use[3] & observed, pixels + noise, pixels)
+    hidden = use[2] & strip(pixels.shape[:2], seeds[4])[..., tf.newaxis]
+    pixels = tf.where(hidden, 0.0, tf.clip_by_value(pixels, 0, 255))
+    return tf.cast(tf.round(pixels), tf.uint8), tf.where(hidden, tf.zeros_like(mask), mask)
+
+
+def resample(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
+    """Sharpens, shrinks and enlarges again: what other ways of shrinking do to fine structure.
+
+    A picture that shows every n-th pixel of a fine one is as rough as a sharpened average: on
+    MODIS scenes at 0.07 degrees, `sharpness` of 0.5 to 1 gives its variance of neighbours.
+
+    Args:
+        pixels: float32 [h, w, C].
+        seed: int [2].
+
+    Returns:
+        float32 of the same shape. Shrunk by 1 to 2, by averages or to single pixels.
+    """
+    u = tf.random.stateless_uniform([5], seed)
+    scale, average = 2 ** u[0], u[1] < 0.5
+    sharpness = tf.where(u[2] < 0.5, 0.0, 2 * (u[2] - 0.5))
+    rows = _resampling(pixels.shape[0], scale, average, sharpness, u[3])
+    columns = _resampling(pixels.shape[1], scale, average, sharpness, u[4])
+    return tf.einsum("hi,wj,ijc->hwc", rows, columns, pixels)
+
+
+def _resampling(
+    length: int, scale: tf.Tensor, average: tf.Tensor, sharpness: tf.Tensor, phase: tf.Tensor
+) -> tf.Tensor:
+    """A linear map along one axis, float32 [length, length], whose rows have the sum 1."""
+    place = tf.range(length, dtype=tf.float32)
+    # Coarse pixel k has its centre at (k + phase) * scale, in fine pixels.
+    centers = (place + phase) * scale
+    distance = tf.abs(place - centers[:, tf.newaxis])
+    widths = tf.where(average, tf.maximum(0.0, (scale + 1) / 2 - distance), 0.0)
+    nearest = tf.round(centers)[:, tf.newaxis] == place
+    down = tf.where(average, tf.minimum(widths, 1.0), tf.cast(nearest, tf.float32))
+    up = tf.maximum(0.0, 1 - tf.abs(place[:, tf.newaxis] / scale - phase - place))
+    blur = tf.nn.relu(1 - tf.abs(place[:, tf.newaxis] - place) / 2.0)
+    sharp = (1 + sharpness) * tf.eye(length) - sharpness * _normalised(blur)
+    # Coarse pixels outside the picture have no weight.
+    inside = tf.cast(tf.reduce_sum(down, axis=1) > 0, tf.float32)
+    return _normalised(up * inside) @ _normalised(down) @ sharp
+
+
+def _normalised(weights: tf.Tensor) -> tf.Tensor:
+    """Divides each row by its sum, if that is not 0."""
+    return tf.math.divide_no_nan(weights, tf.reduce_sum(weights, axis=1, keepdims=True))
+
+
+def recolour(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
+    """Changes gamma, brightness, saturation and haze.
+
+    Args:
+        pixels: float32 [h, w, 3] in 0..255.
+        seed: int [2].
+
+    Returns:
+        float32 of the same shape. Gamma of 0.6 to 2 (linear reflectance has about 2 against the
+        picture), gain of 0.8 to 1.2, saturation of 0 to 1.3 with grey in one of three, and up to
+        30 % of haze in one of three.
+    """
+    u = tf.random.stateless_uniform([6], seed)
+    gamma = tf.exp(tf.math.log(0.6) + u[0] * math.log(2 / 0.6))
+    pixels = 255 * (tf.clip_by_value(pixels, 0, 255) / 255) ** gamma * (0.8 + 0.4 * u[1])
+    grey = tf.reduce_sum(pixels * _LUMA, axis=-1, keepdims=True)
+    saturation = tf.where(u[2] < 1 / 3, 0.0, 0.7 + 0.6 * u[3])
+    pixels = grey + saturation * (pixels - grey)
+    haze = tf.where(u[4] < 1 / 3, 0.3 * u[5], 0.0)
+    return pixels + haze * (tf.constant(_HAZE) - pixels)
+
+
+def strip(size: tf.TensorShape, seed: Seed) -> tf.Tensor:
+    """A straight strip of any direction, up to a quarter of the picture wide: bool [h, w]."""
+    height, width = size
+    u = tf.random.stateless_uniform([4], seed)
+    y = tf.range(height, dtype=tf.float32)[:, tf.newaxis] - u[0] * height
+    x = tf.range(width, dtype=tf.float32) - u[1] * width
+    distance = tf.cos(math.pi * u[2]) * x + tf.sin(math.pi * u[2]) * y
+    return tf.abs(distance) < (0.01 + 0.115 * u[3]) * width
