@@ -71,7 +71,7 @@ def main() -> None:
             picture=FLAGS.picture,
             progress=progress,
         )
-    show("warning: {}", [result.warning] if result.warning else [])
+    show("warning: {}", result.warnings)
     show("warning: {}", result.stretched)
     show("{}", [result.curves] if result.curves else [])
     show("skipped {}", result.skipped)

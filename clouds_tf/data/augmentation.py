@@ -18,7 +18,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import own
-from clouds_tf.data.degradation import degrade
+from clouds_tf.data.degradation import degrade, photometric
 from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
 from clouds_tf.data.mixing import MIXES, Seed, cutmix, mixup  # noqa: F401
 from clouds_tf.data.own_augmentation import apply_own
@@ -238,30 +238,6 @@ def cutout(
     rows, columns = inside(height, u[0, 0], u[0, 1]), inside(width, u[1, 0], u[1, 1])
     far = 10 * (height + width)
     return places - far * rows[:, tf.newaxis] * columns
-
-
-def photometric(
-    image: tf.Tensor, seed: Seed, gain: float = 0.2, tint: float = 0.05, curve: float = 0.3
-) -> tf.Tensor:
-    """Changes brightness, contrast and colour: x becomes x (a + b (1 - x)), in each colour.
-
-    Black stays black, as the gap between two orbits is.
-
-    Args:
-        image: uint8 [h, w, 3].
-        seed: int [2].
-        gain: the most by which all colours are multiplied, 0.2 for 0.8 to 1.2.
-        tint: the most by which each one is multiplied apart from the others.
-        curve: the most by which dark parts are multiplied more than bright ones.
-
-    Returns:
-        Another image.
-    """
-    u = tf.random.stateless_uniform([5], seed, -1, 1)
-    bright, bent = (1 + gain * u[0]) * (1 + tint * u[1:4]), curve * u[4]
-    image = tf.cast(image, tf.float32)
-    image = tf.minimum(image * (bright + bent - bent / 255 * image), 255)
-    return tf.cast(tf.round(image), tf.uint8)
 
 
 def warp(example: Example, places: tf.Tensor) -> Example:

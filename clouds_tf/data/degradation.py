@@ -130,6 +130,30 @@ def recolour(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
     return pixels + haze * (tf.constant(_HAZE) - pixels)
 
 
+def photometric(
+    image: tf.Tensor, seed: Seed, gain: float = 0.2, tint: float = 0.05, curve: float = 0.3
+) -> tf.Tensor:
+    """Changes brightness, contrast and colour: x becomes x (a + b (1 - x)), in each colour.
+
+    Black stays black, as the gap between two orbits is.
+
+    Args:
+        image: uint8 [h, w, 3].
+        seed: int [2].
+        gain: the most by which all colours are multiplied, 0.2 for 0.8 to 1.2.
+        tint: the most by which each one is multiplied apart from the others.
+        curve: the most by which dark parts are multiplied more than bright ones.
+
+    Returns:
+        Another image.
+    """
+    u = tf.random.stateless_uniform([5], seed, -1, 1)
+    bright, bent = (1 + gain * u[0]) * (1 + tint * u[1:4]), curve * u[4]
+    image = tf.cast(image, tf.float32)
+    image = tf.minimum(image * (bright + bent - bent / 255 * image), 255)
+    return tf.cast(tf.round(image), tf.uint8)
+
+
 def strip(size: tf.TensorShape, seed: Seed) -> tf.Tensor:
     """A straight strip of any direction, up to a quarter of the picture wide: bool [h, w]."""
     height, width = size

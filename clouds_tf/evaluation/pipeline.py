@@ -27,6 +27,7 @@ from clouds_tf.evaluation.search import (
 )
 from clouds_tf.prediction import engine, ensemble
 from clouds_tf.prediction.engine import ENGINES
+from clouds_tf.prediction.likeness import Likeness
 from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
 from clouds_tf.progress import Progress
 from clouds_tf.settings import CheckedSettings, setting
@@ -81,6 +82,7 @@ class EvaluationResult:
         remarks: caveats for readers of the scores.
         rungs: the ladder; empty unless requested.
         member_weights: weights of the models in the average; empty where all are equal.
+        likeness: distribution of the images.
     """
 
     output: str
@@ -92,6 +94,7 @@ class EvaluationResult:
     remarks: tuple[str, ...]
     rungs: tuple[Rung, ...] = ()
     member_weights: tuple[float, ...] = ()
+    likeness: Likeness | None = None
 
     @property
     def num_images(self) -> int:
@@ -119,6 +122,7 @@ class EvaluationResult:
             self.areas.calibration,
             _report(self),
             self.member_weights,
+            self.likeness,
         )
 
     def __repr__(self) -> str:
@@ -212,7 +216,8 @@ def evaluate(
     areas = calibrate(counts[way], seed)
     rungs = tuple(ladder(counts, list(GRIDS), seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
-    about = tuple(remarks), rungs, tuple(member_weights)
+    likeness = held_out.fit_likeness(records, by_fold, settings.batch_size)
+    about = tuple(remarks), rungs, tuple(member_weights), likeness
     result = EvaluationResult(output, dataset, tuple(by_fold), settings, found, areas, *about)
     if ladder_csv:
         rows = [rung.cells() for rung in rungs]

@@ -11,6 +11,7 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.prediction.calibration import Calibration
+from clouds_tf.prediction.likeness import Likeness
 from clouds_tf.prediction.postprocessing import Rule, plain_rules
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
@@ -34,6 +35,7 @@ class Metadata:
         training: for each model, JSON-like facts about the run that trained it.
         version: number of the SavedModel's folder.
         member_weights: for each network, its weight in the average; empty where all are equal.
+        likeness: distribution of the images that the models are for, or None.
     """
 
     dataset: Dataset
@@ -45,6 +47,7 @@ class Metadata:
     training: tuple[dict[str, Any], ...] = ()
     version: int = 0
     member_weights: tuple[float, ...] = ()
+    likeness: Likeness | None = None
 
     def __post_init__(self) -> None:
         rules = self.rules or plain_rules(self.dataset.num_classes)
@@ -68,6 +71,7 @@ class Metadata:
             "calibration": self.calibration and self.calibration.to_json(dataset.class_names),
             "training": list(self.training),
             "member_weights": list(self.member_weights),
+            "likeness": self.likeness and self.likeness.to_json(),
         }
 
     @classmethod
@@ -95,6 +99,7 @@ class Metadata:
             tuple(fields["training"] or ()),
             fields["version"],
             tuple(fields.get("member_weights", ())),
+            Likeness.from_json(fields["likeness"]) if fields.get("likeness") else None,
         )
 
 

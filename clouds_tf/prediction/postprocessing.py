@@ -13,6 +13,7 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.dataset import Dataset
 from clouds_tf.prediction.calibration import Calibration
+from clouds_tf.prediction.likeness import Likeness
 
 # Raised whenever the meaning of postprocessing.json changes. Version 3 had no calibration.
 VERSION = 4
@@ -152,6 +153,7 @@ class Postprocessing:
         calibration: a Calibration, or None.
         report: further JSON-like facts for readers, such as scores.
         member_weights: the weight of each of `workdirs` in the average; empty where all are equal.
+        likeness: distribution of the images that they were tuned on; None if not known.
     """
 
     rules: tuple[Rule, ...]
@@ -161,6 +163,7 @@ class Postprocessing:
     calibration: Calibration | None = None
     report: dict[str, Any] = dataclasses.field(default_factory=dict)
     member_weights: tuple[float, ...] = ()
+    likeness: Likeness | None = None
 
 
 def write_postprocessing(path: str, postprocessing: Postprocessing, dataset: Dataset) -> None:
@@ -182,6 +185,7 @@ def write_postprocessing(path: str, postprocessing: Postprocessing, dataset: Dat
         "member_weights": list(postprocessing.member_weights),
         "records": postprocessing.records,
         "calibration": calibration and calibration.to_json(dataset.class_names),
+        "likeness": postprocessing.likeness and postprocessing.likeness.to_json(),
         **postprocessing.report,
     }
     files.write_text(path, json.dumps(content, indent=1) + "\n")
@@ -215,6 +219,7 @@ def read_postprocessing(path: str, dataset: Dataset) -> Postprocessing:
         calibration = content.pop("calibration", None)
         if calibration is not None:
             calibration = Calibration.from_json(calibration, dataset.class_names)
+        likeness = content.pop("likeness", None)
         return Postprocessing(
             rules,
             content.pop("test_time_augmentation", None),
@@ -222,6 +227,7 @@ def read_postprocessing(path: str, dataset: Dataset) -> Postprocessing:
             content.pop("records", None),
             calibration,
             member_weights=tuple(content.pop("member_weights", ())),
+            likeness=likeness and Likeness.from_json(likeness),
             report=content,
         )
     except (json.JSONDecodeError, AttributeError, KeyError, TypeError) as error:

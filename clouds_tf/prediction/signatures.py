@@ -5,6 +5,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
@@ -15,7 +16,8 @@ from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import postprocess
 from clouds_tf.prediction.untrusted import decode_images
 
-_Prediction = tuple[tf.Tensor, tf.Tensor]  # probabilities [N, h, w, C] and presence [N, C]
+# Probabilities [N, h, w, C], presence [N, C] and likeness [N], the last one NaN if it is not known.
+_Prediction = tuple[tf.Tensor, ...]
 
 
 class Signatures:
@@ -55,30 +57,37 @@ class Signatures:
         specs = [
             tf.TensorSpec([None, *size, num_classes]),
             tf.TensorSpec([None, num_classes]),
+            tf.TensorSpec([None]),
         ]
 
         def predict_some() -> list[tf.Tensor]:
-            images = self._read(inputs, read)
+            images, likeness = self._read(inputs, read)
             way, weights = metadata.test_time_augmentation, metadata.member_weights
-            return list(mean_prediction(self._networks, images, size, way, weights))
+            return [*mean_prediction(self._networks, images, size, way, weights), likeness]
 
         def predict_none() -> list[tf.Tensor]:
             return [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs]
 
         # oneDNN fails on a convolution of no image.
         predicted = tf.cond(tf.shape(inputs)[0] > 0, predict_some, predict_none)
-        probabilities, presence = (
-            tf.ensure_shape(x, spec.shape) for x, spec in zip(predicted, specs)
-        )
-        return probabilities, presence
+        return tuple(tf.ensure_shape(x, spec.shape) for x, spec in zip(predicted, specs))
 
-    def _read_images(self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]) -> list[tf.Tensor]:
-        """Images for each network."""
-        sizes = self._metadata.image_sizes
-        images = {size: read(inputs, size) for size in set(sizes)}
-        return [images[size] for size in sizes]
+    def _read_images(
+        self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]
+    ) -> tuple[list[tf.Tensor], tf.Tensor]:
+        """Images for each network, and their likeness."""
+        sizes, likeness = self._metadata.image_sizes, self._metadata.likeness
+        others = [likeness.image_size] if likeness else []
+        images = {size: read(inputs, size) for size in {*sizes, *others}}
+        if likeness:
+            found = likeness(images[likeness.image_size])
+        else:
+            found = tf.fill(tf.shape(inputs)[:1], np.nan)
+        return [images[size] for size in sizes], found
 
-    def _make_answer(self, probabilities: tf.Tensor, presence: tf.Tensor) -> dict[str, tf.Tensor]:
+    def _make_answer(
+        self, probabilities: tf.Tensor, presence: tf.Tensor, likeness: tf.Tensor
+    ) -> dict[str, tf.Tensor]:
         metadata = self._metadata
         dataset, calibrated = metadata.dataset, probabilities
         masks = tf.cast(postprocess(probabilities, presence, metadata.rules), tf.uint8)
@@ -89,4 +98,5 @@ class Signatures:
             "presence": presence,
             "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[1, 2]),
             "expected_area_fraction": tf.reduce_mean(calibrated, axis=[1, 2]),
+            "likeness": likeness,
         }

@@ -52,6 +52,13 @@ class Options(CheckedSettings):
     force: bool = setting(
         False, "Also predict scenes that are much coarser than the training images."
     )
+    min_likeness: float = setting(
+        0.0,
+        "Leave out scenes that look less like the training's images: 0.01 drops one good scene in "
+        "a hundred, and noise, night and deserts.",
+        min=0,
+        max=1,
+    )
     reading: Reading = Reading()
 
     def __post_init__(self) -> None:
@@ -97,6 +104,7 @@ class Job:
         self._observed = np.zeros(grid.shape, bool)
         self._image = np.zeros((*grid.shape, 3), np.uint8)
         self.curve = stretches.Curve()
+        self._likeness: list[tuple[float, float]] = []  # of each window, and what it weighs
 
     @property
     def num_windows(self) -> int:
@@ -175,14 +183,25 @@ class Job:
             counts = resample.count_brightness(self.scene, dataset.gap_brightness)
         return stretches.make_curve(stretch, counts)
 
-    def add(self, part: Tile | Frame, probabilities: np.ndarray, present: np.ndarray) -> None:
+    def add(
+        self,
+        part: Tile | Frame,
+        probabilities: np.ndarray,
+        present: np.ndarray,
+        likeness: float,
+    ) -> None:
         """Takes the answer of the network; parts come in the order of `parts`.
 
         Args:
             part: what the network saw.
             probabilities: float32 [height, width, C].
             present: bool [C].
+            likeness: in [0, 1], or NaN.
         """
+        dark, seen = self._network.dataset.gap_brightness, 1.0
+        if isinstance(part, Tile) and dark is not None:
+            seen = float(np.mean(part.pixels.max(axis=2) > dark))
+        self._likeness.append((likeness, seen))
         row, column = (part.row, part.column) if isinstance(part, Tile) else (0, 0)
         self._store(*self._blend.add(row, column, probabilities, present))
 
@@ -233,7 +252,13 @@ class Job:
             image=image,
             calibration=network.calibration,
             stretch=self._stretch(),
+            likeness=self._mean_likeness(),
         )
+
+    def _mean_likeness(self) -> float:
+        """The mean over the windows, by the share of each that was observed."""
+        values, weights = np.array(self._likeness or [(np.nan, 1)]).T
+        return float(np.average(values, weights=weights)) if weights.any() else math.nan
 
 
 def _whole(taps: resample.Taps) -> resample.Taps:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import datetime
+import math
 from collections.abc import Sequence
 
 import numpy as np
@@ -30,6 +31,7 @@ class Prediction:
         image: uint8 [rows, columns, 3], what the network saw, at the grid's resolution.
         calibration: from probabilities to calibrated ones, or None.
         stretch: the brightness curve of the image, in words.
+        likeness: how much it looks like the training's images, in [0, 1]; NaN if it is not known.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Prediction:
     image: np.ndarray = dataclasses.field(repr=False)
     calibration: Calibration | None = dataclasses.field(default=None, repr=False)
     stretch: str = "none"
+    likeness: float = math.nan
 
     def calibrated(self, index: int) -> np.ndarray:
         """Calibrated probabilities of a class, float32 [rows, columns]; the network's without."""

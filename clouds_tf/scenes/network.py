@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -24,10 +24,12 @@ class Answers:
     Attributes:
         probabilities: float32 [N, height, width, C], at the submission size of the data set.
         present: bool [N, C], whether the rules find the class in the window.
+        likeness: float32 [N], NaN where it is not known.
     """
 
     probabilities: np.ndarray
     present: np.ndarray
+    likeness: np.ndarray
 
 
 class Network:
@@ -87,7 +89,7 @@ class Network:
             for image, tile in zip(images, some):
                 image[:] = tile
             answer = self._predictor.run("from_pixels", images=tf.constant(images))
-            return self._answers(answer["probabilities"], answer["presence"], len(some))
+            return self._answers(answer["probabilities"], answer, len(some))
 
         return self._in_calls(call, tiles, self._call_size)
 
@@ -100,8 +102,7 @@ class Network:
         def call(some: list[bytes]) -> Answers:
             image_bytes = tf.constant(some + some[:1] * (size - len(some)))
             found = self._predictor.run("probabilities", image_bytes=image_bytes)["probabilities"]
-            presence = self._predictor(image_bytes)["presence"]
-            return self._answers(found, presence, len(some))
+            return self._answers(found, self._predictor(image_bytes), len(some))
 
         return self._in_calls(call, contents, size)
 
@@ -110,6 +111,7 @@ class Network:
         return Answers(
             np.concatenate([answer.probabilities for answer in answers]),
             np.concatenate([answer.present for answer in answers]),
+            np.concatenate([answer.likeness for answer in answers]),
         )
 
     def decode(self, content: bytes) -> np.ndarray:
@@ -124,6 +126,11 @@ class Network:
         except tf.errors.InvalidArgumentError:
             raise ValueError("is not a whole, readable JPEG or PNG") from None
 
-    def _answers(self, probabilities: tf.Tensor, presence: tf.Tensor, count: int) -> Answers:
-        found, presence = probabilities.numpy()[:count], presence.numpy()[:count]
-        return Answers(found, find_present(found, presence, self.rules))
+    def _answers(
+        self, probabilities: tf.Tensor, answer: Mapping[str, tf.Tensor], count: int
+    ) -> Answers:
+        found, presence = probabilities.numpy()[:count], answer["presence"].numpy()[:count]
+        likeness = np.full(count, np.nan, np.float32)
+        if "likeness" in answer:  # not in older SavedModels
+            likeness = answer["likeness"].numpy()[:count]
+        return Answers(found, find_present(found, presence, self.rules), likeness)

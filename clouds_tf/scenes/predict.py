@@ -5,6 +5,7 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
+import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -12,9 +13,10 @@ from typing import Any, TypeVar
 from clouds_tf import files
 from clouds_tf.data.runners import Runner
 from clouds_tf.manifest import Manifest
-from clouds_tf.messages import short_repr
+from clouds_tf.messages import counted, short_repr
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction import stretch as stretches
+from clouds_tf.prediction.likeness import unlike_warning
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.progress import Progress, shown
 from clouds_tf.scenes import read, results
@@ -104,6 +106,11 @@ def predict_scenes(
     if not isinstance(predictor, Predictor):
         predictor = Predictor.open(predictor, engine)
     stretches.check(options.reading.stretch, predictor.metadata.dataset)
+    if options.min_likeness and predictor.metadata.likeness is None:
+        raise ValueError(
+            f"min_likeness: {predictor.path} does not know what the training's images look like; "
+            "run evaluate again, and export with its postprocessing.json"
+        )
     warnings = [predictor.warning] if predictor.warning else []
     manifest = results.manifest_of(output_dir, predictor.identity, options)
     mine = [path for path in paths if path not in twins][shard[0] :: shard[1]]
@@ -156,8 +163,9 @@ def _result(
     manifest: Manifest, paths: list[str], todo: list[str], warnings: list[str], options: Options
 ) -> ScenesResult:
     """Summary of these scenes, read back from the manifest."""
-    num_predicted = num_windows = 0
+    num_predicted = num_windows = num_left_out = 0
     failed, warnings, curves, new = [], list(warnings), [], set(todo)
+    likeness = {}
     for path in paths:
         piece = manifest.read(stem(path))
         if piece is None or piece.error:
@@ -166,10 +174,16 @@ def _result(
         curves.append(piece.value.get("curve", ""))
         if piece.value["warning"]:
             warnings.append(piece.value["warning"])
+        likeness[path] = piece.value.get("likeness")
+        num_left_out += piece.value.get("left_out", False)
         if path in new:
             num_predicted += 1
             num_windows += piece.value["num_windows"]
     line = stretches.summary(options.reading.stretch, curves, "scene")
+    if num_left_out:
+        left_out = counted(num_left_out, "scene")
+        warnings.append(f"left out {left_out} of a likeness below {options.min_likeness:g}")
+    warnings += filter(None, [unlike_warning(likeness, "scene")])
     return ScenesResult(
         len(paths), num_predicted, num_windows, tuple(failed), tuple(warnings), (), None, line
     )
@@ -252,12 +266,19 @@ def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
             raise event.error
         assert event.job is not None
         prediction = event.job.finish()
-        names = results.file_names(name, options)
+        left_out = prediction.likeness < options.min_likeness  # not where it is unknown
+        names = {} if left_out else results.file_names(name, options)
         with manifest.piece(name, source, list(names.values())) as piece:
-            rows = results.write_files(prediction, manifest.folder, names)
-            size, warning = event.job.num_windows, event.job.warning
-            piece.value = {"path": event.path, "rows": rows, "num_windows": size}
-            piece.value.update(warning=warning, curve=event.job.curve.about)
+            known = None if math.isnan(prediction.likeness) else prediction.likeness
+            piece.value = {
+                "path": event.path,
+                "rows": results.write_files(prediction, manifest.folder, names),
+                "num_windows": event.job.num_windows,
+                "warning": event.job.warning,
+                "curve": event.job.curve.about,
+                "likeness": known,
+                "left_out": bool(left_out),
+            }
     except Exception as error:  # of whatever library: it is the fault of this scene alone
         line = (str(error).strip().splitlines() or [""])[0]
         if not isinstance(error, (ValueError, OSError)):
@@ -318,8 +339,8 @@ def _ahead(items: Generator[_T, None, None]) -> Generator[_T, None, None]:
             pool.submit(items.close).result()
 
 
-def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any]]:
-    """Probabilities and presence of each window of a batch, in order."""
+def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any, float]]:
+    """Probabilities, presence and likeness of each window of a batch, in order."""
     parts = [event.part for event in batch if event.part is not None]
     if not parts:
         return iter(())
@@ -327,4 +348,4 @@ def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any
         answers = model.predict_files([part.content for part in parts])  # type: ignore
     else:
         answers = model.predict_tiles([part.pixels for part in parts])  # type: ignore
-    return zip(answers.probabilities, answers.present)
+    return zip(answers.probabilities, answers.present, map(float, answers.likeness))

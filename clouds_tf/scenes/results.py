@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
@@ -20,14 +21,15 @@ from clouds_tf.scenes.scene import stem
 SCENES_CSV = "scenes.csv"
 _COLUMNS = (
     *("scene", "date", "platform", "class", "present", "area_km2", "share"),
-    *("expected_share", "objects", "observed_km2"),
+    *("expected_share", "objects", "observed_km2", "likeness"),
 )
 
 
 def manifest_of(output_dir: str, model: str, options: Options) -> Manifest:
     """The manifest of a folder of scenes of one model and scale.
 
-    The value of a piece has `path`, of the scene; `rows`, of scenes.csv; `num_windows`; `warning`.
+    The value of a piece has `path`, of the scene; `rows`, of scenes.csv; `num_windows`; `warning`;
+    `likeness`, or None; and `left_out`, whether that was too low, so that there are no files.
 
     Raises:
         ValueError: the folder is one of an earlier version.
@@ -59,11 +61,10 @@ def is_done(manifest: Manifest, path: str, options: Options) -> bool:
     """Whether a scene was predicted with these settings and its files exist."""
     name = stem(path)
     piece = manifest.read(name)
-    return (
-        piece is not None
-        and manifest.is_done(name, source_of(path, options))
-        and set(piece.files) == set(file_names(name, options).values())
-    )
+    if piece is None or not manifest.is_done(name, source_of(path, options)):
+        return False
+    left_out = piece.value.get("left_out")
+    return bool(left_out) or set(piece.files) == set(file_names(name, options).values())
 
 
 def prune(manifest: Manifest, paths: Sequence[str]) -> None:
@@ -88,6 +89,7 @@ def _rows(prediction: Prediction, areas: Sequence[ClassAreas]) -> list[tuple[Any
     return [
         (*about, item.class_name, int(item.present), round(item.area_km2, 3))
         + (share(item.share), share(item.expected_share), item.objects, round(observed, 3))
+        + ("" if math.isnan(prediction.likeness) else round(prediction.likeness, 6),)
         for item in areas
     ]
 
@@ -122,7 +124,7 @@ def draw(*predictions: Prediction, num_columns: int = 1) -> Any:
 def write_files(
     prediction: Prediction, output_dir: str, names: Mapping[str, str]
 ) -> list[tuple[Any, ...]]:
-    """Writes all files of a scene; gives its rows of scenes.csv."""
+    """Writes all files of a scene; gives its rows of scenes.csv, blank where there is no file."""
     from clouds_tf.scenes import write
 
     found = objects_of(prediction)
@@ -140,4 +142,8 @@ def write_files(
             with files.written_whole(os.path.join(output_dir, name)) as temporary:
                 tf.io.gfile.copy(local, temporary)
     areas = measure(prediction, [len(objects) for objects, _ in found])
-    return _rows(prediction, areas)
+    rows = _rows(prediction, areas)
+    if names:
+        return rows
+    first, last = _COLUMNS.index("present"), _COLUMNS.index("observed_km2")
+    return [(*row[:first], *[""] * (last - first), *row[last:]) for row in rows]

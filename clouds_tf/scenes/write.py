@@ -43,7 +43,7 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
 
     Variables: `mask`, a bit for each class; `observed`; `probability`, and with a calibration
     `calibrated_probability`, packed into 16 bits; `brightness`; and for each class the share of
-    the observed area, `area_fraction` and `expected_area_fraction`.
+    the observed area, `area_fraction` and `expected_area_fraction`; and `likeness`.
 
     Args:
         path: of the file.
@@ -73,6 +73,9 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
                 file, name, ("time", "class"), np.float64, long_name, **attributes
             )
             values[0] = np.array(shares)
+        long_name = "share of the training's images that look less like the others"
+        values = netcdf.new_variable(file, "likeness", ("time",), np.float64, long_name, units="1")
+        values[0] = prediction.likeness
 
 
 def _write_planes(file: Any, prediction: Prediction) -> None:
@@ -178,8 +181,17 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
     tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
     # GDAL itself writes overviews and the order of the parts when it copies the file.
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
-        scratch, "w", "GTiff", width, height, 2 * count, "EPSG:4326", transform(grid), np.uint8,
-        photometric="minisblack", **tiled,
+        scratch,
+        "w",
+        "GTiff",
+        width,
+        height,
+        2 * count,
+        "EPSG:4326",
+        transform(grid),
+        np.uint8,
+        photometric="minisblack",
+        **tiled,
     ) as file:
         file.colorinterp = [ColorInterp.gray] + [ColorInterp.undefined] * (2 * count - 1)
         for start in range(0, height, _ROWS_AT_ONCE):
@@ -272,6 +284,7 @@ def features(
                     "date": prediction.date.isoformat(),
                     "platform": prediction.platform,
                     "model": prediction.model,
+                    "likeness": _or_none(prediction.likeness),
                     "class": class_name,
                     "area_km2": round(item.area_km2, 3),
                     "mean_probability": round(item.mean_probability, 4),
@@ -279,6 +292,10 @@ def features(
                     "centroid_lat": round(item.centroid[1], 6),
                 },
             }
+
+
+def _or_none(value: float) -> float | None:
+    return None if math.isnan(value) else round(value, 6)
 
 
 def write_geojson(path: str, items: Iterator[dict[str, Any]]) -> None:
@@ -304,7 +321,9 @@ def write_geoparquet(path: str, items: Iterator[dict[str, Any]]) -> None:
     text, number = pyarrow.string(), pyarrow.float64()
     fields = dict.fromkeys(("scene", "date", "platform", "model", "class"), text)
     fields["area_km2"] = number
-    fields.update(mean_probability=number, centroid_lon=number, centroid_lat=number)
+    fields.update(
+        likeness=number, mean_probability=number, centroid_lon=number, centroid_lat=number
+    )
     bounds = dict.fromkeys(("west", "south", "east", "north"), number)
     rows = [
         {**item["properties"], **dict(zip(bounds, item["bbox"])), "geometry": _wkb(item)}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import collections
 import dataclasses
 import itertools
+import math
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent import futures
@@ -38,6 +39,8 @@ class Answer:
         presence: C probabilities in [0, 1] that the class is in the image.
         area_fraction: C shares of the image, in [0, 1], that the masks cover.
         expected_area_fraction: C mean calibrated probabilities; none in older SavedModels.
+        likeness: share of the training's images that look less like the others; None in older
+            SavedModels and those without their distribution.
         reason: why the image is unreadable; "" where it is not.
         curve: the brightness curve that was applied, in words; "" for none.
     """
@@ -49,6 +52,7 @@ class Answer:
     presence: tuple[float, ...] = ()
     area_fraction: tuple[float, ...] = ()
     expected_area_fraction: tuple[float, ...] = ()
+    likeness: float | None = None
     reason: str = ""
     curve: str = ""
 
@@ -160,7 +164,10 @@ def _outputs(
     found: list[dict[str, Any] | str] = []
     for i, rles in enumerate(outputs["encoded_pixels"]):
         numbers = {name: _numbers(outputs[name][i]) for name in _NUMBERS if name in outputs}
-        found.append({"encoded_pixels": tuple(rle.decode() for rle in rles), **numbers})
+        likeness = float(outputs["likeness"][i]) if "likeness" in outputs else math.nan
+        known = None if math.isnan(likeness) else round(likeness, _DIGITS)
+        encoded = tuple(rle.decode() for rle in rles)
+        found.append({"encoded_pixels": encoded, **numbers, "likeness": known})
     return found
 
 

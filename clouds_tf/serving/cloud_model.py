@@ -89,10 +89,12 @@ def write_version(
             presence, float32 [N, C] in [0, 1], as `mean_prediction` gives it;
             area_fraction, float32 [N, C] in [0, 1], the share of the image in the class's mask;
             expected_area_fraction, float32 [N, C] in [0, 1], the mean of the calibrated
-            probabilities (without a calibration, of the network's).
+            probabilities (without a calibration, of the network's);
+            likeness, float32 [N] in [0, 1], the share of the training's images that look less like
+            the others than this one; NaN where the post-processing has no distribution of them.
         probabilities: image_bytes to
             probabilities, float32 [N, h, w, C] in [0, 1], before post-processing.
-        from_pixels: images, uint8 [N, H, W, 3], to all five.
+        from_pixels: images, uint8 [N, H, W, 3], to all six.
         metadata: image_bytes, which it does not look at, to
             metadata, string [N], each the JSON that METADATA_FILE holds too.
 

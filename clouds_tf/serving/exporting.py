@@ -114,6 +114,7 @@ def export(
         tuned.calibration,
         tuple(member.training for member in members),
         member_weights=tuple(shares),
+        likeness=tuned.likeness,
     )
 
     def build(precision: str, fused: bool) -> CloudModel:

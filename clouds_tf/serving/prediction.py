@@ -18,6 +18,7 @@ from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.messages import about_the_data, short_repr
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction import stretch as stretches
+from clouds_tf.prediction.likeness import unlike_warning
 from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.progress import Progress, shown
 from clouds_tf.serving import pictures, submission
@@ -27,6 +28,7 @@ from clouds_tf.serving.inputs import Inputs, read_inputs, read_sample_rows
 ON_ERROR = ("blank", "fail")
 _BATCHES_IN_PART = 8  # what a killed process loses at most
 _IMAGES_IN_PICTURE = 6
+_VERSION = 2  # of the parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -41,7 +43,8 @@ class PredictionResult:
         skipped: files of the folder that are not images, each with the reason.
         stretched: images of another shape than the training's.
         curves: the brightness curves that `stretch` applied, in one line; "" for none.
-        warning: why TensorFlow computed where OpenVINO was asked for, or "".
+        warnings: what a reader of the results should know, such as that images do not look like
+            those of the training.
     """
 
     output: str | None
@@ -49,7 +52,7 @@ class PredictionResult:
     unreadable: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
     stretched: tuple[str, ...] = ()
-    warning: str = ""
+    warnings: tuple[str, ...] = ()
     curves: str = ""
 
     __repr__ = short_repr
@@ -204,6 +207,7 @@ class _Job:
     def settings(self) -> dict[str, Any]:
         """Whatever changes the parts besides the images, and the files written with them."""
         return {
+            "version": _VERSION,
             "model": self.predictors[0].identity,
             "images_dir": _absolute(self.images_dir),
             "batch_size": self.batch_size,
@@ -336,14 +340,23 @@ def _summary(
     job: _Job, parts: Manifest, mine: Iterable[int], output: str | None
 ) -> PredictionResult:
     count, unreadable, stretched, curves = 0, [], [], []
+    likeness: dict[str, float | None] = {}
     for answer in _answers(parts, mine):
         count += 1
         curves.append(answer.curve)
         if answer.reason:
             unreadable.append(f"{answer.filename}: {answer.reason}")
-        elif answer.squeezed(job.dataset.mask_size):
+            continue
+        likeness[answer.filename] = answer.likeness
+        if answer.squeezed(job.dataset.mask_size):
             stretched.append(f"{answer.filename}: {answer.squeezed(job.dataset.mask_size)}")
-    warning, line = job.predictors[0].warning, stretches.summary(job.stretch, curves, "image")
+    warnings = filter(None, (job.predictors[0].warning, unlike_warning(likeness, "image")))
     return PredictionResult(
-        output, count, tuple(unreadable), job.inputs.skipped, tuple(stretched), warning, line
+        output,
+        count,
+        tuple(unreadable),
+        job.inputs.skipped,
+        tuple(stretched),
+        tuple(warnings),
+        stretches.summary(job.stretch, curves, "image"),
     )

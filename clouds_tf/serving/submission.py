@@ -10,7 +10,10 @@ from clouds_tf.data.annotations import write_rows
 from clouds_tf.dataset import Dataset
 from clouds_tf.serving.answers import Answer
 
-TABLE_COLUMNS = ("filename", "class", "presence", "area_fraction", "expected_area_fraction")
+TABLE_COLUMNS = (
+    *("filename", "class", "presence", "area_fraction", "expected_area_fraction"),
+    "likeness",
+)
 
 
 def check_output(path: str) -> None:
@@ -43,7 +46,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
 
 
 def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
-    """Writes a CSV of presence and areas, a row for every image and class.
+    """Writes a CSV of presence, areas and likeness, a row for every image and class.
 
     Args:
         path: the CSV to write, with TABLE_COLUMNS.
@@ -57,6 +60,6 @@ def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
             numbers = (answer.presence, answer.area_fraction, answer.expected_area_fraction)
             columns = (dataset.class_names, *numbers)
             for row in itertools.zip_longest(*columns, fillvalue=""):
-                yield (answer.filename, *row)
+                yield (answer.filename, *row, "" if answer.likeness is None else answer.likeness)
 
     files.write_table(path, TABLE_COLUMNS, rows())

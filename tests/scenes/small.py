@@ -29,10 +29,12 @@ def saved_model(once):
     return f"{once('saved_for_scenes', write)}/1"
 
 
-def write_mosaic(path, size=(200, 400), extent=(-60.0, 0.0, -40.0, 10.0), seed=0, **profile):
+def write_mosaic(
+    path, size=(200, 400), extent=(-60.0, 0.0, -40.0, 10.0), seed=0, high=255, **profile
+):
     """A GeoTIFF of a drawn sky; extent is west, south, east, north."""
     rng = np.random.default_rng(seed)
-    small = rng.integers(20, 255, (size[0] // 10 + 1, size[1] // 10 + 1)).astype(np.uint8)
+    small = rng.integers(20, high, (size[0] // 10 + 1, size[1] // 10 + 1)).astype(np.uint8)
     pixels = np.kron(small, np.ones((10, 10), np.uint8))[: size[0], : size[1]]
     pixels = np.repeat(pixels[np.newaxis], 3, axis=0)
     transform = rasterio.transform.from_bounds(*extent, size[1], size[0])

@@ -14,6 +14,7 @@ from small import write_mosaic
 from clouds_tf.climatology import product
 from clouds_tf.dataset import Dataset
 from clouds_tf.geo import Extent, Grid
+from clouds_tf.prediction.likeness import Likeness
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.prediction.predictor import Predictor
@@ -39,12 +40,15 @@ class Stub(network.Network):
 
     def predict_tiles(self, tiles):
         bright = np.stack(tiles)[..., :1].astype(np.float32) / 255
-        return Answers(np.repeat(bright, 2, axis=-1), np.ones((len(tiles), 2), bool))
+        present, likeness = np.ones((len(tiles), 2), bool), bright.max(axis=(1, 2, 3)) - 0.5
+        return Answers(np.repeat(bright, 2, axis=-1), present, likeness.clip(0))
 
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
-    opened = Predictor("E/1", Metadata(Stub.dataset, Stub.image_sizes), "stub", dict)
+    likeness = Likeness((20, 30), (0.0,), ((1.0,),), (1.0,))
+    metadata = Metadata(Stub.dataset, Stub.image_sizes, likeness=likeness)
+    opened = Predictor("E/1", metadata, "stub", dict)
     monkeypatch.setattr(Predictor, "open", lambda *_: opened)
     monkeypatch.setattr(predict, "Network", lambda *_: Stub())
 
@@ -149,6 +153,26 @@ def test_whatever_goes_wrong_with_a_scene_is_its_own_fault(folder, monkeypatch):
     assert failed[1].startswith("nat.nc: its time is no date")
     with pytest.raises(ValueError, match="ZeroDivisionError"):
         _run(folder, on_error="fail")
+
+
+def test_scenes_unlike_the_training_s_are_warned_of_or_left_out(folder):
+    _mosaic(folder / "in" / "dim_20200103.tif", seed=3, high=60)
+    result = _run(folder)
+    assert "1 scene of 3 does not look like" in result.warnings[0]
+    assert "dim_20200103.tif (likeness 0.000" in result.warnings[0]
+    with xarray.open_dataset(folder / "S" / "dim_20200103.nc") as file:
+        assert file["likeness"].values == [0]
+    strict = dataclasses.replace(OPTIONS, min_likeness=0.01)
+    for num_predicted in (3, 0):
+        result = _run(folder, strict)
+        assert result.num_predicted == num_predicted
+        assert "left out 1 scene" in result.warnings[0]
+    with open(folder / "S" / "scenes.csv") as file:
+        rows = [row for row in csv.DictReader(file) if row["scene"] == "dim_20200103"]
+    assert {(row["likeness"], row["expected_share"], row["present"]) for row in rows} == {
+        ("0.0", "", "")
+    }
+    assert not (folder / "S" / "dim_20200103.nc").exists()
 
 
 def test_dollars_in_names_are_no_mathematics(folder):

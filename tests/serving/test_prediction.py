@@ -363,8 +363,8 @@ def test_a_table_has_the_numbers_of_every_image_and_class(images_dir, run, tmp_p
     table = tmp_path / "t.csv"
     run(table=str(table))
     header, *rows = table.read_text().splitlines()
-    assert header == "filename,class,presence,area_fraction,expected_area_fraction"
-    assert rows[:5] == [*(f"00.jpg,{c},,," for c in NAMES), "01.jpg,Fish,0.25,0.125,0.0625"]
+    assert header == "filename,class,presence,area_fraction,expected_area_fraction,likeness"
+    assert rows[:5] == [*(f"00.jpg,{c},,,," for c in NAMES), "01.jpg,Fish,0.25,0.125,0.0625,"]
     assert len(rows) == 30 * 4
 
 

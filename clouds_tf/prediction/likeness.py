@@ -1,0 +1,235 @@
+"""How much an image looks like those that the models learned from, whatever it shows.
+
+A network answers noise, deserts and night as confidently as clouds. Plain statistics of the pixels
+tell such pictures apart better than the network's own features do: brightness, colour of bright
+and dark parts, saturation, and how rough the picture is from one pixel to the next at six scales.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf.messages import counted
+
+UNLIKE = 0.01  # images whose likeness is below are warned of
+
+_BLACK = 10  # of 255; a pixel with a colour above it was observed
+_DARK, _WHITE = 40, 250
+_BLOCK = 16  # pixels, of which the darkest one shows what is behind the clouds
+_SCALES = 6  # each twice as coarse as the one before
+_REGULARIZATION = 0.05  # added to the variances, which are 1 on average
+_LEAST_DEVIATION = 0.05  # or a statistic that hardly varies would make everything unlike
+_QUANTILES = 200
+
+
+@dataclasses.dataclass(frozen=True)
+class Likeness:
+    """Distribution of the statistics of images that a model was trained for.
+
+    The distance of an image is the one of Mahalanobis (1936): its D statistics less their mean,
+    divided by their standard deviations along the principal axes.
+
+    Attributes:
+        image_size: (height, width) at which images are looked at.
+        mean: D means.
+        transform: D rows of D numbers, from statistics to axes along which they vary by 1.
+        distances: squared distances of the images, from the smallest to the largest.
+    """
+
+    image_size: tuple[int, int]
+    mean: tuple[float, ...]
+    transform: tuple[tuple[float, ...], ...] = dataclasses.field(repr=False)
+    distances: tuple[float, ...] = dataclasses.field(repr=False)
+
+    @classmethod
+    def fit(cls, found: np.ndarray, image_size: tuple[int, int]) -> Likeness:
+        """Fits the distribution of `statistics`, float [N, D], of images of one size.
+
+        The distances are cross-fitted: those of either half of the images to the other half's
+        distribution. So a new image of the same kind has a uniform likeness.
+
+        Raises:
+            ValueError: there are fewer than two images.
+        """
+        if len(found) < 2:
+            raise ValueError(f"likeness: got {len(found)} images, expected at least 2")
+        halves = found[::2], found[1::2]
+        distances = [_squared(x, *_axes(other)) for x, other in (halves, halves[::-1])]
+        mean, transform = _axes(found)
+        ranks = np.linspace(0, 1, min(len(found), _QUANTILES))
+        quantiles = np.quantile(np.concatenate(distances), ranks)
+        return cls(
+            image_size,
+            tuple(map(_rounded, mean)),
+            tuple(tuple(map(_rounded, row)) for row in transform),
+            tuple(map(_rounded, quantiles)),
+        )
+
+    def __call__(self, images: tf.Tensor) -> tf.Tensor:
+        """The likeness of images, uint8 [N, *image_size, C]: float32 [N] in [0, 1].
+
+        It is the share of the images it was fitted on that are less alike: of their own kind one
+        image in a hundred has less than 0.01.
+        """
+        axes = (statistics(images) - np.array(self.mean, np.float32)) @ np.array(
+            self.transform, np.float32
+        )
+        less = tf.searchsorted(np.array(self.distances, np.float32), tf.reduce_sum(axes**2, axis=1))
+        return 1 - tf.cast(less, tf.float32) / len(self.distances)
+
+    def to_json(self) -> dict[str, Any]:
+        """A JSON-like dict that `from_json` reads; a row of numbers is a string, on one line."""
+        return {
+            "image_size": list(self.image_size),
+            "mean": _joined(self.mean),
+            "transform": [_joined(row) for row in self.transform],
+            "distances": _joined(self.distances),
+        }
+
+    @classmethod
+    def from_json(cls, fields: dict[str, Any]) -> Likeness:
+        """Reads what `to_json` wrote.
+
+        Raises:
+            AttributeError, KeyError, TypeError, ValueError: it is damaged.
+        """
+        height, width = fields["image_size"]
+        transform = tuple(_split(row) for row in fields["transform"])
+        mean, distances = _split(fields["mean"]), _split(fields["distances"])
+        if not distances or {len(mean)} != {len(transform), *map(len, transform)}:
+            raise ValueError("likeness: mean, transform and distances do not fit each other")
+        return cls((int(height), int(width)), mean, transform, distances)
+
+
+def _joined(values: Sequence[float]) -> str:
+    return " ".join(map(repr, values))
+
+
+def _split(text: str) -> tuple[float, ...]:
+    return tuple(map(float, text.split()))
+
+
+def _rounded(value: float) -> float:
+    return float(f"{value:.5g}")
+
+
+def _axes(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean [D] and transform [D, D] of statistics [N, D]."""
+    mean, deviation = found.mean(axis=0), np.maximum(found.std(axis=0), _LEAST_DEVIATION)
+    scaled = (found - mean) / deviation
+    variances, vectors = np.linalg.eigh(scaled.T @ scaled / len(found))
+    return mean, vectors / deviation[:, np.newaxis] / np.sqrt(variances + _REGULARIZATION)
+
+
+def _squared(found: np.ndarray, mean: np.ndarray, transform: np.ndarray) -> np.ndarray:
+    return (((found - mean) @ transform) ** 2).sum(axis=1)
+
+
+def unlike_warning(likeness: Mapping[str, float | None], noun: str) -> str:
+    """One line on images whose likeness is below UNLIKE; "" if there are none.
+
+    Args:
+        likeness: of each image, by its name; None where it is not known.
+        noun: what the images are called, such as "scene".
+    """
+    unlike = sorted((x, name) for name, x in likeness.items() if x is not None and x < UNLIKE)
+    if not unlike:
+        return ""
+    (lowest, worst), count = unlike[0], counted(len(unlike), noun)
+    do = "does" if len(unlike) == 1 else "do"
+    return (
+        f"{count} of {len(likeness)} {do} not look like the images of the training, so the answers "
+        f"may mean nothing; least alike is {worst} (likeness {lowest:.3f}, expected {UNLIKE} or "
+        "more)"
+    )
+
+
+def statistics(images: tf.Tensor) -> tf.Tensor:
+    """Statistics of the pixels of images that do not depend on what is where.
+
+    Args:
+        images: uint8 [N, h, w, C]; what is black, such as the gap between two orbits, is left out.
+
+    Returns:
+        float32 [N, D]: D is 28 for three channels.
+    """
+    pixels = tf.cast(images, tf.float32)
+    light, brightest = tf.reduce_mean(pixels, axis=3), tf.reduce_max(pixels, axis=3)
+    darkest = tf.reduce_min(pixels, axis=3)
+    observed = brightest > _BLACK
+    mean = _mean(light, observed)
+    centered = light - mean[:, tf.newaxis, tf.newaxis]
+    variance = _mean(centered**2, observed)
+    skewness = _mean(centered**3, observed) / (variance + 1) ** 1.5
+    kurtosis = _mean(centered**4, observed) / (variance + 1) ** 2
+    found = [
+        mean,
+        tf.sqrt(variance),
+        skewness,
+        tf.math.log(kurtosis + 0.1),
+        tf.math.log(_mean(tf.cast(darkest >= _WHITE, tf.float32), observed) + 0.003),
+        _mean(tf.cast(light < _DARK, tf.float32), observed),
+        _mean(brightest - darkest, observed),
+        *_of_parts(pixels, light, observed, centered > 0),
+        *_of_blocks(light, observed),
+        *_roughness(light, observed),
+    ]
+    return tf.stack(found, axis=1)
+
+
+def _mean(values: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
+    """Means of [N, h, w] where bool [N, h, w] says so: [N]; 0 where it does not at all."""
+    total = tf.reduce_sum(tf.where(where, values, 0.0), axis=[1, 2])
+    number = tf.reduce_sum(tf.cast(where, tf.float32), axis=[1, 2])
+    return total / tf.maximum(number, 1.0)
+
+
+def _of_parts(
+    pixels: tf.Tensor, light: tf.Tensor, observed: tf.Tensor, bright: tf.Tensor
+) -> list[tf.Tensor]:
+    """Brightness and colours of the bright and of the dark part."""
+    found = []
+    for part in (observed & bright, observed & ~bright):
+        found.append(_mean(light, part))
+        steps = tf.unstack(pixels[..., 1:] - pixels[..., :-1], axis=3)
+        found.extend(_mean(step, part) for step in steps)
+    return found
+
+
+def _of_blocks(light: tf.Tensor, observed: tf.Tensor) -> list[tf.Tensor]:
+    """What is behind the clouds, and how much it varies; and the brightest of the clouds."""
+
+    behind = -_highest(tf.where(observed, -light, -255.0), _BLOCK)
+    some = behind < 255
+    mean = _mean(behind, some)
+    deviation = tf.sqrt(_mean((behind - mean[:, tf.newaxis, tf.newaxis]) ** 2, some))
+    clouds = _mean(_highest(tf.where(observed, light, 0.0), _BLOCK), some)
+    return [mean, deviation, clouds]
+
+
+def _highest(values: tf.Tensor, side: int) -> tf.Tensor:
+    """The highest value of each block of [N, h, w]."""
+    return tf.nn.max_pool2d(values[..., tf.newaxis], side, side, "SAME")[..., 0]
+
+
+def _roughness(light: tf.Tensor, observed: tf.Tensor) -> list[tf.Tensor]:
+    """Logarithms of the squared steps between neighbours, and down against across, by scale."""
+    found = []
+    for scale in range(_SCALES):
+        if scale:
+            light = tf.nn.avg_pool2d(light[..., tf.newaxis], 2, 2, "SAME")[..., 0]
+            observed = _highest(tf.cast(~observed, tf.float32), 2) == 0  # in all four pixels
+        across, down = (
+            _mean((light[after] - light[before]) ** 2, observed[after] & observed[before]) + 1
+            for after, before in (
+                (np.s_[:, :, 1:], np.s_[:, :, :-1]),
+                (np.s_[:, 1:], np.s_[:, :-1]),
+            )
+        )
+        found += [tf.math.log(across + down), tf.math.log(down / across)]
+    return found
