@@ -130,3 +130,11 @@ def check_size(name: str, value: Any) -> None:
 def _is_size(value: Any) -> bool:
     is_pair = isinstance(value, (tuple, list)) and len(value) == 2
     return is_pair and all(type(side) is int and side > 0 for side in value)
+
+
+def parse_shard(text: str) -> tuple[int, int]:
+    """Reads "i/n", the i-th of n shards from 0 on, as (i, n); ValueError for anything else."""
+    parts = text.split("/")
+    if len(parts) != 2 or not all(p.isdecimal() for p in parts) or int(parts[0]) >= int(parts[1]):
+        raise ValueError(f"shard: got {text!r}, expected i/n with i from 0 to n - 1, such as 0/3")
+    return int(parts[0]), int(parts[1])

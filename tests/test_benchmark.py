@@ -49,7 +49,7 @@ def test_input_on_sample_images(tmp_path):
     lines = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
     parts, table = ([line for line in lines if len(line) == length] for length in (4, 8))
     has_keras_cv = importlib.util.find_spec("keras_cv") is not None
-    assert len(parts) == 9 + has_keras_cv and all(float(row[2]) > 0 for row in parts[2:])
+    assert len(parts) == 10 + has_keras_cv and all(float(row[2]) > 0 for row in parts[2:])
     assert {"ours, native, flips", "Keras Sequence, 1 worker"} <= {row[1].strip() for row in table}
     assert all(float(row[2]) > 0 and float(row[5]) > 0 for row in table[2:])
 

@@ -20,7 +20,8 @@ from clouds_tf import serving
 from clouds_tf.messages import counted
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.prediction.stretch import MODES
-from clouds_tf.serving.prediction import ON_ERROR, parse_shard
+from clouds_tf.serving.prediction import ON_ERROR
+from clouds_tf.settings import parse_shard
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("saved_model", None, "A version that export wrote, such as E/1.", required=True)

@@ -23,7 +23,7 @@ from clouds_tf.prediction.stretch import MODES
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.scene import MAX_PIXELS, Reading
-from clouds_tf.serving.prediction import parse_shard
+from clouds_tf.settings import parse_shard
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

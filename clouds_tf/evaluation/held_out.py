@@ -23,7 +23,6 @@ from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
 from clouds_tf.prediction.ensemble import input_sizes, mean_prediction
 from clouds_tf.prediction.fusing import fuse
-from clouds_tf.prediction.likeness import Likeness, statistics
 from clouds_tf.progress import Progress, shown
 from clouds_tf.training import distribution
 from clouds_tf.training.workdir import Run
@@ -147,24 +146,6 @@ def on_openvino(
         fold: [dataclasses.replace(member, network=networks[member.network]) for member in members]
         for fold, members in by_fold.items()
     }, []
-
-
-def fit_likeness(
-    records: Records, by_fold: dict[int, list[Member]], batch_size: int
-) -> Likeness | None:
-    """Fits how the images of the folds look, at the size of the first network; None for one image.
-
-    Args:
-        records: the records of the images.
-        by_fold: Members by fold.
-        batch_size: images in a batch.
-    """
-    folds, size = list(by_fold), next(iter(by_fold.values()))[0].image_size
-    if records.info.count(folds) < 2:
-        return None
-    measure = tf.function(statistics, autograph=False, reduce_retracing=True)
-    batches = records.held_out_batches(folds, size, batch_size)
-    return Likeness.fit(np.concatenate([measure(images) for images, _ in batches]), size)
 
 
 THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))

@@ -16,6 +16,7 @@ from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation import held_out, out_of_fold, pictures, score
 from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
+from clouds_tf.evaluation.likeness import fit_likeness
 from clouds_tf.evaluation.search import (
     GRIDS,
     Rung,
@@ -216,7 +217,7 @@ def evaluate(
     areas = calibrate(counts[way], seed)
     rungs = tuple(ladder(counts, list(GRIDS), seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
-    likeness = held_out.fit_likeness(records, by_fold, settings.batch_size)
+    likeness = fit_likeness(records, by_fold, settings.batch_size)
     about = tuple(remarks), rungs, tuple(member_weights), likeness
     result = EvaluationResult(output, dataset, tuple(by_fold), settings, found, areas, *about)
     if ladder_csv:

@@ -26,7 +26,7 @@ FORMATS = {
     "picture": ".png",
 }
 _MIN_CELLS = 16  # along each side of a scene; the network knows nothing of less
-_MAX_COARSER = 2  # times the pixels that the network was trained with
+_COARSER, _MAX_COARSER = 1.3, 2  # times the pixels of the training: warned of, and refused
 _LEAST_FILLED = 0.5  # of a window; a scene that fills less is warned of
 _FAR_NORTH = 40  # degrees of latitude, beyond which cells are narrower than in training
 
@@ -121,6 +121,11 @@ class Job:
             found.append(
                 f"fills {100 * share:.0f} % of the {sides} degrees that the network sees at once, "
                 "and the rest is its reflection, trust it less; take a larger scene"
+            )
+        coarser = _coarser(self.scene, self._network)
+        if coarser > _COARSER:
+            found.append(
+                f"has pixels {coarser:.1f} times those of the training, without its fine structure"
             )
         latitude = max(abs(extent.lat_min), abs(extent.lat_max))
         if latitude > _FAR_NORTH:
@@ -279,12 +284,19 @@ def _check_size(scene: Scene, grid: Grid) -> None:
 
 def _check_coarseness(scene: Scene, network: Network) -> None:
     """Refuses pixels that are much larger than those of the training."""
+    coarser = _coarser(scene, network)
+    if coarser > _MAX_COARSER:
+        height, width = scene.pixel
+        raise ValueError(
+            f"has pixels of {height:.3g} x {width:.3g} degrees, {coarser:.1f} times those that the "
+            "network was trained on; take a finer scene, or predict it all the same with --force"
+        )
+
+
+def _coarser(scene: Scene, network: Network) -> float:
+    """How many times as large as those of the training the pixels are, along the longer side."""
     assert network.dataset.degrees is not None
-    for i, (pixel, degrees) in enumerate(zip(scene.pixel, network.dataset.degrees)):
-        trained = degrees / max(size[i] for size in network.image_sizes)
-        if pixel > _MAX_COARSER * trained:
-            raise ValueError(
-                f"has pixels of {scene.pixel[0]:.3g} x {scene.pixel[1]:.3g} degrees, but the "
-                f"network was trained on pixels of {trained:.3g} degrees; take a finer scene, or "
-                "predict it all the same with --force"
-            )
+    return max(
+        pixel * max(size[i] for size in network.image_sizes) / degrees
+        for i, (pixel, degrees) in enumerate(zip(scene.pixel, network.dataset.degrees))
+    )

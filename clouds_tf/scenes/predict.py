@@ -108,8 +108,7 @@ def predict_scenes(
     stretches.check(options.reading.stretch, predictor.metadata.dataset)
     if options.min_likeness and predictor.metadata.likeness is None:
         raise ValueError(
-            f"min_likeness: {predictor.path} does not know what the training's images look like; "
-            "run evaluate again, and export with its postprocessing.json"
+            f"min_likeness: {predictor.path} has no likeness; evaluate and export again"
         )
     warnings = [predictor.warning] if predictor.warning else []
     manifest = results.manifest_of(output_dir, predictor.identity, options)

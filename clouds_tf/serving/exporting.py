@@ -102,7 +102,6 @@ def export(
     warnings = [f"{postprocessing}: {text}" for text in found]
     batches = _check_batches(members, records_dir, check_images)
     files.check_output(os.path.join(export_dir, "models.config"))
-
     sizes = [ensemble.input_sizes(member.image_size, way) for member in members]
     shares = [w / len(some) for some, w in zip(sizes, member_weights) for _ in some]
     metadata = Metadata(

@@ -24,6 +24,7 @@ from clouds_tf.progress import Progress, shown
 from clouds_tf.serving import pictures, submission
 from clouds_tf.serving.answers import Answer, answer_images, in_order
 from clouds_tf.serving.inputs import Inputs, read_inputs, read_sample_rows
+from clouds_tf.settings import parse_shard
 
 ON_ERROR = ("blank", "fail")
 _BATCHES_IN_PART = 8  # what a killed process loses at most
@@ -56,14 +57,6 @@ class PredictionResult:
     curves: str = ""
 
     __repr__ = short_repr
-
-
-def parse_shard(text: str) -> tuple[int, int]:
-    """Reads "i/n", the i-th of n shards from 0 on, as (i, n); ValueError for anything else."""
-    parts = text.split("/")
-    if len(parts) != 2 or not all(p.isdecimal() for p in parts) or int(parts[0]) >= int(parts[1]):
-        raise ValueError(f"shard: got {text!r}, expected i/n with i from 0 to n - 1, such as 0/3")
-    return int(parts[0]), int(parts[1])
 
 
 def predict(
@@ -351,12 +344,6 @@ def _summary(
         if answer.squeezed(job.dataset.mask_size):
             stretched.append(f"{answer.filename}: {answer.squeezed(job.dataset.mask_size)}")
     warnings = filter(None, (job.predictors[0].warning, unlike_warning(likeness, "image")))
-    return PredictionResult(
-        output,
-        count,
-        tuple(unreadable),
-        job.inputs.skipped,
-        tuple(stretched),
-        tuple(warnings),
-        stretches.summary(job.stretch, curves, "image"),
-    )
+    about = job.inputs.skipped, tuple(stretched), tuple(warnings)
+    line = stretches.summary(job.stretch, curves, "image")
+    return PredictionResult(output, count, tuple(unreadable), *about, line)

@@ -19,7 +19,8 @@ from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import plain_rules
 from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.serving.cloud_model import CloudModel, write_version
-from clouds_tf.serving.prediction import PredictionResult, parse_shard, predict
+from clouds_tf.serving.prediction import PredictionResult, predict
+from clouds_tf.settings import parse_shard
 
 NAMES = CLOUDS.class_names
 METADATA = Metadata(CLOUDS, (IMAGE_SIZE,), plain_rules(4), "none", 1_000_000)
