@@ -39,25 +39,28 @@ class Nadam(keras.optimizers.Nadam):
                 for variable in var_list
             ]
 
+    def _distributed_apply_gradients_fn(self, *args: Any, **kwargs: Any) -> Any:
+        """Computes what is the same for all variables once per step, then applies the step."""
+        step = tf.cast(self.iterations + 1, tf.float32)
+        now, then = (self.beta_1 * (1 - 0.5 * tf.pow(0.96, x)) for x in (step, step + 1))
+        correction = tf.sqrt(1 - tf.pow(self.beta_2, step))
+        rate = tf.cast(self.learning_rate, tf.float32) * correction
+        epsilon = self.epsilon * correction
+        self._scalars = (now, rate * then, then, rate * (1 - now), epsilon)
+        return super()._distributed_apply_gradients_fn(*args, **kwargs)
+
     def update_step(self, gradient: tf.Tensor, variable: tf.Variable) -> None:
         """Applies one step to one variable."""
         gradient = tf.convert_to_tensor(gradient)
         index = self._index_dict[self._var_key(variable)]
         m, v, u = (x[index] for x in (self._momentums, self._velocities, self._u_products))
-        step = tf.cast(self.iterations + 1, variable.dtype)
-
-        def momentum(step: tf.Tensor) -> tf.Tensor:
-            return self.beta_1 * (1 - 0.5 * tf.pow(tf.cast(0.96, variable.dtype), step))
-
-        now, then = momentum(step), momentum(step + 1)
-        u.assign(u * now)
+        now, rate_then, then, rate_now, epsilon = self._scalars
+        product = u.assign(u * now)
         m.assign_add((1 - self.beta_1) * (gradient - m))
         v.assign_add((1 - self.beta_2) * (tf.square(gradient) - v))
         # Scalars are combined first: each pass over a large variable takes time.
-        correction = tf.sqrt(1 - tf.pow(tf.cast(self.beta_2, variable.dtype), step))
-        rate = tf.cast(self.learning_rate, variable.dtype) * correction
-        change = rate * then / (1 - u * then) * m + rate * (1 - now) / (1 - u) * gradient
-        variable.assign_sub(change / (tf.sqrt(v) + self.epsilon * correction))
+        change = rate_then / (1 - product * then) * m + rate_now / (1 - product) * gradient
+        variable.assign_sub(change / (tf.sqrt(v) + epsilon))
 
 
 def _vectors(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
