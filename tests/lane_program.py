@@ -1,110 +1,97 @@
-"""What one lane does for the tests of both: records, a short training, a SavedModel, predictions.
+"""What one lane does for the tests of both: records, a run, rules, a SavedModel, predictions.
 
-lane_program.py first DATA OUT          everything from the data on
-lane_program.py second DATA OUT OTHER   goes on from what the other lane left in OTHER
+lane_program.py DATA OUT OTHER: writes all into the folder OUT, then goes on from what the other
+lane has written into OTHER meanwhile.
 """
 
-import dataclasses
 import os
+import shutil
 import sys
+import time
 
 import numpy as np
 import tensorflow as tf
 import tiny  # noqa: F401
 
-from clouds_tf import serving, training
-from clouds_tf.data import input_pipeline, shards
-from clouds_tf.data.records import Records
+from clouds_tf import evaluation, serving, training
+from clouds_tf.data import shards
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.models.unet import unet
-from clouds_tf.training import Recipe, distribution
-from clouds_tf.training.trainer import Trainer
+from clouds_tf.prediction.postprocessing import read_postprocessing
+from clouds_tf.training import Recipe
 
-SIZE = (48, 72)
-STEPS = 30
-RESUMED = 15  # step after which the checkpoint is written
-# Small steps, and not of Adam, which divides by the size of gradients: else the last bits of
-# convolutions, in which the lanes differ, grow from step to step.
+EPOCHS = 4
+# Not Adam, which divides by the size of gradients: else the last bits of convolutions, in which
+# the lanes differ, grow from step to step.
 RECIPE = Recipe(
     width=0.125,
     encoder="tiny",
-    image_size=SIZE,
+    image_size=(48, 72),
     batch_size=4,
-    epochs=6,
-    learning_rate=3e-4,
+    epochs=EPOCHS,
+    learning_rate=3e-3,
     optimizer="sgd",
 )
-# What is exported has learned something, so that few probabilities lie near the threshold.
-EXPORTED = dataclasses.replace(RECIPE, learning_rate=3e-3, optimizer="adam")
 
 
-class Interrupted(Exception):
-    """Raised in the middle of a training."""
+def first(data, out):
+    """Everything from the data on; gives the numbers of its run."""
+    records, whole, half = (os.path.join(out, name) for name in ("records", "whole", "half"))
+    shards.write_records(data, records, CLOUDS, num_shards=4, num_folds=3, num_workers=1)
+
+    def keep_half(done, total):
+        if done == total // 2 + 1:  # the first half is saved by now
+            shutil.copytree(whole, half)
+
+    result = training.train(records, whole, RECIPE, progress=keep_half, report=str)
+    rules = os.path.join(out, "postprocessing.json")
+    evaluation.evaluate(records, [whole], rules, settings=evaluation.Settings(batch_size=4))
+    serving.export([whole], os.path.join(out, "E"), postprocessing=rules, check_images=2)
+    predict(out, data, os.path.join(out, "own.csv"))
+    return numbers(result, rules)
 
 
-def interrupt(done, total):
-    """A progress function that stops a run after half of its steps."""
-    if done >= total // 2:
-        raise Interrupted
+def second(data, out, other):
+    """Goes on from what the other lane left; gives the numbers of its run, ended here."""
+    half = shutil.copytree(os.path.join(other, "half"), os.path.join(out, "half_of_other"))
+    result = training.train(os.path.join(other, "records"), half, RECIPE, report=str)
+    predict(other, data, os.path.join(out, "other.csv"))
+    return numbers(result, os.path.join(other, "postprocessing.json"))
 
 
-def curve(records, out, start=None):
-    """Losses of the steps up to STEPS, from the first one or from a checkpoint after RESUMED."""
-    opened = Records.open(records)
-    folds, _ = opened.split(0)
-    distribution.set_seed(0)
-    trainer = Trainer(unet(width=0.125, encoder="tiny"), RECIPE, STEPS, CLOUDS.class_names)
-    checkpoint = tf.train.Checkpoint(state=trainer)
-    if start:
-        checkpoint.read(start).assert_consumed()
-    epochs = -(-STEPS // opened.steps_per_epoch(folds, RECIPE.batch_size))
-    batches = input_pipeline.training_batches(records, folds, SIZE, RECIPE.batch_size, epochs)
-    losses = []
-    for step, (images, masks) in enumerate(batches.take(STEPS)):
-        if start and step < RESUMED:
-            continue
-        if step == RESUMED and not start:
-            checkpoint.write(os.path.join(out, "state"))
-        losses.append(float(trainer.step(images, masks, tf.constant(0.0))[0]))
-    return losses
+def predict(folder, data, output):
+    """Writes the submission of the SavedModel in a lane's folder."""
+    images = os.path.join(data, "test_images")
+    serving.predict(os.path.join(folder, "E", "1"), images, output)
 
 
-def predict(export_dir, data, output):
-    """Writes the submission of a SavedModel."""
-    serving.predict(os.path.join(export_dir, "1"), os.path.join(data, "test_images"), output)
+def numbers(result, rules):
+    """Losses, held-out Dice and rules as arrays."""
+    rules = read_postprocessing(rules, CLOUDS).rules
+    return {
+        "losses": [row["loss"] for row in result.history],
+        "dice": [row["val_dice"] for row in result.history],
+        "thresholds": [(rule.threshold, rule.top_threshold) for rule in rules],
+        "areas": [rule.min_area for rule in rules],
+        "version": tf.__version__,
+    }
+
+
+def wait_for(path, seconds=300):
+    """Waits for a file of the other lane."""
+    for _ in range(10 * seconds):
+        if os.path.exists(path):
+            return
+        time.sleep(0.1)
+    sys.exit(f"{path}: the other lane has not written it")
 
 
 def main():
-    command, data, out, *other = sys.argv[1:]
-    os.makedirs(out, exist_ok=True)
-    if command == "first":
-        records = os.path.join(out, "records")
-        shards.write_records(data, records, CLOUDS, num_shards=4, num_folds=3, num_workers=1)
-        losses = curve(records, out)
-        result = training.train(records, os.path.join(out, "whole"), RECIPE, report=lambda _: None)
-        exported = os.path.join(out, "exported")
-        training.train(records, exported, EXPORTED, report=lambda _: None)
-        serving.export([exported], os.path.join(out, "export"), check_images=2)
-        predict(os.path.join(out, "export"), data, os.path.join(out, "own.csv"))
-        workdir = os.path.join(out, "half")
-        try:
-            training.train(records, workdir, RECIPE, progress=interrupt, report=lambda _: None)
-        except Interrupted:
-            pass
-    else:
-        (other,) = other
-        records = os.path.join(other, "records")
-        losses = curve(records, out, os.path.join(other, "state"))
-        predict(os.path.join(other, "export"), data, os.path.join(out, "other.csv"))
-        workdir = os.path.join(other, "half")
-        result = training.train(records, workdir, RECIPE, report=lambda _: None)
-    np.savez(
-        os.path.join(out, f"{command}.npz"),
-        losses=losses,
-        history=[row["loss"] for row in result.history],
-        dice=[row["val_dice"] for row in result.history],
-        version=tf.__version__,
-    )
+    data, out, other = sys.argv[1:]
+    os.makedirs(out)
+    np.savez(os.path.join(out, "first.npz"), **first(data, out))
+    open(os.path.join(out, "ready"), "w").close()
+    wait_for(os.path.join(other, "ready"))
+    np.savez(os.path.join(out, "second.npz"), **second(data, out, other))
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ clouds_tf, which each program does.
 """
 
 import contextlib
+import gc
 import io
 import multiprocessing
 import os
@@ -189,6 +190,7 @@ def stop_server():
 
 def _become(arguments, environment, folder, writer, errors, tiny):
     """Makes a fork of the server what the interpreter makes of itself with such arguments."""
+    gc.freeze()  # what the server has imported
     os.dup2(writer.fileno(), 1)
     writer.close()
     errors = os.open(errors, os.O_WRONLY | os.O_APPEND) if errors else 1

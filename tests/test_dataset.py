@@ -5,6 +5,8 @@ import pytest
 
 from clouds_tf.dataset import CLOUDS, Dataset
 
+pytestmark = pytest.mark.lanes
+
 STEEL = Dataset(
     class_names=("pitted", "crazed", "scratched"),
     mask_size=(256, 1600),

@@ -8,6 +8,8 @@ from clouds_tf import files
 from clouds_tf.prediction.metadata import read_metadata
 from clouds_tf.prediction.predictor import Predictor
 
+pytestmark = pytest.mark.lanes
+
 
 def test_a_file_appears_when_it_is_whole(tmp_path):
     path = tmp_path / "new" / "x.txt"

@@ -10,7 +10,7 @@ import subprocess
 import numpy as np
 import pytest
 from conftest import ENVIRONMENT, REPOSITORY
-from lane_program import RESUMED, STEPS
+from lane_program import EPOCHS
 
 PROGRAM = pathlib.Path(__file__).with_name("lane_program.py")
 PYTHONS = {"one": REPOSITORY / ".venv" / "bin" / "python"}
@@ -28,25 +28,20 @@ pytestmark = [
 ]
 
 
-def _run(lane, *arguments):
-    found = subprocess.run(
-        [PYTHONS[lane], PROGRAM, *map(str, arguments)],
-        env=ENVIRONMENT,
-        capture_output=True,
-        text=True,
-    )
-    assert found.returncode == 0, found.stderr[-3000:]
-
-
 @pytest.fixture(scope="module")
 def folders(data_dir, once):
     """The folder of each lane, after both did all, then each went on from the other."""
 
     def write(folder):
-        for lane in PYTHONS:
-            _run(lane, "first", data_dir, f"{folder}/{lane}")
-        for lane, other in OTHER.items():
-            _run(lane, "second", data_dir, f"{folder}/{lane}", f"{folder}/{other}")
+        programs = {}
+        for lane, python in PYTHONS.items():
+            arguments = data_dir, f"{folder}/{lane}", f"{folder}/{OTHER[lane]}"
+            programs[lane] = subprocess.Popen(
+                [python, PROGRAM, *arguments], env=ENVIRONMENT, stderr=subprocess.PIPE, text=True
+            )
+        errors = {lane: program.communicate()[1] for lane, program in programs.items()}
+        failed = {lane: errors[lane][-3000:] for lane in OTHER if programs[lane].returncode}
+        assert not failed, "\n".join(f"lane {lane}: {text}" for lane, text in failed.items())
 
     folder = pathlib.Path(once("lanes", write))
     return {lane: folder / lane for lane in PYTHONS}
@@ -79,22 +74,26 @@ def test_records_are_the_same_bytes(folders):
 
 def test_the_loss_falls_alike(numbers):
     one, two = (numbers[lane, "first"]["losses"] for lane in OTHER)
-    assert len(one) == STEPS and one[-1] < one[0]
+    assert len(one) == EPOCHS and one[-1] < one[0]
     np.testing.assert_allclose(one, two, atol=1e-4)
 
 
 @BOTH
-def test_a_checkpoint_of_the_other_lane_goes_on(numbers, lane):
-    found = numbers[lane, "second"]["losses"]
-    expected = numbers[OTHER[lane], "first"]["losses"][RESUMED:]
-    np.testing.assert_allclose(found, expected, atol=1e-4)
+def test_a_run_of_the_other_lane_is_resumed(folders, numbers, lane):
+    found, expected = numbers[lane, "second"], numbers[OTHER[lane], "first"]
+    half = (folders[OTHER[lane]] / "half" / "history.csv").read_text()
+    assert len(half.splitlines()) == 1 + EPOCHS // 2 and len(found["losses"]) == EPOCHS
+    for name in ("losses", "dice"):
+        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
 
 
 @BOTH
-def test_a_run_of_the_other_lane_is_resumed(numbers, lane):
-    found, expected = numbers[lane, "second"], numbers[OTHER[lane], "first"]
-    for name in ("history", "dice"):
-        np.testing.assert_allclose(found[name], expected[name], atol=1e-4)
+def test_rules_of_the_other_lane_are_read(numbers, lane):
+    for name in ("thresholds", "areas"):
+        expected = numbers[OTHER[lane], "first"][name]
+        np.testing.assert_array_equal(numbers[lane, "second"][name], expected)
+        # Those found in this lane are the same ones too.
+        np.testing.assert_array_equal(numbers[lane, "first"][name], expected)
 
 
 @BOTH

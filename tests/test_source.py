@@ -1,6 +1,7 @@
 """The source stays readable: short files and functions, types, docstrings of public names."""
 
 import ast
+import pathlib
 
 import pytest
 from conftest import REPOSITORY
@@ -11,6 +12,7 @@ MAX_UNTYPED = 120  # parameters of the type Any, in all files together
 # Methods that Keras and its like call; their contract is documented there.
 OVERRIDES = {"build", "call", "from_config", "get_config", "reset_state", "result", "update_state"}
 
+_read = pathlib.Path.read_text
 PACKAGE = REPOSITORY / "clouds_tf"
 SOURCES = {
     path.relative_to(PACKAGE).as_posix(): path.read_text() for path in sorted(PACKAGE.rglob("*.py"))
@@ -110,6 +112,12 @@ def test_what_is_missing_is_found():
     body = "    x = 1\n" * (MAX_FUNCTION_LINES - 1)
     assert not _too_long(f"def f():\n{body}")
     assert _too_long(f"class A:\n  def f(self):\n{body}    x = 1\n") == {"A.f"}
+
+
+def test_every_room_has_tests_for_lane_two():
+    rooms = [path for path in (REPOSITORY / "tests").iterdir() if [*path.rglob("test_*.py")]]
+    marked = {room for room in rooms if "mark.lanes" in "".join(map(_read, room.rglob("*.py")))}
+    assert len(rooms) > 9 and marked == set(rooms)
 
 
 def test_files_of_tests_have_names_of_their_own():

@@ -8,6 +8,8 @@ from clouds_tf.climatology import aggregate, bootstrap
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
 from clouds_tf.geo.grid import Grid
 
+pytestmark = pytest.mark.lanes
+
 GRID = Grid(10.0, (-20, 0, 20, 30))
 REGIONS = {"all": GRID.extent, "part": (-5.0, 5.0, 12.0, 30.0)}
 

@@ -16,6 +16,8 @@ from clouds_tf.geo.grid import Grid
 from clouds_tf.scenes import write
 from clouds_tf.scenes.masks import Prediction
 
+pytestmark = pytest.mark.lanes
+
 
 def test_the_tables_of_a_folder(tmp_path):
     (tmp_path / "s").mkdir()

@@ -7,6 +7,8 @@ from conftest import real_data
 
 from clouds_tf.climatology import tables
 
+pytestmark = pytest.mark.lanes
+
 NAMES = ("Fish", "Flower", "Gravel", "Sugar")
 HEADER = "date,label,lon1,lon2,lat1,lat2\n"
 GOOD = "2017-01-01,Fish,-10,0,5,-5\n"

@@ -9,6 +9,8 @@ from clouds_tf.climatology import track
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
 from clouds_tf.geo.grid import Grid
 
+pytestmark = pytest.mark.lanes
+
 NAMES = ("Fish", "Sugar")
 DATES = ("2020-01-01", "2020-01-02", "2020-01-06")
 

@@ -12,6 +12,8 @@ from clouds_tf.data.annotations import check_mask_size
 from clouds_tf.data.planning import _read_folds, _split_into_folds
 from clouds_tf.dataset import CLOUDS, Dataset
 
+pytestmark = pytest.mark.lanes
+
 CLASS_NAMES = CLOUDS.class_names
 
 TINY = dataclasses.replace(CLOUDS, mask_size=(4, 5))

@@ -8,6 +8,8 @@ from hypothesis import strategies as st
 from clouds_tf.data import augmentation
 from clouds_tf.data.augmentation import flips
 
+pytestmark = pytest.mark.lanes
+
 
 def _example():
     """Image and mask that carry the position of every pixel."""

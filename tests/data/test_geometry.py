@@ -8,6 +8,8 @@ from clouds_tf import rle
 from clouds_tf.data import annotations, examples
 from clouds_tf.dataset import CLOUDS
 
+pytestmark = pytest.mark.lanes
+
 BY_ROWS = dataclasses.replace(CLOUDS, mask_size=(40, 60), rle_order="rows")
 
 

@@ -6,6 +6,8 @@ from conftest import real_data
 
 from clouds_tf.data.preprocessing import decode_image, resize_image
 
+pytestmark = pytest.mark.lanes
+
 
 def _smooth_image(height, width):
     y, x = np.mgrid[:height, :width] / [[[height]], [[width]]]

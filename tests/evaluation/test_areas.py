@@ -9,6 +9,8 @@ from clouds_tf.evaluation import areas
 from clouds_tf.evaluation.areas import _fit_isotonic, _log_loss, area_bias, calibrate
 from clouds_tf.evaluation.held_out import EDGES
 
+pytestmark = pytest.mark.lanes
+
 NUM_BINS = len(EDGES) + 1
 MIDDLES = (np.array([0, *EDGES]) + np.array([*EDGES, 1])) / 2
 

@@ -12,6 +12,8 @@ from clouds_tf.data import annotations, sample_data
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation.score import Comparison, compare, intervals, table, worst_images
 
+pytestmark = pytest.mark.lanes
+
 
 def _write(tmp_path, name, filenames, rles):
     path = str(tmp_path / name)

@@ -8,6 +8,8 @@ from clouds_tf.evaluation.search import MIN_AREAS, _best, _dice, _Grid, _Place, 
 from clouds_tf.models.metrics import competition_dice
 from clouds_tf.prediction.postprocessing import Rule, postprocess
 
+pytestmark = pytest.mark.lanes
+
 AREAS = (0, 5, 20, 60)
 SMALL = _Grid(AREAS)
 WHOLE = _Grid(AREAS, triplet=True)

@@ -13,6 +13,8 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.exploration import statistics, summary
 from clouds_tf.exploration.statistics import GRID
 
+pytestmark = pytest.mark.lanes
+
 CLASS_NAMES = CLOUDS.class_names
 SIZE = (140, 210)  # of the masks here; twice GRID
 DATASET = dataclasses.replace(CLOUDS, mask_size=SIZE)

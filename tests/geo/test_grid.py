@@ -8,6 +8,8 @@ from clouds_tf.geo import GLOBE, Extent, Grid, cover, earth
 from clouds_tf.geo import grid as grids
 from clouds_tf.geo import named_extent, parse_extent, parse_regions
 
+pytestmark = pytest.mark.lanes
+
 CELL = (0.04, 0.04)
 
 

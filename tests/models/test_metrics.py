@@ -11,6 +11,8 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
 from clouds_tf.models.metrics import Scores, TunedDice, competition_dice, probabilities
 
+pytestmark = pytest.mark.lanes
+
 
 def _maps(*rows):
     """Masks of 1 x 4 pixels, one image of one class for each string of digits."""

@@ -18,7 +18,7 @@ from clouds_tf.models.weights import (
 )
 from clouds_tf.prediction.fusing import fuse
 
-pytestmark = pytest.mark.usefixtures("shallow")
+pytestmark = [pytest.mark.lanes, pytest.mark.usefixtures("shallow")]
 
 ARGUMENTS = {"num_classes": 3, "width": 0.125}
 METADATA = {"model": ARGUMENTS, "image_size": (64, 96), "classes": ["a", "b", "c"]}

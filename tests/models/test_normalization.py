@@ -8,6 +8,8 @@ from clouds_tf.keras import keras
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training import distribution
 
+pytestmark = pytest.mark.lanes
+
 CHANNELS = 3
 
 

@@ -11,6 +11,8 @@ from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import CropLike, ReflectPad, outline, unet
 from clouds_tf.prediction.fusing import fuse
 
+pytestmark = pytest.mark.lanes
+
 WIDTH = 0.125
 
 

@@ -5,6 +5,8 @@ import tensorflow as tf
 from clouds_tf.keras import keras
 from clouds_tf.models.upsampling import UpsampleConv, spread_kernel
 
+pytestmark = pytest.mark.lanes
+
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=[2, 3, 4, 6])
 KERNEL = RNG.normal(size=[3, 3, 11, 7])

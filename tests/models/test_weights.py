@@ -8,6 +8,8 @@ import tensorflow as tf
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import load_checkpoint, load_encoder_weights
 
+pytestmark = pytest.mark.lanes
+
 WIDTH = 0.25  # channels 16, 16, 32, 64, 128
 # Number, blocks, channels in, channels out.
 STAGES = [(1, 3, 16, 16), (2, 4, 16, 32), (3, 6, 32, 64), (4, 3, 64, 128)]

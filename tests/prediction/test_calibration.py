@@ -9,6 +9,8 @@ from scipy.interpolate import make_interp_spline
 
 from clouds_tf.prediction.calibration import Calibration, Curve
 
+pytestmark = pytest.mark.lanes
+
 _unit = st.floats(0, 1, width=32)
 
 

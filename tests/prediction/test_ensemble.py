@@ -4,6 +4,8 @@ import tensorflow as tf
 
 from clouds_tf.prediction.ensemble import input_sizes, mean_prediction
 
+pytestmark = pytest.mark.lanes
+
 
 def _left_half(images):
     """A model that sees the class on the left, whatever the image shows."""

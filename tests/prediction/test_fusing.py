@@ -13,6 +13,8 @@ from clouds_tf.models.unet import unet
 from clouds_tf.models.upsampling import UpsampleConv
 from clouds_tf.prediction.fusing import fuse
 
+pytestmark = pytest.mark.lanes
+
 layers = keras.layers
 
 
@@ -151,7 +153,7 @@ def test_the_model_itself_does_not_change():
 def test_bfloat16_scores_as_float32_does_once_it_is_trained():
     keras.utils.set_random_seed(0)
     rng = np.random.default_rng(0)
-    blocks = rng.integers(0, 256, [8, 4, 6, 3]).repeat(16, axis=1).repeat(16, axis=2)
+    blocks = rng.integers(0, 256, [8, 4, 6, 3]).repeat(8, axis=1).repeat(8, axis=2)
     images = np.uint8(np.clip(blocks + rng.normal(0, 10, blocks.shape), 0, 255))
     masks = np.uint8(np.concatenate([images, images[..., :1]], axis=3) > 128)
     model = unet(width=0.0625, encoder="tiny")

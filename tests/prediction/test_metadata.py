@@ -9,6 +9,8 @@ from clouds_tf.prediction.calibration import Calibration, Curve
 from clouds_tf.prediction.metadata import Metadata, read_metadata
 from clouds_tf.prediction.postprocessing import Rule
 
+pytestmark = pytest.mark.lanes
+
 METADATA = Metadata(
     dataset=Dataset(("scratch", "pit"), (64, 400), (64, 400), ("Id", "Class"), "Runs", "rows"),
     image_sizes=((32, 200), (64, 400)),

@@ -15,6 +15,8 @@ from clouds_tf.prediction.postprocessing import (
     postprocess,
 )
 
+pytestmark = pytest.mark.lanes
+
 RULES = (
     Rule(0.2, 0.2, 0),
     Rule(0.5, 0.7, 10, 0.5),

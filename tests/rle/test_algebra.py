@@ -7,6 +7,8 @@ from hypothesis.extra import numpy as hnp
 
 from clouds_tf import rle
 
+pytestmark = pytest.mark.lanes
+
 PAIRS = hnp.array_shapes(min_dims=2, max_dims=4, max_side=8).flatmap(
     lambda shape: st.tuples(hnp.arrays(bool, shape), hnp.arrays(bool, shape))
 )

@@ -9,6 +9,8 @@ from hypothesis import strategies as st
 
 from clouds_tf import rle
 
+pytestmark = pytest.mark.lanes
+
 SIZE = (7, 5)
 # Called with encodings of masks of SIZE.
 CALLS = {

@@ -1,9 +1,12 @@
 import numpy as np
+import pytest
 import tensorflow as tf
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from clouds_tf.rle import runs
+
+pytestmark = pytest.mark.lanes
 
 BOUNDS = st.lists(st.tuples(st.integers(0, 9), st.integers(0, 9)).map(sorted), max_size=6)
 

@@ -13,6 +13,8 @@ from clouds_tf.geo import Extent
 from clouds_tf.scenes import read
 from clouds_tf.scenes.read import Reading, open_scene
 
+pytestmark = pytest.mark.lanes
+
 DATE = "20200229"
 PIXELS = np.random.default_rng(0).integers(3, 256, (40, 60, 3), np.uint8)
 

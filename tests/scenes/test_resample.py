@@ -9,6 +9,8 @@ from clouds_tf.geo import Extent, Grid, cover
 from clouds_tf.scenes import resample
 from clouds_tf.scenes.read import Scene
 
+pytestmark = pytest.mark.lanes
+
 
 @given(st.integers(1, 40), st.integers(1, 40), st.floats(-3, 5), st.floats(0.2, 7))
 def test_taps_are_means_over_the_area_or_interpolate(num_sources, num_targets, first, step):

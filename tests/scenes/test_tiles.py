@@ -10,6 +10,8 @@ from clouds_tf.scenes import tiles
 from clouds_tf.scenes.read import Scene
 from clouds_tf.scenes.tiles import Blend, Layout, Strip, Tile
 
+pytestmark = pytest.mark.lanes
+
 
 @given(st.integers(1, 400), st.integers(2, 60), st.floats(0, 0.75), st.booleans())
 def test_windows_cover_an_axis_with_the_overlap_asked_for(length, size, overlap, periodic):

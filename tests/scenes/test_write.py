@@ -16,6 +16,8 @@ from clouds_tf.scenes import masks, write
 from clouds_tf.scenes.masks import Prediction
 from clouds_tf.scenes.results import draw
 
+pytestmark = pytest.mark.lanes
+
 NAMES = ("Fish", "Flower")
 
 

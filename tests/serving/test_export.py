@@ -60,6 +60,7 @@ def image_bytes(data_dir):
 
 
 @pytest.mark.slow
+@pytest.mark.lanes
 def test_the_reloaded_model_equals_the_one_in_memory(models, signatures, image_bytes):
     images = [tf.stack([decode_image(image, size) for image in image_bytes]) for size in SIZES]
     expected, presence = mean_prediction(models, images, (350, 525), "flips")
@@ -97,6 +98,7 @@ def test_expected_areas_are_mean_probabilities(signatures, image_bytes):
     np.testing.assert_allclose(answer["expected_area_fraction"], found.mean((1, 2)), rtol=1e-4)
 
 
+@pytest.mark.lanes
 def test_another_data_set_has_its_classes_sizes_order_and_calibration():
     steel = Dataset(("scratch", "pit", "patch"), (64, 400), (32, 200), rle_order="rows")
     curves = (Curve((0, 1), (0, 0.5)), Curve((0, 0.5, 1), (0, 1, 1)), Curve((0, 1), (0, 1)))

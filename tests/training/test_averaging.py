@@ -8,6 +8,8 @@ from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training import distribution
 from clouds_tf.training.averaging import MovingAverage, mean_applied
 
+pytestmark = pytest.mark.lanes
+
 
 def _model():
     image = keras.Input([4, 4, 1])

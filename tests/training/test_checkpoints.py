@@ -9,6 +9,8 @@ from program import network, trainer
 from clouds_tf.keras import keras
 from clouds_tf.training.checkpoints import Checkpoints, restore_best
 
+pytestmark = pytest.mark.lanes
+
 
 def _files(folder):
     return {path.name: path.read_bytes() for path in folder.glob("ckpt-*")}

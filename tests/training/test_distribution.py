@@ -8,6 +8,8 @@ from conftest import NUM_DEVICES
 from clouds_tf.keras import keras
 from clouds_tf.training import distribution
 
+pytestmark = pytest.mark.lanes
+
 
 def test_one_device():
     assert distribution.strategy().num_replicas_in_sync == 1

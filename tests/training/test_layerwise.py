@@ -6,6 +6,8 @@ from clouds_tf.keras import keras
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import scale_learning_rate
 
+pytestmark = pytest.mark.lanes
+
 OPTIMIZERS = ["SGD", "Nadam", "AdamW", "RMSprop"]
 
 

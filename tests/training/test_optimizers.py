@@ -5,6 +5,8 @@ import tensorflow as tf
 from clouds_tf.training import distribution
 from clouds_tf.training.optimizers import Nadam, make_optimizer
 
+pytestmark = pytest.mark.lanes
+
 START = [np.float32([1.0, -2.0]), np.float32([[0.5], [3.0]])]
 NUM_STEPS = 12
 

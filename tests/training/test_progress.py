@@ -4,6 +4,8 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.training import Recipe
 from clouds_tf.training.progress import epoch_line, summary_table
 
+pytestmark = pytest.mark.lanes
+
 CLASS_NAMES = CLOUDS.class_names
 
 

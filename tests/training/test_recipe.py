@@ -5,6 +5,8 @@ import pytest
 
 from clouds_tf.training import Execution, Recipe
 
+pytestmark = pytest.mark.lanes
+
 
 def test_defaults_are_valid_and_printed_without_them():
     assert repr(Recipe()) == "Recipe()" and repr(Execution()) == "Execution()"

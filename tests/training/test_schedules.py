@@ -7,6 +7,8 @@ import tensorflow as tf
 from clouds_tf.keras import keras
 from clouds_tf.training.schedules import SCHEDULES, Schedule, plateau_factor
 
+pytestmark = pytest.mark.lanes
+
 
 def _rates(name, num_steps=100, **arguments):
     schedule = Schedule(name, 2.0, num_steps, **arguments)

@@ -14,6 +14,8 @@ from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.workdir import Run
 
+pytestmark = pytest.mark.lanes
+
 RECIPE = Recipe(width=0.125, image_size=(32, 48), epochs=2)
 # As it was written before there were recipes.
 OLDER_SETTINGS = {

@@ -10,6 +10,8 @@ from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import load_encoder_weights
 
+pytestmark = pytest.mark.lanes
+
 # (kernel size, stride of the first block, expansion factor) of every stage, and per encoder the
 # parameters of the published model, and the (blocks, channels) of every stage.
 STAGES = [(3, 1, 1), (3, 2, 6), (5, 2, 6), (3, 2, 6), (5, 1, 6), (5, 2, 6), (3, 1, 6)]

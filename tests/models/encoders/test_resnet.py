@@ -9,6 +9,8 @@ from clouds_tf.keras import keras
 from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.encoders.resnet import resnet34, resnet34_preactivation, scale_channels
 
+pytestmark = pytest.mark.lanes
+
 ENCODERS = pytest.mark.parametrize("apply_encoder", [resnet34, resnet34_preactivation])
 
 

@@ -8,6 +8,8 @@ from conftest import NUM_DEVICES
 from clouds_tf.models import losses
 from clouds_tf.models.losses import LOSSES, entropy
 
+pytestmark = pytest.mark.lanes
+
 BATCH_LOSSES = sorted(name for name in LOSSES if name.startswith("batch_"))
 
 

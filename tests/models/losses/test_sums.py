@@ -5,6 +5,8 @@ from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.losses import entropy, overlap
 
+pytestmark = pytest.mark.lanes
+
 RNG = np.random.default_rng(0)
 MASK = RNG.integers(0, 2, [2, 4, 5, 4], dtype=np.uint8)
 LOGITS = RNG.normal(size=MASK.shape).astype(np.float32)
