@@ -8,8 +8,6 @@ from hypothesis import strategies as st
 from clouds_tf.data import augmentation
 from clouds_tf.data.augmentation import flips
 
-pytestmark = pytest.mark.lanes
-
 
 def _example():
     """Image and mask that carry the position of every pixel."""
@@ -98,6 +96,7 @@ def test_shift_scale_and_rotation_keep_to_their_bounds():
         np.testing.assert_allclose([a, b], [d, -c], atol=1e-4)
 
 
+@pytest.mark.lanes
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["baseline", "strong"])
 def test_image_and_mask_are_warped_alike(name):
@@ -180,6 +179,7 @@ def test_colours_change_smoothly_and_black_stays_black():
         assert (found[:, 0] == 0).all() and (np.diff(found, axis=1) >= 0).all()
 
 
+@pytest.mark.lanes
 def test_mixup_blends_and_cutmix_pastes():
     images = tf.cast(tf.random.stateless_uniform([6, 8, 10, 3], [1, 2], 0, 256, tf.int32), tf.uint8)
     masks = tf.cast(images[..., :1] > 99, tf.uint8) * tf.ones([4], tf.uint8)

@@ -128,7 +128,7 @@ def test_the_precision_of_the_training_does_not_matter():
 
 
 @needs_keras_cv
-def test_batches_are_the_same_after_a_resume(records_dir):
+def test_batches_are_the_same_after_a_resume_on_two_workers(records_dir):
     def batches(**arguments):
         return list(
             input_pipeline.training_batches(
@@ -137,11 +137,13 @@ def test_batches_are_the_same_after_a_resume(records_dir):
         )
 
     undisturbed = batches()
-    resumed = batches(initial_epoch=1, initial_step=1)
-    assert len(resumed) == 2
-    for found, expected in zip(resumed, undisturbed[-len(resumed) :]):
-        for x, y in zip(found, expected):
-            np.testing.assert_array_equal(x, y)
+    resumed = [
+        batches(initial_epoch=1, initial_step=1, worker=worker, num_workers=2) for worker in (0, 1)
+    ]
+    assert [len(part) for part in resumed] == [2, 2]
+    for expected, *parts in zip(undisturbed[-2:], *resumed):
+        for whole, *several in zip(expected, *parts):
+            np.testing.assert_array_equal(np.concatenate(several), whole)
 
 
 @pytest.mark.skipif(LANE_ONE, reason="lane one has keras-cv")

@@ -571,7 +571,8 @@ STEEL = Dataset(
 )
 
 
-@pytest.mark.parametrize("num_classes", [1, 32])
+# Three go the whole way in test_end_to_end.py.
+@pytest.mark.parametrize("num_classes", [1, pytest.param(5, marks=pytest.mark.nightly), 32])
 def test_records_of_another_data_set(tmp_path, num_classes):
     """Runs along rows, two label columns, other sizes, any number of classes."""
     names = tuple(f"class_{i}" for i in range(num_classes))

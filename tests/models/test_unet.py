@@ -11,8 +11,6 @@ from clouds_tf.models.metrics import Scores
 from clouds_tf.models.unet import CropLike, ReflectPad, outline, unet
 from clouds_tf.prediction.fusing import fuse
 
-pytestmark = pytest.mark.lanes
-
 WIDTH = 0.125
 
 
@@ -53,6 +51,7 @@ def _count(weights):
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
+@pytest.mark.lanes
 def test_parameters_are_those_of_segmentation_models_pytorch():
     assert _count(unet(num_classes=4).trainable_weights) == 24_436_804
 
@@ -134,6 +133,7 @@ def test_xla_compiles_the_gradient(shallow):
     np.testing.assert_allclose(compiled, plain, atol=1e-5 + 1e-4 * np.abs(plain).max())
 
 
+@pytest.mark.lanes
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"], indirect=True)
 def test_precision_leaves_weights_and_logits_in_float32(either, precision):
     mixed = unet(width=WIDTH, encoder=either.name[len("unet_") :])
@@ -233,6 +233,7 @@ def test_impossible_arguments_are_named(arguments, message):
         unet(**arguments)
 
 
+@pytest.mark.lanes
 @pytest.mark.slow
 @pytest.mark.parametrize(
     "save_format, encoder, head, compiled",
@@ -248,7 +249,7 @@ def test_a_saved_model_comes_back_the_same(shallow, save_format, encoder, head, 
     if compiled:
         scores = Scores(class_names="abc")
         model.compile("adam", {"logits": losses.parse("bce_dice")}, {"logits": scores})
-    for fused in (model,) if compiled else (model, fuse(model)):
+    for fused in (model,) if save_format != "h5" and compiled else (model, fuse(model)):
         path = str(tmp_path / ("model" + {"keras": ".keras", "h5": ".h5", "tf": ""}[save_format]))
         fused.save(path, save_format=save_format)
         loaded = keras.models.load_model(path)
@@ -257,7 +258,7 @@ def test_a_saved_model_comes_back_the_same(shallow, save_format, encoder, head, 
         assert sorted(found) == sorted(expected)
         for name, values in expected.items():
             np.testing.assert_array_equal(found[name], values)
-        if compiled:
+        if compiled and fused is model:
             masks = {"logits": _images(2, 33, 64, 3) % 2}
             tf.config.run_functions_eagerly(True)  # a trace takes longer than a step
             try:

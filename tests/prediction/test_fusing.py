@@ -13,8 +13,6 @@ from clouds_tf.models.unet import unet
 from clouds_tf.models.upsampling import UpsampleConv
 from clouds_tf.prediction.fusing import fuse
 
-pytestmark = pytest.mark.lanes
-
 layers = keras.layers
 
 
@@ -68,6 +66,7 @@ def _unet(encoder):
     return model, fuse(model), before
 
 
+@pytest.mark.lanes
 @pytest.mark.parametrize("encoder", ENCODERS)
 def test_logits_are_equal(encoder):
     model, fused, _ = _unet(encoder)
@@ -93,6 +92,7 @@ def test_batch_norm_without_a_convolution_before_it_stays():
     assert sorted(_norms(_unet("resnet34_preactivation")[1])) == sorted(expected)
 
 
+@pytest.mark.lanes
 def test_by_hand():
     image = keras.Input([1, 1, 1])
     x = layers.Conv2D(1, 1, use_bias=True, name="conv")(image)
@@ -104,6 +104,7 @@ def test_by_hand():
     assert kernel.item() == pytest.approx(6) and bias.item() == pytest.approx(1)
 
 
+@pytest.mark.lanes
 def test_a_depthwise_convolution_by_hand():
     image = keras.Input([1, 1, 2])
     x = layers.DepthwiseConv2D(1, depth_multiplier=2, use_bias=False, name="conv")(image)

@@ -7,8 +7,6 @@ from hypothesis import strategies as st
 
 from clouds_tf import rle
 
-pytestmark = pytest.mark.lanes
-
 SIZE = (30, 20)
 AREA = 30 * 20
 SPACE = st.text(" \t\n\r\f", min_size=1, max_size=3)

@@ -29,7 +29,7 @@ from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.fit import Feed, fit
 from clouds_tf.training.stopping import limited_wait, listening
 
-pytestmark = [pytest.mark.slow, pytest.mark.lanes]
+pytestmark = pytest.mark.slow
 
 SIZES = [3, 3, 2, 3, 2]
 EPOCHS = 3
@@ -70,6 +70,7 @@ def undisturbed(tmp_path_factory):
     return *run(folder, average_last=2, pictures=True), folder
 
 
+@pytest.mark.lanes
 def test_everything_is_written(undisturbed):
     _, history, folder = undisturbed
     assert [row["epoch"] for row in history] == [1, 2, 3]
@@ -86,6 +87,7 @@ def test_everything_is_written(undisturbed):
         assert tf.io.decode_png((folder / picture).read_bytes()).shape[0] > 100
 
 
+@pytest.mark.lanes
 def test_tensorboard_has_a_number_per_class_and_pictures(undisturbed):
     _, history, folder = undisturbed
     (path,) = (folder / "tensorboard" / "held_out").iterdir()
@@ -98,6 +100,7 @@ def test_tensorboard_has_a_number_per_class_and_pictures(undisturbed):
     assert int(values["predictions"][1][0]) > 100  # pixels wide
 
 
+@pytest.mark.lanes
 def test_a_finished_run_is_left_alone(undisturbed):
     of_run, _, folder = undisturbed
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
@@ -267,6 +270,7 @@ def test_pictures_that_cannot_be_written_do_not_end_a_run(tmp_path, capsys, monk
     assert "pictures were not written: " in capsys.readouterr().err
 
 
+@pytest.mark.lanes
 def test_a_run_that_was_stopped_goes_on_to_the_same_bits(undisturbed):
     """Here in a workdir that is remote."""
     of_run, history, _ = undisturbed
@@ -288,6 +292,7 @@ def test_lines_within_an_epoch(tmp_path, capsys, monkeypatch):
     assert [bool(re.fullmatch(pattern, line)) for line in lines[1:5]] == [True] * 4
 
 
+@pytest.mark.lanes
 def test_the_best_weights_are_kept_with_their_average(tmp_path):
     of_run, history = run(tmp_path)
     scores = [row["val_dice"] for row in history]

@@ -1,7 +1,8 @@
 """Encoders from training to saving, at tiny sizes; and those of keras-cv beside keras-cv.
 
-Building a backbone of keras-cv takes seconds, so a few go the whole way; others of a family, which
-differ in their numbers alone, are counted.
+Building a backbone of keras-cv takes seconds, so a few go the whole way, and all others of ENCODERS
+take a step; those that differ from a smaller one of their family in numbers alone are built and
+counted every day, and take that step nightly.
 """
 
 import functools
@@ -13,7 +14,7 @@ from conftest import LANE_ONE
 
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
-from clouds_tf.models.encoders import encoder_layers
+from clouds_tf.models.encoders import ENCODERS, encoder_layers
 from clouds_tf.models.encoders.keras_cv_backbones import BACKBONES
 from clouds_tf.models.losses import entropy
 from clouds_tf.models.normalization import BatchNorm
@@ -28,7 +29,9 @@ needs_keras_cv = pytest.mark.skipif(not LANE_ONE, reason="keras-cv works with Te
 WIDTH = 0.25
 # Their layers are those of the others too, and of the two of ResNet-34, which have tests of theirs.
 WHOLE_WAY = ("csp_darknet_s", "mobilenet_v3_small", "resnet50_v2")
-ONE_STEP = ("densenet121", "efficientnet_lite0", "resnet34", "resnet34_preactivation")
+LARGER = {"efficientnetv2_b2", "efficientnetv2_s", "mobilenet_v3_large", "efficientnet_lite2"}
+# All others, but for one that takes its step beside keras-cv and those of tiny.py.
+ONE_STEP = {*ENCODERS} - {*WHOLE_WAY, "efficientnetv2_b0", "tiny", "tiny_preactivation"}
 
 # Parameters as keras-cv lists them, but for MobileNetV3: as in keras.applications, because
 # keras-cv's list (933,502 and 2,994,518) is older than its rounding of the channels of squeeze and
@@ -136,7 +139,10 @@ def _check_parts(model):
     assert [stage.height for stage in up] == [4, 8, 16, 32, 64, 64]
 
 
-@pytest.mark.parametrize("name", ONE_STEP)
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(x, marks=[pytest.mark.nightly] * (x in LARGER)) for x in sorted(ONE_STEP)],
+)
 def test_a_step(name):
     # At its full width, a backbone can be counted too.
     model = unet(2, 1.0 if name in BACKBONES else WIDTH, name)
@@ -184,9 +190,11 @@ def test_the_whole_way(name, tmp_path):
 
 def test_every_backbone_is_counted():
     assert sorted(BACKBONES) == sorted(PUBLISHED_PARAMETERS)
+    assert LARGER <= ONE_STEP
 
 
-@pytest.mark.parametrize("name", sorted(set(BACKBONES) - {*CLASSIFIERS, *ONE_STEP}))  # and these
+# The others are counted where they take a step.
+@pytest.mark.parametrize("name", sorted({"resnet50_v2", "csp_darknet_s", *LARGER} & {*BACKBONES}))
 def test_parameters_are_the_published_ones(name):
     assert BACKBONES[name].build(1.0).count_params() == PUBLISHED_PARAMETERS[name]
 
@@ -240,14 +248,20 @@ def test_weights_of_another_backbone_are_refused(tmp_path):
         load_encoder_weights(model, str(tmp_path / "resnet.safetensors"))
 
 
-@pytest.mark.parametrize("name", ["mobilenet_v3_small"])
-def test_half_precision_is_close_to_float32(name):
+@pytest.mark.parametrize(
+    "name, precision",
+    [
+        ("mobilenet_v3_small", "bfloat16"),
+        pytest.param("mobilenet_v3_small", "float16", marks=pytest.mark.nightly),
+    ],
+)
+def test_half_precision_is_close_to_float32(name, precision):
     exact = _model(name)
-    with distribution.precision("bfloat16"):
+    with distribution.precision(precision):
         mixed = unet(**_arguments(name))
     mixed.set_weights(exact.get_weights())
     assert {weight.dtype for weight in mixed.weights} == {tf.float32}
-    assert encoder_layers(mixed)[-1].compute_dtype == "bfloat16"
+    assert encoder_layers(mixed)[-1].compute_dtype == precision
     images = _images(1, 64, 96)
     found, expected = (model(images, training=False)["logits"] for model in (mixed, exact))
     assert found.dtype == tf.float32

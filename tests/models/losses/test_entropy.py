@@ -6,8 +6,6 @@ import pytest
 from clouds_tf.models import losses
 from clouds_tf.models.losses import entropy
 
-pytestmark = pytest.mark.lanes
-
 # One image of 1 x 2 pixels and one class; logits 0 and log 3, so probabilities 1/2 and 3/4.
 MASK = np.uint8([[[[1], [0]]]])
 LOGITS = np.log(np.float32([[[[1], [3]]]]))

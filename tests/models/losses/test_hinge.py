@@ -5,8 +5,6 @@ import pytest
 
 from clouds_tf.models.losses import overlap
 
-pytestmark = pytest.mark.lanes
-
 
 def _jaccard_loss(truth, found):
     union = np.sum(truth | found)

@@ -8,8 +8,6 @@ from conftest import NUM_DEVICES
 from clouds_tf.models import losses
 from clouds_tf.models.losses import LOSSES, entropy
 
-pytestmark = pytest.mark.lanes
-
 BATCH_LOSSES = sorted(name for name in LOSSES if name.startswith("batch_"))
 
 
@@ -147,6 +145,7 @@ def test_graphs_of_any_size_and_xla_give_the_same():
             np.testing.assert_allclose(got[1], wanted[1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.lanes
 def test_replicas_give_the_loss_and_gradient_of_one_device():
     names = ["bce", *BATCH_LOSSES]  # all others know but one image
     strategy = tf.distribute.MirroredStrategy(

@@ -4,8 +4,6 @@ import pytest
 
 from clouds_tf.models.losses import entropy
 
-pytestmark = pytest.mark.lanes
-
 
 def _by_opencv(mask, w0=10.0, sigma=5.0):
     """Exact distances to each component, one transform for each."""
