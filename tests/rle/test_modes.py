@@ -78,11 +78,13 @@ def test_in_a_graph_of_unknown_sizes(name):
     assert not {name for name in names if "PyFunc" in name or ">" in name}  # no Python is called
 
 
-def test_in_a_dataset():
+@pytest.mark.parametrize("known", [False, pytest.param(True, marks=pytest.mark.nightly)])
+def test_in_a_dataset(known):
+    """Also where all sizes are known when the graph is traced."""
     arguments = {name: tuple(args) for name, (_, args) in CALLS.items()}
     dataset = tf.data.Dataset.from_tensors(arguments).repeat(3)
-    # Here all sizes are known when the graph is traced.
-    dataset = dataset.map(lambda given: {name: CALLS[name][0](*given[name]) for name in CALLS}, 2)
+    call = {name: CALLS[name][0] if known else in_graph(name) for name in CALLS}
+    dataset = dataset.map(lambda given: {name: call[name](*given[name]) for name in CALLS}, 2)
     shown = list(dataset)
     assert len(shown) == 3
     for name in CALLS:
