@@ -295,6 +295,7 @@ def test_processes_share_a_folder_or_the_second_is_told(folder):
         pass
 
 
+@pytest.mark.slow
 def test_a_killed_process_frees_a_local_folder_at_once(tmp_path):
     program = (
         "import sys, time; from clouds_tf import locks\n"

@@ -86,6 +86,7 @@ def test_rle_beyond_the_submission_is_refused(tmp_path):
         compare(bad, good, CLOUDS)
 
 
+@pytest.mark.slow
 def test_all_blank_on_the_real_rows(tmp_path):
     """Of the whole training set .4665 of the rows are blank; these are a thousand of its images."""
     truth = str(real_data("clouds_small") / "train.csv")

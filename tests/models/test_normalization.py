@@ -61,6 +61,7 @@ def _images(num):
     return images * np.arange(1, num + 1, dtype=np.float32)[:, None, None, None]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "num, arguments",  # images: two and two, one and two, none and one
     [(4, {}), (3, {}), (1, {}), (3, {"scale": False}), (1, {"center": False})],

@@ -118,6 +118,7 @@ def test_crop_is_the_top_left():
     np.testing.assert_array_equal(cropped, x[:, :3, :1])
 
 
+@pytest.mark.slow
 def test_xla_compiles_the_gradient(shallow):
     model = unet(width=0.0625)
     images, mask = _images(2, 32, 64, 3), _images(2, 32, 64, 4) % 2
@@ -133,6 +134,7 @@ def test_xla_compiles_the_gradient(shallow):
     np.testing.assert_allclose(compiled, plain, atol=1e-5 + 1e-4 * np.abs(plain).max())
 
 
+@pytest.mark.slow
 @pytest.mark.lanes
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"], indirect=True)
 def test_precision_leaves_weights_and_logits_in_float32(either, precision):

@@ -46,6 +46,7 @@ def test_the_number_type_of_masks_does_not_matter(name):
         np.testing.assert_array_equal(LOSSES[name](mask.astype(dtype), logits), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(LOSSES))
 def test_masks_of_255_are_refused(name):
     mask, logits = _batch()
@@ -128,6 +129,7 @@ def _all_values_and_gradients(mask, logits, names):
     return values
 
 
+@pytest.mark.slow
 def test_graphs_of_any_size_and_xla_give_the_same():
     mask, logits = _batch()
     # XLA knows no sets of a size that the data decide, as those of components are.
