@@ -1,5 +1,6 @@
-"""What README and docs tell their readers to run."""
+"""What README and docs tell their readers to run; and a parser of reports."""
 
+import html.parser
 import re
 import shlex
 import typing
@@ -10,6 +11,7 @@ PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "models/README.md"]
 PAGES += sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("docs/**/*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(python tools/[^`]+)`")
+_VOID = {"meta", "link", "img", "source", "br"}
 # Says in a comment why no test runs the block: "# needs a GPU", "# downloads packages".
 _MARK = re.compile(r"# .*\b(needs|downloads)\b")
 
@@ -47,3 +49,30 @@ def blocks(page):
         found += [Block("bash", inline) for inline in _INLINE.findall(prose)]
         found += [Block(kind, code)] if code else []
     return found
+
+
+class Parser(html.parser.HTMLParser):
+    """Keeps all tags with their attributes, and notes what is closed out of turn."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.tags, self.open, self.texts = [], [], []
+        self.feed(text)
+        assert not self.open
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append((tag, dict(attrs)))
+        if tag not in _VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        self.texts.append((self.open[-1] if self.open else "", data))
+
+    def all(self, tag):
+        return [attrs for name, attrs in self.tags if name == tag]
+
+    def text(self, tag):
+        return [text for name, text in self.texts if name == tag]

@@ -39,7 +39,7 @@ DOORS = {
     ),
     r"absl import .*flags": ("tools/",),
     r"import keras_cv\b|from keras_cv\b": ("keras_cv.py",),
-    r"import jinja2|from jinja2": ("exploration/",),
+    r"import jinja2|from jinja2": ("figures/page.py",),
     r"import matplotlib|from matplotlib": ("figures/",),
     r"import safetensors|from safetensors": ("models/weights.py", "models/encoders/interface.py"),
     r"import tensorflow_addons|from tensorflow_addons": ("addons.py",),

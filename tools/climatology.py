@@ -7,7 +7,7 @@ import cli
 
 from absl import flags
 
-from clouds_tf.climatology import product
+from clouds_tf.climatology import pictures, product
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo import Grid, parse_extent, parse_platforms, parse_regions
 
@@ -64,14 +64,8 @@ flags.DEFINE_string(
     "Parquet file to write: all objects of the scenes; and beside it a CSV of the scenes with "
     "cloud fraction and organisation.",
 )
-flags.DEFINE_string("pictures_dir", None, "Folder for maps and charts as PNG.")
-flags.DEFINE_enum(
-    "colors",
-    "plain",
-    ["plain", "field"],
-    "Single-hue colour map, or the colours used in the literature.",
-)
-flags.DEFINE_string("coastlines", None, "GeoJSON file of lines to draw on the maps.")
+flags.DEFINE_string("pictures_dir", None, "Folder for maps, charts and report.html.")
+cli.DEFINE_dataclass(pictures.Look)
 cli.DEFINE_dataclass(product.Aggregation)
 cli.DEFINE_dataclass(Runner)
 cli.DEFINE_dataset()
@@ -92,7 +86,7 @@ def main() -> None:
         ("num_resamples", "--layout=cf", FLAGS.layout == "cf" or FLAGS.agreement),
         ("seed", "--num_resamples above 0", FLAGS.num_resamples),
         ("seed", "--layout=cf or --agreement", FLAGS.layout == "cf" or FLAGS.agreement),
-        ("colors coastlines", "--pictures_dir", FLAGS.pictures_dir),
+        ("colors coastlines picture_formats max_pictures", "--pictures_dir", FLAGS.pictures_dir),
     )
     with cli.progress_bar("day") as progress:
         made = product.make(
@@ -114,8 +108,7 @@ def main() -> None:
                 agreement_csv=FLAGS.agreement,
                 objects_file=FLAGS.objects,
                 pictures_dir=FLAGS.pictures_dir,
-                colors=FLAGS.colors,
-                coastlines=FLAGS.coastlines,
+                look=cli.dataclass_from_flags(pictures.Look),
             ),
             on_error=FLAGS.on_error,
             runner=cli.dataclass_from_flags(Runner),

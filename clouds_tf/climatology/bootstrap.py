@@ -186,3 +186,33 @@ def of_regions(
     shares = divide(covered, observed).reshape(len(dates), -1)
     draws = draw(dates, shares, num_resamples, seed)
     return draws, interval(covered, observed, draws)
+
+
+def differences(
+    mean: np.ndarray, lower: np.ndarray, upper: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Differences of T periods from the mean of all of them, with their intervals.
+
+    Periods are independent, so the distances of the ends of their intervals add up as squares (Zou
+    and Donner, "Construction of confidence limits about effect measures", Statistics in Medicine
+    27, 2008).
+
+    Args:
+        mean: [T, ...]; NaN is left out.
+        lower: lower ends of the intervals, [T, ...].
+        upper: upper ends.
+
+    Returns:
+        Differences, lower and upper ends: [T, ...]; the ends NaN where an interval is missing.
+    """
+    seen = np.isfinite(mean)
+    number = np.maximum(seen.sum(axis=0), 1)
+    difference = mean - np.where(seen, mean, 0).sum(axis=0) / number
+    below, above = (np.where(seen, x, 0) ** 2 for x in (mean - lower, upper - mean))
+    own, others = (1 - 1 / number) ** 2, 1 / number**2
+    ends = (
+        np.sqrt(own * one + others * (other.sum(axis=0) - other))
+        for one, other in ((below, above), (above, below))
+    )
+    down, up = (np.where(seen, end, np.nan) for end in ends)
+    return difference, difference - down, difference + up

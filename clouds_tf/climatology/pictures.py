@@ -1,81 +1,341 @@
-"""Pictures of a climatology: maps, Hovmoeller diagrams, the seasonal cycle, co-occurrence."""
+"""Pictures of a climatology, and a report with all of them that opens in a browser."""
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import os
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, Tuple
 
 import numpy as np
+import pandas as pd
 
-from clouds_tf import figures
-from clouds_tf.climatology import series
+from clouds_tf import files
+from clouds_tf.climatology import bootstrap, series
 from clouds_tf.climatology.aggregate import Aggregation
 from clouds_tf.climatology.days import DayStore
 from clouds_tf.figures import climatology as draw
-from clouds_tf.geo import netcdf
+from clouds_tf.figures import maps
+from clouds_tf.figures.page import Card, Section, render
+from clouds_tf.figures.style import FORMATS, latitude, longitude, percent
+from clouds_tf.geo import land, netcdf
+from clouds_tf.geo.extent import Extent
+from clouds_tf.geo.grid import Grid
+from clouds_tf.messages import counted
+from clouds_tf.settings import CheckedSettings, setting
 
-MAX_MAPS = 60  # more periods are a series; nobody looks at that many maps
+_ON_A_PAGE = 4  # periods
+_MOST_DIFFERENCES = 12  # periods; more are a series
+_MOST_ROWS = 60  # of the table of means
+_HATCHED = "what was not observed is hatched"
 
 
-def write(
-    folder: str,
-    product: str,
-    store: DayStore,
-    form: Aggregation,
-    colors: str,
-    coastlines: str | None,
-) -> None:
-    """Writes all pictures as PNG into a folder.
+@dataclasses.dataclass(frozen=True)
+class Look(CheckedSettings):
+    """Settings of the pictures."""
+
+    colors: str = setting(
+        "plain",
+        "Single-hue colour map, or the colours used in the literature.",
+        choices=draw.COLORS,
+    )
+    coastlines: str = setting(
+        "auto", f"Lines on the maps: auto for {land.SOURCE}, a GeoJSON file, or none."
+    )
+    picture_formats: Tuple[str, ...] = setting(
+        ("png",), f"Files of the pictures: {', '.join(FORMATS)}."
+    )
+    max_pictures: int = setting(13, "Number of pictures at most; further maps are left out.", min=1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        unknown = set(self.picture_formats) - set(FORMATS)
+        if unknown or not self.picture_formats:
+            raise ValueError(
+                f"picture_formats: got {', '.join(self.picture_formats) or 'none'}, expected some "
+                f"of {', '.join(FORMATS)}"
+            )
+
+    def read_coastlines(self, extent: Extent) -> list[np.ndarray]:
+        """Lines of (longitude, latitude) of an extent; ValueError if the file is faulty."""
+        if self.coastlines in ("auto", "none"):
+            return land.coastlines(extent) if self.coastlines == "auto" else []
+        return maps.read_coastlines(self.coastlines)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Product:
+    """Variables of the NetCDF file of `write.product`; None where it lacks one.
+
+    Attributes:
+        rows: the rows of the grid that hold all that was observed.
+        columns: the columns; across the seam of a grid round the globe, they are turned.
+        lat_edges, lon_edges: edges of these.
+    """
+
+    labels: tuple[str, ...]
+    region_names: tuple[str, ...]
+    variables: dict[str, Any]
+    rows: slice
+    columns: np.ndarray
+    lat_edges: np.ndarray
+    lon_edges: np.ndarray
+
+    def map(self, name: str) -> np.ndarray:
+        """A variable (..., lat, lon) of what was observed."""
+        return self.variables[name][..., self.rows, :][..., self.columns]
+
+    @property
+    def extent(self) -> Extent:
+        """What was observed."""
+        return Extent(self.lon_edges[0], self.lat_edges[0], self.lon_edges[-1], self.lat_edges[-1])
+
+    def __getitem__(self, name: str) -> Any:
+        return self.variables.get(name)
+
+
+def _read(path: str, grid: Grid) -> _Product:
+    with netcdf.opened(path) as file:
+        names = ("fraction", "coverage", "region_fraction", "region_coverage")
+        ends = [f"{name}_{end}" for name in names[::2] for end in ("lower", "upper")]
+        found = {name: file[name][...] for name in (*names, *ends) if name in file}
+        labels, regions = (
+            tuple(label.decode() for label in file[name][...]) for name in ("period", "region")
+        )
+    rows, columns, lat_edges, lon_edges = _frame(grid, (found["coverage"] > 0).any(axis=0))
+    return _Product(labels, regions, found, rows, columns, lat_edges, lon_edges)
+
+
+def _frame(grid: Grid, seen: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray]:
+    """The smallest rows and columns with all cells that were seen, and their edges."""
+    if not seen.any():
+        seen = np.ones_like(seen)
+    rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
+    first, number, width = columns[0], columns[-1] - columns[0] + 1, grid.shape[1]
+    if grid.periodic:
+        # On a circle, they begin after the widest gap.
+        gaps = np.diff(columns, append=columns[0] + width)
+        widest = gaps.argmax()
+        if gaps[widest] > 1:
+            first = columns[(widest + 1) % len(columns)]
+            number = width + 1 - gaps[widest]
+    down = slice(rows[0], rows[-1] + 1)
+    lon_edges = grid.lon_edges[first] + grid.cell[1] * np.arange(number + 1)
+    if lon_edges[0] >= 180:
+        lon_edges -= 360
+    lat_edges = grid.lat_edges[down.start : down.stop + 1]
+    return down, (first + np.arange(number)) % width, lat_edges, lon_edges
+
+
+def write(folder: str, product: str, store: DayStore, form: Aggregation, look: Look) -> int:
+    """Writes pictures into a folder, and report.html with all of them.
 
     Args:
         folder: the folder, made if there is none.
         product: the NetCDF file of `write.product`, of layout "cf".
         store: the days that it was made of.
-        form: how the file was made; each of its regions gets a seasonal cycle.
-        colors: "plain", or "field" for the colours that publications use for the four patterns.
-        coastlines: GeoJSON file with lines to draw on the maps, or None.
+        form: how the file was made; each of its regions gets a cycle.
+        look: settings of the pictures.
+
+    Returns:
+        The number of pictures that were left out.
     """
     grid, names = store.settings.grid, store.settings.class_names
-    palette = [draw.FIELD_COLORS.get(name) if colors == "field" else None for name in names]
-    lines = draw.read_coastlines(coastlines) if coastlines else []
-    labels = [label.decode() for label in netcdf.read_variables(product, ["period"])[0]]
-
-    def save(name: str, figure: Any) -> None:
-        figures.save(figure, os.path.join(folder, f"{name}.png"))
-
-    if len(labels) <= MAX_MAPS:
-        (fraction,) = netcdf.read_variables(product, ["fraction"])
-        # One scale for each class, so that periods can be compared.
-        limits = [_upper_limit(fraction[:, c]) for c in range(len(names))]
-        for label, shares in zip(labels, fraction):
-            title = f"Share of the time and area that each pattern covers: {label}"
-            figure = draw.maps(
-                grid.lon_edges, grid.lat_edges, shares, names, title, limits, palette, lines
-            )
-            save(f"map_{label.replace(' ', '_')}", figure)
+    found = _read(product, grid)
+    palette = [draw.FIELD_COLORS.get(name) if look.colors == "field" else None for name in names]
     extents = {"all": grid.extent, **form.regions}
-    found = series.read(store, extents, form.num_resamples, form.seed)
-    title = "Longitude over time, mean over latitude"
-    save(
-        "hovmoeller",
-        draw.hovmoeller(grid.lon_edges, found.times, found.by_longitude, names, title, palette),
+    days = series.read(store, extents, form.num_resamples, form.seed)
+    coast = look.read_coastlines(found.extent)
+    first, *more = mapped = _maps(found, names, form, palette, coast)
+    charts = [*_over_time(found, days, names, form, palette), *_together(found, days, store, coast)]
+    chosen = [first, *charts, *more][: look.max_pictures]
+    left_out = 1 + len(charts) + len(more) - len(chosen)
+    text = "A row for each period and region, with 95 % intervals of the means."
+    if left_out:
+        text += f" {counted(left_out, 'picture')} left out: see --max_pictures."
+    sections = [
+        Section("Means", text, [_table(found, names)]),
+        *(
+            Section(title, "", [card for card in chosen if card in cards])
+            for title, cards in (("Maps", mapped), ("Time and patterns", charts))
+        ),
+    ]
+    dates = store.dates()
+    title = f"Cloud patterns from {dates[0][:10]} to {dates[-1][:10]}"
+    html = render(title, _lead(found, store, form), sections, folder, look.picture_formats)
+    files.write_text(os.path.join(folder, "report.html"), html)
+    return left_out
+
+
+def _lead(found: _Product, store: DayStore, form: Aggregation) -> str:
+    """What the climatology is made of."""
+    settings, (west, south, east, north) = store.settings, found.extent
+    what = {"boxes": "boxes", "mask": "masks of scenes", "expected": "expected areas of scenes"}
+    satellites = f" of {', '.join(settings.platforms)}" if settings.platforms else ""
+    cell = f"{settings.grid.cell[0]:g}\N{DEGREE SIGN}"
+    return (
+        f"By {form.by}, of {counted(len(store.dates()), settings.step)}: "
+        f"{what[settings.measure]}{satellites}, on cells of {cell}. "
+        f"Observed: {longitude(west)} to {longitude(east)}, {latitude(south)} to {latitude(north)}."
     )
+
+
+def _table(found: _Product, names: Sequence[str]) -> Card:
+    """Means of all periods and regions."""
+    mean, lower, upper = (found[f"region_fraction{end}"] for end in ("", "_lower", "_upper"))
+    rows = []
+    for t, r in np.ndindex(mean.shape[:2]):
+        row = {"period": found.labels[t], "region": found.region_names[r]}
+        for c, name in enumerate(names):
+            row[name] = percent(mean[t, r, c]) if np.isfinite(mean[t, r, c]) else "not observed"
+            if lower is not None and np.isfinite(lower[t, r, c]):
+                row[name] += f" ({percent(lower[t, r, c])} to {percent(upper[t, r, c])})"
+        row["observed"] = percent(found["region_coverage"][t, r])
+        rows.append(row)
+    text = "Mean share of the observed area that each pattern covers."
+    if len(rows) > _MOST_ROWS:
+        text += f" The first {_MOST_ROWS} of {len(rows)} rows; the NetCDF file has all."
+    return Card(text, table=pd.DataFrame(rows[:_MOST_ROWS]), is_wide=True)
+
+
+def _maps(
+    found: _Product,
+    names: Sequence[str],
+    form: Aggregation,
+    palette: Sequence[str | None],
+    coastlines: Sequence[np.ndarray],
+) -> list[Card]:
+    """Maps of all periods, and of their differences from the mean."""
+    place, shares = (found.lon_edges, found.lat_edges), found.map("fraction")
+    # One scale for each class, so that periods can be compared.
+    limits = [maps.upper_limit(shares[:, c]) for c in range(len(names))]
+    title = "Share of the observed area that each pattern covers"
+    highest = _highest(found, names)
+    caption = f"{title}, by {form.by}. A pattern has one scale in all maps; {_HATCHED}. {highest}"
+    if len(shares) == 1:
+        label = found.labels[0]
+        caption = f"{title}: {label}. {_HATCHED.capitalize()}. {highest}"
+        picture = functools.partial(
+            maps.maps, *place, shares[0], names, f"{title}: {label}", limits, palette, coastlines
+        )
+        return [Card(caption, "maps", picture, is_wide=True)]
+    rest = (palette, coastlines)
+    cards = list(_pages(found, "maps", shares, names, title, caption, limits, *rest))
+    if "fraction_lower" not in found.variables or len(shares) > _MOST_DIFFERENCES:
+        return cards
+    ends = (found.map(f"fraction_{end}") for end in ("lower", "upper"))
+    difference, lower, upper = bootstrap.differences(shares, *ends)
+    limits = [maps.upper_limit(np.abs(difference[:, c])) for c in range(len(names))]
+    title = f"Difference from the mean of all periods, by {form.by}"
+    caption = (
+        f"{title}, in percentage points of the area. Dotted: zero is within the 95 % interval, or "
+        f"there is none; {_HATCHED}."
+    )
+    # Where a pattern never is, there is nothing to doubt.
+    uncertain = (np.nan_to_num(difference) != 0) & ~((lower > 0) | (upper < 0))
+    pages = _pages(
+        found, "differences", difference, names, title, caption, limits, *rest, uncertain
+    )
+    return [*cards, *pages]
+
+
+def _pages(
+    found: _Product,
+    name: str,
+    values: np.ndarray,
+    names: Sequence[str],
+    title: str,
+    caption: str,
+    limits: Sequence[float],
+    palette: Sequence[str | None],
+    coastlines: Sequence[np.ndarray],
+    uncertain: np.ndarray | None = None,
+) -> Iterator[Card]:
+    """Cards with maps of a few periods each."""
+    number = len(found.labels)
+    for start in range(0, number, _ON_A_PAGE):
+        some = slice(start, start + _ON_A_PAGE)
+        picture = functools.partial(
+            maps.period_maps,
+            found.lon_edges,
+            found.lat_edges,
+            values[some],
+            found.labels[some],
+            names,
+            title,
+            limits,
+            palette,
+            coastlines,
+            None if uncertain is None else uncertain[some],
+        )
+        page = "" if number <= _ON_A_PAGE else f"_{start // _ON_A_PAGE + 1}"
+        shown = ", ".join(found.labels[some])
+        text = f"{caption} From top to bottom: {shown}."
+        yield Card(text, name + page, picture, is_wide=True)
+
+
+def _highest(found: _Product, names: Sequence[str]) -> str:
+    """A sentence with the highest mean of each class over the grid, and its period."""
+    means = np.nan_to_num(found["region_fraction"][:, 0])
+    periods = [found.labels[t] for t in means.argmax(axis=0)]
+    some = ", ".join(
+        f"{name} {percent(mean)}" + (f" ({period})" if len(means) > 1 else "")
+        for name, mean, period in zip(names, means.max(axis=0), periods)
+    )
+    return f"{'Highest means' if len(means) > 1 else 'Means'}: {some}."
+
+
+def _over_time(
+    found: _Product,
+    days: series.Series,
+    names: Sequence[str],
+    form: Aggregation,
+    palette: Sequence[str | None],
+) -> list[Card]:
+    """Longitude over time, and for each region its cycle over the day or year, or its series."""
+    title = "Longitude over time, mean over latitude"
+    by_longitude = days.by_longitude[..., found.columns]
+    picture = functools.partial(
+        draw.hovmoeller, found.lon_edges, days.times, by_longitude, names, title, palette
+    )
+    text = f"{title} (Hovmöller diagram); {_HATCHED}."
+    cards = [Card(text, "hovmoeller", picture, is_wide=True)]
+    is_series = form.by in ("scene", "day")
+    for r, region in enumerate(found.region_names):
+        cycle, name = days.cycles[region], "seasonal_cycle"
+        labels, values = cycle.months, [cycle.mean, cycle.lower, cycle.upper]
+        if is_series or form.by == "hour":
+            name = "series" if is_series else "diurnal_cycle"
+            labels, mean = found.labels, found["region_fraction"]
+            ends = (found[f"region_fraction_{end}"] for end in ("lower", "upper"))
+            values = [np.full_like(mean, np.nan) if x is None else x for x in (mean, *ends)]
+            values = [x[:, r] for x in values]
+        if len(labels) < 2:
+            continue
+        title = name.replace("_", " ").capitalize() + ("" if region == "all" else f": {region}")
+        picture = functools.partial(draw.cycle, labels, *values, names, title, palette)
+        name += "" if region == "all" else f"_{region}"
+        cards.append(Card(f"{title}. Means over the region, with 95 % intervals.", name, picture))
+    return cards
+
+
+def _together(
+    found: _Product, days: series.Series, store: DayStore, coast: Sequence[np.ndarray]
+) -> list[Card]:
+    """Patterns that share an area, and how much was observed where."""
+    names, cards = store.settings.class_names, []
     if store.settings.has_classless:
         title = "Patterns that share an area"
-        save("co_occurrence", draw.co_occurrence(found.shared, names, title))
-    for region, cycle in found.cycles.items():
-        title = "Seasonal cycle, 95 % intervals" + ("" if region == "all" else f": {region}")
-        figure = draw.seasonal_cycle(
-            cycle.months, cycle.mean, cycle.lower, cycle.upper, names, title, palette
+        picture = functools.partial(draw.co_occurrence, days.shared, names, title)
+        text = f"{title}: share of the area of the row's pattern that the column's covers as well."
+        cards.append(Card(text, "co_occurrence", picture))
+    seen = days.coverage[found.rows][:, found.columns]
+    if np.ptp(seen) > 1e-6:
+        title = "Mean share of a cell that was observed"
+        place = (found.lon_edges, found.lat_edges)
+        picture = functools.partial(
+            maps.maps, *place, seen[np.newaxis], [""], title, coastlines=coast
         )
-        save("seasonal_cycle" + ("" if region == "all" else f"_{region}"), figure)
-
-
-def _upper_limit(shares: np.ndarray) -> float:
-    """A round upper end of a scale that one cell in a thousand may pass."""
-    present = shares[np.isfinite(shares) & (shares > 0)]
-    if not len(present):
-        return 1.0
-    value = np.quantile(present, 0.995)
-    step = 10.0 ** np.floor(np.log10(value)) / 2
-    return float(min(np.ceil(value / step) * step, 1.0))
+        cards.append(Card(f"{title}, over all days.", "coverage", picture))
+    return cards

@@ -11,7 +11,6 @@ from clouds_tf.climatology import inputs, labellers, objects, pictures, tables, 
 from clouds_tf.climatology.aggregate import Aggregation
 from clouds_tf.climatology.days import DayStore, Settings
 from clouds_tf.data.runners import Runner
-from clouds_tf.figures.climatology import read_coastlines
 from clouds_tf.geo.grid import Grid
 from clouds_tf.messages import counted
 from clouds_tf.progress import Progress, shown
@@ -26,16 +25,14 @@ class ExtraOutputs:
         agreement_csv: a CSV for the agreement of labellers, by season: see `labellers`.
         objects_file: a Parquet file for the objects of scenes, see `objects.write`.
         pictures_dir: a folder for pictures.
-        colors: of the pictures, "plain" or "field".
-        coastlines: GeoJSON file of lines to draw on maps.
+        look: settings of the pictures.
     """
 
     track_csv: str | None = None
     agreement_csv: str | None = None
     objects_file: str | None = None
     pictures_dir: str | None = None
-    colors: str = "plain"
-    coastlines: str | None = None
+    look: pictures.Look = pictures.Look()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -152,8 +149,10 @@ def _write_extras(
         objects.write(scenes_dir, extras.objects_file, on_error)
         written += [extras.objects_file, objects.scenes_path(extras.objects_file)]
     if extras.pictures_dir:
-        pictures.write(extras.pictures_dir, output, store, form, extras.colors, extras.coastlines)
-        written.append(extras.pictures_dir)
+        left_out = pictures.write(extras.pictures_dir, output, store, form, extras.look)
+        written.append(os.path.join(extras.pictures_dir, "report.html"))
+        if left_out:
+            written[-1] += f" without {counted(left_out, 'picture')} (--max_pictures)"
     return written
 
 
@@ -175,8 +174,7 @@ def check(
         files.require("matplotlib", "plots", "pictures_dir")
         if form.layout != "cf":
             raise ValueError(f"pictures_dir: needs layout cf, got {form.layout!r}")
-        if extras.coastlines:
-            read_coastlines(extras.coastlines)
+        extras.look.read_coastlines(grid.extent)
     if extras.objects_file:
         files.require("pyarrow", "parquet", "objects")
         if not scenes_dir:

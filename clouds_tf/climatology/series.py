@@ -8,7 +8,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from clouds_tf.climatology import aggregate, bootstrap
-from clouds_tf.climatology.days import DayFields, DayStore
+from clouds_tf.climatology.days import DayFields, DayStore, time_of
 from clouds_tf.geo.extent import Extent
 
 _MONTHLY_FROM = 2 * 366  # days; shorter series have rows of five days
@@ -34,12 +34,14 @@ class Series:
         by_longitude: float64 [C, T, w], shares, means over latitude weighted by area and coverage;
             NaN where nothing was observed.
         shared: float64 [C, C], shares of the observed area that two classes both cover.
+        coverage: float64 [h, w], mean share of a cell that was observed.
     """
 
     cycles: dict[str, Cycle]
     times: np.ndarray
     by_longitude: np.ndarray
     shared: np.ndarray
+    coverage: np.ndarray
 
 
 def read(
@@ -60,7 +62,7 @@ def read(
 
     def add_longitudes(day: DayFields) -> None:
         seen = grid.areas * day.coverage
-        row = np.searchsorted(times, np.datetime64(day.date), side="right") - 1
+        row = np.searchsorted(times, time_of(day.date), side="right") - 1
         covered_at[:, row] += (day.fraction * seen).sum(axis=1)
         observed_at[row] += seen.sum(axis=0)
 
@@ -79,12 +81,13 @@ def read(
         for r, name in enumerate(regions)
     }
     by_longitude = bootstrap.divide(covered_at, observed_at)
-    return Series(cycles, times, by_longitude, sums.shared / sums.observed)
+    coverage = sums.coverage / len(dates)
+    return Series(cycles, times, by_longitude, sums.shared / sums.observed, coverage)
 
 
 def _rows(first: str, last: str) -> np.ndarray:
     """Edges of months, or of five days where there are less than two years."""
-    start, end = np.datetime64(first, "D"), np.datetime64(last, "D")
+    start, end = (time_of(date).astype("datetime64[D]") for date in (first, last))
     if (end - start).astype(int) < _MONTHLY_FROM:
         return np.arange(start, end + 6, 5)  # the last edge lies after the last day
     months = np.arange(start.astype("datetime64[M]"), end.astype("datetime64[M]") + 2)

@@ -12,10 +12,10 @@ import pandas as pd
 
 from clouds_tf import figures
 from clouds_tf.dataset import Dataset
-from clouds_tf.exploration.page import Card, Section
 from clouds_tf.exploration.statistics import GRID, Statistics
 from clouds_tf.exploration.summary import ON_BLACK, TINY, per_image
 from clouds_tf.figures import charts
+from clouds_tf.figures.page import Card, Section
 from clouds_tf.messages import counted
 
 _BRIGHTNESS = "mean outside the gap, 0 to 255"

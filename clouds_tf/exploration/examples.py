@@ -12,7 +12,7 @@ from clouds_tf import figures
 from clouds_tf.data import augmentation
 from clouds_tf.exploration import summary
 from clouds_tf.exploration.charts import Explored
-from clouds_tf.exploration.page import Card, Section
+from clouds_tf.figures.page import Card, Section
 from clouds_tf.messages import counted
 
 _NUM_SHOWN = 6  # images in a grid

@@ -17,9 +17,10 @@ from clouds_tf.data.annotations import read_csv
 from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import TEST_IMAGES, TRAIN_CSV, TRAIN_IMAGES, Dataset
-from clouds_tf.exploration import charts, examples, page
+from clouds_tf.exploration import charts, examples
 from clouds_tf.exploration.statistics import measure
 from clouds_tf.exploration.summary import summarize
+from clouds_tf.figures import page
 from clouds_tf.messages import counted, native_lines
 from clouds_tf.progress import Progress, shown
 

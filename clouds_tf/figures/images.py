@@ -8,7 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf.figures.style import NEUTRAL, WIDTH, Axes, class_colors, new_figure, rgba, styled
+from clouds_tf.figures.style import (
+    NEUTRAL,
+    WIDTH,
+    Axes,
+    class_colors,
+    latitude,
+    longitude,
+    new_figure,
+    rgba,
+    styled,
+)
 
 _MAX_SIDE = 1600  # cells that are drawn along a side
 _STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60)  # degrees between ticks
@@ -180,16 +190,7 @@ def _draw(
     for name, low, high in (("x", west, east), ("y", south, north)):
         side = next((s for s in _STEPS if (high - low) / s <= 6), 90)
         ticks = np.arange(math.ceil(low / side), math.floor(high / side) + 1) * side
-        label = _longitude if name == "x" else _latitude
+        label = longitude if name == "x" else latitude
         getattr(axes, f"set_{name}ticks")(ticks, [label(tick) for tick in ticks], fontsize=8)
     axes.set_xlim(west, east)
     axes.set_ylim(south, north)
-
-
-def _longitude(degrees: float) -> str:
-    degrees = (degrees + 180) % 360 - 180
-    return f"{abs(degrees):g}\N{DEGREE SIGN}{'W' if degrees < 0 else 'E' if degrees else ''}"
-
-
-def _latitude(degrees: float) -> str:
-    return f"{abs(degrees):g}\N{DEGREE SIGN}{'S' if degrees < 0 else 'N' if degrees else ''}"

@@ -37,6 +37,9 @@ COLORS = (
 )
 NEUTRAL = "#8C96A3"  # for what belongs to no class; visible on white and on black
 
+FORMATS = ("png", "pdf")  # of files
+_PRINT_DPI = 300  # of maps inside a PDF, whose text and lines are vectors
+
 Axes = Any  # of matplotlib
 
 WIDTH = 5.6  # inches; text is legible at this width on a page and on a phone
@@ -107,6 +110,18 @@ def percent(share: float, _: object = None) -> str:
     return f"{100 * share:.3g}%"
 
 
+def longitude(degrees: float, _: object = None) -> str:
+    """Writes degrees east as 61°W, 0°, 40°E or 180°; also a formatter of an axis."""
+    degrees = (degrees + 180) % 360 - 180
+    side = "W" if -180 < degrees < 0 else "E" if degrees > 0 else ""
+    return f"{abs(degrees):g}\N{DEGREE SIGN}{side}"
+
+
+def latitude(degrees: float, _: object = None) -> str:
+    """Writes degrees north as 10°S, 0° or 24°N; also a formatter of an axis."""
+    return f"{abs(degrees):g}\N{DEGREE SIGN}{'S' if degrees < 0 else 'N' if degrees else ''}"
+
+
 def new_figure(width: float, height: float) -> Any:
     """A new Figure, width x height in inches; call it inside a styled function."""
     return Figure(figsize=(width, height), layout="constrained")
@@ -160,9 +175,15 @@ def describe(figure: Figure) -> str:
 
 
 def save(figure: Figure, path: str) -> None:
-    """Writes a figure as PNG, whole or not at all."""
+    """Writes a figure as PNG or PDF, by the ending of the path, whole or not at all."""
     buffer = io.BytesIO()
-    _render(figure).save(buffer, format="png")
+    if path.endswith(".pdf"):
+        # Journals ask for fonts that can be edited; without the date, equal figures are equal.
+        with matplotlib.rc_context({"pdf.fonttype": 42}):
+            about = {"CreationDate": None}
+            figure.savefig(buffer, format="pdf", dpi=_PRINT_DPI, metadata=about)
+    else:
+        _render(figure).save(buffer, format="png")
     with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
         file.write(buffer.getvalue())
 

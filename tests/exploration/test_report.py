@@ -1,4 +1,3 @@
-import html.parser
 import json
 import re
 import shutil
@@ -9,11 +8,13 @@ import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import run_tool
+from pages import Parser
 
 from clouds_tf import figures
 from clouds_tf.data import annotations
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.exploration import page, report
+from clouds_tf.exploration import report
+from clouds_tf.figures import page
 
 CLASS_NAMES = CLOUDS.class_names
 
@@ -46,39 +47,11 @@ PICTURES = {
     "closest_pairs",
 }
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
-VOID = {"meta", "link", "img", "source", "br"}
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(not figures.AVAILABLE, reason="no matplotlib for the figures"),
 ]
-
-
-class _Parser(html.parser.HTMLParser):
-    """Keeps all tags with their attributes, and notes what is closed out of turn."""
-
-    def __init__(self, text):
-        super().__init__()
-        self.tags, self.open, self.texts = [], [], []
-        self.feed(text)
-        assert not self.open
-
-    def handle_starttag(self, tag, attrs):
-        self.tags.append((tag, dict(attrs)))
-        if tag not in VOID:
-            self.open.append(tag)
-
-    def handle_endtag(self, tag):
-        assert self.open.pop() == tag
-
-    def handle_data(self, data):
-        self.texts.append((self.open[-1] if self.open else "", data))
-
-    def all(self, tag):
-        return [attrs for name, attrs in self.tags if name == tag]
-
-    def text(self, tag):
-        return [text for name, text in self.texts if name == tag]
 
 
 @pytest.fixture(scope="module")
@@ -95,12 +68,12 @@ def written(data_dir, tmp_path_factory):
 @pytest.fixture
 def drawn_only(monkeypatch):
     """Figures are drawn but not rendered, which takes most of the time."""
-    monkeypatch.setattr(figures, "save", lambda figure, path: None)
-    monkeypatch.setattr(figures, "encode", lambda figure: b"")
+    monkeypatch.setattr(page, "save", lambda figure, path: None)
+    monkeypatch.setattr(page, "encode", lambda figure: b"")
 
 
 def test_all_sections_are_there_and_in_the_table_of_contents(written):
-    parser = _Parser(written[1])
+    parser = Parser(written[1])
     assert parser.text("h2") == SECTIONS
     ids = [attrs["id"] for attrs in parser.all("section")]
     assert [attrs["href"] for attrs in parser.all("a")] == [f"#{name}" for name in ids]
@@ -108,7 +81,7 @@ def test_all_sections_are_there_and_in_the_table_of_contents(written):
 
 def test_every_picture_has_an_alt_text_and_a_sentence(written):
     folder, text = written
-    parser = _Parser(text)
+    parser = Parser(text)
     images = parser.all("img")
     assert len(images) == len(parser.all("source"))
     assert all(len(attrs["alt"]) > 6 for attrs in images)
@@ -119,7 +92,7 @@ def test_every_picture_has_an_alt_text_and_a_sentence(written):
 
 
 def test_nothing_is_asked_from_outside(written):
-    parser = _Parser(written[1])
+    parser = Parser(written[1])
     for _, attrs in parser.tags:
         for key in ("src", "srcset", "href"):
             assert attrs.get(key, "#").startswith(("#", "data:"))
@@ -158,7 +131,7 @@ def test_text_is_escaped(tmp_path, drawn_only, monkeypatch):
     shown = page.render("<i>", "<i>", [section], str(tmp_path))
     assert 'alt="a &#34;b&#34; &lt;c&gt;"' in shown and "x &lt; y &amp; z" in shown
     assert "<i>" not in shown
-    parser = _Parser(shown)
+    parser = Parser(shown)
     assert parser.all("img")[0]["alt"] == 'a "b" <c>'
     assert parser.text("h2") == ["<i> of it"]
 
@@ -187,7 +160,7 @@ def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only, cap
     assert f"{images[1]}: not a whole, readable JPEG" in problems
     assert "train_images: 1 file without rows in the CSV, such as unlisted.jpg" in problems
     assert "images of 2 sizes: 1 of 70 x 105, 9 of 140 x 210" in problems
-    assert _Parser((tmp_path / "out" / "report.html").read_text()).text("td")[-5:] == (
+    assert Parser((tmp_path / "out" / "report.html").read_text()).text("td")[-5:] == (
         summary["problems"]
     )
 
@@ -210,7 +183,7 @@ def test_an_image_is_shown_once_and_ties_are_named(data_dir, tmp_path, drawn_onl
     summary = report.write_report(str(folder), str(tmp_path / "out"), CLOUDS)
     pairs = [pair["filenames"] for pair in summary["closest_pairs"][:3]]
     assert {name for pair in pairs for name in pair} == set(names[:3])
-    parser = _Parser((tmp_path / "out" / "report.html").read_text())
+    parser = Parser((tmp_path / "out" / "report.html").read_text())
     (shown,) = [img["alt"] for img in parser.all("img") if " (1.00)" in img["alt"]]
     assert all(shown.count(name) <= 1 for name in names)
     ties = "Most frequent: Gravel, in 100.0% of the images; rarest: Fish, Flower, Sugar, in 50.0%."

@@ -1,4 +1,4 @@
-"""Renders the report as one HTML file that needs no other file, script, font or request."""
+"""Renders a report as one HTML file that needs no other file, script, font or request."""
 
 from __future__ import annotations
 
@@ -9,9 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jinja2
-import pandas as pd
 
-from clouds_tf import figures
+from clouds_tf.figures.style import describe, encode, save
 
 _FOLDER = os.path.dirname(__file__)
 
@@ -22,15 +21,17 @@ class Card:
 
     Attributes:
         text: what the card tells, with computed numbers.
-        name: name of the figure's PNG, without its ending.
+        name: name of the figure's file, without its ending.
         draw: returns the figure, a matplotlib Figure; takes the keyword `dark`.
-        table: a table; it scrolls if it is wider than the page.
+        table: a pandas DataFrame; it scrolls if it is wider than the page.
+        is_wide: whether the card takes the whole width of the page.
     """
 
     text: str
     name: str = ""
     draw: Callable[..., Any] | None = None
-    table: pd.DataFrame | None = None
+    table: Any = None
+    is_wide: bool = False
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,25 +51,33 @@ class Section:
     numbers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
 
-def render(title: str, lead: str, sections: Sequence[Section], figures_dir: str) -> str:
+def render(
+    title: str,
+    lead: str,
+    sections: Sequence[Section],
+    figures_dir: str,
+    formats: Sequence[str] = ("png",),
+) -> str:
     """Draws the figures and renders a page with a table of contents.
 
     Args:
         title: title of the page.
         lead: paragraph below the title.
         sections: the sections.
-        figures_dir: folder for the figures as PNG files.
+        figures_dir: folder for the figures as files.
+        formats: of these files, as `save` knows them.
 
     Returns:
         The HTML of the page.
     """
 
     def draw(card: Card) -> dict[str, str]:
-        """Draws the figure of a card for pages of either colour, and saves the light one as PNG."""
+        """Draws the figure of a card for pages of either colour, and saves the light one."""
         assert card.draw is not None
         light, dark = card.draw(), card.draw(dark=True)
-        figures.save(light, os.path.join(figures_dir, f"{card.name}.png"))
-        alt = figures.describe(light)
+        for ending in formats:
+            save(light, os.path.join(figures_dir, f"{card.name}.{ending}"))
+        alt = describe(light)
         return {"alt": alt, "light": _data_uri(light), "dark": _data_uri(dark)}
 
     environment = jinja2.Environment(
@@ -83,4 +92,4 @@ def render(title: str, lead: str, sections: Sequence[Section], figures_dir: str)
 
 
 def _data_uri(figure: Any) -> str:
-    return f"data:image/webp;base64,{base64.b64encode(figures.encode(figure)).decode()}"
+    return f"data:image/webp;base64,{base64.b64encode(encode(figure)).decode()}"

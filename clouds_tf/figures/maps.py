@@ -1,0 +1,256 @@
+"""Maps of a climatology, which stay readable in black and white.
+
+Shades run from light to dark on one scale of brightness; what was not observed is hatched.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from clouds_tf import files
+from clouds_tf.figures.style import (
+    NEUTRAL,
+    WIDTH,
+    Axes,
+    headline,
+    latitude,
+    longitude,
+    new_figure,
+    percent,
+    styled,
+)
+
+DARK = "#222222"  # of coasts and text on shades, which are light on dark pages too
+_PLAIN = "#2F6690"
+
+
+def read_coastlines(path: str) -> list[np.ndarray]:
+    """Reads lines and outlines of polygons from a GeoJSON file.
+
+    Returns:
+        Lines of points (longitude, latitude): a list of float64 [n, 2].
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is no GeoJSON with lines or polygons.
+    """
+    lines: list[np.ndarray] = []
+
+    def collect(item: dict[str, Any]) -> None:
+        for part in (*item.get("features", ()), *item.get("geometries", ())):
+            collect(part)
+        if item.get("geometry"):
+            collect(item["geometry"])
+        depth = {"LineString": 0, "MultiLineString": 1, "Polygon": 1, "MultiPolygon": 2}
+        if item.get("type") in depth:
+            parts = [item["coordinates"]]
+            for _ in range(depth[item["type"]]):
+                parts = [inner for part in parts for inner in part]
+            lines.extend(np.array([point[:2] for point in part], float) for part in parts)
+
+    try:
+        collect(files.parse_json(files.read_text(path)))
+    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
+        lines.clear()
+    if not lines:
+        raise ValueError(f"{path}: expected GeoJSON with lines or polygons, such as coastlines")
+    return lines
+
+
+@styled
+def maps(
+    lon_edges: np.ndarray,
+    lat_edges: np.ndarray,
+    values: np.ndarray,
+    titles: Sequence[str],
+    title: str,
+    limits: Sequence[float] | None = None,
+    colors: Sequence[str | None] | None = None,
+    coastlines: Sequence[np.ndarray] = (),
+) -> Any:
+    """Draws one map for each of C classes.
+
+    Args:
+        lon_edges: edges of the columns in degrees, [w + 1].
+        lat_edges: edges of the rows in degrees, [h + 1].
+        values: shares [C, h, w]; NaN is hatched.
+        titles: C titles.
+        title: what to write above all.
+        limits: upper ends of the C scales; None for the largest value of each.
+        colors: C colours of the dark end, None for the plain one.
+        coastlines: lines of (longitude, latitude), which break at NaN.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    aspect = _aspect(lon_edges, lat_edges)
+    columns = 1 if len(values) == 1 or aspect < 0.2 else 2
+    rows = -(-len(values) // columns)
+    height = 0.8 * 2 * WIDTH / columns * min(aspect, 1.2) + 0.4
+    figure = new_figure(2 * WIDTH, rows * height + 0.4)
+    panels = figure.subplots(rows, columns, squeeze=False, sharex=True, sharey=True).ravel()
+    limits = limits or [largest(shares) for shares in values]
+    colors = colors or [None] * len(values)
+    for axes, shares, name, limit, color in zip(panels, values, titles, limits, colors):
+        drawn = mesh(axes, lon_edges, lat_edges, shares, (0, limit), shades(color))
+        _dress(axes, lon_edges, lat_edges, coastlines)
+        axes.set_title(name, fontsize=10.5, pad=4, parse_math=False)
+        bar = figure.colorbar(drawn, ax=axes, format=percent, shrink=0.9, pad=0.02)
+        bar.outline.set(visible=False)
+    for axes in panels[len(values) :]:
+        axes.set_visible(False)
+    headline(figure, title)
+    return figure
+
+
+@styled
+def period_maps(
+    lon_edges: np.ndarray,
+    lat_edges: np.ndarray,
+    values: np.ndarray,
+    periods: Sequence[str],
+    class_names: Sequence[str],
+    title: str,
+    limits: Sequence[float],
+    colors: Sequence[str | None] | None = None,
+    coastlines: Sequence[np.ndarray] = (),
+    uncertain: np.ndarray | None = None,
+) -> Any:
+    """Draws a row of maps for each of T periods, with one scale and bar for each of C classes.
+
+    Args:
+        lon_edges: edges of the columns in degrees, [w + 1].
+        lat_edges: edges of the rows in degrees, [h + 1].
+        values: shares [T, C, h, w], or their differences; NaN is hatched.
+        periods: T names.
+        class_names: C names.
+        title: what to write above all.
+        limits: upper ends of the C scales.
+        colors: C colours of the dark end, None for the plain one.
+        coastlines: lines of (longitude, latitude), which break at NaN.
+        uncertain: bool [T, C, h, w], of differences: where zero is within the interval, dotted.
+
+    Returns:
+        A matplotlib Figure.
+    """
+    width = 2 * WIDTH / max(len(class_names), 2)
+    row = 0.8 * width * min(_aspect(lon_edges, lat_edges), 1.5) + 0.1
+    figure = new_figure(2 * WIDTH, len(periods) * row + 1.3)
+    figure.get_layout_engine().set(wspace=0.05)  # for labels of degrees at both ends
+    shape = len(periods), len(class_names)
+    panels = figure.subplots(*shape, squeeze=False, sharex=True, sharey=True)
+    colors = colors or [None] * len(class_names)
+    for c, (name, limit, color) in enumerate(zip(class_names, limits, colors)):
+        scale, low = shades(color), 0.0
+        if uncertain is not None:
+            scale, low = "PuOr_r", -limit
+        for t, axes in enumerate(panels[:, c]):
+            drawn = mesh(axes, lon_edges, lat_edges, values[t, c], (low, limit), scale)
+            _dress(axes, lon_edges, lat_edges, coastlines)
+            if uncertain is not None:
+                _dot(axes, lon_edges, lat_edges, uncertain[t, c])
+        panels[0, c].set_title(name, fontsize=10.5, pad=4, parse_math=False)
+        bar = figure.colorbar(
+            drawn, ax=panels[:, c], format=percent, location="bottom", aspect=30, pad=0.01
+        )
+        bar.outline.set(visible=False)
+        bar.ax.xaxis.set_major_locator(locator(4))
+    for axes, name in zip(panels[:, 0], periods):
+        axes.set_ylabel(name, weight="bold", parse_math=False)
+    headline(figure, title)
+    return figure
+
+
+def _aspect(lon_edges: np.ndarray, lat_edges: np.ndarray) -> float:
+    return (lat_edges[-1] - lat_edges[0]) / (lon_edges[-1] - lon_edges[0])
+
+
+def mesh(
+    axes: Axes,
+    x: np.ndarray,
+    y: np.ndarray,
+    shares: np.ndarray,
+    limits: tuple[float, float],
+    scale: Any,
+) -> Any:
+    """Draws a mesh of shares between limits; what is NaN shows the hatched ground."""
+    axes.patch.set(facecolor="#EEEEEE", edgecolor=NEUTRAL, hatch="////", linewidth=0)
+    masked = np.ma.masked_invalid(shares)
+    low, high = limits
+    drawn = axes.pcolormesh(x, y, masked, cmap=scale, vmin=low, vmax=high, rasterized=True)
+    axes.grid(lw=0.3, color=NEUTRAL, alpha=0.6)
+    axes.set_axisbelow(False)
+    axes.spines[:].set_visible(True)
+    return drawn
+
+
+def _dress(axes: Axes, x: np.ndarray, y: np.ndarray, coastlines: Sequence[np.ndarray]) -> None:
+    """Gives a map its coastlines, limits and degrees."""
+    from matplotlib.collections import LineCollection
+
+    turned = [line + [turn, 0] for turn in (-360, 0, 360) for line in coastlines]
+    inside = [
+        line
+        for line in turned
+        if (np.nanmax(line, axis=0) >= (x[0], y[0])).all()
+        and (np.nanmin(line, axis=0) <= (x[-1], y[-1])).all()
+    ]
+    axes.add_collection(LineCollection(inside, colors=DARK, linewidths=0.5), autolim=False)
+    axes.set(xlim=(x[0], x[-1]), ylim=(y[0], y[-1]))
+    axes.set_aspect("equal")
+    axes.xaxis.set_major_formatter(longitude)
+    axes.yaxis.set_major_formatter(latitude)
+    for axis, edges in ((axes.xaxis, x), (axes.yaxis, y)):
+        axis.set_major_locator(locator(5, is_wide=edges[-1] - edges[0] >= 90))
+
+
+def _dot(axes: Axes, x: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
+    """Dots the cells where something holds."""
+    import matplotlib
+
+    middles = [np.pad((edges[:-1] + edges[1:]) / 2, 1, mode="edge") for edges in (x, y)]
+    for centres, edges in zip(middles, (x, y)):
+        centres[[0, -1]] = edges[[0, -1]]
+    with matplotlib.rc_context({"hatch.linewidth": 0.5, "hatch.color": DARK}):
+        axes.contourf(
+            *middles,
+            np.pad(where, 1, mode="edge").astype(float),
+            levels=[0.5, 1.5],
+            colors="none",
+            hatches=["...."],
+        )
+
+
+def largest(shares: np.ndarray) -> float:
+    """The largest share that is not NaN; 1 for none above 0."""
+    largest = np.nanmax(shares) if np.isfinite(shares).any() else 0
+    return float(largest) or 1.0
+
+
+def shades(color: str | None) -> Any:
+    """From white over a colour to its darkest shade: brightness falls all the way."""
+    from matplotlib.colors import LinearSegmentedColormap, to_rgb
+
+    middle = to_rgb(color or _PLAIN)
+    dark = tuple(0.22 * channel for channel in middle)
+    return LinearSegmentedColormap.from_list("shades", [(1.0, 1.0, 1.0), middle, dark])
+
+
+def locator(number: int, is_wide: bool = False) -> Any:
+    """Round numbers; of wide regions multiples of 30 degrees."""
+    from matplotlib.ticker import MaxNLocator
+
+    return MaxNLocator(number, steps=[1, 3, 6, 9, 10] if is_wide else [1, 2, 5, 10])
+
+
+def upper_limit(shares: np.ndarray) -> float:
+    """A round upper end of a scale that one cell in a thousand may pass."""
+    present = shares[np.isfinite(shares) & (shares > 0)]
+    if not len(present):
+        return 1.0
+    value = np.quantile(present, 0.995)
+    step = 10.0 ** np.floor(np.log10(value)) / 2
+    return float(min(np.ceil(value / step) * step, 1.0))
