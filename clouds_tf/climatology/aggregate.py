@@ -19,10 +19,10 @@ from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.netcdf import EPOCH
 from clouds_tf.settings import CheckedSettings, setting
 
-LAYOUTS = ("cf", "c3ontext")
-BY = ("scene", "hour", "day", "month", "season", "year", "all")
+_LAYOUTS = ("cf", "c3ontext")
+_BY = ("scene", "hour", "day", "month", "season", "year", "all")
 _FOLDED = {"hour": "days", "month": "years", "season": "years"}  # taken together over these
-SEASONS = ("DJF", "MAM", "JJA", "SON")
+_SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CHUNK = 32  # days that are multiplied at once
 _SUMS_BYTES = 2**28  # of resampled sums held while all days are read once
@@ -39,13 +39,13 @@ class Aggregation(CheckedSettings):
         regions: name -> extent of regional means.
     """
 
-    by: str = setting("month", "Period of the means.", choices=BY)
+    by: str = setting("month", "Period of the means.", choices=_BY)
     across_years: bool = True
     regions: Mapping[str, Extent] = dataclasses.field(default_factory=dict)
     layout: str = setting(
         "cf",
         "Variables of the output: CF, or freq(date, ...) of C3ONTEXT alone.",
-        choices=LAYOUTS,
+        choices=_LAYOUTS,
     )
     num_resamples: int = setting(
         200, "Number of bootstrap resamples for 95 % intervals; 0 disables them.", min=0
@@ -127,15 +127,15 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
     Args:
         dates: dates such as "2017-01-31", in any order; for "hour" and "scene" as `days.key_of` has
             them.
-        by: one of BY.
+        by: a period, as for `Aggregation`.
         across_years: with "month" and "season", one period for the same month or season of all
             years; otherwise one for each year. The winter of a year begins in the December before.
 
     Returns:
         The periods that have days, by their (first) middles.
     """
-    if by not in BY:
-        raise ValueError(f"by: got {by!r}, expected one of {', '.join(BY)}")
+    if by not in _BY:
+        raise ValueError(f"by: got {by!r}, expected one of {', '.join(_BY)}")
     folded = folded_over(by, across_years) != ""
     groups: dict[tuple[int, float], list[str]] = {}
     for date in sorted(dates):
@@ -170,7 +170,7 @@ def _period(by: str, folded: bool, number: int, dates: tuple[str, ...]) -> Perio
     elif by == "month":
         label = MONTHS[number] if folded else dates[0][:7]
     elif by == "season":
-        label = SEASONS[number]
+        label = _SEASONS[number]
         if not folded:
             label = f"{int(year) + (dates[0][5:7] == '12')}-{label}"
     elif by == "all":

@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-QUANTILES = (0.025, 0.975)
-MIN_YEARS = 10  # from which on whole years are the blocks
-YEAR = 365  # length of such a block, in days
+_QUANTILES = (0.025, 0.975)
+_MIN_YEARS = 10  # from which on whole years are the blocks
+_YEAR = 365  # length of such a block, in days
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,8 @@ def draw(dates: Sequence[str], shares: np.ndarray, num_resamples: int, seed: int
     # The winter of a year begins in the December before.
     years = np.array([(12 * int(date[:4]) + int(date[5:7])) // 12 for date in dates], int)
     distinct, positions = np.unique(years, return_inverse=True)
-    width, days = 1, YEAR
-    if len(distinct) < MIN_YEARS:
+    width, days = 1, _YEAR
+    if len(distinct) < _MIN_YEARS:
         positions = np.arange(number)
         width = days = block_length(shares)
     if not num_resamples or number < 2 or positions[-1] + 1 < 2 * width:
@@ -125,14 +125,14 @@ def divide(covered: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """QUANTILES over the last axis, by linear interpolation, as if there were no NaN.
+    """2.5 % and 97.5 % quantiles over the last axis, interpolated, as if there were no NaN.
 
     numpy.nanpercentile gives the same and takes a hundred times as long.
     """
     values = np.sort(values, axis=-1)  # NaN last
     number = np.sum(~np.isnan(values), axis=-1, keepdims=True)
     ends = []
-    for q in QUANTILES:
+    for q in _QUANTILES:
         place = q * np.maximum(number - 1, 0)
         low = np.floor(place).astype(int)
         high = np.minimum(low + 1, np.maximum(number - 1, 0))

@@ -30,7 +30,7 @@ COLUMNS = {
 }
 
 
-def of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
     """The objects of a scene, a row each; and its cloud fraction and organisation.
 
     Cloudy is what `brightness` of the file is above 100 of 255, where it has one; otherwise what
@@ -88,7 +88,7 @@ def write(pattern: str, path: str, on_error: str = "fail") -> int:
         with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
             for scene_path in scenes.find(pattern):
                 try:
-                    table, summary = of_scene(scenes.read(scene_path))
+                    table, summary = _of_scene(scenes.read(scene_path))
                 except ValueError:
                     if on_error == "fail":
                         raise

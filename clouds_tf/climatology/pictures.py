@@ -27,6 +27,7 @@ from clouds_tf.settings import CheckedSettings, setting
 
 _ON_A_PAGE = 4  # periods
 _MOST_DIFFERENCES = 12  # periods; more are a series
+_LEAST_OBSERVED = 0.25  # of the time of a Hovmoeller diagram, which otherwise shows gaps
 _MOST_ROWS = 60  # of the table of means
 _HATCHED = "what was not observed is hatched"
 
@@ -147,7 +148,8 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
     extents = {"all": grid.extent, **form.regions}
     days = series.read(store, extents, form.num_resamples, form.seed)
     coast = look.read_coastlines(found.extent)
-    first, *more = mapped = _maps(found, names, form, palette, coast)
+    lead = _lead(found, store, form)
+    first, *more = mapped = _maps(found, names, form, lead, palette, coast)
     charts = [*_over_time(found, days, names, form, palette), *_together(found, days, store, coast)]
     chosen = [first, *charts, *more][: look.max_pictures]
     left_out = 1 + len(charts) + len(more) - len(chosen)
@@ -163,7 +165,7 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
     ]
     dates = store.dates()
     title = f"Cloud patterns from {dates[0][:10]} to {dates[-1][:10]}"
-    html = render(title, _lead(found, store, form), sections, folder, look.picture_formats)
+    html = render(title, lead, sections, folder, look.picture_formats)
     files.write_text(os.path.join(folder, "report.html"), html)
     return left_out
 
@@ -175,7 +177,8 @@ def _lead(found: _Product, store: DayStore, form: Aggregation) -> str:
     satellites = f" of {', '.join(settings.platforms)}" if settings.platforms else ""
     cell = f"{settings.grid.cell[0]:g}\N{DEGREE SIGN}"
     return (
-        f"By {form.by}, of {counted(len(store.dates()), settings.step)}: "
+        f"{'' if form.by == 'all' else f'By {form.by}, of '}"
+        f"{counted(len(store.dates()), settings.step)}: "
         f"{what[settings.measure]}{satellites}, on cells of {cell}. "
         f"Observed: {longitude(west)} to {longitude(east)}, {latitude(south)} to {latitude(north)}."
     )
@@ -203,6 +206,7 @@ def _maps(
     found: _Product,
     names: Sequence[str],
     form: Aggregation,
+    lead: str,
     palette: Sequence[str | None],
     coastlines: Sequence[np.ndarray],
 ) -> list[Card]:
@@ -211,7 +215,7 @@ def _maps(
     # One scale for each class, so that periods can be compared.
     limits = [maps.upper_limit(shares[:, c]) for c in range(len(names))]
     title = "Share of the observed area that each pattern covers"
-    highest = _highest(found, names)
+    highest = f"{_highest(found, names)} {lead}"
     caption = f"{title}, by {form.by}. A pattern has one scale in all maps; {_HATCHED}. {highest}"
     if len(shares) == 1:
         label = found.labels[0]
@@ -300,7 +304,9 @@ def _over_time(
         draw.hovmoeller, found.lon_edges, days.times, by_longitude, names, title, palette
     )
     text = f"{title} (Hovmöller diagram); {_HATCHED}."
-    cards = [Card(text, "hovmoeller", picture, is_wide=True)]
+    cards = []
+    if np.isfinite(by_longitude).any(axis=(0, 2)).mean() >= _LEAST_OBSERVED:
+        cards.append(Card(text, "hovmoeller", picture, is_wide=True))
     is_series = form.by in ("scene", "day")
     for r, region in enumerate(found.region_names):
         cycle, name = days.cycles[region], "seasonal_cycle"

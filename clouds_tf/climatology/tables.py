@@ -23,7 +23,7 @@ from clouds_tf.geo.netcdf import EPOCH
 
 COLUMNS = ("date", "label", "lon1", "lon2", "lat1", "lat2")
 # The table of the labelling project has no header.
-LABELLER_COLUMNS = ("id", "image", "x1", "y1", "x2", "y2", "label")
+_LABELLER_COLUMNS = ("id", "image", "x1", "y1", "x2", "y2", "label")
 _IMAGE_SIZE = (1400, 2100)  # of the snapshots that were labelled, in pixels
 _CHUNK = 50_000  # rows that are held as text at a time
 
@@ -58,7 +58,7 @@ class BoxTable:
         order = np.lexsort((self.views, self.days))
         starts = np.flatnonzero(np.diff(self.days[order], prepend=np.iinfo(np.int32).min))
         for rows in np.split(order, starts[1:]) if len(order) else []:
-            yield date_of(self.days[rows[0]]), list(self._views(rows))
+            yield _date_of(self.days[rows[0]]), list(self._views(rows))
 
     def _views(self, rows: np.ndarray) -> Iterator[View]:
         for view in np.unique(self.views[rows]):
@@ -69,7 +69,7 @@ class BoxTable:
             yield View(self.boxes[boxes], self.labels[boxes].astype(int), extent, image)
 
 
-def date_of(day: int) -> str:
+def _date_of(day: int) -> str:
     """Date of a number of days since 1970-01-01."""
     return str(np.datetime64(int(day), "D"))
 
@@ -118,7 +118,7 @@ def read(path: str, class_names: Sequence[str], on_error: str = "fail") -> BoxTa
             raise ValueError(f"{path}, line 1: two columns {twice[0]!r}")
         if set(COLUMNS) <= set(names):
             table = _read_degrees(path, names, labels, on_error)
-        elif len(names) == len(LABELLER_COLUMNS) and _parse_snapshot(names[1]):
+        elif len(names) == len(_LABELLER_COLUMNS) and _parse_snapshot(names[1]):
             table = _read_pixels(path, labels, on_error)
         else:
             missing = ", ".join(sorted(set(COLUMNS) - set(names)))
@@ -248,9 +248,9 @@ def _day_of(text: str) -> float:
 
 def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
     """Rows in a row that name the same image are one view: what one labeller drew into it."""
-    table = pd.concat(_chunks(path, list(LABELLER_COLUMNS)))
+    table = pd.concat(_chunks(path, list(_LABELLER_COLUMNS)))
     faults = _Faults(path, on_error)
-    corners = list(LABELLER_COLUMNS[2:6])
+    corners = list(_LABELLER_COLUMNS[2:6])
     numbers = table[corners].apply(pd.to_numeric, errors="coerce").astype(float)
     blank = (table[corners + ["label"]] == "").all(axis=1)
     parsed = ((name, _parse_snapshot(name)) for name in table["image"].unique())

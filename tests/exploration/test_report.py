@@ -121,7 +121,7 @@ def test_no_image_of_a_sample_counts_twice(data_dir, tmp_path, drawn_only):
 
 
 def test_text_is_escaped(tmp_path, drawn_only, monkeypatch):
-    monkeypatch.setattr(figures, "describe", lambda figure: 'a "b" <c>')
+    monkeypatch.setattr(page, "describe", lambda figure: 'a "b" <c>')
     cards = [
         page.Card("x < y & z", "name", lambda dark=False: None),
         page.Card("<i>", table=pd.DataFrame({"<i>": ["<i>"]})),
