@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from clouds_tf import files
 from clouds_tf.climatology import inputs, labellers, objects, pictures, tables, track, write
 from clouds_tf.climatology.aggregate import Aggregation
-from clouds_tf.climatology.days import DayStore, Settings
+from clouds_tf.climatology.days import STEPS, DayStore, Settings
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo.grid import Grid
 from clouds_tf.messages import counted
@@ -41,7 +41,7 @@ class Summary:
 
     Attributes:
         output: the file that was written.
-        num_days: days that it is made of.
+        num_days: days that it is made of, or hours or moments.
         num_periods: length of its time axis.
         by: "day", "month", "season", "year" or "all".
         added: days that were added before.
@@ -57,9 +57,10 @@ class Summary:
 
     def __str__(self) -> str:
         new, known, skipped = dataclasses.astuple(self.added)
+        noun = self.by if self.by in STEPS else "day"
         text = f"Wrote {self.output}: {counted(self.num_periods, 'period')} (by {self.by}) of "
-        text += f"{counted(self.num_days, 'day')}; "
-        text += f"{counted(new, 'day')} added, {known} there before"
+        text += f"{counted(self.num_days, noun)}; "
+        text += f"{counted(new, noun)} added, {known} there before"
         text += f"; {counted(skipped, 'faulty input')} left out" if skipped else ""
         return text + "".join(f"; wrote {path}" for path in self.written)
 

@@ -213,6 +213,7 @@ def test_the_diurnal_cycle_is_a_mean_over_days_of_each_hour(series):
     folder, fields = series
     made = _make(folder, by="hour")
     assert (made.num_periods, made.added.num_new) == (2, 8)
+    assert "2 periods (by hour) of 8 hours; 8 hours added" in str(made)
     # Scenes of one hour have the same weights; where one saw a cell, it counts alone.
     hourly = fields.groupby(fields.time.dt.floor("h")).sum()
     seen = hourly["observed"] > 0
