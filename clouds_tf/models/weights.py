@@ -22,6 +22,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from clouds_tf import files
 from clouds_tf.keras import Model
 from clouds_tf.models.encoders import encoder_layers, encoder_of, model_name
+from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
 from clouds_tf.models.encoders.interface import read_safetensors
 from clouds_tf.models.unet import unet
 
@@ -73,10 +74,10 @@ def load_encoder_weights(model: Model, path: str) -> None:
         path: for the encoder "resnet34" a .safetensors file with the names of torchvision's and
             timm's resnet34, or a whole U-Net of segmentation_models_pytorch with these names after
             "encoder."; for "resnet34_preactivation" a Keras .h5 file with the names of
-            `classification_models`, with or without its classifier; for "efficientnet_lite0" and
-            "efficientnet_lite2" a .safetensors file with the names of `efficientnet_lite_pytorch`;
-            for the encoders of keras-cv a .h5, .weights.h5 or .keras file of the backbone.
-            Classifiers, decoders and counters in them are left out.
+            `classification_models`, with or without its classifier; for "efficientnet_lite0" to
+            "efficientnet_lite2" a .safetensors file with the names of `efficientnet_lite_pytorch`,
+            or "imagenet", which downloads it; for the encoders of keras-cv a .h5, .weights.h5 or
+            .keras file of the backbone. Classifiers, decoders and counters in them are left out.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -89,6 +90,8 @@ def load_encoder_weights(model: Model, path: str) -> None:
         raise ValueError(
             f"encoder_weights: got {path}, but an encoder of the user's loads its weights by itself"
         )
+    if path == IMAGENET:
+        path = imagenet_weights(model.name[len(model_name("")) :])
     if not path.endswith(encoder.weights_suffixes):
         expected = " or ".join(encoder.weights_suffixes)
         raise ValueError(f"{path}: {model.name} takes weights from a file that ends in {expected}")

@@ -11,6 +11,7 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.data.augmentation import find_augmentation
 from clouds_tf.models import weights
+from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.workdir import Run
@@ -34,9 +35,11 @@ def check_start(run: Run) -> None:
     find_augmentation(recipe.augmentation)
     for name, setting in recipe.own_names().items():
         own.find(setting, name)
+    if recipe.encoder_weights == IMAGENET:
+        imagenet_weights(recipe.encoder)
     for name in ("encoder_weights", "init_weights"):
         path = getattr(recipe, name)
-        if path and not tf.io.gfile.exists(path):
+        if path and path != IMAGENET and not tf.io.gfile.exists(path):
             raise FileNotFoundError(f"{name}: {path}: no such file")
     for name, trained in (
         ("init_checkpoint", _runs_of_checkpoint(recipe.init_checkpoint)),

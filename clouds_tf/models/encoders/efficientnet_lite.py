@@ -22,6 +22,7 @@ _FEATURE_STAGES = (0, 1, 2, 4, 6)  # the last stage of each stride
 
 # (blocks, channels) of every stage.
 _LITE0 = ((1, 16), (2, 24), (2, 40), (3, 80), (3, 112), (4, 192), (1, 320))
+_LITE1 = ((1, 16), (3, 24), (3, 40), (4, 80), (4, 112), (5, 192), (1, 320))
 _LITE2 = ((1, 16), (3, 24), (3, 48), (4, 88), (4, 120), (5, 208), (1, 352))
 
 _norm = functools.partial(BatchNorm, momentum=0.99, epsilon=1e-3)
@@ -79,7 +80,7 @@ def efficientnet_lite(
 
     Returns:
         Five feature maps, float [B, H/s, W/s, channels] for strides s = 2, 4, 8, 16, 32. Lite0
-        has 16, 24, 40, 112 and 320 channels at width 1; Lite2 16, 24, 48, 120 and 352.
+        and Lite1 have 16, 24, 40, 112 and 320 channels at width 1; Lite2 16, 24, 48, 120 and 352.
     """
     x = layers.Rescaling(1 / 128, -127 / 128, name="stem_scale", dtype="float32")(image)
     # float32 in every precision, like the stem of ResNet-34; see resnet.py.
@@ -134,6 +135,9 @@ EFFICIENTNET_LITE0 = Encoder(
     weights_suffixes=(".safetensors",),
     read_weights=_read,
     published_name=_published_name,
+)
+EFFICIENTNET_LITE1 = dataclasses.replace(
+    EFFICIENTNET_LITE0, apply=functools.partial(efficientnet_lite, stages=_LITE1)
 )
 EFFICIENTNET_LITE2 = dataclasses.replace(
     EFFICIENTNET_LITE0, apply=functools.partial(efficientnet_lite, stages=_LITE2)

@@ -77,6 +77,12 @@ def read_safetensors(path: str) -> dict[str, np.ndarray]:
         raise ValueError(f"{path}: broken, or no .safetensors file ({error})") from None
 
 
+def write_safetensors(path: str, tensors: dict[str, np.ndarray]) -> None:
+    """Writes a .safetensors file, whole or not at all."""
+    with files.written_whole(path) as temporary:
+        safetensors.numpy.save_file(tensors, temporary)
+
+
 def read_torch(path: str) -> dict[str, np.ndarray]:
     """Reads an encoder in PyTorch's names and layout from a .safetensors file.
 

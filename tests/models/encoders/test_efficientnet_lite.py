@@ -20,6 +20,10 @@ VARIANTS = {
         4_652_008,
         [(1, 16), (2, 24), (2, 40), (3, 80), (3, 112), (4, 192), (1, 320)],
     ),
+    "efficientnet_lite1": (
+        5_416_680,
+        [(1, 16), (3, 24), (3, 40), (4, 80), (4, 112), (5, 192), (1, 320)],
+    ),
     "efficientnet_lite2": (
         6_092_072,
         [(1, 16), (3, 24), (3, 48), (4, 88), (4, 120), (5, 208), (1, 352)],
@@ -114,6 +118,7 @@ def test_parameters_with_a_classifier_are_those_of_the_published_model(encoder):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("encoder", [*VARIANTS][1:])  # the first one is the same with fewer blocks
 def test_features_with_published_weights(tmp_path, encoder):
     weights = _published(encoder)
     path = str(tmp_path / "lite.safetensors")
