@@ -40,6 +40,7 @@ def main() -> None:
         ("encoder_learning_rate_factor", "an encoder that learns", not FLAGS.freeze_encoder),
         ("num_devices", "--distribute=mirrored", FLAGS.distribute == "mirrored"),
         ("cache_dir", "--cache=disk", FLAGS.cache == "disk"),
+        ("soft_weight", "--soft_targets", FLAGS.soft_targets),
     )
     recipe, execution = cli.dataclass_from_flags(Recipe), cli.dataclass_from_flags(Execution)
     arguments = (FLAGS.records_dir, FLAGS.workdir, recipe)

@@ -25,6 +25,7 @@ from clouds_tf.data.examples import load_example
 from clouds_tf.data.mixing import check_mix, find_mix
 from clouds_tf.data.records_info import Located, RecordsInfo, read_info
 from clouds_tf.data.service import serve_epochs
+from clouds_tf.data.soft_targets import SoftTargets
 from clouds_tf.dataset import Dataset
 from clouds_tf.messages import Fault, counted, raise_faults
 from clouds_tf.settings import check_size
@@ -122,6 +123,7 @@ class Records:
         cache: str = "none",
         cache_dir: str | None = None,
         data_service: str | None = None,
+        soft_targets: SoftTargets | None = None,
     ) -> tf.data.Dataset:
         """Batches of every epoch to come, one after the other.
 
@@ -145,6 +147,8 @@ class Records:
             data_service: grpc://host:port of the dispatcher of a tf.data service, whose workers
                 then read, decode and augment. Each image is still shown once in an epoch, but in
                 the order in which it comes.
+            soft_targets: maps that are mixed into the masks, which are then float32. Within the
+                augmentation they are uint8 of 0..255.
 
         Returns:
             A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, C] of
@@ -154,7 +158,8 @@ class Records:
         Raises:
             ValueError: an argument is out of its range; no folder for a cache on disk, or another
                 run is filling it; nothing listens at data_service, or it is asked for together
-                with a cache, several workers or a first step.
+                with a cache, several workers or a first step; or a cache on disk with soft
+                targets, or an image that has none.
         """
         check_size("image_size", image_size)
         _check_training(augmentation, mix, cache, cache_dir, data_service, epochs, start)
@@ -164,10 +169,10 @@ class Records:
         sizes = [len(part) for part in positions]
         num_shown = _count_before(sizes, start.step)
         places = tf.constant([place for part in positions for place in part], tf.int64)
-        num_classes = self.dataset.num_classes
-        load = functools.partial(_load_numbered, image_size=image_size, num_classes=num_classes)
+        classes = self.dataset.num_classes
+        load = functools.partial(_load_numbered, image_size, classes, soft_targets)
         name = (self.identity, *folds, *image_size, start.worker, start.num_workers)
-        kept = _open_cache(cache, cache_dir, name, image_size, num_classes, located.count)
+        kept = _open_cache(cache, cache_dir, name, image_size, classes, located.count, soft_targets)
 
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             """(epoch, number of the record) of what an epoch shows, in its order."""
@@ -183,7 +188,8 @@ class Records:
 
         def finish(epoch: tf.Tensor, element: Any) -> dict[str, tf.Tensor]:
             number, example = load(element) if kept is None else element
-            return augment(example, fold_in([seed, 0], epoch, number))
+            example = augment(example, fold_in([seed, 0], epoch, number))
+            return _in_shares(example) if soft_targets else example
 
         in_parallel = functools.partial(_in_parallel, read=read, finish=finish)
         epochs_to_come = tf.data.Dataset.range(start.epoch, epochs)
@@ -265,11 +271,18 @@ def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
 
 
 def _load_numbered(
-    record: dict[str, tf.Tensor], image_size: Size, num_classes: int
+    image_size: Size, num_classes: int, soft: SoftTargets | None, record: dict[str, tf.Tensor]
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """A number that follows from the name of an image, and its example."""
     number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
-    return number, load_example(record, image_size, image_size, num_classes)
+    example = load_example(record, image_size, image_size, num_classes)
+    if soft:
+        example["mask"] = soft.blend(record["filename"], example["mask"])
+    return number, example
+
+
+def _in_shares(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
+    return {**example, "mask": tf.cast(example["mask"], tf.float32) / 255}
 
 
 def _in_parallel(numbers: tf.data.Dataset, read: Any, finish: Any) -> tf.data.Dataset:
@@ -292,10 +305,13 @@ def _open_cache(
     size: Size,
     num_classes: int,
     count: int,
+    soft: SoftTargets | None,
 ) -> Cache | None:
     """The cache of what `_load_numbered` makes; on disk a folder that `name` tells from others."""
     if kind == "none":
         return None
+    if soft and kind == "disk":  # where nothing tells one folder of maps from another
+        raise ValueError("cache: got disk, expected none or memory with soft_targets")
     image, mask = (tf.TensorSpec([*size, channels], tf.uint8) for channels in (3, num_classes))
     specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
     folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None

@@ -208,7 +208,7 @@ class Located:
 
     def names(self, numbers: Collection[int]) -> list[str]:
         """File names of the images of records."""
-        found = tf.data.Dataset.from_tensor_slices([int(x) for x in numbers]).map(
+        found = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, np.int64)).map(
             lambda number: self.read(number)["filename"], num_parallel_calls=tf.data.AUTOTUNE
         )
         return [name.decode() for name in found.as_numpy_iterator()]

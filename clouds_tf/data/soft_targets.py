@@ -6,14 +6,16 @@ a probability of 1. Maps may be of any one size; they cover whole images.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.dataset import Dataset
+from clouds_tf.messages import counted
 
 INFO_FILE = "soft_targets.json"  # written last
 _VERSION = 1
@@ -60,3 +62,76 @@ def write_info(folder: str, dataset: Dataset, size: tuple[int, int], source: str
         "source": source,
     }
     files.write_text(os.path.join(folder, INFO_FILE), json.dumps(content, indent=1) + "\n")
+
+
+@dataclasses.dataclass(frozen=True)
+class SoftTargets:
+    """A folder of maps that training learns from, beside the masks; make it by `open`.
+
+    Attributes:
+        folder: the folder.
+        size: (height, width) of its maps.
+        weight: share of the maps in the targets; the rest is that of the masks.
+    """
+
+    folder: str
+    size: tuple[int, int]
+    weight: float
+
+    @classmethod
+    def open(cls, folder: str, weight: float, dataset: Dataset) -> SoftTargets:
+        """Reads what a folder of maps holds.
+
+        Raises:
+            FileNotFoundError: it has no soft_targets.json.
+            ValueError: this is damaged, or the classes are not those of the data set.
+        """
+        path = os.path.join(folder, INFO_FILE)
+        try:
+            info = files.parse_json(files.read_text(path))
+            version, names, (height, width) = info["version"], info["class_names"], info["size"]
+        except (KeyError, TypeError, ValueError) as error:
+            raise ValueError(f"{path}: damaged, or of something else: {error!r}") from None
+        if version != _VERSION:
+            raise ValueError(f"{path}: version: got {version}, expected {_VERSION}")
+        if names != list(dataset.class_names):
+            expected = list(dataset.class_names)
+            raise ValueError(f"{path}: class_names: got {names}, expected {expected}")
+        return cls(folder, (int(height), int(width)), weight)
+
+    def check(self, filenames: Iterable[str]) -> None:
+        """Makes sure that images have maps; ValueError names the first ones that have none."""
+        there = set(files.list_names(self.folder))
+        missing = [name for name in filenames if f"{name}.png" not in there]
+        if missing:
+            listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
+            raise ValueError(
+                f"soft_targets: {self.folder} has no map of {counted(len(missing), 'image')} to "
+                f"train on: {listed}"
+            )
+
+    def blend(self, filename: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """Mixes the map of an image, resized bilinearly, into its mask.
+
+        Args:
+            filename: name of the image, string [].
+            mask: uint8 [h, w, C] of {0, 1}.
+
+        Returns:
+            Targets, uint8 [h, w, C], in 1/255.
+
+        Raises:
+            tf.errors.OpError: the map cannot be read or has another size; its path is named.
+        """
+        (height, width), classes = self.size, mask.shape[-1]
+        path = tf.strings.join([self.folder.rstrip("/"), "/", filename, ".png"])
+        found = tf.io.decode_png(tf.io.read_file(path), channels=1)
+        fits = tf.reduce_all(tf.shape(found) == [classes * height, width, 1])
+        message = tf.strings.join(
+            [path, f": expected {classes * height} rows and {width} columns, got (height, width) "]
+        )
+        with tf.control_dependencies([tf.debugging.Assert(fits, [message, tf.shape(found)[:2]])]):
+            soft = tf.transpose(tf.reshape(found, [classes, height, width]), [1, 2, 0])
+        soft = tf.image.resize(soft, mask.shape[:2])
+        hard = 255.0 * tf.cast(mask, tf.float32)
+        return tf.cast(tf.round(hard + self.weight * (soft - hard)), tf.uint8)

@@ -141,6 +141,14 @@ class Recipe(CheckedSettings):
     mix: Name = setting(
         "none", "Augmentation that mixes the images of a batch.", choices=MIXES, own=MIXES
     )
+    soft_targets: Optional[str] = setting(
+        None,
+        "Folder of probabilities to learn from beside the masks, such as evaluate writes with "
+        "--out_of_fold_maps.",
+    )
+    soft_weight: float = setting(
+        0.5, "Share of the soft targets in what is learned; the masks have the rest.", min=0, max=1
+    )
     precision: str = setting(
         "float32", "Numeric precision of the computation.", choices=tuple(PRECISIONS)
     )

@@ -17,6 +17,7 @@ import clouds_tf
 from clouds_tf import locks
 from clouds_tf.data.batching import Position
 from clouds_tf.data.records import Records
+from clouds_tf.data.soft_targets import SoftTargets
 from clouds_tf.messages import counted
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
@@ -208,6 +209,7 @@ def _train(
     with workers.together(strategy):
         workdirs.check_startable(run)
         check_start(run)
+        soft_targets = _soft_targets(records, run)
         check_memory(recipe, workers.num_workers(strategy))
         if execution.deterministic:
             distribution.check_deterministic(recipe.freeze_encoder, strategy.num_replicas_in_sync)
@@ -221,7 +223,7 @@ def _train(
                 workdirs.start(run)
                 if on_start:
                     on_start(workdir)
-        feed = _feed(records, run, execution)
+        feed = _feed(records, run, execution, soft_targets)
         history = fit(trainer, feed, workdir, execution.profile, progress, report)
     score, best = float(trainer.best_score.numpy()), max(history, key=recipe.score)
     return TrainingResult(
@@ -275,7 +277,18 @@ def _make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) 
         return Trainer(model, recipe, steps, run.dataset.class_names)
 
 
-def _feed(records: Records, run: Run, execution: Execution) -> Feed:
+def _soft_targets(records: Records, run: Run) -> SoftTargets | None:
+    """The soft targets of a run, of which no image that it trains on may lack one."""
+    if not run.recipe.soft_targets:
+        return None
+    found = SoftTargets.open(run.recipe.soft_targets, run.recipe.soft_weight, run.dataset)
+    found.check(records.first_names(records.split(run.fold)[0]))
+    return found
+
+
+def _feed(
+    records: Records, run: Run, execution: Execution, soft_targets: SoftTargets | None
+) -> Feed:
     """The batches of a run."""
     recipe = run.recipe
     folds, held_out = records.split(run.fold)
@@ -293,6 +306,7 @@ def _feed(records: Records, run: Run, execution: Execution) -> Feed:
             cache=execution.cache,
             cache_dir=execution.cache_dir,
             data_service=execution.data_service,
+            soft_targets=soft_targets,
         )
 
     def validation(worker: int, num_workers: int) -> tf.data.Dataset:

@@ -9,16 +9,22 @@ import tensorflow as tf
 from clouds_tf.models.losses.inputs import prepared
 
 
-def _sums(mask: tf.Tensor, logits: tf.Tensor, axis: Sequence[int] = (1, 2)) -> list[tf.Tensor]:
-    """Computes sum(pq), sum p and sum q over some axes: float32 [B, C], or [] over all."""
+def _sums(
+    mask: tf.Tensor, logits: tf.Tensor, axis: Sequence[int] = (1, 2), soft: bool = False
+) -> list[tf.Tensor]:
+    """Computes sum(pq), sum p and sum q over some axes: float32 [B, C], or [] over all.
+
+    If soft, with (p + q - |p - q|) / 2 for pq, which is the same where p is 0 or 1.
+    """
     mask, logits = prepared(mask, logits)
     q = tf.sigmoid(logits)
-    return [tf.reduce_sum(x, axis=axis) for x in (mask * q, mask, q)]
+    overlap = (mask + q - tf.abs(mask - q)) / 2 if soft else mask * q
+    return [tf.reduce_sum(x, axis=axis) for x in (overlap, mask, q)]
 
 
-def _batch_sums(mask: tf.Tensor, logits: tf.Tensor) -> list[tf.Tensor]:
-    """Computes sum(pq), sum p and sum q over the global batch: float32 [] each."""
-    sums = _sums(mask, logits, axis=[0, 1, 2, 3])
+def _batch_sums(mask: tf.Tensor, logits: tf.Tensor, soft: bool = False) -> list[tf.Tensor]:
+    """Computes the `_sums` over the global batch: float32 [] each."""
+    sums = _sums(mask, logits, [0, 1, 2, 3], soft)
     context = tf.distribute.get_replica_context()
     if context and context.num_replicas_in_sync > 1:
         sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)  # so is its gradient
@@ -77,6 +83,23 @@ def batch_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Te
     The baseline's loss. The competition's score counts every image and class the same instead.
     """
     return _for_each_image(_dice(_batch_sums(mask, logits), smooth), mask)
+
+
+def semimetric_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
+    """`dice` for soft targets, which it equals where targets are 0 or 1: least where q = p.
+
+    1 - (sum p + sum q - sum |p - q| + s) / (sum p + sum q + s): Wang et al., "Dice Semimetric
+    Losses", 2023 (arXiv 2303.16296). The other losses of overlap are least at targets of 0 or 1.
+
+    Returns:
+        float32 [B] in [0, 1].
+    """
+    return tf.reduce_mean(_dice(_sums(mask, logits, soft=True), smooth), axis=1)
+
+
+def batch_semimetric_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
+    """`semimetric_dice` of all pixels of the batch together: float32 [B], all equal."""
+    return _for_each_image(_dice(_batch_sums(mask, logits, soft=True), smooth), mask)
 
 
 def tversky(

@@ -24,6 +24,8 @@ _FUNCTIONS = (
     overlap.dice,
     overlap.present_dice,
     overlap.batch_dice,
+    overlap.semimetric_dice,
+    overlap.batch_semimetric_dice,
     overlap.tversky,
     overlap.batch_tversky,
     overlap.jaccard,

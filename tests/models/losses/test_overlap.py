@@ -74,6 +74,30 @@ def test_bounds_and_an_oracle_in_float64(mask, logits):
     assert (overlap.jaccard(mask, logits) >= overlap.dice(mask, logits) - 1e-6).numpy().all()
 
 
+@hypothesis.settings(max_examples=30)
+@hypothesis.given(*maps)
+def test_semimetric_dice_is_dice_where_targets_are_0_or_1(mask, logits):
+    for soft, hard in (
+        (overlap.semimetric_dice, overlap.dice),
+        (overlap.batch_semimetric_dice, overlap.batch_dice),
+    ):
+        np.testing.assert_allclose(soft(mask, logits), hard(mask, logits), atol=1e-5)
+
+
+def test_semimetric_dice_is_least_at_the_targets():
+    rng = np.random.default_rng(0)
+    target = rng.uniform(0.05, 0.95, (2, 3, 4, 2)).astype(np.float32)
+    logits = rng.normal(size=target.shape).astype(np.float32)
+    q = 1 / (1 + np.exp(-logits.astype(np.float64)))
+    each = np.abs(target - q).sum((1, 2)) / (target.sum((1, 2)) + q.sum((1, 2)) + 1)
+    np.testing.assert_allclose(overlap.semimetric_dice(target, logits), each.mean(1), rtol=1e-5)
+    right = np.log(target / (1 - target))
+    assert (overlap.semimetric_dice(target, right).numpy() < 1e-5).all()
+    surer = right + np.sign(right)  # which Dice likes better than what is right
+    assert (overlap.semimetric_dice(target, surer).numpy() > 0.05).all()
+    assert (overlap.dice(target, surer) < overlap.dice(target, right)).numpy().all()
+
+
 def test_beta_says_which_mistake_costs_more():
     mask = np.float32([[[[1], [1], [0], [0]]]])
     too_much, too_little = 20 * np.float32([[[[1], [1], [1], [-1]]], [[[1], [-1], [-1], [-1]]]])
