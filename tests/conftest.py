@@ -34,8 +34,6 @@ IMAGE_SIZE = (48, 72)
 NUM_DEVICES = 4
 LANE_ONE = tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)  # TensorFlow 2.15
 
-# Either worker of pytest-xdist has a core; more threads would wait for each other.
-tf.config.threading.set_intra_op_parallelism_threads(1)
 # The replicas of the tests; must be said before TensorFlow is first used.
 tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
