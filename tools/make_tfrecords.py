@@ -29,7 +29,7 @@ def main() -> None:
     converting = f"data_dir dataset mask_size {settings}"
     cli.refuse_unused(
         (converting, "a run without --verify", not FLAGS.verify),
-        ("num_folds", "new folds, without --folds_csv", not FLAGS.folds_csv),
+        ("num_folds group_csv", "new folds, without --folds_csv", not FLAGS.folds_csv),
         ("jpeg_quality", "--image_size", FLAGS.image_size),
         ("num_workers", "--runner=local", FLAGS.runner == "local"),
     )

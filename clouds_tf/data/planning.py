@@ -20,8 +20,17 @@ _DEFAULT_SHARDS = 16
 _MAX_FOLDS = 1000
 
 
-def _split_into_folds(labels: np.ndarray, num_folds: int, seed: int) -> np.ndarray:
-    """Assigns images (labels bool [N, C]) to folds with even shares of every class: int64 [N]."""
+def _split_into_folds(
+    labels: np.ndarray, num_folds: int, seed: int, groups: Optional[np.ndarray] = None
+) -> np.ndarray:
+    """Assigns images (labels bool [N, C]) to folds with even shares of every class: int64 [N].
+
+    Images of one group, int64 [N], stay together.
+    """
+    if groups is not None:
+        together = np.zeros((groups.max() + 1, labels.shape[1]), bool)
+        np.logical_or.at(together, groups, labels)
+        return _split_into_folds(together, num_folds, seed)[groups]
     # Imported here, because scikit-learn and scipy.stats would add a second to every start.
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
@@ -59,6 +68,21 @@ def _read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
     found = [int(folds[name]) for name in filenames]
     check_folds(found, path)
     return np.array(found, np.int64)
+
+
+def _read_groups(path: str, filenames: Sequence[str]) -> np.ndarray:
+    """Reads the group of each image from a CSV with the columns filename and group: int64 [N].
+
+    Images without a row are groups of their own; the CSV may have more images.
+    """
+    frame = read_table(path, ("filename", "group"))
+    again = frame["filename"][frame.duplicated("filename")]
+    raise_faults([Fault(path, line, f"second row for {name}") for line, name in again.items()])
+    groups = dict(zip(frame["filename"], frame["group"]))
+    if not groups.keys() & set(filenames):
+        raise ValueError(f"{path}: names no image, expected names such as {filenames[0]}")
+    keys = [f"group {groups[name]}" if name in groups else f"image {name}" for name in filenames]
+    return np.unique(keys, return_inverse=True)[1].reshape(-1)
 
 
 def check_folds(folds: Iterable[int], origin: str) -> None:
@@ -116,6 +140,11 @@ class Conversion(Runner):
     jpeg_quality: int = setting(95, "JPEG quality of reduced images.", min=1, max=100)
     folds_csv: Optional[str] = setting(
         None, "CSV with the columns filename and fold, to use instead of new folds."
+    )
+    group_csv: Optional[str] = setting(
+        None,
+        "CSV with the columns filename and group: images of one group, such as those of one day "
+        "and place, get the same fold.",
     )
     exclude: Optional[str] = setting(
         None, "Text file with the names of images to leave out, one a line."
@@ -177,12 +206,16 @@ def plan_shards(
         raise ValueError(
             f"num_shards: got {num_shards}, expected 1 to {len(table)}, one image each"
         )
+    if how.folds_csv and how.group_csv:
+        raise ValueError("group_csv: does nothing, because folds_csv gives the folds")
     if how.folds_csv:
         assigned = _read_folds(how.folds_csv, table["filename"])
     else:
         if how.num_folds > len(table):
             raise_faults(faults)
-        assigned = _split_into_folds(presence(table), how.num_folds, how.seed)
+        names = table["filename"].tolist()
+        groups = _read_groups(how.group_csv, names) if how.group_csv else None
+        assigned = _split_into_folds(presence(table), how.num_folds, how.seed, groups)
         check_folds(assigned, "num_folds")
     random_order = np.random.default_rng(how.seed).permutation(len(table))
     order = random_order[np.argsort(assigned[random_order], kind="stable")]

@@ -9,7 +9,7 @@ from conftest import real_data
 
 from clouds_tf.data import annotations
 from clouds_tf.data.annotations import check_mask_size
-from clouds_tf.data.planning import _read_folds, _split_into_folds
+from clouds_tf.data.planning import _read_folds, _read_groups, _split_into_folds
 from clouds_tf.dataset import CLOUDS, Dataset
 
 pytestmark = pytest.mark.lanes
@@ -276,3 +276,25 @@ def test_class_names_may_end_in_each_other(tmp_path):
     path = str(tmp_path / "out.csv")
     annotations.write_csv(path, ["a.jpg"], [["1 2", "3 4"]], dataset)
     assert annotations.read_csv(path, dataset).values.tolist() == [["a.jpg", "1 2", "3 4"]]
+
+
+def test_images_of_one_group_are_in_one_fold_with_even_shares(tmp_path):
+    """Pairs of one day and place, as by Terra and Aqua, and images that no row names."""
+    names = [f"{i}.jpg" for i in range(300)]
+    rows = [f"{name},day {i // 2}\n" for i, name in enumerate(names[:200])]
+    path = tmp_path / "groups.csv"
+    path.write_text("filename,group,note\n" + "".join(row.strip() + ",x\n" for row in rows))
+    groups = _read_groups(str(path), names[::-1])[::-1]
+    assert len(set(groups)) == 200
+    assert (groups[:200:2] == groups[1:200:2]).all() and len(set(groups[200:])) == 100
+    labels = np.random.default_rng(0).random((300, 4)) < [0.1, 0.3, 0.5, 0.7]
+    folds = _split_into_folds(labels, 5, 0, groups)
+    assert (folds[:200:2] == folds[1:200:2]).all()
+    assert abs(np.bincount(folds) - 60).max() <= 8
+    shares = np.array([labels[folds == fold].mean(axis=0) for fold in range(5)])
+    assert abs(shares - labels.mean(axis=0)).max() < 0.08
+    with pytest.raises(ValueError, match="groups.csv: names no image, expected .* such as x.jpg"):
+        _read_groups(str(path), ["x.jpg"])
+    path.write_text("filename,group\n0.jpg,a\n0.jpg,b\n")
+    with pytest.raises(ValueError, match="groups.csv, line 3: second row for 0.jpg"):
+        _read_groups(str(path), names)
