@@ -13,7 +13,7 @@ import tensorflow as tf
 import xarray
 
 from clouds_tf.geo.extent import Extent
-from clouds_tf.geo.grid import rows_within_poles
+from clouds_tf.geo.grid import Grid, rows_within_poles
 from clouds_tf.geo.names import named_date, named_platform
 from clouds_tf.scenes import scene as scenes
 from clouds_tf.scenes.scene import Reading, Scene, stem
@@ -66,6 +66,39 @@ def open_array(path: str, reading: Reading) -> Iterator[Scene]:
             rows_at_a_time=_MAX_ROWS,
             ignores_range=is_bytes,
         )
+
+
+def values_on(path: str, variable: str | None, grid: Grid) -> np.ndarray:
+    """Values of a variable at the cells of a grid, of the nearest coordinates: float32.
+
+    Args:
+        path: local NetCDF or zarr.
+        variable: its name; None takes the only one on latitude and longitude.
+        grid: the cells, north first.
+
+    Returns:
+        [rows, columns]; NaN where there is no value, or none within a cell of either.
+
+    Raises:
+        ValueError: the file cannot be read, or has no such variable of two dimensions.
+    """
+    try:
+        data = xarray.open_dataset(path, engine=_engine(path), decode_times=False)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"cannot be read: {str(error).splitlines()[0]}") from None
+    with data:
+        found, (lat, lon) = _variable(data, Reading(variable=variable))
+        values = _in_bands(_at_one_time(found), (lat, lon), Reading())
+        if values.ndim != 2 or min(values.shape) < 2:
+            raise ValueError(f"variable {found.name!r} is no field of latitude and longitude")
+        # One turn that begins before the grid does.
+        west = grid.extent.lon_min - min(1, (360 - grid.extent.degrees[1]) / 2)
+        values = values.assign_coords({lon: (values[lon] - west) % 360 + west})
+        for dim, wanted, cell in ((lat, grid.lat, grid.cell[0]), (lon, grid.lon, grid.cell[1])):
+            values = values.sortby(dim).drop_duplicates(dim)
+            step = float(np.median(np.diff(values[dim].values)))
+            values = values.reindex({dim: wanted}, method="nearest", tolerance=max(step, cell))
+        return values.values.astype(np.float32)
 
 
 def _engine(path: str) -> str:

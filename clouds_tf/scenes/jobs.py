@@ -12,7 +12,7 @@ import tensorflow as tf
 
 from clouds_tf.geo.grid import Grid, cover
 from clouds_tf.prediction import stretch as stretches
-from clouds_tf.scenes import masks, resample, tiles
+from clouds_tf.scenes import exclude, masks, resample, tiles
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.scene import Reading, Scene, stem
 from clouds_tf.scenes.tiles import Layout, Strip, Tile
@@ -48,6 +48,16 @@ class Options(CheckedSettings):
     formats: Tuple[str, ...] = setting(
         ("netcdf", "cog", "geojson"), f"Files to write: {', '.join(FORMATS)}."
     )
+    land: str = setting(
+        "auto",
+        "Land, which does not count as observed: auto, by coasts of Natural Earth; none, so that "
+        "all counts; or FILE, as for --ignore.",
+    )
+    ignore: Tuple[str, ...] = setting(
+        (),
+        "Masks of area that does not count as observed: GeoJSON, GeoTIFF, or NetCDF with a "
+        "condition, such as F.nc:BT<280; {scene} in it stands for the name of the scene.",
+    )
     batch_size: int = setting(16, "Windows in a batch.", min=1)
     force: bool = setting(
         False, "Also predict scenes that are much coarser than the training images."
@@ -63,6 +73,7 @@ class Options(CheckedSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        list(exclude.masks(self.land, self.ignore))  # complains of what is none
         unknown = set(self.formats) - set(FORMATS)
         if unknown or not self.formats:
             raise ValueError(
@@ -218,6 +229,8 @@ class Job:
         """Cuts the masks, when all parts have their answers."""
         self._store(*self._blend.flush(self.layout.grid.shape[0]))
         scene, network, grid = self.scene, self._network, self.layout.grid
+        land, ignore = self._options.land, self._options.ignore
+        self._observed &= ~exclude.excluded(grid, land, ignore, stem(scene.path))
         probabilities, present, observed, image = (
             self._probabilities,
             self._present,
@@ -258,6 +271,7 @@ class Job:
             calibration=network.calibration,
             stretch=self._stretch(),
             likeness=self._mean_likeness(),
+            excluded=exclude.describe(land, ignore),
         )
 
     def _mean_likeness(self) -> float:

@@ -32,6 +32,7 @@ class Prediction:
         calibration: from probabilities to calibrated ones, or None.
         stretch: the brightness curve of the image, in words.
         likeness: how much it looks like the training's images, in [0, 1]; NaN if it is not known.
+        excluded: land and other area that does not count, in words.
     """
 
     name: str
@@ -47,6 +48,7 @@ class Prediction:
     calibration: Calibration | None = dataclasses.field(default=None, repr=False)
     stretch: str = "none"
     likeness: float = math.nan
+    excluded: tuple[str, str] = ("observed", "nothing")
 
     def calibrated(self, index: int) -> np.ndarray:
         """Calibrated probabilities of a class, float32 [rows, columns]; the network's without."""

@@ -19,7 +19,7 @@ from clouds_tf.prediction import stretch as stretches
 from clouds_tf.prediction.likeness import unlike_warning
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.progress import Progress, shown
-from clouds_tf.scenes import read, results
+from clouds_tf.scenes import exclude, read, results
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
@@ -96,6 +96,7 @@ def predict_scenes(
     engines.require(engine)
     paths, skipped, twins = read.find(scenes)
     _check_packages(paths, options)
+    exclude.require_files(options.land, options.ignore)
     if options.reading.variable and not any(path.lower().endswith(read.ARRAYS) for path in paths):
         raise ValueError(f"variable: {scenes} holds no NetCDF or zarr, which have variables")
     if os.path.abspath(output_dir) == os.path.abspath(os.path.dirname(paths[0])):

@@ -14,6 +14,7 @@ import tensorflow as tf
 from clouds_tf import figures, files
 from clouds_tf.figures.images import scene_maps
 from clouds_tf.manifest import Manifest, checksum, file_identity
+from clouds_tf.scenes import exclude
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.masks import ClassAreas, Prediction, measure, objects_of
 from clouds_tf.scenes.scene import stem
@@ -49,7 +50,8 @@ def source_of(path: str, options: Options) -> str:
         identity = file_identity(path)
     except FileNotFoundError:
         identity = ""
-    return checksum([identity, repr(dataclasses.replace(options, batch_size=1))])
+    masks = exclude.identities(options.land, options.ignore, stem(path))
+    return checksum([identity, *masks, repr(dataclasses.replace(options, batch_size=1))])
 
 
 def file_names(name: str, options: Options) -> dict[str, str]:

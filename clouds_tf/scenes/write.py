@@ -57,6 +57,8 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
         "model_fingerprint": prediction.model,
         "resolution": prediction.grid.cell[0],
         "stretch": prediction.stretch,
+        "land": prediction.excluded[0],
+        "ignored": prediction.excluded[1],
     }
     title = f"Cloud patterns of {prediction.name}"
     with netcdf.new_file(path, title, **about) as file:
@@ -90,7 +92,7 @@ def _write_planes(file: Any, prediction: Prediction) -> None:
     seen = {"flag_values": np.array([0, 1], np.uint8), "flag_meanings": "not_observed observed"}
     for name, plane, long_name, attributes in (
         ("mask", mask, "cloud patterns, one bit for each class", flags),
-        ("observed", observed, "whether the satellite saw the cell", seen),
+        ("observed", observed, "whether the satellite saw the cell, and it counts", seen),
         ("brightness", brightness, "mean of red, green and blue, stretched", {"units": "1"}),
     ):
         dims = ("time", "lat", "lon")
@@ -211,6 +213,8 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
             platform=prediction.platform or "unknown",
             model=prediction.model,
             stretch=prediction.stretch,
+            land=prediction.excluded[0],
+            ignored=prediction.excluded[1],
         )
     options = {"compress": "deflate", "overview_resampling": "nearest", "bigtiff": "if_safer"}
     rasterio.shutil.copy(scratch, path, driver="COG", **options)

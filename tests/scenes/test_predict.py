@@ -26,7 +26,7 @@ from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 pytestmark = pytest.mark.slow
 
-NETCDF = Options(formats=("netcdf",), batch_size=4)
+NETCDF = Options(formats=("netcdf",), batch_size=4, land="none")
 
 
 saved_model = _saved_model
@@ -76,7 +76,7 @@ def sky(tmp_path_factory):
 @pytest.fixture(scope="module")
 def results(saved_model, sky, tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("results") / "S")
-    return predict_scenes(saved_model, str(sky), folder, Options(batch_size=4)), folder
+    return predict_scenes(saved_model, str(sky), folder, Options(batch_size=4, land="none")), folder
 
 
 def test_netcdf_is_read_by_h5py_and_follows_cf(results, saved_model):

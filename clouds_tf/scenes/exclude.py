@@ -1,0 +1,206 @@
+"""Area that does not count as observed: land, and what masks name, such as high cloud."""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+import os
+import re
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf import files
+from clouds_tf.geo import land as lands
+from clouds_tf.geo.grid import Grid
+from clouds_tf.manifest import file_identity
+
+_SCENE = "{scene}"  # in the name of a mask: the name of the scene
+_OPERATORS = {
+    "<=": operator.le,
+    ">=": operator.ge,
+    "==": operator.eq,
+    "!=": operator.ne,
+    "<": operator.lt,
+    ">": operator.gt,
+}
+_MASK = re.compile(
+    r"(?P<path>.+?)(?::(?P<variable>\w*)(?P<sign><=|>=|==|!=|<|>)(?P<number>[-+.\deE]+))?"
+)
+_GEOJSON, _RASTERS = (".geojson", ".json"), (".tif", ".tiff")
+_ARRAYS = (".nc", ".nc4", ".zarr")
+
+
+@dataclasses.dataclass(frozen=True)
+class Mask:
+    """A file of area that does not count.
+
+    Attributes:
+        path: GeoJSON of polygons, a GeoTIFF, or NetCDF on latitude and longitude.
+        variable: of NetCDF; "" for the only one, and for the first band of a GeoTIFF.
+        condition: (sign, number) that values of that area meet; None: all but 0.
+    """
+
+    path: str
+    variable: str = ""
+    condition: tuple[str, float] | None = None
+
+    def of_scene(self, name: str) -> Mask:
+        """The mask of a scene, where the path holds {scene}."""
+        return dataclasses.replace(self, path=self.path.replace(_SCENE, name))
+
+
+def parse_mask(flag: str, text: str) -> Mask:
+    """Reads FILE or FILE:VARIABLE<NUMBER, such as F.nc:BT<280; ValueError names the flag."""
+    found = _MASK.fullmatch(text)
+    path = found["path"] if found else text
+    if not found or not path.lower().endswith(_GEOJSON + _RASTERS + _ARRAYS):
+        raise ValueError(
+            f"{flag}: got {text!r}, expected a file .geojson, .tif or .nc, with a condition if it "
+            "is no mask, such as F.nc:BT<280"
+        )
+    condition = None
+    if found["sign"]:
+        try:
+            condition = found["sign"], float(found["number"])
+        except ValueError:
+            raise ValueError(f"{flag}: got {text!r}, expected a number at its end") from None
+        if path.lower().endswith(_GEOJSON):
+            raise ValueError(f"{flag}: {path} holds polygons, which have no values to compare")
+    return Mask(path, found["variable"] or "", condition)
+
+
+def masks(land: str, ignore: Iterable[str]) -> Iterator[Mask]:
+    """The files that --land and --ignore name; ValueError for anything else."""
+    if land not in ("auto", "none"):
+        yield parse_mask("land", land)
+    for text in ignore:
+        yield parse_mask("ignore", text)
+
+
+def require_files(land: str, ignore: Iterable[str]) -> None:
+    """Raises FileNotFoundError if a mask of all scenes does not exist."""
+    for mask in masks(land, ignore):
+        if _SCENE not in mask.path and not tf.io.gfile.exists(mask.path):
+            raise FileNotFoundError(f"{mask.path}: no such file")
+
+
+def identities(land: str, ignore: Iterable[str], name: str) -> list[str]:
+    """What changes when the mask files of a scene do."""
+    found = []
+    for mask in masks(land, ignore):
+        try:
+            found.append(file_identity(mask.of_scene(name).path))
+        except FileNotFoundError:
+            found.append("")
+    return found
+
+
+def describe(land: str, ignore: Iterable[str]) -> tuple[str, str]:
+    """The area that does not count, in words without folders: land, and what is ignored."""
+    shown = {"auto": f"not observed ({lands.SOURCE})", "none": "observed"}
+    return (
+        shown.get(land, f"not observed ({os.path.basename(land)})"),
+        "; ".join(map(os.path.basename, ignore)) or "nothing",
+    )
+
+
+def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndarray:
+    """Whether cells of a scene do not count: bool [rows, columns].
+
+    Args:
+        grid: the cells.
+        land: "auto" for the coast that comes with this package, "none", or a mask.
+        ignore: masks.
+        name: of the scene.
+
+    Raises:
+        FileNotFoundError, ValueError: a mask cannot be read, or does not meet the scene.
+    """
+    result = lands.land_mask(grid) if land == "auto" else np.zeros(grid.shape, bool)
+    for mask in masks(land, ignore):
+        mask = mask.of_scene(name)
+        if not tf.io.gfile.exists(mask.path):
+            raise FileNotFoundError(f"{mask.path}: no such file")
+        try:
+            result |= _read(mask, grid)
+        except ValueError as error:
+            message = str(error)
+            is_named = message.startswith(mask.path)
+            raise ValueError(message if is_named else f"{mask.path}: {message}") from None
+    return result
+
+
+def _read(mask: Mask, grid: Grid) -> np.ndarray:
+    path = mask.path.lower()
+    if path.endswith(_GEOJSON):
+        return lands.rasterize(_polygons(mask.path), grid)
+    with files.local_copy(mask.path) as local:
+        if path.endswith(_RASTERS):
+            values = _raster_values(local, grid)
+        else:
+            from clouds_tf.scenes.arrays import values_on
+
+            values = values_on(local, mask.variable or None, grid)
+    missing = np.isnan(values)
+    if missing.all():
+        raise ValueError(f"has no value in {grid.extent}, where the scene is")
+    if mask.condition is None:
+        return ~missing & (values != 0)
+    sign, number = mask.condition
+    # Whether it holds is not known where there is no value.
+    return missing | _OPERATORS[sign](values, number)
+
+
+def _polygons(path: str) -> list[lands.Polygon]:
+    """The polygons of a GeoJSON file."""
+    found: list[lands.Polygon] = []
+
+    def collect(item: Any) -> None:
+        kind = item["type"]
+        for part in item.get("features", item.get("geometries", ())):
+            collect(part)
+        if kind == "Feature" and item["geometry"] is not None:
+            collect(item["geometry"])
+        elif kind in ("Polygon", "MultiPolygon"):
+            shapes = item["coordinates"] if kind == "MultiPolygon" else [item["coordinates"]]
+            found.extend([np.array(ring, float)[:, :2] for ring in shape] for shape in shapes)
+
+    try:
+        collect(files.parse_json(files.read_text(path)))
+    except (KeyError, TypeError, IndexError, AttributeError):
+        raise ValueError("is no GeoJSON of polygons") from None
+    if not found:
+        raise ValueError("holds no polygons")
+    if any(abs(ring[:, 1]).max() > 90 for shape in found for ring in shape):
+        raise ValueError("has latitudes beyond 90, expected degrees of longitude and latitude")
+    return found
+
+
+def _raster_values(path: str, grid: Grid) -> np.ndarray:
+    """Values of the first band at the centres of cells, float32; NaN where there are none."""
+    import rasterio
+    from rasterio.errors import RasterioError
+    from rasterio.warp import reproject
+
+    values = np.full(grid.shape, np.nan, np.float32)
+    (dlat, dlon), extent = grid.cell, grid.extent
+    try:
+        with rasterio.Env(), rasterio.open(path, driver="GTiff") as source:
+            if source.crs is None:
+                raise ValueError("has no coordinate reference system")
+            for turn in (0, -360, 360):  # GDAL knows longitudes of one turn only
+                part = np.full(grid.shape, np.nan, np.float32)
+                west = extent.lon_min + turn
+                to = rasterio.Affine(dlon, 0, west, 0, -dlat, extent.lat_max)
+                band = rasterio.band(source, 1)
+                reproject(
+                    band, part, dst_transform=to, dst_crs="EPSG:4326", dst_nodata=np.nan,
+                    init_dest_nodata=True,
+                )  # fmt: skip
+                values = np.where(np.isnan(values), part, values)
+    except RasterioError as error:
+        raise ValueError(f"cannot be read: {str(error).splitlines()[0]}") from None
+    return values
