@@ -158,7 +158,7 @@ def _polygons(path: str) -> list[lands.Polygon]:
     """The polygons of a GeoJSON file."""
     found: list[lands.Polygon] = []
 
-    def collect(item: Any) -> None:
+    def collect(item: dict[str, Any]) -> None:
         kind = item["type"]
         for part in item.get("features", item.get("geometries", ())):
             collect(part)

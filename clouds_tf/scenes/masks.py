@@ -50,6 +50,12 @@ class Prediction:
     likeness: float = math.nan
     excluded: tuple[str, str] = ("observed", "nothing")
 
+    @property
+    def preparation(self) -> dict[str, str]:
+        """What was done to the scene, as attributes of its files."""
+        land, ignored = self.excluded
+        return {"stretch": self.stretch, "land": land, "ignored": ignored}
+
     def calibrated(self, index: int) -> np.ndarray:
         """Calibrated probabilities of a class, float32 [rows, columns]; the network's without."""
         if self.calibration is None:

@@ -269,14 +269,13 @@ def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
         left_out = prediction.likeness < options.min_likeness  # not where it is unknown
         names = {} if left_out else results.file_names(name, options)
         with manifest.piece(name, source, list(names.values())) as piece:
-            known = None if math.isnan(prediction.likeness) else prediction.likeness
             piece.value = {
                 "path": event.path,
                 "rows": results.write_files(prediction, manifest.folder, names),
                 "num_windows": event.job.num_windows,
                 "warning": event.job.warning,
                 "curve": event.job.curve.about,
-                "likeness": known,
+                "likeness": None if math.isnan(prediction.likeness) else prediction.likeness,
                 "left_out": bool(left_out),
             }
     except Exception as error:  # of whatever library: it is the fault of this scene alone

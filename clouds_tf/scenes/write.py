@@ -56,9 +56,7 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
         "platform": prediction.platform or "unknown",
         "model_fingerprint": prediction.model,
         "resolution": prediction.grid.cell[0],
-        "stretch": prediction.stretch,
-        "land": prediction.excluded[0],
-        "ignored": prediction.excluded[1],
+        **prediction.preparation,
     }
     title = f"Cloud patterns of {prediction.name}"
     with netcdf.new_file(path, title, **about) as file:
@@ -212,9 +210,7 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
             scene=prediction.name,
             platform=prediction.platform or "unknown",
             model=prediction.model,
-            stretch=prediction.stretch,
-            land=prediction.excluded[0],
-            ignored=prediction.excluded[1],
+            **prediction.preparation,
         )
     options = {"compress": "deflate", "overview_resampling": "nearest", "bigtiff": "if_safer"}
     rasterio.shutil.copy(scratch, path, driver="COG", **options)
