@@ -206,7 +206,7 @@ def test_pictures_have_coordinates_on_their_axes():
     figure = draw(prediction_of(blocks(grid.shape, (5, 5, 30, 65)), grid))
     axes = figure.axes[0]
     assert [text.get_text() for text in axes.get_xticklabels()] == [
-        *("178°E", "179°E", "180°W", "179°W", "178°W", "177°W", "176°W"),
+        *("178°E", "179°E", "180°", "179°W", "178°W", "177°W", "176°W"),
     ]
     latitudes = [text.get_text() for text in axes.get_yticklabels()]
     assert latitudes == ["1°S", "0°", "1°N", "2°N", "3°N"]
