@@ -314,12 +314,15 @@ def _over_time(
         if is_series or form.by == "hour":
             name = "series" if is_series else "diurnal_cycle"
             labels, mean = found.labels, found["region_fraction"]
+            if form.by == "hour":
+                labels = tuple(label.split()[0] for label in labels)
             ends = (found[f"region_fraction_{end}"] for end in ("lower", "upper"))
             values = [np.full_like(mean, np.nan) if x is None else x for x in (mean, *ends)]
             values = [x[:, r] for x in values]
         if len(labels) < 2:
             continue
-        title = name.replace("_", " ").capitalize() + ("" if region == "all" else f": {region}")
+        title = name.replace("_", " ").capitalize() + " (UTC)" * (form.by == "hour")
+        title += "" if region == "all" else f": {region}"
         picture = functools.partial(draw.cycle, labels, *values, names, title, palette)
         name += "" if region == "all" else f"_{region}"
         cards.append(Card(f"{title}. Means over the region, with 95 % intervals.", name, picture))

@@ -96,25 +96,28 @@ def cycle(
     places, is_short = np.arange(len(labels)), len(labels) <= _FEW
     for c, name in enumerate(class_names):
         color = (colors[c] if colors else None) or ink()
+        style: dict[str, Any] = {"color": color, "ls": _DASHES[c % len(_DASHES)], "label": name}
+        if not is_short:
+            axes.plot(places, means[:, c], lw=1.2, **style)
+            axes.fill_between(places, lower[:, c], upper[:, c], color=color, alpha=0.2, lw=0)
+            continue
         # Intervals stand beside each other.
-        shift = 0.1 * (c - (len(class_names) - 1) / 2) * is_short
+        shift = 0.1 * (c - (len(class_names) - 1) / 2)
         reach = np.abs(np.stack([means[:, c] - lower[:, c], upper[:, c] - means[:, c]]))
         axes.errorbar(
             places + shift,
             means[:, c],
             yerr=np.nan_to_num(reach) if np.isfinite(reach).any() else None,
-            color=color,
-            ls=_DASHES[c % len(_DASHES)],
             marker=_MARKERS[c % len(_MARKERS)],
             mec=ink(),
             mew=0.6,
-            ms=5 if is_short else 3,
-            lw=1.5 if is_short else 1,
+            ms=5,
+            lw=1.5,
             elinewidth=1,
             capsize=2,
-            label=name,
+            **style,
         )
-    step = -(-len(labels) // 12) if len(labels) > _FEW else 1
+    step = 1 if is_short else -(-len(labels) // 12)
     is_crowded = sum(map(len, labels[::step])) > 3 * _FEW
     turned: dict[str, Any] = {"rotation": 30, "ha": "right"} if is_crowded else {}
     axes.set_xticks(places[::step], labels[::step], **turned)

@@ -211,13 +211,12 @@ def _dot(axes: Axes, x: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
     """Dots the cells where something holds."""
     import matplotlib
 
-    middles = [np.pad((edges[:-1] + edges[1:]) / 2, 1, mode="edge") for edges in (x, y)]
-    for centres, edges in zip(middles, (x, y)):
-        centres[[0, -1]] = edges[[0, -1]]
+    # Both ends of each cell, since contours run between points.
+    ends = [np.repeat(edges, 2)[1:-1] for edges in (x, y)]
     with matplotlib.rc_context({"hatch.linewidth": 0.5, "hatch.color": DARK}):
         axes.contourf(
-            *middles,
-            np.pad(where, 1, mode="edge").astype(float),
+            *ends,
+            np.repeat(np.repeat(where, 2, axis=0), 2, axis=1).astype(float),
             levels=[0.5, 1.5],
             colors="none",
             hatches=["...."],

@@ -8,7 +8,7 @@ import pytest
 import xarray
 from scene_writer import NAMES, draw, write_scene
 
-from clouds_tf.climatology import inputs, merge, product, scenes
+from clouds_tf.climatology import inputs, merge, pictures, product, scenes
 from clouds_tf.climatology.days import Settings
 from clouds_tf.climatology.inputs import AddedDays
 from clouds_tf.geo import parse_platforms
@@ -237,6 +237,27 @@ def test_the_diurnal_cycle_is_a_mean_over_days_of_each_hour(series):
             days_dir=str(folder / "hour_hours"),
             form=product.Aggregation("month"),
         )
+
+
+def test_pictures_of_hours_and_moments(series, tmp_path, monkeypatch):
+    folder, _ = series
+    cards = {}
+
+    def render(title, lead, sections, *rest):
+        cards.update({card.name: card for section in sections for card in section.cards})
+        return title + lead
+
+    monkeypatch.setattr(pictures, "render", render)
+    extras = product.ExtraOutputs(pictures_dir=str(tmp_path))
+    for by, name, labels, lead in (
+        ("hour", "diurnal_cycle", ("14", "15"), "By hour, of 8 hours: masks of scenes"),
+        ("scene", "series", ("2020-01-21T14:00:00",), "By scene, of 12 scenes"),
+    ):
+        _make(folder, by=by, extras=extras)
+        assert cards[name].draw.args[0][: len(labels)] == labels
+        assert "Observed: 10°W to 0°, 0° to 5°N." in (tmp_path / "report.html").read_text()
+        assert lead in (tmp_path / "report.html").read_text()
+    assert len(cards["diurnal_cycle"].draw.args[0]) == 2 and "seasonal_cycle" not in cards
 
 
 def test_hours_need_scenes_and_have_no_tracks(tmp_path):
