@@ -86,7 +86,7 @@ def _place(scene: Scene, frame: Grid, width: int) -> tuple[np.ndarray, np.ndarra
     """Rows and columns of a scene, counted from the first cell of a frame, southward and round."""
     height, columns = scene.grid.shape
     down = (frame.lat.max() - scene.grid.lat.max()) / frame.cell[0]
-    across = (scene.grid.lon[0] - frame.lon[0]) / frame.cell[1]
+    across = ((scene.grid.lon[0] - frame.lon[0] + 180) % 360 - 180) / frame.cell[1]
     rows = int(np.floor(down + 0.5)) + np.arange(height)
     return (
         rows if scene.grid.north_first else rows[::-1],
