@@ -159,7 +159,9 @@ def period_maps(
         bar.outline.set(visible=False)
         bar.ax.xaxis.set_major_locator(locator(4))
     for axes, name in zip(panels[:, 0], periods):
-        axes.set_ylabel(name, weight="bold", parse_math=False)
+        # A date and its time are too long for one line.
+        lines = name.replace("T", "\n") if ":" in name else name
+        axes.set_ylabel(lines, weight="bold", parse_math=False)
     headline(figure, title)
     return figure
 
