@@ -33,7 +33,7 @@ TINY = {
     "make_tfrecords": "--num_workers=1 --num_folds=2",
     "make_sample_data": "--num_train=4 --num_test=1",
     "export": "--check_images=2",
-    "climatology": "--cell=10 --num_resamples=5 --max_pictures=1 --coastlines=none",
+    "climatology": "--num_resamples=5 --max_pictures=1 --coastlines=none",
     "show_augmentation": "--image_size=32,48 --num_columns=1",
 }
 # The same for a snippet of Python.
