@@ -151,8 +151,8 @@ def _area_table(biases: dict[str, tuple[Bias, ...]], names: Sequence[str]) -> st
 
 def evaluate(
     records_dir: str,
-    workdirs: Sequence[str],
-    output: str,
+    workdirs: Sequence[str] = (),
+    output: str = "postprocessing.json",
     *,
     weights: Sequence[str] = (),
     folds: Optional[Sequence[int]] = None,
@@ -171,7 +171,7 @@ def evaluate(
 
     Args:
         records_dir: the folder of shards that the models were trained on.
-        workdirs: workdirs of `train`; models of one fold are averaged.
+        workdirs: workdirs of `train`; models of one fold are averaged. None, if there are weights.
         output: the postprocessing.json to write.
         weights: .safetensors files of whole models, which are averaged, instead of workdirs.
         folds: the folds that `weights` predicts, which must be held out; by default all.

@@ -21,6 +21,7 @@ layers = keras.layers
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 MAX_WIDTH = 8.0
 _STRIDE = 32  # of the deepest features
+_ARGUMENTS = "_clouds_tf_arguments"
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
@@ -115,7 +116,28 @@ def unet(
         # Checkpoints know the layer as "presence".
         head = layers.Dense(num_classes, dtype="float32", name="presence")
         outputs["presence_logits"] = head(pooled)
-    return keras.Model(image, outputs, name=model_name(encoder))
+    model = keras.Model(image, outputs, name=model_name(encoder))
+    # Not as an attribute of Keras, which would track it in checkpoints.
+    vars(model)[_ARGUMENTS] = {
+        "num_classes": num_classes,
+        "width": width,
+        "encoder": encoder,
+        "classification_head": classification_head,
+    }
+    return model
+
+
+def unet_arguments(model: Model) -> dict[str, Any]:
+    """The arguments that `unet` made a model with.
+
+    Raises:
+        ValueError: another function made it, or it is a copy.
+    """
+    if _ARGUMENTS not in vars(model):
+        raise ValueError(
+            f"model: got {model.name!r}, expected what clouds_tf.models.unet.unet returned"
+        )
+    return dict(vars(model)[_ARGUMENTS])
 
 
 def _decode(features: dict[int, Any], width: float, encoder: Encoder) -> Any:

@@ -20,11 +20,13 @@ import tensorflow as tf
 from tensorflow.core.protobuf import trackable_object_graph_pb2
 
 from clouds_tf import files
+from clouds_tf.dataset import Dataset
 from clouds_tf.keras import Model
 from clouds_tf.models.encoders import encoder_layers, encoder_of, model_name
 from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
 from clouds_tf.models.encoders.interface import read_safetensors
-from clouds_tf.models.unet import unet
+from clouds_tf.models.unet import unet, unet_arguments
+from clouds_tf.settings import check_size
 
 # Version of the files of `save_model_weights`; goes up when older readers would misread them.
 _VERSION = 1
@@ -131,7 +133,14 @@ def load_checkpoint(model: Model, path: str) -> None:
     _assign(_by_name(model.weights), tensors, path)
 
 
-def save_model_weights(model: Model, path: str, metadata: dict[str, Any]) -> None:
+def save_model_weights(
+    model: Model,
+    path: str,
+    metadata: dict[str, Any] | None = None,
+    *,
+    dataset: Dataset | None = None,
+    image_size: tuple[int, int] | None = None,
+) -> None:
     """Writes all weights of a U-Net and a description of it to one .safetensors file.
 
     Kernels are stored in float16, which halves the file. Vectors stay float32: moving variances
@@ -140,16 +149,32 @@ def save_model_weights(model: Model, path: str, metadata: dict[str, Any]) -> Non
     Args:
         model: a keras.Model of `unet`.
         path: the .safetensors file to write; an earlier one is replaced when the new one is whole.
-        metadata: JSON-like description; `metadata["model"]` holds the arguments of `unet` that the
-            model was built with.
+        metadata: further JSON-like description. "fold" and "records", the fold that was held out
+            and `Records.identity`, let `evaluate` tell which images the model has not seen; "model"
+            holds the arguments of `unet`, for a model that is a copy of what `unet` returned.
+        dataset: the data set that the model predicts; evaluation and export need it.
+        image_size: (height, width) of its input; evaluation and export need it.
 
     Raises:
-        ValueError: the path ends otherwise, the metadata does not describe this model, or a weight
-            is not finite.
+        ValueError: the path ends otherwise, the metadata does not describe this model, data set or
+            size are missing, or a weight is not finite.
     """
     if not path.endswith(".safetensors"):
         raise ValueError(f"{path}: expected a path that ends in .safetensors")
-    _check_arguments(metadata.get("model"), "metadata")
+    metadata = dict(metadata or {})
+    if "model" not in metadata:
+        metadata["model"] = unet_arguments(model)
+        if dataset is None or image_size is None:
+            raise ValueError(
+                f"dataset, image_size: got {dataset} and {image_size}, expected Records.dataset "
+                "and the (height, width) of the images that the model was trained on"
+            )
+    if dataset is not None:
+        metadata["dataset"] = dataset.to_json()
+    if image_size is not None:
+        check_size("image_size", image_size)
+        metadata["image_size"] = list(image_size)
+    _check_arguments(metadata["model"], "metadata")
     _check_description(model, metadata["model"])
     weights = _by_name(model.weights)
     tensors = {name: _stored(name, weight.numpy()) for name, weight in weights.items()}

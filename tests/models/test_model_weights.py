@@ -8,6 +8,7 @@ import pytest
 import safetensors
 import safetensors.numpy
 
+from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import (
@@ -211,7 +212,7 @@ def test_without_the_heads_other_classes_are_fine(path, model):
 @pytest.mark.parametrize(
     "metadata, message",
     [
-        ({}, "metadata: model: got None, expected a dict of some of num_classes, width"),
+        ({}, "dataset, image_size: got None and None, expected Records.dataset"),
         ({"model": {"depth": 5}}, "metadata: model: got {'depth': 5}"),
         ({"model": {"num_classes": 4}}, "num_classes: got 4, but the model has 3"),
         ({"model": {"num_classes": 3, "encoder": "resnet34_preactivation"}}, "encoder: got unet_"),
@@ -235,3 +236,20 @@ def test_what_cannot_be_used_is_not_written(tmp_path):
     with pytest.raises(ValueError, match="head_conv/bias: got values that are not finite"):
         save_model_weights(model, str(tmp_path / "model.safetensors"), METADATA)
     assert not os.listdir(tmp_path)
+
+
+def test_a_model_of_unet_describes_itself(model, tmp_path):
+    path, facts = str(tmp_path / "model.safetensors"), {"fold": 2}
+    save_model_weights(model, path, facts, dataset=CLOUDS, image_size=(64, 96))
+    metadata, _ = read_model_weights(path)
+    assert metadata["model"] == {**ARGUMENTS, "encoder": "resnet34", "classification_head": False}
+    assert Dataset.from_json(metadata["dataset"]) == CLOUDS
+    assert metadata["image_size"] == [64, 96] and metadata["fold"] == 2
+    for given, fault in (
+        ({"dataset": CLOUDS}, "dataset, image_size: got .* and None, expected Records.dataset"),
+        ({"dataset": CLOUDS, "image_size": 64}, "image_size: got 64"),
+    ):
+        with pytest.raises(ValueError, match=fault):
+            save_model_weights(model, path, **given)
+    with pytest.raises(ValueError, match="model: got .* what clouds_tf.models.unet.unet returned"):
+        save_model_weights(fuse(model), path, dataset=CLOUDS, image_size=(64, 96))
