@@ -117,7 +117,12 @@ def _parse(setting: str, name: str, arguments: str) -> dict[str, Any]:
 
 
 def call(setting: str, name: str, *args: Any, **kwargs: Any) -> Any:
-    """Calls the function of a name.
+    """Calls the function of a name; ValueError as in `find_for`."""
+    return find_for(setting, name, *args, **kwargs)(*args, **kwargs)
+
+
+def find_for(setting: str, name: str, *args: Any, **kwargs: Any) -> Any:
+    """Finds the function of a name that is to be called with given arguments.
 
     Raises:
         ValueError: as `find` does, or it takes other arguments.
@@ -129,7 +134,7 @@ def call(setting: str, name: str, *args: Any, **kwargs: Any) -> Any:
         raise ValueError(f"{setting}: {name} does not take its arguments: {error}") from None
     except ValueError:  # written in C
         pass
-    return function(*args, **kwargs)
+    return function
 
 
 def name_of(setting: str, value: Callable[..., Any], known: Mapping[str, Any]) -> str:

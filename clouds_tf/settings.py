@@ -42,8 +42,8 @@ def fields(cls: type) -> list[Any]:
 class CheckedSettings:
     """Base of dataclasses whose fields `setting` makes; prints as the call that makes it.
 
-    Fields are bool, int, float, str, tuple[int, int] (a size), tuple[str, ...], tuple[float, ...]
-    or Optional of these; or Name or tuple[Name, ...], for which callables are given as well.
+    Fields are bool, int, float, str, tuple[int, int] (a size), tuples of any number of str, float
+    or Any, or Optional of these; or Name or tuple[Name, ...], which take callables as well.
 
     Raises:
         ValueError: a value has the wrong type, is out of bounds or is not among the choices.
@@ -86,6 +86,8 @@ def _validate(settings: Any) -> None:
             value = float(value)
         elif typing.get_origin(kind) is tuple and isinstance(value, (list, tuple)):
             value = tuple(value)
+        if kind == tuple[float, ...] and isinstance(value, tuple):
+            value = tuple(float(part) if type(part) is int else part for part in value)
         object.__setattr__(settings, field.name, value)
         fault = _fault(kind, value, field.metadata)
         if fault:
@@ -105,8 +107,10 @@ def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
         return None if _is_size(value) else _SIZE
     if typing.get_origin(kind) is tuple:
         part_kind = typing.get_args(kind)[0]
-        is_right = isinstance(value, tuple) and all(isinstance(part, part_kind) for part in value)
-        return None if is_right else f"a list of {'texts' if part_kind is str else 'numbers'}"
+        is_right = isinstance(value, tuple) and all(
+            part_kind is Any or type(part) is part_kind for part in value
+        )
+        return None if is_right else f"a list of {'numbers' if part_kind is float else 'texts'}"
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         words = {int: "a whole number", float: "a finite number", str: "text"}
         return words.get(kind, "True or False")

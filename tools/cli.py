@@ -87,6 +87,26 @@ def DEFINE_size(name: str, default: Any, help: str) -> Any:  # noqa: N802 (absl'
     return flags.DEFINE(_SizeParser(), name, default, help, serializer=_SizeSerializer())
 
 
+class _NumbersParser(flags.ArgumentParser):
+    """Reads "1,0.5" as a tuple of numbers; "" is none of them."""
+
+    def parse(self, argument: str | tuple[float, ...]) -> tuple[float, ...]:
+        if isinstance(argument, tuple):
+            return argument
+        try:
+            return tuple(float(part) for part in argument.split(",") if argument)
+        except ValueError:
+            raise ValueError(f"got {argument!r}, expected numbers with commas between") from None
+
+    def flag_type(self) -> str:
+        return "numbers"
+
+
+class _NumbersSerializer(flags.ArgumentSerializer):
+    def serialize(self, value: tuple[float, ...]) -> str:
+        return ",".join(map(repr, value))
+
+
 def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> Any:
     """Reads comma-separated numbers, or None, as a tuple; ValueError names the flag of the text."""
     try:
@@ -168,7 +188,10 @@ def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
             names = ", ".join([*meta["choices"], "or module:function"]) if "choices" in meta else ""
             help = f"{meta['help']} One of {names}." if names else meta["help"]
             flags.DEFINE_string(name, default, help)
-        elif typing.get_args(kind)[0] is str:
+        elif typing.get_args(kind)[0] is float:
+            parser, serializer = _NumbersParser(), _NumbersSerializer()
+            flags.DEFINE(parser, name, default, meta["help"], serializer=serializer)
+        elif typing.get_args(kind)[0] in (str, Any):
             flags.DEFINE_list(name, list(default), meta["help"])
         else:
             DEFINE_size(name, default, meta["help"])

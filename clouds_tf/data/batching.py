@@ -68,14 +68,15 @@ def slices(
 def batch_pairs(
     examples: tf.data.Dataset, sizes: Sequence[int], initial_step: int = 0
 ) -> tf.data.Dataset:
-    """Batches the (image, mask) pairs of examples.
+    """Batches the (image, mask) pairs of examples, or (image, mask, weight) if they have one.
 
     Args:
         examples: dicts with image and mask, from the first one of batch `initial_step`.
         sizes: number of examples in each batch of an epoch; they repeat in every epoch.
         initial_step: number of the first batch within its epoch.
     """
-    pairs = examples.map(lambda example: (example["image"], example["mask"]))
+    names = [name for name in ("image", "mask", "weight") if name in examples.element_spec]
+    pairs = examples.map(lambda example: tuple(example[name] for name in names))
     return pairs.batch(max(sizes)).rebatch([*sizes[initial_step:], *sizes[:initial_step]])
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import filelock
@@ -116,3 +116,20 @@ def _lock(path: str) -> None:
             "epoch has ended, or give another folder"
         ) from None
     _held[path] = lock
+
+
+def open_cache(
+    kind: str,
+    cache_dir: str | None,
+    name: Sequence[Any],
+    size: tuple[int, int],
+    num_classes: int,
+    count: int,
+) -> Cache | None:
+    """The cache of what `_load_numbered` makes; on disk a folder that `name` tells from others."""
+    if kind == "none":
+        return None
+    image, mask = (tf.TensorSpec([*size, channels], tf.uint8) for channels in (3, num_classes))
+    specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
+    folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None
+    return Cache(specs, folder, count)

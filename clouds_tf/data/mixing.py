@@ -107,8 +107,15 @@ def _beta(shape: Sequence[Any], alpha: float, seed: Seed) -> tf.Tensor:
 MIXES: dict[str, Mix] = {"none": _unmixed, "mixup": mixup, "cutmix": cutmix}
 
 
-def check_mix(name: str) -> None:
-    """Raises ValueError unless a name is a key of MIXES or "module:function"."""
+def check_mix(name: str, sample_weights: object = None) -> None:
+    """Checks the name of a mix.
+
+    Raises:
+        ValueError: it is neither a key of MIXES nor "module:function"; or images that are mixed
+            have weights.
+    """
+    if sample_weights and name != "none":
+        raise ValueError(f"sample_weights: got mix={name} beside it, expected none")
     if name not in MIXES and not own.is_own(name):
         expected = f"one of {', '.join(MIXES)}, or module:function"
         raise ValueError(f"mix: got {name!r}, expected {expected}")

@@ -27,8 +27,9 @@ def apply_own(spec: str, example: dict[str, tf.Tensor], seed: Seed) -> dict[str,
             from the seed.
     """
     pair = {name: example[name] for name in ("image", "mask")}
-    traced = tf.function(lambda pair, seed: own.call("augmentation", spec, pair, seed))
-    step = traced.get_concrete_function(pair, tf.convert_to_tensor(seed))
+    seed = tf.convert_to_tensor(seed)
+    function = own.find_for("augmentation", spec, pair, seed)
+    step = tf.function(lambda *args: function(*args)).get_concrete_function(pair, seed)
     graph = step.graph.as_graph_def()
     nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
     drawn = sorted({node.op for node in nodes if node.op.startswith(_UNSEEDED)})
@@ -41,4 +42,4 @@ def apply_own(spec: str, example: dict[str, tf.Tensor], seed: Seed) -> dict[str,
     found = step.structured_outputs
     if not isinstance(found, dict) or {k: (x.dtype, x.shape) for k, x in found.items()} != expected:
         raise ValueError(f"augmentation: {spec} returned {found}, expected {pair}")
-    return {**example, **step(pair, tf.convert_to_tensor(seed))}
+    return {**example, **step(pair, seed)}

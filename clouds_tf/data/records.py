@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -20,11 +20,12 @@ from clouds_tf.data.batching import (
     mixed_parts,
     slices,
 )
-from clouds_tf.data.cache import Cache, check_cache
+from clouds_tf.data.cache import check_cache, open_cache
 from clouds_tf.data.examples import load_example
 from clouds_tf.data.mixing import check_mix, find_mix
 from clouds_tf.data.records_info import Located, RecordsInfo, read_info
-from clouds_tf.data.service import serve_epochs
+from clouds_tf.data.sample_weights import weights_of
+from clouds_tf.data.service import all_epochs
 from clouds_tf.data.soft_targets import SoftTargets
 from clouds_tf.dataset import Dataset
 from clouds_tf.messages import Fault, counted, raise_faults
@@ -120,6 +121,7 @@ class Records:
         *,
         augmentation: str = "flips",
         mix: str = "none",
+        sample_weights: Mapping[str, float] | None = None,
         cache: str = "none",
         cache_dir: str | None = None,
         data_service: str | None = None,
@@ -140,6 +142,8 @@ class Records:
             start: the first batch to show, and the worker's part.
             augmentation: what happens to each image; see `augmentation.check_augmentation`.
             mix: what happens to each batch, see `mixing.find_mix`; it depends on (seed, step).
+            sample_weights: weight of each image by its file name; batches then have a third part,
+                float32 [B], as Keras takes it.
             cache: where decoded images wait for the next epoch: "none", "memory" or "disk". Each
                 worker keeps the images that it has shown.
             cache_dir: a folder for "disk", on this machine. What is in it is used by runs on the
@@ -152,8 +156,8 @@ class Records:
 
         Returns:
             A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, C] of
-            {0, 1}); both float32, and masks of 0..1, under mixup. Iterating over it raises
-            tf.errors.OpError, which names the shard, where one cannot be read.
+            {0, 1}); both float32, and masks of 0..1, under mixup; and of weights, if given. Where
+            a shard cannot be read, iterating raises tf.errors.OpError, which names it.
 
         Raises:
             ValueError: an argument is out of its range; no folder for a cache on disk, or another
@@ -162,7 +166,10 @@ class Records:
                 targets, or an image that has none.
         """
         check_size("image_size", image_size)
-        _check_training(augmentation, mix, cache, cache_dir, data_service, epochs, start)
+        check_mix(mix, sample_weights)
+        if soft_targets and cache == "disk":  # where nothing tells one folder of maps from another
+            raise ValueError("cache: got disk, expected none or memory with soft_targets")
+        _check_training(augmentation, cache, cache_dir, data_service, epochs, start)
         augment, located = find_augmentation(augmentation), self._locate(folds)
         parts = mixed_parts(self.info.count(folds), batch_size, start.worker, start.num_workers)
         positions = [part.positions if mix != "none" else part.own for part in parts]
@@ -171,8 +178,9 @@ class Records:
         places = tf.constant([place for part in positions for place in part], tf.int64)
         classes = self.dataset.num_classes
         load = functools.partial(_load_numbered, image_size, classes, soft_targets)
+        weights = self.weights_of(folds, sample_weights)
         name = (self.identity, *folds, *image_size, start.worker, start.num_workers)
-        kept = _open_cache(cache, cache_dir, name, image_size, classes, located.count, soft_targets)
+        kept = open_cache(cache, cache_dir, name, image_size, classes, located.count)
 
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             """(epoch, number of the record) of what an epoch shows, in its order."""
@@ -180,26 +188,20 @@ class Records:
             numbers = numbers[tf.where(epoch == start.epoch, num_shown, 0) :]
             return tf.data.Dataset.from_tensor_slices(numbers).map(lambda number: (epoch, number))
 
-        def read(epoch: tf.Tensor, number: tf.Tensor) -> tuple[tf.Tensor, Any]:
+        def read(epoch: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Any]:
             """A parsed record; with a cache, what `load` makes of it."""
             if kept is None:
-                return epoch, located.read(number)
-            return epoch, kept.get(number, epoch, lambda: load(located.read(number)))
+                return epoch, place, located.read(place)
+            return epoch, place, kept.get(place, epoch, lambda: load(located.read(place)))
 
-        def finish(epoch: tf.Tensor, element: Any) -> dict[str, tf.Tensor]:
+        def finish(epoch: tf.Tensor, place: tf.Tensor, element: Any) -> dict[str, tf.Tensor]:
             number, example = load(element) if kept is None else element
             example = augment(example, fold_in([seed, 0], epoch, number))
-            return _in_shares(example) if soft_targets else example
+            example = _in_shares(example) if soft_targets else example
+            return example if weights is None else {**example, "weight": tf.gather(weights, place)}
 
         in_parallel = functools.partial(_in_parallel, read=read, finish=finish)
-        epochs_to_come = tf.data.Dataset.range(start.epoch, epochs)
-        if data_service:
-            served = serve_epochs(
-                lambda epoch: in_parallel(one_epoch(epoch)), start.epoch, epochs, data_service
-            )
-            examples = epochs_to_come.flat_map(served)
-        else:
-            examples = in_parallel(epochs_to_come.flat_map(one_epoch))
+        examples = all_epochs(one_epoch, in_parallel, start.epoch, epochs, data_service)
         batches = batch_pairs(examples, sizes, start.step)
         if mix != "none":
             first_step = start.epoch * len(sizes) + start.step
@@ -250,6 +252,15 @@ class Records:
         sizes = [end - start for start, end in positions]
         return batch_pairs(examples, sizes).prefetch(tf.data.AUTOTUNE)
 
+    def weights_of(
+        self, folds: Sequence[int], sample_weights: Mapping[str, float] | None
+    ) -> tf.Tensor | None:
+        """Weights of the images of some folds, in the order of the shards; see `sample_weights`."""
+        if sample_weights is None:
+            return None
+        others = [fold for fold in range(self.info.num_folds) if fold not in folds]
+        return weights_of(sample_weights, self.first_names(folds), self.first_names(others))
+
     def batch_names(
         self, folds: Sequence[int], batch_size: int, seed: int, epoch: int, step: int
     ) -> list[str]:
@@ -298,29 +309,8 @@ def _count_before(sizes: Sequence[int], step: int) -> tf.Tensor:
     return tf.constant(sum(sizes[:step]), tf.int64)
 
 
-def _open_cache(
-    kind: str,
-    cache_dir: str | None,
-    name: Sequence[Any],
-    size: Size,
-    num_classes: int,
-    count: int,
-    soft: SoftTargets | None,
-) -> Cache | None:
-    """The cache of what `_load_numbered` makes; on disk a folder that `name` tells from others."""
-    if kind == "none":
-        return None
-    if soft and kind == "disk":  # where nothing tells one folder of maps from another
-        raise ValueError("cache: got disk, expected none or memory with soft_targets")
-    image, mask = (tf.TensorSpec([*size, channels], tf.uint8) for channels in (3, num_classes))
-    specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
-    folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None
-    return Cache(specs, folder, count)
-
-
 def _check_training(
     augmentation: str,
-    mix: str,
     cache: str,
     cache_dir: str | None,
     data_service: str | None,
@@ -329,7 +319,6 @@ def _check_training(
 ) -> None:
     """Raises ValueError for an argument of `training_batches` that is out of its range."""
     check_augmentation(augmentation)
-    check_mix(mix)
     check_cache(cache, cache_dir)
     if epochs < 1:
         raise ValueError(f"epochs: got {epochs}, expected at least 1")

@@ -47,6 +47,21 @@ def serve_epochs(
     return served
 
 
+def all_epochs(
+    one_epoch: _MakeEpoch,
+    in_parallel: Callable[[tf.data.Dataset], tf.data.Dataset],
+    first: int,
+    epochs: int,
+    data_service: str | None,
+) -> tf.data.Dataset:
+    """The examples of all epochs to come, made here or by a tf.data service."""
+    epochs_to_come = tf.data.Dataset.range(first, epochs)
+    if not data_service:
+        return in_parallel(epochs_to_come.flat_map(one_epoch))
+    served = serve_epochs(lambda epoch: in_parallel(one_epoch(epoch)), first, epochs, data_service)
+    return epochs_to_come.flat_map(served)
+
+
 def _check_listening(data_service: str) -> None:
     """Raises ValueError unless something listens there; TensorFlow would wait for an hour."""
     match = re.fullmatch(r"grpc://(.+):(\d+)", data_service)

@@ -6,6 +6,7 @@ import os
 import re
 import shutil
 import tempfile
+from collections.abc import Sequence
 from typing import Any
 
 import tensorflow as tf
@@ -16,6 +17,7 @@ from clouds_tf.messages import counted
 
 BEST = "checkpoints/best"
 _EPOCHS = "checkpoints/epochs"
+_TOP = "checkpoints/top"
 _LAST = "checkpoints/last"
 _ORDER = "order/.ATTRIBUTES/VARIABLE_VALUE"
 _BEST_SCORE = "state/best_score/.ATTRIBUTES/VARIABLE_VALUE"  # key in a checkpoint
@@ -59,6 +61,7 @@ class Checkpoints:
         model: a Keras model.
         state: a Trainer, whose state it takes to resume; None where nobody will.
         num_epochs: number of last epochs whose weights are kept.
+        num_top: number of best epochs whose weights are kept.
         chief: whether this is the worker whose files are kept. The others must save as well, as
             some variables are sums over all of them, but what they write is thrown away.
     """
@@ -69,9 +72,11 @@ class Checkpoints:
         model: Model,
         state: Any = None,
         num_epochs: int = 0,
+        num_top: int = 0,
         chief: bool = True,
     ) -> None:
-        self._workdir, self._chief, self._num_epochs = workdir, chief, num_epochs
+        self._workdir, self._chief = workdir, chief
+        self._num_epochs, self._num_top = num_epochs, num_top
         self._state, self._model = state, model
         weights = tf.train.Checkpoint(model=model)
         self._last = tf.train.Checkpoint(
@@ -85,6 +90,7 @@ class Checkpoints:
             for name, checkpoint, num_kept in (
                 (BEST, weights, 1),
                 (_EPOCHS, weights, num_epochs or 1),
+                (_TOP, weights, None),
                 (_LAST, self._last, 1),
             )
         }
@@ -144,11 +150,29 @@ class Checkpoints:
     def save_epoch(self, epoch: int) -> None:
         """Saves the weights as those of an epoch, if those of any are kept."""
         if self._num_epochs:
-            # Left by a run that was killed in this epoch, which is now done again.
-            for unfinished in tf.io.gfile.glob(self._epoch_path(epoch) + ".*"):
-                if self._chief:
-                    tf.io.gfile.remove(unfinished)
+            self._remove(_EPOCHS, epoch)  # left by a run that was killed in this epoch
             self._save(_EPOCHS, epoch)
+
+    def save_top(self, scores: Sequence[float]) -> None:
+        """Saves the weights of the last epoch if it is among the best, and removes all others.
+
+        Args:
+            scores: a number for every epoch so far; higher is better, and earlier of equal ones.
+        """
+        if not self._num_top:
+            return
+        ranked = sorted(range(1, len(scores) + 1), key=lambda epoch: -scores[epoch - 1])
+        best = ranked[: self._num_top]
+        for epoch in range(1, len(scores) + 1):
+            if epoch not in best or epoch == len(scores):  # the last may be half-written
+                self._remove(_TOP, epoch)
+        if len(scores) in best:
+            self._save(_TOP, len(scores))
+
+    def _remove(self, name: str, number: int) -> None:
+        if self._chief:
+            for path in tf.io.gfile.glob(os.path.join(self._workdir, name, f"ckpt-{number}.*")):
+                tf.io.gfile.remove(path)
 
     def save_last(self) -> None:
         """Saves the weights and the state."""

@@ -94,7 +94,7 @@ def check_memory(recipe: Recipe, num_workers: int = 1) -> None:
         return  # which say by themselves what they lack
     height, width = recipe.image_size
     bytes_per_number = 4 if recipe.precision == "float32" else 2
-    pixels = height * width * max(1, recipe.batch_size // num_workers)
+    pixels = height * width * max(1, recipe.batch_size // (num_workers * recipe.accumulate))
     needed = pixels * _NUMBERS_PER_PIXEL * bytes_per_number * min(recipe.width, 1.0)
     available = _memory()
     if needed > available:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import contextlib
-import dataclasses
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Callable
@@ -21,13 +21,14 @@ from clouds_tf.progress import Progress, say, shown
 from clouds_tf.training import averaging, distribution
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
+from clouds_tf.training.callbacks import Callbacks
 from clouds_tf.training.checkpoints import Checkpoints
+from clouds_tf.training.feed import Feed
 from clouds_tf.training.progress import Reporter
 from clouds_tf.training.stopping import StopRequest, limited_wait, listening
+from clouds_tf.training.tracing import Trace
 from clouds_tf.training.trainer import Trainer
 
-_FIRST_PROFILED_STEP = 5  # the first ones trace the graph
-_PROFILED_STEPS = 5
 _INPUT_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
@@ -38,28 +39,6 @@ _INPUT_ERRORS = (
 )
 
 
-@dataclasses.dataclass(frozen=True)
-class Feed:
-    """Where a training gets its batches.
-
-    Attributes:
-        training: a function from a Position to a tf.data.Dataset of that worker's part of every
-            batch from there on.
-        validation: a function (worker, num_workers) -> its part of the held-out batches.
-        names: a function (epoch, step), both counted from 0 -> names of the images in that batch,
-            for error messages.
-        held_out_names: a function (number) -> names of the first held-out images, for pictures.
-        data_service: address of the tf.data service that makes the training batches, in no fixed
-            order; None for this process.
-    """
-
-    training: Callable[[Position], tf.data.Dataset]
-    validation: Callable[[int, int], tf.data.Dataset]
-    names: Callable[[int, int], "list[str]"]
-    held_out_names: Callable[[int], "list[str]"] = lambda number: []
-    data_service: Optional[str] = None
-
-
 def fit(
     trainer: Trainer,
     feed: Feed,
@@ -67,6 +46,8 @@ def fit(
     profile: bool = False,
     progress: Progress | bool = True,
     report: Callable[[str], None] = say,
+    callbacks: Optional[Callbacks] = None,
+    keep_best: int = 0,
 ) -> list[dict[str, float]]:
     """Trains, and resumes where the last call in this workdir ended or was stopped.
 
@@ -78,6 +59,8 @@ def fit(
         progress: called with (steps done, steps of the whole run); True shows a bar in a terminal
             or notebook.
         report: called with each line of text for the user.
+        callbacks: the callbacks of the run; None for none.
+        keep_best: number of best epochs whose weights are kept too.
 
     Returns:
         The history: a list of dicts, one per epoch, with loss, dice, val_dice and so on.
@@ -85,16 +68,23 @@ def fit(
     Raises:
         ValueError: a loss is not finite, a checkpoint cannot be written (the one before it is
             kept), or the workdir lacks what it takes to resume.
-        SystemExit: SIGTERM or Ctrl-C stopped the run, and its state is saved; the status is 143 or
-            130. Batches of a data service have no fixed order, so then the epoch is done again.
+        SystemExit: SIGTERM, Ctrl-C or a callback stopped the run, and its state is saved; the
+            status is 143, 130 or 0. Batches of a data service have no fixed order, so then the
+            epoch is done again.
     """
-    loop = _Loop(trainer, feed, workdir, shown(progress, "step"), report)
+    loop = _Loop(trainer, feed, workdir, shown(progress, "step"), report, callbacks, keep_best)
     first_epoch = loop.resume()
-    if first_epoch < trainer.recipe.epochs:
-        with listening(grace=distribution.stop_grace(trainer.strategy)) as loop.stop:
+    if first_epoch < trainer.recipe.epochs and not trainer.recipe.is_over(loop.history):
+        with contextlib.ExitStack() as stack:
+            loop.stop = stack.enter_context(listening(distribution.stop_grace(trainer.strategy)))
             loop.begin()
+            stack.callback(loop.tell, "on_end")
+            with workers.together(trainer.strategy):
+                loop.tell("on_start", first_epoch * loop.steps + int(trainer.epoch_step.numpy()))
             for epoch in range(first_epoch, trainer.recipe.epochs):
                 loop.run_epoch(epoch, profile and epoch == first_epoch)
+                if loop.is_over:
+                    break
         loop.reporter.end(loop.history)
     return loop.history
 
@@ -112,7 +102,10 @@ class _Loop:
         workdir: str,
         progress: Progress,
         report: Callable[[str], None],
+        callbacks: Optional[Callbacks],
+        keep_best: int,
     ) -> None:
+        self.callbacks, self.is_over, self.is_stopping = callbacks, False, False
         self.trainer, self.feed, self.workdir = trainer, feed, workdir
         self.progress, self.report = progress, report
         self.epochs, self.steps = trainer.recipe.epochs, trainer.steps_per_epoch
@@ -120,7 +113,7 @@ class _Loop:
         self.strategy = trainer.strategy
         self.chief = distribution.is_chief(self.strategy)
         self.checkpoints = Checkpoints(
-            workdir, trainer.model, trainer, self.average_last, self.chief
+            workdir, trainer.model, trainer, self.average_last, keep_best, self.chief
         )
         self.history: list[dict[str, float]] = []
 
@@ -150,6 +143,10 @@ class _Loop:
         if self.chief:
             self.report(line)
 
+    def tell(self, method: str, *arguments: Any) -> bool:
+        """Calls the callbacks; whether one answers True."""
+        return self.callbacks is not None and self.callbacks.call(method, *arguments)
+
     def begin(self) -> None:
         """Opens the streams of batches."""
         epoch, step = int(self.trainer.epoch.numpy()), int(self.trainer.epoch_step.numpy())
@@ -168,6 +165,7 @@ class _Loop:
             self.chief,
             self.report,
             self.feed.held_out_names,
+            self.callbacks,
         )
 
     def run_epoch(self, epoch: int, profile: bool) -> None:
@@ -175,7 +173,8 @@ class _Loop:
         trainer = self.trainer
         trainer.begin_epoch([trainer.recipe.score(row) for row in self.history])
         started, shown = time.monotonic(), trainer.meter.num_images()
-        done, waited = self._train(epoch, self.reporter.folder if profile else None)
+        trace = os.path.join(self.workdir, "tensorboard") if profile else None
+        done, waited = self._train(epoch, trace)
         trained = time.monotonic() - started
         if done < self.steps:
             self._stop(epoch, done)
@@ -193,7 +192,9 @@ class _Loop:
             self._keep_if_best(trainer.recipe.score(row))
             with workers.together(self.strategy):
                 self.checkpoints.save_epoch(epoch + 1)
-        if epoch + 1 == self.epochs and self.average_last:
+                self.checkpoints.save_top([trainer.recipe.score(row) for row in self.history])
+        self._end_epoch(row)
+        if (epoch + 1 == self.epochs or self.is_over) and self.average_last:
             self._try_mean()
         # Last of all: whatever is killed before this line is done again.
         trainer.epoch.assign(epoch + 1)
@@ -201,6 +202,32 @@ class _Loop:
         with workers.together(self.strategy):
             self.checkpoints.save_last()
         self.reporter.pictures(self.history, pictured)
+        if self.is_stopping and not self.is_over and epoch + 1 < self.epochs:
+            self.say(f"Stopped after epoch {epoch + 1}; the same command resumes")
+            sys.exit(self.stop.status)
+
+    def _end_epoch(self, row: dict[str, float]) -> None:
+        """Tells the callbacks, and finds out on all workers alike whether the run is over."""
+        asked = False
+        with workers.together(self.strategy):
+            asked = self.tell("on_epoch_end", row)
+        asked = workers.gather(self.strategy, "stop" if asked else "")[0] == "stop"
+        recipe = self.trainer.recipe
+        exhausted = recipe.is_over(self.history)
+        self.is_over = asked or exhausted
+        if exhausted:
+            waited = counted(recipe.patience or 0, "epoch")
+            self.say(f"no better {recipe.monitor} for {waited}: the run ends early")
+        elif asked:
+            self.say("a callback ends the run; the same command goes on")
+
+    def _tell_step(self, epoch: int, done: int, loss: float) -> None:
+        """Reports a step; a callback may ask for a stop."""
+        self.reporter.step(epoch, done, loss)
+        if self.tell("on_step", epoch * self.steps + done, loss):
+            if not self.stop.requested.is_set():
+                self.stop.status = 0
+            self.stop.requested.set()
 
     def _train(self, epoch: int, profile_dir: Optional[str]) -> tuple[int, float]:
         """Takes the steps that are left of an epoch, or fewer if one worker is told to stop.
@@ -212,25 +239,25 @@ class _Loop:
         steps = range(int(self.trainer.epoch_step.numpy()), self.steps)
         done = steps.start
         self.reporter.begin(done)
-        with _Trace(profile_dir, steps) as trace, self._limit():
+        with Trace(profile_dir, steps) as trace, self._limit():
             for step in steps:
                 trace.before(step)
                 asked = time.monotonic()
-                images, masks = self._next(epoch, step)
+                batch = self._next(epoch, step)
                 waited += time.monotonic() - asked
                 stop = tf.constant(float(self.stop.requested.is_set()))
-                loss, stops = self.trainer.step(images, masks, stop)
+                loss, stops = self.trainer.step(*batch, stop)
                 done = step + 1
                 self.stop.alive()
                 self.progress(epoch * self.steps + done, self.epochs * self.steps)
                 # Checks the step before, so that a GPU always has one more to go on with.
                 if earlier:
-                    value = self._check(epoch, done, *earlier[:2])
-                    self.reporter.step(epoch, done, value)
+                    self._tell_step(epoch, step, self._check(epoch, done, *earlier[:2]))
                     if earlier[2] > 0:
                         break
                 earlier = step, loss, stops
-        self._check(epoch, done, step, loss)
+        self._tell_step(epoch, done, self._check(epoch, done, step, loss))
+        self.is_stopping = float(stops) > 0
         return done, waited
 
     def _limit(self) -> contextlib.AbstractContextManager[None]:
@@ -302,30 +329,3 @@ class _Loop:
             score = self.trainer.recipe.score(self._validate())
             self.reporter.mean(score, float(self.trainer.best_score.numpy()))
             self._keep_if_best(score)
-
-
-class _Trace:
-    """Context that traces a few of some steps for TensorBoard, the last ones of a short epoch."""
-
-    def __init__(self, folder: Optional[str], steps: range) -> None:
-        self._folder, self._running = folder, False
-        self._start = min(steps.start + _FIRST_PROFILED_STEP, max(steps.stop - 1, steps.start))
-
-    def before(self, step: int) -> None:
-        """Starts or stops the trace where it is time."""
-        if self._folder and step == self._start:
-            tf.profiler.experimental.start(self._folder)
-            self._running = True
-        elif step == self._start + _PROFILED_STEPS:
-            self._finish()
-
-    def _finish(self) -> None:
-        if self._running:
-            self._running = False
-            tf.profiler.experimental.stop()
-
-    def __enter__(self) -> _Trace:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._finish()

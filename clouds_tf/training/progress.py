@@ -1,4 +1,4 @@
-"""Reports training progress: a line per epoch, a table, TensorBoard and pictures."""
+"""Reports training progress: a line per epoch, a table, and pictures."""
 
 from __future__ import annotations
 
@@ -12,6 +12,7 @@ import tensorflow as tf
 from clouds_tf import figures
 from clouds_tf.progress import Pace, duration, is_watched, say
 from clouds_tf.training import workdir as workdirs
+from clouds_tf.training.callbacks import Callbacks
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.workdir import History
 
@@ -63,18 +64,16 @@ def as_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 class Reporter:
-    """Writes the history, TensorBoard and pictures of a run; only the chief writes.
+    """Writes the history and pictures of a run, and calls its callbacks; only the chief writes.
 
     Args:
-        workdir: folder for history.csv, curves.png, predictions.png and tensorboard/.
+        workdir: folder for history.csv, curves.png and predictions.png.
         trainer: the Trainer of the run.
         held_out: distributed batches (images, masks); the first images of the first are pictured.
         chief: whether this worker writes.
         report: called with each line of text for the user.
         names: a function (number) -> names of the first held-out images, or none.
-
-    Attributes:
-        folder: folder of the TensorBoard events.
+        callbacks: called with pictures.
     """
 
     def __init__(
@@ -85,16 +84,12 @@ class Reporter:
         chief: bool = True,
         report: Callable[[str], None] = say,
         names: Callable[[int], list[str]] = lambda number: [],
+        callbacks: Optional[Callbacks] = None,
     ) -> None:
-        self.folder = os.path.join(workdir, "tensorboard")
+        self._callbacks = callbacks
         self._workdir, self._trainer, self._chief, self._report = workdir, trainer, chief, report
         self._images, self._masks = next(iter(held_out))
         self._names = names(_NUM_PICTURES) if chief else []
-        if chief:
-            self._writers = {
-                name: tf.summary.create_file_writer(os.path.join(self.folder, name))
-                for name in ("training", "held_out")
-            }
 
     def begin(self, first_step: int) -> None:
         """Notes the start of an epoch for `step`."""
@@ -117,12 +112,6 @@ class Reporter:
             return
         self._report(epoch_line(history, self._trainer.recipe.epochs))
         workdirs.write_history(self._workdir, history)
-        row = history[-1]
-        for name, value in row.items():
-            held_out = name.startswith("val_")
-            writer = self._writers["held_out" if held_out else "training"]
-            with writer.as_default(int(row["epoch"])):
-                tf.summary.scalar(name[len("val_") :] if held_out else name, value)
 
     def pictures(self, history: History, found: Optional[tf.Tensor]) -> None:
         """Draws the curves and the predictions; what fails is reported, and does not end the run.
@@ -135,8 +124,9 @@ class Reporter:
             return
         try:
             picture = self._draw(found)
-            with self._writers["held_out"].as_default(int(history[-1]["epoch"])):
-                tf.summary.image("predictions", figures.pixels(picture)[None])
+            if self._callbacks:
+                epoch = int(history[-1]["epoch"])
+                self._callbacks.call("on_picture", epoch, figures.pixels(picture))
             curves = figures.curves(history, self._trainer.class_names)
             figures.save(curves, os.path.join(self._workdir, "curves.png"))
             figures.save(picture, os.path.join(self._workdir, "predictions.png"))

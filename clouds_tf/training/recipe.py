@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import math
-from typing import Any, Mapping, Optional
+from typing import Any, Mapping, Optional, Sequence
 
-from clouds_tf import own
+from clouds_tf import files, own
 from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES, check_augmentation
 from clouds_tf.data.cache import CACHES, check_cache
+from clouds_tf.data.mixing import check_mix
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS, find_encoder
 from clouds_tf.models.unet import MAX_WIDTH
@@ -50,6 +52,12 @@ class Recipe(CheckedSettings):
 
     epochs: int = setting(25, "Number of passes over the training images.", min=1)
     batch_size: int = setting(32, "Images per global batch, over all devices.", min=1)
+    accumulate: int = setting(
+        1,
+        "Parts in which a step computes its gradients, one after the other: the memory of one, the "
+        "gradients of the batch.",
+        min=1,
+    )
     image_size: tuple[int, int] = setting(
         (320, 480), "Size of the network's input, in pixels: height,width."
     )
@@ -59,6 +67,14 @@ class Recipe(CheckedSettings):
         + ", ".join(losses.LOSSES)
         + ", or module:function.",
         own=losses.LOSSES,
+    )
+    class_weights: tuple[float, ...] = setting(
+        (),
+        "Weights of the classes, with commas: the loss is then the weighted mean of the loss of "
+        "each class by itself.",
+    )
+    sample_weights: Optional[str] = setting(
+        None, "CSV with the columns image and weight: factors on the loss of each training image."
     )
     optimizer: Name = setting(
         "nadam",
@@ -100,6 +116,12 @@ class Recipe(CheckedSettings):
         "tuned_dice, with thresholds and minimum areas found on the other half of the images.",
         choices=MONITORS,
         own={},
+    )
+    patience: Optional[int] = setting(
+        None,
+        "Stop early: epochs without a new best monitored value after which the run ends; by "
+        "default all epochs are trained.",
+        min=1,
     )
     average_last: int = setting(
         0, "Also evaluate the mean of the weights of the last N epochs; 0 does not.", min=0
@@ -171,6 +193,13 @@ class Recipe(CheckedSettings):
             raise ValueError(
                 "init_weights: got init_checkpoint beside it, expected at most one of them"
             )
+        if self.class_weights and not (min(self.class_weights) >= 0 < max(self.class_weights)):
+            raise ValueError(
+                f"class_weights: got {self.class_weights}, expected numbers >= 0, not all 0"
+            )
+        check_mix(self.mix, self.sample_weights)
+        if self.xla and self.accumulate > 1:
+            raise ValueError(f"xla: got accumulate={self.accumulate} beside it, expected 1")
 
     def _take_optimizer(self) -> None:
         """Replaces an optimizer of Keras by its description, and takes its learning rate."""
@@ -210,8 +239,19 @@ class Recipe(CheckedSettings):
         }
 
     def code(self) -> dict[str, str]:
-        """Checksums of the source of the user's functions; ValueError if one is missing."""
-        return {name: own.fingerprint(setting, name) for name, setting in self.own_names().items()}
+        """Checksums of the source of the user's functions, and of the weights of images.
+
+        Raises:
+            FileNotFoundError, ValueError: one is missing.
+        """
+        found = {name: own.fingerprint(setting, name) for name, setting in self.own_names().items()}
+        if self.sample_weights:
+            try:
+                text = files.read_text(self.sample_weights)
+            except FileNotFoundError as error:
+                raise FileNotFoundError(f"sample_weights: {error}") from None
+            found["sample_weights"] = hashlib.sha256(text.encode()).hexdigest()[:12]
+        return found
 
     def _monitored(self) -> tuple[str, int]:
         return MONITORS.get(self.monitor) or (f"val_{own.title(self.monitor)}", 1)
@@ -226,6 +266,18 @@ class Recipe(CheckedSettings):
         if not math.isfinite(row[column]):
             raise ValueError(f"monitor: {self.monitor} is {row[column]}, expected a finite number")
         return sign * row[column]
+
+    def is_over(self, history: Sequence[Mapping[str, float]]) -> bool:
+        """Whether the patience is exhausted after the epochs of a history."""
+        if self.patience is None or not history:
+            return False
+        scores = [self.score(row) for row in history]
+        return len(scores) - scores.index(max(scores)) > self.patience
+
+    @property
+    def monitors_dice(self) -> bool:
+        """Whether the monitored value compares with the Dice of blank masks."""
+        return self.monitor in ("dice", "tuned_dice")
 
     def shown(self, score: float) -> float:
         """The monitored value of a score."""
@@ -276,6 +328,13 @@ class Execution(CheckedSettings):
     cache_dir: Optional[str] = setting(None, "Folder for --cache=disk.")
     data_service: Optional[str] = setting(
         None, "Address of tools/data_service.py that decodes and augments: grpc://host:port."
+    )
+    callbacks: tuple[Any, ...] = setting(
+        ("tensorboard",),
+        "Who is told of the run: tensorboard, csv, wandb, mlflow, or module:name, with commas.",
+    )
+    keep_best: int = setting(
+        0, "Also keep the weights of the N best epochs, in W/checkpoints/top.", min=0
     )
     profile: bool = setting(
         False, "Write a trace of a few steps of the first epoch for TensorBoard."

@@ -17,6 +17,7 @@ import clouds_tf
 from clouds_tf import locks
 from clouds_tf.data.batching import Position
 from clouds_tf.data.records import Records
+from clouds_tf.data.sample_weights import read_sample_weights
 from clouds_tf.data.soft_targets import SoftTargets
 from clouds_tf.messages import counted
 from clouds_tf.models import weights
@@ -25,9 +26,11 @@ from clouds_tf.progress import Progress, say
 from clouds_tf.training import distribution
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
+from clouds_tf.training.callbacks import Callbacks, make_callback
 from clouds_tf.training.checkpoints import BEST
 from clouds_tf.training.checks import check_memory, check_start
-from clouds_tf.training.fit import Feed, fit
+from clouds_tf.training.feed import Feed
+from clouds_tf.training.fit import fit
 from clouds_tf.training.progress import as_table
 from clouds_tf.training.recipe import Execution, Recipe
 from clouds_tf.training.schedules import Schedule
@@ -72,7 +75,9 @@ class TrainingResult:
         whose = f"in epoch {self.best_epoch}"
         if self.best_epoch is None:
             whose = f"by the mean of the last {self.run.recipe.average_last} epochs' weights"
-        blank = "" if self.blank_score is None else f"; all blank: {self.blank_score:.4f}"
+        blank = ""
+        if self.blank_score is not None and self.run.recipe.monitors_dice:
+            blank = f"; all blank: {self.blank_score:.4f}"
         monitor = {"dice": "Dice", "tuned_dice": "tuned Dice"}.get(
             self.run.recipe.monitor, self.run.recipe.monitor
         )
@@ -115,8 +120,8 @@ def train(
     Raises:
         FileNotFoundError, ValueError: records, fold, weights or workdir are missing or do not fit,
             or the training failed; the message says what to do.
-        SystemExit: SIGTERM or Ctrl-C stopped the run, and its state is saved; the status is 143 or
-            130.
+        SystemExit: SIGTERM, Ctrl-C or a callback stopped the run within an epoch, and its state is
+            saved; the status is 143, 130 or 0.
     """
     records = Records.open(records_dir)
     records.split(fold)
@@ -178,8 +183,7 @@ def folds_table(results: Sequence[TrainingResult]) -> str:
     for name, score, blank in zip(names, scores, blanks):
         lines.append([name, f"{recipe.shown(score):.4f}", f"{blank:.4f}", f"{score - blank:+.4f}"])
     # What predicting nothing has is known of the Dice alone.
-    is_dice = recipe.monitor in ("dice", "tuned_dice")
-    return as_table(lines if is_dice else [line[:2] for line in lines])
+    return as_table(lines if recipe.monitors_dice else [line[:2] for line in lines])
 
 
 @contextlib.contextmanager
@@ -205,15 +209,17 @@ def _train(
     strategy = distribution.strategy(execution.distribute, execution.num_devices)
     run = Run(workdir, recipe, records.dataset, fold, records.identity, recipe.code())
     chief = distribution.is_chief(strategy)
+    callbacks = Callbacks(run, map(make_callback, execution.callbacks), chief)
     workers.check_agreement(strategy, {**run.to_json(), **_versions()})
     with workers.together(strategy):
         workdirs.check_startable(run)
         check_start(run)
-        soft_targets = _soft_targets(records, run)
         check_memory(recipe, workers.num_workers(strategy))
         if execution.deterministic:
             distribution.check_deterministic(recipe.freeze_encoder, strategy.num_replicas_in_sync)
-    trainer = _make_trainer(records, run, strategy)
+    with workers.together(strategy):
+        feed = make_feed(records, run, execution)
+    trainer = make_trainer(records, run, strategy)
     with contextlib.ExitStack() as stack:
         with workers.together(strategy):
             # Not before, so that a wrong file of weights leaves no workdir behind.
@@ -223,8 +229,8 @@ def _train(
                 workdirs.start(run)
                 if on_start:
                     on_start(workdir)
-        feed = _feed(records, run, execution, soft_targets)
-        history = fit(trainer, feed, workdir, execution.profile, progress, report)
+        execute = (execution.profile, progress, report, callbacks, execution.keep_best)
+        history = fit(trainer, feed, workdir, *execute)
     score, best = float(trainer.best_score.numpy()), max(history, key=recipe.score)
     return TrainingResult(
         run=run,
@@ -261,7 +267,7 @@ def _versions() -> dict[str, str]:
     }
 
 
-def _make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -> Trainer:
+def make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -> Trainer:
     """Builds model and trainer, with the weights to start from."""
     recipe = run.recipe
     steps = records.steps_per_epoch(records.split(run.fold)[0], recipe.batch_size)
@@ -286,12 +292,15 @@ def _soft_targets(records: Records, run: Run) -> SoftTargets | None:
     return found
 
 
-def _feed(
-    records: Records, run: Run, execution: Execution, soft_targets: SoftTargets | None
-) -> Feed:
+def make_feed(records: Records, run: Run, execution: Execution = Execution()) -> Feed:
     """The batches of a run."""
     recipe = run.recipe
     folds, held_out = records.split(run.fold)
+    soft_targets = _soft_targets(records, run)
+    weights = None
+    if recipe.sample_weights:
+        weights = read_sample_weights(recipe.sample_weights)
+        records.weights_of(folds, weights)  # which checks them
 
     def training(start: Position) -> tf.data.Dataset:
         return records.training_batches(
@@ -303,6 +312,7 @@ def _feed(
             start,
             augmentation=recipe.augmentation,
             mix=recipe.mix,
+            sample_weights=weights,
             cache=execution.cache,
             cache_dir=execution.cache_dir,
             data_service=execution.data_service,

@@ -15,8 +15,8 @@ import tensorflow as tf
 from clouds_tf.keras import Model, Optimizer, keras
 from clouds_tf.models import losses
 from clouds_tf.models.metrics import TunedDice
-from clouds_tf.models.normalization import counting
 from clouds_tf.training.averaging import MovingAverage
+from clouds_tf.training.gradients import Outputs, accumulated, forward, whole
 
 # Weight of the classification head's loss, as in the competition's winning solution.
 _PRESENCE_WEIGHT = 0.1
@@ -26,20 +26,6 @@ _Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 # Gradients are sent in packs, since one pack of them all waits for the last gradient, and its 98 MB
 # are memory that the operating system has to find anew at each step.
 _GRADIENT_PACKS = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=1 << 20)
-
-
-def _forward(model: Model, images: tf.Tensor, training: bool) -> dict[str, tf.Tensor]:
-    """Applies a model, also to no images at all, which oneDNN's convolutions refuse.
-
-    An empty part still takes part in the sums over replicas, with a black image that is left out of
-    the result, of the statistics of batch norm and of the gradients.
-    """
-    size = tf.shape(images)[0]
-    padded = tf.pad(images, [[0, tf.cast(size == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
-    padded = tf.ensure_shape(padded, [None, *images.shape[1:]])
-    with counting(size > 0):
-        outputs = model(padded, training=training)
-    return tf.nest.map_structure(lambda output: output[:size], outputs)
 
 
 def _losses(loss: _Loss, masks: tf.Tensor, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -107,6 +93,7 @@ def training_step(
     clip_norm: Optional[float] = None,
     average: Optional[MovingAverage] = None,
     xla: bool = False,
+    accumulate: int = 1,
 ) -> tf.types.experimental.PolymorphicFunction:
     """Makes the function of one training step.
 
@@ -118,26 +105,37 @@ def training_step(
         clip_norm: maximum global norm of the gradients; None does not clip.
         average: a MovingAverage to update, or None.
         xla: whether XLA compiles the step.
+        accumulate: number of parts in which each replica computes its gradients.
 
     Returns:
-        A tf.function (images, masks, stop) -> (loss, stops): float32 scalars, the mean loss of the
-        global batch, and the sum over replicas of `stop`, a number that each worker may set.
+        A tf.function (images, masks, stop) or (images, masks, weights, stop) -> (loss, stops):
+        float32 scalars, the mean loss of the global batch, each image times its weight, and the sum
+        over replicas of `stop`, a number that each worker may set.
     """
     strategy = tf.distribute.get_strategy()
     variables = model.trainable_variables
     scaled = isinstance(optimizer, keras.mixed_precision.LossScaleOptimizer)
 
-    def on_replica(images: tf.Tensor, masks: tf.Tensor, stop: tf.Tensor) -> Any:
+    def on_replica(images: tf.Tensor, masks: tf.Tensor, *rest: tf.Tensor) -> Any:
+        *weights, stop = rest
         context = tf.distribute.get_replica_context()
         size = tf.cast(tf.shape(images)[0], tf.float32)
         # The sum over replicas wants values on the replicas' own devices: hence the identity.
         size, stops = context.all_reduce("SUM", [size, tf.identity(stop)])
-        with tf.GradientTape() as tape:
-            outputs = _forward(model, images, training=True)
+
+        def measure(outputs: Outputs) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
+            """What is minimized, the loss of these images in that of the batch, and its parts."""
             values = _losses(loss, masks, outputs)
+            for weight in weights:
+                values = {name: weight * value for name, value in values.items()}
             share = tf.reduce_sum(values["loss"]) / size
-            objective = optimizer.get_scaled_loss(share) if scaled else share
-        gradients = tape.gradient(objective, variables)
+            return optimizer.get_scaled_loss(share) if scaled else share, share, values
+
+        if accumulate > 1:
+            found = accumulated(model, images, measure, accumulate)
+        else:
+            found = whole(model, images, measure)
+        gradients, outputs, share, values = found
         if scaled:
             gradients = optimizer.get_unscaled_gradients(gradients)
         gradients = context.all_reduce("SUM", gradients, options=_GRADIENT_PACKS)
@@ -149,8 +147,8 @@ def training_step(
         return context.all_reduce("SUM", share), stops
 
     @tf.function(jit_compile=xla or None, autograph=False)
-    def step(images: tf.Tensor, masks: tf.Tensor, stop: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        loss, stops = strategy.run(on_replica, args=(images, masks, stop))
+    def step(*arguments: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        loss, stops = strategy.run(on_replica, args=arguments)
         if average is not None:
             average.update()
         return _first(strategy, loss), _first(strategy, stops)
@@ -173,7 +171,7 @@ def validation_step(
     strategy = tf.distribute.get_strategy()
 
     def on_replica(images: tf.Tensor, masks: tf.Tensor) -> None:
-        outputs = _forward(model, images, training=False)
+        outputs = forward(model, images, training=False)
         meter.update(_losses(loss, masks, outputs), masks, outputs)
         half = tf.reduce_sum(tf.cast(images, tf.int32), axis=[1, 2, 3]) % 2
         tuned.update(masks, outputs["logits"], half)
@@ -190,7 +188,7 @@ def prediction_step(model: Model) -> tf.types.experimental.PolymorphicFunction:
     strategy = tf.distribute.get_strategy()
 
     def on_replica(images: tf.Tensor) -> tf.Tensor:
-        return _forward(model, images, training=False)["logits"] > 0
+        return forward(model, images, training=False)["logits"] > 0
 
     @tf.function(autograph=False)
     def step(images: tf.Tensor) -> Any:

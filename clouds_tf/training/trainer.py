@@ -17,6 +17,7 @@ from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.metrics import OwnMetric, Scores, TunedDice
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training.averaging import MovingAverage
+from clouds_tf.training.gradients import check_accumulation
 from clouds_tf.training.optimizers import make_optimizer, scale_learning_rate
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.schedules import Schedule, plateau_factor
@@ -55,6 +56,8 @@ class Trainer(tf.Module):
         if recipe.xla and self.strategy.num_replicas_in_sync > 1:
             raise ValueError("xla: TensorFlow compiles the step of one device only, got several")
         self._check_normalization(model)
+        if recipe.accumulate > 1:
+            check_accumulation(model)
         encoder = encoder_layers(model)
         for layer in encoder:
             layer.trainable = not recipe.freeze_encoder
@@ -107,7 +110,12 @@ class Trainer(tf.Module):
                 )
 
     def _make_steps(self) -> None:
-        loss = losses.parse(self.recipe.loss)
+        loss: Any = losses.parse(self.recipe.loss)
+        if weights := self.recipe.class_weights:
+            if len(weights) != len(self.class_names):
+                expected = f"one for each of {', '.join(self.class_names)}"
+                raise ValueError(f"class_weights: got {len(weights)}, expected {expected}")
+            loss = losses.ByClass(loss, weights)
         self.meter = Meter(self.model, [Scores(self.class_names)])
         self.step = training_step(
             self.model,
@@ -117,6 +125,7 @@ class Trainer(tf.Module):
             self.recipe.clip_norm,
             self.average,
             self.recipe.xla,
+            self.recipe.accumulate,
         )
         own_metrics = map(OwnMetric, self.recipe.own_metrics())
         self.validation_meter = Meter(self.model, [Scores(self.class_names), *own_metrics])

@@ -125,7 +125,7 @@ def check_startable(run: Run) -> None:
 
     Raises:
         ValueError: the folder holds something else, or a run with other settings, which are named;
-            only `epochs` may differ, if so many are not yet finished.
+            only `patience` may differ, and `epochs`, if so many are not yet finished.
     """
     files.check_loadable(run.path)
     path = os.path.join(run.path, SETTINGS_FILE)
@@ -134,7 +134,8 @@ def check_startable(run: Run) -> None:
         finished = len(read_history(run.path))
         _check_code(run, earlier.get("code", {}))
         for key in sorted({*now} - {"dataset", "code"}):  # the fingerprint covers the data set
-            if earlier[key] == now[key] or (key == "epochs" and now[key] >= max(1, finished)):
+            longer = key == "epochs" and now[key] >= max(1, finished)
+            if earlier[key] == now[key] or longer or key == "patience":
                 continue
             advice = f"at least {finished} epochs" if key == "epochs" else "the same settings"
             raise ValueError(
@@ -154,8 +155,8 @@ def _check_code(run: Run, earlier: Mapping[str, str]) -> None:
     changed = [x for x, code in run.code.items() if code and earlier.get(x) not in (None, "", code)]
     if changed:
         raise ValueError(
-            f"workdir: {run.path} holds a run in which {', '.join(changed)} had another source "
-            "code; give a new workdir, or the earlier code to resume it"
+            f"workdir: {run.path} holds a run in which {', '.join(changed)} had other source code "
+            "or content; give a new workdir, or restore it to resume"
         )
 
 

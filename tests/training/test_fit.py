@@ -25,6 +25,7 @@ from clouds_tf.data.service import start_server
 from clouds_tf.training import checkpoints, distribution, stopping
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
+from clouds_tf.training.callbacks import Callbacks, TensorBoard, make_callback
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.fit import Feed, fit
 from clouds_tf.training.stopping import limited_wait, listening
@@ -55,8 +56,9 @@ def run(
     of_run = trainer(len(SIZES), epochs=epochs, **settings)
     names = {"names": lambda epoch, step: [f"{epoch}_{step}.jpg"], "data_service": service}
     feed = Feed(training, validation_batches, **names)
+    told = Callbacks(types.SimpleNamespace(path=str(workdir)), [TensorBoard()], chief=True)
     with mock.patch.object(figures, "AVAILABLE", pictures):
-        return of_run, fit(of_run, feed, str(workdir))
+        return of_run, fit(of_run, feed, str(workdir), callbacks=told)
 
 
 def _assert_same_weights(one, other):
@@ -364,7 +366,8 @@ def _start_worker(index, ports, *arguments, program=__file__):
     return start_program(program, *arguments, env=environment, merge=True)
 
 
-def _fit_in_cluster(workdir, steps, **settings):
+def _fit_in_cluster(workdir, steps, last_epoch=None, **settings):
+    """A run that a callback of the chief ends after an epoch."""
     cluster = distribution.strategy("multi_worker")
     with cluster.scope():
         of_cluster = trainer(steps, **settings)
@@ -373,8 +376,10 @@ def _fit_in_cluster(workdir, steps, **settings):
         validation_batches,
         lambda epoch, step: [],
     )
+    end = make_callback(lambda run, row: row["epoch"] == last_epoch)
+    told = Callbacks(None, [end], chief=distribution.is_chief(cluster))
     with mock.patch.object(figures, "AVAILABLE", False):
-        fit(of_cluster, feed, workdir)
+        fit(of_cluster, feed, workdir, callbacks=told)
 
 
 def work(workdir):
@@ -393,7 +398,7 @@ def work_with_a_late_chief(workdir):
         save_epoch(self, epoch)
 
     Checkpoints.save_epoch = save_late
-    _fit_in_cluster(workdir, 2, epochs=3, average_last=2)
+    _fit_in_cluster(workdir, 2, last_epoch=3, epochs=5, average_last=2)
 
 
 def work_with_a_failing_chief(workdir):
@@ -430,6 +435,8 @@ def test_workers_average_the_same_epochs_however_late_the_chief_writes(tmp_path)
     outputs = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert "mean of the last 2 epochs' weights" in outputs[0]
+    assert "a callback ends the run" in outputs[0]  # on both, with three epochs of five
+    assert len(workdirs.read_history(str(tmp_path))) == 3
 
 
 def test_what_fails_on_the_chief_alone_ends_all_workers(tmp_path):

@@ -198,7 +198,7 @@ def test_a_changed_function_is_refused(own_run, records_dir, tmp_path):
     settings = json.loads(path.read_text())
     settings["code"]["mine:squared"] = "0123456789ab"
     path.write_text(json.dumps(settings))
-    with pytest.raises(ValueError, match="^workdir: .* mine:squared had another source code"):
+    with pytest.raises(ValueError, match="^workdir: .* mine:squared had other source code"):
         train(records_dir, workdir, RECIPE)
 
 

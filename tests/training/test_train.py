@@ -133,7 +133,7 @@ def test_a_file_of_weights_is_where_a_run_starts(result, records_dir, tmp_path):
     weights.save_model_weights(model, path, {"model": {"num_classes": 4, "width": 0.0625}})
     recipe = Recipe(width=0.0625, init_weights=path)
     run = Run(str(tmp_path), recipe, result.run.dataset, 0, result.run.records)
-    trainer = runs._make_trainer(Records.open(records_dir), run, distribution.strategy())
+    trainer = runs.make_trainer(Records.open(records_dir), run, distribution.strategy())
     for found, expected in zip(trainer.model.weights, model.weights):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-6)
 

@@ -15,6 +15,6 @@ raise. Logits are [B, h', w', C], resized bilinearly where h', w' differ from h,
 """
 
 from clouds_tf.models.losses.entropy import presence_bce
-from clouds_tf.models.losses.sums import LOSSES, OwnScore, WeightedSum, parse
+from clouds_tf.models.losses.sums import LOSSES, ByClass, OwnScore, WeightedSum, parse
 
-__all__ = ["LOSSES", "OwnScore", "WeightedSum", "parse", "presence_bce"]
+__all__ = ["LOSSES", "ByClass", "OwnScore", "WeightedSum", "parse", "presence_bce"]

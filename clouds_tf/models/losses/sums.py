@@ -129,6 +129,31 @@ class WeightedSum:
         return cls(**config)
 
 
+@dataclasses.dataclass(frozen=True)
+class ByClass:
+    """Weighted mean of a loss of each class by itself.
+
+    With equal weights it is the loss itself where that is a mean over classes, such as "bce" and
+    "dice"; the `batch_` losses then sum over the images and pixels of one class at a time.
+
+    Attributes:
+        loss: a function (mask, logits) -> float32 [B].
+        weights: one for each class; they are divided by their sum.
+    """
+
+    loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
+    weights: tuple[float, ...]
+
+    def __call__(self, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+        """Computes the loss of each example, float32 [B]."""
+        each = [
+            weight / sum(self.weights) * self.loss(mask[..., i : i + 1], logits[..., i : i + 1])
+            for i, weight in enumerate(self.weights)
+            if weight
+        ]
+        return tf.add_n(each)
+
+
 def parse(spec: str) -> WeightedSum:
     """Reads a loss such as "0.75*bce+0.25*dice" or "focal(gamma=3)+lovasz".
 

@@ -1,0 +1,260 @@
+"""Callbacks: what a run tells while it trains, and who may stop it.
+
+Only the chief calls them; what they answer goes to all workers.
+"""
+
+from __future__ import annotations
+
+import csv
+import inspect
+import json
+import os
+import uuid
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Optional
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf import files, own
+from clouds_tf.training.workdir import Run
+
+Row = Mapping[str, float]
+
+
+class Callback:
+    """Base of callbacks; each method may be left out."""
+
+    def on_start(self, run: Run, step: int) -> None:
+        """The run starts or resumes, after so many steps."""
+
+    def on_step(self, run: Run, step: int, loss: float) -> Optional[bool]:
+        """A step has ended, counted from 1 over all epochs.
+
+        The next one is under way. True stops the run after it, as SIGTERM does: its state is saved,
+        and `train` raises SystemExit with status 0.
+        """
+        return None
+
+    def on_epoch_end(self, run: Run, row: Row) -> Optional[bool]:
+        """An epoch has ended, and the best checkpoint is written.
+
+        An epoch that is killed before its last checkpoint is done again, and told again.
+
+        Args:
+            run: the run; `run.load_model()` gives its best model so far.
+            row: the row of history.csv.
+
+        Returns:
+            True to end the run here; the same call of `train` would go on.
+        """
+        return None
+
+    def on_picture(self, run: Run, epoch: int, pixels: np.ndarray) -> None:
+        """Truth and prediction of some held-out images were drawn: uint8 [height, width, 3]."""
+
+    def on_end(self, run: Run) -> None:
+        """The call of `train` ends, also where it fails or is stopped."""
+
+
+class _OfFunction(Callback):
+    """Calls a function of (run, row) at the end of every epoch."""
+
+    def __init__(self, function: Callable[[Run, Row], Optional[bool]]) -> None:
+        self._function = function
+
+    def on_epoch_end(self, run: Run, row: Row) -> Optional[bool]:
+        """Calls the function."""
+        return self._function(run, row)
+
+
+class TensorBoard(Callback):
+    """Writes W/tensorboard/: numbers of every epoch, and pictures."""
+
+    def on_start(self, run: Run, step: int) -> None:
+        """Opens the files."""
+        folder = os.path.join(run.path, "tensorboard")
+        self._writers = {
+            name: tf.summary.create_file_writer(os.path.join(folder, name))
+            for name in ("training", "held_out")
+        }
+
+    def on_epoch_end(self, run: Run, row: Row) -> None:
+        """Writes each number."""
+        for name, value in row.items():
+            held_out = name.startswith("val_")
+            writer = self._writers["held_out" if held_out else "training"]
+            with writer.as_default(int(row["epoch"])):
+                tf.summary.scalar(name[len("val_") :] if held_out else name, value)
+
+    def on_picture(self, run: Run, epoch: int, pixels: np.ndarray) -> None:
+        """Writes the picture."""
+        with self._writers["held_out"].as_default(epoch):
+            tf.summary.image("predictions", pixels[None])
+
+    def on_end(self, run: Run) -> None:
+        """Closes the files."""
+        for writer in self._writers.values():
+            writer.close()
+
+
+class StepsCsv(Callback):
+    """Writes W/steps.csv, the loss of every step; history.csv has the epochs."""
+
+    def on_start(self, run: Run, step: int) -> None:
+        """Opens the file, without the steps that are done again."""
+        path = os.path.join(run.path, "steps.csv")
+        rows: list[list[str]] = []
+        if tf.io.gfile.exists(path):
+            rows = [x for x in list(csv.reader(files.read_text(path).splitlines()))[1:] if x]
+        kept = [row for row in rows if int(row[0]) <= step]  # the others are done again
+        files.write_table(path, ["step", "loss"], kept)
+        self._file = tf.io.gfile.GFile(path, "a")
+
+    def on_step(self, run: Run, step: int, loss: float) -> None:
+        """Writes a row."""
+        self._file.write(f"{step},{loss!r}\n")
+
+    def on_epoch_end(self, run: Run, row: Row) -> None:
+        """Makes the steps of the epoch visible to readers."""
+        self._file.flush()
+
+    def on_end(self, run: Run) -> None:
+        """Closes the file."""
+        self._file.close()
+
+
+def _kept_id(run: Run, kind: str, new: str = "") -> str:
+    """The id of a run in another system, kept in its workdir; `new` is written if there is none."""
+    path = os.path.join(run.path, f"{kind}_id.txt")
+    if new:
+        files.write_text(path, new + "\n")
+    return files.read_text(path).strip() if tf.io.gfile.exists(path) else ""
+
+
+class WeightsAndBiases(Callback):
+    """Sends a run to Weights & Biases, or to W/wandb/ with WANDB_MODE=offline.
+
+    Args:
+        project: name of the project.
+        **settings: further arguments of wandb.init, such as entity or group.
+    """
+
+    def __init__(self, project: str = "clouds_tf", **settings: Any) -> None:
+        files.require("wandb", "loggers", "callbacks: wandb")
+        self._settings = {"project": project, **settings}
+
+    def on_start(self, run: Run, step: int) -> None:
+        """Starts a run of Weights & Biases, or continues it."""
+        import wandb
+
+        self._wandb = wandb
+        self._run = wandb.init(
+            id=_kept_id(run, "wandb") or _kept_id(run, "wandb", uuid.uuid4().hex),
+            resume="allow",
+            dir=run.path,
+            name=os.path.basename(os.path.normpath(run.path)),
+            config=run.to_json(),
+            allow_val_change=True,  # a resumed run may have more epochs
+            **self._settings,
+        )
+
+    def on_epoch_end(self, run: Run, row: Row) -> None:
+        """Sends the numbers."""
+        self._run.log(dict(row), step=int(row["epoch"]))
+
+    def on_picture(self, run: Run, epoch: int, pixels: np.ndarray) -> None:
+        """Sends the picture."""
+        self._run.log({"predictions": self._wandb.Image(pixels)}, step=epoch)
+
+    def on_end(self, run: Run) -> None:
+        """Ends the run of Weights & Biases."""
+        self._run.finish()
+
+
+class MLflow(Callback):
+    """Sends a run to the MLflow server of MLFLOW_TRACKING_URI, or into mlruns/ without one.
+
+    Args:
+        experiment: name of the experiment.
+    """
+
+    def __init__(self, experiment: str = "clouds_tf") -> None:
+        files.require("mlflow", "loggers", "callbacks: mlflow")
+        self._experiment = experiment
+
+    def on_start(self, run: Run, step: int) -> None:
+        """Starts a run of MLflow, or continues it."""
+        import mlflow
+
+        self._mlflow, known = mlflow, _kept_id(run, "mlflow")
+        mlflow.set_experiment(self._experiment)
+        name = os.path.basename(os.path.normpath(run.path))
+        started = mlflow.start_run(run_id=known or None, run_name=None if known else name)
+        if not known:  # MLflow refuses another value of a parameter, such as epochs
+            _kept_id(run, "mlflow", started.info.run_id)
+            mlflow.log_params({k: json.dumps(v)[:500] for k, v in run.recipe.to_json().items()})
+
+    def on_epoch_end(self, run: Run, row: Row) -> None:
+        """Sends the numbers."""
+        self._mlflow.log_metrics(dict(row), step=int(row["epoch"]))
+
+    def on_end(self, run: Run) -> None:
+        """Ends the run of MLflow."""
+        self._mlflow.end_run()
+
+
+CALLBACKS: dict[str, Callable[..., Callback]] = {
+    "tensorboard": TensorBoard,
+    "csv": StepsCsv,
+    "wandb": WeightsAndBiases,
+    "mlflow": MLflow,
+}
+
+
+def make_callback(given: Any) -> Any:
+    """Makes a callback of its name, class or function.
+
+    Args:
+        given: a key of CALLBACKS; "module:name" for a subclass of Callback, an object of one, or a
+            function of (run, row); or one of these itself.
+
+    Raises:
+        ValueError: there is none of that name, or its package is missing.
+    """
+    if isinstance(given, str):
+        if given not in CALLBACKS and not own.is_own(given):
+            expected = f"one of {', '.join(CALLBACKS)}, or module:name"
+            raise ValueError(f"callbacks: got {given!r}, expected {expected}")
+        given = CALLBACKS.get(given) or own.find("callbacks", given)
+    if inspect.isclass(getattr(given, "func", given)):  # or a functools.partial of one
+        given = given()
+    if any(hasattr(given, name) for name in _METHODS):
+        return given
+    if callable(given):
+        return _OfFunction(given)
+    raise ValueError(f"callbacks: got {given!r}, expected a name, a Callback or a function")
+
+
+_METHODS = ("on_start", "on_step", "on_epoch_end", "on_picture", "on_end")
+
+
+class Callbacks:
+    """The callbacks of a run, called together; of workers other than the chief there are none."""
+
+    def __init__(self, run: Run, callbacks: Iterable[Any], chief: bool) -> None:
+        self._run, self._callbacks = run, list(callbacks) if chief else []
+        self._started: list[Any] = []
+
+    def call(self, method: str, *arguments: Any) -> bool:
+        """Calls a method of all that have started; whether one answers True."""
+        answers = []
+        for callback in self._callbacks if method == "on_start" else self._started:
+            answers.append(getattr(callback, method, _nothing)(self._run, *arguments))
+            if method == "on_start":
+                self._started.append(callback)
+        return True in answers
+
+
+def _nothing(*_: Any) -> None:
+    """Stands for a method that a callback leaves out."""

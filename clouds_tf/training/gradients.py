@@ -1,0 +1,93 @@
+"""Gradients of the loss of a batch, in one pass or in parts that take less memory."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import tensorflow as tf
+
+from clouds_tf.keras import Model, keras
+from clouds_tf.models.normalization import counting
+
+Outputs = dict[str, tf.Tensor]
+# Outputs -> what is minimized, the loss of these images in that of the global batch, and its parts.
+Measure = Callable[[Outputs], tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]]
+# Gradients, outputs, and the loss and its parts as measured.
+Found = tuple[list[tf.Tensor], Outputs, tf.Tensor, dict[str, tf.Tensor]]
+
+_RANDOM = ("Dropout", "Noise", "StochasticDepth", "DropPath")  # in the names of classes of layers
+
+
+def forward(model: Model, images: tf.Tensor, training: bool) -> Outputs:
+    """Applies a model, also to no images at all, which oneDNN's convolutions refuse.
+
+    An empty part still takes part in the sums over replicas, with a black image that is left out of
+    the result, of the statistics of batch norm and of the gradients.
+    """
+    size = tf.shape(images)[0]
+    padded = tf.pad(images, [[0, tf.cast(size == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
+    padded = tf.ensure_shape(padded, [None, *images.shape[1:]])
+    with counting(size > 0):
+        outputs = model(padded, training=training)
+    return tf.nest.map_structure(lambda output: output[:size], outputs)
+
+
+def whole(model: Model, images: tf.Tensor, measure: Measure) -> Found:
+    """Gradients of all images in one pass."""
+    with tf.GradientTape() as tape:
+        outputs = forward(model, images, training=True)
+        objective, loss, values = measure(outputs)
+    return tape.gradient(objective, model.trainable_variables), outputs, loss, values
+
+
+def accumulated(model: Model, images: tf.Tensor, measure: Measure, parts: int) -> Found:
+    """The same gradients, batch norm apart, with the memory of one of so many parts.
+
+    A first pass finds the outputs of all images, so that the loss and its slopes are those of the
+    whole batch, whatever the loss; a second pass takes the slopes back to the weights, part after
+    part.
+    """
+    size = tf.shape(images)[0]
+    pieces = [slice(size * i // parts, size * (i + 1) // parts) for i in range(parts)]
+    statistics = _statistics(model)
+    before = [variable.read_value() for variable in statistics]
+    found: list[Outputs] = []
+    for piece in pieces:
+        # TensorFlow would run the parts at once, with the memory of all of them.
+        with tf.control_dependencies(tf.nest.flatten(found[-1:])):
+            found.append(forward(model, images[piece], training=True))
+    for variable, value in zip(statistics, before):
+        variable.assign(value)  # the second pass counts the images
+    outputs = {name: tf.concat([part[name] for part in found], axis=0) for name in found[0]}
+    with tf.GradientTape() as tape:
+        tape.watch(outputs)
+        objective, loss, values = measure(outputs)
+    zero = tf.UnconnectedGradients.ZERO
+    slopes = tape.gradient(objective, outputs, unconnected_gradients=zero)
+    variables = model.trainable_variables
+    total = [tf.zeros(variable.shape, variable.dtype) for variable in variables]
+    for piece in pieces:
+        with tf.control_dependencies([*tf.nest.flatten(slopes), *total]):
+            with tf.GradientTape() as tape:
+                again = forward(model, images[piece], training=True)
+            own = {name: slope[piece] for name, slope in slopes.items()}
+            more = tape.gradient(again, variables, own, unconnected_gradients=zero)
+            total = [one + other for one, other in zip(total, more)]
+    return total, outputs, loss, values
+
+
+def _statistics(model: Model) -> list[Any]:
+    """Moving statistics of batch norm."""
+    norms = [x for x in model.submodules if isinstance(x, keras.layers.BatchNormalization)]
+    return [variable for norm in norms for variable in (norm.moving_mean, norm.moving_variance)]
+
+
+def check_accumulation(model: Model) -> None:
+    """Raises ValueError for a layer that draws anew in the second pass of `accumulated`."""
+    for layer in model.submodules:
+        if any(word in type(layer).__name__ for word in _RANDOM):
+            raise ValueError(
+                f"accumulate: the layer {layer.name} draws random numbers, which both passes of "
+                "accumulation would have to share; leave it out, or accumulate"
+            )
