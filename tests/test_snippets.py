@@ -24,8 +24,8 @@ sys.path.insert(0, str(REPOSITORY / "tools"))  # where the programs find cli
 # test_end_to_end.py runs the commands and the script of README.md, test_docs.py the lines on RLE.
 RUN_ELSEWHERE = {"README.md", "docs/rle.md"}
 # Tools whose commands are only parsed here, as they take long: test_report.py runs the first,
-# test_benchmark.py some suites of the other.
-PARSED_ONLY = {"explore", "benchmark"}
+# test_benchmark.py some suites of the second, test_rates.py the third.
+PARSED_ONLY = {"explore", "benchmark", "find_learning_rate"}
 # What makes commands short. It is appended; the last one of equal flags counts.
 TINY = {
     "train": "--image_size=32,48 --width=0.125 --epochs=1 --batch_size=5 --encoder=tiny",
@@ -37,10 +37,10 @@ TINY = {
     "show_augmentation": "--image_size=32,48 --num_columns=1",
 }
 # The same for a snippet of Python.
-TINY_SETTINGS = (
-    "epochs=20, image_size=(192, 288)",
-    'epochs=1, image_size=(32, 48), width=0.125, encoder="tiny"',
-)
+TINY_SETTINGS = {
+    "epochs=20, image_size=(192, 288)": 'epochs=1, image_size=(32, 48), encoder="tiny", width=0.1',
+    '"resnet34", 1.0, (192, 288), 20': '"tiny", 0.125, (32, 48), 1',
+}
 # Flags that name what a command writes.
 OUTPUTS = {"output", "output_dir", "workdir", "export_dir"}
 BOXES = "date,label,lon1,lon2,lat1,lat2\n2017-03-04,Fish,-60,-50,10,20\n2017-07-01,Sugar,3,9,0,5\n"
@@ -203,4 +203,7 @@ def test_a_page_runs_from_top_to_bottom(page, sample):
         elif block.kind == "python":
             for name in re.findall(r'"([\w.]+)', block.text):
                 sample(name)
-            exec(block.text.replace(*TINY_SETTINGS), names)
+            code = block.text
+            for settings in TINY_SETTINGS.items():
+                code = code.replace(*settings)
+            exec(code, names)

@@ -14,6 +14,7 @@ _UNSEEDED = (
 )
 
 
+@tf.autograph.experimental.do_not_convert  # as everything in a pipeline of `Records`
 def apply_own(spec: str, example: dict[str, tf.Tensor], seed: Seed) -> dict[str, tf.Tensor]:
     """Applies a user's augmentation and checks what it returns.
 

@@ -7,6 +7,7 @@ data are in `charts`, those of predictions in `evaluation`, `scenes` and `climat
 from clouds_tf.figures.charts import curves
 from clouds_tf.figures.images import overlay, overlays
 from clouds_tf.figures.network import network
+from clouds_tf.figures.rates import learning_rates
 from clouds_tf.figures.style import AVAILABLE, class_colors, describe, encode, pixels, save
 
 __all__ = [
@@ -15,6 +16,7 @@ __all__ = [
     "curves",
     "describe",
     "encode",
+    "learning_rates",
     "network",
     "overlay",
     "overlays",

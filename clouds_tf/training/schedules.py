@@ -46,6 +46,7 @@ SCHEDULES = {
 }
 
 
+@tf.autograph.experimental.do_not_convert  # which warns of what imports a module
 def _shape(name: str, share: tf.Tensor) -> tf.Tensor:
     """Factor on the learning rate at a finished share of the run, float32 []."""
     if name in SCHEDULES:

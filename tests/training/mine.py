@@ -40,9 +40,9 @@ def darker(example, seed, most=0.5):
 
 
 def unseeded(example, seed):
-    if tf.random.uniform([]) < 0.5:
-        return {**example, "image": example["image"][::-1]}
-    return example
+    flipped = tf.random.uniform([]) < 0.5
+    image = tf.where(flipped, example["image"][::-1], example["image"])
+    return {**example, "image": image}
 
 
 def as_floats(example, seed):

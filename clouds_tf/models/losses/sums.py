@@ -52,6 +52,7 @@ class OwnScore:
     setting: str
     name: str
 
+    @tf.autograph.experimental.do_not_convert  # AutoGraph warns of what imports a module
     def __call__(self, mask: tf.Tensor, logits: tf.Tensor, **arguments: float) -> tf.Tensor:
         """Calls it with float32 mask and logits of one size, [B, h, w, C]; returns float32 [B]."""
         found = own.call(self.setting, self.name, *prepared(mask, logits), **arguments)
