@@ -74,8 +74,11 @@ def test_scenes_of_this_project_are_read(tmp_path):
         masks=masks,
         observed=observed,
         image=rng.integers(0, 255, (*grid.shape, 3)).astype(np.uint8),
+        likeness=0.75,
     )
     write.write_netcdf(str(tmp_path / "belt.nc"), prediction)
+    scene = scenes.read(str(tmp_path / "belt.nc"))
+    assert (scene.platform, scene.likeness, scene.seconds % 86400) == ("Aqua", 0.75, 84600)
     made = product.make(
         str(tmp_path / "c.nc"),
         scenes_dir=str(tmp_path / "belt.nc"),
