@@ -45,7 +45,7 @@ def _targets(records, maps=None, weight=0.5, **settings):
 def test_maps_are_mixed_into_the_masks(records, maps):
     images, masks = _targets(records, augmentation="none")
     names = records.batch_names([0, 1], len(masks), 0, 0, 0)
-    for weight in (0.25, 1.0):
+    for weight in (0.0, 0.25, 1.0):
         found_images, found = _targets(records, maps, weight, augmentation="none")
         np.testing.assert_array_equal(found_images, images)
         assert found.dtype == np.float32
@@ -57,16 +57,14 @@ def test_maps_are_mixed_into_the_masks(records, maps):
             np.testing.assert_allclose(target, expected, atol=0.51 / 255)
 
 
-@pytest.mark.parametrize("augmentation", ["flips", "strong"])
-def test_they_move_with_the_image(records, maps, augmentation):
-    how = {"augmentation": augmentation, "mix": "cutmix"}
+@pytest.mark.slow
+def test_they_move_with_the_image(records, maps):
+    how = {"augmentation": "strong", "mix": "cutmix"}
     images, masks = _targets(records, **how)
     found_images, found = _targets(records, maps, 0.4, **how)
     np.testing.assert_array_equal(found_images, images)
     # The masks have 0.6 of the targets: so there is no doubt where they are.
     np.testing.assert_array_equal(found >= 0.6, masks)
-    same = _targets(records, maps, 0.0, **how)[1]
-    np.testing.assert_array_equal(same, masks)
     kept = _targets(records, maps, 0.4, cache="memory", **how)[1]
     np.testing.assert_array_equal(kept, found)
 
