@@ -1,4 +1,4 @@
-"""JPEG bytes or pixels -> image: the one step that training and serving share."""
+"""JPEG or PNG bytes, or pixels -> image: the one step that training and serving share."""
 
 from __future__ import annotations
 
@@ -10,6 +10,12 @@ import tensorflow as tf
 
 _Size = Union[tf.Tensor, Sequence[int]]  # (height, width)
 
+JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # first bytes
+DEEP = b"\x10"  # byte 24 of a PNG, which says 16 bits a value
+# Of 255. Values of a sensor of 14, 12 or 10 bits stay below, if they are stored in 16.
+_DIMMEST_WHITE = 64
+TOO_DIM = "a PNG of 16 bits a value, all below 16384; scale them to 65535"
+
 _REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequency domain
 # How far a pixel of the result may lie from its true place, in pixels of the result. libjpeg rounds
 # reduced sizes up: of 2100 columns an eighth is 263, which show 2104.
@@ -17,22 +23,63 @@ _MISPLACEMENT = 0.05
 
 
 def decode_image(encoded: tf.Tensor | bytes, size: _Size) -> tf.Tensor:
-    """Decodes a JPEG at the size asked for.
-
-    The JPEG is decoded at the smallest of libjpeg's scales that is not below `size` and moves no
-    pixel by more than 0.05, which skips most of the work. The rest of the way is an area average
-    where it shrinks, and bilinear where it grows.
+    """Decodes a JPEG or a PNG at the size asked for.
 
     Args:
-        encoded: the bytes of a JPEG, string []; grey and CMYK become RGB. The orientation that EXIF
-            may ask for is not applied.
+        encoded: the bytes of a JPEG or a PNG, string []; grey and CMYK become RGB, 16-bit values
+            their upper 8 bits, and transparency is ignored. The orientation that EXIF may ask for
+            is not applied.
         size: (height, width) of the result.
 
     Returns:
         RGB uint8 [height, width, 3].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not a whole JPEG.
+        tf.errors.InvalidArgumentError: the bytes are not a whole JPEG or PNG, or no value of a
+            16-bit PNG reaches 16384.
+    """
+    image = tf.cond(
+        is_png(encoded),
+        lambda: resize_image(decode_png(encoded), size),
+        lambda: _decode_jpeg(encoded, size),
+    )
+    return tf.reshape(image, [*tf.unstack(tf.convert_to_tensor(size)), 3])
+
+
+def is_png(encoded: tf.Tensor | bytes) -> tf.Tensor:
+    """Whether bytes, string [], begin as a PNG does."""
+    return tf.strings.substr(encoded, 0, len(PNG)) == PNG
+
+
+def decode_png(encoded: tf.Tensor | bytes) -> tf.Tensor:
+    """RGB uint8 [height, width, 3]; InvalidArgumentError if its 16-bit values are all too dark."""
+    pixels = tf.io.decode_png(encoded, 3)
+    is_dim = (tf.strings.substr(encoded, 24, 1) == DEEP) & (tf.reduce_max(pixels) < _DIMMEST_WHITE)
+    with tf.control_dependencies([tf.Assert(~is_dim, [f"got {TOO_DIM}"])]):
+        return tf.identity(pixels)
+
+
+def encoded_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
+    """The (height, width) of a JPEG or a PNG by its header, int32 [2]."""
+    return tf.cond(
+        is_png(encoded),
+        lambda: png_size(encoded),
+        lambda: tf.io.extract_jpeg_shape(encoded)[:2],
+    )
+
+
+def png_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
+    """The (height, width) of a PNG by its header, int32 [2]; zeros if that is cut off."""
+    header = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
+    sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
+    return tf.reverse(sides, [0])
+
+
+def _decode_jpeg(encoded: tf.Tensor | bytes, size: _Size) -> tf.Tensor:
+    """Decodes a JPEG at the smallest of libjpeg's scales that is fine enough, then resizes it.
+
+    It is not below `size` and moves no pixel by more than 0.05, which skips most of the work. The
+    rest of the way is an area average where it shrinks, and bilinear where it grows.
     """
     image = tf.switch_case(
         _choose_reduction(tf.io.extract_jpeg_shape(encoded)[:2], size),
@@ -42,12 +89,11 @@ def decode_image(encoded: tf.Tensor | bytes, size: _Size) -> tf.Tensor:
             for r in _REDUCTIONS
         ],
     )
-    image = tf.cond(
+    return tf.cond(
         tf.reduce_all(tf.shape(image)[:2] == size),
         lambda: image,
         lambda: _resample(tf.cast(image, tf.float32), size),
     )
-    return tf.reshape(image, [*tf.unstack(tf.convert_to_tensor(size)), 3])
 
 
 def resize_image(image: tf.Tensor | np.ndarray, size: _Size) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""The JPEG files of a data folder: read, checked and reduced."""
+"""The JPEG and PNG files of a data folder: read, checked and reduced."""
 
 from __future__ import annotations
 
@@ -8,9 +8,19 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.preprocessing import JPEG, PNG, TOO_DIM, decode_image, encoded_size
 from clouds_tf.messages import Fault, native_lines
 
+IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
+TIFF_ENDINGS = (".tif", ".tiff")
+# What files begin with that are often found instead.
+_OTHER_FORMATS = {
+    "a TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "a GIF": (b"GIF8",),
+    "a WebP": (b"RIFF",),
+    "a BMP": (b"BM",),
+    "HTML or XML": (b"<",),
+}
 _SKEW = 0.02  # of the ratio of the sides, between an image and its masks
 
 
@@ -20,7 +30,7 @@ def read_image(
     image_size: tuple[int, int] | None = None,
     jpeg_quality: int = 95,
 ) -> tuple[bytes, tuple[int, int]]:
-    """Reads a JPEG file and makes sure that all of it can be decoded.
+    """Reads a JPEG or PNG file and makes sure that all of it can be decoded.
 
     The orientation that EXIF may ask for is not applied: the masks are those of the stored pixels.
 
@@ -28,14 +38,14 @@ def read_image(
         path: the file.
         mask_size: (height, width) of its masks; the image must have about the same shape.
         image_size: (height, width) to reduce the image to; None keeps the bytes of the file.
-        jpeg_quality: quality of a reduced image, 1 to 100.
+        jpeg_quality: quality of a reduced JPEG, 1 to 100; a reduced PNG is a PNG, without loss.
 
     Returns:
-        The bytes of a JPEG, and its (height, width).
+        The bytes of a JPEG or PNG, and its (height, width).
 
     Raises:
-        ValueError: there is no such file, it is no whole JPEG, or it is of another shape; the
-            message does not repeat the path.
+        ValueError: there is no such file, it is no whole JPEG or PNG, its 16-bit values are all
+            dark, or it is of another shape; the message does not repeat the path.
     """
     with native_lines() as lines:
         found = _read(path, mask_size, image_size, jpeg_quality)
@@ -52,24 +62,60 @@ def _read(
         raise ValueError(f"a link to {os.readlink(path)}, which is not there")
     try:
         encoded = tf.io.read_file(path).numpy()
-        if not encoded.startswith(b"\xff\xd8"):  # tf.io.decode_jpeg reads PNG and GIF too
-            raise ValueError(f"not a JPEG, its first bytes are {encoded[:8]}")
-        _check_shape(tuple(tf.io.extract_jpeg_shape(encoded)[:2].numpy().tolist()), mask_size)
+        if not encoded.startswith((JPEG, PNG)):
+            raise ValueError(_why_not_an_image(path, encoded))
+        size = _size(encoded)
+        _check_shape(size, mask_size)
         # A look at the header is not enough: a truncated file shows only when it is decoded.
-        tf.io.decode_jpeg(encoded, channels=3, ratio=1 if image_size else 8)
+        if encoded.startswith(PNG):
+            decode_image(encoded, size)
+        else:
+            tf.io.decode_jpeg(encoded, channels=3, ratio=1 if image_size else 8)
         if image_size:
             image = decode_image(encoded, image_size)
-            encoded = tf.io.encode_jpeg(image, quality=jpeg_quality, chroma_downsampling=False)
-            encoded = encoded.numpy()
-        return encoded, tuple(tf.io.extract_jpeg_shape(encoded)[:2].numpy().tolist())
+            if encoded.startswith(PNG):
+                encoded = tf.io.encode_png(image).numpy()
+            else:
+                encoded = tf.io.encode_jpeg(image, quality=jpeg_quality, chroma_downsampling=False)
+                encoded = encoded.numpy()
+        return encoded, _size(encoded)
     except tf.errors.NotFoundError:
-        raise ValueError("no such image, but the CSV has rows for it") from None
-    except tf.errors.InvalidArgumentError:
-        raise ValueError("not a whole, readable JPEG") from None
+        raise ValueError("no such image, but it is annotated") from None
+    except tf.errors.InvalidArgumentError as error:
+        if TOO_DIM in error.message:
+            raise ValueError(TOO_DIM) from None
+        kind = "PNG" if encoded.startswith(PNG) else "JPEG"
+        raise ValueError(f"not a whole, readable {kind}") from None
     except tf.errors.OpError as error:
         if tf.io.gfile.isdir(path):
-            raise ValueError("a folder, expected a JPEG file") from None
+            raise ValueError("a folder, expected a JPEG or PNG file") from None
         raise ValueError(f"cannot be read: {error.message}") from None
+
+
+def _size(encoded: bytes) -> tuple[int, int]:
+    height, width = encoded_size(encoded).numpy().tolist()
+    return height, width
+
+
+def other_format(encoded: bytes) -> str:
+    """The format of a file that is neither a JPEG nor a PNG, such as "a GIF"; "" if unknown."""
+    names = (name for name, first in _OTHER_FORMATS.items() if encoded.startswith(first))
+    return next(names, "")
+
+
+def _why_not_an_image(path: str, encoded: bytes) -> str:
+    name = other_format(encoded)
+    if name == "a TIFF":
+        return how_to_convert(path)
+    found = f"{name}," if name else f"not a JPEG or PNG, its first bytes are {encoded[:8]!r};"
+    return f"{found} expected a JPEG or a PNG"
+
+
+def how_to_convert(path: str) -> str:
+    """Says that a file is a TIFF, with the command that makes a PNG of it."""
+    png = os.path.splitext(path)[0] + ".png"
+    code = f"from PIL import Image; Image.open({path!r}).save({png!r})"
+    return f"a TIFF, expected a JPEG or a PNG; convert it: python -c {code!r}"
 
 
 def _check_shape(size: tuple[int, int], mask_size: tuple[int, int]) -> None:
@@ -82,10 +128,10 @@ def _check_shape(size: tuple[int, int], mask_size: tuple[int, int]) -> None:
         )
 
 
-def check_images(paths: Iterable[str], mask_size: tuple[int, int]) -> list[Fault]:
-    """Reads JPEG files whose masks have this size, and returns their faults."""
+def check_images(images: Iterable[tuple[str, tuple[int, int]]]) -> list[Fault]:
+    """Reads image files, each with the size of its masks, and returns their faults."""
     faults = []
-    for path in paths:
+    for path, mask_size in images:
         try:
             read_image(path, mask_size)
         except ValueError as error:

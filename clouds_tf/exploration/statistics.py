@@ -17,7 +17,8 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.examples import to_column_major
-from clouds_tf.data.preprocessing import decode_image
+from clouds_tf.data.preprocessing import decode_image, encoded_size
+from clouds_tf.data.source_images import read_image
 from clouds_tf.dataset import Dataset
 from clouds_tf.messages import counted, native_lines
 from clouds_tf.progress import Progress
@@ -81,7 +82,7 @@ def _boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
 
 
 def _describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> dict[str, tf.Tensor]:
-    """Measures the bytes of a JPEG, string [], decoded at a reduced scale.
+    """Measures the bytes of an image, string [], decoded at a reduced scale.
 
     Returns:
         A dict: size int32 [2]; brightness and contrast (mean and standard deviation, 0 to 255) and
@@ -100,7 +101,7 @@ def _describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> d
     filled = tf.where(is_gap, brightness, grey)[..., tf.newaxis]
     thumbnail = tf.image.resize(filled, _THUMBNAIL, method="area")[..., 0]
     return {
-        "size": tf.io.extract_jpeg_shape(encoded)[:2],
+        "size": encoded_size(encoded),
         "brightness": brightness,
         "contrast": tf.sqrt(variance),
         "blueness": tf.reduce_sum((image[..., 2] - image[..., 0]) * seen) / num_seen,
@@ -201,7 +202,9 @@ def measure(
         progress(int(arrays["index"][-1]) + 1, len(paths))
     if not batches:
         images = counted(len(paths), "image")
-        raise ValueError(f"none of {images} can be read; {_find_problem(paths[0])}")
+        raise ValueError(
+            f"none of {images} can be read; {_find_problem(paths[0], dataset.mask_size)}"
+        )
     progress(len(paths), len(paths))
     found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     rows = _make_rows(found, table["filename"].to_numpy()[found["index"]], dataset)
@@ -213,7 +216,7 @@ def measure(
         components=per_component.assign(area=found["component_areas"]).reset_index(drop=True),
         average_masks=covered / len(found["index"]),
         thumbnails=found["thumbnail"],
-        problems=[_find_problem(paths[i]) for i in unread]
+        problems=[_find_problem(paths[i], dataset.mask_size) for i in unread]
         + (_name_lines([paths[i] for i in found["index"]]) if said else []),
     )
 
@@ -235,7 +238,7 @@ def _name_lines(paths: Sequence[str]) -> list[str]:
     problems = []
     for path in paths:
         with native_lines() as lines:
-            tf.io.decode_jpeg(tf.io.read_file(path), ratio=8)
+            decode_image(tf.io.read_file(path), _DECODED)
         problems += [f"{path}: {line}" for line in lines]
     return problems
 
@@ -261,14 +264,12 @@ def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -
     return images.batch(_BATCH_SIZE).map(add_masks, tf.data.AUTOTUNE).prefetch(1)
 
 
-def _find_problem(path: str) -> str:
+def _find_problem(path: str, mask_size: tuple[int, int]) -> str:
     """Says why an image could not be measured."""
     try:
-        decode_image(tf.io.read_file(path), _DECODED)
-    except tf.errors.NotFoundError:
-        return f"{path}: no such image, but the CSV has rows for it"
-    except tf.errors.InvalidArgumentError:
-        return f"{path}: not a whole, readable JPEG"
+        read_image(path, mask_size)
+    except ValueError as error:
+        return f"{path}: {error}"
     return f"{path}: could not be read at the first attempt"
 
 

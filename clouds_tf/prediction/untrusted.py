@@ -7,30 +7,26 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from clouds_tf.data.preprocessing import decode_image, resize_image
+from clouds_tf.data.preprocessing import (
+    DEEP,
+    JPEG,
+    PNG,
+    TOO_DIM,
+    decode_image,
+    decode_png,
+    is_png,
+    png_size,
+)
+from clouds_tf.data.source_images import other_format
 
 MAX_IMAGE_PIXELS = 2**25  # eleven times those of an image of the competition
 LARGEST_IMAGES = 4  # whose pixels all images of a request together may have
 
-_JPEG, _PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"
 # Each scan of a progressive JPEG goes over all pixels again, and may be a few bytes long.
 _SCAN, _MAX_SCANS = b"\xff\xda", 50
 # libpng unpacks each of these chunks, to at most 8 MB, on its way to the image.
 _PACKED, _MAX_PACKED = (b"zTXt", b"iTXt", b"iCCP"), 20
-_DEEP = b"\x10"  # the byte of a PNG's header that says 16 bits a value
-# Of 255. Values of a sensor of 14, 12 or 10 bits stay below, if they are stored in 16.
-_DIMMEST_WHITE = 64
-_TOO_DIM = "a PNG of 16 bits a value, all below 16384; scale them to 65535"
 _WINDOW = 1 << 20  # bytes that are searched at a time, which bounds the memory of a search
-
-# What files begin with that are often sent instead.
-_OTHER_FORMATS = (
-    ((b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"), "a TIFF, which tools/predict_scenes.py reads"),
-    ((b"GIF8",), "a GIF, expected a JPEG or a PNG"),
-    ((b"RIFF",), "a WebP, expected a JPEG or a PNG"),
-    ((b"BM",), "a BMP, expected a JPEG or a PNG"),
-    ((b"<",), "HTML or XML, expected a JPEG or a PNG"),
-)
 
 
 def max_image_bytes(max_image_pixels: int) -> int:
@@ -64,13 +60,6 @@ def decode_images(
             large, and nothing has been decoded; or no value of a 16-bit PNG reaches 16384.
     """
 
-    def decode(encoded: tf.Tensor) -> tf.Tensor:
-        return tf.cond(
-            _is_png(encoded),
-            lambda: resize_image(_decode_png(encoded), size),
-            lambda: decode_image(encoded, size),
-        )
-
     pixels = tf.map_fn(
         lambda encoded: _count_pixels(encoded, max_image_pixels),
         image_bytes,
@@ -80,32 +69,32 @@ def decode_images(
     message = ["expected at most", limit, "pixels in all images of a request, got", total]
     with tf.control_dependencies([tf.Assert(total <= limit, message)]):
         image_bytes = tf.identity(image_bytes)
-    return tf.map_fn(decode, image_bytes, fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8))
+    return tf.map_fn(
+        lambda encoded: decode_image(encoded, size),
+        image_bytes,
+        fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8),
+    )
 
 
 def decode_whole(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> tf.Tensor:
     """Decodes one JPEG or PNG at its own size, RGB uint8; limits and errors as `decode_images`."""
     _count_pixels(tf.constant(encoded), max_image_pixels)
-    if encoded.startswith(_PNG):
-        return _decode_png(tf.constant(encoded))
+    if encoded.startswith(PNG):
+        return decode_png(tf.constant(encoded))
     return tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE")
-
-
-def _is_png(encoded: tf.Tensor) -> tf.Tensor:
-    return tf.strings.substr(encoded, 0, len(_PNG)) == _PNG
 
 
 def _count_pixels(encoded: tf.Tensor, max_image_pixels: int) -> tf.Tensor:
     """The pixels of an image, int64, by its header; InvalidArgumentError if it is refused."""
-    max_bytes, is_png = max_image_bytes(max_image_pixels), _is_png(encoded)
-    known = is_png | (tf.strings.substr(encoded, 0, len(_JPEG)) == _JPEG)
+    max_bytes, png = max_image_bytes(max_image_pixels), is_png(encoded)
+    known = png | (tf.strings.substr(encoded, 0, len(JPEG)) == JPEG)
     length = tf.strings.length(encoded)
     checks = [
         tf.Assert(known, ["expected a JPEG or a PNG, got something else"]),
         tf.Assert(length <= max_bytes, [f"expected at most {max_bytes} bytes, got", length]),
     ]
     with tf.control_dependencies(checks):
-        source_size = tf.cond(is_png, lambda: _png_size(encoded), lambda: _jpeg_size(encoded))
+        source_size = tf.cond(png, lambda: _png_size(encoded), lambda: _jpeg_size(encoded))
     height, width = tf.unstack(source_size, 2)
     allowed = (height > 0) & (width > 0) & (height * width <= max_image_pixels)
     message = ["expected an image of at most", max_image_pixels, "pixels, got (height, width)"]
@@ -122,17 +111,7 @@ def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
 def _png_size(encoded: tf.Tensor) -> tf.Tensor:
     """The size of a PNG, int64 [2], by its header; InvalidArgumentError for too many texts."""
     with tf.control_dependencies([_at_most(_MAX_PACKED, "compressed texts", encoded, _PACKED)]):
-        header = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
-    sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
-    return tf.cast(tf.reverse(sides, [0]), tf.int64)
-
-
-def _decode_png(encoded: tf.Tensor) -> tf.Tensor:
-    """RGB uint8 [height, width, 3]; InvalidArgumentError if its 16-bit values are all too dark."""
-    pixels = tf.io.decode_png(encoded, 3)
-    is_dim = (tf.strings.substr(encoded, 24, 1) == _DEEP) & (tf.reduce_max(pixels) < _DIMMEST_WHITE)
-    with tf.control_dependencies([tf.Assert(~is_dim, [f"got {_TOO_DIM}"])]):
-        return tf.identity(pixels)
+        return tf.cast(png_size(encoded), tf.int64)
 
 
 def _at_most(
@@ -172,7 +151,7 @@ def image_size(encoded: bytes) -> tuple[int, int]:
     Raises:
         tf.errors.InvalidArgumentError: it is neither, or its header is not whole.
     """
-    if encoded.startswith(_PNG):
+    if encoded.startswith(PNG):
         width, height = struct.unpack(">II", encoded[16:24].ljust(8, b"\0"))
         return height, width
     height, width = tf.io.extract_jpeg_shape(encoded)[:2].numpy().tolist()
@@ -181,15 +160,15 @@ def image_size(encoded: bytes) -> tuple[int, int]:
 
 def why_too_dim(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:
     """Says why `decode_images` refuses a 16-bit PNG for its dark values; "" for any other bytes."""
-    if not encoded.startswith(_PNG) or encoded[24:25] != _DEEP:
+    if not encoded.startswith(PNG) or encoded[24:25] != DEEP:
         return ""
     height, width = image_size(encoded)
     if height * width > max_image_pixels:
         return ""
     try:
-        _decode_png(tf.constant(encoded))
+        decode_png(tf.constant(encoded))
     except tf.errors.InvalidArgumentError as error:
-        return _TOO_DIM if _TOO_DIM in error.message else ""
+        return TOO_DIM if TOO_DIM in error.message else ""
     return ""
 
 
@@ -201,12 +180,12 @@ def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> 
     """
     if not encoded:
         return "an empty file"
-    if not encoded.startswith((_JPEG, _PNG)):
-        for beginnings, reason in _OTHER_FORMATS:
-            if encoded.startswith(beginnings):
-                return reason
-        return "neither a JPEG nor a PNG"
-    kind = "PNG" if encoded.startswith(_PNG) else "JPEG"
+    if not encoded.startswith((JPEG, PNG)):
+        name = other_format(encoded)
+        if name == "a TIFF":
+            return f"{name}, which tools/predict_scenes.py reads"
+        return f"{name}, expected a JPEG or a PNG" if name else "neither a JPEG nor a PNG"
+    kind = "PNG" if encoded.startswith(PNG) else "JPEG"
     try:
         height, width = image_size(encoded)
     except tf.errors.InvalidArgumentError:

@@ -284,8 +284,7 @@ def test_an_image_that_was_replaced_by_one_of_the_same_length_is_read_again(brok
 def _break_everything(folder):
     """Breaks rows and images of a folder of 8 images; gives what the faults must say."""
     images = sorted((folder / "train_images").iterdir())
-    whole = tf.io.decode_jpeg(images[0].read_bytes())
-    images[1].write_bytes(tf.io.encode_png(whole).numpy())
+    images[1].write_bytes(b"GIF89a")
     images[2].write_bytes(b"<html>404</html>")
     images[3].write_bytes(b"")
     images[4].write_bytes(images[4].read_bytes()[:-300])
@@ -297,7 +296,9 @@ def _break_everything(folder):
     lines[at] = f"{images[6].name}_Gravel,7 0"
     path.write_text("\n".join([*lines, "x.jpg_Cirrus,"]))
     return [
-        *(f"{image.name}: not a JPEG" for image in images[1:4]),
+        f"{images[1].name}: a GIF, expected a JPEG or a PNG",
+        f"{images[2].name}: HTML or XML, expected a JPEG or a PNG",
+        f"{images[3].name}: not a JPEG or PNG, its first bytes are b''",
         f"{images[4].name}: not a whole, readable JPEG",
         f"{images[5].name}: no such image",
         "stray.jpg: no rows for it",
@@ -475,7 +476,7 @@ def test_dead_links_and_folders_are_named(broken):
     with pytest.raises(ValueError) as error:
         _write(*broken)
     assert f"{link.name}: a link to /nowhere/a.jpg, which is not there" in str(error.value)
-    assert f"{folder.name}: a folder, expected a JPEG file" in str(error.value)
+    assert f"{folder.name}: a folder, expected a JPEG or PNG file" in str(error.value)
 
 
 def test_masks_of_another_size_are_noticed(small_dir, tmp_path):

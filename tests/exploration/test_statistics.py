@@ -163,7 +163,7 @@ def test_what_cannot_be_read_is_named(tmp_path):
     assert found.rows["filename"].tolist() == ["000.jpg"] * 4
     assert found.problems == [
         f"{tmp_path}/001.jpg: not a whole, readable JPEG",
-        f"{tmp_path}/002.jpg: no such image, but the CSV has rows for it",
+        f"{tmp_path}/002.jpg: no such image, but it is annotated",
     ]
     (tmp_path / "000.jpg").unlink()
     with pytest.raises(ValueError, match="none of 3 images can be read; .*000.jpg: no such image"):
