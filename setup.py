@@ -2,10 +2,11 @@
 
 from setuptools import find_packages, setup
 
-# The programs and the trained weights stand beside the package, and inside it in a wheel.
+# The programs, recipes and trained weights stand beside the package, and inside it in a wheel.
 BESIDE = {
     "clouds_tf.tools": "tools",
     "clouds_tf.tools.benchmarks": "tools/benchmarks",
+    "clouds_tf.recipes": "recipes",
     "clouds_tf.trained": "models",
 }
 setup(packages=[*find_packages(include=["clouds_tf*"]), *BESIDE], package_dir=BESIDE)

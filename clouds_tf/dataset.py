@@ -19,7 +19,25 @@ TEST_IMAGES = "test_images"
 SAMPLE_SUBMISSION_CSV = "sample_submission.csv"
 
 MAX_CLASSES = 32
-_RLE_ORDERS = ("columns", "rows")
+_CHOICES = {
+    "rle_order": ("columns", "rows"),
+    "rle_start": (0, 1),
+    "rle_runs": ("absolute", "relative"),
+    "missing_rows": ("error", "absent"),
+    "repeated_rows": ("error", "union", "objects"),
+}
+# Fields of the first version, which JSON always has; the others are left out where they have their
+# defaults, so that records of earlier versions keep their identity.
+_ALWAYS_WRITTEN = (
+    "class_names",
+    "mask_size",
+    "submission_size",
+    "label_columns",
+    "rle_column",
+    "rle_order",
+    "gap_brightness",
+    "degrees",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,15 +60,26 @@ class Dataset:
         mask_size: (height, width) of the masks that the RLE of the annotations encodes.
         submission_size: (height, width) of the masks of a submission, and of the metric.
         label_columns: either one column of "<file name>_<class>", or two columns, of the file name
-            and of the class.
-        rle_column: column of the run-length encodings; an empty cell means that the class is
-            absent.
+            and of the class; or, under names_class=False, one column of the file name.
+        rle_column: column of the run-length encodings.
         rle_order: "columns" where runs count down the columns (column-major), "rows" where they
             count along the rows.
         gap_brightness: a pixel whose channels are all at most this value (0 to 255) belongs to the
             black gap between two orbits; None for images without gaps.
         degrees: (latitude, longitude) that a whole image spans, in degrees; None where images have
             no common ground resolution.
+        names_class: whether rows name their class; a data set of one class may do without.
+        image_ending: ending of the image files, such as ".png", that the file names in CSV lack.
+        absent: cell of an absent class, such as "-1"; an empty cell always means that too.
+        missing_rows: "error", or "absent" where a class without a row is absent, and an image
+            without any row shows no class.
+        repeated_rows: "error"; or "union" where several rows of an image and class are one mask; or
+            "objects" where a submission has a row for each connected component of a mask, too.
+        rle_start: number of the first pixel of a mask, 1 or 0.
+        rle_runs: "absolute", or "relative" where each start counts from the end of the run before.
+        train_csv: the CSV of annotations in a data folder.
+        train_images: folder of the training images in a data folder.
+        test_images: folder of the test images in a data folder.
     """
 
     class_names: tuple[str, ...]
@@ -61,6 +90,16 @@ class Dataset:
     rle_order: str = "columns"
     gap_brightness: int | None = None
     degrees: tuple[float, float] | None = None
+    names_class: bool = True
+    image_ending: str = ""
+    absent: str = ""
+    missing_rows: str = "error"
+    repeated_rows: str = "error"
+    rle_start: int = 1
+    rle_runs: str = "absolute"
+    train_csv: str = TRAIN_CSV
+    train_images: str = TRAIN_IMAGES
+    test_images: str = TEST_IMAGES
 
     def __post_init__(self) -> None:
         for field in ("class_names", "label_columns"):
@@ -76,23 +115,24 @@ class Dataset:
             ("rle_column", str, "the name of a column"),
             ("gap_brightness", (int, type(None)), "a whole number or null"),
             ("degrees", (int, float, type(None)), "two numbers or null"),
+            ("image_ending", str, "an ending such as '.png'"),
+            ("absent", str, "the text of a cell"),
+            ("train_csv", str, "the name of a file"),
+            ("train_images", str, "the name of a folder"),
+            ("test_images", str, "the name of a folder"),
         ):
             value = getattr(self, field)
             for item in value if isinstance(value, tuple) else [value]:
                 if not isinstance(item, kinds) or isinstance(item, bool):
                     raise ValueError(f"{field}: got {item!r}, expected {expected}")
-        names, columns = self.class_names, self.label_columns
-        if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or "" in names:
-            raise ValueError(f"class_names: got {names}, expected 1 to {MAX_CLASSES} unique names")
         for field in ("mask_size", "submission_size"):
             check_size(field, getattr(self, field))
-        if not 1 <= len(columns) <= 2 or len(set(columns)) < len(columns):
-            raise ValueError(f"label_columns: got {columns}, expected one or two different columns")
-        if self.rle_column in columns:
-            raise ValueError(f"rle_column: got {self.rle_column!r}, which is a label column")
-        if self.rle_order not in _RLE_ORDERS:
-            expected = ", ".join(_RLE_ORDERS)
-            raise ValueError(f"rle_order: got {self.rle_order!r}, expected one of {expected}")
+        for field, choices in _CHOICES.items():
+            value = getattr(self, field)
+            if value not in choices or isinstance(value, bool):
+                expected = ", ".join(map(str, choices))
+                raise ValueError(f"{field}: got {value!r}, expected one of {expected}")
+        self._check_rows()
         if self.gap_brightness is not None and not 0 <= self.gap_brightness <= 255:
             raise ValueError(f"gap_brightness: got {self.gap_brightness}, expected 0 to 255")
         degrees = self.degrees
@@ -101,6 +141,29 @@ class Dataset:
             raise ValueError(
                 f"degrees: got {degrees}, expected (latitude, longitude) above 0, or None"
             )
+
+    def _check_rows(self) -> None:
+        """Raises ValueError for fields on the rows of a CSV that contradict each other."""
+        names, columns = self.class_names, self.label_columns
+        if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or "" in names:
+            raise ValueError(f"class_names: got {names}, expected 1 to {MAX_CLASSES} unique names")
+        if not 1 <= len(columns) <= 2 or len(set(columns)) < len(columns):
+            raise ValueError(f"label_columns: got {columns}, expected one or two different columns")
+        if self.rle_column in columns:
+            raise ValueError(f"rle_column: got {self.rle_column!r}, which is a label column")
+        if not isinstance(self.names_class, bool):
+            raise ValueError(f"names_class: got {self.names_class!r}, expected true or false")
+        if not self.names_class and (len(names), len(columns)) != (1, 1):
+            raise ValueError(
+                f"names_class: got False with {len(names)} classes and the label columns "
+                f"{', '.join(columns)}; expected one class and one column"
+            )
+        if self.image_ending and not self.image_ending.startswith("."):
+            raise ValueError(
+                f"image_ending: got {self.image_ending!r}, expected it to begin with ."
+            )
+        if re.fullmatch(r"\s*(\d+\s+\d+\s*)+", self.absent):
+            raise ValueError(f"absent: got {self.absent!r}, which is the RLE of a mask")
 
     @property
     def num_classes(self) -> int:
@@ -118,15 +181,21 @@ class Dataset:
         >>> CLOUDS.label("0011165.jpg", "Fish")
         ('0011165.jpg_Fish',)
         """
+        if filename.endswith(self.image_ending):
+            filename = filename[: len(filename) - len(self.image_ending)]
+        if not self.names_class:
+            return (filename,)
         if len(self.label_columns) == 1:
             return (f"{filename}_{class_name}",)
         return filename, class_name
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-like dict that `from_json` reads."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         return {
             key: list(value) if isinstance(value, tuple) else value
-            for key, value in dataclasses.asdict(self).items()
+            for key, value in values.items()
+            if key in _ALWAYS_WRITTEN or value != getattr(type(self), key)
         }
 
     @classmethod

@@ -27,7 +27,11 @@ OUTSIDE = {
     "CHANGELOG.md": "changelog.md",
     "CITATION.cff": "citation.txt",
     "LICENSE": "license.txt",
-    **{f"recipes/{path.name}": f"recipes/{path.name}" for path in ROOT.glob("recipes/*.txt")},
+    **{
+        name: name
+        for pattern in ("recipes/*.txt", "recipes/datasets/*.json")
+        for name in (path.relative_to(ROOT).as_posix() for path in ROOT.glob(pattern))
+    },
 }
 _FROM_OUTSIDE = {site: path for path, site in OUTSIDE.items()}
 _LINK = re.compile(r"(?<=\]\()([^)\s#:]+)(?=[)#])")

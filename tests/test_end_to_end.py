@@ -79,6 +79,7 @@ def test_a_wheel_holds_package_programs_and_data(wheel):
     names = set(zipfile.ZipFile(wheel).namelist())
     for name in ("rle/masks.py", "tools/train.py", "tools/cli.py", "trained/postprocessing.json"):
         assert f"clouds_tf/{name}" in names
+    assert "clouds_tf/recipes/datasets/severstal.json" in names
     assert not [name for name in names if name.startswith(("tests", "tools"))]
     sources = {p.relative_to(REPOSITORY).as_posix() for p in REPOSITORY.glob("clouds_tf/**/*.py")}
     assert sources <= names

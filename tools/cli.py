@@ -115,8 +115,17 @@ def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> An
         raise ValueError(f"--{name}: got {text}, expected comma-separated numbers") from None
 
 
+_BESIDE_TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
+_DATASETS = os.path.join(_BESIDE_TOOLS, "recipes", "datasets")
+
+
+def dataset_names() -> list[str]:
+    """Names that --dataset knows, those of the JSON files in recipes/datasets."""
+    return sorted(name[: -len(".json")] for name in os.listdir(_DATASETS))
+
+
 class _DatasetParser(flags.ArgumentParser):
-    """Reads a Dataset from a JSON file, or from JSON itself, as a flag file has it."""
+    """Reads a Dataset by its name, from a JSON file, or from JSON itself, as a flag file has it."""
 
     def parse(self, argument: str | Dataset) -> Dataset:
         from clouds_tf import files
@@ -124,14 +133,21 @@ class _DatasetParser(flags.ArgumentParser):
 
         if isinstance(argument, Dataset):
             return argument
-        text = argument if argument.startswith("{") else files.read_text(argument)
+        if argument in dataset_names():
+            argument = os.path.join(_DATASETS, f"{argument}.json")
+        try:
+            text = argument if argument.startswith("{") else files.read_text(argument)
+        except FileNotFoundError as error:
+            raise ValueError(
+                f"{error}; expected a JSON file, or one of {', '.join(dataset_names())}"
+            ) from None
         try:
             return Dataset.from_json(files.parse_json(text))
         except ValueError as error:
             raise ValueError(f"{argument}: {error}") from None
 
     def flag_type(self) -> str:
-        return "JSON file"
+        return "data set"
 
 
 class _DatasetSerializer(flags.ArgumentSerializer):
@@ -140,10 +156,10 @@ class _DatasetSerializer(flags.ArgumentSerializer):
 
 
 def DEFINE_dataset() -> Any:  # noqa: N802 (absl's spelling)
-    """Defines `--dataset=FILE.json`, whose value is a Dataset."""
+    """Defines `--dataset=NAME` or `--dataset=FILE.json`, whose value is a Dataset."""
     from clouds_tf.dataset import CLOUDS
 
-    help = "JSON file with the fields of clouds_tf.dataset.Dataset; default: the competition's."
+    help = f"Data set: {', '.join(dataset_names())}, or a JSON file like those in recipes/datasets."
     return flags.DEFINE(_DatasetParser(), "dataset", CLOUDS, help, serializer=_DatasetSerializer())
 
 
@@ -155,8 +171,12 @@ def DEFINE_dataset_of_a_folder() -> None:  # noqa: N802 (absl's spelling)
 
 
 def dataset_of_a_folder() -> Dataset:
-    """The Dataset of `--dataset` with the size of `--mask_size`."""
+    """The Dataset of `--dataset`, or else of `--coco`, with the size of `--mask_size`."""
+    from clouds_tf.data import coco
+
     dataset, size = flags.FLAGS.dataset, flags.FLAGS.mask_size
+    if flags.FLAGS.coco and flags.FLAGS["dataset"].using_default_value:
+        dataset = coco.describe(flags.FLAGS.coco)
     return dataclasses.replace(dataset, mask_size=size) if size else dataset
 
 

@@ -11,7 +11,7 @@ from scipy import ndimage
 from clouds_tf import files
 from clouds_tf.climatology import bootstrap
 from clouds_tf.climatology.days import DayFields, DayStore
-from clouds_tf.data.annotations import read_table
+from clouds_tf.data.csv_tables import read_table
 from clouds_tf.geo.grid import Grid
 
 COLUMNS = ("time", "latitude", "longitude")

@@ -20,9 +20,6 @@ from clouds_tf.dataset import (
     CLOUDS,
     SAMPLE_SUBMISSION_CSV,
     TEST_CSV,
-    TEST_IMAGES,
-    TRAIN_CSV,
-    TRAIN_IMAGES,
     Dataset,
 )
 from clouds_tf.progress import Progress, shown
@@ -241,11 +238,11 @@ def render_images(
     return np.stack(images), np.stack(masks)
 
 
-def _make_filename(seed: int, split: int, index: int) -> str:
+def _make_filename(seed: int, split: int, index: int, ending: str = ".jpg") -> str:
     """Seven hexadecimal digits, as in the competition; no two images of a folder share a name."""
     offset = np.random.default_rng(seed).integers(16**7)
     # An odd factor permutes the numbers below 16**7.
-    return f"{(offset + 0x9E3779B * (2 * index + split)) % 16**7:07x}.jpg"
+    return f"{(offset + 0x9E3779B * (2 * index + split)) % 16**7:07x}{ending}"
 
 
 def _write_images(
@@ -256,7 +253,7 @@ def _write_images(
     split: int,
     dataset: Dataset,
 ) -> Iterator[tuple[str, list[str]]]:
-    """Writes JPEG files; yields the name of each, and one RLE string per class."""
+    """Writes JPEG or PNG files; yields the name of each, and one RLE string per class."""
     size, order = dataset.mask_size, dataset.rle_order
 
     def write_image(index: int) -> tuple[str, list[str]]:
@@ -264,8 +261,10 @@ def _write_images(
         rng = np.random.default_rng((seed, split, index))
         scene = _draw_scene(rng, dataset)
         image = _render_image(rng, scene, image_size, dataset)
-        filename = _make_filename(seed, split, index)
-        tf.io.write_file(os.path.join(folder, filename), tf.io.encode_jpeg(image, quality=90))
+        filename = _make_filename(seed, split, index, dataset.image_ending or ".jpg")
+        is_png = filename.lower().endswith(".png")
+        encoded = tf.io.encode_png(image) if is_png else tf.io.encode_jpeg(image, quality=90)
+        tf.io.write_file(os.path.join(folder, filename), encoded)
         rles = rle.encode(_make_masks(scene, size, dataset), order).numpy()
         return filename, [encoded.decode() for encoded in rles]
 
@@ -292,9 +291,9 @@ def write_sample_data(
         output_dir: a folder that does not exist yet, or is empty.
         num_train: number of training images, at least 1.
         num_test: number of test images, at least 1.
-        image_size: (height, width) of the JPEG files; None takes the data set's mask_size.
+        image_size: (height, width) of the image files; None takes the data set's mask_size.
         seed: at least 0; the same seed writes the same bytes.
-        dataset: names classes and columns, and has the sizes and the order of the RLE.
+        dataset: names classes, columns and files, and has the sizes and the spelling of the RLE.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Raises:
@@ -316,7 +315,10 @@ def write_sample_data(
     total, done, tell = num_train + num_test, 0, shown(progress, "image")
     with files.written_whole(output_dir.rstrip("/")) as folder:
         for split, (images, csv, count) in enumerate(
-            ((TRAIN_IMAGES, TRAIN_CSV, num_train), (TEST_IMAGES, TEST_CSV, num_test))
+            (
+                (dataset.train_images, dataset.train_csv, num_train),
+                (dataset.test_images, TEST_CSV, num_test),
+            )
         ):
             written = []
             images_dir = os.path.join(folder, images)
@@ -325,7 +327,7 @@ def write_sample_data(
                 done += 1
                 tell(done, total)
             filenames, rles = zip(*sorted(written))
-            write_csv(os.path.join(folder, csv), filenames, rles, dataset)
+            write_csv(os.path.join(folder, csv), filenames, rles, dataset, dataset.mask_size)
         blank = [["1 1"] * dataset.num_classes] * num_test
         sample_submission = os.path.join(folder, SAMPLE_SUBMISSION_CSV)
         write_csv(sample_submission, filenames, blank, dataset)

@@ -92,6 +92,10 @@ def compare(
     truth = read_csv(annotations_csv, dataset, size)
     check_mask_size(truth, dataset, annotations_csv, "--annotations_size", size)
     predicted = _read_submission(submission, dataset).set_index("filename")
+    if dataset.missing_rows == "absent":
+        rowless = predicted.index[~predicted.index.isin(truth["filename"])]
+        blank = pd.DataFrame({"filename": rowless}).reindex(columns=truth.columns, fill_value="")
+        truth = pd.concat([truth, blank], ignore_index=True)
     missing = truth["filename"][~truth["filename"].isin(predicted.index)]
     surplus = predicted.index[~predicted.index.isin(truth["filename"])]
     faults = [f"no rows for {name}, which is in {annotations_csv}" for name in missing]

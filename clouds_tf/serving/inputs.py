@@ -10,9 +10,9 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data.annotations import iterate_rows
+from clouds_tf.data.source_images import IMAGE_ENDINGS
 from clouds_tf.dataset import Dataset
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 _LISTED = 3  # skipped files in an error
 
 
@@ -54,27 +54,29 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
 
 def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
     images, skipped = [], []
+    # An id without ending stands for one file only.
+    endings = (dataset.image_ending.lower(),) if dataset.image_ending else IMAGE_ENDINGS
     for name in files.visible_names(images_dir):
-        if name.lower().endswith(IMAGE_ENDINGS):
+        if name.lower().endswith(endings):
             images.append((name, dataset.class_names))
         else:
-            skipped.append(f"{name}: {_why_skipped(os.path.join(images_dir, name))}")
+            skipped.append(f"{name}: {_why_skipped(os.path.join(images_dir, name), endings)}")
     if not images:
         found = "; ".join(skipped[:_LISTED])
         more = f" and {len(skipped) - _LISTED} more" if len(skipped) > _LISTED else ""
         raise ValueError(
-            f"{images_dir}: no images, expected files that end in {', '.join(IMAGE_ENDINGS)}"
+            f"{images_dir}: no images, expected files that end in {', '.join(endings)}"
             + (f"; skipped {found}{more}" if found else "")
         )
     return Inputs(tuple(images), tuple(skipped))
 
 
-def _why_skipped(path: str) -> str:
+def _why_skipped(path: str, endings: tuple[str, ...]) -> str:
     if path.lower().endswith((".tif", ".tiff")):
         return "a TIFF, which tools/predict_scenes.py reads"
     if tf.io.gfile.isdir(path):
         return "a folder"
-    return f"does not end in {', '.join(IMAGE_ENDINGS[:-1])} or {IMAGE_ENDINGS[-1]}"
+    return f"does not end in {' or '.join(filter(None, (', '.join(endings[:-1]), endings[-1])))}"
 
 
 def _read_sample(images_dir: str, sample: str, dataset: Dataset) -> Inputs:
@@ -98,6 +100,14 @@ def _read_sample(images_dir: str, sample: str, dataset: Dataset) -> Inputs:
 
 
 def read_sample_rows(sample: str, dataset: Dataset) -> Iterator[tuple[str, str]]:
-    """Yields (file name, class name) of every row of a sample submission."""
+    """Yields (file name, class name) of every row of a sample submission.
+
+    A data set that repeats rows gets each of them once.
+    """
+    seen: set[tuple[str, str]] = set()
     for filename, class_name, _ in iterate_rows(sample, dataset):
+        if dataset.repeated_rows != "error":
+            if (filename, class_name) in seen:
+                continue
+            seen.add((filename, class_name))
         yield filename, class_name

@@ -6,7 +6,7 @@ import itertools
 from collections.abc import Iterable, Iterator
 
 from clouds_tf import files
-from clouds_tf.data.annotations import write_rows
+from clouds_tf.data.annotations import spelled, write_rows
 from clouds_tf.dataset import Dataset
 from clouds_tf.serving.answers import Answer
 
@@ -33,7 +33,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
     Args:
         path: a Parquet file if it ends in .parquet, otherwise a CSV.
         rows: (file name, class name, RLE).
-        dataset: names the columns.
+        dataset: names the columns and the spelling.
     """
     if not _is_parquet(path):
         write_rows(path, rows, dataset)
@@ -41,8 +41,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
     import pyarrow
 
     schema = pyarrow.schema([(name, pyarrow.string()) for name in dataset.columns])
-    cells = ((*dataset.label(filename, name), encoded) for filename, name, encoded in rows)
-    files.write_parquet(path, schema, cells)
+    files.write_parquet(path, schema, spelled(rows, dataset))
 
 
 def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:

@@ -1,0 +1,94 @@
+"""CSV files as tables of strings, with the line of each row."""
+
+from __future__ import annotations
+
+import codecs
+import gzip
+import typing
+import warnings
+import zlib
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import pandas as pd
+import tensorflow as tf
+
+ROWS_AT_A_TIME = 1024  # bounds memory: a row of RLE is about 17 kB of text
+
+
+def read_table(path: str, columns: Sequence[str]) -> pd.DataFrame:
+    """Reads a CSV as strings.
+
+    Args:
+        path: a CSV, which may be compressed by gzip or begin with a byte order mark.
+        columns: the columns that it must have; blanks around a name in the CSV are ignored.
+
+    Returns:
+        A DataFrame of strings, "" for empty cells; its index is the line number, from 2.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, has no rows, or lacks a column.
+    """
+    return pd.concat(read_frames(path, columns))
+
+
+def read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
+    """Yields what `read_table` reads, some rows at a time."""
+    if not tf.io.gfile.exists(path):
+        raise FileNotFoundError(f"{path}: no such file")
+    empty, line = True, 2
+    with tf.io.gfile.GFile(path, "rb") as file:
+        compressed = file.read(2) == b"\x1f\x8b"
+        file.seek(0)
+        text = codecs.getreader("utf-8-sig")(gzip.GzipFile(fileobj=file) if compressed else file)
+        for frame in _parse(path, text):
+            frame.columns = frame.columns.str.strip()
+            for column in columns:
+                if column not in frame.columns:
+                    raise ValueError(
+                        f"{path}: no column {column!r}, got {', '.join(map(repr, frame.columns))}"
+                    )
+                second = list(frame.columns).count(column) > 1
+                if second or f"{column}.1" in frame.columns:  # as pandas calls a second one
+                    raise ValueError(f"{path}: two columns {column!r}")
+            # A quoted cell may have several lines.
+            breaks = sum(np.array([x.count("\n") for x in frame[name]]) for name in frame)
+            frame.index = pd.Index(line + np.cumsum(1 + breaks) - 1 - breaks, name="line")
+            line += len(frame) + int(np.sum(breaks))
+            frame = frame[(frame != "").any(axis=1)]
+            empty &= frame.empty
+            yield frame
+    if empty:
+        raise ValueError(f"{path}: no rows below the header")
+
+
+def _parse(path: str, text: typing.Any) -> Iterator[pd.DataFrame]:
+    """Parses a CSV some rows at a time; whatever goes wrong becomes a ValueError with the path."""
+    try:
+        with warnings.catch_warnings():
+            # Rows longer than the header: pandas would drop cells, or make an index of them.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            frames = pd.read_csv(
+                text,
+                chunksize=ROWS_AT_A_TIME,
+                index_col=False,
+                dtype=str,
+                keep_default_na=False,
+                skip_blank_lines=False,
+            )
+            for frame in frames:
+                yield frame.fillna("")
+    except pd.errors.ParserWarning:
+        raise ValueError(
+            f"{path}: rows have more cells than the header has columns (commas at their ends?)"
+        ) from None
+    except (
+        pd.errors.EmptyDataError,
+        pd.errors.ParserError,
+        EOFError,
+        OSError,
+        ValueError,
+        zlib.error,
+    ) as error:
+        raise ValueError(f"{path}: not a CSV file, or damaged: {error}") from None

@@ -1,0 +1,90 @@
+"""Run-length encodings as a data set spells them, and as `clouds_tf.rle` reads them.
+
+The plain spelling, which the rest of the code has, counts from 1 and from the first pixel of the
+mask, in the order of the data set.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+
+from clouds_tf import rle
+from clouds_tf.dataset import Dataset
+
+
+def is_plain(dataset: Dataset) -> bool:
+    """Whether the data set spells runs as `clouds_tf.rle` does."""
+    return dataset.rle_start == 1 and dataset.rle_runs == "absolute"
+
+
+def to_plain(text: str, dataset: Dataset) -> str:
+    """Rewrites the spelling of a data set as the plain one.
+
+    >>> from clouds_tf.dataset import CLOUDS
+    >>> import dataclasses
+    >>> relative = dataclasses.replace(CLOUDS, rle_start=0, rle_runs="relative")
+    >>> to_plain("4 2 3 1", relative), from_plain("5 2 10 1", relative)
+    ('5 2 10 1', '4 2 3 1')
+
+    Args:
+        text: a run-length encoding; one that is not of pairs of numbers is returned as it is, for
+            `rle.faults` to describe.
+        dataset: names the spelling.
+    """
+    words = text.split()
+    if len(words) % 2 or not all(word.isdecimal() and len(word) < 13 for word in words):
+        return text
+    start, length = np.array(words, np.int64).reshape(-1, 2).T
+    if dataset.rle_runs == "relative":
+        start = np.cumsum(start + length) - length
+    return write_runs(start + 1 - dataset.rle_start, length)
+
+
+def from_plain(text: str, dataset: Dataset) -> str:
+    """Rewrites a plain run-length encoding in the spelling of a data set.
+
+    It is the inverse of `to_plain`; a blank one becomes the data set's word for an absent class.
+    """
+    if not text.strip():
+        return dataset.absent
+    if is_plain(dataset):
+        return text
+    start, length = np.array(text.split(), np.int64).reshape(-1, 2).T
+    start = start - 1 + dataset.rle_start
+    if dataset.rle_runs == "relative":
+        start = start - np.append(0, (start + length)[:-1])
+    return write_runs(start, length)
+
+
+def union(texts: Iterable[str]) -> str:
+    """Joins plain run-length encodings, which may overlap, as that of one mask.
+
+    >>> union(["8 2", "1 3 9 4", ""])
+    '1 3 8 5'
+    """
+    runs = np.array(" ".join(texts).split(), np.int64).reshape(-1, 2)
+    start, end = runs[np.argsort(runs[:, 0], kind="stable")].T
+    end = np.maximum.accumulate(start + end)
+    first = np.flatnonzero(np.append(True, start[1:] > end[:-1])[: len(start)])
+    last = np.append(first[1:], len(start))[: len(first)] - 1
+    return write_runs(start[first], end[last] - start[first])
+
+
+def objects(text: str, size: tuple[int, int], order: str) -> list[str]:
+    """The connected components of a mask, each as a plain run-length encoding.
+
+    Args:
+        text: a plain run-length encoding that is not blank.
+        size: (height, width) of the mask.
+        order: "columns" or "rows".
+    """
+    labels = rle.components(rle.decode(text, size, size, order)).numpy()
+    numbers = range(1, labels.max() + 1)  # one at a time, as there may be many
+    return [rle.encode(labels == number, order).numpy().decode() for number in numbers]
+
+
+def write_runs(start: np.ndarray, length: np.ndarray) -> str:
+    """Writes starts [R] and lengths [R] as text."""
+    return " ".join(map(str, np.stack([start, length], axis=1).ravel().tolist()))
