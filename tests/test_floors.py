@@ -27,6 +27,8 @@ FLOORS = (
 DOORS = {
     r"import pandas|from pandas": (
         "data/annotations.py",
+        "data/csv_tables.py",
+        "data/sources.py",
         "exploration/",
         "evaluation/",
         "climatology/",

@@ -9,13 +9,15 @@ import cli
 
 from absl import flags
 
+from clouds_tf.data.sources import Source
 from clouds_tf.exploration import report
 from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.", required=True)
+flags.DEFINE_string("data_dir", None, "Folder with annotations and images.", required=True)
 flags.DEFINE_string("output_dir", None, "Folder for the report.", required=True)
 cli.DEFINE_dataset_of_a_folder()
+cli.DEFINE_dataclass(Source)
 flags.DEFINE_integer(
     "max_images", None, "Number of images to measure, drawn at random; default: all.", lower_bound=1
 )
@@ -28,6 +30,7 @@ def main() -> None:
             FLAGS.data_dir,
             FLAGS.output_dir,
             cli.dataset_of_a_folder(),
+            source=cli.dataclass_from_flags(Source),
             max_images=FLAGS.max_images,
             seed=FLAGS.seed,
             progress=progress,

@@ -17,7 +17,7 @@ from clouds_tf.data.records import Records
 from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("data_dir", None, "Folder with train.csv and train_images/.")
+flags.DEFINE_string("data_dir", None, "Folder with annotations and images.")
 flags.DEFINE_string("output_dir", None, "Folder for the shards.", required=True)
 cli.DEFINE_dataset_of_a_folder()
 cli.DEFINE_dataclass(Conversion)
@@ -32,6 +32,8 @@ def main() -> None:
         ("num_folds group_csv", "new folds, without --folds_csv", not FLAGS.folds_csv),
         ("jpeg_quality", "--image_size", FLAGS.image_size),
         ("num_workers", "--runner=local", FLAGS.runner == "local"),
+        ("mask_layout", "--masks_dir", FLAGS.masks_dir),
+        ("rle_size", "--pseudo_labels", FLAGS.pseudo_labels),
     )
     if FLAGS.verify:
         records = Records.open(FLAGS.output_dir)
@@ -52,9 +54,11 @@ def main() -> None:
         )
     faults = counted(info.num_rejected, "fault")
     rejected = f", {faults} in rejected.csv" if info.num_rejected else ""
+    only_trained_on = f", {info.count(info.extra_folds):,} of them for training only"
     print(
         f"Wrote {counted(info.num_examples, 'image')} in {counted(len(info.shards), 'shard')} "
-        f"and {info.num_folds} folds to {FLAGS.output_dir}{rejected}"
+        f"and {info.num_folds} folds{only_trained_on if info.extra_folds else ''} "
+        f"to {FLAGS.output_dir}{rejected}"
     )
 
 

@@ -25,12 +25,15 @@ _FOLD_KEY = "fold"
 SCHEMA_VERSION = 2
 
 
-def to_column_major(rles: tf.Tensor | Sequence[str], dataset: Dataset) -> tf.Tensor:
+def to_column_major(
+    rles: tf.Tensor | Sequence[str], dataset: Dataset, size: tuple[int, int] | None = None
+) -> tf.Tensor:
     """Rewrites the RLE of a data set so that runs count down the columns, as `rle` expects.
 
     Args:
         rles: string [...], in the order of the data set.
         dataset: has the order of the RLE.
+        size: (height, width) of the masks; None takes the data set's mask_size.
 
     Returns:
         String [...]; unchanged where the data set counts down the columns already.
@@ -40,7 +43,7 @@ def to_column_major(rles: tf.Tensor | Sequence[str], dataset: Dataset) -> tf.Ten
     """
     if dataset.rle_order == "columns":
         return tf.convert_to_tensor(rles, tf.string)
-    size = dataset.mask_size
+    size = size or dataset.mask_size
     return rle.encode(rle.decode(rles, size, size, order="rows"))
 
 
@@ -51,17 +54,19 @@ def make_example(
     rles: Sequence[str],
     fold: int,
     dataset: Dataset,
+    mask_size: tuple[int, int] | None = None,
 ) -> tf.train.Example:
     """Makes the tf.train.Example of one image.
 
     Args:
         filename: the name of the image's file.
-        encoded: the bytes of its JPEG.
-        size: (height, width) of that JPEG.
+        encoded: the bytes of its JPEG or PNG.
+        size: (height, width) of that image.
         rles: one RLE string per class, in the order of the data set.
         fold: the fold in which the image is held out.
         dataset: has the size of the masks and the order of the RLE; the example's runs are
             column-major whatever that order is.
+        mask_size: (height, width) of the masks; None takes the data set's.
 
     Returns:
         A tf.train.Example, which `parse_example` reads.
@@ -77,8 +82,8 @@ def make_example(
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
     # The text is parsed once, here: doing so in every epoch would take longer than to draw it.
-    mask_size = dataset.mask_size
-    runs = rle.parse(to_column_major(tf.constant(rles), dataset), mask_size)
+    mask_size = mask_size or dataset.mask_size
+    runs = rle.parse(to_column_major(tf.constant(rles), dataset, mask_size), mask_size)
     runs = np.column_stack([runs.value_rowids(), runs.values])
     feature = {
         _FILENAME_KEY: string(filename.encode()),
@@ -100,8 +105,8 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         serialized: a serialized tf.train.Example, string [].
 
     Returns:
-        A dict: filename string [], encoded string [] (JPEG), size int64 [2], runs int64 [R, 3]
-        (class, start, length, as `rle.draw` takes them), mask_size int64 [2], fold int64 [].
+        A dict: filename string [], encoded string [] (JPEG or PNG), size int64 [2], runs int64
+        [R, 3] (class, start, length, as `rle.draw` takes them), mask_size int64 [2], fold int64 [].
     """
     scalars = {key: tf.io.FixedLenFeature([], tf.string) for key in (_FILENAME_KEY, _ENCODED_KEY)}
     for key in (_HEIGHT_KEY, _WIDTH_KEY, _MASK_HEIGHT_KEY, _MASK_WIDTH_KEY, _FOLD_KEY):

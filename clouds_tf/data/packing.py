@@ -14,7 +14,7 @@ def to_words(mask: tf.Tensor) -> list[tf.Tensor]:
     num_classes = mask.shape[-1]
     missing = -num_classes % _BYTES
     if missing:
-        mask = tf.pad(mask, [[0, 0]] * (mask.shape.rank - 1) + [[0, missing]])
+        mask = tf.pad(mask, [[0, 0]] * (len(mask.shape) - 1) + [[0, missing]])
     return [
         tf.bitcast(mask[..., i : i + _BYTES] if num_classes > _BYTES else mask, tf.int32)
         for i in range(0, num_classes, _BYTES)

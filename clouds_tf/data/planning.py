@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from typing import Optional
 
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.data.annotations import check_csv, check_mask_size, presence, read_table
+from clouds_tf.data.annotations import check_csv, check_mask_size, presence
+from clouds_tf.data.csv_tables import read_table
 from clouds_tf.data.runners import Runner
-from clouds_tf.dataset import TRAIN_CSV, TRAIN_IMAGES, Dataset
+from clouds_tf.data.sources import Size, Source, read_annotations
+from clouds_tf.dataset import Dataset
 from clouds_tf.messages import Fault, raise_faults
 from clouds_tf.settings import setting
 
 _DEFAULT_SHARDS = 16
 _MAX_FOLDS = 1000
+TRAINING_ONLY = -1  # fold of images that are never held out
 
 
 def _split_into_folds(
@@ -51,12 +54,13 @@ def _split_into_folds(
 def _read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
     """Reads the fold of each image from a CSV with the columns filename and fold: int64 [N].
 
-    The CSV, such as the folds.csv beside the shards, may have more images.
+    The fold -1 is of images that are never held out. The CSV, such as the folds.csv beside the
+    shards, may have more images.
     """
     frame = read_table(path, ("filename", "fold"))
     faults = [
-        Fault(path, line, f"got the fold {fold!r}, expected 0, 1, 2, ...")
-        for line, fold in frame["fold"][~frame["fold"].str.fullmatch("[0-9]+")].items()
+        Fault(path, line, f"got the fold {fold!r}, expected 0, 1, 2, ... or -1")
+        for line, fold in frame["fold"][~frame["fold"].str.fullmatch("[0-9]+|-1")].items()
     ]
     faults += [
         Fault(path, line, f"second row for {name}")
@@ -86,7 +90,7 @@ def _read_groups(path: str, filenames: Sequence[str]) -> np.ndarray:
 
 
 def check_folds(folds: Iterable[int], origin: str) -> None:
-    """Makes sure that every fold from 0 to the last one has an image.
+    """Makes sure that every fold from 0 to the last one has an image; -1 need not.
 
     Args:
         folds: the fold of each image.
@@ -96,7 +100,7 @@ def check_folds(folds: Iterable[int], origin: str) -> None:
         ValueError: a fold has no image, or is 1,000 or more; the message names it.
     """
     found = set(map(int, folds))
-    last = max(found, default=0)
+    last = max({0, *found})
     if last >= _MAX_FOLDS:
         raise ValueError(f"{origin}: got the fold {last}, expected less than {_MAX_FOLDS}")
     empty = sorted(set(range(last + 1)) - found)
@@ -113,17 +117,28 @@ class PlannedImage:
 
     Attributes:
         filename: name of the image's file.
-        rles: one RLE string per class, as the CSV has them.
-        fold: the fold in which the image is held out.
+        rles: one plain RLE string per class, in the order of the data set.
+        fold: the fold in which the image is held out; -1 for never.
+        mask_size: (height, width) that the RLE counts in; None for that of the data set.
+        folder: folder of the image; None for that of the training images.
     """
 
     filename: str
     rles: tuple[str, ...]
     fold: int
+    mask_size: Size | None = None
+    folder: str | None = None
+
+    def to_json(self) -> list[object]:
+        """The fields as a list, without those at the end that are None."""
+        values = list(dataclasses.astuple(self))
+        while values[-1] is None:
+            values.pop()
+        return values
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Conversion(Runner):
+class Conversion(Runner, Source):
     """Settings of `write_records`; the flags of the tool are made from these fields."""
 
     num_workers: int = setting(
@@ -139,7 +154,9 @@ class Conversion(Runner):
     seed: int = setting(0, "Seed of the folds and of the order.", min=0)
     jpeg_quality: int = setting(95, "JPEG quality of reduced images.", min=1, max=100)
     folds_csv: Optional[str] = setting(
-        None, "CSV with the columns filename and fold, to use instead of new folds."
+        None,
+        "CSV with the columns filename and fold, to use instead of new folds; the fold -1 is of "
+        "images that are only trained on.",
     )
     group_csv: Optional[str] = setting(
         None,
@@ -155,6 +172,19 @@ class Conversion(Runner):
         "and list the faults in rejected.csv.",
         choices=("fail", "skip"),
     )
+    pseudo_labels: Optional[str] = setting(
+        None,
+        "CSV of masks of images in test_images/, such as a submission, to train on: their fold "
+        "is -1.",
+    )
+    rle_size: Optional[tuple[int, int]] = setting(
+        None, "Size of the masks of --pseudo_labels; default: that of a submission."
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.rle_size and not self.pseudo_labels:
+            raise ValueError(f"rle_size: got {self.rle_size} without pseudo_labels")
 
 
 def plan_shards(
@@ -166,39 +196,30 @@ def plan_shards(
     holds one or two folds, and readers of one fold open only its shards.
 
     Args:
-        data_dir: a folder with train.csv and train_images/.
+        data_dir: a folder with train.csv and train_images/, or as the data set calls them.
         dataset: the data set that the folder holds.
         how: the settings; num_shards is at most the number of images.
 
     Returns:
-        The images of each shard, and the faults in train.csv.
+        The images of each shard, and the faults of the annotations.
 
     Raises:
-        FileNotFoundError, ValueError: there is no train.csv, its masks are of another size, a name
-            to exclude is unknown, a fold is empty, or an argument is out of its range.
+        FileNotFoundError, ValueError: there are no annotations, their masks are of another size, a
+            name to exclude is unknown, a fold is empty, or an argument is out of its range.
     """
     exclude, num_shards = how.exclude, how.num_shards
-    csv_path = os.path.join(data_dir, TRAIN_CSV)
     lines = files.read_text(exclude).splitlines() if exclude else []
     excluded = {line.strip() for line in lines} - {""}
-    table, named, faults = check_csv(csv_path, dataset, excluded)
-    images_dir = os.path.join(data_dir, TRAIN_IMAGES)
-    found = files.list_names(images_dir)
-    unknown = sorted(excluded - named - set(found))
+    found = read_annotations(data_dir, dataset, how, excluded)
+    table, faults = found.table, found.faults + found.unlisted
+    there = files.list_names(os.path.join(data_dir, dataset.train_images))
+    unknown = sorted(excluded - set(there))
     if unknown:
         raise ValueError(f"{exclude}: no image has the name {', '.join(map(repr, unknown))}")
-    if not faults:
-        check_mask_size(table, dataset, csv_path, "--mask_size")
-    faults += [
-        Fault(os.path.join(images_dir, name), 0, f"no rows for it in {csv_path}")
-        for name in found
-        if name.lower().endswith((".jpg", ".jpeg"))
-        and not name.startswith(".")
-        and name not in named | excluded
-    ]
     if not len(table):
         raise_faults(faults)
-        raise ValueError(f"{exclude}: names every image of {csv_path}")
+        left_out = f"{exclude}: names every image of {found.origin}"
+        raise ValueError(left_out if exclude else f"{found.origin}: no masks of any image")
     if num_shards is None:
         num_shards = min(_DEFAULT_SHARDS, len(table))
     if not 1 <= num_shards <= len(table):
@@ -217,10 +238,38 @@ def plan_shards(
         groups = _read_groups(how.group_csv, names) if how.group_csv else None
         assigned = _split_into_folds(presence(table), how.num_folds, how.seed, groups)
         check_folds(assigned, "num_folds")
-    random_order = np.random.default_rng(how.seed).permutation(len(table))
-    order = random_order[np.argsort(assigned[random_order], kind="stable")]
     images = [
-        PlannedImage(filename, tuple(rles), int(fold))
+        PlannedImage(filename, tuple(rles), int(fold), found.sizes.get(filename))
         for (filename, *rles), fold in zip(table.values.tolist(), assigned)
     ]
+    if how.pseudo_labels:
+        images += _read_pseudo_labels(data_dir, dataset, how, {*found.named, *there}, faults)
+    folds = np.array([image.fold for image in images])
+    random_order = np.random.default_rng(how.seed).permutation(len(images))
+    order = random_order[np.argsort(folds[random_order], kind="stable")]
     return [[images[i] for i in part] for part in np.array_split(order, num_shards)], faults
+
+
+def _read_pseudo_labels(
+    data_dir: str, dataset: Dataset, how: Conversion, names: Collection[str], faults: list[Fault]
+) -> list[PlannedImage]:
+    """Images with the masks that a CSV has of them, to train on; adds its faults to `faults`.
+
+    Args:
+        data_dir: the data folder, with the test images.
+        dataset: the data set.
+        how: the settings.
+        names: names of the training images, of which none may occur again.
+        faults: those found so far.
+    """
+    path, size = str(how.pseudo_labels), how.rle_size or dataset.submission_size
+    table, named, found = check_csv(path, dataset, size=size)
+    if not found:
+        check_mask_size(table, dataset, path, "--rle_size", size)
+    twice = sorted(named & set(names))
+    faults += found + [Fault(path, 0, f"{name} is a training image") for name in twice]
+    folder = os.path.join(data_dir, dataset.test_images)
+    return [
+        PlannedImage(filename, tuple(rles), TRAINING_ONLY, size, folder)
+        for filename, *rles in table[~table["filename"].isin(twice)].values.tolist()
+    ]

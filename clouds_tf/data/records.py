@@ -84,6 +84,8 @@ class Records:
     def split(self, fold: int) -> tuple[list[int], list[int]]:
         """The folds to train on and to hold out: ([every fold but `fold`], [fold]).
 
+        Images that are never held out, fold -1, are trained on in every split.
+
         Raises:
             ValueError: there is no such fold, no image in it, or none outside of it.
         """
@@ -97,7 +99,7 @@ class Records:
                     f"fold: got {fold}, but {self.path} has no images in {where}; write the "
                     "records again, with folds that all have images"
                 )
-        return others, [fold]
+        return [*self.info.extra_folds, *others], [fold]
 
     def steps_per_epoch(self, folds: Collection[int], batch_size: int) -> int:
         """Number of batches in which an epoch shows every image once."""

@@ -65,7 +65,7 @@ class RecordsInfo:
         image_size: (height, width) that the images were reduced to; None for the bytes of the
             files.
         num_examples: number of images in all shards.
-        num_folds: number of folds.
+        num_folds: number of folds, without the fold -1 of images that are never held out.
         seed: seed of the folds and of the order.
         num_rejected: number of faults that were skipped, see rejected.csv.
         shards: the shards, by name.
@@ -81,9 +81,15 @@ class RecordsInfo:
 
     __repr__ = short_repr
 
+    @property
+    def extra_folds(self) -> tuple[int, ...]:
+        """(-1,) if there are images that are never held out, otherwise ()."""
+        return (-1,) if any(-1 in shard.folds for shard in self.shards) else ()
+
     def count(self, folds: Collection[int]) -> int:
         """Counts the images of some folds; ValueError for a fold that is not there, or repeated."""
-        if not set(folds) <= set(range(self.num_folds)) or len(set(folds)) < len(folds):
+        known = {*range(self.num_folds), *self.extra_folds}
+        if not set(folds) <= known or len(set(folds)) < len(folds):
             raise ValueError(
                 f"folds: got {list(folds)}, expected some of 0 to {self.num_folds - 1}, each once"
             )

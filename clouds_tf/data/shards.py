@@ -24,7 +24,7 @@ from clouds_tf.data.records_info import (
     write_info,
 )
 from clouds_tf.data.source_images import check_images, read_image
-from clouds_tf.dataset import TRAIN_IMAGES, Dataset
+from clouds_tf.dataset import Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.messages import Fault, counted, raise_faults
 from clouds_tf.progress import Progress, shown
@@ -41,6 +41,11 @@ class _Source:
     images_dir: str
     dataset: Dataset
     how: Conversion
+
+    def locate(self, image: PlannedImage) -> tuple[str, tuple[int, int]]:
+        """The path of an image, and the size of its masks."""
+        path = os.path.join(image.folder or self.images_dir, image.filename)
+        return path, image.mask_size or self.dataset.mask_size
 
 
 def _write_shard(
@@ -59,19 +64,16 @@ def _write_shard(
     with manifest.piece(name, identity, [name]) as piece:
         with tf.io.TFRecordWriter(path) as writer:
             for image in images:
-                file = os.path.join(source.images_dir, image.filename)
+                file, mask_size = source.locate(image)
                 try:
                     encoded, size = read_image(
-                        file,
-                        source.dataset.mask_size,
-                        source.how.image_size,
-                        source.how.jpeg_quality,
+                        file, mask_size, source.how.image_size, source.how.jpeg_quality
                     )
                 except ValueError as error:
                     faults.append(Fault(file, 0, str(error)))
                     continue
                 example = make_example(
-                    image.filename, encoded, size, image.rles, image.fold, source.dataset
+                    image.filename, encoded, size, image.rles, image.fold, source.dataset, mask_size
                 )
                 # The order of a map is that of its keys, not of their hashes, which differ by
                 # process.
@@ -100,9 +102,8 @@ def _describe_sources(images: Sequence[PlannedImage], source: _Source) -> str:
     found = []
     for image in images:
         with contextlib.suppress(FileNotFoundError):
-            path = os.path.join(source.images_dir, image.filename)
-            found.append([image.filename, file_identity(path)])
-    return checksum([[dataclasses.astuple(image) for image in images], found])
+            found.append([image.filename, file_identity(source.locate(image)[0])])
+    return checksum([[image.to_json() for image in images], found])
 
 
 def _read_piece(manifest: Manifest, name: str) -> tuple[Shard | None, list[Fault]]:
@@ -127,7 +128,7 @@ def write_records(
     result is that of one undisturbed call.
 
     Args:
-        data_dir: a folder with train.csv and train_images/.
+        data_dir: a folder with train.csv and train_images/, or as the data set calls them.
         output_dir: folder for the shards.
         dataset: the data set in data_dir. Runs along rows are turned into columns.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
@@ -143,17 +144,15 @@ def write_records(
     """
     how = Conversion(**settings)
     plan, faults = plan_shards(data_dir, dataset, how)
-    images_dir = os.path.join(data_dir, TRAIN_IMAGES)
+    source = _Source(os.path.join(data_dir, dataset.train_images), dataset, how)
     if faults and how.on_error == "fail":
-        paths = [[os.path.join(images_dir, image.filename) for image in part] for part in plan]
-        jobs: list[tuple] = [(part, dataset.mask_size) for part in paths]
+        jobs: list[tuple] = [([source.locate(image) for image in part],) for part in plan]
         faults += sum(runners.run(check_images, jobs, how.num_workers), [])
         raise_faults(sorted(faults))
-    source = _Source(images_dir, dataset, how)
     names = [f"clouds-{i:05d}-of-{len(plan):05d}.tfrecord" for i in range(len(plan))]
     identity = {
         "images_dir": None,
-        "dataset": dataclasses.asdict(dataset),
+        "dataset": dataset.to_json(),
         **{name: getattr(how, name) for name in ("image_size", "jpeg_quality", "on_error")},
         "schema": SCHEMA_VERSION,
     }
@@ -175,7 +174,9 @@ def write_records(
             cells = map(dataclasses.astuple, sorted(faults))
             files.write_table(rejected, ("file", "line", "reason"), cells)
         if not any(shard.num_examples for shard in shards):
-            raise ValueError(f"{images_dir}: no image can be read; {counted(len(faults), 'fault')}")
+            raise ValueError(
+                f"{source.images_dir}: no image can be read; {counted(len(faults), 'fault')}"
+            )
         members = sorted((image.filename, image.fold) for part in plan for image in part)
         files.write_table(os.path.join(output_dir, _FOLDS_FILE), ("filename", "fold"), members)
         info = _describe(shards, source, len(faults))
@@ -238,7 +239,10 @@ def _write_in_beam(
 def _write_planned_shard(manifest: Manifest, name: str, plan: str, source: _Source) -> None:
     """Writes a shard whose images are listed in a file."""
     rows = json.loads(files.read_text(plan))
-    images = [PlannedImage(filename, tuple(rles), fold) for filename, rles, fold in rows]
+    images = [
+        PlannedImage(filename, tuple(rles), fold, size and tuple(size), folder)
+        for filename, rles, fold, size, folder in rows
+    ]
     _write_shard(manifest, name, images, source)
 
 

@@ -89,7 +89,7 @@ def folder(data: Explored) -> Section:
             label, rle = data.dataset.label(str(filename), name), row[name]
             head.append([*label, f"{rle[:24]}…" if len(rle) > 24 else rle or "(empty)"])
     cards = [
-        Card("The first rows.", table=pd.DataFrame(head, columns=list(columns))),
+        Card("The masks of the first images.", table=pd.DataFrame(head, columns=list(columns))),
         Card(
             f"{1 - num_masks / num_rows:.1%} of the rows are empty: this is the score of a "
             "submission without any mask.",

@@ -13,15 +13,15 @@ import pandas as pd
 import tensorflow as tf
 
 from clouds_tf import files, rle
-from clouds_tf.data.annotations import read_csv
 from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image
-from clouds_tf.dataset import TEST_IMAGES, TRAIN_CSV, TRAIN_IMAGES, Dataset
+from clouds_tf.data.sources import Source, read_annotations
+from clouds_tf.dataset import Dataset
 from clouds_tf.exploration import charts, examples
 from clouds_tf.exploration.statistics import measure
 from clouds_tf.exploration.summary import summarize
 from clouds_tf.figures import page
-from clouds_tf.messages import counted, native_lines
+from clouds_tf.messages import counted, native_lines, raise_faults
 from clouds_tf.progress import Progress, shown
 
 
@@ -39,16 +39,19 @@ def write_report(
     output_dir: str,
     dataset: Dataset,
     *,
+    source: Source = Source(),
     max_images: int | None = None,
     seed: int = 0,
     progress: Progress | bool = True,
 ) -> Summary:
-    """Explores a folder in the layout of the competition.
+    """Explores a data folder.
 
     Args:
-        data_dir: folder with train.csv and train_images/, and perhaps test_images/.
+        data_dir: folder with train.csv and train_images/, and perhaps test_images/, or as the data
+            set calls them.
         output_dir: folder for rows.csv, statistics.json, figures/*.png and, last, report.html.
         dataset: the Dataset of the folder.
+        source: where the annotations are; masks of other sizes are measured at the mask_size.
         max_images: number of training images to measure, drawn at random; None takes all.
         seed: seed of that draw and of the examples.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
@@ -57,13 +60,15 @@ def write_report(
         The content of statistics.json, a dict.
 
     Raises:
-        FileNotFoundError: the CSV or the folder of the training images is missing.
-        ValueError: matplotlib is not installed, nothing can be written to output_dir, the CSV is
-            faulty, or no image can be read.
+        FileNotFoundError: the annotations or the folder of the training images are missing.
+        ValueError: matplotlib is not installed, nothing can be written to output_dir, the
+            annotations are faulty, or no image can be read.
     """
     files.require("matplotlib", "plots", "explore")
-    images_dir = os.path.join(data_dir, TRAIN_IMAGES)
-    table = read_csv(os.path.join(data_dir, TRAIN_CSV), dataset)
+    images_dir = os.path.join(data_dir, dataset.train_images)
+    found = read_annotations(data_dir, dataset, source)
+    raise_faults(found.faults)
+    table = found.at_mask_size(dataset)
     if not tf.io.gfile.isdir(images_dir):
         raise FileNotFoundError(f"{images_dir}: no such folder")
     if max_images is not None and max_images < 1:
@@ -77,11 +82,11 @@ def write_report(
     statistics = measure(table, images_dir, dataset, shown(progress, "image"))
     summary = Summary(
         num_train_images=num_listed,
-        num_test_images=len(files.visible_names(os.path.join(data_dir, TEST_IMAGES))),
+        num_test_images=len(files.visible_names(os.path.join(data_dir, dataset.test_images))),
         **summarize(statistics, dataset.class_names),
     )
-    found = _find_problems(images_dir, filenames, summary["image_sizes"])
-    summary["problems"] = found + statistics.problems
+    problems = _find_problems(images_dir, filenames, summary["image_sizes"])
+    summary["problems"] = problems + statistics.problems
     by_name = table.set_index("filename")
     load = functools.partial(_load, images_dir, by_name, dataset)
     data = charts.Explored(dataset, by_name, statistics, summary, load)

@@ -1,7 +1,10 @@
+import dataclasses
 import json
 import re
 import shutil
 import subprocess
+
+from cli import _DatasetParser
 
 import numpy as np
 import pandas as pd
@@ -11,7 +14,7 @@ from conftest import run_tool
 from pages import Parser
 
 from clouds_tf import figures
-from clouds_tf.data import annotations
+from clouds_tf.data import annotations, sample_data
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.exploration import report
 from clouds_tf.figures import page
@@ -156,7 +159,7 @@ def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only, cap
     problems = "\n".join(summary["problems"])
     assert re.search(rf"{images[3]}: Corrupt JPEG data: \d extraneous bytes", problems)
     assert "Corrupt" not in capfd.readouterr().err
-    assert f"{images[0]}: no such image, but the CSV has rows for it" in problems
+    assert f"{images[0]}: no such image, but it is annotated" in problems
     assert f"{images[1]}: not a whole, readable JPEG" in problems
     assert "train_images: 1 file without rows in the CSV, such as unlisted.jpg" in problems
     assert "images of 2 sizes: 1 of 70 x 105, 9 of 140 x 210" in problems
@@ -171,6 +174,36 @@ def test_a_folder_without_masks(data_dir, tmp_path, drawn_only):
     annotations.write_csv(str(folder / "train.csv"), names, [[""] * 4] * len(names), CLOUDS)
     report.write_report(str(folder), str(tmp_path / "out"), CLOUDS)
     assert "There are no masks." in (tmp_path / "out" / "report.html").read_text()
+
+
+def test_other_layouts_and_sources_are_explored(tmp_path, drawn_only):
+    """Ids without ending, relative runs and PNG; masks of two sizes in COCO JSON."""
+    size = (12, 18)
+    siim = dataclasses.replace(_DatasetParser().parse("siim"), mask_size=size, submission_size=size)
+    sample_data.write_sample_data(str(tmp_path / "D"), 4, 1, dataset=siim)
+    summary = report.write_report(str(tmp_path / "D"), str(tmp_path / "siim"), siim)
+    assert summary["num_images"] == 4 and summary["image_sizes"] == {"12 x 18": 4}
+    assert not summary["problems"]
+
+    images = sorted((tmp_path / "D" / "train_images").iterdir())
+    square = {"segmentation": [[0, 0, 9, 0, 9, 6, 0, 6]], "category_id": 1}
+    content = {
+        "images": [
+            {"id": i, "file_name": path.name, "height": h, "width": w}
+            for i, (path, (h, w)) in enumerate(zip(images[:3], (size, size, (24, 36))))
+        ],
+        "categories": [{"id": 1, "name": "cloud"}],
+        "annotations": [{**square, "image_id": 0}, {**square, "image_id": 2}],
+    }
+    path = tmp_path / "coco.json"
+    path.write_text(json.dumps(content))
+    tool = f"--data_dir={tmp_path / 'D'}", f"--output_dir={tmp_path / 'coco'}", f"--coco={path}"
+    result = run_tool("explore", *tool)
+    assert result.returncode == 0, result.stderr
+    assert "report on 3 images, with 1 problem" in result.stdout  # the fourth is not in it
+    rows = pd.read_csv(tmp_path / "coco" / "rows.csv")
+    # Corners at x and y of pixels lie on their upper left edges: 9 x 6 pixels, and 1/4 of that.
+    assert rows["area"].tolist() == [54, 0, 54 // 4 + 2]
 
 
 def test_an_image_is_shown_once_and_ties_are_named(data_dir, tmp_path, drawn_only):
