@@ -202,8 +202,8 @@ def test_other_layouts_and_sources_are_explored(tmp_path, drawn_only):
     assert result.returncode == 0, result.stderr
     assert "report on 3 images, with 1 problem" in result.stdout  # the fourth is not in it
     rows = pd.read_csv(tmp_path / "coco" / "rows.csv")
-    # Corners at x and y of pixels lie on their upper left edges: 9 x 6 pixels, and 1/4 of that.
-    assert rows["area"].tolist() == [54, 0, 54 // 4 + 2]
+    # 9 x 6 pixels; of the third image every other one, from the second on: 4 x 3 of them.
+    assert rows["area"].tolist() == [54, 0, 12]
 
 
 def test_an_image_is_shown_once_and_ties_are_named(data_dir, tmp_path, drawn_only):
