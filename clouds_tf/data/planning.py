@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Iterable, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -227,17 +227,7 @@ def plan_shards(
         raise ValueError(
             f"num_shards: got {num_shards}, expected 1 to {len(table)}, one image each"
         )
-    if how.folds_csv and how.group_csv:
-        raise ValueError("group_csv: does nothing, because folds_csv gives the folds")
-    if how.folds_csv:
-        assigned = _read_folds(how.folds_csv, table["filename"])
-    else:
-        if how.num_folds > len(table):
-            raise_faults(faults)
-        names = table["filename"].tolist()
-        groups = _read_groups(how.group_csv, names) if how.group_csv else None
-        assigned = _split_into_folds(presence(table), how.num_folds, how.seed, groups)
-        check_folds(assigned, "num_folds")
+    assigned = _assign_folds(table, how, faults)
     images = [
         PlannedImage(filename, tuple(rles), int(fold), found.sizes.get(filename))
         for (filename, *rles), fold in zip(table.values.tolist(), assigned)
@@ -248,6 +238,21 @@ def plan_shards(
     random_order = np.random.default_rng(how.seed).permutation(len(images))
     order = random_order[np.argsort(folds[random_order], kind="stable")]
     return [[images[i] for i in part] for part in np.array_split(order, num_shards)], faults
+
+
+def _assign_folds(table: Any, how: Conversion, faults: Sequence[Fault]) -> np.ndarray:
+    """The fold of each image of a table of annotations, int64 [N]."""
+    if how.folds_csv and how.group_csv:
+        raise ValueError("group_csv: does nothing, because folds_csv gives the folds")
+    names = table["filename"].tolist()
+    if how.folds_csv:
+        return _read_folds(how.folds_csv, names)
+    if how.num_folds > len(table):
+        raise_faults(faults)
+    groups = _read_groups(how.group_csv, names) if how.group_csv else None
+    assigned = _split_into_folds(presence(table), how.num_folds, how.seed, groups)
+    check_folds(assigned, "num_folds")
+    return assigned
 
 
 def _read_pseudo_labels(
