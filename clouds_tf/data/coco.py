@@ -211,7 +211,7 @@ def _decode(counts: list[Any], size: Size) -> list[str | ValueError]:
         return [ValueError(f"segmentation: {reason}")]
 
 
-def _polygons(shape: Any) -> Iterator[np.ndarray]:
+def _polygons(shape: object) -> Iterator[np.ndarray]:
     """The polygons of a segmentation, each float64 [N, 2] of (x, y)."""
     if not isinstance(shape, list) or not shape:
         raise ValueError(f"segmentation: got {shape!r:.40}, expected polygons, or counts and size")

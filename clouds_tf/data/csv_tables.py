@@ -63,7 +63,7 @@ def read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         raise ValueError(f"{path}: no rows below the header")
 
 
-def _parse(path: str, text: typing.Any) -> Iterator[pd.DataFrame]:
+def _parse(path: str, text: typing.Iterable[str]) -> Iterator[pd.DataFrame]:
     """Parses a CSV some rows at a time; whatever goes wrong becomes a ValueError with the path."""
     try:
         with warnings.catch_warnings():

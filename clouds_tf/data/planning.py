@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Iterable, Sequence
-from typing import Any, Optional
+from typing import Optional
 
 import numpy as np
 
@@ -227,7 +227,7 @@ def plan_shards(
         raise ValueError(
             f"num_shards: got {num_shards}, expected 1 to {len(table)}, one image each"
         )
-    assigned = _assign_folds(table, how, faults)
+    assigned = _assign_folds(table["filename"].tolist(), presence(table), how, faults)
     images = [
         PlannedImage(filename, tuple(rles), int(fold), found.sizes.get(filename))
         for (filename, *rles), fold in zip(table.values.tolist(), assigned)
@@ -240,17 +240,18 @@ def plan_shards(
     return [[images[i] for i in part] for part in np.array_split(order, num_shards)], faults
 
 
-def _assign_folds(table: Any, how: Conversion, faults: Sequence[Fault]) -> np.ndarray:
-    """The fold of each image of a table of annotations, int64 [N]."""
+def _assign_folds(
+    names: Sequence[str], labels: np.ndarray, how: Conversion, faults: Sequence[Fault]
+) -> np.ndarray:
+    """The fold of each image, int64 [N], by its name and its labels, bool [N, C]."""
     if how.folds_csv and how.group_csv:
         raise ValueError("group_csv: does nothing, because folds_csv gives the folds")
-    names = table["filename"].tolist()
     if how.folds_csv:
         return _read_folds(how.folds_csv, names)
-    if how.num_folds > len(table):
+    if how.num_folds > len(names):
         raise_faults(faults)
     groups = _read_groups(how.group_csv, names) if how.group_csv else None
-    assigned = _split_into_folds(presence(table), how.num_folds, how.seed, groups)
+    assigned = _split_into_folds(labels, how.num_folds, how.seed, groups)
     check_folds(assigned, "num_folds")
     return assigned
 
