@@ -116,12 +116,12 @@ def _parse(setting: str, name: str, arguments: str) -> dict[str, Any]:
         ) from None
 
 
-def call(setting: str, name: str, *args: Any, **kwargs: Any) -> Any:
+def call(setting: str, name: str, *args: object, **kwargs: object) -> Any:
     """Calls the function of a name; ValueError as in `find_for`."""
     return find_for(setting, name, *args, **kwargs)(*args, **kwargs)
 
 
-def find_for(setting: str, name: str, *args: Any, **kwargs: Any) -> Any:
+def find_for(setting: str, name: str, *args: object, **kwargs: object) -> Any:
     """Finds the function of a name that is to be called with given arguments.
 
     Raises:

@@ -132,7 +132,7 @@ def find_mix(name: str) -> Mix:
         return MIXES[name]
     own.find("mix", name)
 
-    def mix(images: tf.Tensor, masks: tf.Tensor, *args: Any) -> tuple[tf.Tensor, tf.Tensor]:
+    def mix(images: tf.Tensor, masks: tf.Tensor, *args: object) -> tuple[tf.Tensor, tf.Tensor]:
         mixed_images, mixed_masks = own.call("mix", name, images, masks, *args)
         for before, after in ((images, mixed_images), (masks, mixed_masks)):
             if not before.shape.is_compatible_with(after.shape):

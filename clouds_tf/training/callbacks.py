@@ -246,7 +246,7 @@ class Callbacks:
         self._run, self._callbacks = run, list(callbacks) if chief else []
         self._started: list[Any] = []
 
-    def call(self, method: str, *arguments: Any) -> bool:
+    def call(self, method: str, *arguments: object) -> bool:
         """Calls a method of all that have started; whether one answers True."""
         answers = []
         for callback in self._callbacks if method == "on_start" else self._started:
@@ -256,5 +256,5 @@ class Callbacks:
         return True in answers
 
 
-def _nothing(*_: Any) -> None:
+def _nothing(*_: object) -> None:
     """Stands for a method that a callback leaves out."""

@@ -143,7 +143,7 @@ class _Loop:
         if self.chief:
             self.report(line)
 
-    def tell(self, method: str, *arguments: Any) -> bool:
+    def tell(self, method: str, *arguments: object) -> bool:
         """Calls the callbacks; whether one answers True."""
         return self.callbacks is not None and self.callbacks.call(method, *arguments)
 

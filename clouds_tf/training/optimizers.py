@@ -146,7 +146,7 @@ def describe_optimizer(optimizer: Optimizer) -> tuple[str, float]:
     return name, float(f"{rate:.7g}")  # which Keras keeps as float32
 
 
-def _of_the_user(name: str, schedule: _LearningRate, *_: Any) -> Any:
+def _of_the_user(name: str, schedule: _LearningRate, *_: object) -> Any:
     """Makes the optimizer of a user's function or class of a learning rate."""
     optimizer = own.call("optimizer", name, schedule)
     if not _is_optimizer(optimizer) or hasattr(optimizer, "inner_optimizer"):
