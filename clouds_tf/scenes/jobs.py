@@ -126,12 +126,12 @@ class Job:
     def warning(self) -> str | None:
         """What readers of the results should know, or None."""
         extent, reading, found = self.scene.extent, self._options.reading, []
-        share = self._filled()
+        share = self.layout.filled
         if share < _LEAST_FILLED:
             sides = " x ".join(f"{side:g}" for side in self._network.dataset.degrees or ())
             found.append(
                 f"fills {100 * share:.0f} % of the {sides} degrees that the network sees at once, "
-                "and the rest is its reflection, trust it less; take a larger scene"
+                "and the rest is black, trust it less; take a larger scene"
             )
         coarser = _coarser(self.scene, self._network)
         if coarser > _COARSER:
@@ -151,11 +151,6 @@ class Job:
         if reading.date not in (None, self.scene.date):
             found.append(f"has a date of its own, {self.scene.date}, which --date leaves as it is")
         return f"{self.scene.path}: {'; '.join(found)}" if found else None
-
-    def _filled(self) -> float:
-        """Share of a window that the scene fills."""
-        sides = zip(self.layout.grid.shape, self.layout.window)
-        return math.prod(min(length / size, 1) for length, size in sides)
 
     def is_frame(self) -> bool:
         """Whether the file is just what `serving.predict` takes: one window, a JPEG or PNG."""

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.prediction.postprocessing import find_present
+from clouds_tf.prediction.postprocessing import Rule, find_present
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.prediction.untrusted import LARGEST_IMAGES, decode_images
+from clouds_tf.scenes.tiles import Tile
 
 _CPU_CALL = 4  # windows
 
@@ -81,28 +82,28 @@ class Network:
         sides = [side for size in self.image_sizes for side in zip(size, self.window)]
         return max(math.ceil(side / cells) for side, cells in sides)
 
-    def predict_tiles(self, tiles: list[np.ndarray]) -> Answers:
-        """Predicts windows of pixels: a list of uint8 [height, width, 3] of one size."""
+    def predict_tiles(self, tiles: Sequence[Tile]) -> Answers:
+        """Predicts windows, whose pixels are of one size."""
 
-        def call(some: list[np.ndarray]) -> Answers:
-            images = np.zeros([self._call_size, *some[0].shape], np.uint8)
+        def call(some: Sequence[Tile]) -> Answers:
+            images = np.zeros([self._call_size, *some[0].pixels.shape], np.uint8)
             for image, tile in zip(images, some):
-                image[:] = tile
+                image[:] = tile.pixels
             answer = self._predictor.run("from_pixels", images=tf.constant(images))
-            return self._answers(answer["probabilities"], answer, len(some))
+            return self._answers(answer["probabilities"], answer, [tile.filled for tile in some])
 
         return self._in_calls(call, tiles, self._call_size)
 
     def predict_files(self, contents: list[bytes]) -> Answers:
         """Predicts whole files as `serving.predict` does, from their bytes."""
         if len(set(self.image_sizes)) == 1:
-            return self.predict_tiles([self.decode(content) for content in contents])
+            return self.predict_tiles([Tile(0, 0, self.decode(x)) for x in contents])
         size = min(self._call_size, LARGEST_IMAGES)
 
         def call(some: list[bytes]) -> Answers:
             image_bytes = tf.constant(some + some[:1] * (size - len(some)))
             found = self._predictor.run("probabilities", image_bytes=image_bytes)["probabilities"]
-            return self._answers(found, self._predictor(image_bytes), len(some))
+            return self._answers(found, self._predictor(image_bytes), [1.0] * len(some))
 
         return self._in_calls(call, contents, size)
 
@@ -127,10 +128,21 @@ class Network:
             raise ValueError("is not a whole, readable JPEG or PNG") from None
 
     def _answers(
-        self, probabilities: tf.Tensor, answer: Mapping[str, tf.Tensor], count: int
+        self, probabilities: tf.Tensor, answer: Mapping[str, tf.Tensor], filled: Sequence[float]
     ) -> Answers:
+        """Answers for windows, of which a scene fills these shares: so much less area is enough."""
+        count = len(filled)
         found, presence = probabilities.numpy()[:count], answer["presence"].numpy()[:count]
         likeness = np.full(count, np.nan, np.float32)
         if "likeness" in answer:  # not in older SavedModels
             likeness = answer["likeness"].numpy()[:count]
-        return Answers(found, find_present(found, presence, self.rules), likeness)
+        present = [
+            find_present(found[i : i + 1], presence[i : i + 1], self._rules_for(share))[0]
+            for i, share in enumerate(filled)
+        ]
+        return Answers(found, np.stack(present), likeness)
+
+    def _rules_for(self, share: float) -> list[Rule]:
+        """The rules, with smaller minimum areas where a scene fills a share of its window."""
+        areas = [round(share * rule.min_area) for rule in self.rules]
+        return [dataclasses.replace(rule, min_area=x) for rule, x in zip(self.rules, areas)]

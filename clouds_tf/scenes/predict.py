@@ -346,5 +346,5 @@ def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any
     if isinstance(parts[0], Frame):
         answers = model.predict_files([part.content for part in parts])  # type: ignore
     else:
-        answers = model.predict_tiles([part.pixels for part in parts])  # type: ignore
+        answers = model.predict_tiles(parts)  # type: ignore
     return zip(answers.probabilities, answers.present, map(float, answers.likeness))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -36,16 +37,6 @@ def starts(length: int, size: int, overlap: float, periodic: bool = False) -> tu
         return (-((size - length) // 2),)
     count = int(np.ceil((length - size) / stride)) + 1
     return tuple(round(i * (length - size) / (count - 1)) for i in range(count))
-
-
-def reflect(index: np.ndarray, length: int) -> np.ndarray:
-    """Positions on an axis for positions beyond its ends, as in a mirror at its edges.
-
-    >>> reflect(np.arange(-3, 6), 4).tolist()
-    [2, 1, 0, 0, 1, 2, 3, 3, 2]
-    """
-    index = index % (2 * length)
-    return np.where(index < length, index, 2 * length - 1 - index)
 
 
 def ramp(size: int, overlap: float) -> np.ndarray:
@@ -94,16 +85,26 @@ class Layout:
         cell = tuple(side / self.scale for side in self.grid.cell)
         return dataclasses.replace(self.grid, cell=cell)
 
+    @property
+    def filled(self) -> float:
+        """Share of a window that lies on the grid: 1 unless the grid is smaller."""
+        sides = zip(self.grid.shape, self.window)
+        return math.prod(min(length / size, 1) for length, size in sides)
+
     def column_index(self, start: int, scale: int = 1) -> np.ndarray:
-        """Columns of a window, wrapped round the globe or reflected at the edges."""
-        index = np.arange(start * scale, (start + self.window[1]) * scale)
+        """Columns of a window; round the globe they go on, elsewhere -1 is beside the grid."""
         length = self.grid.shape[1] * scale
-        return index % length if self.grid.periodic else reflect(index, length)
+        index = np.arange(start * scale, (start + self.window[1]) * scale)
+        return index % length if self.grid.periodic else _on_axis(index, length)
 
     def row_index(self, start: int, scale: int = 1) -> np.ndarray:
-        """Rows of a window, reflected at the edges."""
+        """Rows of a window; -1 is beside the grid."""
         index = np.arange(start * scale, (start + self.window[0]) * scale)
-        return reflect(index, self.grid.shape[0] * scale)
+        return _on_axis(index, self.grid.shape[0] * scale)
+
+
+def _on_axis(index: np.ndarray, length: int) -> np.ndarray:
+    return np.where((index >= 0) & (index < length), index, -1)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,12 +129,14 @@ class Tile:
     Attributes:
         row: first row of cells.
         column: first column.
-        pixels: uint8 [height, width, 3].
+        pixels: uint8 [height, width, 3], black beside the scene.
+        filled: share of the window that the scene fills.
     """
 
     row: int
     column: int
     pixels: np.ndarray
+    filled: float = 1.0
 
 
 def cut(
@@ -168,11 +171,13 @@ def cut(
         band = np.concatenate([band[drop * scale :], new])
         yield _strip(done, new, scale)
         done = stop
-        rows = layout.row_index(row, scale) - first * scale
+        rows = layout.row_index(row, scale)
         for column in layout.columns:
-            tile = band[rows[:, np.newaxis], layout.column_index(column, scale)]
+            columns = layout.column_index(column, scale)
+            tile = band[(rows - first * scale)[:, np.newaxis], columns]
+            tile[rows < 0], tile[:, columns < 0] = 0, 0
             if tile[..., 3].any():
-                yield Tile(row, column, tile[..., :3])
+                yield Tile(row, column, tile[..., :3], layout.filled)
 
 
 def _strip(start: int, pixels: np.ndarray, scale: int) -> Strip:

@@ -39,7 +39,7 @@ class Stub(network.Network):
         pass
 
     def predict_tiles(self, tiles):
-        bright = np.stack(tiles)[..., :1].astype(np.float32) / 255
+        bright = np.stack([tile.pixels for tile in tiles])[..., :1].astype(np.float32) / 255
         present, likeness = np.ones((len(tiles), 2), bool), bright.max(axis=(1, 2, 3)) - 0.5
         return Answers(np.repeat(bright, 2, axis=-1), present, likeness.clip(0))
 
