@@ -107,7 +107,9 @@ class Network:
 
         return self._in_calls(call, contents, size)
 
-    def _in_calls(self, call: Callable[[Any], Answers], inputs: list[Any], size: int) -> Answers:
+    def _in_calls(
+        self, call: Callable[[Any], Answers], inputs: Sequence[Any], size: int
+    ) -> Answers:
         answers = [call(inputs[i : i + size]) for i in range(0, len(inputs), size)]
         return Answers(
             np.concatenate([answer.probabilities for answer in answers]),

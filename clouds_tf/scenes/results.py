@@ -20,6 +20,7 @@ from clouds_tf.scenes.masks import ClassAreas, Prediction, measure, objects_of
 from clouds_tf.scenes.scene import stem
 
 SCENES_CSV = "scenes.csv"
+_VERSION = 2  # of what a scene's windows and files are
 _COLUMNS = (
     *("scene", "date", "platform", "class", "present", "area_km2", "share"),
     *("expected_share", "objects", "observed_km2", "likeness"),
@@ -40,7 +41,8 @@ def manifest_of(output_dir: str, model: str, options: Options) -> Manifest:
             f"{output_dir}: holds scenes of an earlier version of predict_scenes; take another "
             "folder, or delete this one"
         )
-    settings = {"model": model, "overlap": options.overlap, "resolution": options.resolution}
+    settings = {"version": _VERSION, "model": model}
+    settings.update(overlap=options.overlap, resolution=options.resolution)
     return Manifest(output_dir, settings)
 
 

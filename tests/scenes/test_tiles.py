@@ -24,13 +24,6 @@ def test_windows_cover_an_axis_with_the_overlap_asked_for(length, size, overlap,
     assert begin[0] == 0 and (periodic or begin[-1] == length - size)
 
 
-@given(st.integers(1, 30), st.integers(1, 90))
-def test_edges_reflect_as_those_of_numpy(length, margin):
-    index = np.arange(-margin, length + margin)
-    expected = np.pad(np.arange(length), margin, mode="symmetric")
-    np.testing.assert_array_equal(tiles.reflect(index, length), expected)
-
-
 @pytest.mark.parametrize("overlap", [0, 0.25, 0.5])
 def test_ramps_of_neighbours_sum_to_one(overlap):
     weights = tiles.ramp(100, overlap)
@@ -82,6 +75,21 @@ def test_windows_without_an_answer_leave_no_probability():
     _, probabilities, present = blend.flush(20)
     assert probabilities[0, :, :30].all() and present[0, :, :30].all()
     assert not probabilities[0, :, 30:].any() and not present[0, :, 30:].any()
+
+
+@pytest.mark.parametrize("scale", [1, 2])
+def test_beside_a_small_scene_its_window_is_black(scale):
+    pixels = np.full((10 * scale, 20 * scale, 4), 255, np.uint8)
+    extent = Extent(0, 9.6, 0.8, 10)
+    scene = Scene(
+        "x", extent, pixels.shape[:2], datetime.datetime(2020, 1, 1), "", lambda a, b: pixels[a:b]
+    )
+    plan = Layout(cover(extent, (0.04, 0.04)), (20, 30), scale, 0.25)
+    _, tile = tiles.cut(scene, plan, 2)
+    expected = np.zeros((20, 30), np.uint8)
+    expected[5:15, 5:25] = 255
+    np.testing.assert_array_equal(tile.pixels[..., 0], np.kron(expected, np.ones([scale] * 2)))
+    assert tile.filled == pytest.approx(10 * 20 / (20 * 30))
 
 
 @pytest.mark.parametrize("scale", [1, 2])
