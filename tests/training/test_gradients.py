@@ -26,6 +26,7 @@ def _network():
     return keras.Model(image, {"logits": logits, "presence_logits": presence})
 
 
+# All tests of a process use as many devices: TensorFlow refuses groups of two sizes.
 @functools.lru_cache(maxsize=None)
 def _stepped(accumulate, num_devices=None, size=7, precision="float32"):
     """The weights, the loss and the metrics after a step."""
@@ -48,7 +49,7 @@ def _stepped(accumulate, num_devices=None, size=7, precision="float32"):
     [
         (3, {}),
         (9, {}),  # two parts are empty
-        (2, {"num_devices": 2, "size": 3}),  # one part is empty; other tests of a process have two too
+        (2, {"num_devices": 2, "size": 3}),  # one part is empty
         (2, {"precision": "float16"}),
     ],
 )
