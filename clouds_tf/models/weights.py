@@ -1,8 +1,8 @@
 """Weights of a model in files: published encoders, checkpoints, and whole models to pass on.
 
-A whole model travels as one .safetensors file, which holds nothing that can be executed: tensors by
-variable name, and in the header's metadata under "clouds_tf" a JSON object with the arguments of
-`unet`, whatever else describes the model, and a checksum of both.
+A whole model travels as one .safetensors file, which holds no code: tensors by variable name, and
+in the header's metadata under "clouds_tf" a JSON object with the arguments of `unet`, whatever else
+describes the model, and a checksum of both. An encoder of a user's own goes by its function's name.
 """
 
 from __future__ import annotations
