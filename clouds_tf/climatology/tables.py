@@ -17,6 +17,7 @@ import pandas as pd
 from clouds_tf import files
 from clouds_tf.climatology import days
 from clouds_tf.climatology.boxes import View
+from clouds_tf.data.csv_tables import parse_cells
 from clouds_tf.geo.extent import GLOBE, Extent
 from clouds_tf.geo.names import named_date, named_extent
 from clouds_tf.geo.netcdf import EPOCH
@@ -136,24 +137,13 @@ def _chunks(path: str, names: list[str] | None, **options: int) -> Iterator[pd.D
     """Yields parts of a CSV as text, indexed by line number from 1; blank lines are left out."""
     with files.local_copy(path) as local:
         try:
-            reader = pd.read_csv(
-                local,
-                header=None,
-                names=names,
-                dtype=str,
-                keep_default_na=False,
-                skip_blank_lines=False,
-                encoding="utf-8-sig",
-                chunksize=_CHUNK,
-                **options,
-            )
+            for chunk in parse_cells(
+                local, _CHUNK, header=None, names=names, encoding="utf-8-sig", **options
+            ):
+                chunk.index += 1
+                yield chunk[(chunk != "").any(axis=1)]
         except pd.errors.EmptyDataError:
             return
-        with reader:
-            for chunk in reader:
-                chunk.index += 1
-                chunk = chunk.fillna("")
-                yield chunk[(chunk != "").any(axis=1)]
 
 
 class _Faults:

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import codecs
 import gzip
-import typing
 import warnings
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
+
+from clouds_tf.messages import Fault
 
 ROWS_AT_A_TIME = 1024  # bounds memory: a row of RLE is about 17 kB of text
 
@@ -63,22 +65,42 @@ def read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         raise ValueError(f"{path}: no rows below the header")
 
 
-def _parse(path: str, text: typing.Iterable[str]) -> Iterator[pd.DataFrame]:
+def repeated(path: str, table: pd.DataFrame, column: str) -> list[Fault]:
+    """Faults of the rows of a `read_table` table whose cell in a column an earlier row has too."""
+    again = table[column][table.duplicated(column)]
+    return [Fault(path, line, f"second row for {name}") for line, name in again.items()]
+
+
+def parse_cells(
+    source: str | Iterable[str], rows_at_a_time: int, **options: Any
+) -> Iterator[pd.DataFrame]:
+    """Parses a CSV some rows at a time as text: "" for empty cells, and a row for a blank line.
+
+    Args:
+        source: path on this machine, or open file.
+        rows_at_a_time: the most rows in a DataFrame.
+        **options: other arguments of `pandas.read_csv`.
+    """
+    frames = pd.read_csv(
+        source,
+        chunksize=rows_at_a_time,
+        dtype=str,
+        keep_default_na=False,
+        skip_blank_lines=False,
+        **options,
+    )
+    with frames:
+        for frame in frames:
+            yield frame.fillna("")
+
+
+def _parse(path: str, text: Iterable[str]) -> Iterator[pd.DataFrame]:
     """Parses a CSV some rows at a time; whatever goes wrong becomes a ValueError with the path."""
     try:
         with warnings.catch_warnings():
             # Rows longer than the header: pandas would drop cells, or make an index of them.
             warnings.simplefilter("error", pd.errors.ParserWarning)
-            frames = pd.read_csv(
-                text,
-                chunksize=ROWS_AT_A_TIME,
-                index_col=False,
-                dtype=str,
-                keep_default_na=False,
-                skip_blank_lines=False,
-            )
-            for frame in frames:
-                yield frame.fillna("")
+            yield from parse_cells(text, ROWS_AT_A_TIME, index_col=False)
     except pd.errors.ParserWarning:
         raise ValueError(
             f"{path}: rows have more cells than the header has columns (commas at their ends?)"

@@ -11,7 +11,7 @@ import numpy as np
 
 from clouds_tf import files
 from clouds_tf.data.annotations import check_csv, check_mask_size, presence
-from clouds_tf.data.csv_tables import read_table
+from clouds_tf.data.csv_tables import read_table, repeated
 from clouds_tf.data.runners import Runner
 from clouds_tf.data.sources import Size, Source, read_annotations
 from clouds_tf.dataset import Dataset
@@ -62,10 +62,7 @@ def _read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
         Fault(path, line, f"got the fold {fold!r}, expected 0, 1, 2, ... or -1")
         for line, fold in frame["fold"][~frame["fold"].str.fullmatch("[0-9]+|-1")].items()
     ]
-    faults += [
-        Fault(path, line, f"second row for {name}")
-        for line, name in frame["filename"][frame.duplicated("filename")].items()
-    ]
+    faults += repeated(path, frame, "filename")
     folds = dict(zip(frame["filename"], frame["fold"]))
     faults += [Fault(path, 0, f"no fold for {name}") for name in filenames if name not in folds]
     raise_faults(faults)
@@ -80,8 +77,7 @@ def _read_groups(path: str, filenames: Sequence[str]) -> np.ndarray:
     Images without a row are groups of their own; the CSV may have more images.
     """
     frame = read_table(path, ("filename", "group"))
-    again = frame["filename"][frame.duplicated("filename")]
-    raise_faults([Fault(path, line, f"second row for {name}") for line, name in again.items()])
+    raise_faults(repeated(path, frame, "filename"))
     groups = dict(zip(frame["filename"], frame["group"]))
     if not groups.keys() & set(filenames):
         raise ValueError(f"{path}: names no image, expected names such as {filenames[0]}")

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import csv
-import io
 import math
 from collections.abc import Mapping, Sequence
 
 import tensorflow as tf
 
-from clouds_tf import files
-from clouds_tf.messages import counted
+from clouds_tf.data.csv_tables import read_table, repeated
+from clouds_tf.messages import Fault, counted, raise_faults
 
 
 def read_sample_weights(path: str) -> dict[str, float]:
@@ -19,26 +17,24 @@ def read_sample_weights(path: str) -> dict[str, float]:
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: a column is missing, an image is listed twice, or a weight is not such a number;
-            the line is named.
+            the first ten faults are named by their lines.
     """
-    reader = csv.DictReader(io.StringIO(files.read_text(path)))
-    if not {"image", "weight"} <= set(reader.fieldnames or ()):
-        raise ValueError(
-            f"sample_weights: {path}: has the columns {', '.join(reader.fieldnames or ['none'])}, "
-            "expected image and weight"
-        )
-    weights: dict[str, float] = {}
-    for number, row in enumerate(reader, start=2):
-        image, text = row["image"], row["weight"]
-        try:
-            weight = float(text)
-        except (TypeError, ValueError):
-            weight = math.nan
-        if not (math.isfinite(weight) and weight >= 0) or image in weights:
-            fault = "is there twice" if image in weights else f"weight: got {text!r}, expected >= 0"
-            raise ValueError(f"sample_weights: {path}, line {number}: {image}: {fault}")
-        weights[image] = weight
-    return weights
+    table = read_table(path, ("image", "weight"))
+    weights = [_parse_weight(text) for text in table["weight"]]
+    faults = repeated(path, table, "image")
+    for line, image, text, weight in zip(table.index, table["image"], table["weight"], weights):
+        if not 0 <= weight < math.inf:
+            faults.append(Fault(path, line, f"{image}: weight: got {text!r}, expected >= 0"))
+    raise_faults(sorted(faults))
+    return dict(zip(table["image"], weights))
+
+
+def _parse_weight(text: str) -> float:
+    """The number in a cell; NaN if there is none."""
+    try:
+        return float(text)
+    except ValueError:
+        return math.nan
 
 
 def weights_of(
