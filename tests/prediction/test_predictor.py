@@ -83,9 +83,10 @@ def test_all_signatures_answer_as_with_tensorflow(kept, data_dir):
     ):
         expected, found = plain.run(name, **inputs), other.run(name, **inputs)
         assert found.keys() == expected.keys()
-        for key in found.keys() - {"encoded_pixels"}:
-            one, two = (np.nan_to_num(x[key]) for x in (found, expected))  # likeness is unknown
-            assert np.abs(one - two).mean() < 0.01
+        for key in found.keys() - {"encoded_pixels", "likeness"}:
+            assert np.abs(found[key] - expected[key]).mean() < 0.01
+        if "likeness" in found:  # not known without post-processing of `evaluate`
+            assert np.isnan(found["likeness"]).all() and np.isnan(expected["likeness"]).all()
         if "encoded_pixels" in found:
             before, after = (
                 list(map(bytes.decode, x["encoded_pixels"].numpy().flat)) for x in (expected, found)
@@ -117,7 +118,7 @@ def test_where_it_dies_tensorflow_predicts_and_says_so(saved_model, data_dir, tm
     dying()
     arguments = saved_model, str(data_dir / "test_images")
     result = predict(*arguments, str(tmp_path / "a.csv"), engine="openvino")
-    assert result.warnings[0].startswith("OpenVINO dies of SIGABRT on this CPU; TensorFlow comp")
+    assert result.warnings == ("OpenVINO dies of SIGABRT on this CPU; TensorFlow computes instead",)
     assert not pathlib.Path(f"{saved_model}.openvino").exists()
     assert predict(*arguments, str(tmp_path / "b.csv")).warnings == ()
     assert (tmp_path / "a.csv").read_bytes() == (tmp_path / "b.csv").read_bytes()
