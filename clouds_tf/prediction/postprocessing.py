@@ -101,13 +101,17 @@ def counts_as_present(areas: Any, presence: Any, min_area: Any, min_presence: An
     return (areas >= np.asarray(min_area, np.int64)) & likely
 
 
-def find_present(probabilities: Any, presence: Any, rules: Sequence[Rule]) -> Any:
+def find_present(
+    probabilities: Any, presence: Any, rules: Sequence[Rule], filled: Any = 1.0
+) -> Any:
     """Which classes count as present; for arrays of numpy or TensorFlow.
 
     Args:
         probabilities: float32 [B, h, w, C] in [0, 1].
         presence: float32 [B, C] in [0, 1]; see `mean_prediction`.
         rules: C Rules, in the order of the classes.
+        filled: share of each image that there is, [B], by which minimum areas shrink; the rest is
+            black.
 
     Returns:
         bool [B, C].
@@ -122,6 +126,7 @@ def find_present(probabilities: Any, presence: Any, rules: Sequence[Rule]) -> An
     above = probabilities > _setting(rules, "top_threshold")
     count = tf.math.count_nonzero if tf.is_tensor(above) else np.count_nonzero
     min_areas, min_presences = zip(*((rule.min_area, rule.min_presence) for rule in rules))
+    min_areas = np.rint(np.multiply.outer(filled, min_areas))
     return counts_as_present(count(above, axis=(1, 2)), presence, min_areas, min_presences)
 
 

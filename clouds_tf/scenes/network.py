@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.prediction.postprocessing import Rule, find_present
+from clouds_tf.prediction.postprocessing import find_present
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.prediction.untrusted import LARGEST_IMAGES, decode_images
 from clouds_tf.scenes.tiles import Tile
@@ -132,19 +132,10 @@ class Network:
     def _answers(
         self, probabilities: tf.Tensor, answer: Mapping[str, tf.Tensor], filled: Sequence[float]
     ) -> Answers:
-        """Answers for windows, of which a scene fills these shares: so much less area is enough."""
+        """Answers for the first windows of a call, of which a scene fills these shares."""
         count = len(filled)
         found, presence = probabilities.numpy()[:count], answer["presence"].numpy()[:count]
         likeness = np.full(count, np.nan, np.float32)
         if "likeness" in answer:  # not in older SavedModels
             likeness = answer["likeness"].numpy()[:count]
-        present = [
-            find_present(found[i : i + 1], presence[i : i + 1], self._rules_for(share))[0]
-            for i, share in enumerate(filled)
-        ]
-        return Answers(found, np.stack(present), likeness)
-
-    def _rules_for(self, share: float) -> list[Rule]:
-        """The rules, with smaller minimum areas where a scene fills a share of its window."""
-        areas = [round(share * rule.min_area) for rule in self.rules]
-        return [dataclasses.replace(rule, min_area=x) for rule, x in zip(self.rules, areas)]
+        return Answers(found, find_present(found, presence, self.rules, filled), likeness)

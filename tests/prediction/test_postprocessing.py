@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import numpy as np
@@ -11,6 +12,7 @@ from clouds_tf.prediction.postprocessing import (
     Postprocessing,
     Rule,
     counts_as_present,
+    find_present,
     plain_rules,
     postprocess,
 )
@@ -64,6 +66,22 @@ def test_areas_on_the_limit_count_as_present_in_every_library():
     for convert in (np.asarray, tf.constant):
         found = counts_as_present(convert(areas), convert(presence), 3, 0.7)
         np.testing.assert_array_equal(found, [False, True, True, False])
+
+
+def test_minimum_areas_shrink_with_what_there_is_of_an_image():
+    probabilities, presence = _random_input()
+    rules, filled = [Rule(0.5, 0.5, 150)] * 4, np.linspace(0, 1, len(presence))
+    expected = [
+        find_present(
+            probabilities[i : i + 1],
+            presence[i : i + 1],
+            [dataclasses.replace(rule, min_area=round(share * rule.min_area)) for rule in rules],
+        )[0]
+        for i, share in enumerate(filled)
+    ]
+    found = find_present(probabilities, presence, rules, filled)
+    np.testing.assert_array_equal(found, expected)
+    assert (found != find_present(probabilities, presence, rules)).any()
 
 
 def test_no_image_gives_no_mask():
