@@ -8,6 +8,7 @@ and dark parts, saturation, and how rough the picture is from one pixel to the n
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -128,6 +129,15 @@ def _axes(found: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def _squared(found: np.ndarray, mean: np.ndarray, transform: np.ndarray) -> np.ndarray:
     return (((found - mean) @ transform) ** 2).sum(axis=1)
+
+
+def known(likeness: float) -> float | None:
+    """A likeness with six digits; None for NaN, which a SavedModel gives if it does not know any.
+
+    >>> known(0.25), known(math.nan)
+    (0.25, None)
+    """
+    return None if math.isnan(likeness) else round(likeness, 6)
 
 
 def unlike_warning(likeness: Mapping[str, float | None], noun: str) -> str:

@@ -50,8 +50,8 @@ class Options(CheckedSettings):
     )
     land: str = setting(
         "auto",
-        "Land, which does not count as observed: auto, by coasts of Natural Earth; none, so that "
-        "all counts; or FILE, as for --ignore.",
+        "Which area is land, and so does not count as observed: auto, by the coasts of Natural "
+        "Earth; none; or FILE, as for --ignore.",
     )
     ignore: Tuple[str, ...] = setting(
         (),
@@ -64,8 +64,8 @@ class Options(CheckedSettings):
     )
     min_likeness: float = setting(
         0.0,
-        "Leave out scenes that look less like the training's images: 0.01 drops one good scene in "
-        "a hundred, and noise, night and deserts.",
+        "Leave out scenes of a lower likeness to the images of the training: 0.01 drops noise, "
+        "night and deserts, and one good scene in a hundred.",
         min=0,
         max=1,
     )
@@ -73,7 +73,7 @@ class Options(CheckedSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        list(exclude.masks(self.land, self.ignore))  # complains of what is none
+        list(exclude.masks(self.land, self.ignore))  # raises ValueError for what is no mask
         unknown = set(self.formats) - set(FORMATS)
         if unknown or not self.formats:
             raise ValueError(
@@ -162,9 +162,8 @@ class Job:
         )
         few = scene.size[0] * scene.size[1] <= self._network.max_image_pixels
         whole = self.layout.grid.shape == self.layout.window
-        if self._options.reading.stretch != "none":
-            return False  # the file has to be changed
-        return scene.is_plain_image and fits and few and whole
+        unchanged = self._options.reading.stretch == "none"
+        return scene.is_plain_image and fits and few and whole and unchanged
 
     def parts(self) -> Iterator[Tile | Frame]:
         """Reads the scene and yields what the network has to see, from north to south."""

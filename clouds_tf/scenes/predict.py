@@ -5,7 +5,6 @@ from __future__ import annotations
 import concurrent.futures
 import contextlib
 import dataclasses
-import math
 import os
 from collections.abc import Generator, Iterable, Iterator, Sequence
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from clouds_tf.manifest import Manifest
 from clouds_tf.messages import counted, short_repr
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction import stretch as stretches
-from clouds_tf.prediction.likeness import unlike_warning
+from clouds_tf.prediction.likeness import known, unlike_warning
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.progress import Progress, shown
 from clouds_tf.scenes import exclude, read, results
@@ -275,7 +274,7 @@ def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
                 "num_windows": event.job.num_windows,
                 "warning": event.job.warning,
                 "curve": event.job.curve.about,
-                "likeness": None if math.isnan(prediction.likeness) else prediction.likeness,
+                "likeness": known(prediction.likeness),
                 "left_out": bool(left_out),
             }
     except Exception as error:  # of whatever library: it is the fault of this scene alone

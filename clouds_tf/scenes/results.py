@@ -14,6 +14,7 @@ import tensorflow as tf
 from clouds_tf import figures, files
 from clouds_tf.figures.images import scene_maps
 from clouds_tf.manifest import Manifest, checksum, file_identity
+from clouds_tf.prediction.likeness import known
 from clouds_tf.scenes import exclude
 from clouds_tf.scenes.jobs import FORMATS, Options
 from clouds_tf.scenes.masks import ClassAreas, Prediction, measure, objects_of
@@ -82,20 +83,23 @@ def prune(manifest: Manifest, paths: Sequence[str]) -> None:
     manifest.prune(lambda name: name in names or is_there(name))
 
 
-def _rows(prediction: Prediction, areas: Sequence[ClassAreas]) -> list[tuple[Any, ...]]:
-    """The rows of scenes.csv of a scene."""
+def _rows(prediction: Prediction, numbers: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
+    """The rows of scenes.csv of a scene, from the numbers of each class."""
     observed = float(prediction.observed.sum(axis=1) @ prediction.grid.row_areas)
     about = (prediction.name, prediction.date.isoformat(), prediction.platform)
-
-    def share(value: float) -> float | str:
-        return round(value, 6) if observed else ""
-
+    common = (round(observed, 3), known(prediction.likeness))
     return [
-        (*about, item.class_name, int(item.present), round(item.area_km2, 3))
-        + (share(item.share), share(item.expected_share), item.objects, round(observed, 3))
-        + ("" if math.isnan(prediction.likeness) else round(prediction.likeness, 6),)
-        for item in areas
+        (*about, name, *some, *common) for name, some in zip(prediction.class_names, numbers)
     ]
+
+
+def _numbers(item: ClassAreas) -> tuple[Any, ...]:
+    """The numbers of a class in scenes.csv; no shares where nothing was observed."""
+    shares = (
+        None if math.isnan(value) else round(value, 6)
+        for value in (item.share, item.expected_share)
+    )
+    return (int(item.present), round(item.area_km2, 3), *shares, item.objects)
 
 
 def write_csv(manifest: Manifest) -> str:
@@ -128,9 +132,11 @@ def draw(*predictions: Prediction, num_columns: int = 1) -> Any:
 def write_files(
     prediction: Prediction, output_dir: str, names: Mapping[str, str]
 ) -> list[tuple[Any, ...]]:
-    """Writes all files of a scene; gives its rows of scenes.csv, blank where there is no file."""
+    """Writes all files of a scene; gives its rows of scenes.csv, without numbers if it has none."""
     from clouds_tf.scenes import write
 
+    if not names:
+        return _rows(prediction, [[None] * 5] * len(prediction.class_names))
     found = objects_of(prediction)
     writers: dict[str, Callable[[str], None]] = {
         "netcdf": lambda path: write.write_netcdf(path, prediction),
@@ -146,8 +152,4 @@ def write_files(
             with files.written_whole(os.path.join(output_dir, name)) as temporary:
                 tf.io.gfile.copy(local, temporary)
     areas = measure(prediction, [len(objects) for objects, _ in found])
-    rows = _rows(prediction, areas)
-    if names:
-        return rows
-    first, last = _COLUMNS.index("present"), _COLUMNS.index("observed_km2")
-    return [(*row[:first], *[""] * (last - first), *row[last:]) for row in rows]
+    return _rows(prediction, list(map(_numbers, areas)))

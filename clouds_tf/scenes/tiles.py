@@ -92,13 +92,13 @@ class Layout:
         return math.prod(min(length / size, 1) for length, size in sides)
 
     def column_index(self, start: int, scale: int = 1) -> np.ndarray:
-        """Columns of a window; round the globe they go on, elsewhere -1 is beside the grid."""
+        """Columns of a window: wrapped round the globe, elsewhere -1 beside the grid."""
         length = self.grid.shape[1] * scale
         index = np.arange(start * scale, (start + self.window[1]) * scale)
         return index % length if self.grid.periodic else _on_axis(index, length)
 
     def row_index(self, start: int, scale: int = 1) -> np.ndarray:
-        """Rows of a window; -1 is beside the grid."""
+        """Rows of a window: -1 beside the grid."""
         index = np.arange(start * scale, (start + self.window[0]) * scale)
         return _on_axis(index, self.grid.shape[0] * scale)
 

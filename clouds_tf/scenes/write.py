@@ -13,6 +13,7 @@ import numpy as np
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.grid import Grid
 from clouds_tf.geo.objects import Object
+from clouds_tf.prediction.likeness import known
 from clouds_tf.scenes.masks import Prediction, measure
 
 _STEP = 0.004  # of a probability: in a byte, 0 to 250
@@ -90,7 +91,7 @@ def _write_planes(file: Any, prediction: Prediction) -> None:
     seen = {"flag_values": np.array([0, 1], np.uint8), "flag_meanings": "not_observed observed"}
     for name, plane, long_name, attributes in (
         ("mask", mask, "cloud patterns, one bit for each class", flags),
-        ("observed", observed, "whether the satellite saw the cell, and it counts", seen),
+        ("observed", observed, "whether the cell was observed and counts", seen),
         ("brightness", brightness, "mean of red, green and blue, stretched", {"units": "1"}),
     ):
         dims = ("time", "lat", "lon")
@@ -284,7 +285,7 @@ def features(
                     "date": prediction.date.isoformat(),
                     "platform": prediction.platform,
                     "model": prediction.model,
-                    "likeness": _or_none(prediction.likeness),
+                    "likeness": known(prediction.likeness),
                     "class": class_name,
                     "area_km2": round(item.area_km2, 3),
                     "mean_probability": round(item.mean_probability, 4),
@@ -292,10 +293,6 @@ def features(
                     "centroid_lat": round(item.centroid[1], 6),
                 },
             }
-
-
-def _or_none(value: float) -> float | None:
-    return None if math.isnan(value) else round(value, 6)
 
 
 def write_geojson(path: str, items: Iterator[dict[str, Any]]) -> None:

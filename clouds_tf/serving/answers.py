@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf.prediction.likeness import known
 from clouds_tf.prediction.untrusted import (
     image_size,
     max_image_bytes,
@@ -165,9 +166,8 @@ def _outputs(
     for i, rles in enumerate(outputs["encoded_pixels"]):
         numbers = {name: _numbers(outputs[name][i]) for name in _NUMBERS if name in outputs}
         likeness = float(outputs["likeness"][i]) if "likeness" in outputs else math.nan
-        known = None if math.isnan(likeness) else round(likeness, _DIGITS)
         encoded = tuple(rle.decode() for rle in rles)
-        found.append({"encoded_pixels": encoded, **numbers, "likeness": known})
+        found.append({"encoded_pixels": encoded, **numbers, "likeness": known(likeness)})
     return found
 
 

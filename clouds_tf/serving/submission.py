@@ -59,6 +59,6 @@ def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
             numbers = (answer.presence, answer.area_fraction, answer.expected_area_fraction)
             columns = (dataset.class_names, *numbers)
             for row in itertools.zip_longest(*columns, fillvalue=""):
-                yield (answer.filename, *row, "" if answer.likeness is None else answer.likeness)
+                yield (answer.filename, *row, answer.likeness)
 
     files.write_table(path, TABLE_COLUMNS, rows())
