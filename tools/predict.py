@@ -39,7 +39,7 @@ flags.DEFINE_string("shard", "0/1", "Share of the work to do: 0/3, 1/3 or 2/3 of
 flags.DEFINE_enum(
     "on_error", "blank", ON_ERROR, "Leave the rows of an unreadable image blank, or stop there."
 )
-flags.DEFINE_string("stretch", "none", f"Brightness curve of images before the network: {MODES}.")
+flags.DEFINE_string("stretch", "none", f"Brightness curve for the pixels of images: {MODES}.")
 flags.DEFINE_string("table", None, "CSV for presence and areas of every image and class.")
 flags.DEFINE_string("masks_dir", None, "Folder for masks as PNG, at the size of each image.")
 flags.DEFINE_string("overlay_dir", None, "Folder for a picture of each image with its masks.")
@@ -73,7 +73,7 @@ def main() -> None:
             progress=progress,
         )
     show("warning: {}", result.warnings)
-    show("warning: {}", result.stretched)
+    show("warning: {}", result.squeezed)
     show("{}", [result.curves] if result.curves else [])
     show("skipped {}", result.skipped)
     show("unreadable, its rows are blank: {}", result.unreadable)

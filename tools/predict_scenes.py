@@ -47,7 +47,7 @@ flags.DEFINE_boolean("pictures", False, "Also draw each scene with its masks (ne
 flags.DEFINE_string(
     "value_range", None, "LOW,HIGH: values mapped to black and white, for data that is not 8-bit."
 )
-flags.DEFINE_string("stretch", "none", f"Brightness curve of pixels before the network: {MODES}.")
+flags.DEFINE_string("stretch", "none", f"Brightness curve for the pixels of scenes: {MODES}.")
 flags.DEFINE_list(
     "bands", None, "Numbers of the bands to take for red, green and blue, or of one, from 1."
 )

@@ -1,4 +1,4 @@
-"""How much an image looks like those that the models learned from, whatever it shows.
+"""How much an image looks like those that the models learned from, whichever clouds it shows.
 
 A network answers noise, deserts and night as confidently as clouds. Plain statistics of the pixels
 tell such pictures apart better than the network's own features do: brightness, colour of bright
@@ -160,10 +160,10 @@ def unlike_warning(likeness: Mapping[str, float | None], noun: str) -> str:
 
 
 def statistics(images: tf.Tensor) -> tf.Tensor:
-    """Statistics of the pixels of images that do not depend on what is where.
+    """Measures brightness, colours and roughness of images.
 
     Args:
-        images: uint8 [N, h, w, C]; what is black, such as the gap between two orbits, is left out.
+        images: uint8 [N, h, w, C]; black pixels, such as the gap between two orbits, are left out.
 
     Returns:
         float32 [N, D]: D is 28 for three channels.
@@ -193,7 +193,7 @@ def statistics(images: tf.Tensor) -> tf.Tensor:
 
 
 def _mean(values: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Means of [N, h, w] where bool [N, h, w] says so: [N]; 0 where it does not at all."""
+    """Means of [N, h, w] over the pixels of a bool [N, h, w]: [N]; 0 where there are none."""
     total = tf.reduce_sum(tf.where(where, values, 0.0), axis=[1, 2])
     number = tf.reduce_sum(tf.cast(where, tf.float32), axis=[1, 2])
     return total / tf.maximum(number, 1.0)
@@ -212,7 +212,7 @@ def _of_parts(
 
 
 def _of_blocks(light: tf.Tensor, observed: tf.Tensor) -> list[tf.Tensor]:
-    """What is behind the clouds, and how much it varies; and the brightest of the clouds."""
+    """Mean and deviation of the darkest pixel of each block, and mean of the brightest."""
 
     behind = -_highest(tf.where(observed, -light, -255.0), _BLOCK)
     some = behind < 255
@@ -228,7 +228,7 @@ def _highest(values: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def _roughness(light: tf.Tensor, observed: tf.Tensor) -> list[tf.Tensor]:
-    """Logarithms of the squared steps between neighbours, and down against across, by scale."""
+    """By scale, the logarithms of the squared steps between neighbours and of their ratio."""
     found = []
     for scale in range(_SCALES):
         if scale:

@@ -22,7 +22,7 @@ MODES = "none, sqrt, gamma:G, worldview or auto"
 # blue where it is not gap.
 _QUANTILES = (0.1, 0.5, 0.9)
 _TRAINING = (25.7, 62.3, 166.0)
-# Powers that bring the quantiles of single training images to these medians: 99.8 % of them.
+# Range of the powers that bring the quantiles of 99.8 % of the training images to these medians.
 _DARKEST, _BRIGHTEST = 0.75, 1.66
 # Of 255: how MODIS Rapid Response, and Worldview after it, stretch corrected reflectance.
 _WORLDVIEW = (0, 30, 60, 120, 190, 255), (0, 110, 160, 210, 240, 255)

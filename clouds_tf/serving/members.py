@@ -85,7 +85,10 @@ def _of_weights(path: str) -> Member:
     model = metadata["model"]
     training = dict(metadata.get("training") or {}, model=model)
     encoder = model.get("encoder", Recipe.encoder)
-    load: Callable[[], Any] = lambda: model_weights.load_model(path)[0]  # noqa: E731
+
+    def load() -> Any:
+        return model_weights.load_model(path)[0]
+
     return Member(path, dataset, (height, width), encoder, training, load)
 
 

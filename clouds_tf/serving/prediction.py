@@ -42,7 +42,7 @@ class PredictionResult:
         unreadable: images without a prediction, with the reason, such as "a.jpg: an empty file";
             their rows are blank.
         skipped: files of the folder that are not images, each with the reason.
-        stretched: images of another shape than the training's.
+        squeezed: images of another shape than the training's.
         curves: the brightness curves that `stretch` applied, in one line; "" for none.
         warnings: what a reader of the results should know, such as that images do not look like
             those of the training.
@@ -52,7 +52,7 @@ class PredictionResult:
     num_images: int
     unreadable: tuple[str, ...] = ()
     skipped: tuple[str, ...] = ()
-    stretched: tuple[str, ...] = ()
+    squeezed: tuple[str, ...] = ()
     warnings: tuple[str, ...] = ()
     curves: str = ""
 
@@ -332,7 +332,7 @@ def _rows(job: _Job, parts: Manifest) -> Iterator[tuple[str, str, str]]:
 def _summary(
     job: _Job, parts: Manifest, mine: Iterable[int], output: str | None
 ) -> PredictionResult:
-    count, unreadable, stretched, curves = 0, [], [], []
+    count, unreadable, squeezed, curves = 0, [], [], []
     likeness: dict[str, float | None] = {}
     for answer in _answers(parts, mine):
         count += 1
@@ -341,9 +341,9 @@ def _summary(
             unreadable.append(f"{answer.filename}: {answer.reason}")
             continue
         likeness[answer.filename] = answer.likeness
-        if answer.squeezed(job.dataset.mask_size):
-            stretched.append(f"{answer.filename}: {answer.squeezed(job.dataset.mask_size)}")
+        if warning := answer.squeezed(job.dataset.mask_size):
+            squeezed.append(f"{answer.filename}: {warning}")
     warnings = filter(None, (job.predictors[0].warning, unlike_warning(likeness, "image")))
-    about = job.inputs.skipped, tuple(stretched), tuple(warnings)
+    about = job.inputs.skipped, tuple(squeezed), tuple(warnings)
     line = stretches.summary(job.stretch, curves, "image")
     return PredictionResult(output, count, tuple(unreadable), *about, line)

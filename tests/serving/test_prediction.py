@@ -208,7 +208,7 @@ def test_an_image_of_another_shape_is_named(images_dir, run):
     for name, size in (("a.png", (300, 200)), ("b.png", (305, 200)), ("c.png", (309, 200))):
         Image.new("RGB", size).save(images_dir / name)
     model = _predictor(lambda contents: _by_length(tf.repeat(JPEG, len(contents))))
-    (remark,) = predict(model, *run.args[1:], batch_size=1).stretched
+    (remark,) = predict(model, *run.args[1:], batch_size=1).squeezed
     assert remark.startswith("c.png: 200x309 (height x width) was squeezed to the shape of 1400x21")
     assert "tools/predict_scenes.py" in remark
 
