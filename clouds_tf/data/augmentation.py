@@ -20,11 +20,10 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.data.degradation import degrade, photometric
 from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
-from clouds_tf.data.mixing import MIXES, Seed, cutmix, mixup  # noqa: F401
+from clouds_tf.data.mixing import MIXES, Example, Seed, cutmix, mixup  # noqa: F401
 from clouds_tf.data.own_augmentation import apply_own
 from clouds_tf.data.packing import from_words, to_words
 
-Example = dict[str, tf.Tensor]
 _Augmentation = Callable[[Example, Seed], Example]
 
 

@@ -1,9 +1,9 @@
-"""Random changes that make a training image look like other people's pictures of the same clouds.
+"""Random changes of pixel values that leave the labels true.
 
-Pictures that people bring were shrunk in other ways (every n-th pixel, averages, several times),
-are linear reflectance instead of a stretched picture, are grey, hazy or of another black gap, and
-were compressed harder. The labels stay true under each of these changes. An example is a dict with
-image uint8 [h, w, 3] and mask uint8 [h, w, C]; a seed is an int [2], and decides everything.
+They make a training image look like other people's pictures of the same clouds, which were shrunk
+in other ways (every n-th pixel, averages, several times), show linear reflectance instead of a
+stretched picture, are grey or hazy, have other black gaps, or were compressed harder. All draws
+follow from a seed, int [2].
 """
 
 from __future__ import annotations
@@ -13,11 +13,9 @@ from collections.abc import Sequence
 
 import tensorflow as tf
 
-from clouds_tf.data.mixing import Seed
+from clouds_tf.data.mixing import Example, Seed
+from clouds_tf.data.preprocessing import BLACK
 
-Example = dict[str, tf.Tensor]
-
-_BLACK = 10  # a pixel is observed where a colour is above it: JPEG leaves noise in a black gap
 _LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, as JPEG has it
 _HAZE = (190.0, 200.0, 210.0)
 
@@ -32,7 +30,7 @@ def degrade(example: Example, seed: Seed) -> Example:
         seed: int [2].
 
     Returns:
-        A new dict. The mask changes where a strip is hidden, alone.
+        A new dict. The mask changes only where a strip is hidden.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     image, mask = _degrade_pixels(example["image"], example["mask"], seeds[0])
@@ -49,12 +47,12 @@ def degrade(example: Example, seed: Seed) -> Example:
 def _degrade_pixels(
     image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """What happens to single pixels and their neighbours, in one compiled loop."""
+    """All changes but the compression, compiled by XLA."""
     seeds = tf.random.experimental.stateless_split(seed, 5)
     use = tf.random.stateless_uniform([4], seeds[0]) < [0.5, 0.5, 0.25, 0.25]
     pixels = tf.cast(image, tf.float32)
     pixels = tf.where(use[0], resample(pixels, seeds[1]), pixels)
-    observed = tf.reduce_max(pixels, axis=-1, keepdims=True) > _BLACK
+    observed = tf.reduce_max(pixels, axis=-1, keepdims=True) > BLACK
     pixels = tf.where(use[1] & observed, recolour(pixels, seeds[2]), pixels)
     sigma = tf.random.stateless_uniform([], seeds[3], 0, 8)
     noise = sigma * tf.random.stateless_normal(pixels.shape[:2] + [1], seeds[3])
@@ -87,10 +85,11 @@ def resample(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
     blurred = _along_axes(pixels, [_blur(length) for length in pixels.shape[:2]])
     noise = tf.random.stateless_normal(pixels.shape[:2] + [1], seeds[1])
     pixels += (sharpness + contrast * noise) * (pixels - blurred)
-    phases = tf.unstack(u[4:])
-    return _along_axes(
-        pixels, [_resampling(n, scale, average, phase) for n, phase in zip(pixels.shape, phases)]
+    rows, columns = (
+        resampling_matrix(length, scale, average, phase)
+        for length, phase in zip(pixels.shape, tf.unstack(u[4:]))
     )
+    return _along_axes(pixels, [rows, columns])
 
 
 def _along_axes(pixels: tf.Tensor, matrices: Sequence[tf.Tensor]) -> tf.Tensor:
@@ -104,10 +103,21 @@ def _blur(length: int) -> tf.Tensor:
     return _normalised(tf.nn.relu(1 - tf.abs(place[:, tf.newaxis] - place) / 2))
 
 
-def _resampling(
+def resampling_matrix(
     length: int, scale: tf.Tensor, average: tf.Tensor, phase: tf.Tensor
 ) -> tf.Tensor:
-    """A linear map along one axis, float32 [length, length], whose rows have the sum 1."""
+    """Shrinks one axis and enlarges it again, as a matrix that is applied to its pixels.
+
+    Args:
+        length: of the axis, in pixels.
+        scale: float32 [], how many times larger the coarse pixels are, at least 1.
+        average: bool [], whether a coarse pixel is the mean over its width; otherwise it is the
+            nearest fine pixel. Enlarging is linear.
+        phase: float32 [], centre of the first coarse pixel, in coarse pixels.
+
+    Returns:
+        float32 [length, length], whose rows sum to 1.
+    """
     place = tf.range(length, dtype=tf.float32)
     # Coarse pixel k has its centre at (k + phase) * scale, in fine pixels.
     centers = (place + phase) * scale

@@ -16,6 +16,10 @@ DEEP = b"\x10"  # byte 24 of a PNG, which says 16 bits a value
 _DIMMEST_WHITE = 64
 TOO_DIM = "a PNG of 16 bits a value, all below 16384; scale them to 65535"
 
+# Of 255. A pixel of a resized image was observed if one of its colours is above; what the black
+# gap between two orbits holds of JPEG's noise and of its neighbours is below.
+BLACK = 10
+
 _REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequency domain
 # How far a pixel of the result may lie from its true place, in pixels of the result. libjpeg rounds
 # reduced sizes up: of 2100 columns an eighth is 263, which show 2104.

@@ -15,11 +15,11 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.data.preprocessing import BLACK
 from clouds_tf.messages import counted
 
 UNLIKE = 0.01  # images whose likeness is below are warned of
 
-_BLACK = 10  # of 255; a pixel with a colour above it was observed
 _DARK, _WHITE = 40, 250
 _BLOCK = 16  # pixels, of which the darkest one shows what is behind the clouds
 _SCALES = 6  # each twice as coarse as the one before
@@ -171,7 +171,7 @@ def statistics(images: tf.Tensor) -> tf.Tensor:
     pixels = tf.cast(images, tf.float32)
     light, brightest = tf.reduce_mean(pixels, axis=3), tf.reduce_max(pixels, axis=3)
     darkest = tf.reduce_min(pixels, axis=3)
-    observed = brightest > _BLACK
+    observed = brightest > BLACK
     mean = _mean(light, observed)
     centered = light - mean[:, tf.newaxis, tf.newaxis]
     variance = _mean(centered**2, observed)
