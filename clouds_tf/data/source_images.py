@@ -8,12 +8,20 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
-from clouds_tf.data.preprocessing import JPEG, PNG, TOO_DIM, decode_image, png_size
+from clouds_tf.data.preprocessing import (
+    JPEG,
+    PNG,
+    TOO_DIM,
+    decode_image,
+    decode_png,
+    png_size,
+    resize_image,
+)
 from clouds_tf.messages import Fault, native_lines
 
 IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 TIFF_ENDINGS = (".tif", ".tiff")
-# What files begin with that are often found instead.
+# First bytes of files that are often found where images are expected.
 _OTHER_FORMATS = {
     "a TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     "a GIF": (b"GIF8",),
@@ -57,7 +65,7 @@ def read_image(
 def _read(
     path: str, mask_size: tuple[int, int], image_size: tuple[int, int] | None, jpeg_quality: int
 ) -> tuple[bytes, tuple[int, int]]:
-    """Does what `read_image` says."""
+    """Reads and checks as `read_image` does; libjpeg's own lines go to stderr."""
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(f"a link to {os.readlink(path)}, which is not there")
     try:
@@ -68,15 +76,14 @@ def _read(
         _check_shape(size, mask_size)
         # A look at the header is not enough: a truncated file shows only when it is decoded.
         if encoded.startswith(PNG):
-            decode_image(encoded, size)
+            pixels = decode_png(encoded)
+            if image_size:
+                encoded = tf.io.encode_png(resize_image(pixels, image_size)).numpy()
         else:
             tf.io.decode_jpeg(encoded, channels=3, ratio=1 if image_size else 8)
-        if image_size:
-            image = decode_image(encoded, image_size)
-            if encoded.startswith(PNG):
-                encoded = tf.io.encode_png(image).numpy()
-            else:
-                encoded = tf.io.encode_jpeg(image, quality=jpeg_quality, chroma_downsampling=False)
+            if image_size:
+                pixels = decode_image(encoded, image_size)
+                encoded = tf.io.encode_jpeg(pixels, quality=jpeg_quality, chroma_downsampling=False)
                 encoded = encoded.numpy()
         return encoded, image_size or size
     except tf.errors.NotFoundError:
