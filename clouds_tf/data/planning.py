@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Collection, Iterable, Sequence
-from typing import Optional
+from typing import Any, Optional
 
 import numpy as np
 
@@ -126,11 +126,18 @@ class PlannedImage:
     folder: str | None = None
 
     def to_json(self) -> list[object]:
-        """The fields as a list, without those at the end that are None."""
+        """A list of the fields, without those at the end that are None; `from_json` reads it."""
         values = list(dataclasses.astuple(self))
         while values[-1] is None:
             values.pop()
         return values
+
+    @classmethod
+    def from_json(cls, values: list[Any]) -> PlannedImage:
+        """Reads what `to_json` wrote."""
+        filename, rles, fold, *others = values
+        size, folder = [*others, None, None][:2]
+        return cls(filename, tuple(rles), fold, size and tuple(size), folder)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

@@ -227,8 +227,7 @@ def _write_in_beam(
     plans = {}
     for manifest, name, images, _ in jobs:
         plans[name] = os.path.join(manifest.folder, name + _PLAN_ENDING)
-        plan = [dataclasses.astuple(image) for image in images]
-        files.write_text(plans[name], json.dumps(plan))
+        files.write_text(plans[name], json.dumps([image.to_json() for image in images]))
     small = [(manifest, name, plans[name], source) for manifest, name, _, source in jobs]
     runners.run_in_beam(_write_planned_shard, small, how.runner, how.beam_options)
     for name, path in plans.items():
@@ -238,11 +237,7 @@ def _write_in_beam(
 
 def _write_planned_shard(manifest: Manifest, name: str, plan: str, source: _Source) -> None:
     """Writes a shard whose images are listed in a file."""
-    rows = json.loads(files.read_text(plan))
-    images = [
-        PlannedImage(filename, tuple(rles), fold, size and tuple(size), folder)
-        for filename, rles, fold, size, folder in rows
-    ]
+    images = list(map(PlannedImage.from_json, json.loads(files.read_text(plan))))
     _write_shard(manifest, name, images, source)
 
 
