@@ -19,6 +19,8 @@ import tensorflow as tf
 
 # Temporary names of `written_whole`, now and in earlier versions.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
+# Matches names that lead to another folder, or name no file.
+UNSAFE_NAME = r"[/\\\0]|^\.*$"
 _ROWS_AT_A_TIME = 4096  # of a row group of Parquet
 
 

@@ -16,7 +16,7 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.messages import Fault, raise_faults
 
 _MARKS_OF_ABSENCE = ("-1", "nan", "none", "null", "na")  # in other people's tables
-_COUNTED_PLAINLY = " (counting pixels from 1, and from the first one)"
+_COUNTED_PLAINLY = " (counting pixels from 1, with absolute starts)"
 
 # `check_mask_size` needs this many steps between runs, and this share of them to be the same.
 _MIN_STEPS = 100
@@ -71,7 +71,7 @@ def _split_labels(
         for line, label in shown[unknown].items()
     ]
     # Names become paths of files that are read and written: none may lead out of a folder.
-    paths = ~unknown & rows["filename"].str.contains(r"[/\\\0]|^\.\.?$", na=False)
+    paths = ~unknown & rows["filename"].str.contains(files.UNSAFE_NAME, na=False)
     faults += [
         Fault(path, line, f"got the file name {name!r}, expected one without a folder")
         for line, name in rows["filename"][paths].items()

@@ -144,7 +144,7 @@ def _load(
             name = _field(entry, "file_name", str)
             size = _field(entry, "height", int), _field(entry, "width", int)
             check_size("height, width", size)
-            if re.search(r"[/\\\0]|^\.*$", name):
+            if re.search(files.UNSAFE_NAME, name):
                 raise ValueError(f"got the file name {name!r}, expected one without a folder")
             if name in names:
                 raise ValueError(f"a second image {name}")
@@ -226,7 +226,7 @@ def _polygons(shape: object) -> Iterator[np.ndarray]:
 
 
 def draw_polygon(points: np.ndarray, size: Size) -> str:
-    """Plain RLE of a polygon, pixel for pixel as pycocotools draws it.
+    """Plain RLE of a polygon, pixel for pixel as pycocotools draws it; runs may touch.
 
     The outline is walked at a fifth of a pixel. Wherever it enters another column of pixels, the
     mask begins or ends there.
@@ -262,4 +262,4 @@ def draw_polygon(points: np.ndarray, size: Size) -> str:
     places = np.sort((column * height + row)[inside])
     places = np.append(places, [height * width] * (len(places) % 2)).astype(np.int64)
     start, end = places.reshape(-1, 2)[places[::2] < places[1::2]].T
-    return spelling.union([spelling.write_runs(start + 1, end - start)])
+    return spelling.write_runs(start + 1, end - start)
