@@ -106,19 +106,18 @@ def read_annotations(
         if name.lower().endswith((*IMAGE_ENDINGS, *TIFF_ENDINGS))
     ]
     sizes: Mapping[str, Size] = {}
-    if source.coco:
-        origin = source.coco
-        found, faults = coco.read(origin, dataset)
-    elif source.masks_dir:
-        origin = source.masks_dir
-        found, faults = mask_files.read(origin, source.mask_layout, images, dataset)
-    if source.coco or source.masks_dir:
+    origin, noun = source.coco or source.masks_dir, "masks"
+    if origin:
+        if source.coco:
+            found, faults = coco.read(origin, dataset)
+        else:
+            found, faults = mask_files.read(origin, source.mask_layout, images, dataset)
         names = [name for name in found if name not in exclude]
         rows = [[name, *found[name].rles] for name in names if not found[name].faults]
         table = pd.DataFrame(rows, columns=["filename", *dataset.class_names], dtype=object)
         named, sizes = set(names), {name: found[name].size for name in names}
     else:
-        origin = os.path.join(data_dir, dataset.train_csv)
+        origin, noun = os.path.join(data_dir, dataset.train_csv), "rows"
         table, named, faults = check_csv(origin, dataset, exclude)
         if not faults:
             check_mask_size(table, dataset, origin, "--mask_size")
@@ -128,7 +127,6 @@ def read_annotations(
         blank = pd.DataFrame({"filename": [name for name in others if name not in tiffs]})
         table = pd.concat([table, blank.reindex(columns=table.columns, fill_value="")])
         others = tiffs
-    noun = "masks" if source.coco or source.masks_dir else "rows"
     unlisted = []
     for name in others:
         path = os.path.join(images_dir, name)
