@@ -12,6 +12,7 @@ import numpy as np
 from clouds_tf import files
 from clouds_tf.data.annotations import check_csv, check_mask_size, presence
 from clouds_tf.data.csv_tables import read_table, repeated
+from clouds_tf.data.records_info import TRAINING_ONLY
 from clouds_tf.data.runners import Runner
 from clouds_tf.data.sources import Size, Source, read_annotations
 from clouds_tf.dataset import Dataset
@@ -20,7 +21,6 @@ from clouds_tf.settings import setting
 
 _DEFAULT_SHARDS = 16
 _MAX_FOLDS = 1000
-TRAINING_ONLY = -1  # fold of images that are never held out
 
 
 def _split_into_folds(
@@ -54,8 +54,8 @@ def _split_into_folds(
 def _read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
     """Reads the fold of each image from a CSV with the columns filename and fold: int64 [N].
 
-    The fold -1 is of images that are never held out. The CSV, such as the folds.csv beside the
-    shards, may have more images.
+    Images of the fold -1 are never held out. The CSV, such as the folds.csv beside the shards, may
+    have more images.
     """
     frame = read_table(path, ("filename", "fold"))
     faults = [
@@ -158,8 +158,8 @@ class Conversion(Runner, Source):
     jpeg_quality: int = setting(95, "JPEG quality of reduced images.", min=1, max=100)
     folds_csv: Optional[str] = setting(
         None,
-        "CSV with the columns filename and fold, to use instead of new folds; the fold -1 is of "
-        "images that are only trained on.",
+        "CSV with the columns filename and fold, to use instead of new folds; images of the fold "
+        "-1 are only trained on.",
     )
     group_csv: Optional[str] = setting(
         None,

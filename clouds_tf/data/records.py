@@ -260,7 +260,7 @@ class Records:
         """Weights of the images of some folds, in the order of the shards; see `sample_weights`."""
         if sample_weights is None:
             return None
-        others = [fold for fold in range(self.info.num_folds) if fold not in folds]
+        others = [fold for fold in self.info.all_folds if fold not in folds]
         return weights_of(sample_weights, self.first_names(folds), self.first_names(others))
 
     def batch_names(
@@ -274,7 +274,9 @@ class Records:
     def first_names(self, folds: Sequence[int], number: int | None = None) -> list[str]:
         """Files of the first images of `held_out_batches`, at most `number`; or of all."""
         located = self._locate(folds)
-        return located.names(range(min(number or located.count, located.count)))
+        if number is None:
+            return [*located.all_names]
+        return located.names(range(min(number, located.count)))
 
 
 def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import json
 import os
@@ -20,6 +21,7 @@ from clouds_tf.messages import short_repr
 INFO_FILE = "dataset_info.json"
 TRIES = 5  # to read a record, before an error
 _PAUSE = 1.0  # seconds before the second try; each later pause is twice as long
+TRAINING_ONLY = -1  # fold of images that are never held out
 FRAMING = 16  # bytes that a TFRecord file adds to each record: its length and two checksums
 
 
@@ -84,12 +86,17 @@ class RecordsInfo:
     @property
     def extra_folds(self) -> tuple[int, ...]:
         """(-1,) if there are images that are never held out, otherwise ()."""
-        return (-1,) if any(-1 in shard.folds for shard in self.shards) else ()
+        is_used = any(TRAINING_ONLY in shard.folds for shard in self.shards)
+        return (TRAINING_ONLY,) if is_used else ()
+
+    @property
+    def all_folds(self) -> tuple[int, ...]:
+        """The folds of all images, with -1 if there are images that are never held out."""
+        return (*self.extra_folds, *range(self.num_folds))
 
     def count(self, folds: Collection[int]) -> int:
         """Counts the images of some folds; ValueError for a fold that is not there, or repeated."""
-        known = {*range(self.num_folds), *self.extra_folds}
-        if not set(folds) <= known or len(set(folds)) < len(folds):
+        if not set(folds) <= set(self.all_folds) or len(set(folds)) < len(folds):
             raise ValueError(
                 f"folds: got {list(folds)}, expected some of 0 to {self.num_folds - 1}, each once"
             )
@@ -211,6 +218,11 @@ class Located:
         """
         shard, offset, size = tf.unstack(tf.gather(tf.constant(self._places), number))
         return parse_example(_read(tf.gather(tf.constant(self._paths), shard), offset, size))
+
+    @functools.cached_property
+    def all_names(self) -> list[str]:
+        """File names of all images; read once, since that reads the whole shards."""
+        return self.names(range(self.count))
 
     def names(self, numbers: Collection[int]) -> list[str]:
         """File names of the images of records."""

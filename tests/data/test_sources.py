@@ -11,11 +11,12 @@ from hypothesis import strategies as st
 from pycocotools import mask as coco_masks
 
 from clouds_tf import rle
-from clouds_tf.data import coco, shards, sources
+from clouds_tf.data import coco, shards
 from clouds_tf.data.records import Records
 from clouds_tf.data.records_info import RecordsInfo
 from clouds_tf.data.sources import Source, read_annotations
 from clouds_tf.dataset import Dataset
+from clouds_tf.messages import raise_faults
 
 SIZE = (6, 9)
 STEEL = Dataset(("pit", "scratch"), SIZE, SIZE, ("image", "class"))
@@ -241,7 +242,7 @@ def test_faults_of_coco_json_are_named(tmp_path, path, value, message):
     (tmp_path / "coco.json").write_text(json.dumps(content))
     with pytest.raises(ValueError, match=message):
         _, faults = coco.read(str(tmp_path / "coco.json"), STEEL)
-        sources.coco.raise_faults(faults)
+        raise_faults(faults)
 
 
 def test_an_image_with_a_faulty_object_is_left_out(tmp_path):
@@ -362,6 +363,8 @@ def test_pseudo_labels_are_trained_on_and_never_held_out(tmp_path):
     assert records.split(0) == ([-1, 1], [0]) and records.split(1) == ([-1, 0], [1])
     assert set(records.first_names([-1], 9)) == set(others)
     assert set(records.first_names([0, 1], 9)) == set(names)
+    weights = dict.fromkeys([*names, *others], 1.0)
+    assert records.weights_of([0, 1], weights).shape == [4]
     ((_, masks),) = records.held_out_batches([-1], SIZE, 2)
     np.testing.assert_array_equal(masks[0, ..., 0], [[0] * 3 + [1] * 3 + [0] * 3] * 6)
     ((images, _),) = records.training_batches([-1, 1], SIZE, 9, 1)
