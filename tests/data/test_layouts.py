@@ -6,6 +6,7 @@ import json
 from cli import _DatasetParser, dataset_names
 
 import numpy as np
+import pandas as pd
 import pytest
 import tensorflow as tf
 from conftest import REPOSITORY
@@ -236,7 +237,7 @@ def test_masks_of_several_sizes_are_brought_to_one():
     for order in ("columns", "rows"):
         dataset = dataclasses.replace(_dataset("carvana"), rle_order=order)
         rows = [[name, rle.encode(mask, order).numpy().decode()] for name, mask in drawn.items()]
-        table = sources.pd.DataFrame(rows, columns=["filename", "car"])
+        table = pd.DataFrame(rows, columns=["filename", "car"])
         sizes = {name: mask.shape for name, mask in drawn.items()}
         found = sources.Annotations(table, sizes, set(drawn), [], [], "").at_mask_size(dataset)
         masks = rle.decode(found["car"].tolist(), SIZE, SIZE, order).numpy()
