@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from clouds_tf import files
 from clouds_tf.figures.style import (
     NEUTRAL,
     WIDTH,
@@ -23,41 +22,8 @@ from clouds_tf.figures.style import (
     styled,
 )
 
-DARK = "#222222"  # of coasts and text on shades, which are light on dark pages too
+DARK = "#222222"  # of coasts and of text on maps, whose ground is light on dark pages too
 _PLAIN = "#2F6690"
-
-
-def read_coastlines(path: str) -> list[np.ndarray]:
-    """Reads lines and outlines of polygons from a GeoJSON file.
-
-    Returns:
-        Lines of points (longitude, latitude): a list of float64 [n, 2].
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is no GeoJSON with lines or polygons.
-    """
-    lines: list[np.ndarray] = []
-
-    def collect(item: dict[str, Any]) -> None:
-        for part in (*item.get("features", ()), *item.get("geometries", ())):
-            collect(part)
-        if item.get("geometry"):
-            collect(item["geometry"])
-        depth = {"LineString": 0, "MultiLineString": 1, "Polygon": 1, "MultiPolygon": 2}
-        if item.get("type") in depth:
-            parts = [item["coordinates"]]
-            for _ in range(depth[item["type"]]):
-                parts = [inner for part in parts for inner in part]
-            lines.extend(np.array([point[:2] for point in part], float) for part in parts)
-
-    try:
-        collect(files.parse_json(files.read_text(path)))
-    except (ValueError, TypeError, KeyError, AttributeError, IndexError):
-        lines.clear()
-    if not lines:
-        raise ValueError(f"{path}: expected GeoJSON with lines or polygons, such as coastlines")
-    return lines
 
 
 @styled
@@ -178,7 +144,7 @@ def mesh(
     limits: tuple[float, float],
     scale: Any,
 ) -> Any:
-    """Draws a mesh of shares between limits; what is NaN shows the hatched ground."""
+    """Draws a mesh of shares between limits; NaN shows the hatched background."""
     axes.patch.set(facecolor="#EEEEEE", edgecolor=NEUTRAL, hatch="////", linewidth=0)
     masked = np.ma.masked_invalid(shares)
     low, high = limits
@@ -210,7 +176,7 @@ def _dress(axes: Axes, x: np.ndarray, y: np.ndarray, coastlines: Sequence[np.nda
 
 
 def _dot(axes: Axes, x: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
-    """Dots the cells where something holds."""
+    """Dots the cells that `where` selects: bool [h, w]."""
     import matplotlib
 
     # Both ends of each cell, since contours run between points.
@@ -226,7 +192,7 @@ def _dot(axes: Axes, x: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
 
 
 def largest(shares: np.ndarray) -> float:
-    """The largest share that is not NaN; 1 for none above 0."""
+    """The largest share, ignoring NaN; 1 if none is above 0."""
     largest = np.nanmax(shares) if np.isfinite(shares).any() else 0
     return float(largest) or 1.0
 
@@ -241,14 +207,14 @@ def shades(color: str | None) -> Any:
 
 
 def locator(number: int, is_wide: bool = False) -> Any:
-    """Round numbers; of wide regions multiples of 30 degrees."""
+    """A locator of round numbers, or of multiples of 30 degrees for wide regions."""
     from matplotlib.ticker import MaxNLocator
 
     return MaxNLocator(number, steps=[1, 3, 6, 9, 10] if is_wide else [1, 2, 5, 10])
 
 
 def upper_limit(shares: np.ndarray) -> float:
-    """A round upper end of a scale that one cell in a thousand may pass."""
+    """A round upper end of a scale; about one cell in 200 that has any share may exceed it."""
     present = shares[np.isfinite(shares) & (shares > 0)]
     if not len(present):
         return 1.0

@@ -7,12 +7,12 @@ import operator
 import os
 import re
 from collections.abc import Iterable, Iterator
-from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf import files
+from clouds_tf.geo import geojson
 from clouds_tf.geo import land as lands
 from clouds_tf.geo.grid import Grid
 from clouds_tf.manifest import file_identity
@@ -136,7 +136,7 @@ def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndar
 def _read(mask: Mask, grid: Grid) -> np.ndarray:
     path = mask.path.lower()
     if path.endswith(_GEOJSON):
-        return lands.rasterize(_polygons(mask.path), grid)
+        return lands.rasterize(geojson.read_polygons(mask.path), grid)
     with files.local_copy(mask.path) as local:
         if path.endswith(_RASTERS):
             values = _raster_values(local, grid)
@@ -152,31 +152,6 @@ def _read(mask: Mask, grid: Grid) -> np.ndarray:
     sign, number = mask.condition
     # Whether it holds is not known where there is no value.
     return missing | _OPERATORS[sign](values, number)
-
-
-def _polygons(path: str) -> list[lands.Polygon]:
-    """The polygons of a GeoJSON file."""
-    found: list[lands.Polygon] = []
-
-    def collect(item: dict[str, Any]) -> None:
-        kind = item["type"]
-        for part in item.get("features", item.get("geometries", ())):
-            collect(part)
-        if kind == "Feature" and item["geometry"] is not None:
-            collect(item["geometry"])
-        elif kind in ("Polygon", "MultiPolygon"):
-            shapes = item["coordinates"] if kind == "MultiPolygon" else [item["coordinates"]]
-            found.extend([np.array(ring, float)[:, :2] for ring in shape] for shape in shapes)
-
-    try:
-        collect(files.parse_json(files.read_text(path)))
-    except (KeyError, TypeError, IndexError, AttributeError):
-        raise ValueError("is no GeoJSON of polygons") from None
-    if not found:
-        raise ValueError("holds no polygons")
-    if any(abs(ring[:, 1]).max() > 90 for shape in found for ring in shape):
-        raise ValueError("has latitudes beyond 90, expected degrees of longitude and latitude")
-    return found
 
 
 def _raster_values(path: str, grid: Grid) -> np.ndarray:
