@@ -1,4 +1,4 @@
-"""Compares a climatology, day by day, with what people saw or with another one.
+"""Compares a climatology, day by day, with labels of people or with another climatology.
 
 python tools/climatology.py --scenes_dir=S --output=C.nc --measure=expected --by=day
 python tools/validate.py --days_dir=C_days --reference=freq.nc --output=V.csv --picture=V.png
@@ -12,7 +12,7 @@ from clouds_tf.climatology import validation
 from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("days_dir", None, "Folder of days of climatology.", required=True)
+flags.DEFINE_string("days_dir", None, "Folder of days of tools/climatology.py.", required=True)
 flags.DEFINE_string(
     "reference",
     None,

@@ -1,20 +1,21 @@
-"""Compares a folder of days with what people saw, or with another folder of days."""
+"""Compares a folder of days with labels of people, or with another folder of days."""
 
 from __future__ import annotations
 
 import dataclasses
 import os
 import tempfile
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, Tuple
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures, files
 from clouds_tf.climatology import inputs
-from clouds_tf.climatology.bootstrap import Draws, draw, quantiles
+from clouds_tf.climatology.bootstrap import Draws, divide, draw, quantiles
 from clouds_tf.climatology.days import DayStore, Settings
+from clouds_tf.climatology.write import C3ONTEXT_NAMES
 from clouds_tf.figures.validation import daily_means
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.extent import Extent
@@ -22,11 +23,10 @@ from clouds_tf.geo.grid import Grid
 from clouds_tf.settings import CheckedSettings, setting
 
 COLUMNS = ("class", "measure", "value", "lower", "upper")
-_SPELLINGS = {"Flowers": "Flower"}  # of C3ONTEXT
-_LEAST = 0.05  # share of a grid's area that both must have seen on a day
+_LEAST = 0.05  # of the area that both saw on their best day; days with less are left out
 
-# Gives the shares [C, h, w] and the coverage [h, w] of a day.
-Reader = Callable[[str], "tuple[np.ndarray, np.ndarray]"]
+Fields = Tuple[np.ndarray, np.ndarray]  # shares [C, h, w] and coverage [h, w] of a day
+Reader = Callable[[str], Fields]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -47,8 +47,8 @@ class Agreement:
         dates: the n days that both have.
         class_names: C names.
         means: float64 [2, n, C], daily means over the area that both saw: ours, the reference's.
-        rows: of the table, see COLUMNS; lower and upper end of the interval are NaN where there is
-            none.
+        rows: rows of the table, see COLUMNS; lower and upper ends are NaN where there is no
+            interval.
         block_days: length of the blocks of days that were drawn; 0 for no intervals.
     """
 
@@ -74,25 +74,25 @@ def validate(
             table of boxes (.csv, .csv.gz); or another folder of days on the same grid.
         output: CSV to write.
         picture: PNG to write, daily means of each class against those of the reference; or None.
-        comparison: how.
+        comparison: settings.
 
     Raises:
         FileNotFoundError, ValueError: a file is missing or not as expected, nothing can be written,
-            or the two have less than two days in common.
+            or the two have fewer than two days in common.
     """
     for path in filter(None, (output, picture)):
         files.check_output(path)
     if picture:
         files.require("matplotlib", "plots", "a picture")
     store = DayStore(days_dir)
+    names, read_ours = store.settings.class_names, _reader(store)
     with tempfile.TemporaryDirectory() as folder:
         dates, read = _open_reference(reference, store.settings, folder)
         common = [date for date in store.dates() if date in dates]
-        pairs = [(_reader(store)(date), read(date)) for date in common]
-    agreement = compare(common, pairs, store.settings.grid, store.settings.class_names, comparison)
+        pairs = ((read_ours(date), read(date)) for date in common)
+        agreement = compare(common, pairs, store.settings.grid, names, comparison)
     files.write_table(output, COLUMNS, [_cells(row) for row in agreement.rows])
     if picture:
-        names = agreement.class_names
         figures.save(daily_means(agreement.means, names, os.path.basename(reference)), picture)
     return agreement
 
@@ -102,7 +102,7 @@ def _cells(row: tuple[Any, ...]) -> tuple[Any, ...]:
 
 
 def _reader(store: DayStore) -> Reader:
-    def read(date: str) -> tuple[np.ndarray, np.ndarray]:
+    def read(date: str) -> Fields:
         fields = store.read(date)
         return fields.fraction, fields.coverage
 
@@ -110,7 +110,7 @@ def _reader(store: DayStore) -> Reader:
 
 
 def _open_reference(path: str, settings: Settings, folder: str) -> tuple[set[str], Reader]:
-    """The days of a reference, and a function that reads one."""
+    """The days of a reference, and a function that reads one of them."""
     if path.endswith((".csv", ".csv.gz")):
         boxes = DayStore(folder, Settings(settings.grid, settings.class_names))
         inputs.add_boxes(boxes, path)
@@ -131,7 +131,7 @@ def _open_reference(path: str, settings: Settings, folder: str) -> tuple[set[str
 
 
 def _open_frequencies(path: str, settings: Settings) -> tuple[set[str], Reader]:
-    """Reads a file in the layout of C3ONTEXT, brought to the grid of the settings by area."""
+    """Opens a file in the layout of C3ONTEXT, whose days are brought to the grid by area."""
     names = ("date", "longitude", "latitude", "pattern", "freq")
     date, lon, lat, pattern, freq = netcdf.read_variables(path, names)
     with netcdf.opened(path) as file:
@@ -140,13 +140,15 @@ def _open_frequencies(path: str, settings: Settings) -> tuple[set[str], Reader]:
     unit, since, epoch = (*units.split(" ", 2), "", "")[:3]
     if unit not in ("days", "hours", "seconds") or since != "since" or freq.ndim != 4:
         raise ValueError(
-            f"{path}: expected freq(date, longitude, latitude, pattern), with date in days since"
+            f"{path}: expected freq(date, longitude, latitude, pattern), with date in days, hours "
+            f"or seconds since a date, got {freq.ndim} dimensions and {units!r}"
         )
     steps = np.rint(date * {"days": 86400, "hours": 3600, "seconds": 1}[unit])
     moments = np.datetime64(epoch[:10]) + steps.astype("timedelta64[s]")
     days = {str(moment)[:10]: i for i, moment in enumerate(moments.astype("datetime64[D]"))}
     labels = [p.decode() if isinstance(p, bytes) else str(p) for p in pattern]
-    places = {_SPELLINGS.get(label, label): i for i, label in enumerate(labels)}
+    names_of = {spelling: name for name, spelling in C3ONTEXT_NAMES.items()}
+    places = {names_of.get(label, label): i for i, label in enumerate(labels)}
     missing = [name for name in settings.class_names if name not in places]
     if missing:
         raise ValueError(f"{path}: no pattern {', '.join(missing)}, it has {', '.join(labels)}")
@@ -155,7 +157,7 @@ def _open_frequencies(path: str, settings: Settings) -> tuple[set[str], Reader]:
     down, across = settings.grid.shared(source)
     fill, scale = about.get("_FillValue"), about.get("scale_factor", 1.0)
 
-    def read(day: str) -> tuple[np.ndarray, np.ndarray]:
+    def read(day: str) -> Fields:
         raw = np.asarray(freq[days[day]])[..., chosen].transpose(2, 1, 0)[:, ::flip]
         values = np.where(raw == fill, np.nan, raw * scale).astype(float)
         seen = np.isfinite(values).all(axis=0)
@@ -167,7 +169,7 @@ def _open_frequencies(path: str, settings: Settings) -> tuple[set[str], Reader]:
 
 
 def _grid_of(path: str, lon: np.ndarray, lat: np.ndarray) -> tuple[Grid, int]:
-    """The grid of regular centres, south first, and -1 where rows have to be turned for it."""
+    """The grid of regular centres, south first, and the step of rows: -1 if they are reversed."""
     steps = [float(np.median(abs(np.diff(axis)))) for axis in (lat, lon)]
     for axis, step in zip((lat, lon), steps):
         if not np.allclose(abs(np.diff(axis)), step, atol=0.02 * step):
@@ -182,48 +184,50 @@ def _grid_of(path: str, lon: np.ndarray, lat: np.ndarray) -> tuple[Grid, int]:
 
 def compare(
     dates: Sequence[str],
-    pairs: Sequence[tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]],
+    pairs: Iterable[tuple[Fields, Fields]],
     grid: Grid,
     class_names: Sequence[str],
     comparison: Comparison = Comparison(),
 ) -> Agreement:
     """Measures the agreement of two sets of fields.
 
-    Cells count by the area that both saw; days on which that is less than 5 % of what either saw on
-    its best day are left out.
+    Cells are weighted by the area that both saw. A day on which that is less than 5 % of what it is
+    on the best day is left out.
 
     Args:
         dates: days, sorted.
-        pairs: for each day ours and the reference's, each (shares [C, h, w], coverage [h, w]).
-        grid: of the fields.
+        pairs: for each day our fields and the reference's; only one day is in memory.
+        grid: grid of the fields.
         class_names: C names.
-        comparison: how.
+        comparison: settings.
 
     Raises:
-        ValueError: less than two days can be compared.
+        ValueError: fewer than two days can be compared.
     """
-    areas = [np.minimum(ours[1], theirs[1]) * grid.areas for ours, theirs in pairs]
-    least = _LEAST * max((area.sum() for area in areas), default=0)
-    kept = [i for i, area in enumerate(areas) if area.sum() > least]
+    areas, sums_of_days = [], []
+    for (ours, seen), (theirs, also_seen) in pairs:
+        area = np.minimum(seen, also_seen) * grid.areas
+        areas.append(area.sum())
+        sums_of_days.append(_sums(ours, theirs, area))
+    least = _LEAST * max(areas, default=0)
+    kept = [i for i, area in enumerate(areas) if area > least]
     if len(kept) < 2:
         raise ValueError(
             f"{len(kept)} days on which both saw the same area, expected at least 2; of "
             f"{len(dates)} days that both have"
         )
     days = tuple(dates[i] for i in kept)
-    # Sums over the cells of each day: weight, x, y, xx, yy, xy of each class.
-    sums = np.array([_sums(pairs[i][0][0], pairs[i][1][0], areas[i]) for i in kept])
+    sums = np.array([sums_of_days[i] for i in kept])
     means = np.moveaxis(sums[..., 1:3] / sums[..., :1], -1, 0)
     draws = draw(days, np.concatenate(means, axis=1), comparison.num_resamples, comparison.seed)
-    ones = np.ones(means.shape[1:])
     ours, theirs = means
-    daily = np.stack([ones, ours, theirs, ours**2, theirs**2, ours * theirs], axis=-1)
+    daily = _terms(ours, theirs)
     same = (ours.argmax(axis=1) == theirs.argmax(axis=1)) & (theirs.max(axis=1) > 0)
     measures: dict[str, tuple[np.ndarray, Callable[[np.ndarray], np.ndarray]]] = {
         "mean": (daily, lambda s: s[..., 1] / s[..., 0]),
         "reference mean": (daily, lambda s: s[..., 2] / s[..., 0]),
         "bias": (daily, lambda s: (s[..., 1] - s[..., 2]) / s[..., 0]),
-        "ratio": (daily, lambda s: _ratio(s[..., 1], s[..., 2])),
+        "ratio": (daily, lambda s: divide(s[..., 1], s[..., 2])),
         "correlation of daily means": (daily, _correlation),
         "correlation of cells": (sums, _correlation),
     }
@@ -232,7 +236,7 @@ def compare(
         for measure, (parts, function) in measures.items():
             rows.append((name, measure, *_interval(parts[:, c], function, draws)))
     counted = np.stack([theirs.max(axis=1) > 0, same], axis=-1).astype(float)
-    most = _interval(counted, lambda s: _ratio(s[..., 1], s[..., 0]), draws)
+    most = _interval(counted, lambda s: divide(s[..., 1], s[..., 0]), draws)
     rows.append(("all", "most common class is the same", *most))
     return Agreement(
         days, tuple(class_names), means, tuple(rows), draws.days if draws is not None else 0
@@ -240,21 +244,21 @@ def compare(
 
 
 def _sums(x: np.ndarray, y: np.ndarray, area: np.ndarray) -> np.ndarray:
-    """Weighted sums of the cells of a day: float64 [C, 6]."""
+    """Sums of `_terms` over the cells of a day, weighted by area: float64 [C, 6]."""
     x, y = (np.where(area > 0, values, 0).astype(float) for values in (x, y))
-    terms = np.stack([np.ones_like(x), x, y, x**2, y**2, x * y], axis=-1)
-    return np.einsum("chwk,hw->ck", terms, area)
+    return np.einsum("chwk,hw->ck", _terms(x, y), area)
 
 
-def _ratio(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    return np.divide(top, bottom, out=np.full(np.shape(top), np.nan), where=bottom > 0)
+def _terms(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """The values that `_correlation` needs sums of: 1, x, y, xx, yy and xy, [..., 6]."""
+    return np.stack([np.ones_like(x), x, y, x**2, y**2, x * y], axis=-1)
 
 
 def _correlation(sums: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of sums [..., 6]; NaN where one of the two does not vary."""
+    """Pearson's correlation from sums of `_terms`; NaN where one of the two does not vary."""
     weight, x, y, xx, yy, xy = np.moveaxis(sums / np.maximum(sums[..., :1], 1e-300), -1, 0)
     spread = np.maximum(xx - x**2, 0) * np.maximum(yy - y**2, 0)
-    return _ratio(xy - x * y, np.where(spread > 1e-18, np.sqrt(spread), 0))
+    return divide(xy - x * y, np.where(spread > 1e-18, np.sqrt(spread), 0))
 
 
 def _interval(

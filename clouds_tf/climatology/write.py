@@ -28,7 +28,7 @@ from clouds_tf.progress import Progress, shown
 
 # Order and spelling of C3ONTEXT (Schulz, "C3ONTEXT: a Common Consensus on Convective OrgaNizaTion
 # during the EUREC4A experimenT", Earth System Science Data 14, 2022).
-_C3ONTEXT_NAMES = {"Sugar": "Sugar", "Flower": "Flowers", "Fish": "Fish", "Gravel": "Gravel"}
+C3ONTEXT_NAMES = {"Sugar": "Sugar", "Flower": "Flowers", "Fish": "Fish", "Gravel": "Gravel"}
 _METHOD = "95 % interval by a bootstrap of {} draws of blocks of block_days days (years where 365)"
 
 
@@ -158,9 +158,9 @@ def _write_c3ontext(
     file: Any, store: DayStore, groups: Sequence[Period], found: Iterator[PeriodMeans]
 ) -> None:
     grid, names = store.settings.grid, list(store.settings.class_names)
-    known = [name for name in _C3ONTEXT_NAMES if name in names]
+    known = [name for name in C3ONTEXT_NAMES if name in names]
     order = known + [name for name in names if name not in known]
-    patterns = [_C3ONTEXT_NAMES.get(name, name) for name in order]
+    patterns = [C3ONTEXT_NAMES.get(name, name) for name in order]
     patterns += ["Unclassified"] * store.settings.has_classless
     axes = {
         "date": np.array([float(group.bounds[0]) for group in groups]),
