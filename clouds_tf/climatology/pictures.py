@@ -1,11 +1,11 @@
-"""Pictures of a climatology, and a report with all of them that opens in a browser."""
+"""Pictures of a climatology, and an HTML report with all of them."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Tuple
 
 import numpy as np
@@ -30,6 +30,9 @@ _MOST_DIFFERENCES = 12  # periods; more are a series
 _LEAST_OBSERVED = 0.25  # of the time of a Hovmoeller diagram, which otherwise shows gaps
 _MOST_ROWS = 60  # of the table of means
 _HATCHED = "what was not observed is hatched"
+# Name and heading of the chart over time by period; longer periods get the seasonal cycle.
+_SERIES = ("series", "Series")
+_CHARTS = {"scene": _SERIES, "day": _SERIES, "hour": ("diurnal_cycle", "Diurnal cycle (UTC)")}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,9 +48,9 @@ class Look(CheckedSettings):
         "auto", f"Lines on the maps: auto for {land.SOURCE}, a GeoJSON file, or none."
     )
     picture_formats: Tuple[str, ...] = setting(
-        ("png",), f"Files of the pictures: {', '.join(FORMATS)}."
+        ("png",), f"Formats of the pictures: {', '.join(FORMATS)}."
     )
-    max_pictures: int = setting(13, "Number of pictures at most; further maps are left out.", min=1)
+    max_pictures: int = setting(13, "Maximum number of pictures; further maps are left out.", min=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -67,12 +70,15 @@ class Look(CheckedSettings):
 
 @dataclasses.dataclass(frozen=True)
 class _Product:
-    """Variables of the NetCDF file of `write.product`; None where it lacks one.
+    """Contents of the NetCDF file of `write.product`.
 
     Attributes:
-        rows: the rows of the grid that hold all that was observed.
-        columns: the columns; across the seam of a grid round the globe, they are turned.
-        lat_edges, lon_edges: edges of these.
+        labels, region_names: names of the T periods and R regions.
+        variables: name -> values; those of intervals only where the file has them.
+        rows: smallest range of rows with all observed cells.
+        columns: smallest range of columns with all observed cells; on a global grid it may go on
+            from the last column to the first.
+        lat_edges, lon_edges: edges of these rows and columns.
     """
 
     labels: tuple[str, ...]
@@ -84,16 +90,23 @@ class _Product:
     lon_edges: np.ndarray
 
     def map(self, name: str) -> np.ndarray:
-        """A variable (..., lat, lon) of what was observed."""
+        """A variable (..., lat, lon) in the observed rows and columns."""
         return self.variables[name][..., self.rows, :][..., self.columns]
 
     @property
     def extent(self) -> Extent:
-        """What was observed."""
+        """Bounds of the observed cells."""
         return Extent(self.lon_edges[0], self.lat_edges[0], self.lon_edges[-1], self.lat_edges[-1])
 
-    def __getitem__(self, name: str) -> Any:
-        return self.variables.get(name)
+    @property
+    def region_means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Means over regions and the ends of their intervals (NaN without any): each [T, R, C]."""
+        mean = self.variables["region_fraction"]
+        gaps = np.full_like(mean, np.nan)
+        lower, upper = (
+            self.variables.get(f"region_fraction_{end}", gaps) for end in ("lower", "upper")
+        )
+        return mean, lower, upper
 
 
 def _read(path: str, grid: Grid) -> _Product:
@@ -109,13 +122,13 @@ def _read(path: str, grid: Grid) -> _Product:
 
 
 def _frame(grid: Grid, seen: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray]:
-    """The smallest rows and columns with all cells that were seen, and their edges."""
+    """The smallest ranges of rows and columns with all observed cells, and their edges."""
     if not seen.any():
         seen = np.ones_like(seen)
     rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
     first, number, width = columns[0], columns[-1] - columns[0] + 1, grid.shape[1]
     if grid.periodic:
-        # On a circle, they begin after the widest gap.
+        # On a circle, the range begins after the widest gap.
         gaps = np.diff(columns, append=columns[0] + width)
         widest = gaps.argmax()
         if gaps[widest] > 1:
@@ -136,7 +149,7 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
         folder: the folder, made if there is none.
         product: the NetCDF file of `write.product`, of layout "cf".
         store: the days that it was made of.
-        form: how the file was made; each of its regions gets a cycle.
+        form: how the file was made; each of its regions gets a chart over time.
         look: settings of the pictures.
 
     Returns:
@@ -151,6 +164,7 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
     lead = _lead(found, store, form)
     first, *more = mapped = _maps(found, names, form, lead, palette, coast)
     charts = [*_over_time(found, days, names, form, palette), *_together(found, days, store, coast)]
+    # Maps of further periods are the first to be left out.
     chosen = [first, *charts, *more][: look.max_pictures]
     left_out = 1 + len(charts) + len(more) - len(chosen)
     text = "A row for each period and region, with 95 % intervals of the means."
@@ -171,7 +185,7 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
 
 
 def _lead(found: _Product, store: DayStore, form: Aggregation) -> str:
-    """What the climatology is made of."""
+    """Names the data of the climatology: periods, source, cells and observed region."""
     settings, (west, south, east, north) = store.settings, found.extent
     what = {"boxes": "boxes", "mask": "masks of scenes", "expected": "expected areas of scenes"}
     satellites = f" of {', '.join(settings.platforms)}" if settings.platforms else ""
@@ -186,15 +200,15 @@ def _lead(found: _Product, store: DayStore, form: Aggregation) -> str:
 
 def _table(found: _Product, names: Sequence[str]) -> Card:
     """Means of all periods and regions."""
-    mean, lower, upper = (found[f"region_fraction{end}"] for end in ("", "_lower", "_upper"))
+    mean, lower, upper = found.region_means
     rows = []
     for t, r in np.ndindex(mean.shape[:2]):
         row = {"period": found.labels[t], "region": found.region_names[r]}
         for c, name in enumerate(names):
             row[name] = percent(mean[t, r, c]) if np.isfinite(mean[t, r, c]) else "not observed"
-            if lower is not None and np.isfinite(lower[t, r, c]):
+            if np.isfinite(lower[t, r, c]):
                 row[name] += f" ({percent(lower[t, r, c])} to {percent(upper[t, r, c])})"
-        row["observed"] = percent(found["region_coverage"][t, r])
+        row["observed"] = percent(found.variables["region_coverage"][t, r])
         rows.append(row)
     text = "Mean share of the observed area that each pattern covers."
     if len(rows) > _MOST_ROWS:
@@ -216,16 +230,19 @@ def _maps(
     limits = [maps.upper_limit(shares[:, c]) for c in range(len(names))]
     title = "Share of the observed area that each pattern covers"
     highest = f"{_highest(found, names)} {lead}"
-    caption = f"{title}, by {form.by}. A pattern has one scale in all maps; {_HATCHED}. {highest}"
     if len(shares) == 1:
-        label = found.labels[0]
-        caption = f"{title}: {label}. {_HATCHED.capitalize()}. {highest}"
+        title += f": {found.labels[0]}"
+        caption = f"{title}. {_HATCHED.capitalize()}. {highest}"
         picture = functools.partial(
-            maps.maps, *place, shares[0], names, f"{title}: {label}", limits, palette, coastlines
+            maps.maps, *place, shares[0], names, title, limits, palette, coastlines
         )
         return [Card(caption, "maps", picture, is_wide=True)]
-    rest = (palette, coastlines)
-    cards = list(_pages(found, "maps", shares, names, title, caption, limits, *rest))
+    caption = f"{title}, by {form.by}. A pattern has one scale in all maps; {_HATCHED}. {highest}"
+    draw_rows = functools.partial(
+        maps.period_maps, *place, class_names=names, colors=palette, coastlines=coastlines
+    )
+    rows = functools.partial(draw_rows, title=title, limits=limits)
+    cards = list(_pages(found.labels, "maps", caption, rows, shares))
     if "fraction_lower" not in found.variables or len(shares) > _MOST_DIFFERENCES:
         return cards
     ends = (found.map(f"fraction_{end}") for end in ("lower", "upper"))
@@ -236,52 +253,38 @@ def _maps(
         f"{title}, in percentage points of the area. Dotted: zero is within the 95 % interval, or "
         f"there is none; {_HATCHED}."
     )
-    # Where a pattern never is, there is nothing to doubt.
+    # A pattern that never occurs in a cell has no difference to doubt.
     uncertain = (np.nan_to_num(difference) != 0) & ~((lower > 0) | (upper < 0))
-    pages = _pages(
-        found, "differences", difference, names, title, caption, limits, *rest, uncertain
-    )
-    return [*cards, *pages]
+    rows = functools.partial(draw_rows, title=title, limits=limits)
+    return [*cards, *_pages(found.labels, "differences", caption, rows, difference, uncertain)]
 
 
 def _pages(
-    found: _Product,
+    labels: Sequence[str],
     name: str,
-    values: np.ndarray,
-    names: Sequence[str],
-    title: str,
     caption: str,
-    limits: Sequence[float],
-    palette: Sequence[str | None],
-    coastlines: Sequence[np.ndarray],
+    draw_rows: Callable[..., Any],
+    values: np.ndarray,
     uncertain: np.ndarray | None = None,
 ) -> Iterator[Card]:
-    """Cards with maps of a few periods each."""
-    number = len(found.labels)
-    for start in range(0, number, _ON_A_PAGE):
+    """Cards with maps of a few periods each.
+
+    Args:
+        draw_rows: `maps.period_maps`, to be called with values, periods and uncertain.
+        values, uncertain: [T, C, h, w], of the T labels; uncertain may be None.
+    """
+    for start in range(0, len(labels), _ON_A_PAGE):
         some = slice(start, start + _ON_A_PAGE)
-        picture = functools.partial(
-            maps.period_maps,
-            found.lon_edges,
-            found.lat_edges,
-            values[some],
-            found.labels[some],
-            names,
-            title,
-            limits,
-            palette,
-            coastlines,
-            None if uncertain is None else uncertain[some],
-        )
-        page = "" if number <= _ON_A_PAGE else f"_{start // _ON_A_PAGE + 1}"
-        shown = ", ".join(found.labels[some])
-        text = f"{caption} From top to bottom: {shown}."
+        dotted = None if uncertain is None else uncertain[some]
+        picture = functools.partial(draw_rows, values[some], labels[some], uncertain=dotted)
+        page = "" if len(labels) <= _ON_A_PAGE else f"_{start // _ON_A_PAGE + 1}"
+        text = f"{caption} From top to bottom: {', '.join(labels[some])}."
         yield Card(text, name + page, picture, is_wide=True)
 
 
 def _highest(found: _Product, names: Sequence[str]) -> str:
     """A sentence with the highest mean of each class over the grid, and its period."""
-    means = np.nan_to_num(found["region_fraction"][:, 0])
+    means = np.nan_to_num(found.region_means[0][:, 0])
     periods = [found.labels[t] for t in means.argmax(axis=0)]
     some = ", ".join(
         f"{name} {percent(mean)}" + (f" ({period})" if len(means) > 1 else "")
@@ -297,7 +300,7 @@ def _over_time(
     form: Aggregation,
     palette: Sequence[str | None],
 ) -> list[Card]:
-    """Longitude over time, and for each region its cycle over the day or year, or its series."""
+    """Longitude over time; and for each region its seasonal or diurnal cycle, or its series."""
     title = "Longitude over time, mean over latitude"
     by_longitude = days.by_longitude[..., found.columns]
     picture = functools.partial(
@@ -307,32 +310,29 @@ def _over_time(
     cards = []
     if np.isfinite(by_longitude).any(axis=(0, 2)).mean() >= _LEAST_OBSERVED:
         cards.append(Card(text, "hovmoeller", picture, is_wide=True))
-    is_series = form.by in ("scene", "day")
+    name, heading = _CHARTS.get(form.by, ("seasonal_cycle", "Seasonal cycle"))
     for r, region in enumerate(found.region_names):
-        cycle, name = days.cycles[region], "seasonal_cycle"
-        labels, values = cycle.months, [cycle.mean, cycle.lower, cycle.upper]
-        if is_series or form.by == "hour":
-            name = "series" if is_series else "diurnal_cycle"
-            labels, mean = found.labels, found["region_fraction"]
-            if form.by == "hour":
-                labels = tuple(label.split()[0] for label in labels)
-            ends = (found[f"region_fraction_{end}"] for end in ("lower", "upper"))
-            values = [np.full_like(mean, np.nan) if x is None else x for x in (mean, *ends)]
-            values = [x[:, r] for x in values]
+        if name == "seasonal_cycle":
+            cycle = days.cycles[region]
+            labels, values = cycle.months, [cycle.mean, cycle.lower, cycle.upper]
+        else:
+            labels = tuple(label.removesuffix(" UTC") for label in found.labels)
+            values = [x[:, r] for x in found.region_means]
         if len(labels) < 2:
             continue
-        title = name.replace("_", " ").capitalize() + " (UTC)" * (form.by == "hour")
-        title += "" if region == "all" else f": {region}"
+        suffix, title = "", heading
+        if region != "all":
+            suffix, title = f"_{region}", f"{heading}: {region}"
         picture = functools.partial(draw.cycle, labels, *values, names, title, palette)
-        name += "" if region == "all" else f"_{region}"
-        cards.append(Card(f"{title}. Means over the region, with 95 % intervals.", name, picture))
+        text = f"{title}. Means over the region, with 95 % intervals."
+        cards.append(Card(text, name + suffix, picture))
     return cards
 
 
 def _together(
     found: _Product, days: series.Series, store: DayStore, coast: Sequence[np.ndarray]
 ) -> list[Card]:
-    """Patterns that share an area, and how much was observed where."""
+    """Which patterns share an area, and how much of each cell was observed."""
     names, cards = store.settings.class_names, []
     if store.settings.has_classless:
         title = "Patterns that share an area"
