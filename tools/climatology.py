@@ -27,7 +27,7 @@ flags.DEFINE_enum(
 flags.DEFINE_list(
     "platforms",
     [],
-    "Of scenes: the satellites that count, such as Terra,Aqua or VIIRS; default: all together.",
+    "Satellites whose scenes count, such as Terra,Aqua or VIIRS; default: all together.",
 )
 flags.DEFINE_string("output", None, "NetCDF file to write.", required=True)
 flags.DEFINE_string(

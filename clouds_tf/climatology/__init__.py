@@ -3,7 +3,8 @@
     tables      reads box tables
     boxes       boxes -> fractions of every cell, by the exact area of the union of boxes
     labellers   who agrees with whom: boxes of several labellers of one image
-    scenes      files of tools/predict_scenes.py -> fractions of every cell
+    scenes      reads the metadata of files of tools/predict_scenes.py
+    merge       scenes, which may overlap -> fractions of every cell
     days        one small NetCDF file a day: what makes the work resumable
     inputs      adds the days of tables and scenes to the stored ones
     aggregate   days -> months, seasons, years
@@ -12,8 +13,9 @@
     track       fractions along the track of a ship or an aircraft
     objects     a table of all objects; organisation of the clouds of a scene
     series      regional series: seasonal cycle, longitude over time
-    pictures    maps and charts
+    pictures    maps, charts and a report
     product     all of it, as tools/climatology.py calls it
+    validation  agreement with labels of people, or with other days
 """
 
 from clouds_tf.climatology.days import DayStore

@@ -34,8 +34,8 @@ class Aggregation(CheckedSettings):
     """Periods, regions and layout of a climatology.
 
     Attributes:
-        across_years: one month or season for all years, or one for each; hours are always those of
-            all days.
+        across_years: one month or season for all years, or one for each; hours are always taken
+            together over all days.
         regions: name -> extent of regional means.
     """
 
@@ -59,12 +59,12 @@ class Aggregation(CheckedSettings):
 
     @property
     def step(self) -> str:
-        """The `days.STEPS` that the periods are made of."""
+        """What a file of the folder of days holds: one of `days.STEPS`."""
         return self.by if self.by in STEPS else "day"
 
 
 def folded_over(by: str, across_years: bool) -> str:
-    """What periods are taken together over, "days" or "years"; "" where each is one interval."""
+    """Over what a period is taken together: "days", "years", or "" if it is one interval."""
     over = _FOLDED.get(by, "")
     return over if across_years or over == "days" else ""
 
@@ -77,8 +77,8 @@ class Period:
         label: such as "2017-01", "2017-DJF", "DJF", "2007 to 2017" or "14 UTC".
         dates: dates of the days that are there, or keys of hours or moments, sorted.
         bounds: beginning and end, in days since 1970-01-01.
-        middle: time that stands for the period, in days since 1970-01-01; for the same hour, month
-            or season of several days or years the middle of the first one.
+        middle: time that stands for the period, in days since 1970-01-01; the middle of the first
+            one if it is the same hour, month or season of several days or years.
     """
 
     label: str

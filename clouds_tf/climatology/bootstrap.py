@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 _QUANTILES = (0.025, 0.975)
-_MIN_YEARS = 10  # from which on whole years are the blocks
+_MIN_YEARS = 10  # with these or more, blocks are whole years
 _YEAR = 365  # length of such a block, in days
 
 
@@ -125,7 +125,7 @@ def divide(covered: np.ndarray, observed: np.ndarray) -> np.ndarray:
 
 
 def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """2.5 % and 97.5 % quantiles over the last axis, interpolated, as if there were no NaN.
+    """2.5 % and 97.5 % quantiles over the last axis, by linear interpolation, ignoring NaN.
 
     numpy.nanpercentile gives the same and takes a hundred times as long.
     """
@@ -193,9 +193,9 @@ def differences(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Differences of T periods from the mean of all of them, with their intervals.
 
-    Periods are independent, so the distances of the ends of their intervals add up as squares (Zou
-    and Donner, "Construction of confidence limits about effect measures", Statistics in Medicine
-    27, 2008).
+    Periods are taken as independent, so the squared distances from the means to the ends of their
+    intervals add up (Zou and Donner, "Construction of confidence limits about effect measures",
+    Statistics in Medicine 27, 2008).
 
     Args:
         mean: [T, ...]; NaN is left out.

@@ -1,8 +1,8 @@
 """One small CF NetCDF file a day: class fractions and coverage on a grid.
 
 A folder of such files is the memory of a climatology: days come in any order and in any number of
-runs; a day is there whole or not at all, and once. For diurnal cycles a folder holds hours, for
-time series of scenes moments; what is said of days holds for these too.
+runs; a day is there whole or not at all, and once. For diurnal cycles a folder has a file for each
+hour, for time series of scenes one for each moment; what is said of days applies to these too.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ _SETTINGS = "settings.json"
 
 
 def key_of(seconds: int, step: str) -> str:
-    """Name of the day, hour or moment of a time in seconds since 1970-01-01.
+    """Key of the day, hour or moment that a time in seconds since 1970-01-01 lies in.
 
     >>> [key_of(1579701600, step) for step in STEPS]
     ['2020-01-22', '2020-01-22T14', '2020-01-22T140000']
@@ -55,7 +55,7 @@ def time_of(key: str) -> np.datetime64:
 
 
 def span(key: str) -> tuple[float, float]:
-    """Beginning and end of a day or hour, or twice a moment, in days since 1970-01-01."""
+    """Beginning and end of a day, hour or moment (equal) in days since 1970-01-01."""
     start = float(time_of(key).astype("datetime64[s]").astype(int) / 86400)
     return start, start + {10: 1, 13: 1 / 24}.get(len(key), 0)
 
@@ -121,7 +121,7 @@ class Settings:
         grid: the grid of the fields.
         class_names: names of the classes, in their order.
         source: "boxes" or "scenes".
-        measure: "boxes", or for scenes "mask" or "expected", as `scenes.day_fields` has it.
+        measure: "boxes", or for scenes "mask" or "expected", as `merge.fields_of` has it.
         model_fingerprint: of the model that made the scenes, "" for boxes.
         resolution: degrees per cell of the scenes, 0 for boxes.
         step: what a file holds: a day, an hour, or the scenes of one moment.
@@ -149,7 +149,7 @@ class Settings:
         """A JSON-like dict that `from_json` reads."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["grid"] = {"cell": self.grid.cell[0], "extent": list(self.grid.extent)}
-        # Folders of before these were there have days of all satellites.
+        # Older folders, which lack these, hold days of all satellites.
         for name in ("step", "platforms"):
             if fields[name] == getattr(Settings, name):
                 del fields[name]

@@ -99,7 +99,7 @@ def add_scenes(
     Args:
         folder: the folder of days.
         pattern: a folder of scenes, or a pattern of their files.
-        settings: of the days; the first scene says classes, model and resolution.
+        settings: of the days; classes, model and resolution are those of the first scene.
         on_error: "fail", or "skip" to leave out scenes that are damaged, of another model or grid,
             or copies of an earlier one (by name) of their day.
         runner: where the days are computed.
@@ -130,7 +130,7 @@ def add_scenes(
 def _read_scenes(
     pattern: str, paths: Sequence[str], settings: Settings, on_error: str
 ) -> tuple[Settings, dict[str, list[scenes.Scene]], list[ValueError]]:
-    """Reads what scenes say of themselves: settings of all, those of each day, and faults."""
+    """Reads the metadata of scenes: the settings of all, the scenes of each day, and faults."""
     by_day: dict[str, list[scenes.Scene]] = {}
     places: dict[tuple[str, Grid], list[scenes.Scene]] = {}
     faults, others, platforms = [], set(), settings.platforms

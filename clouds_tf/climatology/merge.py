@@ -1,8 +1,8 @@
 """Scenes of one day, hour or moment become fractions of grid cells, by exact overlaps.
 
-Where scenes overlap, the mean of what they say counts. A network knows less near the edge of a
-scene, so a scene weighs there by the distance to its edge, and by its likeness to the training
-images where all scenes have that. A place that one scene alone saw counts in full.
+Where scenes overlap, their weighted mean counts. A network knows less near the edge of a scene, so
+the weight is the distance to that edge, times the likeness to the training images if all scenes
+have one. A place that only one scene saw counts in full.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def fields_of(key: str, scenes: Sequence[Scene], measure: str, grid: Grid) -> Da
 
 
 def _shares(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, slice, np.ndarray]]:
-    """Yields some rows of a scene at a time, with the share by which its cells count.
+    """Yields a scene, some of its rows, and the share by which each cell in them counts.
 
     The shares of all scenes that saw a place add up to 1. Weights are summed on the cells of the
     first scene; others that lie between these are off by less than half a cell. They are summed for
@@ -60,13 +60,14 @@ def _shares(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, slice, np.ndarray]
     cell = scenes[0].grid.cell
     width = max(round(360 / cell[1]), *(scene.grid.shape[1] for scene in scenes))
     places = [_place(scene, scenes[0].grid, width) for scene in scenes]
+    factors = _factors(scenes)
     first = min(rows.min() for rows, _ in places)
     last = max(rows.max() for rows, _ in places)
     height = max(1, _CELLS_AT_ONCE // width)
     for top in range(first, last + 1, height):
         total = np.zeros((min(height, last + 1 - top), width), np.float32)
         parts = []
-        for scene, factor, (y, x) in zip(scenes, _factors(scenes), places):
+        for scene, factor, (y, x) in zip(scenes, factors, places):
             here = np.flatnonzero((y >= top) & (y < top + len(total)))
             for rows in _pieces(scene, here[0], here[-1] + 1) if len(here) else ():
                 index = np.ix_(y[rows] - top, x)
@@ -83,7 +84,7 @@ def _pieces(scene: Scene, start: int, stop: int) -> list[slice]:
 
 
 def _place(scene: Scene, frame: Grid, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows and columns of a scene, counted from the first cell of a frame, southward and round."""
+    """Rows (southward) and columns (around the globe) of a scene, counted from those of a frame."""
     height, columns = scene.grid.shape
     down = (frame.lat.max() - scene.grid.lat.max()) / frame.cell[0]
     across = ((scene.grid.lon[0] - frame.lon[0] + 180) % 360 - 180) / frame.cell[1]
@@ -110,7 +111,7 @@ def _weights(scene: Scene, rows: slice) -> np.ndarray:
     """Cells to the nearest edge of a scene, 0 where it observed nothing: float32 [n, columns]."""
     height, width = (np.arange(length, dtype=np.float32) + 0.5 for length in scene.grid.shape)
     down, across = np.minimum(height, height[::-1]), np.minimum(width, width[::-1])
-    if scene.grid.periodic:  # has no edge in the east or west
+    if scene.grid.periodic:  # no edge in the east or west
         across[:] = np.inf
     return np.minimum(down[rows, np.newaxis], across) * _observed(scene, rows)
 
@@ -123,7 +124,7 @@ def _shared(grid: Grid, other: Grid) -> tuple[np.ndarray, np.ndarray]:
 def _add(
     sums: Areas, scene: Scene, rows: slice, share: np.ndarray, measure: str, grid: Grid
 ) -> None:
-    """Adds the areas of some rows of a scene, whose cells count by a share."""
+    """Adds the areas of some rows of a scene; `share` says how much each cell counts."""
     number = len(scene.class_names)
     from_rows, from_columns = _shared(grid, scene.grid)
     down, across = from_rows[:, rows], from_columns.T

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from clouds_tf import files
 from clouds_tf.climatology import inputs, labellers, objects, pictures, tables, track, write
 from clouds_tf.climatology.aggregate import Aggregation
-from clouds_tf.climatology.days import STEPS, DayStore, Settings
+from clouds_tf.climatology.days import DayStore, Settings
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo.grid import Grid
 from clouds_tf.messages import counted
@@ -43,7 +43,7 @@ class Summary:
         output: the file that was written.
         num_days: days that it is made of, or hours or moments.
         num_periods: length of its time axis.
-        by: "day", "month", "season", "year" or "all".
+        by: period of the means, as for `Aggregation`.
         added: days that were added before.
         written: further files and folders that were written.
     """
@@ -57,7 +57,7 @@ class Summary:
 
     def __str__(self) -> str:
         new, known, skipped = dataclasses.astuple(self.added)
-        noun = self.by if self.by in STEPS else "day"
+        noun = Aggregation(self.by).step
         text = f"Wrote {self.output}: {counted(self.num_periods, 'period')} (by {self.by}) of "
         text += f"{counted(self.num_days, noun)}; "
         text += f"{counted(new, noun)} added, {known} there before"

@@ -1,4 +1,4 @@
-"""Files of tools/predict_scenes.py: what they say of themselves, and which belong together."""
+"""Scene files of tools/predict_scenes.py: their metadata, and which may be combined."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Scene:
         name: of the scene.
         seconds: when it was taken, in seconds since 1970-01-01.
         platform: the satellite, or "unknown".
-        likeness: share of the training images that are less alike, NaN if unknown.
+        likeness: share of the training images that look less like the others; NaN if unknown.
         model: what tells one model from another.
         class_names: names of the classes.
         grid: its cells, rows in the order of the file.
@@ -60,7 +60,7 @@ class Scene:
 
     @functools.cached_property
     def picture(self) -> str:
-        """`days.digest` of what was observed, which a renamed copy shares; "" for nothing."""
+        """`days.digest` of the observed pixels, the same for copies; "" if there are none."""
         with netcdf.opened(self.path) as file:
             observed = file["observed"][...]
             shown = file["brightness" if "brightness" in file else "mask"][...]
@@ -81,7 +81,7 @@ def find(pattern: str) -> list[str]:
 
 
 def read(path: str) -> Scene:
-    """Reads what a scene says about itself.
+    """Reads the metadata of a scene.
 
     Raises:
         ValueError: the file is damaged, is no scene, or its cells are not regular; the reason and
@@ -149,9 +149,9 @@ def check(scene: Scene, settings: Settings) -> None:
 
 
 def check_twins(scene: Scene, others: Iterable[Scene]) -> None:
-    """ValueError if one of the others is a copy of a scene, which would count twice."""
+    """ValueError if a scene is a copy of another one of its day and grid: it would count twice."""
     for other in others:
-        if scene.grid == other.grid and scene.picture == other.picture != "":
+        if scene.picture == other.picture != "":
             raise ValueError(
                 f"{scene.path}: {scene.date} is there twice, {other.path} has the same picture; "
                 "leave one of them out"

@@ -1,7 +1,7 @@
 """Land and coastlines: Natural Earth 1:50m, which is in the public domain.
 
 land.npz was made by tools/make_land.py of the npm package world-atlas 2.0.2 (Natural Earth 4.1),
-with points rounded to 0.005 degrees. Islands of less than some 100 km2 are not in it.
+with points rounded to 0.005 degrees. Islands smaller than about 100 km2 are missing.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def _polygons() -> tuple[Polygon, ...]:
 
 
 def polygons(extent: Extent) -> list[Polygon]:
-    """Polygons of land whose bounds meet an extent, whole, at the longitudes of the extent."""
+    """Whole polygons of land whose bounds meet an extent, shifted to its longitudes."""
     return _shifted(_polygons(), extent)
 
 
@@ -50,9 +50,9 @@ def _shifted(shapes: Iterable[Polygon], extent: Extent) -> list[Polygon]:
 
 
 def coastlines(extent: Extent) -> list[np.ndarray]:
-    """Lines to draw as coasts: float64 [n, 2] each, longitude and latitude, at most of the extent.
+    """Coastlines to draw on a map of an extent: (longitude, latitude), float64 [n, 2] each.
 
-    Points outside the extent are NaN, so that lines break there, but for one on either side.
+    Points outside the extent are NaN, which breaks the lines, except for the one next to each end.
     """
     lines = []
     low, high = np.array(extent[:2]), np.array(extent[2:])
@@ -71,7 +71,7 @@ def land_mask(grid: Grid) -> np.ndarray:
 
 
 def rasterize(shapes: Iterable[Polygon], grid: Grid) -> np.ndarray:
-    """Whether the centre of each cell lies in one of some polygons: bool [rows, columns].
+    """Whether the centre of each cell lies in a polygon: bool [rows, columns].
 
     Args:
         shapes: polygons of any longitudes.

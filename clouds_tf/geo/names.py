@@ -59,7 +59,9 @@ _INSTRUMENTS = {
 
 
 def parse_platforms(names: Iterable[str]) -> tuple[str, ...]:
-    """Satellites as `named_platform` spells them, of names in any case, or of MODIS or VIIRS.
+    """Spells satellites as `named_platform` does; MODIS and VIIRS stand for all that carry them.
+
+    Upper and lower case do not matter.
 
     >>> parse_platforms(["terra", "VIIRS"])
     ('NOAA-20', 'NOAA-21', 'Suomi NPP', 'Terra')
