@@ -207,9 +207,10 @@ def _train(
     report: Callable[[str], None],
 ) -> TrainingResult:
     strategy = distribution.strategy(execution.distribute, execution.num_devices)
-    run = Run(workdir, recipe, records.dataset, fold, records.identity, recipe.code())
     chief = distribution.is_chief(strategy)
-    callbacks = Callbacks(run, map(make_callback, execution.callbacks), chief)
+    with workers.together(strategy):
+        run = Run(workdir, recipe, records.dataset, fold, records.identity, recipe.code())
+        callbacks = Callbacks(run, map(make_callback, execution.callbacks), chief)
     workers.check_agreement(strategy, {**run.to_json(), **_versions()})
     with workers.together(strategy):
         workdirs.check_startable(run)
@@ -217,7 +218,6 @@ def _train(
         check_memory(recipe, workers.num_workers(strategy))
         if execution.deterministic:
             distribution.check_deterministic(recipe.freeze_encoder, strategy.num_replicas_in_sync)
-    with workers.together(strategy):
         feed = make_feed(records, run, execution)
     trainer = make_trainer(records, run, strategy)
     with contextlib.ExitStack() as stack:
@@ -229,8 +229,16 @@ def _train(
                 workdirs.start(run)
                 if on_start:
                     on_start(workdir)
-        execute = (execution.profile, progress, report, callbacks, execution.keep_best)
-        history = fit(trainer, feed, workdir, *execute)
+        history = fit(
+            trainer,
+            feed,
+            workdir,
+            profile=execution.profile,
+            progress=progress,
+            report=report,
+            callbacks=callbacks,
+            keep_best=execution.keep_best,
+        )
     score, best = float(trainer.best_score.numpy()), max(history, key=recipe.score)
     return TrainingResult(
         run=run,

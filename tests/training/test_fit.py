@@ -27,7 +27,8 @@ from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
 from clouds_tf.training.callbacks import Callbacks, TensorBoard, make_callback
 from clouds_tf.training.checkpoints import Checkpoints
-from clouds_tf.training.fit import Feed, fit
+from clouds_tf.training.feed import Feed
+from clouds_tf.training.fit import fit
 from clouds_tf.training.stopping import limited_wait, listening
 
 pytestmark = pytest.mark.slow
@@ -459,6 +460,20 @@ def test_workers_of_other_settings_all_end_before_any_work(records_dir, tmp_path
     assert [process.returncode for process in both] == [1, 1], outputs
     message = "error: workers: worker 0 has learning_rate=0.01, but worker 1 has learning_rate=0.5"
     assert message in outputs[0] and message in outputs[1]
+    assert not workdir.exists()
+
+
+def test_what_one_worker_cannot_find_ends_all_workers(records_dir, tmp_path):
+    ports, workdir = free_ports(2), tmp_path / "W"
+    flags = "--distribute=multi_worker", f"--records_dir={records_dir}", f"--workdir={workdir}"
+    both = [
+        _start_worker(i, ports, *flags, f"--callbacks={callbacks}", program=f"{TOOLS}/train.py")
+        for i, callbacks in enumerate(("nowhere:f", "csv"))
+    ]
+    outputs = [process.communicate(timeout=100)[0] for process in both]
+    assert [process.returncode for process in both] == [1, 1], outputs
+    assert "error: callbacks: nowhere:f: no module 'nowhere'" in outputs[0]
+    assert "error: worker 0 failed: callbacks: nowhere:f: no module 'nowhere'" in outputs[1]
     assert not workdir.exists()
 
 
