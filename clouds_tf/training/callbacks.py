@@ -1,6 +1,6 @@
-"""Callbacks: what a run tells while it trains, and who may stop it.
+"""Callbacks: they receive the numbers and pictures of a run as it trains, and may stop it.
 
-Only the chief calls them; what they answer goes to all workers.
+Only the chief calls them; a stop that one of them asks for is a stop of all workers.
 """
 
 from __future__ import annotations
@@ -26,20 +26,20 @@ class Callback:
     """Base of callbacks; each method may be left out."""
 
     def on_start(self, run: Run, step: int) -> None:
-        """The run starts or resumes, after so many steps."""
+        """The run starts or resumes; `step` is the number of steps that are already done."""
 
     def on_step(self, run: Run, step: int, loss: float) -> Optional[bool]:
-        """A step has ended, counted from 1 over all epochs.
+        """A step has ended; steps are counted from 1 over all epochs.
 
-        The next one is under way. True stops the run after it, as SIGTERM does: its state is saved,
-        and `train` raises SystemExit with status 0.
+        The next step is under way already. True stops the run after that one, as SIGTERM does: its
+        state is saved, and `train` raises SystemExit with status 0.
         """
         return None
 
     def on_epoch_end(self, run: Run, row: Row) -> Optional[bool]:
         """An epoch has ended, and the best checkpoint is written.
 
-        An epoch that is killed before its last checkpoint is done again, and told again.
+        An epoch that is killed before its last checkpoint is repeated, and so is this call.
 
         Args:
             run: the run; `run.load_model()` gives its best model so far.
@@ -55,6 +55,9 @@ class Callback:
 
     def on_end(self, run: Run) -> None:
         """The call of `train` ends, also where it fails or is stopped."""
+
+
+_METHODS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
 class _OfFunction(Callback):
@@ -102,12 +105,12 @@ class StepsCsv(Callback):
     """Writes W/steps.csv, the loss of every step; history.csv has the epochs."""
 
     def on_start(self, run: Run, step: int) -> None:
-        """Opens the file, without the steps that are done again."""
+        """Opens the file, and removes the steps that will be repeated."""
         path = os.path.join(run.path, "steps.csv")
-        rows: list[list[str]] = []
+        kept: list[list[str]] = []
         if tf.io.gfile.exists(path):
-            rows = [x for x in list(csv.reader(files.read_text(path).splitlines()))[1:] if x]
-        kept = [row for row in rows if int(row[0]) <= step]  # the others are done again
+            rows = list(csv.reader(files.read_text(path).splitlines()))[1:]
+            kept = [row for row in rows if row and int(row[0]) <= step]
         files.write_table(path, ["step", "loss"], kept)
         self._file = tf.io.gfile.GFile(path, "a")
 
@@ -124,12 +127,24 @@ class StepsCsv(Callback):
         self._file.close()
 
 
-def _kept_id(run: Run, kind: str, new: str = "") -> str:
-    """The id of a run in another system, kept in its workdir; `new` is written if there is none."""
-    path = os.path.join(run.path, f"{kind}_id.txt")
-    if new:
-        files.write_text(path, new + "\n")
-    return files.read_text(path).strip() if tf.io.gfile.exists(path) else ""
+def _run_name(run: Run) -> str:
+    """Name of a run in another system: that of its workdir."""
+    return os.path.basename(os.path.normpath(run.path))
+
+
+def _id_path(run: Run, system: str) -> str:
+    return os.path.join(run.path, f"{system}_id.txt")
+
+
+def _read_id(run: Run, system: str) -> Optional[str]:
+    """Id of a run in another system, from its workdir; None before its first start there."""
+    path = _id_path(run, system)
+    return files.read_text(path).strip() if tf.io.gfile.exists(path) else None
+
+
+def _write_id(run: Run, system: str, value: str) -> None:
+    """Keeps the id of a run in another system in its workdir."""
+    files.write_text(_id_path(run, system), value + "\n")
 
 
 class WeightsAndBiases(Callback):
@@ -148,12 +163,16 @@ class WeightsAndBiases(Callback):
         """Starts a run of Weights & Biases, or continues it."""
         import wandb
 
+        run_id = _read_id(run, "wandb")
+        if not run_id:
+            run_id = uuid.uuid4().hex
+            _write_id(run, "wandb", run_id)
         self._wandb = wandb
         self._run = wandb.init(
-            id=_kept_id(run, "wandb") or _kept_id(run, "wandb", uuid.uuid4().hex),
+            id=run_id,
             resume="allow",
             dir=run.path,
-            name=os.path.basename(os.path.normpath(run.path)),
+            name=_run_name(run),
             config=run.to_json(),
             allow_val_change=True,  # a resumed run may have more epochs
             **self._settings,
@@ -187,13 +206,15 @@ class MLflow(Callback):
         """Starts a run of MLflow, or continues it."""
         import mlflow
 
-        self._mlflow, known = mlflow, _kept_id(run, "mlflow")
+        self._mlflow = mlflow
         mlflow.set_experiment(self._experiment)
-        name = os.path.basename(os.path.normpath(run.path))
-        started = mlflow.start_run(run_id=known or None, run_name=None if known else name)
-        if not known:  # MLflow refuses another value of a parameter, such as epochs
-            _kept_id(run, "mlflow", started.info.run_id)
-            mlflow.log_params({k: json.dumps(v)[:500] for k, v in run.recipe.to_json().items()})
+        run_id = _read_id(run, "mlflow")
+        if run_id:  # its parameters stay: MLflow refuses a second value, such as more epochs
+            mlflow.start_run(run_id=run_id)
+            return
+        started = mlflow.start_run(run_name=_run_name(run))
+        _write_id(run, "mlflow", started.info.run_id)
+        mlflow.log_params({k: json.dumps(v)[:500] for k, v in run.recipe.to_json().items()})
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
         """Sends the numbers."""
@@ -213,7 +234,7 @@ CALLBACKS: dict[str, Callable[..., Callback]] = {
 
 
 def make_callback(given: Any) -> Any:
-    """Makes a callback of its name, class or function.
+    """Makes a callback from its name, class or function.
 
     Args:
         given: a key of CALLBACKS; "module:name" for a subclass of Callback, an object of one, or a
@@ -236,18 +257,17 @@ def make_callback(given: Any) -> Any:
     raise ValueError(f"callbacks: got {given!r}, expected a name, a Callback or a function")
 
 
-_METHODS = ("on_start", "on_step", "on_epoch_end", "on_picture", "on_end")
-
-
 class Callbacks:
-    """The callbacks of a run, called together; of workers other than the chief there are none."""
+    """The callbacks of a run, called together; workers other than the chief have none."""
 
-    def __init__(self, run: Run, callbacks: Iterable[Any], chief: bool) -> None:
+    def __init__(
+        self, run: Optional[Run] = None, callbacks: Iterable[Any] = (), chief: bool = True
+    ) -> None:
         self._run, self._callbacks = run, list(callbacks) if chief else []
         self._started: list[Any] = []
 
     def call(self, method: str, *arguments: object) -> bool:
-        """Calls a method of all that have started; whether one answers True."""
+        """Calls a method of all callbacks that have started; whether one of them returned True."""
         answers = []
         for callback in self._callbacks if method == "on_start" else self._started:
             answers.append(getattr(callback, method, _nothing)(self._run, *arguments))
@@ -257,4 +277,4 @@ class Callbacks:
 
 
 def _nothing(*_: object) -> None:
-    """Stands for a method that a callback leaves out."""
+    """Takes the place of a method that a callback leaves out."""

@@ -1,4 +1,4 @@
-"""The batches of a training run, as functions."""
+"""The batches of a training run."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clouds_tf.data.batching import Position
 
 @dataclasses.dataclass(frozen=True)
 class Feed:
-    """Where a training gets its batches.
+    """Functions that make the batches of a training run.
 
     Attributes:
         training: a function from a Position to a tf.data.Dataset of that worker's part of every

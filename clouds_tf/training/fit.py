@@ -24,9 +24,9 @@ from clouds_tf.training import workers
 from clouds_tf.training.callbacks import Callbacks
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.feed import Feed
+from clouds_tf.training.profiling import Profile
 from clouds_tf.training.progress import Reporter
 from clouds_tf.training.stopping import StopRequest, limited_wait, listening
-from clouds_tf.training.tracing import Trace
 from clouds_tf.training.trainer import Trainer
 
 _INPUT_ERRORS = (
@@ -46,7 +46,7 @@ def fit(
     profile: bool = False,
     progress: Progress | bool = True,
     report: Callable[[str], None] = say,
-    callbacks: Optional[Callbacks] = None,
+    callbacks: Callbacks = Callbacks(),
     keep_best: int = 0,
 ) -> list[dict[str, float]]:
     """Trains, and resumes where the last call in this workdir ended or was stopped.
@@ -59,7 +59,7 @@ def fit(
         progress: called with (steps done, steps of the whole run); True shows a bar in a terminal
             or notebook.
         report: called with each line of text for the user.
-        callbacks: the callbacks of the run; None for none.
+        callbacks: the callbacks of the run.
         keep_best: number of best epochs whose weights are kept too.
 
     Returns:
@@ -78,9 +78,10 @@ def fit(
         with contextlib.ExitStack() as stack:
             loop.stop = stack.enter_context(listening(distribution.stop_grace(trainer.strategy)))
             loop.begin()
-            stack.callback(loop.tell, "on_end")
+            stack.callback(callbacks.call, "on_end")
             with workers.together(trainer.strategy):
-                loop.tell("on_start", first_epoch * loop.steps + int(trainer.epoch_step.numpy()))
+                done = first_epoch * loop.steps + int(trainer.epoch_step.numpy())
+                callbacks.call("on_start", done)
             for epoch in range(first_epoch, trainer.recipe.epochs):
                 loop.run_epoch(epoch, profile and epoch == first_epoch)
                 if loop.is_over:
@@ -102,7 +103,7 @@ class _Loop:
         workdir: str,
         progress: Progress,
         report: Callable[[str], None],
-        callbacks: Optional[Callbacks],
+        callbacks: Callbacks,
         keep_best: int,
     ) -> None:
         self.callbacks, self.is_over, self.is_stopping = callbacks, False, False
@@ -143,10 +144,6 @@ class _Loop:
         if self.chief:
             self.report(line)
 
-    def tell(self, method: str, *arguments: object) -> bool:
-        """Calls the callbacks; whether one answers True."""
-        return self.callbacks is not None and self.callbacks.call(method, *arguments)
-
     def begin(self) -> None:
         """Opens the streams of batches."""
         epoch, step = int(self.trainer.epoch.numpy()), int(self.trainer.epoch_step.numpy())
@@ -173,8 +170,8 @@ class _Loop:
         trainer = self.trainer
         trainer.begin_epoch([trainer.recipe.score(row) for row in self.history])
         started, shown = time.monotonic(), trainer.meter.num_images()
-        trace = os.path.join(self.workdir, "tensorboard") if profile else None
-        done, waited = self._train(epoch, trace)
+        profile_dir = os.path.join(self.workdir, "tensorboard") if profile else None
+        done, waited = self._train(epoch, profile_dir)
         trained = time.monotonic() - started
         if done < self.steps:
             self._stop(epoch, done)
@@ -207,10 +204,10 @@ class _Loop:
             sys.exit(self.stop.status)
 
     def _end_epoch(self, row: dict[str, float]) -> None:
-        """Tells the callbacks, and finds out on all workers alike whether the run is over."""
+        """Calls the callbacks, and decides for all workers alike whether the run is over."""
         asked = False
         with workers.together(self.strategy):
-            asked = self.tell("on_epoch_end", row)
+            asked = self.callbacks.call("on_epoch_end", row)
         asked = workers.gather(self.strategy, "stop" if asked else "")[0] == "stop"
         recipe = self.trainer.recipe
         exhausted = recipe.is_over(self.history)
@@ -224,7 +221,7 @@ class _Loop:
     def _tell_step(self, epoch: int, done: int, loss: float) -> None:
         """Reports a step; a callback may ask for a stop."""
         self.reporter.step(epoch, done, loss)
-        if self.tell("on_step", epoch * self.steps + done, loss):
+        if self.callbacks.call("on_step", epoch * self.steps + done, loss):
             if not self.stop.requested.is_set():
                 self.stop.status = 0
             self.stop.requested.set()
@@ -239,9 +236,9 @@ class _Loop:
         steps = range(int(self.trainer.epoch_step.numpy()), self.steps)
         done = steps.start
         self.reporter.begin(done)
-        with Trace(profile_dir, steps) as trace, self._limit():
+        with Profile(profile_dir, steps) as profile, self._limit():
             for step in steps:
-                trace.before(step)
+                profile.before(step)
                 asked = time.monotonic()
                 batch = self._next(epoch, step)
                 waited += time.monotonic() - asked

@@ -64,7 +64,7 @@ def as_table(lines: Sequence[Sequence[str]]) -> str:
 
 
 class Reporter:
-    """Writes the history and pictures of a run, and calls its callbacks; only the chief writes.
+    """Writes the history and pictures of a run; only the chief writes.
 
     Args:
         workdir: folder for history.csv, curves.png and predictions.png.
@@ -73,7 +73,7 @@ class Reporter:
         chief: whether this worker writes.
         report: called with each line of text for the user.
         names: a function (number) -> names of the first held-out images, or none.
-        callbacks: called with pictures.
+        callbacks: the callbacks of the run, which get the pictures.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class Reporter:
         chief: bool = True,
         report: Callable[[str], None] = say,
         names: Callable[[int], list[str]] = lambda number: [],
-        callbacks: Optional[Callbacks] = None,
+        callbacks: Callbacks = Callbacks(),
     ) -> None:
         self._callbacks = callbacks
         self._workdir, self._trainer, self._chief, self._report = workdir, trainer, chief, report
@@ -124,9 +124,8 @@ class Reporter:
             return
         try:
             picture = self._draw(found)
-            if self._callbacks:
-                epoch = int(history[-1]["epoch"])
-                self._callbacks.call("on_picture", epoch, figures.pixels(picture))
+            epoch = int(history[-1]["epoch"])
+            self._callbacks.call("on_picture", epoch, figures.pixels(picture))
             curves = figures.curves(history, self._trainer.class_names)
             figures.save(curves, os.path.join(self._workdir, "curves.png"))
             figures.save(picture, os.path.join(self._workdir, "predictions.png"))

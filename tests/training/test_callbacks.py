@@ -2,7 +2,6 @@
 
 import csv
 import importlib.machinery
-import pathlib
 import sys
 import types
 
@@ -16,7 +15,8 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.training import Execution, Recipe
 from clouds_tf.training.callbacks import Callback, Callbacks, StepsCsv, make_callback
 from clouds_tf.training.checkpoints import Checkpoints
-from clouds_tf.training.fit import Feed, fit
+from clouds_tf.training.feed import Feed
+from clouds_tf.training.fit import fit
 from clouds_tf.training.workdir import Run
 
 SIZES = [3, 2]
@@ -129,9 +129,8 @@ def of_a_user(run, row):
 
 def test_functions_classes_and_names_become_callbacks():
     assert make_callback("test_callbacks:of_a_user").on_epoch_end(None, {"epoch": 3})
-    assert isinstance(make_callback("csv"), StepsCsv) and isinstance(
-        make_callback(Recorder), Recorder
-    )
+    assert isinstance(make_callback("csv"), StepsCsv)
+    assert isinstance(make_callback(Recorder), Recorder)
     assert isinstance(make_callback("test_callbacks:Recorder(stop_after_step=3)"), Recorder)
     for given_one, fault in (
         ("comet", "got 'comet', expected one of tensorboard, csv"),
@@ -146,7 +145,7 @@ def test_functions_classes_and_names_become_callbacks():
 def test_loggers_whose_package_is_missing_say_how_to_install_it(monkeypatch):
     for name in ("wandb", "mlflow"):
         monkeypatch.setitem(sys.modules, name, None)
-        with pytest.raises((ValueError), match=rf"callbacks: {name} needs .* '\.\[loggers\]'"):
+        with pytest.raises(ValueError, match=rf"callbacks: {name} needs .* '\.\[loggers\]'"):
             make_callback(name)
 
 
@@ -227,4 +226,4 @@ def test_mlflow_gets_one_run_for_all_calls(tmp_path, monkeypatch):
         ("end",),
     ]
     assert calls == [*first, ("start", "the_id", None), ("metrics", 2, 0.5), ("end",)]
-    assert pathlib.Path(tmp_path / "mlflow_id.txt").read_text() == "the_id\n"
+    assert (tmp_path / "mlflow_id.txt").read_text() == "the_id\n"

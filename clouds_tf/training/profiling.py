@@ -1,4 +1,4 @@
-"""A trace of a few training steps, for TensorBoard."""
+"""Profiles a few training steps, for TensorBoard."""
 
 from __future__ import annotations
 
@@ -6,19 +6,24 @@ from typing import Optional
 
 import tensorflow as tf
 
-_FIRST_PROFILED_STEP = 5  # the first ones trace the graph
+_FIRST_PROFILED_STEP = 5  # the first ones are slower
 _PROFILED_STEPS = 5
 
 
-class Trace:
-    """Context that traces a few of some steps for TensorBoard, the last ones of a short epoch."""
+class Profile:
+    """Context that profiles a few of the steps of an epoch; if there are few, the last ones.
+
+    Args:
+        folder: folder of the TensorBoard events; None for no profile.
+        steps: numbers of the steps that will be taken.
+    """
 
     def __init__(self, folder: Optional[str], steps: range) -> None:
         self._folder, self._running = folder, False
         self._start = min(steps.start + _FIRST_PROFILED_STEP, max(steps.stop - 1, steps.start))
 
     def before(self, step: int) -> None:
-        """Starts or stops the trace where it is time."""
+        """Call it before each step: starts or ends the profile where it is time."""
         if self._folder and step == self._start:
             tf.profiler.experimental.start(self._folder)
             self._running = True
@@ -30,7 +35,7 @@ class Trace:
             self._running = False
             tf.profiler.experimental.stop()
 
-    def __enter__(self) -> Trace:
+    def __enter__(self) -> Profile:
         return self
 
     def __exit__(self, *_: object) -> None:
