@@ -21,7 +21,7 @@ import tensorflow as tf
 _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
 # Matches names that lead to another folder, or name no file.
 UNSAFE_NAME = r"[/\\\0]|^\.*$"
-_ROWS_AT_A_TIME = 4096  # of a row group of Parquet
+_ROWS_AT_A_TIME = 4096  # rows of a Parquet row group
 
 
 @contextlib.contextmanager
@@ -84,7 +84,7 @@ def remove(path: str) -> None:
 
 
 def _discard(path: str) -> None:
-    """Removes a file or folder after an error, which counts more than one of the removal."""
+    """Removes a file or folder after an error; a second error here would hide the first one."""
     with contextlib.suppress(tf.errors.OpError):
         remove(path)
 
@@ -145,8 +145,8 @@ def write_parquet(path: str, schema: Any, rows: Iterable[Sequence[object]]) -> N
 
     rows = iter(rows)
     with written_whole(path) as temporary, parquet.ParquetWriter(temporary, schema) as writer:
-        while some := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
-            columns = zip(zip(*some), schema.types)
+        while group := list(itertools.islice(rows, _ROWS_AT_A_TIME)):
+            columns = zip(zip(*group), schema.types)
             arrays = [pyarrow.array(column, kind) for column, kind in columns]
             writer.write_table(pyarrow.table(arrays, schema=schema))
 
@@ -255,9 +255,9 @@ def visible_names(folder: str) -> list[str]:
 
 
 def list_paths(place: str) -> list[str]:
-    """Lists what a folder holds, or what matches a pattern: paths, sorted, without hidden ones.
+    """Sorted paths of what is in a folder or matches a pattern, without hidden files.
 
-    A file that exists is taken as it is, whatever its name.
+    The path of a file that exists is taken as it is, whatever characters it has.
     """
     if tf.io.gfile.isdir(place):
         return [os.path.join(place, name) for name in visible_names(place)]

@@ -1,15 +1,17 @@
-"""Functions of a user by name, "module:function", so that every process finds the same one.
+"""The user's own functions by name, "module:function", so that every process finds the same one.
 
-A name may carry arguments, "module:function(gamma=2)": literals of Python, given by keyword.
+A name may have arguments, "module:function(gamma=2)": Python literals, given by keyword.
 """
 
 from __future__ import annotations
 
 import ast
+import contextlib
 import functools
 import hashlib
 import importlib
 import inspect
+import operator
 import os
 import re
 import sys
@@ -18,15 +20,15 @@ from typing import Any
 
 _PATH = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _NAME = re.compile(rf"({_PATH}):({_PATH})(\(.*\))?", re.DOTALL)
-# What stands before a colon elsewhere: addons:NovoGrad, keras_cv:rand_augment.
+# These before a colon are not modules: addons:NovoGrad, keras_cv:rand_augment.
 _TAKEN = ("addons", "keras_cv")
-# Their versions tell what they do.
+# Packages whose code follows from their versions.
 _LIBRARIES = ("clouds_tf", "keras", "tensorflow", "tf_keras")
 _EXPECTED = "give it a name at the top level of a module, or give 'module:function'"
 
 
 def is_own(name: str) -> bool:
-    """Whether a name is one of this module, such as "mine:soft_loss".
+    """Whether a text is the name of a user's function, such as "mine:soft_loss".
 
     >>> is_own("mine:soft_loss(gamma=2)"), is_own("addons:Yogi"), is_own("bce")
     (True, False, False)
@@ -47,7 +49,7 @@ def title(name: str) -> str:
 
 
 def find(setting: str, name: str) -> Any:
-    """Finds the object of a name, from the installed modules or the working folder.
+    """Finds the object of a name, in the installed modules or the working folder.
 
     Args:
         setting: the setting or flag that has the name, for errors.
@@ -63,16 +65,16 @@ def find(setting: str, name: str) -> Any:
     if not match or not is_own(name):
         raise ValueError(f"{setting}: got {name!r}, expected module:function")
     module, path, arguments = match.groups()
-    found = _import(setting, name, module)
-    for part in path.split("."):
-        if not hasattr(found, part):
-            raise ValueError(f"{setting}: {name}: {_lacks(module, path)}")
-        found = getattr(found, part)
+    imported = _import(setting, name, module)
+    try:
+        found = operator.attrgetter(path)(imported)
+    except AttributeError:
+        raise ValueError(f"{setting}: {name}: {_lacks(module, path)}") from None
     return functools.partial(found, **_parse(setting, name, arguments)) if arguments else found
 
 
 def _lacks(module: str, path: str) -> str:
-    """Words for a module without an attribute."""
+    """Says that a module lacks an attribute."""
     if module == "__main__":
         return (
             f"this program has no {path}; it was part of the program or notebook that trained: "
@@ -82,7 +84,7 @@ def _lacks(module: str, path: str) -> str:
 
 
 def _import(setting: str, name: str, module: str) -> Any:
-    """Imports a module, also one of the working folder, which scripts elsewhere do not search."""
+    """Imports a module; the working folder counts too, which Python skips for scripts elsewhere."""
     while True:
         try:
             return importlib.import_module(module)
@@ -122,7 +124,7 @@ def call(setting: str, name: str, *args: object, **kwargs: object) -> Any:
 
 
 def find_for(setting: str, name: str, *args: object, **kwargs: object) -> Any:
-    """Finds the function of a name that is to be called with given arguments.
+    """Finds the function of a name, and checks that it takes the arguments.
 
     Raises:
         ValueError: as `find` does, or it takes other arguments.
@@ -144,13 +146,13 @@ def name_of(setting: str, value: Callable[..., Any], known: Mapping[str, Any]) -
         setting: the setting that it is given for, for errors.
         value: a function, class or other callable at the top level of a module, or a
             functools.partial of one with literals by keyword.
-        known: names of the library's own.
+        known: functions of the library, by name.
 
     Returns:
         Its key in `known`, or "module:function".
 
     Raises:
-        ValueError: it has no such name, as a lambda or a function within another one.
+        ValueError: it has no such name, such as a lambda or a function within another one.
 
     >>> name_of("metrics", functools.partial(os.path.join), {})
     'posixpath:join'
@@ -160,16 +162,14 @@ def name_of(setting: str, value: Callable[..., Any], known: Mapping[str, Any]) -
             return name
     if isinstance(value, functools.partial):
         return name_of(setting, value.func, {}) + _written(setting, value)
-    module = getattr(value, "__module__", None) or ""
-    inside = vars(sys.modules[module]) if module in sys.modules else {}
+    home = getattr(value, "__module__", None) or ""
+    module = sys.modules.get(home)
+    inside = vars(module) if module else {}
     paths = [getattr(value, "__qualname__", ""), *(k for k, v in inside.items() if v is value)]
     for path in paths:
-        name = f"{module}:{path}"
-        if is_own(name) and module in sys.modules:
-            found: Any = sys.modules[module]
-            for part in path.split("."):
-                found = getattr(found, part, None)
-            if found is value:
+        name = f"{home}:{path}"
+        with contextlib.suppress(AttributeError):
+            if is_own(name) and operator.attrgetter(path)(module) is value:
                 return name
     shown = getattr(value, "__qualname__", None) or repr(value)
     raise ValueError(f"{setting}: no other process could find {shown}; {_EXPECTED}")

@@ -22,13 +22,14 @@ _SIZE = "(height, width) in pixels"
 
 
 def setting(default: Any, help: str, **bounds: Any) -> Any:
-    """A field with its help text, and with what applies of these.
+    """A field of `CheckedSettings`.
 
     Args:
         default: default value.
         help: help text of the flag.
-        **bounds: "min" and "max"; "choices"; "own", a dict by name of what the library has, where a
-            callable of the user is taken too, and "module:function" beside the choices.
+        **bounds: "min" and "max", if there are limits; "choices", all values that are allowed;
+            "own", where a callable of the user or its name, "module:function", is allowed too: a
+            dict of the library's own callables by name.
     """
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
@@ -94,11 +95,11 @@ def _validate(settings: Any) -> None:
             raise ValueError(f"{field.name}: got {value!r}, expected {fault}")
 
 
-def _named(setting: str, value: Any, known: Mapping[str, Any]) -> Any:
+def _named(field: str, value: Any, known: Mapping[str, Any]) -> Any:
     """Replaces callables by their names."""
     if isinstance(value, (list, tuple)):
-        return tuple(_named(setting, part, known) for part in value)
-    return own.name_of(setting, value, known) if callable(value) else value
+        return tuple(_named(field, part, known) for part in value)
+    return own.name_of(field, value, known) if callable(value) else value
 
 
 def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:

@@ -88,15 +88,15 @@ def DEFINE_size(name: str, default: Any, help: str) -> Any:  # noqa: N802 (absl'
 
 
 class _NumbersParser(flags.ArgumentParser):
-    """Reads "1,0.5" as a tuple of numbers; "" is none of them."""
+    """Reads "1,0.5" as a tuple of numbers, and "" as an empty one."""
 
     def parse(self, argument: str | tuple[float, ...]) -> tuple[float, ...]:
         if isinstance(argument, tuple):
             return argument
         try:
-            return tuple(float(part) for part in argument.split(",") if argument)
+            return tuple(map(float, argument.split(","))) if argument else ()
         except ValueError:
-            raise ValueError(f"got {argument!r}, expected numbers with commas between") from None
+            raise ValueError(f"got {argument!r}, expected comma-separated numbers") from None
 
     def flag_type(self) -> str:
         return "numbers"
@@ -108,7 +108,7 @@ class _NumbersSerializer(flags.ArgumentSerializer):
 
 
 def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> Any:
-    """Reads comma-separated numbers, or None, as a tuple; ValueError names the flag of the text."""
+    """Reads comma-separated numbers as a tuple, empty for None; ValueError names their flag."""
     try:
         return tuple(map(kind, [] if text is None else text.split(",")))
     except ValueError:

@@ -119,7 +119,7 @@ class Scores(keras.metrics.Metric):
 
 
 class OwnMetric(keras.metrics.Metric):
-    """Mean over the images of a user's function of (mask, logits), called as `OwnScore` does.
+    """Mean over the images of a user's function of (mask, logits), see `OwnScore`.
 
     The result is a dict of one number, by the name of the function.
     """

@@ -77,8 +77,8 @@ def unet(
         num_classes: number of maps, each a sigmoid of its own; 1 to 32.
         width: multiplies the channels of every stage but the input's and the head's; above 0 and
             at most 8.
-        encoder: a key of clouds_tf.models.encoders.ENCODERS, or a function of the kind of
-            `Encoder.apply`, or its name "module:function".
+        encoder: a key of clouds_tf.models.encoders.ENCODERS; or a function with the arguments and
+            results of `Encoder.apply`, or its name, "module:function".
         classification_head: whether to predict as well, from the mean of the deepest features,
             which classes are present anywhere in the image.
 
@@ -128,7 +128,7 @@ def unet(
 
 
 def unet_arguments(model: Model) -> dict[str, Any]:
-    """The arguments that `unet` made a model with.
+    """The arguments with which `unet` built a model.
 
     Raises:
         ValueError: another function made it, or it is a copy.

@@ -2,7 +2,7 @@
 
 A whole model travels as one .safetensors file, which holds no code: tensors by variable name, and
 in the header's metadata under "clouds_tf" a JSON object with the arguments of `unet`, whatever else
-describes the model, and a checksum of both. An encoder of a user's own goes by its function's name.
+describes the model, and a checksum of both. A user's own encoder is stored as its function's name.
 """
 
 from __future__ import annotations
@@ -90,7 +90,7 @@ def load_encoder_weights(model: Model, path: str) -> None:
     encoder = encoder_of(model)
     if not encoder.weights_suffixes:
         raise ValueError(
-            f"encoder_weights: got {path}, but an encoder of the user's loads its weights by itself"
+            f"encoder_weights: got {path}, but your own encoder loads its weights by itself"
         )
     if path == IMAGENET:
         path = imagenet_weights(model.name[len(model_name("")) :])

@@ -61,7 +61,7 @@ class Checkpoints:
         model: a Keras model.
         state: a Trainer, whose state it takes to resume; None where nobody will.
         num_epochs: number of last epochs whose weights are kept.
-        num_top: number of best epochs whose weights are kept.
+        num_top: number of best epochs whose weights are kept, apart from those of `save_best`.
         chief: whether this is the worker whose files are kept. The others must save as well, as
             some variables are sums over all of them, but what they write is thrown away.
     """
@@ -157,7 +157,8 @@ class Checkpoints:
         """Saves the weights of the last epoch if it is among the best, and removes all others.
 
         Args:
-            scores: a number for every epoch so far; higher is better, and earlier of equal ones.
+            scores: a number for every epoch so far; higher is better, and the earlier of two equal
+                ones.
         """
         if not self._num_top:
             return
@@ -170,6 +171,7 @@ class Checkpoints:
             self._save(_TOP, len(scores))
 
     def _remove(self, name: str, number: int) -> None:
+        """Removes a checkpoint of a folder, whole or half-written."""
         if self._chief:
             for path in tf.io.gfile.glob(os.path.join(self._workdir, name, f"ckpt-{number}.*")):
                 tf.io.gfile.remove(path)

@@ -24,12 +24,12 @@ _CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
 
 
 def check_start(run: Run) -> None:
-    """Checks that augmentation and weights are there, and that these saw no held-out image.
+    """Checks the augmentation, the user's functions and the weights to start from.
 
     Raises:
         FileNotFoundError: there is no such file of weights.
-        ValueError: the augmentation needs a package that does not work here, or the weights were
-            trained on images of the fold that this run holds out.
+        ValueError: the augmentation needs a package that does not work here, a function is not
+            found, or the weights were trained on images of the fold that this run holds out.
     """
     recipe = run.recipe
     find_augmentation(recipe.augmentation)

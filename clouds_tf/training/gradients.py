@@ -11,9 +11,10 @@ from clouds_tf.keras import Model, keras
 from clouds_tf.models.normalization import counting
 
 Outputs = dict[str, tf.Tensor]
-# Outputs -> what is minimized, the loss of these images in that of the global batch, and its parts.
+# Outputs -> the number to differentiate, the part of these images in the loss of the global batch,
+# and the losses of each image by name.
 Measure = Callable[[Outputs], tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]]
-# Gradients, outputs, and the loss and its parts as measured.
+# Gradients and outputs, and the last two results of the Measure.
 Found = tuple[list[tf.Tensor], Outputs, tf.Tensor, dict[str, tf.Tensor]]
 
 _RANDOM = ("Dropout", "Noise", "StochasticDepth", "DropPath")  # in the names of classes of layers
@@ -42,11 +43,11 @@ def whole(model: Model, images: tf.Tensor, measure: Measure) -> Found:
 
 
 def accumulated(model: Model, images: tf.Tensor, measure: Measure, parts: int) -> Found:
-    """The same gradients, batch norm apart, with the memory of one of so many parts.
+    """Gradients of all images, found part by part, which takes the memory of one part.
 
-    A first pass finds the outputs of all images, so that the loss and its slopes are those of the
-    whole batch, whatever the loss; a second pass takes the slopes back to the weights, part after
-    part.
+    A first pass computes the outputs of all images, so that the loss and its slopes are those of
+    the whole batch, whatever the loss; a second pass takes the slopes back to the weights, one part
+    after the other. Only batch norm differs from `whole`: it normalizes over one part.
     """
     size = tf.shape(images)[0]
     pieces = [slice(size * i // parts, size * (i + 1) // parts) for i in range(parts)]
@@ -71,8 +72,8 @@ def accumulated(model: Model, images: tf.Tensor, measure: Measure, parts: int) -
         with tf.control_dependencies([*tf.nest.flatten(slopes), *total]):
             with tf.GradientTape() as tape:
                 again = forward(model, images[piece], training=True)
-            own = {name: slope[piece] for name, slope in slopes.items()}
-            more = tape.gradient(again, variables, own, unconnected_gradients=zero)
+            of_piece = {name: slope[piece] for name, slope in slopes.items()}
+            more = tape.gradient(again, variables, of_piece, unconnected_gradients=zero)
             total = [one + other for one, other in zip(total, more)]
     return total, outputs, loss, values
 
@@ -84,10 +85,10 @@ def _statistics(model: Model) -> list[Any]:
 
 
 def check_accumulation(model: Model) -> None:
-    """Raises ValueError for a layer that draws anew in the second pass of `accumulated`."""
+    """Raises ValueError for a layer that would draw other numbers in the second pass."""
     for layer in model.submodules:
         if any(word in type(layer).__name__ for word in _RANDOM):
             raise ValueError(
                 f"accumulate: the layer {layer.name} draws random numbers, which both passes of "
-                "accumulation would have to share; leave it out, or accumulate"
+                "accumulation would have to share; use another encoder, or accumulate=1"
             )

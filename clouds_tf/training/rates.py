@@ -1,4 +1,4 @@
-"""A learning-rate range test: the loss while the rate rises, and a rate to begin with."""
+"""Learning-rate range test: proposes a rate from the losses of steps at a rising rate."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _DIVERGED = 4.0  # times the lowest loss
 
 @dataclasses.dataclass(frozen=True)
 class RateCurve:
-    """Losses of a range test, one of each step.
+    """Result of a range test: the loss of each step.
 
     Attributes:
         rates: learning rates, ascending.
@@ -42,7 +42,8 @@ class RateCurve:
 
     def write(self, path: str) -> None:
         """Writes a CSV with the columns step, learning_rate, loss and smoothed_loss."""
-        rows = list(zip(range(1, len(self.rates) + 1), self.rates, self.losses, self.smoothed))
+        steps = range(1, len(self.rates) + 1)
+        rows = zip(steps, self.rates, self.losses, self.smoothed)
         files.write_table(path, ["step", "learning_rate", "loss", "smoothed_loss"], rows)
 
     def draw(self) -> Any:
@@ -137,6 +138,6 @@ def find_learning_rate(
             tell(step, num_steps)
     if not losses:
         raise ValueError(f"lowest: the loss is not finite in the first step, at rate {lowest}")
-    smoothed, exponents = smooth(losses), range(len(losses))
-    rates = tuple(lowest * (highest / lowest) ** (i / (num_steps - 1)) for i in exponents)
+    smoothed = smooth(losses)
+    rates = tuple(np.geomspace(lowest, highest, num_steps)[: len(losses)].tolist())
     return RateCurve(rates, tuple(losses), smoothed, propose(rates, smoothed))

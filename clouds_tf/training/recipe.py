@@ -54,8 +54,8 @@ class Recipe(CheckedSettings):
     batch_size: int = setting(32, "Images per global batch, over all devices.", min=1)
     accumulate: int = setting(
         1,
-        "Parts in which a step computes its gradients, one after the other: the memory of one, the "
-        "gradients of the batch.",
+        "Number of parts of a batch whose gradients a step computes one after the other, to save "
+        "memory; the step is still that of the whole batch.",
         min=1,
     )
     image_size: tuple[int, int] = setting(
@@ -70,11 +70,11 @@ class Recipe(CheckedSettings):
     )
     class_weights: tuple[float, ...] = setting(
         (),
-        "Weights of the classes, with commas: the loss is then the weighted mean of the loss of "
+        "Comma-separated weights of the classes: the loss is then the weighted mean of the loss of "
         "each class by itself.",
     )
     sample_weights: Optional[str] = setting(
-        None, "CSV with the columns image and weight: factors on the loss of each training image."
+        None, "CSV with the columns image and weight: a factor on the loss of each training image."
     )
     optimizer: Name = setting(
         "nadam",
@@ -107,7 +107,8 @@ class Recipe(CheckedSettings):
     )
     metrics: tuple[Name, ...] = setting(
         (),
-        "Scores of your own for every epoch of the held-out images: module:function, with commas.",
+        "Your own scores of the held-out images, after every epoch: comma-separated "
+        "module:function.",
         own={},
     )
     monitor: Name = setting(
@@ -119,8 +120,8 @@ class Recipe(CheckedSettings):
     )
     patience: Optional[int] = setting(
         None,
-        "Stop early: epochs without a new best monitored value after which the run ends; by "
-        "default all epochs are trained.",
+        "Early stopping: number of epochs without a new best monitored value after which the run "
+        "ends; by default it never ends early.",
         min=1,
     )
     average_last: int = setting(
@@ -165,8 +166,8 @@ class Recipe(CheckedSettings):
     )
     soft_targets: Optional[str] = setting(
         None,
-        "Folder of probabilities to learn from beside the masks, such as evaluate writes with "
-        "--out_of_fold_maps.",
+        "Folder of probabilities to learn from in addition to the masks, such as evaluate "
+        "--out_of_fold_maps writes.",
     )
     soft_weight: float = setting(
         0.5, "Share of the soft targets in what is learned; the masks have the rest.", min=0, max=1
@@ -214,7 +215,7 @@ class Recipe(CheckedSettings):
         object.__setattr__(self, "learning_rate", rate)
 
     def own_metrics(self) -> list[str]:
-        """The user's scores of held-out images, with the monitor if that is one."""
+        """Names of the user's scores of held-out images, the monitor included if it is one."""
         return list(dict.fromkeys([*self.metrics, *filter(own.is_own, [self.monitor])]))
 
     def _check_metrics(self) -> None:
@@ -230,7 +231,7 @@ class Recipe(CheckedSettings):
                 )
 
     def own_names(self) -> dict[str, str]:
-        """The user's functions in this recipe: a dict from "module:function" to the setting."""
+        """The user's functions in this recipe: a dict from "module:function" to its setting."""
         return {
             name: field.name
             for field in fields(type(self))
@@ -239,7 +240,7 @@ class Recipe(CheckedSettings):
         }
 
     def code(self) -> dict[str, str]:
-        """Checksums of the source of the user's functions, and of the weights of images.
+        """Checksums of the source of the user's functions, and of the table of sample weights.
 
         Raises:
             FileNotFoundError, ValueError: one is missing.
@@ -257,7 +258,9 @@ class Recipe(CheckedSettings):
         return MONITORS.get(self.monitor) or (f"val_{own.title(self.monitor)}", 1)
 
     def score(self, row: Mapping[str, float]) -> float:
-        """The monitored value of an epoch's row of the history; higher is better.
+        """Score of an epoch's row of the history: the monitored value, or minus a loss.
+
+        Higher is better.
 
         Raises:
             ValueError: it is not finite, so no epoch would be kept.
@@ -276,11 +279,11 @@ class Recipe(CheckedSettings):
 
     @property
     def monitors_dice(self) -> bool:
-        """Whether the monitored value compares with the Dice of blank masks."""
+        """Whether the monitored value can be compared with the Dice of blank masks."""
         return self.monitor in ("dice", "tuned_dice")
 
     def shown(self, score: float) -> float:
-        """The monitored value of a score."""
+        """The monitored value of a `score`, as users know it: a loss without its minus."""
         return self._monitored()[1] * score
 
     def model_arguments(self) -> dict[str, Any]:
@@ -331,7 +334,7 @@ class Execution(CheckedSettings):
     )
     callbacks: tuple[Any, ...] = setting(
         ("tensorboard",),
-        "Who is told of the run: tensorboard, csv, wandb, mlflow, or module:name, with commas.",
+        "Comma-separated callbacks of the run: tensorboard, csv, wandb, mlflow, or module:name.",
     )
     keep_best: int = setting(
         0, "Also keep the weights of the N best epochs, in W/checkpoints/top.", min=0

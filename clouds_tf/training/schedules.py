@@ -1,4 +1,4 @@
-"""Learning rates by the step of a run."""
+"""Learning-rate schedules."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ SCHEDULES = {
 }
 
 
-@tf.autograph.experimental.do_not_convert  # which warns of what imports a module
+@tf.autograph.experimental.do_not_convert  # AutoGraph warns of what imports a module
 def _shape(name: str, share: tf.Tensor) -> tf.Tensor:
     """Factor on the learning rate at a finished share of the run, float32 []."""
     if name in SCHEDULES:

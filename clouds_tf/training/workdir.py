@@ -37,7 +37,7 @@ class Run:
         dataset: the data set that the records hold.
         fold: the held-out fold.
         records: fingerprint of the records.
-        code: checksums of the functions of the user in the recipe, see `Recipe.code`.
+        code: checksums of the user's functions and files in the recipe, see `Recipe.code`.
     """
 
     path: str
@@ -151,7 +151,7 @@ def check_startable(run: Run) -> None:
 
 
 def _check_code(run: Run, earlier: Mapping[str, str]) -> None:
-    """Raises ValueError for functions of the user that have changed since a run started."""
+    """Raises ValueError if functions or files of the user have changed since a run started."""
     changed = [x for x, code in run.code.items() if code and earlier.get(x) not in (None, "", code)]
     if changed:
         raise ValueError(

