@@ -20,7 +20,7 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.data.degradation import degrade, photometric
 from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
-from clouds_tf.data.mixing import MIXES, Example, Seed, cutmix, mixup  # noqa: F401
+from clouds_tf.data.mixing import Example, Seed
 from clouds_tf.data.own_augmentation import apply_own
 from clouds_tf.data.packing import from_words, to_words
 
@@ -104,7 +104,7 @@ def _strong(pair: Example, seed: tf.Tensor) -> Example:
 
 
 def robust(example: Example, seed: Seed) -> Example:
-    """Flips, then changes of `degradation.degrade`: for pictures unlike the training's.
+    """Flips, then `degradation.degrade`: for images that look unlike those of the training.
 
     Args:
         example: a dict with image and mask.
@@ -329,8 +329,8 @@ def find_augmentation(spec: str) -> _Augmentation:
         A function (example, seed) -> example, see AUGMENTATIONS.
 
     Raises:
-        ValueError: there is none of that name, or keras-cv does not work here. That of a user
-            raises it where it returns other shapes or dtypes than it got, or draws numbers that do
+        ValueError: there is none of that name, or keras-cv does not work here. A user's function
+            raises it when it returns other shapes or dtypes than it got, or draws numbers that do
             not follow from the seed.
     """
     check_augmentation(spec)

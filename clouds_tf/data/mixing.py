@@ -126,7 +126,7 @@ def find_mix(name: str) -> Mix:
     """Finds a function with the arguments and results of `cutmix`.
 
     Raises:
-        ValueError: there is none of that name. That of a user raises it where it changes a shape.
+        ValueError: there is none of that name. A user's mix raises it when it changes a shape.
     """
     check_mix(name)
     if not own.is_own(name):

@@ -18,8 +18,6 @@ from clouds_tf.messages import counted
 _NUM_SHOWN = 6  # images in a grid
 _NUM_FLIPPED = 3
 
-_Finding = dict[str, Any]  # an entry of a list in statistics.json
-
 
 def _overlays(
     data: Explored, filenames: Iterable[str], titles: Sequence[str], outlines: bool = True

@@ -8,9 +8,9 @@ import math
 from typing import Any, Mapping, Optional, Sequence
 
 from clouds_tf import files, own
-from clouds_tf.data.augmentation import AUGMENTATIONS, MIXES, check_augmentation
+from clouds_tf.data.augmentation import AUGMENTATIONS, check_augmentation
 from clouds_tf.data.cache import CACHES, check_cache
-from clouds_tf.data.mixing import check_mix
+from clouds_tf.data.mixing import MIXES, check_mix
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS, find_encoder
 from clouds_tf.models.unet import MAX_WIDTH

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from clouds_tf.data import augmentation
 from clouds_tf.data.augmentation import flips
+from clouds_tf.data.mixing import cutmix, mixup
 
 
 def _example():
@@ -183,7 +184,7 @@ def test_colours_change_smoothly_and_black_stays_black():
 def test_mixup_blends_and_cutmix_pastes():
     images = tf.cast(tf.random.stateless_uniform([6, 8, 10, 3], [1, 2], 0, 256, tf.int32), tf.uint8)
     masks = tf.cast(images[..., :1] > 99, tf.uint8) * tf.ones([4], tf.uint8)
-    mixed, soft = augmentation.mixup(images, masks, [3, 4], alpha=1.0)
+    mixed, soft = mixup(images, masks, [3, 4], alpha=1.0)
     before = tf.cast(tf.roll(images, 1, axis=0), tf.float32)
     for i in range(6):
         pixels, other = tf.cast(images[i], tf.float32).numpy(), before[i].numpy()
@@ -192,7 +193,7 @@ def test_mixup_blends_and_cutmix_pastes():
         assert 0 <= share[0] <= 1
     assert soft.dtype == tf.float32 and 0 <= soft.numpy().min() and soft.numpy().max() <= 1
 
-    pasted, hard = (x.numpy() for x in augmentation.cutmix(images, masks, [3, 4]))
+    pasted, hard = (x.numpy() for x in cutmix(images, masks, [3, 4]))
     same = (pasted == images.numpy()).all(axis=-1)
     assert (same | (pasted == np.roll(images, 1, axis=0)).all(axis=-1)).all()
     assert 0 < same.mean() < 1
@@ -203,6 +204,6 @@ def test_cutmix_pastes_as_much_as_its_paper_has_it():
     """The side is the root of a uniform share u; cut at the border, u - u^1.5 / 2 + u^2 / 16."""
     images = tf.tile(tf.reshape([0, 255], [2, 1, 1, 1]), [1500, 16, 24, 1])
     images = tf.cast(images, tf.uint8)
-    pasted, _ = augmentation.cutmix(images, images, [5, 6])
+    pasted, _ = cutmix(images, images, [5, 6])
     share = np.mean(pasted.numpy() != images.numpy(), axis=(1, 2, 3))
     assert share.mean() == pytest.approx(1 / 2 - 1 / 5 + 1 / 48, abs=0.015)
