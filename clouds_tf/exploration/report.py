@@ -85,7 +85,7 @@ def write_report(
         num_test_images=len(files.visible_names(os.path.join(data_dir, dataset.test_images))),
         **summarize(statistics, dataset.class_names),
     )
-    problems = _find_problems(images_dir, filenames, summary["image_sizes"])
+    problems = _find_problems(images_dir, filenames, found.origin, summary["image_sizes"])
     summary["problems"] = problems + statistics.problems
     by_name = table.set_index("filename")
     load = functools.partial(_load, images_dir, by_name, dataset)
@@ -114,12 +114,14 @@ def write_report(
     return summary
 
 
-def _find_problems(images_dir: str, filenames: pd.Series, sizes: dict[str, int]) -> list[str]:
-    """Names files without rows, and images of several sizes."""
+def _find_problems(
+    images_dir: str, filenames: pd.Series, origin: str, sizes: dict[str, int]
+) -> list[str]:
+    """Names files without annotations, and images of several sizes."""
     problems = []
     unlisted = sorted(set(files.visible_names(images_dir)) - set(filenames))
     if unlisted:
-        without = f"{counted(len(unlisted), 'file')} without rows in the CSV"
+        without = f"{counted(len(unlisted), 'file')} without annotations in {origin}"
         problems.append(f"{images_dir}: {without}, such as {unlisted[0]}")
     if len(sizes) > 1:
         found = ", ".join(f"{count} of {size}" for size, count in sizes.items())
@@ -144,7 +146,7 @@ def _problems(found: Sequence[str]) -> page.Section:
     """Lists files that could not be used or do not fit together."""
     table = pd.DataFrame({"problem": found})
     if not found:
-        text = "None: every image of the CSV exists, is readable, and has the same size."
+        text = "None: every annotated image exists, is readable, and has the same size."
         return page.Section("Problems", text, [])
     card = page.Card(f"{counted(len(found), 'problem')}.", table=table)
     return page.Section("Problems", "Files that could not be used or do not fit together.", [card])

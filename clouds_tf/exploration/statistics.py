@@ -45,7 +45,7 @@ class Statistics:
     """Measurements of N readable images with C classes.
 
     Attributes:
-        rows: a row per image and class, in the order of the CSV; see `measure`.
+        rows: a row per image and class, in the order of the annotations; see `measure`.
         components: a row per connected component (8 neighbours), with filename, class and area in
             pixels at the mask size.
         average_masks: float32 [C, *GRID], share of images in which a cell is covered, 0 to 1.
@@ -175,7 +175,7 @@ def measure(
     Images that are missing or unreadable are left out and named in the problems.
 
     Args:
-        table: a row per image, from `annotations.read_csv`.
+        table: a row per image, as `annotations.read_csv` returns it.
         images_dir: folder of the images.
         dataset: the Dataset of the table.
         progress: called with (images done, images in all) after every batch.
@@ -183,7 +183,7 @@ def measure(
     Returns:
         Statistics of the N readable images. The columns of rows are filename and class; of the
         mask: area (pixels), fraction (share of the mask size), runs (down the columns), characters
-        (of the RLE in the CSV), components, smallest_component and largest_component (pixels), top,
+        (of the plain RLE), components, smallest_component and largest_component (pixels), top,
         left, bottom, right, on_black, touches_gap; of the image: height, width, brightness,
         contrast, blueness, gap, glint.
 

@@ -161,7 +161,8 @@ def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only, cap
     assert "Corrupt" not in capfd.readouterr().err
     assert f"{images[0]}: no such image, but it is annotated" in problems
     assert f"{images[1]}: not a whole, readable JPEG" in problems
-    assert "train_images: 1 file without rows in the CSV, such as unlisted.jpg" in problems
+    without = f"train_images: 1 file without annotations in {folder / 'train.csv'}"
+    assert f"{without}, such as unlisted.jpg" in problems
     assert "images of 2 sizes: 1 of 70 x 105, 9 of 140 x 210" in problems
     assert Parser((tmp_path / "out" / "report.html").read_text()).text("td")[-5:] == (
         summary["problems"]
