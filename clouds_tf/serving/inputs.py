@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data.annotations import iterate_rows
-from clouds_tf.data.source_images import IMAGE_ENDINGS
+from clouds_tf.data.source_images import IMAGE_ENDINGS, TIFF_ENDINGS
 from clouds_tf.dataset import Dataset
 
 _LISTED = 3  # skipped files in an error
@@ -72,7 +72,7 @@ def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
 
 
 def _why_skipped(path: str, endings: tuple[str, ...]) -> str:
-    if path.lower().endswith((".tif", ".tiff")):
+    if path.lower().endswith(TIFF_ENDINGS):
         return "a TIFF, which tools/predict_scenes.py reads"
     if tf.io.gfile.isdir(path):
         return "a folder"
