@@ -11,7 +11,7 @@ from typing import Any
 
 from clouds_tf.settings import check_size
 
-# A data folder has the layout of the competition.
+# Names in a data folder of the competition; other data sets may have other ones.
 TRAIN_CSV = "train.csv"
 TRAIN_IMAGES = "train_images"
 TEST_CSV = "test.csv"  # truth of the test images; only sample data has it
@@ -26,7 +26,7 @@ _CHOICES = {
     "missing_rows": ("error", "absent"),
     "repeated_rows": ("error", "union", "objects"),
 }
-# Fields of the first version, which JSON always has; the others are left out where they have their
+# Fields of the first version, which JSON always has. Other fields are left out if they have their
 # defaults, so that records of earlier versions keep their identity.
 _ALWAYS_WRITTEN = (
     "class_names",

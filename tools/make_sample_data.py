@@ -1,8 +1,9 @@
-"""Writes a synthetic data folder in the layout of the competition.
+"""Writes a synthetic data folder, in the layout of the competition or of another data set.
 
     python tools/make_sample_data.py --output_dir=D [--num_train=48 --num_test=12]
 
-Procedural cloud textures, train.csv, test.csv (the truth) and sample_submission.csv.
+Procedural cloud textures, train.csv, test.csv (the truth) and sample_submission.csv; with
+--dataset, the names and the spelling of that data set.
 """
 
 import cli
@@ -20,7 +21,7 @@ flags.DEFINE_integer("num_test", 12, "Number of test images.", lower_bound=1)
 cli.DEFINE_size(
     "image_size",
     None,
-    "Size of the JPEG files; the RLE stays at the data set's mask_size, which is the default here.",
+    "Size of the images; the RLE stays at the data set's mask_size, which is the default here.",
 )
 flags.DEFINE_integer("seed", 0, "Seed of the images; it fixes every byte.", lower_bound=0)
 

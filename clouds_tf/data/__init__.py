@@ -1,1 +1,1 @@
-"""train.csv and JPEG files -> batches of images and masks."""
+"""Annotations and image files -> batches of images and masks."""

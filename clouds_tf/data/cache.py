@@ -126,7 +126,19 @@ def open_cache(
     num_classes: int,
     count: int,
 ) -> Cache | None:
-    """The cache of what `_load_numbered` makes; on disk a folder that `name` tells from others."""
+    """Opens a cache of pairs (number, example with image and mask); None for the kind "none".
+
+    Args:
+        kind: one of CACHES.
+        cache_dir: folder for "disk".
+        name: parts of the name of a folder in it, which other records, folds or sizes do not share.
+        size: (height, width) of images and masks.
+        num_classes: number of classes.
+        count: number of images.
+
+    Raises:
+        ValueError: another process is filling the folder.
+    """
     if kind == "none":
         return None
     image, mask = (tf.TensorSpec([*size, channels], tf.uint8) for channels in (3, num_classes))

@@ -60,7 +60,8 @@ def read(
     def read_one(image: str) -> Masks:
         return _read_masks(masks_dir, layout, image, wanted[image], dataset)
 
-    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:  # numpy, zlib and ops let others run
+    # NumPy, zlib and TensorFlow let other threads run while they compute.
+    with futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         found = dict(zip(wanted, pool.map(read_one, wanted)))
     return found, sum((masks.faults for masks in found.values()), faults)
 

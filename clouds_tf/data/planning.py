@@ -177,8 +177,8 @@ class Conversion(Runner, Source):
     )
     pseudo_labels: Optional[str] = setting(
         None,
-        "CSV of masks of images in test_images/, such as a submission, to train on: their fold "
-        "is -1.",
+        "CSV of masks of the images in test_images/, such as a submission, to train on as well; "
+        "their fold is -1.",
     )
     rle_size: Optional[tuple[int, int]] = setting(
         None, "Size of the masks of --pseudo_labels; default: that of a submission."
@@ -262,13 +262,13 @@ def _assign_folds(
 def _read_pseudo_labels(
     data_dir: str, dataset: Dataset, how: Conversion, names: Collection[str], faults: list[Fault]
 ) -> list[PlannedImage]:
-    """Images with the masks that a CSV has of them, to train on; adds its faults to `faults`.
+    """Reads images to train on and their masks from a CSV; adds its faults to `faults`.
 
     Args:
         data_dir: the data folder, with the test images.
         dataset: the data set.
         how: the settings.
-        names: names of the training images, of which none may occur again.
+        names: names of the training images, which the CSV may not have.
         faults: those found so far.
     """
     path, size = str(how.pseudo_labels), how.rle_size or dataset.submission_size

@@ -82,8 +82,8 @@ def png_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
 def _decode_jpeg(encoded: tf.Tensor | bytes, size: _Size) -> tf.Tensor:
     """Decodes a JPEG at the smallest of libjpeg's scales that is fine enough, then resizes it.
 
-    It is not below `size` and moves no pixel by more than 0.05, which skips most of the work. The
-    rest of the way is an area average where it shrinks, and bilinear where it grows.
+    That scale is not below `size` and moves no pixel by more than 0.05; it skips most of the work.
+    The rest of the way is an area average where it shrinks, and bilinear where it grows.
     """
     image = tf.switch_case(
         _choose_reduction(tf.io.extract_jpeg_shape(encoded)[:2], size),

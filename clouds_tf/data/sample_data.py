@@ -1,4 +1,4 @@
-"""A synthetic folder in the layout of the competition, for the demo and the tests.
+"""A synthetic data folder, for the demo and the tests.
 
 All lengths of a scene are in pixels of 1400x2100, so that it is the same at every size.
 """
@@ -282,7 +282,7 @@ def write_sample_data(
     dataset: Dataset = CLOUDS,
     progress: Progress | bool = True,
 ) -> None:
-    """Writes a folder in the layout of the competition, whole or not at all.
+    """Writes a folder in the layout of a data set, whole or not at all.
 
     It also has test.csv, the truth of the test images. The RLE is at the data set's mask_size, also
     where the images are smaller.

@@ -1,7 +1,7 @@
 """Folders of soft targets: a probability for each pixel and class, as 8-bit PNG files.
 
 The map of a.jpg is a.jpg.png, grey, with the classes one below the other: [C * h, w], where 255 is
-a probability of 1. Maps may be of any one size; they cover whole images.
+a probability of 1. Each map covers its whole image; all maps of a folder have one size.
 """
 
 from __future__ import annotations
@@ -71,7 +71,7 @@ class SoftTargets:
     Attributes:
         folder: the folder.
         size: (height, width) of its maps.
-        weight: share of the maps in the targets; the rest is that of the masks.
+        weight: share of the maps in the targets, 0 to 1; the masks have the rest.
     """
 
     folder: str
@@ -80,11 +80,16 @@ class SoftTargets:
 
     @classmethod
     def open(cls, folder: str, weight: float, dataset: Dataset) -> SoftTargets:
-        """Reads what a folder of maps holds.
+        """Opens a folder of maps.
+
+        Args:
+            folder: the folder.
+            weight: share of the maps in the targets.
+            dataset: the Dataset to train on.
 
         Raises:
-            FileNotFoundError: it has no soft_targets.json.
-            ValueError: this is damaged, or the classes are not those of the data set.
+            FileNotFoundError: there is no soft_targets.json.
+            ValueError: soft_targets.json is damaged, or names other classes than the data set.
         """
         path = os.path.join(folder, INFO_FILE)
         try:

@@ -23,7 +23,7 @@ Size = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Source(CheckedSettings):
-    """Where the annotations of a data folder are; flags of tools are made from these fields."""
+    """Location of the annotations of a data folder; flags of tools are made from these fields."""
 
     masks_dir: Optional[str] = setting(
         None, "Folder of PNG masks, to use instead of the CSV of annotations."
@@ -32,11 +32,11 @@ class Source(CheckedSettings):
         "values",
         "Layout of --masks_dir. values: one PNG for each image, a.png for a.jpg, where 0 is the "
         "background and 1, 2, ... are the classes in their order. classes: one PNG for each image "
-        "and class, CLASS/a.png or a.jpg_CLASS.png, whose mask is what is not 0.",
+        "and class, CLASS/a.png or a.jpg_CLASS.png, where every pixel above 0 belongs to the mask.",
         choices=mask_files.LAYOUTS,
     )
     coco: Optional[str] = setting(
-        None, "COCO JSON, to use instead of the CSV of annotations; describes the data set, too."
+        None, "COCO JSON, to use instead of the CSV of annotations; it also describes the data set."
     )
 
     def __post_init__(self) -> None:
@@ -52,8 +52,8 @@ class Annotations:
     Attributes:
         table: a row per image, with filename and the RLE of each class, plain and in the order of
             the data set; "" where the class is absent.
-        sizes: (height, width) of the masks of an image, by file name, where it is not the data
-            set's mask_size.
+        sizes: (height, width) of the masks of images, by file name; images without an entry have
+            masks of the data set's mask_size.
         named: names of all annotated images, faulty ones among them.
         faults: what is wrong with the annotations; their images are not in the table.
         unlisted: faults of images without annotations.
