@@ -27,9 +27,9 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
     Args:
         default: default value.
         help: help text of the flag.
-        **bounds: "min" and "max", if there are limits; "choices", all values that are allowed;
-            "own", where a callable of the user or its name, "module:function", is allowed too: a
-            dict of the library's own callables by name.
+        **bounds: "min" and "max", if there are limits; "choices", all values that are allowed, of
+            which a tuple has at least one; "own", where a callable of the user or its name,
+            "module:function", is allowed too: a dict of the library's own callables by name.
     """
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
@@ -92,7 +92,10 @@ def _validate(settings: Any) -> None:
         object.__setattr__(settings, field.name, value)
         fault = _fault(kind, value, field.metadata)
         if fault:
-            raise ValueError(f"{field.name}: got {value!r}, expected {fault}")
+            got = repr(value)
+            if isinstance(value, tuple) and "choices" in field.metadata:
+                got = ", ".join(map(str, value)) or "none"  # as in the flag
+            raise ValueError(f"{field.name}: got {got}, expected {fault}")
 
 
 def _named(field: str, value: Any, known: Mapping[str, Any]) -> Any:
@@ -111,7 +114,12 @@ def _fault(kind: Any, value: Any, metadata: Mapping[str, Any]) -> str | None:
         is_right = isinstance(value, tuple) and all(
             part_kind is Any or type(part) is part_kind for part in value
         )
-        return None if is_right else f"a list of {'numbers' if part_kind is float else 'texts'}"
+        if not is_right:
+            return f"a list of {'numbers' if part_kind is float else 'texts'}"
+        choices = metadata.get("choices")
+        if choices is not None and (not value or set(value) - set(choices)):
+            return f"some of {', '.join(choices)}"
+        return None
     if type(value) is not kind or (kind is float and not math.isfinite(value)):
         words = {int: "a whole number", float: "a finite number", str: "text"}
         return words.get(kind, "True or False")

@@ -48,18 +48,9 @@ class Look(CheckedSettings):
         "auto", f"Lines on the maps: auto for {land.SOURCE}, a GeoJSON file, or none."
     )
     picture_formats: Tuple[str, ...] = setting(
-        ("png",), f"Formats of the pictures: {', '.join(FORMATS)}."
+        ("png",), f"Formats of the pictures: {', '.join(FORMATS)}.", choices=FORMATS
     )
     max_pictures: int = setting(13, "Maximum number of pictures; further maps are left out.", min=1)
-
-    def __post_init__(self) -> None:
-        super().__post_init__()
-        unknown = set(self.picture_formats) - set(FORMATS)
-        if unknown or not self.picture_formats:
-            raise ValueError(
-                f"picture_formats: got {', '.join(self.picture_formats) or 'none'}, expected some "
-                f"of {', '.join(FORMATS)}"
-            )
 
     def read_coastlines(self, extent: Extent) -> list[np.ndarray]:
         """Lines of (longitude, latitude) of an extent; ValueError if the file is faulty."""

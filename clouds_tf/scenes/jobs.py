@@ -46,7 +46,9 @@ class Options(CheckedSettings):
         None, "Side of a cell in degrees; default: the grid of the training.", min=0.005, max=1
     )
     formats: Tuple[str, ...] = setting(
-        ("netcdf", "cog", "geojson"), f"Files to write: {', '.join(FORMATS)}."
+        ("netcdf", "cog", "geojson"),
+        f"Files to write: {', '.join(FORMATS)}.",
+        choices=tuple(FORMATS),
     )
     land: str = setting(
         "auto",
@@ -74,12 +76,6 @@ class Options(CheckedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         list(exclude.masks(self.land, self.ignore))  # raises ValueError for what is no mask
-        unknown = set(self.formats) - set(FORMATS)
-        if unknown or not self.formats:
-            raise ValueError(
-                f"formats: got {', '.join(self.formats) or 'none'}, expected some of "
-                f"{', '.join(FORMATS)}"
-            )
 
 
 @dataclasses.dataclass(frozen=True)
