@@ -181,8 +181,7 @@ class Dataset:
         >>> CLOUDS.label("0011165.jpg", "Fish")
         ('0011165.jpg_Fish',)
         """
-        if filename.endswith(self.image_ending):
-            filename = filename[: len(filename) - len(self.image_ending)]
+        filename = filename.removesuffix(self.image_ending)
         if not self.names_class:
             return (filename,)
         if len(self.label_columns) == 1:

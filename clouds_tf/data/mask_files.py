@@ -86,19 +86,18 @@ def _read_masks(
     for name, class_name in zip(names, dataset.class_names):
         path = os.path.join(masks_dir, name)
         try:
-            if not name and dataset.missing_rows == "error":
-                raise ValueError(f"no mask of {class_name} for {image}")
-            values = _read_values(path) if name else None
-            if values is not None:
-                if layout == "values":
-                    values = _by_value(values, dataset)
-                else:
-                    values = _is_mask(values)
-                size = values.shape[-2], values.shape[-1]
-                if found.size not in ((0, 0), size):
-                    (h, w), (height, width) = size, found.size
-                    raise ValueError(f"{h}x{w}, but another mask of {image} is {height}x{width}")
-                found.size = size
+            if not name:
+                if dataset.missing_rows == "error":
+                    raise ValueError(f"no mask of {class_name} for {image}")
+                masks.append(None)
+                continue
+            values = _read_values(path)
+            values = _by_value(values, dataset) if layout == "values" else _is_mask(values)
+            size = values.shape[-2], values.shape[-1]
+            if found.size not in ((0, 0), size):
+                (h, w), (height, width) = size, found.size
+                raise ValueError(f"{h}x{w}, but another mask of {image} is {height}x{width}")
+            found.size = size
             masks.append(values)
         except ValueError as error:
             found.faults.append(Fault(path, 0, str(error)))
@@ -145,9 +144,8 @@ def _read_values(path: str) -> np.ndarray:
             values = np.asarray(image).astype(np.int64)
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError):
         raise ValueError("not a whole, readable PNG") from None
-    if values.ndim == 3:
-        grey = values[..., :1]
-        if (values[..., : 1 if values.shape[2] == 2 else 3] != grey).any():
+    if values.ndim == 3:  # grey with transparency, or RGB with or without it
+        if values.shape[2] > 2 and (values[..., :3] != values[..., :1]).any():
             raise ValueError("has colours, expected grey values or a palette")
-        values = grey[..., 0]
+        values = values[..., 0]
     return values

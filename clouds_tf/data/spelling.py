@@ -36,7 +36,7 @@ def to_plain(text: str, dataset: Dataset) -> str:
     words = text.split()
     if len(words) % 2 or not all(word.isdecimal() and len(word) < 13 for word in words):
         return text
-    start, length = np.array(words, np.int64).reshape(-1, 2).T
+    start, length = _read_runs(text)
     if dataset.rle_runs == "relative":
         start = np.cumsum(start + length) - length
     return write_runs(start + 1 - dataset.rle_start, length)
@@ -51,7 +51,7 @@ def from_plain(text: str, dataset: Dataset) -> str:
         return dataset.absent
     if is_plain(dataset):
         return text
-    start, length = np.array(text.split(), np.int64).reshape(-1, 2).T
+    start, length = _read_runs(text)
     start = start - 1 + dataset.rle_start
     if dataset.rle_runs == "relative":
         start = start - np.append(0, (start + length)[:-1])
@@ -64,9 +64,9 @@ def union(texts: Iterable[str]) -> str:
     >>> union(["8 2", "1 3 9 4", ""])
     '1 3 8 5'
     """
-    runs = np.array(" ".join(texts).split(), np.int64).reshape(-1, 2)
-    start, end = runs[np.argsort(runs[:, 0], kind="stable")].T
-    end = np.maximum.accumulate(start + end)
+    start, length = _read_runs(" ".join(texts))
+    order = np.argsort(start, kind="stable")
+    start, end = start[order], np.maximum.accumulate((start + length)[order])
     first = np.flatnonzero(np.append(True, start[1:] > end[:-1])[: len(start)])
     last = np.append(first[1:], len(start))[: len(first)] - 1
     return write_runs(start[first], end[last] - start[first])
@@ -83,6 +83,11 @@ def objects(text: str, size: tuple[int, int], order: str) -> list[str]:
     labels = rle.components(rle.decode(text, size, size, order)).numpy()
     numbers = range(1, labels.max() + 1)  # one at a time, as there may be many
     return [rle.encode(labels == number, order).numpy().decode() for number in numbers]
+
+
+def _read_runs(text: str) -> np.ndarray:
+    """Reads starts and lengths, int64 [2, R]."""
+    return np.array(text.split(), np.int64).reshape(-1, 2).T
 
 
 def write_runs(start: np.ndarray, length: np.ndarray) -> str:
