@@ -198,7 +198,7 @@ class DayStore:
         self.manifest = Manifest(self.folder, settings.to_json())
 
     def __repr__(self) -> str:
-        return f"DayStore({self.folder!r}, {counted(len(self.dates()), 'day')})"
+        return f"DayStore({self.folder!r}, {counted(len(self.dates()), self.settings.step)})"
 
     @contextlib.contextmanager
     def open(self) -> Iterator[None]:

@@ -98,6 +98,7 @@ def validate(
 
 
 def _cells(row: tuple[Any, ...]) -> tuple[Any, ...]:
+    """A row of the table, blank where it has NaN."""
     return tuple("" if value != value else value for value in row)
 
 

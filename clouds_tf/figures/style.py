@@ -178,7 +178,7 @@ def save(figure: Figure, path: str) -> None:
     """Writes a figure as PNG or PDF, by the ending of the path, whole or not at all."""
     buffer = io.BytesIO()
     if path.endswith(".pdf"):
-        # Journals ask for fonts that can be edited; without the date, equal figures are equal.
+        # Journals ask for fonts that can be edited; without a date, equal figures are equal files.
         with matplotlib.rc_context({"pdf.fonttype": 42}):
             about = {"CreationDate": None}
             figure.savefig(buffer, format="pdf", dpi=_PRINT_DPI, metadata=about)
