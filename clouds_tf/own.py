@@ -15,7 +15,7 @@ import operator
 import os
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 _PATH = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
@@ -37,10 +37,15 @@ def is_own(name: str) -> bool:
     return match is not None and match[1] not in _TAKEN
 
 
-def names_in(text: str) -> list[str]:
-    """The names within a setting such as "0.5*bce+mine:soft_loss", without their arguments."""
-    found = [match[0] for match in re.finditer(rf"{_PATH}:{_PATH}", text)]
-    return [name for name in found if is_own(name)]
+def names_in(setting: str | Sequence[str]) -> list[str]:
+    """Finds the names in a setting such as "0.5*bce+mine:soft_loss", without their arguments.
+
+    >>> names_in(["mine:soft_loss(reduction='a:b')", "bce"])
+    ['mine:soft_loss']
+    """
+    text = setting if isinstance(setting, str) else " ".join(setting)
+    unquoted = re.sub(r"'[^']*'" r'|"[^"]*"', "", text)  # arguments may hold colons
+    return [name for name in re.findall(rf"{_PATH}:{_PATH}", unquoted) if is_own(name)]
 
 
 def title(name: str) -> str:

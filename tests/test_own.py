@@ -64,6 +64,7 @@ def test_what_no_other_process_could_find_is_refused(given, shown):
         ("addons:Yogi", []),
         ("keras_cv:rand_augment,grid_mask", []),
         ("a.b:C.d", ["a.b:C.d"]),
+        (("mine:soft(kind='a:b')", "mine:hard"), ["mine:soft", "mine:hard"]),
     ],
 )
 def test_names_are_found_within_settings(text, names):

@@ -236,7 +236,7 @@ class Recipe(CheckedSettings):
             name: field.name
             for field in fields(type(self))
             if "own" in field.metadata
-            for name in own.names_in(str(getattr(self, field.name)))
+            for name in own.names_in(getattr(self, field.name))
         }
 
     def code(self) -> dict[str, str]:
@@ -309,7 +309,7 @@ class Recipe(CheckedSettings):
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Execution(CheckedSettings):
-    """How a run is executed: devices, caches and tracing. A resumed run may change all of it.
+    """How a run is executed: devices, caches, callbacks. A resumed run may change all of it.
 
     Raises:
         ValueError: a value has the wrong type, is out of bounds or is not among the choices.

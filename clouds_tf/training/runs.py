@@ -107,7 +107,7 @@ def train(
             same run, whose recipe may have more epochs, or as few as are finished.
         recipe: settings of the training.
         fold: the held-out fold.
-        execution: devices, caches and tracing. With distribute="multi_worker" the call blocks until
+        execution: devices, caches, callbacks. With distribute="multi_worker" the call blocks until
             all workers are there, and restarts the program when one of them is lost.
         on_start: called by the chief with the workdir, once that exists.
         progress: called with (steps done, steps of the whole run); True shows a bar in a terminal
@@ -305,10 +305,10 @@ def make_feed(records: Records, run: Run, execution: Execution = Execution()) ->
     recipe = run.recipe
     folds, held_out = records.split(run.fold)
     soft_targets = _soft_targets(records, run)
-    weights = None
+    sample_weights = None
     if recipe.sample_weights:
-        weights = read_sample_weights(recipe.sample_weights)
-        records.weights_of(folds, weights)  # which checks them
+        sample_weights = read_sample_weights(recipe.sample_weights)
+        records.weights_of(folds, sample_weights)  # which checks them
 
     def training(start: Position) -> tf.data.Dataset:
         return records.training_batches(
@@ -320,7 +320,7 @@ def make_feed(records: Records, run: Run, execution: Execution = Execution()) ->
             start,
             augmentation=recipe.augmentation,
             mix=recipe.mix,
-            sample_weights=weights,
+            sample_weights=sample_weights,
             cache=execution.cache,
             cache_dir=execution.cache_dir,
             data_service=execution.data_service,
