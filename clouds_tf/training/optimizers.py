@@ -109,14 +109,15 @@ def _is_optimizer(value: object) -> bool:
 
 
 def describe_optimizer(optimizer: Optimizer) -> tuple[str, float]:
-    """Describes an optimizer of Keras, so that another process can make it again.
+    """Describes a Keras optimizer, so that another process can build it.
 
     Returns:
         Its class with the arguments that differ from their defaults, as `own.find` reads it, and
         its learning rate.
 
     Raises:
-        ValueError: it is not an optimizer, or has a part that a recipe has a setting for.
+        ValueError: it is not an optimizer, or has a schedule, loss scaling or moving average of its
+            own, for which the recipe has settings.
 
     >>> describe_optimizer(keras.optimizers.Adam(0.002, beta_1=0.8))[0]
     'clouds_tf.keras:keras.optimizers.Adam(beta_1=0.8)'
@@ -139,15 +140,15 @@ def describe_optimizer(optimizer: Optimizer) -> tuple[str, float]:
     defaults = cls().get_config()
     changed = {key: value for key, value in config.items() if value != defaults.get(key)}
     if cls is keras.optimizers.Nadam:
-        cls = Nadam  # see there
+        cls = Nadam  # that of Keras is wrong under several replicas
     name = own.name_of("optimizer", functools.partial(cls, **changed), {})
-    if getattr(keras.optimizers, cls.__name__, None) is cls:  # elsewhere in each lane
+    if getattr(keras.optimizers, cls.__name__, None) is cls:  # another package in each lane
         name = f"clouds_tf.keras:keras.optimizers.{name.split(':', 1)[1]}"
-    return name, float(f"{rate:.7g}")  # which Keras keeps as float32
+    return name, float(f"{rate:.7g}")  # Keras keeps the rate as float32
 
 
 def _of_the_user(name: str, schedule: _LearningRate, *_: object) -> Any:
-    """Makes the optimizer of a user's function or class of a learning rate."""
+    """Makes an optimizer with a user's function or class, which takes the learning rate."""
     optimizer = own.call("optimizer", name, schedule)
     if not _is_optimizer(optimizer) or hasattr(optimizer, "inner_optimizer"):
         raise ValueError(

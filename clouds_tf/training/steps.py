@@ -124,7 +124,7 @@ def training_step(
         size, stops = context.all_reduce("SUM", [size, tf.identity(stop)])
 
         def measure(outputs: Outputs) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-            """What is minimized, the loss of these images in that of the batch, and its parts."""
+            """Computes what `gradients.Measure` says, on this replica."""
             values = _losses(loss, masks, outputs)
             for weight in weights:
                 values = {name: weight * value for name, value in values.items()}

@@ -18,18 +18,19 @@ from clouds_tf import files
 class Encoder:
     """An encoder for the U-Net: a new one is a file with such a record, and its entry in ENCODERS.
 
-    Layers that normalize are `clouds_tf.models.normalization.BatchNorm`, which several replicas
-    need, and every layer with weights has a name that does not depend on what was built before.
+    Its batch norm is `clouds_tf.models.normalization.BatchNorm`, which several replicas need, and
+    every layer with weights has a name that does not depend on what was built before.
 
     Attributes:
         apply: function of an image, float [B, H, W, 3] in 0..255 with H and W divisible by 32, and
             a width, which multiplies the channels of every stage. Returns feature maps
             [B, H/s, W/s, channels] for the strides s = 2, 4, 8, 16 and 32.
-        layer_prefixes: what the names of its layers, and of no others, start with; empty for all
-            layers that are not the decoder's.
+        layer_prefixes: what the names of its layers, and of no others, start with; empty if all
+            layers outside the decoder are its own.
         decoder_momentum: momentum of the decoder's batch norm, of 1 for averages that never move.
         decoder_epsilon: epsilon of the decoder's batch norm.
-        weights_suffixes: endings of the files in which its weights are published.
+        weights_suffixes: endings of the files in which its weights are published; empty if it loads
+            them by itself.
         read_weights: function of the path of such a file. Returns a dict from the names in the file
             to arrays in Keras' layout; raises ValueError for any other file.
         published_name: function from a name of ours, such as "stem_conv/kernel", to that in the
