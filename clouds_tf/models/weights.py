@@ -22,7 +22,7 @@ from tensorflow.core.protobuf import trackable_object_graph_pb2
 from clouds_tf import files
 from clouds_tf.dataset import Dataset
 from clouds_tf.keras import Model
-from clouds_tf.models.encoders import encoder_layers, encoder_of, model_name
+from clouds_tf.models.encoders import encoder_layers, encoder_name, encoder_of, model_name
 from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
 from clouds_tf.models.encoders.interface import read_safetensors
 from clouds_tf.models.unet import unet, unet_arguments
@@ -93,7 +93,7 @@ def load_encoder_weights(model: Model, path: str) -> None:
             f"encoder_weights: got {path}, but your own encoder loads its weights by itself"
         )
     if path == IMAGENET:
-        path = imagenet_weights(model.name[len(model_name("")) :])
+        path = imagenet_weights(encoder_name(model))
     if not path.endswith(encoder.weights_suffixes):
         expected = " or ".join(encoder.weights_suffixes)
         raise ValueError(f"{path}: {model.name} takes weights from a file that ends in {expected}")

@@ -205,7 +205,6 @@ class _Loop:
 
     def _end_epoch(self, row: dict[str, float]) -> None:
         """Calls the callbacks, and decides for all workers alike whether the run is over."""
-        asked = False
         with workers.together(self.strategy):
             asked = self.callbacks.call("on_epoch_end", row)
         asked = workers.gather(self.strategy, "stop" if asked else "")[0] == "stop"

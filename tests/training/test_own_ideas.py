@@ -114,6 +114,7 @@ def test_a_loss_equals_its_formula():
     for spec, fault in (
         ("mine:per_pixel", r"returned the shape \(3, 6, 8, 2\), expected \[B\]"),
         ("mine:squared(size=2)", "does not take its arguments: .*'size'"),
+        ("mine:squared(power=x)", "got mine:squared.power=x., expected NAME=NUMBER"),
         ("mine:nothing", "mine.py has no nothing"),
     ):
         with pytest.raises(ValueError, match=f"^loss: .*{fault}"):

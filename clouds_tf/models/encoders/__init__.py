@@ -38,6 +38,7 @@ __all__ = [
     "Encoder",
     "check_own_encoder",
     "encoder_layers",
+    "encoder_name",
     "encoder_of",
     "find_encoder",
     "model_name",
@@ -128,18 +129,15 @@ def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> Non
 
 def model_name(name: str) -> str:
     """The name that a U-Net with the encoder of a given name has as a keras.Model."""
-    # TensorFlow takes no colons and brackets in the name of a scope; `encoder_of` reads the codes.
+    # TensorFlow takes no colons and brackets in the name of a scope.
     return _MODEL_NAME + re.sub(r"[^\w.]", lambda match: f"-{ord(match[0]):02x}", name)
 
 
-def encoder_of(model: Model) -> Encoder:
-    """Finds the encoder that a U-Net was built with.
+def encoder_name(model: Model) -> str:
+    """Reads the name of a U-Net's encoder from that of the model, see `model_name`.
 
     Args:
         model: a keras.Model of `unet`, or a fused or loaded copy of one.
-
-    Returns:
-        The encoder.
 
     Raises:
         ValueError: the model is not one of `unet`.
@@ -147,7 +145,12 @@ def encoder_of(model: Model) -> Encoder:
     if not model.name.startswith(_MODEL_NAME):
         raise ValueError(f"model: got {model.name!r}, expected a U-Net of clouds_tf.models.unet")
     written = model.name[len(_MODEL_NAME) :]
-    return find_encoder(re.sub(r"-(..)", lambda match: chr(int(match[1], 16)), written))
+    return re.sub(r"-(..)", lambda match: chr(int(match[1], 16)), written)
+
+
+def encoder_of(model: Model) -> Encoder:
+    """Finds the encoder that a U-Net was built with; errors as in `encoder_name`."""
+    return find_encoder(encoder_name(model))
 
 
 def encoder_layers(model: Model) -> list[Any]:

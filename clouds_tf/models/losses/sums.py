@@ -86,10 +86,11 @@ def _parse_term(term: str, spec: str) -> _Term:
     function = LOSSES.get(name) or OwnScore("loss", name)
     pairs = [_KNOB.fullmatch(knob) for knob in knobs.split(",")] if knobs else []
     arguments = tuple((pair[1], float(pair[2])) for pair in pairs if pair)
-    known = [knob for knob, _ in arguments]  # those of a user's function are checked by its call
+    known, are_known = ["NAME"], True  # the call of a user's function checks the names
     if name in LOSSES:
         known = list(inspect.signature(function).parameters)[2:]  # after mask and logits
-    if len(arguments) < len(pairs) or not all(knob in known for knob, _ in arguments):
+        are_known = all(knob in known for knob, _ in arguments)
+    if len(arguments) < len(pairs) or not are_known:
         expected = ", ".join(f"{knob}=NUMBER" for knob in known) or "nothing"
         raise ValueError(f"loss: got {name}({knobs}), expected {expected} in the brackets")
     if float(weight or 1) == 0:
