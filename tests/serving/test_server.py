@@ -170,7 +170,7 @@ def test_the_tool_writes_rows(url, images, expected, tmp_path):
 def test_the_documented_grpc_option_lets_probabilities_through():
     """Two images of 350x525 pixels and four classes are 5.9 MB; gRPC's default is 4 MB."""
     grpc = pytest.importorskip("grpc")
-    text = (REPOSITORY / "docs" / "serving.md").read_text()
+    text = (REPOSITORY / "docs" / "serve.md").read_text()
     (options,) = re.findall(r"^options = (\[.*\]) ", text, re.MULTILINE)
     probabilities = np.zeros([2, 350, 525, 4], np.float32).tobytes()
     handler = grpc.method_handlers_generic_handler(
