@@ -5,6 +5,7 @@ The rooms, from the ground floor up. A module imports only from floors below its
     own                               a user's functions by name, module:function
     settings, messages                fields with bounds and help; errors in one line
     dataset, keras, files             what a data set is; the door to Keras; files written whole
+    client                            requests to a running server, without TensorFlow
     rle, figures                      run-length encoding as graph ops; pictures in one style
     data, models                      train.csv -> batches; batches -> logits and loss
     prediction                        a SavedModel as a value, post-processing and calibration

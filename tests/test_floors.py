@@ -11,7 +11,7 @@ from conftest import REPOSITORY
 FLOORS = (
     {"own"},
     {"settings", "messages", "progress"},
-    {"files"},
+    {"files", "client"},
     {"dataset", "keras", "keras_cv", "addons"},
     {"rle", "geo", "figures", "locks"},
     {"manifest"},

@@ -10,10 +10,10 @@ import cli
 
 from absl import flags
 
-from clouds_tf import files
+from clouds_tf import client, files
 from clouds_tf.messages import counted
 from clouds_tf.prediction.metadata import Metadata
-from clouds_tf.serving import client, submission
+from clouds_tf.serving import submission
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(

@@ -1,6 +1,6 @@
 """Serving: trained models to a SavedModel, and a SavedModel to a submission.
 
-Names are imported when they are first used: `clouds_tf.serving.client` needs no TensorFlow.
+Names are imported when they are first used.
 """
 
 import importlib

@@ -1,6 +1,13 @@
-"""A client of a running server, over version 1 of the REST API of TensorFlow Serving and KServe.
+"""A client of a running server, over the REST API of TensorFlow Serving, which KServe calls V1.
 
-It needs the standard library only.
+It needs the standard library; `decode_masks` needs numpy.
+
+    from clouds_tf import client
+
+    url = "http://localhost:8501/v1/models/clouds"
+    dataset = client.read_metadata(url)["dataset"]
+    (answer,) = client.request(url, [open("image.jpg", "rb").read()])
+    masks = client.decode_masks(answer["encoded_pixels"], dataset)  # uint8 [C, h, w]
 """
 
 from __future__ import annotations
@@ -8,15 +15,21 @@ from __future__ import annotations
 import base64
 import http.client
 import json
+import time
+import typing
 import urllib.error
 import urllib.parse
 import urllib.request
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from clouds_tf.messages import about_the_data
 
+if typing.TYPE_CHECKING:
+    import numpy as np
+
 _MAX_REASON = 300  # characters
+_OVERLOADED = 503
 
 
 def read_metadata(url: str, timeout: float = 60) -> dict[str, Any]:
@@ -41,11 +54,12 @@ def request(url: str, image_bytes: Sequence[bytes], timeout: float = 60) -> list
     Args:
         url: of the model, such as http://localhost:8501/v1/models/clouds.
         image_bytes: N JPEGs or PNGs.
-        timeout: seconds to wait for an answer.
+        timeout: seconds to wait for an answer. A server that is overloaded says when to ask again
+            (Retry-After), and is asked again for as long.
 
     Returns:
         N dicts, each with lists of C values: encoded_pixels, presence, area_fraction and
-        expected_area_fraction.
+        expected_area_fraction; and with one value, likeness.
 
     Raises:
         ValueError: the URL is not one of a model, or the server refuses the request; says why.
@@ -84,6 +98,36 @@ def request_files(url: str, paths: Sequence[str], batch_size: int = 8) -> Iterat
         yield from found
 
 
+def decode_masks(encoded_pixels: Sequence[str], dataset: Mapping[str, Any]) -> np.ndarray:
+    """Decodes the run-length encodings of one answer with numpy.
+
+    Args:
+        encoded_pixels: C strings "start length start length ...", the first pixel being 1.
+        dataset: the metadata's "dataset", for the size and the order of the pixels.
+
+    Returns:
+        uint8 [C, h, w] of {0, 1} at the submission size.
+
+    Raises:
+        ValueError: a string is not such an encoding, or leads past the end of the mask.
+    """
+    import numpy as np
+
+    height, width = dataset["submission_size"]
+    masks = np.zeros([len(encoded_pixels), height * width], np.uint8)
+    for mask, text in zip(masks, encoded_pixels):
+        numbers = [int(number) for number in text.split()]
+        if len(numbers) % 2:
+            raise ValueError(f"RLE: got {len(numbers)} numbers, expected pairs of start and length")
+        for start, length in zip(numbers[::2], numbers[1::2]):
+            if start < 1 or length < 1 or start - 1 + length > mask.size:
+                raise ValueError(f"RLE: got the run {start} {length} in {mask.size} pixels")
+            mask[start - 1 : start - 1 + length] = 1
+    if dataset["rle_order"] == "rows":
+        return masks.reshape(-1, height, width)
+    return masks.reshape(-1, width, height).transpose(0, 2, 1)
+
+
 def _blame(url: str, paths: Sequence[str], contents: Sequence[bytes]) -> str:
     """The first of several files that the server refuses alone, and why; "" if it takes each."""
     for path, content in zip(paths, contents):
@@ -104,17 +148,27 @@ def _post(url: str, body: dict[str, Any], timeout: float) -> list[Any]:
     headers = {"Content-Type": "application/json"}
     content = json.dumps(body).encode()
     post = urllib.request.Request(f"{url.rstrip('/')}:predict", content, headers)
-    try:
-        with urllib.request.urlopen(post, timeout=timeout) as response:
-            return json.load(response)["predictions"]
-    except urllib.error.HTTPError as error:
-        text = error.read().decode(errors="replace")
-        raise ValueError(f"{url}: status {error.code}: {_reason(text)}") from None
-    except (http.client.InvalidURL, json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{url}: not a server of a model: {error!r}") from None
-    except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise ConnectionError(f"{url}: no answer: {reason}") from None
+    deadline = time.monotonic() + timeout
+    while True:
+        try:
+            with urllib.request.urlopen(post, timeout=timeout) as response:
+                return json.load(response)["predictions"]
+        except urllib.error.HTTPError as error:
+            text, pause = error.read().decode(errors="replace"), _pause(error)
+            if pause is None or time.monotonic() + pause > deadline:
+                raise ValueError(f"{url}: status {error.code}: {_reason(text)}") from None
+            time.sleep(pause)
+        except (http.client.InvalidURL, json.JSONDecodeError, KeyError, TypeError) as error:
+            raise ValueError(f"{url}: not a server of a model: {error!r}") from None
+        except (urllib.error.URLError, OSError, http.client.HTTPException) as error:
+            reason = getattr(error, "reason", error)
+            raise ConnectionError(f"{url}: no answer: {reason}") from None
+
+
+def _pause(error: urllib.error.HTTPError) -> float | None:
+    """Seconds after which an overloaded server wants to be asked again; None if it does not."""
+    after = error.headers.get("Retry-After", "")
+    return float(after) if error.code == _OVERLOADED and after.isdecimal() else None
 
 
 def _reason(text: str) -> str:
