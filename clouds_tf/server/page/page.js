@@ -1,0 +1,342 @@
+/** The page: from a picture to its masks, and to files. */
+
+import { decodeMask, predict } from "./client.js";
+import {
+  namedExtent, outlines, parseExtent, placeForName, resizeMask, submission, toGeoJSON,
+} from "./masks.js";
+
+const UNLIKE = 0.01; // as clouds_tf.prediction.likeness has it
+const MEGABYTE = 1e6;
+const $ = (id) => document.getElementById(id);
+const hidden = new Set(); // names of classes whose outlines are not shown
+
+let settings; // of the server: model, version, metadata, colors, ...
+let picture = null; // name, bytes, url, size, and with an answer: answer, metadata, model, masks
+let running = new AbortController();
+
+function element(tag, properties = {}, ...children) {
+  const space = tag === "path" ? "http://www.w3.org/2000/svg" : "http://www.w3.org/1999/xhtml";
+  const found = document.createElementNS(space, tag);
+  for (const [key, value] of Object.entries(properties)) {
+    if (key.startsWith("on")) found[key] = value;
+    else if (key.startsWith("--")) found.style.setProperty(key, value);
+    else if (value !== false) found.setAttribute(key, value === true ? "" : value);
+  }
+  found.append(...children);
+  return found;
+}
+
+const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
+
+function say(text, error = "") {
+  $("status").textContent = text;
+  $("status").hidden = !text;
+  $("error").textContent = error;
+  $("error").hidden = !error;
+  if (error) $("error").scrollIntoView({ block: "nearest" });
+}
+
+async function readSettings() {
+  const response = await fetch("/page/settings.json");
+  if (!response.ok) throw new Error(`The server is not ready: status ${response.status}`);
+  settings = await response.json();
+  $("model").textContent = `${settings.model}, version ${settings.version}`;
+}
+
+/** Shows a picture and asks for its masks; a later call ends an earlier one. */
+async function open(blob, name, note = "") {
+  running.abort();
+  const { signal } = (running = new AbortController());
+  $("answer").hidden = $("unlike").hidden = true;
+  $("outlines").replaceChildren();
+  $("tags").replaceChildren();
+  say(`Reading ${name} …`);
+  try {
+    const bytes = new Uint8Array(await blob.arrayBuffer());
+    if (signal.aborted) return;
+    if (picture) URL.revokeObjectURL(picture.url);
+    picture = { name, bytes, note, url: URL.createObjectURL(blob) };
+    const shown = await show(picture);
+    if (!signal.aborted) await answer(picture, shown, signal);
+  } catch (error) {
+    if (!signal.aborted) say("", `${name}: ${error.message}`);
+  } finally {
+    if (!signal.aborted) document.body.classList.remove("busy");
+  }
+}
+
+/** Shows the image without masks; false where this browser cannot decode it. */
+async function show({ url, name }) {
+  const image = $("image");
+  const focused = $("drop").contains(document.activeElement);
+  image.src = url;
+  image.alt = name;
+  $("name").textContent = name;
+  const shown = await image.decode().then(() => true, () => false);
+  $("view").hidden = !shown;
+  $("drop").hidden = shown;
+  if (focused && shown) $("another").focus();
+  $("layers").style.setProperty("--ratio", image.naturalWidth / image.naturalHeight || 1);
+  return shown;
+}
+
+async function answer(asked, shown, signal) {
+  const here = $("in-browser").checked;
+  const { bytes, name } = asked;
+  if (!here && settings.max_bytes && bytes.length * (4 / 3) > settings.max_bytes) {
+    const [got, most] = [bytes.length, (settings.max_bytes * 3) / 4].map(
+      (size) => `${(size / MEGABYTE).toFixed(1)} MB`,
+    );
+    throw new Error(`got ${got}, the server takes at most ${most}`);
+  }
+  say(here ? "This browser is at work …" : "The server is at work …");
+  document.body.classList.add("busy");
+  const start = performance.now();
+  Object.assign(asked, await (here ? predictHere : predictThere)(bytes, signal));
+  if (signal.aborted) return;
+  if (!shown) throw new Error("this browser cannot show the picture");
+  const seconds = ((performance.now() - start) / 1000).toFixed(2);
+  asked.size = [$("image").naturalHeight, $("image").naturalWidth];
+  asked.masks = asked.answer.encoded_pixels.map((rle) => decodeMask(rle, asked.metadata.dataset));
+  draw(asked);
+  say(`Answered in ${seconds} s${here ? ", in this browser" : ""}. ${asked.note}`);
+  $("extent").value = namedExtent(name);
+  noteOfExtent();
+}
+
+/** Asks the version that `settings` describes, or the one that has taken its place. */
+async function predictThere(bytes, signal) {
+  const ask = async () => {
+    const { model, version, metadata } = settings;
+    const url = `${location.origin}/v1/models/${model}/versions/${version}`;
+    return {
+      answer: await predict(url, bytes, signal), metadata, model: `${model}, version ${version}`,
+    };
+  };
+  try {
+    return await ask();
+  } catch (error) {
+    if (error.status !== 404) throw error;
+    await readSettings();
+    return ask();
+  }
+}
+
+async function predictHere(bytes, signal) {
+  const { predictLocally } = await import("./local.js");
+  const found = await predictLocally(bytes, (text) => signal.aborted || say(text));
+  return { ...found, model: `${settings.model}, in the browser` };
+}
+
+function draw({ answer: found, masks, metadata: { dataset } }) {
+  const [height, width] = dataset.submission_size;
+  $("outlines").setAttribute("viewBox", `0 0 ${width} ${height}`);
+  const [fills, lines, tags] = [[], [], []];
+  masks.forEach((mask, i) => {
+    const [name, color] = [dataset.class_names[i], settings.colors[i]];
+    const rings = outlines(mask, height, width).flat();
+    const d = rings.map((ring) => `M${ring.map((corner) => corner.join(" ")).join("L")}Z`).join("");
+    fills.push(element("path", { d, class: "fill", fill: color, "data-class": name }));
+    lines.push(element("path", { d, class: "halo", "data-class": name }));
+    lines.push(element("path", { d, class: "line", stroke: color, "data-class": name }));
+    if (!d) return;
+    const [x, y] = placeForName(mask, masks, width);
+    const place = { "--x": x / width, "--y": y / height, "--color": color };
+    tags.push(element("span", { class: "tag", "data-class": name, ...place }, name));
+  });
+  $("outlines").replaceChildren(...fills, ...lines);
+  $("tags").replaceChildren(...tags);
+  const rows = dataset.class_names.map((name, i) => {
+    const present = masks[i].includes(1);
+    const area = found.area_fraction[i];
+    const toggle = element("input", {
+      type: "checkbox",
+      checked: !hidden.has(name),
+      onchange: (event) => {
+        if (event.target.checked) hidden.delete(name);
+        else hidden.add(name);
+        showClasses();
+      },
+    });
+    return element("tr", { class: present ? "present" : "absent", "--color": settings.colors[i] },
+      element("th", { scope: "row" }, element("label", {}, toggle, name)),
+      bar(found.presence[i].toFixed(2), found.presence[i]),
+      bar(present ? percent(area) : "absent", area, found.expected_area_fraction[i]),
+      element("td", {}, element("button", {
+        "aria-label": `Mask of ${name} as PNG`,
+        onclick: () => savePNG(i),
+      }, "PNG")));
+  });
+  $("classes").replaceChildren(...rows);
+  showClasses();
+  showLikeness(found.likeness);
+  $("answer").hidden = false;
+}
+
+function bar(text, value, tick) {
+  const parts = [element("i", { "--value": value })];
+  if (tick !== undefined) parts.push(element("b", { "--tick": tick }));
+  return element("td", {}, text, element("div", { class: "bar", "aria-hidden": true }, ...parts));
+}
+
+function showClasses() {
+  const names = picture.metadata.dataset.class_names;
+  for (const part of [...$("outlines").children, ...$("tags").children]) {
+    part.toggleAttribute("hidden", hidden.has(part.dataset.class));
+  }
+  const shown = names.flatMap((name, i) =>
+    hidden.has(name) || !picture.masks[i].includes(1)
+      ? []
+      : [`${name} on ${percent(picture.answer.area_fraction[i])} of the picture`]);
+  const label = shown.length ? `Outlines of ${shown.join(", ")}` : "No outlines";
+  $("outlines").setAttribute("aria-label", label);
+}
+
+function showLikeness(likeness) {
+  const known = typeof likeness === "number";
+  const unlike = known && likeness < UNLIKE;
+  $("unlike").hidden = !unlike;
+  $("unlike").textContent = unlike
+    ? "This picture does not look like those of the training, so the answer may mean nothing " +
+      `(likeness ${likeness.toFixed(3)}, expected ${UNLIKE} or more).`
+    : "";
+  $("likeness").hidden = unlike;
+  $("likeness").textContent = known
+    ? `Likeness ${likeness.toFixed(2)}: of the images of the training, ${percent(likeness)} look ` +
+      "less like the others than this picture does."
+    : "Likeness is not known: this model was exported without its training's statistics.";
+}
+
+function save(content, type, name) {
+  const url = URL.createObjectURL(new Blob([content], { type }));
+  element("a", { href: url, download: name }).click();
+  setTimeout(() => URL.revokeObjectURL(url), 60_000);
+}
+
+/** Saves a mask at the size of the picture, black and white, as predict.py --masks_dir does. */
+function savePNG(i) {
+  const { name, size, masks, metadata: { dataset } } = picture;
+  const mask = resizeMask(masks[i], dataset.submission_size, size);
+  const canvas = element("canvas", { width: size[1], height: size[0] });
+  const context = canvas.getContext("2d");
+  const pixels = context.createImageData(size[1], size[0]);
+  const colors = new Uint32Array(pixels.data.buffer); // one number for a pixel
+  mask.forEach((value, k) => (colors[k] = value ? 0xffffffff : 0xff000000));
+  context.putImageData(pixels, 0, 0);
+  const filename = `${name}_${dataset.class_names[i]}.png`;
+  canvas.toBlob((blob) => save(blob, "image/png", filename));
+}
+
+function saveRLE() {
+  try {
+    const { name, answer: found, metadata } = picture;
+    const text = submission(name, found.encoded_pixels, metadata.dataset);
+    save(text, "text/csv", `${name}.csv`);
+  } catch (error) {
+    say("", error.message);
+  }
+}
+
+function saveGeoJSON(event) {
+  event.preventDefault();
+  const { name, answer: found, masks, model, metadata: { dataset } } = picture;
+  try {
+    const extent = parseExtent($("extent").value);
+    const properties = dataset.class_names.map((className, i) => ({
+      image: name,
+      class: className,
+      model,
+      presence: found.presence[i],
+      area_fraction: found.area_fraction[i],
+      expected_area_fraction: found.expected_area_fraction[i],
+      likeness: found.likeness,
+    }));
+    const content = toGeoJSON(masks, properties, dataset.submission_size, extent);
+    save(JSON.stringify(content) + "\n", "application/geo+json", `${name}.geojson`);
+    noteOfExtent();
+  } catch (error) {
+    noteOfExtent(error.message);
+    $("extent").focus();
+  }
+}
+
+function noteOfExtent(error = "") {
+  const named = picture && $("extent").value && $("extent").value === namedExtent(picture.name);
+  $("extent").setAttribute("aria-invalid", Boolean(error));
+  $("extent-note").classList.toggle("invalid", Boolean(error));
+  $("extent-note").textContent = error || (named
+    ? "Read from the name of the file."
+    : "Where the picture lies. A name that ends in _west-east_south-north, such as " +
+      "NAME_-61--40_10-24.jpg, says it.");
+}
+
+async function openBeside(link) {
+  const path = link.trim().replace(`${location.origin}/`, "/");
+  const name = path.startsWith("/images/") ? decodeURIComponent(path.slice(8)) : path;
+  try {
+    const response = await fetch(`/images/${name.split("/").map(encodeURIComponent).join("/")}`);
+    if (!response.ok) throw new Error("no such image beside the server");
+    history.replaceState(null, "", `?image=${encodeURIComponent(name)}`);
+    await open(await response.blob(), name.split("/").pop());
+  } catch (error) {
+    say("", `${name}: ${error.message}`);
+  }
+}
+
+function openFiles(files) {
+  const [file, ...others] = files;
+  if (!file) return;
+  history.replaceState(null, "", location.pathname);
+  open(file, file.name, others.length ? `Only the first of ${files.length} files was read.` : "");
+}
+
+function listen() {
+  for (const id of ["choose", "another"]) $(id).onclick = () => $("file").click();
+  $("file").onchange = () => {
+    openFiles([...$("file").files]);
+    $("file").value = ""; // the same file may be chosen again
+  };
+  $("opacity").oninput = () =>
+    $("outlines").style.setProperty("--opacity", $("opacity").value / 100);
+  $("in-browser").onchange = () => {
+    if (picture) open(new Blob([picture.bytes]), picture.name, picture.note);
+  };
+  $("rle").onclick = saveRLE;
+  $("map").onsubmit = saveGeoJSON;
+  $("extent").oninput = () => noteOfExtent();
+  $("beside").onsubmit = (event) => {
+    event.preventDefault();
+    openBeside($("link").value);
+  };
+  const over = (is) => (event) => {
+    if (!event.dataTransfer.types.includes("Files")) return;
+    event.preventDefault();
+    document.body.classList.toggle("over", is);
+  };
+  document.ondragover = over(true);
+  document.ondragleave = over(false);
+  document.ondrop = (event) => {
+    over(false)(event);
+    openFiles([...event.dataTransfer.files]);
+  };
+  document.onpaste = (event) => openFiles([...event.clipboardData.files]);
+}
+
+async function start() {
+  await readSettings();
+  const { class_names: names, degrees } = settings.metadata.dataset;
+  const list = new Intl.ListFormat("en").format(names);
+  say(`Masks of ${list} will appear here.`);
+  if (degrees) $("span").textContent = `, about ${degrees[1]} × ${degrees[0]} degrees wide and high`;
+  $("here").hidden = !settings.in_browser;
+  if (settings.images) {
+    const images = await (await fetch("/images/")).json();
+    $("names").replaceChildren(...images.map((name) => element("option", { value: name })));
+    $("beside").hidden = false;
+  }
+  listen();
+  const link = new URLSearchParams(location.search).get("image");
+  if (link) openBeside(link);
+}
+
+start().catch((error) => say("", error.message));
