@@ -149,6 +149,7 @@ def test_masks_are_resized_as_predict_writes_them():
             np.testing.assert_array_equal(np.reshape(next(found), size), expected)
 
 
+@pytest.mark.lanes
 def test_rows_are_spelled_as_the_data_set_wants_them(tmp_path):
     rles = ["5 2 10 1", "", "1 1", "3 4"]
     kaggle = {"rle_start": 0, "rle_runs": "relative", "absent": "-1"}
