@@ -19,7 +19,7 @@ FLOORS = (
     {"prediction"},
     {"training"},
     {"serving", "exploration"},
-    {"evaluation", "scenes"},
+    {"evaluation", "scenes", "server"},
     {"climatology"},
     {"tools"},
 )
@@ -46,6 +46,9 @@ DOORS = {
     r"import safetensors|from safetensors": ("models/weights.py", "models/encoders/interface.py"),
     r"import tensorflow_addons|from tensorflow_addons": ("addons.py",),
     r"\btf\.keras": ("keras.py", "tools/benchmarks/"),
+    r"import (starlette|uvicorn|prometheus_client)|from (starlette|uvicorn|prometheus_client)": (
+        "server/",
+    ),
     r"tf\.py_function|tf\.numpy_function": (),
 }
 

@@ -47,7 +47,7 @@ def _import_tensorflow() -> None:
 
 # TensorFlow reads these when it is imported, so they are set before everything else.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
-if os.path.basename(sys.argv[0]) in ("predict.py", "predict_scenes.py", "evaluate.py"):
+if os.path.basename(sys.argv[0]) in ("predict.py", "predict_scenes.py", "evaluate.py", "serve.py"):
     # Their weights never change, so oneDNN need not bring them into its layout in every call.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
 if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":

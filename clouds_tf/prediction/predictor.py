@@ -42,6 +42,7 @@ class Predictor:
         identity: differs between predictors that may answer differently: by weights, graph,
             precision, rules, calibration, test-time augmentation, or engine.
         load: returns the functions.
+        load_stages: returns the same as `Signatures`, whose stages can be called one by one.
         engine: "tensorflow" or "openvino", as asked for.
         device: name of the device that keeps the weights and computes; None lets TensorFlow choose.
         warning: why TensorFlow computes where OpenVINO was asked for, or "".
@@ -51,6 +52,7 @@ class Predictor:
     metadata: Metadata
     identity: str
     load: Callable[[], Functions] = dataclasses.field(repr=False)
+    load_stages: Callable[[], Signatures] = dataclasses.field(repr=False)
     engine: str = "tensorflow"
     device: str | None = None
     warning: str = ""
@@ -74,15 +76,16 @@ class Predictor:
         """
         engines.require(engine)
         metadata, identity = read_metadata(path), _identity(path)
-        load = functools.partial(_load, path, device, identity)
+        load = functools.partial(_load_functions, path, device, identity)
+        stages = functools.partial(_load_stages, path, device, identity, metadata)
         if engine == "tensorflow":
-            return cls(path, metadata, identity, load, engine, device)
+            return cls(path, metadata, identity, load, stages, engine, device)
         module = _load_module(path, device)
         try:
             networks = _openvino_networks(path, module, metadata, identity)
         except UnusableError as error:
             warning = f"OpenVINO {error}; TensorFlow computes instead"
-            return cls(path, metadata, identity, load, engine, device, warning)
+            return cls(path, metadata, identity, load, stages, engine, device, warning)
         graph = Signatures(networks, metadata)
         functions = {
             "serving_default": graph.serve,
@@ -91,7 +94,7 @@ class Predictor:
         }
         precisions = "-".join(sorted({network.precision for network in networks}))
         identity = f"{identity}/openvino-{precisions}"
-        return cls(path, metadata, identity, lambda: functions, engine, device)
+        return cls(path, metadata, identity, lambda: functions, lambda: graph, engine, device)
 
     def __reduce__(self) -> tuple[Any, ...]:
         return _open_again, (self.path, self.engine, self.device, self.identity)
@@ -142,14 +145,36 @@ def _load_module(path: str, device: str | None) -> Any:
 
 
 @functools.lru_cache(maxsize=1)  # a second call of predict_scenes need not wait
-def _load(path: str, device: str | None, identity: str) -> Functions:
-    module = _load_module(path, device)
+def _load(path: str, device: str | None, identity: str) -> Any:
+    return _load_module(path, device)
+
+
+def _load_functions(path: str, device: str | None, identity: str) -> Functions:
+    module = _load(path, device, identity)
     # The functions hold the variables only weakly; these hold the module too.
     return {name: functools.partial(_call, module, name) for name in module.signatures}
 
 
 def _call(module: Any, name: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
     return module.signatures[name](**inputs)
+
+
+def _load_stages(path: str, device: str | None, identity: str, metadata: Metadata) -> Signatures:
+    module = _load(path, device, identity)
+    _require_networks(path, module, "tools/serve.py")
+    networks = [functools.partial(_call_network, module, i) for i in range(len(module.networks))]
+    return Signatures(networks, metadata, compiled=True)
+
+
+def _call_network(module: Any, index: int, images: tf.Tensor) -> dict[str, tf.Tensor]:
+    return module.networks[index](images)
+
+
+def _require_networks(path: str, module: Any, purpose: str) -> None:
+    if not hasattr(module, "networks"):
+        raise ValueError(
+            f"{path}: too old for {purpose}, it has no network apart from the rest; export it again"
+        )
 
 
 def devices(num_devices: int | None = None) -> list[str]:
@@ -171,10 +196,7 @@ def _openvino_networks(
     """The networks of a SavedModel, converted now or earlier, on a CPU of this kind."""
     import openvino
 
-    if not hasattr(module, "networks"):
-        raise ValueError(
-            f"{path}: too old for OpenVINO, it has no network apart from the rest; export it again"
-        )
+    _require_networks(path, module, "OpenVINO")
     cpu = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
     key = "\n".join([identity, openvino.get_version(), cpu])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]

@@ -18,59 +18,85 @@ from clouds_tf.prediction.untrusted import decode_images
 
 # Probabilities [N, h, w, C], presence [N, C] and likeness [N], the last one NaN if it is not known.
 _Prediction = tuple[tf.Tensor, ...]
+# From N inputs to uint8 [N, *size, 3] for each network, and their likeness [N].
+Read = Callable[[tf.Tensor], "tuple[list[tf.Tensor], tf.Tensor]"]
 
 
 class Signatures:
-    """The three signatures of a SavedModel that predict, around networks of either engine.
+    """The three signatures of a SavedModel that predict, and their stages, on either engine.
 
     All that comes before and after the networks is compiled in any case.
 
     Args:
         networks: Networks, which are averaged.
         metadata: the sizes of their images, limits and post-processing.
+        compiled: whether the networks are TensorFlow's, and may be compiled with their ensemble.
+
+    Attributes:
+        read_bytes, read_pixels: first stage, from image_bytes, string [N], or from images, uint8
+            [N, H, W, 3], to N images for each network and their likeness, float32 [N].
+        run_networks: second stage, from such images, N at least 1, to probabilities, float32
+            [N, h, w, C], and presence, float32 [N, C].
+        answer: third stage, from probabilities, presence and likeness to a dict.
     """
 
-    def __init__(self, networks: Sequence[Network], metadata: Metadata) -> None:
+    def __init__(
+        self, networks: Sequence[Network], metadata: Metadata, compiled: bool = False
+    ) -> None:
         self._networks, self._metadata = networks, metadata
-        limit = metadata.max_image_pixels
-        self._decode = functools.partial(decode_images, max_image_pixels=limit)
-        self._read = tf.function(self._read_images, autograph=False)
-        self._answer = tf.function(self._make_answer, autograph=False)
-
-    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Maps image_bytes, string [N], to masks and numbers; see `write_version`."""
-        return self._answer(*self._predict(image_bytes, self._decode))
-
-    def serve_probabilities(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Maps image_bytes, string [N], to a dict with probabilities."""
-        return {"probabilities": self._predict(image_bytes, self._decode)[0]}
-
-    def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Maps images, uint8 [N, H, W, 3], to a dict of everything."""
-        predicted = self._predict(images, resize_image)
-        return {**self._answer(*predicted), "probabilities": predicted[0]}
-
-    def _predict(self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]) -> _Prediction:
-        """Predicts inputs [N, ...], which read(inputs, size) turns into uint8 [N, *size, 3]."""
-        metadata = self._metadata
+        decode = functools.partial(decode_images, max_image_pixels=metadata.max_image_pixels)
         size, num_classes = metadata.dataset.submission_size, metadata.dataset.num_classes
-        specs = [
+        self._specs = [
             tf.TensorSpec([None, *size, num_classes]),
             tf.TensorSpec([None, num_classes]),
             tf.TensorSpec([None]),
         ]
+        # A signature each: batches of many sizes would be traced one by one.
+        function = functools.partial(tf.function, autograph=False)
+        self.read_bytes: Read = function(
+            functools.partial(self._read_images, read=decode),
+            input_signature=[tf.TensorSpec([None], tf.string)],
+        )
+        self.read_pixels: Read = function(
+            functools.partial(self._read_images, read=resize_image),
+            input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+        )
+        self.run_networks: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
+        self.run_networks = self._mean_prediction
+        if compiled:
+            images = [tf.TensorSpec([None, *s, 3], tf.uint8) for s in metadata.image_sizes]
+            self.run_networks = function(self._mean_prediction, input_signature=[images])
+        self.answer = function(self._make_answer, input_signature=self._specs)
 
+    def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Maps image_bytes, string [N], to masks and numbers; see `write_version`."""
+        return self.answer(*self._predict(image_bytes, self.read_bytes))
+
+    def serve_probabilities(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Maps image_bytes, string [N], to a dict with probabilities."""
+        return {"probabilities": self._predict(image_bytes, self.read_bytes)[0]}
+
+    def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Maps images, uint8 [N, H, W, 3], to a dict of everything."""
+        predicted = self._predict(images, self.read_pixels)
+        return {**self.answer(*predicted), "probabilities": predicted[0]}
+
+    def _mean_prediction(self, images: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
+        metadata = self._metadata
+        size, way = metadata.dataset.submission_size, metadata.test_time_augmentation
+        return mean_prediction(self._networks, images, size, way, metadata.member_weights)
+
+    def _predict(self, inputs: tf.Tensor, read: Read) -> _Prediction:
         def predict_some() -> list[tf.Tensor]:
-            images, likeness = self._read(inputs, read)
-            way, weights = metadata.test_time_augmentation, metadata.member_weights
-            return [*mean_prediction(self._networks, images, size, way, weights), likeness]
+            images, likeness = read(inputs)
+            return [*self.run_networks(images), likeness]
 
         def predict_none() -> list[tf.Tensor]:
-            return [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in specs]
+            return [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in self._specs]
 
         # oneDNN fails on a convolution of no image.
         predicted = tf.cond(tf.shape(inputs)[0] > 0, predict_some, predict_none)
-        return tuple(tf.ensure_shape(x, spec.shape) for x, spec in zip(predicted, specs))
+        return tuple(tf.ensure_shape(x, spec.shape) for x, spec in zip(predicted, self._specs))
 
     def _read_images(
         self, inputs: tf.Tensor, read: Callable[..., tf.Tensor]

@@ -1,0 +1,199 @@
+"""The application: routes of both protocols, of operations, and of the page."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
+from starlette.types import ASGIApp
+
+import clouds_tf
+from clouds_tf.server import pages, protocols
+from clouds_tf.server.batching import Batcher, OverloadedError, RefusedError, Workers
+from clouds_tf.server.http import (
+    ErrorResponse,
+    Front,
+    ServerState,
+    answer_error,
+    read_body,
+    unless_gone,
+)
+from clouds_tf.server.metrics import CONTENT_TYPE, Metrics
+from clouds_tf.server.protocols import MODEL_NAME, BadRequestError, Query
+from clouds_tf.server.settings import ServerSettings
+from clouds_tf.server.versions import Versions
+
+_DRAINING_SECONDS = 5  # after which another server should be asked
+
+
+def make_app(
+    versions: Versions, settings: ServerSettings, metrics: Metrics, state: ServerState
+) -> ASGIApp:
+    """The ASGI application around versions of a model, whose first ones are loaded.
+
+    Args:
+        versions: they start and end with the lifespan of the application.
+        settings: limits, and what the page offers.
+        metrics: what /metrics shows.
+        state: what the application shares with the server that runs it.
+    """
+    api = _API(versions, settings, metrics, state)
+
+    @contextlib.asynccontextmanager
+    async def lifespan(app: Starlette) -> AsyncIterator[None]:
+        api.workers = Workers(settings, metrics)
+        versions.start(api.workers)
+        yield
+        versions.close()
+        api.workers.close()
+
+    app = Starlette(
+        routes=[*api.routes(), *pages.routes(versions, settings)],
+        middleware=[Middleware(pages.SecurityHeaders, pages.is_in_browser(settings))],
+        exception_handlers={HTTPException: answer_error},
+        lifespan=lifespan,
+    )
+    return Front(app, settings, metrics, state)
+
+
+def _json(value: Any, status: int = 200) -> Response:
+    return Response(protocols.to_json(value), status, media_type="application/json")
+
+
+def _number(request: Request) -> int | None:
+    """The version in the path, or None; also checks the name of the model."""
+    name, text = request.path_params["name"], request.path_params.get("number")
+    if name != MODEL_NAME:
+        raise ErrorResponse(404, f"no model {name!r}, expected {MODEL_NAME!r}")
+    if text is None:
+        return None
+    if not (text.isascii() and text.isdecimal() and len(text) < 19):
+        raise ErrorResponse(404, f"version: got {text!r}, expected a number")
+    return int(text)
+
+
+class _API:
+    """Handlers of all that is not the page."""
+
+    workers: Workers
+
+    def __init__(
+        self, versions: Versions, settings: ServerSettings, metrics: Metrics, state: ServerState
+    ) -> None:
+        self._versions, self._settings = versions, settings
+        self._metrics, self._state = metrics, state
+
+    def routes(self) -> list[Route]:
+        v1, v2 = "/v1/models/{name}", "/v2/models/{name}"
+        version = "/versions/{number}"
+        predict_v1 = functools.partial(self._predict, protocols.parse_v1)
+        predict_v2 = functools.partial(self._predict, protocols.parse_v2)
+        found = [
+            Route("/healthz", self._live),
+            Route("/readyz", self._ready),
+            Route("/metrics", self._show_metrics),
+            Route("/v2", self._describe),
+            Route("/v2/health/live", self._live),
+            Route("/v2/health/ready", self._ready),
+        ]
+        for middle in (version, ""):
+            found += [
+                Route(f"{v1}{middle}:predict", predict_v1, methods=["POST"]),
+                Route(f"{v1}{middle}/metadata", self._metadata_v1),
+                Route(f"{v1}{middle}", self._status),
+                Route(f"{v2}{middle}/infer", predict_v2, methods=["POST"]),
+                Route(f"{v2}{middle}/ready", self._model_ready),
+                Route(f"{v2}{middle}", self._metadata_v2),
+            ]
+        return found
+
+    async def _live(self, request: Request) -> Response:
+        return _json({"live": True})
+
+    async def _ready(self, request: Request) -> Response:
+        ready = not self._state.draining
+        return _json({"live": True, "ready": ready}, 200 if ready else 503)
+
+    async def _show_metrics(self, request: Request) -> Response:
+        return Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def _describe(self, request: Request) -> Response:
+        return _json({"name": "clouds_tf", "version": clouds_tf.__version__, "extensions": []})
+
+    async def _status(self, request: Request) -> Response:
+        number = _number(request)
+        found = self._versions.status(number)
+        if not found:
+            raise ErrorResponse(404, f"no version {number} of the model {MODEL_NAME!r}")
+        return _json({"model_version_status": found})
+
+    async def _model_ready(self, request: Request) -> Response:
+        number = _number(request)
+        ready = number is None or number in self._versions.numbers
+        return _json({"name": MODEL_NAME, "ready": ready}, 200 if ready else 404)
+
+    async def _metadata_v1(self, request: Request) -> Response:
+        with self._use(_number(request)) as (number, batcher):
+            read = functools.partial(protocols.metadata_v1, batcher.predictor.path, number)
+            return _json(await self.workers.run(self.workers.decoding, read))
+
+    async def _metadata_v2(self, request: Request) -> Response:
+        with self._use(_number(request)) as (_, batcher):
+            metadata = batcher.predictor.metadata
+            return _json(protocols.metadata_v2(metadata, self._versions.numbers))
+
+    @contextlib.contextmanager
+    def _use(self, number: int | None) -> Any:
+        try:
+            with self._versions.use(number) as found:
+                yield found
+        except LookupError as error:
+            raise ErrorResponse(404, str(error)) from None
+
+    async def _predict(self, parse: Callable[[bytes], Query], request: Request) -> Response:
+        if self._state.refusing:
+            raise ErrorResponse(503, "the server is shutting down", _DRAINING_SECONDS)
+        self._state.predicting += 1
+        try:
+            with self._metrics.timed("total"), self._use(_number(request)) as (number, batcher):
+                request.scope["record"].update(version=number)
+                body = await read_body(request, self._settings, self._state)
+                try:
+                    work = self._answer(request, parse, body, number, batcher)
+                    content = await unless_gone(request, work)
+                finally:
+                    self._state.body_bytes -= len(body)
+                return Response(content, media_type="application/json")
+        finally:
+            self._state.predicting -= 1
+
+    async def _answer(
+        self,
+        request: Request,
+        parse: Callable[[bytes], Query],
+        body: bytes,
+        number: int,
+        batcher: Batcher,
+    ) -> bytes:
+        run, pool = self.workers.run, self.workers.decoding
+        try:
+            query = await run(pool, parse, body)
+            request.scope["record"].update(images=len(query.images))
+            if query.names == ("metadata",):
+                metadata = batcher.predictor.metadata
+                outputs = protocols.metadata_outputs(metadata, len(query.images))
+            else:
+                outputs = await batcher.predict(query.images, frozenset(query.names))
+        except (BadRequestError, RefusedError) as error:
+            raise ErrorResponse(400, str(error)) from None
+        except OverloadedError as error:
+            raise ErrorResponse(503, str(error), error.retry_after) from None
+        return await run(pool, query.answer, outputs, number)

@@ -1,0 +1,330 @@
+"""Dynamic batching: images of many requests in one call of the network, stage by stage.
+
+Each image is decoded on its own, before it joins others, so that no request can harm another one
+of its batch. Decoding, network and post-processing run in threads of their own: while the network
+computes a batch, the next one is decoded and the last one is encoded.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import collections
+import contextlib
+import dataclasses
+import math
+import os
+import time
+from collections.abc import Callable, Coroutine, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any, Union
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf.prediction.predictor import Predictor
+from clouds_tf.prediction.untrusted import LARGEST_IMAGES, image_size, why_unreadable
+from clouds_tf.server.metrics import Metrics
+from clouds_tf.server.settings import ServerSettings
+
+# Outputs of an image by name: arrays without a dimension for the batch.
+Output = dict[str, Any]
+# JPEG or PNG bytes, or uint8 [H, W, 3].
+Image = Union[bytes, np.ndarray]
+
+PROBABILITIES = "probabilities"
+
+
+class RefusedError(ValueError):
+    """An image of a request cannot be predicted; the message says which one, and why."""
+
+
+class OverloadedError(Exception):
+    """There are too many images in progress; `retry_after` is in seconds."""
+
+    def __init__(self, retry_after: int) -> None:
+        super().__init__(f"too many images in progress; try again in {retry_after} s")
+        self.retry_after = retry_after
+
+
+class Workers:
+    """What the versions of a model share: threads, and the limits on images and pixels.
+
+    It belongs to the event loop in which it is made.
+    """
+
+    def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
+        self.settings, self.metrics = settings, metrics
+        self.decoding = ThreadPoolExecutor(os.cpu_count(), "decode")
+        self.network, self.answering = (ThreadPoolExecutor(1, x) for x in ("network", "answer"))
+        self._images, self._pixels = 0, 0
+        self._fewer_pixels = asyncio.Condition()
+        self.seconds_per_image = 0.0  # of the network, a running mean
+
+    async def run(self, pool: ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> Any:
+        """Calls a function in a thread of a pool."""
+        return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
+
+    @contextlib.contextmanager
+    def admit(self, number: int) -> Iterator[None]:
+        """Context in which a request's images are in progress; OverloadedError at the limit.
+
+        Raises:
+            RefusedError: the request alone has more images than may ever be in progress.
+        """
+        limit = self.settings.max_images
+        if number > limit:
+            raise RefusedError(f"got {number} images, expected at most {limit} in a request")
+        if self._images + number > limit:
+            seconds = self._images * self.seconds_per_image
+            raise OverloadedError(max(1, math.ceil(seconds)))
+        self._images += number
+        try:
+            yield
+        finally:
+            self._images -= number
+
+    @contextlib.asynccontextmanager
+    async def decoding_pixels(self, number: int) -> Any:
+        """Context in which an image is decoded; waits until its pixels are within the limit."""
+        async with self._fewer_pixels:
+            await self._fewer_pixels.wait_for(
+                lambda: not self._pixels or self._pixels + number <= self.settings.max_pixels
+            )
+            self._pixels += number
+        try:
+            yield
+        finally:
+            self._pixels -= number
+            async with self._fewer_pixels:
+                self._fewer_pixels.notify_all()
+
+    def close(self) -> None:
+        """Ends the threads once they have nothing to do."""
+        for pool in (self.decoding, self.network, self.answering):
+            pool.shutdown(wait=False)
+
+
+@dataclasses.dataclass(eq=False)
+class _Item:
+    """A decoded image that waits for the network."""
+
+    images: tuple[np.ndarray, ...]  # uint8 [h, w, 3] for each network
+    likeness: float
+    names: frozenset[str]  # outputs that are wanted
+    output: Any  # an asyncio.Future of an Output
+    arrived: float = dataclasses.field(default_factory=time.perf_counter)
+
+
+class Batcher:
+    """The queue of one loaded version.
+
+    Args:
+        predictor: the version; its stages are loaded here.
+
+    Raises:
+        ValueError: the SavedModel is damaged or too old.
+    """
+
+    def __init__(self, predictor: Predictor) -> None:
+        self.predictor, self._stages = predictor, predictor.load_stages()
+        self._users, self._metrics = 0, Metrics()  # those of the warm-up, which nobody reads
+
+    def warm_up(self, max_batch: int) -> None:
+        """Runs all stages for batches of 1, 2, 4, ... images, which makes their first use slow."""
+        height, width = self.predictor.metadata.dataset.mask_size
+        blank = tf.io.encode_jpeg(np.zeros((height, width, 3), np.uint8)).numpy()
+        images, likeness = self._read(blank)
+        size = 1
+        while size <= max_batch:
+            probabilities, presence = self._run_networks([images] * size)
+            item = _Item(images, likeness, frozenset(), None)
+            self._answer(probabilities, presence, [item] * size)
+            size *= 2
+
+    def start(self, workers: Workers) -> None:
+        """Begins to answer, in the running event loop."""
+        self._workers, self._metrics = workers, workers.metrics
+        self._queue: collections.deque[_Item] = collections.deque()
+        self._arrived = asyncio.Event()
+        self._answering: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._answering.set_result(None)
+        self._task = asyncio.create_task(self._run())
+
+    @contextlib.contextmanager
+    def in_use(self) -> Iterator[Batcher]:
+        """Context in which `close` waits."""
+        self._users += 1
+        try:
+            yield self
+        finally:
+            self._users -= 1
+
+    async def close(self) -> None:
+        """Ends it, once nobody uses it."""
+        while self._users:
+            await asyncio.sleep(0.02)
+        self._task.cancel()
+
+    async def predict(self, images: Sequence[Image], names: frozenset[str]) -> list[Output]:
+        """Predicts the images of one request.
+
+        Args:
+            images: N images.
+            names: outputs that are wanted, of those of the signature from_pixels.
+
+        Returns:
+            N outputs.
+
+        Raises:
+            RefusedError: one of the images, or their number, is not accepted.
+            OverloadedError: there are too many images in progress.
+        """
+        workers = self._workers
+        with workers.admit(len(images)):
+            pixels = await workers.run(workers.decoding, _count_pixels, images)
+            limit = LARGEST_IMAGES * self.predictor.metadata.max_image_pixels
+            if sum(pixels) > limit:
+                raise RefusedError(
+                    f"got {sum(pixels):,} pixels in all images, expected at most {limit:,}"
+                )
+            places = [_place(i, images) for i in range(len(images))]
+            decoded = await _all([self._decode(*x) for x in zip(images, pixels, places)])
+            loop = asyncio.get_running_loop()
+            items = [_Item(x, likeness, names, loop.create_future()) for x, likeness in decoded]
+            self._queue.extend(items)
+            self._metrics.queue.inc(len(items))
+            self._arrived.set()
+            outputs = await asyncio.gather(*(item.output for item in items))
+        class_names = self.predictor.metadata.dataset.class_names
+        for item, output in zip(items, outputs):
+            self._metrics.observe_answer(class_names, item.likeness, output.get("presence", ()))
+        return outputs
+
+    async def _decode(self, image: Image, pixels: int, place: str) -> tuple[Any, float]:
+        workers = self._workers
+        async with workers.decoding_pixels(pixels):
+            try:
+                return await workers.run(workers.decoding, self._read, image)
+            except RefusedError as error:
+                self._metrics.images.labels("refused").inc()
+                raise RefusedError(f"{place}{error}") from None
+
+    def _read(self, image: Image) -> tuple[tuple[np.ndarray, ...], float]:
+        """First stage: the image for each network, and its likeness."""
+        limit = self.predictor.metadata.max_image_pixels
+        with self._metrics.timed("decode"):
+            if isinstance(image, np.ndarray):
+                images, likeness = self._stages.read_pixels(tf.constant(image[np.newaxis]))
+            else:
+                try:
+                    images, likeness = self._stages.read_bytes(tf.constant([image]))
+                except tf.errors.InvalidArgumentError:
+                    raise RefusedError(why_unreadable(image, limit)) from None
+        return tuple(x[0].numpy() for x in images), float(likeness[0])
+
+    async def _run(self) -> None:
+        """Takes batches off the queue, for ever."""
+        while True:
+            batch = await self._next_batch()
+            if batch:
+                await self._compute(batch)
+
+    async def _next_batch(self) -> list[_Item]:
+        """The next images, without those that nobody waits for any more."""
+        most, wait = self._workers.settings.max_batch, self._workers.settings.max_wait_ms / 1e3
+        while not self._queue:
+            self._arrived.clear()
+            await self._arrived.wait()
+        while len(self._queue) < most:
+            left = self._queue[0].arrived + wait - time.perf_counter()
+            self._arrived.clear()
+            try:
+                await asyncio.wait_for(self._arrived.wait(), left)
+            except asyncio.TimeoutError:
+                break
+        batch = [self._queue.popleft() for _ in range(min(most, len(self._queue)))]
+        self._metrics.queue.dec(len(batch))
+        return [item for item in batch if not item.output.done()]
+
+    async def _compute(self, batch: list[_Item]) -> None:
+        """Second stage; starts the third one, once that of the batch before has ended."""
+        workers, start = self._workers, time.perf_counter()
+        for item in batch:
+            self._metrics.latency.labels("queue").observe(start - item.arrived)
+        try:
+            images = [item.images for item in batch]
+            outputs = await workers.run(workers.network, self._run_networks, images)
+        except Exception as error:
+            if len(batch) > 1:  # whatever it is, such as memory, a single image may do
+                for item in batch:
+                    await self._compute([item])
+            elif not batch[0].output.done():
+                batch[0].output.set_exception(error)
+            return
+        seconds = (time.perf_counter() - start) / len(batch)
+        workers.seconds_per_image += 0.1 * (seconds - workers.seconds_per_image)
+        await self._answering
+        self._answering = asyncio.create_task(self._finish(batch, *outputs))
+
+    def _run_networks(self, images: Sequence[tuple[np.ndarray, ...]]) -> tuple[Any, Any]:
+        self._metrics.batch_size.observe(len(images))
+        with self._metrics.timed("network"):
+            stacked = [tf.constant(np.stack(column)) for column in zip(*images)]
+            probabilities, presence = self._stages.run_networks(stacked)
+            return probabilities.numpy(), presence.numpy()
+
+    async def _finish(self, batch: list[_Item], probabilities: Any, presence: Any) -> None:
+        """Third stage: gives each image its output."""
+        workers = self._workers
+        try:
+            outputs = await workers.run(
+                workers.answering, self._answer, probabilities, presence, batch
+            )
+        except Exception as error:
+            outputs = [error] * len(batch)
+        for item, output in zip(batch, outputs):
+            if item.output.done():
+                continue
+            if isinstance(output, Exception):
+                item.output.set_exception(output)
+            else:
+                item.output.set_result(output)
+
+    def _answer(self, probabilities: Any, presence: Any, batch: list[_Item]) -> list[Output]:
+        with self._metrics.timed("postprocessing"):
+            likeness = np.array([item.likeness for item in batch], np.float32)
+            answer = self._stages.answer(*map(tf.constant, (probabilities, presence, likeness)))
+            columns = {name: value.numpy() for name, value in answer.items()}
+            columns[PROBABILITIES] = probabilities
+            # Slices would keep the whole batch in memory.
+            return [
+                {name: np.array(columns[name][i]) for name in item.names & columns.keys()}
+                for i, item in enumerate(batch)
+            ]
+
+
+def _count_pixels(images: Sequence[Image]) -> list[int]:
+    """The pixels of each image by its header; RefusedError where there is none."""
+    found = []
+    for i, image in enumerate(images):
+        try:
+            size = image.shape[:2] if isinstance(image, np.ndarray) else image_size(image)
+        except tf.errors.InvalidArgumentError:
+            raise RefusedError(_place(i, images) + why_unreadable(bytes(image))) from None
+        found.append(size[0] * size[1])
+    return found
+
+
+def _place(index: int, images: Sequence[Image]) -> str:
+    return f"image {index + 1} of {len(images)}: " if len(images) > 1 else ""
+
+
+async def _all(coroutines: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
+    """Results of coroutines, in order; if one of them raises, the others are cancelled."""
+    tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
+    try:
+        return await asyncio.gather(*tasks)
+    except BaseException:
+        for task in tasks:
+            task.cancel()
+        raise

@@ -1,0 +1,265 @@
+"""HTTP around the application: limits, access log, metrics, and clients that are slow or gone."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import logging
+import re
+import time
+import uuid
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+import orjson
+from starlette.exceptions import HTTPException
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from clouds_tf.server.metrics import Metrics
+from clouds_tf.server.settings import ServerSettings
+
+LOG = logging.getLogger("clouds_tf.server")
+_ACCESS_LOG = logging.getLogger("clouds_tf.access")
+_LINGER_SECONDS = 2.0  # in which the rest of a refused body is read, so that its answer is seen
+_MAX_PATH = 200  # characters in the log
+_MB = 1e6
+_OPERATIONS = ("/healthz", "/readyz", "/metrics", "/v2/health/")  # never refused
+_PREFIXES = {"/v1/": "v1", "/v2": "v2", "/page/": "page", "/images/": "page"}
+_STATUS_GONE = 499  # of nginx, for the log: the client went away
+_KINDS = {
+    404: "not_found",
+    408: "timeout",
+    413: "too_large",
+    _STATUS_GONE: "disconnected",
+    500: "internal",
+    503: "overloaded",
+}
+
+
+@dataclasses.dataclass
+class ServerState:
+    """State that server and application share.
+
+    Attributes:
+        draining: SIGTERM came; connections are closed after their next answer.
+        refusing: no more images are taken.
+        predicting: requests for predictions in progress.
+        body_bytes: those of all bodies in memory.
+        num_connections: gives the number of open connections.
+    """
+
+    draining: bool = False
+    refusing: bool = False
+    predicting: int = 0
+    body_bytes: int = 0
+    num_connections: Callable[[], int] = lambda: 0
+
+
+class ErrorResponse(HTTPException):
+    """An answer {"error": sentence} with a status, to raise."""
+
+    def __init__(self, status: int, sentence: str, retry_after: int | None = None) -> None:
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(status, sentence, headers)
+
+
+async def answer_error(request: Request, error: Exception) -> Response:
+    """The response to an HTTPException."""
+    assert isinstance(error, HTTPException)
+    request.scope["record"].update(error=error.detail)
+    return Response(_error_body(error.detail), error.status_code, error.headers, _JSON)
+
+
+_JSON = "application/json"
+
+
+def _error_body(sentence: str) -> bytes:
+    return orjson.dumps({"error": sentence})
+
+
+class Front:
+    """ASGI middleware in front of everything: identifies, measures, logs and closes requests."""
+
+    def __init__(
+        self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, state: ServerState
+    ) -> None:
+        self._app, self._settings, self._metrics, self._state = app, settings, metrics, state
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        exchange = _Exchange(scope, receive, send, self._state)
+        start = time.perf_counter()
+        self._metrics.in_progress.inc()
+        try:
+            if self._is_crowded(scope["path"]):
+                refusal = Response(_error_body("too many connections"), 503, {"Retry-After": "1"})
+                await refusal(scope, exchange.receive, exchange.send)
+            else:
+                await self._app(scope, exchange.receive, exchange.send)
+        except Exception as error:
+            LOG.error("request %s: %r", exchange.record["id"], error, exc_info=error)
+            exchange.record["error"] = repr(error)
+            if not exchange.started:
+                sentence = f"internal error; the server's log has it as {exchange.record['id']}"
+                response = Response(_error_body(sentence), 500, media_type=_JSON)
+                await response(scope, exchange.receive, exchange.send)
+        finally:
+            self._metrics.in_progress.dec()
+            self._finish(exchange, time.perf_counter() - start)
+
+    def _is_crowded(self, path: str) -> bool:
+        many = self._state.num_connections() > self._settings.max_connections
+        return many and not path.startswith(_OPERATIONS)
+
+    def _finish(self, exchange: _Exchange, seconds: float) -> None:
+        record, path = exchange.record, exchange.scope["path"]
+        status = record["status"]
+        protocol = next((x for start, x in _PREFIXES.items() if path.startswith(start)), "other")
+        self._metrics.requests.labels("page" if path == "/" else protocol, status).inc()
+        if status >= 400:
+            self._metrics.errors.labels(_KINDS.get(status, "bad_request")).inc()
+        if self._settings.access_log:
+            _ACCESS_LOG.info("", extra={"fields": {**record, "seconds": round(seconds, 6)}})
+
+
+class _Exchange:
+    """One request and its response, as they pass by."""
+
+    def __init__(self, scope: Scope, receive: Receive, send: Send, state: ServerState) -> None:
+        self.scope, self._receive, self._send, self._state = scope, receive, send, state
+        headers = dict(scope["headers"])
+        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        self._whole, self.started = not has_body, False
+        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        self.record: dict[str, Any] = {
+            "id": given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid.uuid4().hex,
+            "client": (scope.get("client") or ("",))[0],
+            "method": scope["method"],
+            "path": scope["path"][:_MAX_PATH],
+            "status": _STATUS_GONE,
+            "received": 0,
+            "sent": 0,
+        }
+        scope["record"] = self.record
+
+    async def receive(self) -> Message:
+        message = await self._receive()
+        if message["type"] == "http.request":
+            self.record["received"] += len(message.get("body", b""))
+            self._whole = not message.get("more_body", False)
+        else:
+            self._whole = True
+        return message
+
+    async def send(self, message: Message) -> None:
+        if message["type"] == "http.response.start":
+            self.started = True
+            self.record["status"] = message["status"]
+            headers = list(message.get("headers", ()))
+            headers.append((b"x-request-id", self.record["id"].encode()))
+            headers.append((b"x-content-type-options", b"nosniff"))
+            if self._state.draining or not self._whole:
+                headers.append((b"connection", b"close"))
+            message = {**message, "headers": headers}
+        else:
+            self.record["sent"] += len(message.get("body", b""))
+            if not message.get("more_body", False) and not self._whole:
+                await self._send({**message, "more_body": True})
+                await self._linger()
+                message = {"type": "http.response.body", "body": b""}
+        await self._send(message)
+
+    async def _linger(self) -> None:
+        """Reads the rest of a body; a connection that closes at once would lose the answer."""
+
+        async def read() -> None:
+            while not self._whole:
+                await self.receive()
+
+        try:
+            await asyncio.wait_for(read(), _LINGER_SECONDS)
+        except asyncio.TimeoutError:
+            pass
+
+
+async def read_body(request: Request, settings: ServerSettings, state: ServerState) -> bytes:
+    """Reads the body of a request, whose bytes `state.body_bytes` counts from then on.
+
+    Raises:
+        ErrorResponse: it is too large or too slow, there are too many, or the client is gone.
+    """
+    limit, together = settings.max_body_mb * _MB, settings.max_bodies_mb * _MB
+    too_large = ErrorResponse(
+        413, f"the body is larger than {settings.max_body_mb:g} MB; send fewer images at a time"
+    )
+    declared = request.headers.get("content-length", "0")
+    if declared.isdecimal() and int(declared) > limit:
+        raise too_large
+    body = bytearray()
+
+    async def read() -> None:
+        async for chunk in request.stream():
+            body.extend(chunk)
+            state.body_bytes += len(chunk)
+            if len(body) > limit:
+                raise too_large
+            if state.body_bytes > together:
+                raise ErrorResponse(503, "too many bodies in memory; try again in 1 s", 1)
+
+    try:
+        await asyncio.wait_for(read(), settings.body_seconds)
+        return bytes(body)
+    except asyncio.TimeoutError:
+        late = f"the body did not arrive within {settings.body_seconds:g} s"
+        failure = ErrorResponse(408, late)
+    except ClientDisconnect:
+        failure = ErrorResponse(_STATUS_GONE, "the client went away")
+    except ErrorResponse as error:
+        failure = error
+    state.body_bytes -= len(body)
+    raise failure
+
+
+async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
+    """The result of work on a request whose body was read; cancelled if the client goes away."""
+    task = asyncio.ensure_future(work)
+    gone = asyncio.ensure_future(request.receive())
+    try:
+        await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
+        if not task.done():
+            raise ErrorResponse(_STATUS_GONE, "the client went away")
+        return task.result()
+    finally:
+        gone.cancel()
+        task.cancel()
+
+
+def make_protocol(settings: ServerSettings) -> type[H11Protocol]:
+    """Uvicorn's HTTP/1.1 with a limit on the time in which the head of a request arrives."""
+
+    class Protocol(H11Protocol):
+        _limit: asyncio.TimerHandle | None = None
+
+        def connection_made(self, transport: Any) -> None:
+            super().connection_made(transport)
+            self._watch()
+
+        def data_received(self, data: bytes) -> None:
+            super().data_received(data)
+            self._watch()
+
+        def _watch(self) -> None:
+            """Starts the clock while a head is awaited, and stops it during a request."""
+            waiting = self.cycle is None or self.cycle.response_complete
+            if waiting and self._limit is None:
+                self._limit = self.loop.call_later(settings.head_seconds, self.transport.close)
+            elif not waiting and self._limit is not None:
+                self._limit.cancel()
+                self._limit = None
+
+    return Protocol

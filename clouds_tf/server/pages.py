@@ -1,0 +1,88 @@
+"""Routes of the page: its files, the images of a folder, and what it needs to know."""
+
+from __future__ import annotations
+
+import os
+
+from starlette.requests import Request
+from starlette.responses import FileResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from clouds_tf import files
+from clouds_tf.data.source_images import IMAGE_ENDINGS
+from clouds_tf.server.protocols import MODEL_NAME, to_json
+from clouds_tf.server.settings import ServerSettings
+from clouds_tf.server.versions import Versions
+
+FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page")
+
+
+def is_in_browser(settings: ServerSettings) -> bool:
+    """Whether the page may run the model itself."""
+    return bool(settings.onnx and settings.onnxruntime_web)
+
+
+def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
+    """The routes /, /page/ and /images/."""
+
+    async def show_index(request: Request) -> Response:
+        return FileResponse(os.path.join(FOLDER, "index.html"))
+
+    async def show_settings(request: Request) -> Response:
+        with versions.use() as (number, batcher):
+            metadata = batcher.predictor.metadata.to_json()
+        about = {"model": MODEL_NAME, "version": number, "dataset": metadata["dataset"]}
+        content = to_json({**about, "metadata": metadata, "in_browser": is_in_browser(settings)})
+        return Response(content, media_type="application/json")
+
+    async def list_images(request: Request) -> Response:
+        names = files.visible_names(settings.images_dir) if settings.images_dir else []
+        images = [name for name in names if name.lower().endswith(IMAGE_ENDINGS)]
+        return Response(to_json(images), media_type="application/json")
+
+    found: list[BaseRoute] = [
+        Route("/", show_index),
+        Route("/page/settings.json", show_settings),
+        Route("/images/", list_images),
+    ]
+    if settings.onnx:
+        path = settings.onnx
+        found.append(Route("/page/model.onnx", lambda request: FileResponse(path)))
+    if settings.onnxruntime_web:
+        found.append(Mount("/page/ort", StaticFiles(directory=settings.onnxruntime_web)))
+    if settings.images_dir:
+        found.append(Mount("/images", StaticFiles(directory=settings.images_dir)))
+    found.append(Mount("/page", StaticFiles(directory=FOLDER)))
+    return found
+
+
+class SecurityHeaders:
+    """ASGI middleware: a page may load and send nothing but to this server."""
+
+    def __init__(self, app: ASGIApp, in_browser: bool) -> None:
+        self._app = app
+        wasm = " 'wasm-unsafe-eval'" if in_browser else ""
+        policy = (
+            f"default-src 'none'; script-src 'self'{wasm}; style-src 'self'; connect-src 'self'; "
+            "img-src 'self' blob: data:; worker-src 'self' blob:; base-uri 'none'; "
+            "form-action 'none'; frame-ancestors 'none'"
+        )
+        self._headers = [
+            (b"content-security-policy", policy.encode()),
+            (b"cross-origin-opener-policy", b"same-origin"),
+            (b"cross-origin-embedder-policy", b"require-corp"),
+            (b"cross-origin-resource-policy", b"same-origin"),
+            (b"referrer-policy", b"no-referrer"),
+            (b"cache-control", b"no-cache"),
+        ]
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        async def send_more(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                headers = [*message.get("headers", ()), *self._headers]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        await self._app(scope, receive, send_more)

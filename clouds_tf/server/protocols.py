@@ -1,0 +1,311 @@
+"""Bodies of requests and answers: TensorFlow Serving's REST API (V1), Open Inference Protocol (V2).
+
+V1 is https://www.tensorflow.org/tfx/serving/api_rest, and V2
+https://github.com/kserve/open-inference-protocol. All that a request says is untrusted.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import dataclasses
+import os
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+import orjson
+from google.protobuf import json_format
+from tensorflow.core.protobuf import saved_model_pb2
+
+from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.server.batching import PROBABILITIES, Image, Output
+
+MODEL_NAME = "clouds"
+
+_MASKS = ("encoded_pixels", "presence", "area_fraction", "expected_area_fraction", "likeness")
+# Of each signature, its input and its outputs.
+_SIGNATURES = {
+    "serving_default": ("image_bytes", _MASKS),
+    "probabilities": ("image_bytes", (PROBABILITIES,)),
+    "from_pixels": ("images", (*_MASKS, PROBABILITIES)),
+    "metadata": ("image_bytes", ("metadata",)),
+}
+_SHOWN = 50  # characters of a value in an error
+
+
+class BadRequestError(ValueError):
+    """The body of a request is malformed; the message says where."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Query:
+    """What a request asks for.
+
+    Attributes:
+        images: N images.
+        names: outputs that are wanted, in order.
+        answer: makes the body of the answer, from N outputs and the version that made them.
+    """
+
+    images: list[Image]
+    names: tuple[str, ...]
+    answer: Callable[[Sequence[Output], int], bytes]
+
+
+def to_json(value: Any) -> bytes:
+    """JSON of a value, with arrays as nested lists, bytes as text and NaN as null."""
+    return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY, default=_plain)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, np.ndarray):  # of strings, or not contiguous
+        return value.tolist()
+    if isinstance(value, bytes):
+        return value.decode()
+    raise TypeError(f"no JSON for {type(value)}")
+
+
+def parse_v1(body: bytes) -> Query:
+    """Reads the body of a predict request; BadRequestError if it is malformed."""
+    fields = _parse_object(body)
+    signature = fields.get("signature_name") or "serving_default"
+    if not isinstance(signature, str) or signature not in _SIGNATURES:
+        raise _wrong("signature_name", signature, f"one of {', '.join(_SIGNATURES)}")
+    if ("instances" in fields) == ("inputs" in fields):
+        raise BadRequestError("expected either 'instances' or 'inputs'")
+    name, names = _SIGNATURES[signature]
+    in_rows = "instances" in fields
+    if in_rows:
+        rows = _of_input(fields["instances"], "instances", name)
+    else:
+        rows = fields["inputs"]
+        if isinstance(rows, dict):
+            rows = _only(rows, "inputs", name)
+        if not isinstance(rows, list):
+            raise _wrong("inputs", rows, "a list")
+    key = "instances" if in_rows else "inputs"
+    read = _read_bytes if name == "image_bytes" else _read_pixels
+    if signature == "metadata":
+        images: list[Image] = [b""] * len(rows)  # which nobody looks at
+    else:
+        images = [read(row, f"{key}[{i}]") for i, row in enumerate(rows)]
+
+    def answer(outputs: Sequence[Output], version: int) -> bytes:
+        if in_rows:
+            found = [o[names[0]] if len(names) == 1 else _in_order(o, names) for o in outputs]
+            return to_json({"predictions": found})
+        columns = {name: [output[name] for output in outputs] for name in names}
+        return to_json({"outputs": columns[names[0]] if len(names) == 1 else columns})
+
+    return Query(images, names, answer)
+
+
+def _in_order(output: Output, names: Sequence[str]) -> Output:
+    return {name: output[name] for name in names}
+
+
+def _of_input(instances: Any, key: str, name: str) -> list[Any]:
+    """The values of the only input: {name: value} or value itself, in a list."""
+    if not isinstance(instances, list):
+        raise _wrong(key, instances, "a list")
+    return [
+        _only(row, f"{key}[{i}]", name) if isinstance(row, dict) and set(row) != {"b64"} else row
+        for i, row in enumerate(instances)
+    ]
+
+
+def _only(row: dict[str, Any], place: str, name: str) -> Any:
+    if set(row) != {name}:
+        raise _wrong(place, ", ".join(map(str, row)) or "nothing", f"the input {name!r} alone")
+    return row[name]
+
+
+def parse_v2(body: bytes) -> Query:
+    """Reads the body of an infer request; BadRequestError if it is malformed.
+
+    An input of BYTES has Base64, which JSON needs for images.
+    """
+    fields = _parse_object(body)
+    inputs = fields.get("inputs")
+    if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
+        raise _wrong("inputs", inputs, "a list of one tensor, image_bytes or images")
+    (tensor,) = inputs
+    name, shape, data = tensor.get("name"), tensor.get("shape"), tensor.get("data")
+    if name not in _TENSORS_V2:
+        raise _wrong("inputs[0].name", name, f"one of {', '.join(_TENSORS_V2)}")
+    datatype, known_shape, names = _TENSORS_V2[name]
+    if tensor.get("datatype") != datatype:
+        raise _wrong("inputs[0].datatype", tensor.get("datatype"), datatype)
+    if not _fits(shape, known_shape):
+        raise _wrong("inputs[0].shape", shape, str(list(known_shape)))
+    if not isinstance(data, list):
+        raise _wrong("inputs[0].data", data, "a list")
+    wanted = _wanted_outputs(fields.get("outputs"), names)
+    if name == "image_bytes":
+        data = [value for row in data for value in (row if isinstance(row, list) else [row])]
+        if len(data) != shape[0]:
+            raise _wrong("inputs[0].data", f"{len(data)} values", f"{shape[0]} by its shape")
+        images: list[Image] = [_read_base64(v, f"inputs[0].data[{i}]") for i, v in enumerate(data)]
+    else:
+        images = list(_as_pixels(data, "inputs[0].data", shape))
+    identifier = fields.get("id")
+
+    def answer(outputs: Sequence[Output], version: int) -> bytes:
+        found = {"model_name": MODEL_NAME, "model_version": str(version)}
+        if identifier is not None:
+            found["id"] = identifier
+        return to_json({**found, "outputs": [_tensor_v2(x, outputs) for x in wanted]})
+
+    return Query(images, wanted, answer)
+
+
+# Of each input of V2, its datatype, its shape and the outputs that it has unless some are named.
+_TENSORS_V2 = {
+    "image_bytes": ("BYTES", (-1,), _MASKS),
+    "images": ("UINT8", (-1, -1, -1, 3), _MASKS),
+}
+
+
+def _fits(shape: Any, known: tuple[int, ...]) -> bool:
+    is_shape = isinstance(shape, list) and all(type(side) is int for side in shape)
+    if is_shape and len(shape) == 2 and known == (-1,) and shape[1] == 1:
+        return shape[0] >= 0  # [N, 1], as other servers want BYTES
+    return (
+        is_shape
+        and len(shape) == len(known)
+        and all(side == x or (x == -1 and side >= 0) for side, x in zip(shape, known))
+    )
+
+
+def _wanted_outputs(outputs: Any, default: tuple[str, ...]) -> tuple[str, ...]:
+    if outputs is None or outputs == []:
+        return default
+    known = (*_MASKS, PROBABILITIES)
+    if not isinstance(outputs, list):
+        raise _wrong("outputs", outputs, "a list")
+    for i, output in enumerate(outputs):
+        name = output.get("name") if isinstance(output, dict) else None
+        if name not in known:
+            raise _wrong(f"outputs[{i}].name", name, f"one of {', '.join(known)}")
+    return tuple(dict.fromkeys(output["name"] for output in outputs))
+
+
+def _tensor_v2(name: str, outputs: Sequence[Output]) -> dict[str, Any]:
+    if name == "encoded_pixels":
+        values = [value for output in outputs for value in output[name].tolist()]
+        shape, datatype = [len(outputs), len(values) // max(len(outputs), 1)], "BYTES"
+        return {"name": name, "datatype": datatype, "shape": shape, "data": values}
+    stacked = np.array([output[name] for output in outputs], np.float32)
+    shape = list(stacked.shape)
+    return {"name": name, "datatype": "FP32", "shape": shape, "data": stacked.ravel()}
+
+
+def _parse_object(body: bytes) -> dict[str, Any]:
+    try:
+        fields = orjson.loads(body)
+    except orjson.JSONDecodeError as error:
+        raise BadRequestError(f"the body is not JSON: {error}") from None
+    if not isinstance(fields, dict):
+        raise _wrong("the body", fields, "an object")
+    return fields
+
+
+def _wrong(place: str, value: Any, expected: str) -> BadRequestError:
+    shown = value if isinstance(value, str) else repr(value)
+    shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
+    return BadRequestError(f"{place}: got {shown}, expected {expected}")
+
+
+def _read_bytes(value: Any, place: str) -> bytes:
+    """A string of V1: {"b64": Base64}, or text that stands for its own bytes."""
+    if isinstance(value, dict) and set(value) == {"b64"}:
+        return _read_base64(value["b64"], place)
+    if isinstance(value, str):
+        return value.encode()
+    raise _wrong(place, value, 'an object {"b64": Base64 of a JPEG or PNG}')
+
+
+def _read_base64(value: Any, place: str) -> bytes:
+    """Reads Base64; blanks in it, and padding that is missing, are no fault."""
+    if not isinstance(value, str):
+        raise _wrong(place, value, "Base64 of a JPEG or PNG")
+    for text in (value, "".join(value.split()).rstrip("=")):
+        try:
+            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+        except (binascii.Error, ValueError):
+            continue
+    raise _wrong(place, value, "Base64")
+
+
+def _read_pixels(value: Any, place: str) -> np.ndarray:
+    """An image of nested lists, as uint8 [H, W, 3]."""
+    return _as_pixels(value, place, None)
+
+
+def _as_pixels(value: Any, place: str, shape: Any) -> np.ndarray:
+    """Whole numbers of 0 to 255, as uint8 [..., H, W, 3]; of a shape if it is given."""
+    expected = f"whole numbers of 0 to 255 in the shape {shape or '[height, width, 3]'}"
+    try:
+        found = np.array(value)
+        if found.size and (found.dtype.kind not in "iu" or found.min() < 0 or found.max() > 255):
+            raise ValueError
+        found = found.astype(np.uint8)
+        found = found if shape is None else found.reshape(shape)
+    except (ValueError, TypeError, OverflowError):
+        raise _wrong(place, value, expected) from None
+    if found.ndim < 3 or found.shape[-1] != 3 or not (shape or found.ndim == 3):
+        raise _wrong(place, f"the shape {list(found.shape)}", expected)
+    if 0 in found.shape[-3:]:
+        raise _wrong(place, f"the shape {list(found.shape)}", "an image of at least one pixel")
+    return found
+
+
+def metadata_outputs(metadata: Metadata, number: int) -> list[Output]:
+    """The outputs of the signature metadata for a number of images."""
+    text = orjson.dumps(metadata.to_json(), option=orjson.OPT_INDENT_2).decode()
+    return [{"metadata": text}] * number
+
+
+def metadata_v1(saved_model: str, version: int) -> dict[str, Any]:
+    """The answer to GET .../metadata: the signatures of a SavedModel."""
+    with open(os.path.join(saved_model, "saved_model.pb"), "rb") as file:
+        model = saved_model_pb2.SavedModel.FromString(file.read())
+    signatures = model.meta_graphs[0].signature_def
+    found = {name: _message_to_dict(value) for name, value in signatures.items()}
+    spec = {"name": MODEL_NAME, "signature_name": "", "version": str(version)}
+    return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": found}}}
+
+
+def _message_to_dict(message: Any) -> dict[str, Any]:
+    """JSON of a protocol buffer with all its fields, as TensorFlow Serving writes it."""
+    names = {"preserving_proto_field_name": True}
+    try:
+        return json_format.MessageToDict(message, including_default_value_fields=True, **names)
+    except TypeError:  # protobuf 5 and later
+        return json_format.MessageToDict(
+            message, always_print_fields_with_no_presence=True, **names
+        )
+
+
+def metadata_v2(metadata: Metadata, versions: Sequence[int]) -> dict[str, Any]:
+    """The answer to GET /v2/models/NAME."""
+    classes = metadata.dataset.num_classes
+    shapes: dict[str, list[int]] = {name: [-1, classes] for name in _MASKS}
+    shapes["likeness"] = [-1]
+    shapes[PROBABILITIES] = [-1, *metadata.dataset.submission_size, classes]
+    outputs = [
+        {"name": name, "datatype": "BYTES" if name == "encoded_pixels" else "FP32", "shape": shape}
+        for name, shape in shapes.items()
+    ]
+    inputs = [
+        {"name": name, "datatype": datatype, "shape": list(shape)}
+        for name, (datatype, shape, _) in _TENSORS_V2.items()
+    ]
+    return {
+        "name": MODEL_NAME,
+        "versions": [str(version) for version in versions],
+        "platform": "tensorflow_savedmodel",
+        "inputs": inputs,
+        "outputs": outputs,
+    }

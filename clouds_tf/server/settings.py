@@ -1,0 +1,52 @@
+"""Settings of the server: where it listens, what it serves, and its limits."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Optional
+
+from clouds_tf.prediction.engine import ENGINES
+from clouds_tf.settings import CheckedSettings, setting
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class ServerSettings(CheckedSettings):
+    """Settings of `serve`; every field is a flag of tools/serve.py."""
+
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all of this machine.")
+    port: int = setting(8501, "Port to listen on; 0 takes a free one.", min=0, max=65535)
+    engine: str = setting(
+        "tensorflow",
+        "Library that runs the network; openvino runs on the CPU.",
+        choices=ENGINES,
+    )
+    images_dir: Optional[str] = setting(None, "Folder of images that the page offers.")
+    onnx: Optional[str] = setting(None, "ONNX file that the page runs in the browser.")
+    onnxruntime_web: Optional[str] = setting(
+        None, "Folder with the files of onnxruntime-web, for --onnx."
+    )
+    max_batch: int = setting(8, "Most images in one call of the network.", min=1)
+    max_wait_ms: float = setting(
+        5.0, "Longest time in ms that an image waits for others while the network is idle.", min=0
+    )
+    max_images: int = setting(
+        64, "Most images in progress; further requests are answered 503.", min=1
+    )
+    max_pixels: int = setting(
+        2**25, "Most pixels of all images that are being decoded; a larger one is alone.", min=1
+    )
+    max_body_mb: float = setting(64.0, "Largest body of a request in MB.", min=0)
+    max_bodies_mb: float = setting(
+        256.0, "Most MB of all bodies in memory; further requests are answered 503.", min=0
+    )
+    max_connections: int = setting(500, "Most open connections; others are answered 503.", min=1)
+    head_seconds: float = setting(10.0, "Longest time for the head of a request to arrive.", min=0)
+    body_seconds: float = setting(60.0, "Longest time for the body of a request to arrive.", min=0)
+    keep_versions: int = setting(1, "Number of newest versions that are kept loaded.", min=1)
+    poll_seconds: float = setting(
+        5.0, "Time between two looks for new versions; 0 never looks again.", min=0
+    )
+    drain_seconds: float = setting(
+        5.0, "Time after SIGTERM in which new requests are still answered.", min=0
+    )
+    access_log: bool = setting(True, "Write a line of JSON for each request to stdout.")

@@ -1,0 +1,238 @@
+"""Versions of the model: found in a folder, loaded beside the old one, and switched."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import dataclasses
+import logging
+import os
+from collections.abc import Callable, Coroutine, Iterator
+from typing import Any
+
+from clouds_tf.messages import about_the_data
+from clouds_tf.prediction.predictor import Predictor
+from clouds_tf.server.batching import Batcher, Workers
+from clouds_tf.server.metrics import Metrics
+from clouds_tf.server.settings import ServerSettings
+
+_LOG = logging.getLogger("clouds_tf.server")
+_MARK = "saved_model.pb"
+
+
+@dataclasses.dataclass(frozen=True)
+class Found:
+    """A version in the folder.
+
+    Attributes:
+        number: its version.
+        path: its folder.
+        identity: names, lengths and times of change of its files.
+    """
+
+    number: int
+    path: str
+    identity: tuple[Any, ...]
+
+
+def find_versions(saved_model: str) -> list[Found]:
+    """Versions in a folder such as E, or the one that E/1 itself is, the newest first."""
+    if os.path.exists(os.path.join(saved_model, _MARK)):
+        name = os.path.basename(os.path.abspath(saved_model))
+        number = int(name) if _is_number(name) else 1
+        return [Found(number, saved_model, _identity(saved_model))]
+    names = os.listdir(saved_model) if os.path.isdir(saved_model) else []
+    paths = [os.path.join(saved_model, name) for name in names if _is_number(name)]
+    found = [
+        Found(int(os.path.basename(path)), path, _identity(path))
+        for path in paths
+        if os.path.exists(os.path.join(path, _MARK))
+    ]
+    return sorted(found, key=lambda version: version.number, reverse=True)
+
+
+def _is_number(name: str) -> bool:
+    return name.isascii() and name.isdecimal()
+
+
+def _identity(path: str) -> tuple[Any, ...]:
+    found = []
+    for folder, _, names in os.walk(path):
+        for name in names:
+            with contextlib.suppress(OSError):  # it has just gone
+                stat = os.stat(os.path.join(folder, name))
+                found.append((folder, name, stat.st_size, stat.st_mtime_ns))
+    return tuple(sorted(found))
+
+
+class Versions:
+    """The loaded versions of a model.
+
+    Args:
+        saved_model: folder of versions, or of one version.
+        settings: how often to look, and how many to keep.
+        metrics: where versions and failures are counted.
+        check: called with the folder of a version before it is loaded; raises ValueError.
+    """
+
+    def __init__(
+        self,
+        saved_model: str,
+        settings: ServerSettings,
+        metrics: Metrics,
+        check: Callable[[str], None] = lambda path: None,
+    ) -> None:
+        self._folder, self._settings, self._metrics = saved_model, settings, metrics
+        self._check = check
+        self._loaded: dict[Found, Batcher] = {}
+        self._refused: dict[Found, str] = {}
+        self._loading: Found | None = None
+        self._seen: list[Found] = []
+        self._tasks: set[asyncio.Future[Any]] = set()
+
+    def load_first(self) -> None:
+        """Loads the newest versions that can be loaded, before there is an event loop.
+
+        Raises:
+            FileNotFoundError: there is no version.
+            ValueError: none can be loaded; says why the newest cannot.
+        """
+        self._seen = find_versions(self._folder)
+        if not self._seen:
+            raise FileNotFoundError(
+                f"{self._folder}: no SavedModel; expected a folder that export wrote, E or E/1"
+            )
+        while version := self._missing(self._seen):
+            self._keep(version, self._load(version))
+        if not self._loaded:
+            raise ValueError(self._refused[self._seen[0]])
+
+    def start(self, workers: Workers) -> None:
+        """Begins to answer and to look for new versions, in the running event loop."""
+        self._workers = workers
+        for batcher in self._loaded.values():
+            batcher.start(workers)
+        if self._settings.poll_seconds:
+            self._in_background(self._look_again())
+
+    def close(self) -> None:
+        """Ends all of it; requests must have been answered."""
+        for task in list(self._tasks):
+            task.cancel()
+        for batcher in self._loaded.values():
+            self._in_background(batcher.close())
+
+    @contextlib.contextmanager
+    def use(self, number: int | None = None) -> Iterator[tuple[int, Batcher]]:
+        """Context in which a loaded version, by default the newest, stays loaded.
+
+        Raises:
+            LookupError: there is no such version.
+        """
+        found = [v for v in self._loaded if number in (None, v.number)]
+        if not found:
+            raise LookupError(f"version {number} is not loaded, got one of {self.numbers}")
+        version = max(reversed(found), key=lambda v: v.number)  # of two, the one loaded last
+        with self._loaded[version].in_use() as batcher:
+            yield version.number, batcher
+
+    @property
+    def numbers(self) -> list[int]:
+        """Numbers of the loaded versions, the newest first."""
+        return sorted({version.number for version in self._loaded}, reverse=True)
+
+    def status(self, number: int | None = None) -> list[dict[str, Any]]:
+        """State of all versions, or of one, as GET /v1/models/NAME has it; [] if unknown."""
+        states = {version: ("END", reason) for version, reason in self._refused.items()}
+        if self._loading:
+            states[self._loading] = "LOADING", ""
+        states.update({version: ("AVAILABLE", "") for version in self._loaded})
+        return [
+            {
+                "version": str(version.number),
+                "state": state,
+                "status": {"error_code": "UNKNOWN" if reason else "OK", "error_message": reason},
+            }
+            for version, (state, reason) in sorted(states.items(), key=lambda x: -x[0].number)
+            if number in (None, version.number)
+        ]
+
+    def _missing(self, found: list[Found]) -> Found | None:
+        """The next version to load, of those that are wanted."""
+        return next((v for v in self._wanted(found) if v not in self._loaded), None)
+
+    def _wanted(self, found: list[Found]) -> list[Found]:
+        able = [version for version in found if version not in self._refused]
+        return able[: self._settings.keep_versions]
+
+    def _load(self, version: Found) -> Batcher | str:
+        """Loads and warms up a version; or says why that is impossible."""
+        try:
+            self._check(version.path)
+            predictor = Predictor.open(version.path, self._settings.engine)
+            batcher = Batcher(predictor)
+            batcher.warm_up(self._settings.max_batch)
+        except Exception as error:  # bytes that are damaged raise anything
+            if isinstance(error, (ValueError, OSError)):
+                return str(error)
+            return f"{version.path}: {about_the_data(str(error)) or type(error).__name__}"
+        if predictor.warning:
+            _LOG.warning(predictor.warning)
+        return batcher
+
+    def _keep(self, version: Found, loaded: Batcher | str) -> None:
+        """Takes a version into service, or remembers why it cannot be."""
+        if isinstance(loaded, str):
+            self._refused[version] = loaded
+            self._metrics.versions_refused.inc()
+            _LOG.error("version %s is refused: %s", version.number, loaded)
+            return
+        self._loaded[version] = loaded
+        self._announce(version, "is loaded")
+
+    async def _look_again(self) -> None:
+        while True:
+            await asyncio.sleep(self._settings.poll_seconds)
+            try:
+                await self.look()
+            except OSError as error:  # a disk that is away for a while
+                _LOG.error("%s: cannot be read: %s", self._folder, error)
+
+    async def look(self) -> None:
+        """Loads new versions and ends old ones.
+
+        A folder counts once it is the same in two looks, so that nothing half-copied is loaded.
+        """
+        found = await asyncio.to_thread(find_versions, self._folder)
+        settled = [v for v in found if v in self._seen or v in self._loaded]
+        self._seen = found
+        self._refused = {v: why for v, why in self._refused.items() if v in found}
+        while version := self._missing(settled):
+            self._loading = version
+            loaded = await asyncio.to_thread(self._load, version)
+            self._loading = None
+            if isinstance(loaded, Batcher):
+                loaded.start(self._workers)
+            self._keep(version, loaded)
+        wanted = self._wanted(settled)
+        for version in [v for v in self._loaded if wanted and v not in wanted]:
+            self._end(version)
+
+    def _end(self, version: Found) -> None:
+        batcher = self._loaded.pop(version)
+        self._announce(version, "ends")
+        self._in_background(batcher.close())
+
+    def _announce(self, version: Found, what: str) -> None:
+        """Writes a change of the loaded versions to log and metrics."""
+        current = self.numbers[0]
+        _LOG.info("version %s %s; version %s answers", version.number, what, current)
+        self._metrics.current_version.set(current)
+        self._metrics.model_info.clear()
+        for loaded, batcher in self._loaded.items():
+            self._metrics.model_info.labels(loaded.number, batcher.predictor.identity).set(1)
+
+    def _in_background(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.ensure_future(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
