@@ -155,7 +155,7 @@ def _load_functions(path: str, device: str | None, identity: str) -> Functions:
     return {name: functools.partial(_call, module, name) for name in module.signatures}
 
 
-def _call(module: Any, name: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+def _call(module: tf.Module, name: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
     return module.signatures[name](**inputs)
 
 
@@ -166,11 +166,11 @@ def _load_stages(path: str, device: str | None, identity: str, metadata: Metadat
     return Signatures(networks, metadata, compiled=True)
 
 
-def _call_network(module: Any, index: int, images: tf.Tensor) -> dict[str, tf.Tensor]:
+def _call_network(module: tf.Module, index: int, images: tf.Tensor) -> dict[str, tf.Tensor]:
     return module.networks[index](images)
 
 
-def _require_networks(path: str, module: Any, purpose: str) -> None:
+def _require_networks(path: str, module: tf.Module, purpose: str) -> None:
     if not hasattr(module, "networks"):
         raise ValueError(
             f"{path}: too old for {purpose}, it has no network apart from the rest; export it again"
@@ -191,7 +191,7 @@ def devices(num_devices: int | None = None) -> list[str]:
 
 
 def _openvino_networks(
-    path: str, module: Any, metadata: Metadata, identity: str
+    path: str, module: tf.Module, metadata: Metadata, identity: str
 ) -> list[OpenVINONetwork]:
     """The networks of a SavedModel, converted now or earlier, on a CPU of this kind."""
     import openvino

@@ -64,7 +64,7 @@ def make_app(
     return Front(app, settings, metrics, state)
 
 
-def _json(value: Any, status: int = 200) -> Response:
+def _json(value: object, status: int = 200) -> Response:
     return Response(protocols.to_json(value), status, media_type="application/json")
 
 

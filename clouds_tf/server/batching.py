@@ -60,7 +60,9 @@ class Workers:
         self._fewer_pixels = asyncio.Condition()
         self.seconds_per_image = 0.0  # of the network, a running mean
 
-    async def run(self, pool: ThreadPoolExecutor, function: Callable[..., Any], *args: Any) -> Any:
+    async def run(
+        self, pool: ThreadPoolExecutor, function: Callable[..., Any], *args: object
+    ) -> Any:
         """Calls a function in a thread of a pool."""
         return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
 
@@ -273,7 +275,9 @@ class Batcher:
             probabilities, presence = self._stages.run_networks(stacked)
             return probabilities.numpy(), presence.numpy()
 
-    async def _finish(self, batch: list[_Item], probabilities: Any, presence: Any) -> None:
+    async def _finish(
+        self, batch: list[_Item], probabilities: np.ndarray, presence: np.ndarray
+    ) -> None:
         """Third stage: gives each image its output."""
         workers = self._workers
         try:
@@ -290,7 +294,9 @@ class Batcher:
             else:
                 item.output.set_result(output)
 
-    def _answer(self, probabilities: Any, presence: Any, batch: list[_Item]) -> list[Output]:
+    def _answer(
+        self, probabilities: np.ndarray, presence: np.ndarray, batch: list[_Item]
+    ) -> list[Output]:
         with self._metrics.timed("postprocessing"):
             likeness = np.array([item.likeness for item in batch], np.float32)
             answer = self._stages.answer(*map(tf.constant, (probabilities, presence, likeness)))

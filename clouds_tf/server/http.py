@@ -245,7 +245,7 @@ def make_protocol(settings: ServerSettings) -> type[H11Protocol]:
     class Protocol(H11Protocol):
         _limit: asyncio.TimerHandle | None = None
 
-        def connection_made(self, transport: Any) -> None:
+        def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
             super().connection_made(transport)
             self._watch()
 

@@ -10,7 +10,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from clouds_tf import files
+from clouds_tf import figures, files
 from clouds_tf.data.source_images import IMAGE_ENDINGS
 from clouds_tf.server.protocols import MODEL_NAME, to_json
 from clouds_tf.server.settings import ServerSettings
@@ -32,10 +32,17 @@ def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
 
     async def show_settings(request: Request) -> Response:
         with versions.use() as (number, batcher):
-            metadata = batcher.predictor.metadata.to_json()
-        about = {"model": MODEL_NAME, "version": number, "dataset": metadata["dataset"]}
-        content = to_json({**about, "metadata": metadata, "in_browser": is_in_browser(settings)})
-        return Response(content, media_type="application/json")
+            metadata = batcher.predictor.metadata
+        about = {
+            "model": MODEL_NAME,
+            "version": number,
+            "metadata": metadata.to_json(),
+            "colors": figures.class_colors(metadata.dataset.class_names),
+            "images": bool(settings.images_dir),
+            "max_bytes": int(settings.max_body_mb * 1e6),
+            "in_browser": is_in_browser(settings),
+        }
+        return Response(to_json(about), media_type="application/json")
 
     async def list_images(request: Request) -> Response:
         names = files.visible_names(settings.images_dir) if settings.images_dir else []

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import orjson
 from google.protobuf import json_format
+from google.protobuf.message import Message
 from tensorflow.core.protobuf import saved_model_pb2
 
 from clouds_tf.prediction.metadata import Metadata
@@ -53,12 +54,12 @@ class Query:
     answer: Callable[[Sequence[Output], int], bytes]
 
 
-def to_json(value: Any) -> bytes:
+def to_json(value: object) -> bytes:
     """JSON of a value, with arrays as nested lists, bytes as text and NaN as null."""
     return orjson.dumps(value, option=orjson.OPT_SERIALIZE_NUMPY, default=_plain)
 
 
-def _plain(value: Any) -> Any:
+def _plain(value: object) -> Any:
     if isinstance(value, np.ndarray):  # of strings, or not contiguous
         return value.tolist()
     if isinstance(value, bytes):
@@ -105,7 +106,7 @@ def _in_order(output: Output, names: Sequence[str]) -> Output:
     return {name: output[name] for name in names}
 
 
-def _of_input(instances: Any, key: str, name: str) -> list[Any]:
+def _of_input(instances: object, key: str, name: str) -> list[Any]:
     """The values of the only input: {name: value} or value itself, in a list."""
     if not isinstance(instances, list):
         raise _wrong(key, instances, "a list")
@@ -131,14 +132,13 @@ def parse_v2(body: bytes) -> Query:
     if not isinstance(inputs, list) or len(inputs) != 1 or not isinstance(inputs[0], dict):
         raise _wrong("inputs", inputs, "a list of one tensor, image_bytes or images")
     (tensor,) = inputs
-    name, shape, data = tensor.get("name"), tensor.get("shape"), tensor.get("data")
+    name, data = tensor.get("name"), tensor.get("data")
     if name not in _TENSORS_V2:
         raise _wrong("inputs[0].name", name, f"one of {', '.join(_TENSORS_V2)}")
     datatype, known_shape, names = _TENSORS_V2[name]
     if tensor.get("datatype") != datatype:
         raise _wrong("inputs[0].datatype", tensor.get("datatype"), datatype)
-    if not _fits(shape, known_shape):
-        raise _wrong("inputs[0].shape", shape, str(list(known_shape)))
+    shape = _read_shape(tensor.get("shape"), known_shape)
     if not isinstance(data, list):
         raise _wrong("inputs[0].data", data, "a list")
     wanted = _wanted_outputs(fields.get("outputs"), names)
@@ -167,18 +167,16 @@ _TENSORS_V2 = {
 }
 
 
-def _fits(shape: Any, known: tuple[int, ...]) -> bool:
-    is_shape = isinstance(shape, list) and all(type(side) is int for side in shape)
-    if is_shape and len(shape) == 2 and known == (-1,) and shape[1] == 1:
-        return shape[0] >= 0  # [N, 1], as other servers want BYTES
-    return (
-        is_shape
-        and len(shape) == len(known)
-        and all(side == x or (x == -1 and side >= 0) for side, x in zip(shape, known))
-    )
+def _read_shape(shape: object, known: tuple[int, ...]) -> tuple[int, ...]:
+    """A shape that fits a known one; [N, 1] fits [N], as other servers want BYTES."""
+    if isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape):
+        sides = shape[:1] if len(known) == 1 and shape[1:] == [1] else shape
+        if len(sides) == len(known) and all(k in (-1, x) for x, k in zip(sides, known)):
+            return tuple(sides)
+    raise _wrong("inputs[0].shape", shape, str(list(known)))
 
 
-def _wanted_outputs(outputs: Any, default: tuple[str, ...]) -> tuple[str, ...]:
+def _wanted_outputs(outputs: object, default: tuple[str, ...]) -> tuple[str, ...]:
     if outputs is None or outputs == []:
         return default
     known = (*_MASKS, PROBABILITIES)
@@ -211,13 +209,13 @@ def _parse_object(body: bytes) -> dict[str, Any]:
     return fields
 
 
-def _wrong(place: str, value: Any, expected: str) -> BadRequestError:
+def _wrong(place: str, value: object, expected: str) -> BadRequestError:
     shown = value if isinstance(value, str) else repr(value)
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
     return BadRequestError(f"{place}: got {shown}, expected {expected}")
 
 
-def _read_bytes(value: Any, place: str) -> bytes:
+def _read_bytes(value: object, place: str) -> bytes:
     """A string of V1: {"b64": Base64}, or text that stands for its own bytes."""
     if isinstance(value, dict) and set(value) == {"b64"}:
         return _read_base64(value["b64"], place)
@@ -226,7 +224,7 @@ def _read_bytes(value: Any, place: str) -> bytes:
     raise _wrong(place, value, 'an object {"b64": Base64 of a JPEG or PNG}')
 
 
-def _read_base64(value: Any, place: str) -> bytes:
+def _read_base64(value: object, place: str) -> bytes:
     """Reads Base64; blanks in it, and padding that is missing, are no fault."""
     if not isinstance(value, str):
         raise _wrong(place, value, "Base64 of a JPEG or PNG")
@@ -238,12 +236,12 @@ def _read_base64(value: Any, place: str) -> bytes:
     raise _wrong(place, value, "Base64")
 
 
-def _read_pixels(value: Any, place: str) -> np.ndarray:
+def _read_pixels(value: object, place: str) -> np.ndarray:
     """An image of nested lists, as uint8 [H, W, 3]."""
     return _as_pixels(value, place, None)
 
 
-def _as_pixels(value: Any, place: str, shape: Any) -> np.ndarray:
+def _as_pixels(value: object, place: str, shape: tuple[int, ...] | None) -> np.ndarray:
     """Whole numbers of 0 to 255, as uint8 [..., H, W, 3]; of a shape if it is given."""
     expected = f"whole numbers of 0 to 255 in the shape {shape or '[height, width, 3]'}"
     try:
@@ -254,10 +252,8 @@ def _as_pixels(value: Any, place: str, shape: Any) -> np.ndarray:
         found = found if shape is None else found.reshape(shape)
     except (ValueError, TypeError, OverflowError):
         raise _wrong(place, value, expected) from None
-    if found.ndim < 3 or found.shape[-1] != 3 or not (shape or found.ndim == 3):
+    if (found.ndim != 3 and shape is None) or found.shape[-1:] != (3,) or 0 in found.shape[-3:]:
         raise _wrong(place, f"the shape {list(found.shape)}", expected)
-    if 0 in found.shape[-3:]:
-        raise _wrong(place, f"the shape {list(found.shape)}", "an image of at least one pixel")
     return found
 
 
@@ -277,7 +273,7 @@ def metadata_v1(saved_model: str, version: int) -> dict[str, Any]:
     return {"model_spec": spec, "metadata": {"signature_def": {"signature_def": found}}}
 
 
-def _message_to_dict(message: Any) -> dict[str, Any]:
+def _message_to_dict(message: Message) -> dict[str, Any]:
     """JSON of a protocol buffer with all its fields, as TensorFlow Serving writes it."""
     names = {"preserving_proto_field_name": True}
     try:

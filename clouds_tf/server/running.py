@@ -8,6 +8,7 @@ import signal
 import socket
 import sys
 import time
+import types
 from typing import Any, TextIO
 
 import uvicorn
@@ -68,7 +69,7 @@ class _Server(uvicorn.Server):
         self._settings, self._state = settings, state
         self._refuse_from = float("inf")
 
-    def handle_exit(self, sig: int, frame: Any) -> None:
+    def handle_exit(self, sig: int, frame: types.FrameType | None) -> None:
         """Begins to drain; a second signal ends it at once."""
         if self._state.draining:
             self.should_exit = self.force_exit = True
