@@ -2,7 +2,7 @@
 
 The rooms, from the ground floor up. A module imports only from floors below its own.
 
-    own                               a user's functions by name, module:function
+    lazy, gfile, own                  imports that wait; paths; a user's functions by name
     settings, messages                fields with bounds and help; errors in one line
     dataset, keras, files             what a data set is; the door to Keras; files written whole
     client                            requests to a running server, without TensorFlow

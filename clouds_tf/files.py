@@ -15,7 +15,8 @@ import tempfile
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import tensorflow as tf
+from clouds_tf import gfile
+from clouds_tf.gfile import is_remote
 
 # Temporary names of `written_whole`, now and in earlier versions.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
@@ -59,7 +60,7 @@ def _renamed(path: str) -> Iterator[str]:
     temporary = _beside(path)
     try:
         yield temporary
-        tf.io.gfile.rename(temporary, path, overwrite=True)
+        gfile.rename(temporary, path, overwrite=True)
     except BaseException:
         _discard(temporary)
         raise
@@ -69,23 +70,23 @@ def _beside(path: str) -> str:
     """A temporary path beside a file or folder, whose own folder is made."""
     folder, name = os.path.split(path)
     if folder:
-        tf.io.gfile.makedirs(folder)
+        gfile.makedirs(folder)
     # Random, because containers that share a folder also share process numbers.
     return os.path.join(folder, f".{secrets.token_hex(8)}.{name}")
 
 
 def remove(path: str) -> None:
     """Removes a file, or a folder with all that is in it, if it is there."""
-    with contextlib.suppress(tf.errors.NotFoundError):
-        if tf.io.gfile.isdir(path):
-            tf.io.gfile.rmtree(path)
+    with contextlib.suppress(FileNotFoundError):
+        if gfile.isdir(path):
+            gfile.rmtree(path)
         else:
-            tf.io.gfile.remove(path)
+            gfile.remove(path)
 
 
 def _discard(path: str) -> None:
     """Removes a file or folder after an error; a second error here would hide the first one."""
-    with contextlib.suppress(tf.errors.OpError):
+    with contextlib.suppress(OSError):
         remove(path)
 
 
@@ -93,24 +94,19 @@ def _copy_whole(local: str, path: str) -> None:
     """Copies a file or folder to a remote path; nothing of it stays there if that fails."""
     if not os.path.isdir(local):
         with _renamed(path) as temporary:
-            tf.io.gfile.copy(local, temporary)
+            gfile.copy(local, temporary)
         return
     if list_names(path):
         raise FileExistsError(f"{path}: exists already, expected a new or an empty folder")
     try:
         for folder, _, names in os.walk(local, topdown=False):
             place = path + folder[len(local) :]
-            tf.io.gfile.makedirs(place)
+            gfile.makedirs(place)
             for name in sorted(names):
-                tf.io.gfile.copy(os.path.join(folder, name), os.path.join(place, name))
+                gfile.copy(os.path.join(folder, name), os.path.join(place, name))
     except BaseException:
         _discard(path)
         raise
-
-
-def is_remote(path: str) -> bool:
-    """Whether a path is not on this machine's file system, such as gs://bucket/folder."""
-    return "://" in path
 
 
 def require_local(path: str, name: str) -> None:
@@ -126,13 +122,13 @@ def is_unfinished(name: str) -> bool:
 
 def write_text(path: str, text: str) -> None:
     """Writes a text file, whole or not at all."""
-    with written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:
+    with written_whole(path) as temporary, gfile.opened(temporary, "w") as file:
         file.write(text)
 
 
 def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
     """Writes a CSV, row by row, whole or not at all."""
-    with written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "w") as file:
+    with written_whole(path) as temporary, gfile.opened(temporary, "w") as file:
         writer = csv.writer(file, lineterminator="\n")
         writer.writerow(columns)
         writer.writerows(rows)
@@ -164,9 +160,9 @@ def read_text(path: str) -> str:
         FileNotFoundError, ValueError: there is no such file, or it is no UTF-8; named by its path.
     """
     try:
-        with tf.io.gfile.GFile(path) as file:
+        with gfile.opened(path) as file:
             return file.read().removeprefix("\ufeff")  # a byte order mark
-    except tf.errors.NotFoundError:
+    except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
         raise ValueError(f"{path}: not a text in UTF-8: {error.reason}") from None
@@ -187,7 +183,7 @@ def parse_json(text: str) -> Any:
 def sha256(path: str) -> str:
     """The SHA-256 checksum of a file, in hexadecimal digits."""
     digest = hashlib.sha256()
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with gfile.opened(path, "rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)
     return digest.hexdigest()
@@ -203,14 +199,14 @@ def local_copy(path: str) -> Iterator[str]:
     Raises:
         FileNotFoundError: there is no such file.
     """
-    if not tf.io.gfile.exists(path):
+    if not gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
     if not is_remote(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
         copy = os.path.join(folder, os.path.basename(path))
-        tf.io.gfile.copy(path, copy)
+        gfile.copy(path, copy)
         yield copy
 
 
@@ -223,16 +219,15 @@ def check_output(path: str) -> None:
     Raises:
         ValueError: the path is a folder, or nothing can be written there; the reason is given.
     """
-    if path.endswith("/") or tf.io.gfile.isdir(path):
+    if path.endswith("/") or gfile.isdir(path):
         raise ValueError(f"{path}: is a folder, expected the name of a file to write")
     try:
         probe = _beside(path)
-        with tf.io.gfile.GFile(probe, "w") as file:
+        with gfile.opened(probe, "w") as file:
             file.write("")
-        tf.io.gfile.remove(probe)
-    except (tf.errors.OpError, OSError) as error:
-        reason = getattr(error, "message", None) or error
-        raise ValueError(f"{path}: cannot be written: {reason}") from None
+        gfile.remove(probe)
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be written: {error.strerror or error}") from None
 
 
 def list_names(folder: str) -> list[str]:
@@ -240,12 +235,9 @@ def list_names(folder: str) -> list[str]:
 
     In names that are not UTF-8, the faulty bytes are spelled out, as in \\xff.jpg.
     """
-    if not tf.io.gfile.isdir(folder):
+    if not gfile.isdir(folder):
         return []
-    try:
-        names = tf.io.gfile.listdir(folder)
-    except UnicodeDecodeError:  # which names the bytes, but not the file
-        names = [os.fsencode(n).decode(errors="backslashreplace") for n in os.listdir(folder)]
+    names = [os.fsencode(n).decode(errors="backslashreplace") for n in gfile.listdir(folder)]
     return sorted(name.rstrip("/") for name in names)
 
 
@@ -259,11 +251,11 @@ def list_paths(place: str) -> list[str]:
 
     The path of a file that exists is taken as it is, whatever characters it has.
     """
-    if tf.io.gfile.isdir(place):
+    if gfile.isdir(place):
         return [os.path.join(place, name) for name in visible_names(place)]
-    if tf.io.gfile.exists(place):
+    if gfile.exists(place):
         return [place]
-    found = tf.io.gfile.glob(place)
+    found = gfile.glob(place)
     return sorted(path for path in found if not os.path.basename(path).startswith("."))
 
 
@@ -283,10 +275,10 @@ def expand(patterns: Sequence[str]) -> list[str]:
     """
     paths: list[str] = []
     for pattern in patterns:
-        if not re.search(r"[*?[]", pattern) or tf.io.gfile.exists(pattern):
+        if not re.search(r"[*?[]", pattern) or gfile.exists(pattern):
             paths.append(pattern)
             continue
-        found = tf.io.gfile.glob(pattern)
+        found = gfile.glob(pattern)
         if not found:
             raise FileNotFoundError(f"{pattern}: no such file or folder")
         paths += sorted(found)
@@ -313,6 +305,8 @@ def require_lane_one(module: str, package: str, purpose: str, instead: str) -> N
     Raises:
         ValueError: the package is missing, or this TensorFlow is newer than it works with.
     """
+    import tensorflow as tf
+
     if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
         raise ValueError(
             f"{purpose} needs TensorFlow 2.15 (Python 3.9 to 3.11), got {tf.__version__}; "

@@ -11,19 +11,49 @@ twice), `get_scaled_loss` is gone, and its batch norm is not fused.
 
 from __future__ import annotations
 
+import functools
 import os
-from typing import Any
+from typing import Any, TypeVar
 
 import tensorflow as tf
 
-if tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16):
+from clouds_tf.lazy import is_postponed
+
+_Class = TypeVar("_Class", bound=type)
+_unregistered: list[type] = []  # classes that wait for Keras
+
+
+@functools.lru_cache(maxsize=None)
+def _import() -> Any:
+    if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
+        import tf_keras
+
+        return tf_keras
     # With this variable tf.keras of 2.15 loads tf-keras too, which lane one does not install.
     os.environ.pop("TF_USE_LEGACY_KERAS", None)
-    keras: Any = tf.keras
-else:
-    import tf_keras
+    return tf.keras
 
-    keras = tf_keras
+
+class _Keras:
+    """Keras, which is imported when one of its names is first used."""
+
+    def __getattr__(self, name: str) -> Any:
+        module = _import()
+        while _unregistered:
+            module.utils.register_keras_serializable("clouds_tf")(_unregistered.pop())
+        return getattr(module, name)
+
+
+keras: Any = _Keras()
+
+
+def serializable(cls: _Class) -> _Class:
+    """Registers a class with Keras, so that it is found when a model is loaded that has it."""
+    _unregistered.append(cls)
+    if not is_postponed("tensorflow"):  # else when Keras is first used
+        keras.layers
+    return cls
+
 
 # mypy sees no types of Keras; these names tell which of its objects is meant.
 Model = Any
@@ -31,4 +61,4 @@ Layer = Any
 KerasTensor = Any  # a symbolic tensor of the functional API
 Optimizer = Any
 
-__all__ = ["KerasTensor", "Layer", "Model", "Optimizer", "keras"]
+__all__ = ["KerasTensor", "Layer", "Model", "Optimizer", "keras", "serializable"]

@@ -9,9 +9,7 @@ import threading
 import time
 from collections.abc import Iterator
 
-import tensorflow as tf
-
-from clouds_tf import files
+from clouds_tf import files, gfile
 
 _LEASE = ".lease"
 _HEARTBEAT, _SILENCE = 15, 120  # seconds: a lease is renewed, and counts as abandoned
@@ -79,17 +77,17 @@ def _leased(folder: str, alone: bool) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        with contextlib.suppress(tf.errors.NotFoundError):
-            tf.io.gfile.remove(own)
+        with contextlib.suppress(FileNotFoundError):
+            gfile.remove(own)
 
 
 def _living_leases(folder: str, own: str) -> Iterator[str]:
     """Names of the leases of other processes; those that have run out are removed."""
-    for name in tf.io.gfile.listdir(folder):
+    for name in gfile.listdir(folder):
         path = os.path.join(folder, name)
         if name.startswith(("alone-", "shared-")) and name.endswith(_LEASE) and path != own:
-            with contextlib.suppress(FileNotFoundError, tf.errors.NotFoundError):
+            with contextlib.suppress(FileNotFoundError):
                 if time.time() - float(files.read_text(path)) < _SILENCE:
                     yield name
                 else:
-                    tf.io.gfile.remove(path)
+                    gfile.remove(path)

@@ -30,9 +30,7 @@ import urllib.parse
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
-from clouds_tf import files, locks
+from clouds_tf import files, gfile, locks
 
 _FOLDER = "manifest"  # in the folder of the results
 _SETTINGS = "settings"
@@ -55,19 +53,14 @@ def file_identity(path: str) -> str:
         FileNotFoundError: there is none.
     """
     try:
-        if not tf.io.gfile.isdir(path):
-            if not files.is_remote(path):  # tf.io.gfile has whole seconds only
-                local = os.stat(path)
-                return f"{local.st_size}-{local.st_mtime_ns}"
-            stat = tf.io.gfile.stat(path)
+        if not gfile.isdir(path):
+            stat = gfile.stat(path)
             return f"{stat.length}-{stat.mtime_nsec}"
         names = [
-            os.path.join(folder, name)
-            for folder, _, names in tf.io.gfile.walk(path)
-            for name in names
+            os.path.join(folder, name) for folder, _, names in gfile.walk(path) for name in names
         ]
         return checksum([[name[len(path) :], file_identity(name)] for name in sorted(names)])
-    except (tf.errors.NotFoundError, FileNotFoundError):
+    except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file or folder") from None
 
 
@@ -125,7 +118,7 @@ class Manifest:
         Raises:
             ValueError: another process works here, or the pieces are of other settings.
         """
-        tf.io.gfile.makedirs(self._entries)
+        gfile.makedirs(self._entries)
         differences = self._differences()
         if differences and not redo and any(True for _ in self._keys()):
             raise ValueError(
@@ -146,7 +139,7 @@ class Manifest:
     def _differences(self) -> list[str]:
         """The settings that the folder was used with before, where they are others."""
         path = os.path.join(self._entries, _SETTINGS)
-        if not tf.io.gfile.exists(path):
+        if not gfile.exists(path):
             return ["unknown settings"]
         try:
             before = dict(json.loads(files.read_text(path)))
@@ -237,7 +230,7 @@ class Manifest:
 
     def remove(self) -> None:
         """Removes the folder of the results with everything in it."""
-        tf.io.gfile.rmtree(self.folder)
+        gfile.rmtree(self.folder)
 
     def _keys(self) -> Iterator[str]:
         names = files.list_names(self._entries)
@@ -294,6 +287,6 @@ def _key(name: str) -> str:
 
 def _length(path: str) -> int | None:
     try:
-        return tf.io.gfile.stat(path).length
-    except tf.errors.NotFoundError:
+        return gfile.stat(path).length
+    except FileNotFoundError:
         return None

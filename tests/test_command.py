@@ -1,5 +1,6 @@
 """The console command `clouds-tf` of the source; test_end_to_end.py runs it from a wheel."""
 
+import subprocess
 import sys
 
 import pytest
@@ -20,3 +21,23 @@ def test_it_lists_the_tools(arguments, status, monkeypatch, capsys):
     assert {"make_tfrecords", "train", "climatology"} <= set(tools)
     assert not {"cli", "command", "__init__"} & set(tools)
     assert ("no tool 'trein'" in output) == (status == 1)
+
+
+@pytest.mark.lanes
+def test_a_shell_completes_tools_flags_choices_and_paths(tmp_path):
+    (tmp_path / "records").mkdir()
+    call = f"PYTHONPATH={REPOSITORY} {sys.executable} -c 'from tools.command import main; main()'"
+    lines = {
+        "clouds-tf evalu": "evaluate",
+        "clouds-tf evaluate --record": "--records_dir=",
+        "clouds-tf evaluate --engine=o": "openvino",
+        f"clouds-tf evaluate --records_dir={tmp_path}/r": f"{tmp_path}/records/",
+        "clouds-tf trein --re": "",
+    }
+    program = f'clouds-tf() {{ {call} "$@"; }}\neval "$(clouds-tf --completion)"\n'
+    for line in lines:
+        program += (
+            f"COMP_LINE='{line}' COMP_POINT={len(line)}\n_clouds_tf\necho ${{COMPREPLY[@]}}\n"
+        )
+    found = subprocess.run(["bash", "-c", program], capture_output=True, text=True)
+    assert found.stdout.splitlines() == [*lines.values()] and not found.stderr

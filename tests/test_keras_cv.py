@@ -1,6 +1,7 @@
 """The door to keras-cv opens only when somebody asks."""
 
 import pytest
+import tensorflow as tf
 from programs import run_program
 
 from clouds_tf import files, keras_cv
@@ -9,7 +10,7 @@ PROGRAM = """
 import sys
 
 from clouds_tf import climatology, data, evaluation, exploration, scenes, serving
-from clouds_tf.data.augmentation import AUGMENTATIONS, check_augmentation, find_augmentation
+from clouds_tf.data.augmentations import AUGMENTATIONS, check_augmentation, find_augmentation
 from clouds_tf.models.unet import unet
 from clouds_tf.training import Recipe
 from clouds_tf.training.optimizers import make_optimizer
@@ -34,13 +35,13 @@ def test_nothing_imports_keras_cv_or_addons_unasked():
 
 
 def test_a_missing_package_is_named(monkeypatch):
-    monkeypatch.setattr(files.tf, "__version__", "2.15.1")
+    monkeypatch.setattr(tf, "__version__", "2.15.1")
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="^a layer needs the package keras-cv; run pip install"):
         keras_cv.import_keras_cv("a layer", "others")
 
 
 def test_another_tensorflow_is_refused(monkeypatch):
-    monkeypatch.setattr(files.tf, "__version__", "2.21.0")
+    monkeypatch.setattr(tf, "__version__", "2.21.0")
     with pytest.raises(ValueError, match="^a layer needs TensorFlow 2.15 .* 2.21.0; others work"):
         keras_cv.import_keras_cv("a layer", "others")

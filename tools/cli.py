@@ -6,11 +6,12 @@ import contextlib
 import dataclasses
 import importlib.util
 import json
+import logging as stdlib_logging
 import os
 import signal
 import sys
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 
@@ -32,26 +33,32 @@ if _MISSING:
     )
 
 
-def _import_tensorflow() -> None:
-    """Imports TensorFlow, without the lines that 2.20 and later write at every log level."""
+@contextlib.contextmanager
+def _without_native_lines() -> Iterator[None]:
+    """Hides the lines that TensorFlow 2.20 and later write at every log level, unless it fails."""
     from clouds_tf.messages import native_lines
 
     lines: list[str] = []
     try:
         with native_lines() as lines:
-            importlib.import_module("tensorflow")
+            yield
     except BaseException:
         print(*lines, sep="\n", file=sys.stderr)
         raise
 
 
-# TensorFlow reads these when it is imported, so they are set before everything else.
+# TensorFlow reads these when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 if os.path.basename(sys.argv[0]) in ("predict.py", "predict_scenes.py", "evaluate.py", "serve.py"):
     # Their weights never change, so oneDNN need not bring them into its layout in every call.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
-if os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3":
-    _import_tensorflow()
+_is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
+
+from clouds_tf.lazy import postpone  # noqa: E402
+
+postpone("tensorflow", _without_native_lines if _is_quiet else contextlib.nullcontext)
+for _package in ("tf_keras", "pandas", "scipy", "xarray", "h5py", "jinja2", "matplotlib"):
+    postpone(_package)
 
 from absl import app, flags, logging  # noqa: E402
 
@@ -240,6 +247,26 @@ def refuse_unused(*rules: tuple[str, str, Any]) -> None:
                 raise ValueError(f"--{name}: does nothing here, it needs {need}")
 
 
+def check_inputs(names: str) -> None:
+    """Makes sure, before anything slow is imported, that what flags name is there.
+
+    Args:
+        names: flags of paths or of lists of them, with spaces between; patterns and paths that are
+            not on this machine are left to the work itself.
+
+    Raises:
+        FileNotFoundError: names the first flag and path without a file or folder.
+    """
+    from clouds_tf.gfile import is_remote
+
+    for name in names.split():
+        value = flags.FLAGS[name].value or []
+        for path in [value] if isinstance(value, str) else value:
+            is_pattern = is_remote(path) or any(mark in path for mark in "*?[")
+            if not is_pattern and not os.path.exists(path):
+                raise FileNotFoundError(f"--{name}: {path}: no such file or folder")
+
+
 def progress_bar(unit: str) -> contextlib.AbstractContextManager[Callable[[int, int], None]]:
     """Context with a function (done, total): a bar in a terminal, elsewhere a line a minute.
 
@@ -265,25 +292,28 @@ def run(main: Callable[[], None]) -> None:
     """
 
     def guarded(argv: list[str]) -> None:
-        import tensorflow as tf
-
-        from clouds_tf.messages import about_the_data
-
-        tf.get_logger().propagate = False  # it has a handler, and absl would print a second line
+        logger = stdlib_logging.getLogger("tensorflow")
+        logger.propagate = not logger.handlers  # or absl would print a second line
         debugging = logging.get_verbosity() >= logging.DEBUG
         if not debugging:
-            tf.get_logger().setLevel("WARNING")
+            logger.setLevel("WARNING")
             logging.set_verbosity(logging.WARNING)
         try:
             if len(argv) > 1:
                 raise ValueError(f"unexpected argument {argv[1]!r}, expected only --flag=value")
             main()
-        except (ValueError, OSError, tf.errors.OpError) as error:
+        except (ValueError, OSError) as error:
             if debugging:
                 raise
-            if isinstance(error, tf.errors.OpError):
-                _fail(about_the_data(error.message) or type(error).__name__)
             _fail(error)
+        except Exception as error:
+            import tensorflow as tf
+
+            from clouds_tf.messages import about_the_data
+
+            if debugging or not isinstance(error, tf.errors.OpError):
+                raise
+            _fail(about_the_data(error.message) or type(error).__name__)
         except KeyboardInterrupt:
             print(f"{os.path.basename(sys.argv[0])}: interrupted", file=sys.stderr)
             sys.exit(128 + signal.SIGINT)

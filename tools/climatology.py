@@ -88,6 +88,7 @@ def main() -> None:
         ("seed", "--layout=cf or --agreement", FLAGS.layout == "cf" or FLAGS.agreement),
         ("colors coastlines picture_formats max_pictures", "--pictures_dir", FLAGS.pictures_dir),
     )
+    cli.check_inputs("boxes scenes_dir track")
     with cli.progress_bar("day") as progress:
         made = product.make(
             FLAGS.output,

@@ -9,7 +9,6 @@ from absl import flags
 
 from clouds_tf import figures, files
 from clouds_tf.models.encoders import ENCODERS
-from clouds_tf.models.unet import outline, unet
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("output", None, "PNG file to write.", required=True)
@@ -20,6 +19,8 @@ cli.DEFINE_size("image_size", (320, 480), "Height and width of the input, in pix
 def main() -> None:
     files.require("matplotlib", "plots", "draw_network")
     files.check_output(FLAGS.output)
+    from clouds_tf.models.unet import outline, unet
+
     down, up = outline(unet(encoder=FLAGS.encoder), FLAGS.image_size)
     title = f"U-Net with the encoder {FLAGS.encoder}"
     figures.save(figures.network(down, up, title), FLAGS.output)

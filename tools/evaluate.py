@@ -8,8 +8,8 @@ import cli
 
 from absl import flags
 
-from clouds_tf import files
-from clouds_tf.evaluation import Settings, evaluate
+from clouds_tf import evaluation, files
+from clouds_tf.evaluation import Settings
 from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
@@ -44,8 +44,9 @@ cli.DEFINE_dataclass(Settings)
 
 def main() -> None:
     cli.refuse_unused(("precision", "--engine=tensorflow", FLAGS.engine == "tensorflow"))
+    cli.check_inputs("records_dir workdirs weights")
     with cli.progress_bar("image") as progress:
-        result = evaluate(
+        result = evaluation.evaluate(
             FLAGS.records_dir,
             files.expand(FLAGS.workdirs),
             FLAGS.output,

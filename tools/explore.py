@@ -26,6 +26,7 @@ flags.DEFINE_integer("seed", 0, "Seed of all random draws.", lower_bound=0)
 
 def main() -> None:
     cli.refuse_unused(("mask_layout", "--masks_dir", FLAGS.masks_dir))
+    cli.check_inputs("data_dir masks_dir coco")
     with cli.progress_bar("image") as progress:
         summary = report.write_report(
             FLAGS.data_dir,

@@ -49,6 +49,7 @@ flags.DEFINE_integer("check_images", 16, "Number of images for the check.", lowe
 
 
 def main() -> None:
+    cli.check_inputs("workdirs weights postprocessing records_dir")
     result = serving.export(
         files.expand(FLAGS.workdirs),
         FLAGS.export_dir,

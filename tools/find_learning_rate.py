@@ -11,7 +11,6 @@ from absl import flags
 
 from clouds_tf import figures, files
 from clouds_tf.training import Recipe
-from clouds_tf.training.rates import find_learning_rate
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
@@ -27,11 +26,14 @@ _UNUSED = "epochs learning_rate schedule warmup_epochs patience monitor metrics 
 
 def main() -> None:
     cli.refuse_unused((_UNUSED, "a whole training", False))
+    cli.check_inputs("records_dir init_weights sample_weights soft_targets")
     picture = f"{os.path.splitext(FLAGS.output)[0]}.png"
     for path in [FLAGS.output, picture] if figures.AVAILABLE else [FLAGS.output]:
         files.check_output(path)
+    from clouds_tf.training import rates
+
     with cli.progress_bar("step") as progress:
-        found = find_learning_rate(
+        found = rates.find_learning_rate(
             FLAGS.records_dir,
             cli.dataclass_from_flags(Recipe),
             FLAGS.fold,

@@ -28,6 +28,7 @@ def _unwrapped(ring: np.ndarray) -> np.ndarray:
 
 
 def main() -> None:
+    cli.check_inputs("topojson")
     world = files.parse_json(files.read_text(FLAGS.topojson))
     scale, offset = (np.array(world["transform"][key]) for key in ("scale", "translate"))
     arcs = [np.cumsum(arc, axis=0) * scale + offset for arc in world["arcs"]]

@@ -35,6 +35,7 @@ def main() -> None:
         ("mask_layout", "--masks_dir", FLAGS.masks_dir),
         ("rle_size", "--pseudo_labels", FLAGS.pseudo_labels),
     )
+    cli.check_inputs("data_dir folds_csv group_csv pseudo_labels masks_dir coco")
     if FLAGS.verify:
         records = Records.open(FLAGS.output_dir)
         records.verify()

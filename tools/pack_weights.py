@@ -16,6 +16,7 @@ flags.DEFINE_string("output", None, "File to write, NAME.safetensors.", required
 
 
 def main() -> None:
+    cli.check_inputs("workdir")
     files.check_output(FLAGS.output)
     workdir.pack_weights(FLAGS.workdir, FLAGS.output)
     print(f"Wrote the weights of {FLAGS.workdir} to {FLAGS.output}")

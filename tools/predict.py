@@ -54,6 +54,7 @@ def main() -> None:
         ("num_devices", "--engine=tensorflow", FLAGS.engine == "tensorflow"),
         ("table picture", "the merge, without --shard", shard[1] == 1),
     )
+    cli.check_inputs("saved_model images_dir sample_submission")
     with cli.progress_bar("image") as progress:
         result = serving.predict(
             FLAGS.saved_model,

@@ -81,12 +81,14 @@ def _options() -> Options:
 def main() -> None:
     start = time.time()
     cli.refuse_unused(("num_workers", "--runner=local", FLAGS.runner == "local"))
+    options = _options()
+    cli.check_inputs("saved_model scenes")
     with cli.progress_bar("scene") as progress:
         result = predict_scenes(
             FLAGS.saved_model,
             FLAGS.scenes,
             FLAGS.output_dir,
-            _options(),
+            options,
             shard=parse_shard(FLAGS.shard),
             on_error=FLAGS.on_error,
             engine=FLAGS.engine,

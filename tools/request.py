@@ -25,6 +25,7 @@ flags.DEFINE_integer("batch_size", 8, "Images in a request.", lower_bound=1)
 
 
 def main() -> None:
+    cli.check_inputs("images")
     for path in FLAGS.images:
         files.require_local(path, "images")
     if FLAGS.output:

@@ -24,6 +24,7 @@ cli.DEFINE_dataset()
 
 
 def main() -> None:
+    cli.check_inputs("submission annotations")
     if FLAGS.per_image:
         files.check_output(FLAGS.per_image)
     found = compare(FLAGS.submission, FLAGS.annotations, FLAGS.dataset, FLAGS.annotations_size)

@@ -8,7 +8,6 @@ import cli
 from absl import flags
 
 from clouds_tf import figures, files
-from clouds_tf.data import showcase
 from clouds_tf.data.records import Records
 
 FLAGS = flags.FLAGS
@@ -23,9 +22,12 @@ flags.DEFINE_multi_string(
 
 
 def main() -> None:
+    cli.check_inputs("records_dir")
     files.require("matplotlib", "plots", "--output")
     files.check_output(FLAGS.output)
     records = Records.open(FLAGS.records_dir)
+    from clouds_tf.data import showcase
+
     figure = showcase.draw_augmentations(
         records, FLAGS.image_size, FLAGS.seed, FLAGS.num_columns, FLAGS.augmentation
     )

@@ -10,9 +10,10 @@ import cli
 
 from absl import flags
 
-from clouds_tf import files
+from clouds_tf import files, training
+from clouds_tf.models.encoders.imagenet import IMAGENET
 from clouds_tf.progress import Bar
-from clouds_tf.training import Execution, Recipe, train, train_folds
+from clouds_tf.training import Execution, Recipe
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
@@ -43,11 +44,15 @@ def main() -> None:
         ("soft_weight", "--soft_targets", FLAGS.soft_targets),
     )
     recipe, execution = cli.dataclass_from_flags(Recipe), cli.dataclass_from_flags(Execution)
+    published = "encoder_weights" if FLAGS.encoder_weights != IMAGENET else ""
+    cli.check_inputs(f"records_dir init_weights sample_weights soft_targets {published}")
     arguments = (FLAGS.records_dir, FLAGS.workdir, recipe)
     # Without a bar where nobody watches: train has lines of its own.
     with contextlib.closing(Bar("step")) as progress:
         if FLAGS.fold == "all":
-            results = train_folds(*arguments, execution, on_start=_write_flags, progress=progress)
+            results = training.train_folds(
+                *arguments, execution, on_start=_write_flags, progress=progress
+            )
             mean = sum(result.best_score for result in results) / len(results)
             closing = (
                 f"Trained {len(results)} folds; mean held-out {recipe.monitor} "
@@ -56,7 +61,9 @@ def main() -> None:
         else:
             fold = int(FLAGS.fold)
             closing = str(
-                train(*arguments, fold, execution, on_start=_write_flags, progress=progress)
+                training.train(
+                    *arguments, fold, execution, on_start=_write_flags, progress=progress
+                )
             )
     print(closing)
 

@@ -27,6 +27,7 @@ cli.DEFINE_dataclass(validation.Comparison)
 
 def main() -> None:
     cli.refuse_unused(("seed", "--num_resamples above 0", FLAGS.num_resamples))
+    cli.check_inputs("days_dir reference")
     found = validation.validate(
         FLAGS.days_dir,
         FLAGS.reference,

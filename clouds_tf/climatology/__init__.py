@@ -18,7 +18,20 @@
     validation  agreement with labels of people, or with other days
 """
 
-from clouds_tf.climatology.days import DayStore
-from clouds_tf.climatology.product import Aggregation, ExtraOutputs, Summary, make
+import typing
+
+from clouds_tf.lazy import face
+
+if typing.TYPE_CHECKING:
+    from clouds_tf.climatology.days import DayStore
+    from clouds_tf.climatology.product import Aggregation, ExtraOutputs, Summary, make
 
 __all__ = ["Aggregation", "DayStore", "ExtraOutputs", "Summary", "make"]
+
+__getattr__ = face(
+    __name__,
+    {
+        "days": ["DayStore"],
+        "product": ["Aggregation", "ExtraOutputs", "Summary", "make"],
+    },
+)

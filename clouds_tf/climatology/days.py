@@ -19,9 +19,8 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.grid import Grid
 from clouds_tf.manifest import Manifest
@@ -184,7 +183,7 @@ class DayStore:
     def __init__(self, folder: str, settings: Settings | None = None) -> None:
         self.folder = folder.rstrip("/")
         path = os.path.join(self.folder, _SETTINGS)
-        if tf.io.gfile.exists(path):
+        if gfile.exists(path):
             try:
                 known = Settings.from_json(files.parse_json(files.read_text(path)))
             except (ValueError, KeyError, TypeError) as error:
@@ -209,7 +208,7 @@ class DayStore:
         """
         with self.manifest.open():
             path = os.path.join(self.folder, _SETTINGS)
-            if not tf.io.gfile.exists(path):
+            if not gfile.exists(path):
                 files.write_text(path, json.dumps(self.settings.to_json(), indent=2) + "\n")
             yield
 
@@ -298,7 +297,13 @@ def _template(settings: Settings) -> bytes:
             ]
         for name, dimensions, kind, long_name in variables:
             netcdf.new_variable(
-                file, name, dimensions, kind, long_name, units="1", cell_methods="area: mean",
+                file,
+                name,
+                dimensions,
+                kind,
+                long_name,
+                units="1",
+                cell_methods="area: mean",
                 coordinates="time",
             )
     return buffer.getvalue()

@@ -5,8 +5,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 
-import tensorflow as tf
-
+from clouds_tf import gfile
 from clouds_tf.climatology import merge, scenes, tables
 from clouds_tf.climatology.boxes import View, day_fields, looks_at
 from clouds_tf.climatology.days import DayStore, Settings, digest, key_of
@@ -183,7 +182,7 @@ def _outdated(
         before = set(piece.value.get("paths", ()))
         if before == now:
             continue
-        elsewhere = sorted(path for path in before - paths if tf.io.gfile.exists(path))
+        elsewhere = sorted(path for path in before - paths if gfile.exists(path))
         # A day of another folder of scenes stays as it is.
         if elsewhere and (members or before & paths):
             name = members[0].name if members else min(before & paths)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage, spatial
+import scipy
 
 from clouds_tf import files
 from clouds_tf.climatology import scenes
@@ -121,8 +121,9 @@ def organization(cloudy: np.ndarray, observed: np.ndarray, grid: Grid) -> dict[s
     area = float(observed.sum(axis=1) @ grid.row_areas)
     clouds = float(cloudy.sum(axis=1) @ grid.row_areas)
     middle = np.cos(np.radians(grid.lat.mean()))
-    labels, number = ndimage.label(cloudy, np.ones((3, 3)))
-    points = np.reshape(ndimage.center_of_mass(cloudy, labels, range(1, number + 1)), (-1, 2))
+    labels, number = scipy.ndimage.label(cloudy, np.ones((3, 3)))
+    centers = scipy.ndimage.center_of_mass(cloudy, labels, range(1, number + 1))
+    points = np.reshape(centers, (-1, 2))
     km = KM_PER_DEGREE * np.array([grid.cell[0], middle * grid.cell[1]])
     largest, mean = open_sky(cloudy, observed)
     return {
@@ -152,7 +153,7 @@ def organization_index(points: np.ndarray, area: float) -> float:
     number = len(points)
     if number < 2 or area <= 0:
         return float("nan")
-    distances, _ = spatial.cKDTree(points).query(points, k=2)
+    distances, _ = scipy.spatial.cKDTree(points).query(points, k=2)
     return float(np.mean(np.exp(-np.pi * number / area * distances[:, 1] ** 2)))
 
 

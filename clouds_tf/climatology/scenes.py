@@ -9,9 +9,8 @@ from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.climatology import days
 from clouds_tf.climatology.days import Settings
 from clouds_tf.geo import netcdf
@@ -73,7 +72,7 @@ def find(pattern: str) -> list[str]:
     What exists is no pattern.
     """
     paths = files.list_paths(pattern)
-    if tf.io.gfile.isdir(pattern):
+    if gfile.isdir(pattern):
         paths = [path for path in paths if path.endswith(".nc")]
     if not paths:
         raise FileNotFoundError(f"{pattern}: no scenes, expected files of tools/predict_scenes.py")

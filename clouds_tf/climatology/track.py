@@ -6,7 +6,7 @@ import os
 
 import numpy as np
 import pandas as pd
-from scipy import ndimage
+import scipy
 
 from clouds_tf import files
 from clouds_tf.climatology import bootstrap
@@ -104,7 +104,7 @@ def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) ->
     weighted = np.pad(day.coverage * fields, ((0, 0), (1, 1), (0, 0)), "edge").astype(float)
     weighted = np.pad(weighted, ((0, 0), (0, 0), (1, 1)), "wrap" if grid.periodic else "edge")
     places = np.stack([y, x]) + 1
-    *top, coverage = (inside * ndimage.map_coordinates(w, places, order=1) for w in weighted)
+    *top, coverage = (inside * scipy.ndimage.map_coordinates(w, places, order=1) for w in weighted)
     shares = [bootstrap.divide(values, coverage) for values in top]
     return np.stack([*shares, coverage], axis=1)
 

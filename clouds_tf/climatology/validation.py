@@ -9,9 +9,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, Tuple
 
 import numpy as np
-import tensorflow as tf
 
-from clouds_tf import figures, files
+from clouds_tf import figures, files, gfile
 from clouds_tf.climatology import inputs
 from clouds_tf.climatology.bootstrap import Draws, divide, draw, quantiles
 from clouds_tf.climatology.days import DayStore, Settings
@@ -118,7 +117,7 @@ def _open_reference(path: str, settings: Settings, folder: str) -> tuple[set[str
         return set(boxes.dates()), _reader(boxes)
     if path.endswith(".nc"):
         return _open_frequencies(path, settings)
-    if not tf.io.gfile.isdir(path):
+    if not gfile.isdir(path):
         raise FileNotFoundError(
             f"{path}: no such reference, expected NetCDF with freq, a CSV of boxes, or a folder of "
             "days"

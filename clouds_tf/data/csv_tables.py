@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
-import tensorflow as tf
 
+from clouds_tf import gfile
 from clouds_tf.messages import Fault
 
 ROWS_AT_A_TIME = 1024  # bounds memory: a row of RLE is about 17 kB of text
@@ -37,10 +37,10 @@ def read_table(path: str, columns: Sequence[str]) -> pd.DataFrame:
 
 def read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
     """Yields what `read_table` reads, some rows at a time."""
-    if not tf.io.gfile.exists(path):
+    if not gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
     empty, line = True, 2
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with gfile.opened(path, "rb") as file:
         compressed = file.read(2) == b"\x1f\x8b"
         file.seek(0)
         text = codecs.getreader("utf-8-sig")(gzip.GzipFile(fileobj=file) if compressed else file)

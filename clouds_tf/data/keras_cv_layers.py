@@ -19,7 +19,7 @@ from clouds_tf.data.mixing import Seed
 from clouds_tf.keras import keras
 from clouds_tf.keras_cv import import_keras_cv
 
-_Shape = Union[tf.Tensor, Sequence[int]]
+_Shape = Union["tf.Tensor", Sequence[int]]
 
 KERAS_CV = "keras_cv"
 _DEFAULT = ("random_flip", "rand_augment")
@@ -91,7 +91,7 @@ class _Draws:
         shape: _Shape,
         minval: float = 0,
         maxval: float | None = None,
-        dtype: tf.DType = tf.float32,
+        dtype: tf.DType | str = "float32",
     ) -> tf.Tensor:
         """Draws as tf.random.Generator.uniform does."""
         return tf.random.stateless_uniform(shape, self._next(), minval, maxval, dtype)

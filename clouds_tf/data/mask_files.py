@@ -8,9 +8,8 @@ from collections.abc import Iterator, Sequence
 from concurrent import futures
 
 import numpy as np
-import tensorflow as tf
 
-from clouds_tf import files, rle
+from clouds_tf import files, gfile, rle
 from clouds_tf.data.coco import Masks
 from clouds_tf.dataset import Dataset
 from clouds_tf.messages import Fault
@@ -41,7 +40,7 @@ def read(
         ValueError: Pillow is not installed.
     """
     files.require("PIL", "masks", "--masks_dir")
-    if not tf.io.gfile.isdir(masks_dir):
+    if not gfile.isdir(masks_dir):
         raise FileNotFoundError(f"{masks_dir}: no such folder")
     names = set(files.visible_names(masks_dir))
     if layout == "classes":
@@ -137,7 +136,7 @@ def _read_values(path: str) -> np.ndarray:
     """Grey values, or indices of the palette, [h, w]; ValueError does not repeat the path."""
     from PIL import Image, UnidentifiedImageError
 
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with gfile.opened(path, "rb") as file:
         content = file.read()
     try:
         with Image.open(io.BytesIO(content), formats=["PNG"]) as image:

@@ -13,9 +13,9 @@ import tensorflow as tf
 
 from clouds_tf import own
 
-Example = dict[str, tf.Tensor]  # image uint8 [h, w, 3] and mask uint8 [h, w, C]
-Seed = Union[tf.Tensor, Sequence[int]]  # int [2]
-Mix = Callable[..., tuple[tf.Tensor, tf.Tensor]]
+Example = dict[str, "tf.Tensor"]  # image uint8 [h, w, 3] and mask uint8 [h, w, C]
+Seed = Union["tf.Tensor", Sequence[int]]  # int [2]
+Mix = Callable[..., "tuple[tf.Tensor, tf.Tensor]"]
 
 
 def mixup(

@@ -8,7 +8,7 @@ from typing import Union
 import numpy as np
 import tensorflow as tf
 
-_Size = Union[tf.Tensor, Sequence[int]]  # (height, width)
+_Size = Union["tf.Tensor", Sequence[int]]  # (height, width)
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # first bytes
 DEEP = b"\x10"  # byte 24 of a PNG, which says 16 bits a value

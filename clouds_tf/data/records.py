@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.data.augmentation import check_augmentation, find_augmentation
+from clouds_tf.data.augmentations import check_augmentation, find_augmentation
 from clouds_tf.data.batching import (
     Position,
     batch_pairs,
@@ -28,6 +28,7 @@ from clouds_tf.data.sample_weights import weights_of
 from clouds_tf.data.service import all_epochs
 from clouds_tf.data.soft_targets import SoftTargets
 from clouds_tf.dataset import Dataset
+from clouds_tf.lazy import unconverted
 from clouds_tf.messages import Fault, counted, raise_faults
 from clouds_tf.settings import check_size
 
@@ -111,7 +112,7 @@ class Records:
         return self._located[tuple(folds)]
 
     # AutoGraph takes seconds to rewrite all functions that are called here; none of them needs it.
-    @tf.autograph.experimental.do_not_convert
+    @unconverted
     def training_batches(
         self,
         folds: Sequence[int],
@@ -142,7 +143,7 @@ class Records:
             epochs: number of epochs in the whole run.
             seed: seed of the order and of the augmentation.
             start: the first batch to show, and the worker's part.
-            augmentation: what happens to each image; see `augmentation.check_augmentation`.
+            augmentation: what happens to each image; see `augmentations.check_augmentation`.
             mix: what happens to each batch, see `mixing.find_mix`; it depends on (seed, step).
             sample_weights: weight of each image by its file name; batches then have a third part,
                 float32 [B], as Keras takes it.
@@ -210,7 +211,7 @@ class Records:
             batches = mix_batches(batches.enumerate(first_step), find_mix(mix), parts, seed)
         return batches.prefetch(tf.data.AUTOTUNE)
 
-    @tf.autograph.experimental.do_not_convert
+    @unconverted
     def held_out_batches(
         self,
         folds: Sequence[int],

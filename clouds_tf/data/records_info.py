@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.data.examples import SCHEMA_VERSION, parse_example
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.messages import short_repr
@@ -175,9 +175,9 @@ def read_info(folder: str) -> tuple[RecordsInfo, str]:
         )
     for shard in info.shards:
         path = os.path.join(folder, shard.file)
-        if not tf.io.gfile.exists(path):
+        if not gfile.exists(path):
             raise FileNotFoundError(f"{path}: no such shard")
-        length = tf.io.gfile.stat(path).length
+        length = gfile.stat(path).length
         if length != shard.num_bytes:
             raise ValueError(f"{path}: has {length} bytes, expected {shard.num_bytes}")
     return info, hashlib.sha256(text.encode()).hexdigest()[:16]

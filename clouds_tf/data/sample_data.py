@@ -14,7 +14,7 @@ from concurrent import futures
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files, rle
+from clouds_tf import files, gfile, rle
 from clouds_tf.data.annotations import write_csv
 from clouds_tf.dataset import (
     CLOUDS,
@@ -308,8 +308,8 @@ def write_sample_data(
     ):
         if value < least:
             raise ValueError(f"{name}: got {value}, expected at least {least}")
-    is_folder = tf.io.gfile.isdir(output_dir)
-    if tf.io.gfile.listdir(output_dir) if is_folder else tf.io.gfile.exists(output_dir):
+    is_folder = gfile.isdir(output_dir)
+    if gfile.listdir(output_dir) if is_folder else gfile.exists(output_dir):
         raise ValueError(f"{output_dir}: exists already, expected a new or an empty folder")
 
     total, done, tell = num_train + num_test, 0, shown(progress, "image")

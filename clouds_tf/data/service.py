@@ -9,7 +9,7 @@ from typing import Any
 
 import tensorflow as tf
 
-_MakeEpoch = Callable[[tf.Tensor], tf.data.Dataset]
+_MakeEpoch = Callable[["tf.Tensor"], "tf.data.Dataset"]
 
 
 def serve_epochs(

@@ -12,7 +12,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.data import planning, runners
 from clouds_tf.data.examples import SCHEMA_VERSION, make_example
 from clouds_tf.data.planning import Conversion, PlannedImage, plan_shards
@@ -85,14 +85,14 @@ def _write_shard(
             file=name,
             num_examples=len(written),
             folds={fold: written.count(fold) for fold in sorted(set(written))},
-            num_bytes=tf.io.gfile.stat(path).length,
+            num_bytes=gfile.stat(path).length,
             sha256=files.sha256(path),
             offsets=tuple(offsets[:-1]),
         )
         found = [dataclasses.astuple(fault) for fault in faults]
         piece.value = {"shard": shard.to_json(), "faults": found}
         if faults and source.how.on_error == "fail":
-            tf.io.gfile.remove(path)
+            gfile.remove(path)
             piece.value["shard"], piece.error = None, counted(len(faults), "fault")
     return name
 
@@ -231,7 +231,7 @@ def _write_in_beam(
     small = [(manifest, name, plans[name], source) for manifest, name, _, source in jobs]
     runners.run_in_beam(_write_planned_shard, small, how.runner, how.beam_options)
     for name, path in plans.items():
-        tf.io.gfile.remove(path)
+        gfile.remove(path)
         yield name
 
 
@@ -247,8 +247,8 @@ def _remove_leftovers(manifest: Manifest) -> None:
     These are of earlier versions, or of the plans of a Beam pipeline that was killed.
     """
     kept = {piece.key for piece in manifest.pieces()}
-    for name in tf.io.gfile.listdir(manifest.folder):
+    for name in gfile.listdir(manifest.folder):
         shard = re.fullmatch(r"(clouds-\d{5}-of-\d{5}\.tfrecord)(\.json|\.plan\.json)?", name)
         stale = shard and (name != shard[1] or name not in kept)
         if stale or files.is_unfinished(name) or name in (INFO_FILE, _REJECTED_FILE):
-            tf.io.gfile.remove(os.path.join(manifest.folder, name))
+            gfile.remove(os.path.join(manifest.folder, name))

@@ -11,8 +11,8 @@ import tensorflow as tf
 
 from clouds_tf import figures
 from clouds_tf.data import augmentation
-from clouds_tf.data.augmentation import AUGMENTATIONS, Example, find_augmentation
-from clouds_tf.data.mixing import MIXES, Mix
+from clouds_tf.data.augmentations import AUGMENTATIONS, find_augmentation
+from clouds_tf.data.mixing import MIXES, Example, Mix
 from clouds_tf.data.records import Records, Size
 
 _BATCH_SIZE = 4

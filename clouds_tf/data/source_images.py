@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 import tensorflow as tf
 
+from clouds_tf import gfile
 from clouds_tf.data.preprocessing import (
     JPEG,
     PNG,
@@ -94,7 +95,7 @@ def _read(
         kind = "PNG" if encoded.startswith(PNG) else "JPEG"
         raise ValueError(f"not a whole, readable {kind}") from None
     except tf.errors.OpError as error:
-        if tf.io.gfile.isdir(path):
+        if gfile.isdir(path):
             raise ValueError("a folder, expected a JPEG or PNG file") from None
         raise ValueError(f"cannot be read: {error.message}") from None
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files, rle
+from clouds_tf import files, gfile, rle
 from clouds_tf.data import soft_targets
 from clouds_tf.data.records import Records
 from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
@@ -140,7 +140,7 @@ def recording(
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         if maps_dir:
             maps_dir = stack.enter_context(files.written_whole(maps_dir))
-            tf.io.gfile.makedirs(maps_dir)
+            gfile.makedirs(maps_dir)
         yield Recorder(records, folds, folder, table, maps_dir)
 
 

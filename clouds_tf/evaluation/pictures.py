@@ -13,7 +13,8 @@ from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.areas import AreaResult, area_bias
 from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, Member, predict_fold
-from clouds_tf.evaluation.search import GRIDS, MIN_AREAS, SearchResult, score_sums
+from clouds_tf.evaluation.search import SearchResult, score_sums
+from clouds_tf.evaluation.settings import GRIDS, MIN_AREAS
 from clouds_tf.figures import evaluation as charts
 from clouds_tf.prediction.postprocessing import plain_rules, postprocess
 

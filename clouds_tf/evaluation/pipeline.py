@@ -18,7 +18,6 @@ from clouds_tf.evaluation import held_out, out_of_fold, pictures, score
 from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
 from clouds_tf.evaluation.likeness import fit_likeness
 from clouds_tf.evaluation.search import (
-    GRIDS,
     Rung,
     SearchResult,
     ladder,
@@ -26,47 +25,16 @@ from clouds_tf.evaluation.search import (
     ladder_text,
     search,
 )
+from clouds_tf.evaluation.settings import GRIDS, Settings
 from clouds_tf.prediction import engine, ensemble
-from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.prediction.likeness import Likeness
 from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
 from clouds_tf.progress import Progress
-from clouds_tf.settings import CheckedSettings, setting
-from clouds_tf.training.distribution import PRECISIONS
 
 _CHOSEN_EPOCH = (
     "The epoch that each run kept was chosen on its own held-out fold, so all three scores are a "
     "little optimistic; only images that no choice has seen give an unbiased one."
 )
-
-
-@dataclasses.dataclass(frozen=True, repr=False)
-class Settings(CheckedSettings):
-    """Settings of `evaluate`; the flags of the tool are made from these fields."""
-
-    batch_size: int = setting(16, "Images in a batch.", min=1)
-    test_time_augmentation: str = setting(
-        "none",
-        "Test-time augmentation, to average over: mirror images; with rotations by 90 degrees too "
-        "(square inputs); scales 0.75, 1 and 1.25.",
-        choices=ensemble.AUGMENTATIONS,
-    )
-    search: str = setting(
-        "area", "Rules to tune in addition to the threshold.", choices=tuple(GRIDS)
-    )
-    precision: str = setting(
-        "float32",
-        "Numeric precision of the computation.",
-        choices=tuple(PRECISIONS),
-    )
-    engine: str = setting(
-        "tensorflow",
-        "Library that runs the networks; openvino runs on the CPU, in a precision that it chooses.",
-        choices=ENGINES,
-    )
-    seed: int = setting(
-        0, "Seed of the random halves for cross-fitting where there is only one fold.", min=0
-    )
 
 
 @dataclasses.dataclass(frozen=True)

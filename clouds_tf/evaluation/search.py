@@ -10,26 +10,9 @@ import numpy as np
 
 from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
 from clouds_tf.evaluation.score import aligned, class_means, dice_of_areas, intervals
+from clouds_tf.evaluation.settings import GRIDS, Grid
 from clouds_tf.messages import short_repr
 from clouds_tf.prediction.postprocessing import Rule, counts_as_present
-
-MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
-
-
-@dataclasses.dataclass(frozen=True)
-class _Grid:
-    """Rules to choose from.
-
-    Attributes:
-        min_areas: A minimum areas, increasing, in pixels at the submission size.
-        triplet: whether the top threshold may be above the threshold.
-    """
-
-    min_areas: tuple[int, ...] = MIN_AREAS
-    triplet: bool = False
-
-
-GRIDS = {"area": _Grid(), "triplet": _Grid(triplet=True)}
 
 
 class _Place(NamedTuple):
@@ -39,7 +22,7 @@ class _Place(NamedTuple):
     top: int
     threshold: int
 
-    def rule(self, grid: _Grid) -> Rule:
+    def rule(self, grid: Grid) -> Rule:
         """The Rule at this place."""
         return Rule(
             threshold=THRESHOLDS[self.threshold],
@@ -86,14 +69,14 @@ def _dice(counts: Counts, c: int) -> np.ndarray:
     return dice_of_areas(counts.intersections[:, c], truths, counts.areas[:, c])
 
 
-def _kept(counts: Counts, c: int, grid: _Grid) -> np.ndarray:
+def _kept(counts: Counts, c: int, grid: Grid) -> np.ndarray:
     """Presence of the class under every rule: bool [N, A, T]."""
     presence = counts.presence[:, c, np.newaxis, np.newaxis]
     min_areas = np.array(grid.min_areas)[:, np.newaxis]
     return counts_as_present(counts.areas[:, c, np.newaxis], presence, min_areas, 0.0)
 
 
-def score_sums(counts: Counts, c: int, grid: _Grid, groups: np.ndarray) -> np.ndarray:
+def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.ndarray:
     """Adds up the Dice of a class over groups of images, for every rule of a grid at once.
 
     The Dice of an image is that of a blank mask, plus, where the class counts as present, what its
@@ -120,7 +103,7 @@ def score_sums(counts: Counts, c: int, grid: _Grid, groups: np.ndarray) -> np.nd
     return sums
 
 
-def _best(sums: np.ndarray, grid: _Grid) -> _Place:
+def _best(sums: np.ndarray, grid: Grid) -> _Place:
     """Finds the best rule of a grid by its sums, float64 [A, T, T] of `score_sums`.
 
     Of equally good rules it takes the middle of the longest run of equally good thresholds, top
@@ -147,7 +130,7 @@ def _middle(tied: np.ndarray) -> int:
     return int((starts[longest] + ends[longest]) // 2)
 
 
-def _measure(counts: Counts, c: int, grid: _Grid, place: _Place) -> tuple[np.ndarray, np.ndarray]:
+def _measure(counts: Counts, c: int, grid: Grid, place: _Place) -> tuple[np.ndarray, np.ndarray]:
     """Dice and mask area of every image under the rule at a place of the grid: float64 [N]."""
     kept = _kept(counts, c, grid)[:, place.area, place.top]
     of_masks = _dice(counts, c)[:, place.threshold]
@@ -155,7 +138,7 @@ def _measure(counts: Counts, c: int, grid: _Grid, place: _Place) -> tuple[np.nda
     return np.where(kept, of_masks, counts.truths[:, c] == 0), areas
 
 
-def search(counts: Counts, grid: _Grid = GRIDS["area"], seed: int = 0) -> SearchResult:
+def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchResult:
     """Finds the best rule of every class, and scores it in three ways.
 
     Args:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from clouds_tf import figures
-from clouds_tf.data import augmentation
+from clouds_tf.data.augmentations import AUGMENTATIONS
 from clouds_tf.exploration import summary
 from clouds_tf.exploration.charts import Explored
 from clouds_tf.figures.page import Card, Section
@@ -86,7 +86,7 @@ def _by_class(data: Explored, filenames: Sequence[str]) -> Card:
 def _augmented(data: Explored, filename: str) -> Card:
     image, masks = data.load(filename)
     example = {"image": image, "mask": masks}
-    flipped = [augmentation.flips(example, [seed, 0]) for seed in range(_NUM_FLIPPED)]
+    flipped = [AUGMENTATIONS["flips"](example, [seed, 0]) for seed in range(_NUM_FLIPPED)]
     images, flipped_masks = ([np.asarray(x[key]) for x in flipped] for key in example)
     changed = sum(not np.array_equal(flip, image) for flip in images)
     titles = ["original", *(f"flips, seed {seed}" for seed in range(_NUM_FLIPPED))]

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from clouds_tf import files, rle
+from clouds_tf import files, gfile, rle
 from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.data.sources import Source, read_annotations
@@ -69,7 +69,7 @@ def write_report(
     found = read_annotations(data_dir, dataset, source)
     raise_faults(found.faults)
     table = found.at_mask_size(dataset)
-    if not tf.io.gfile.isdir(images_dir):
+    if not gfile.isdir(images_dir):
         raise FileNotFoundError(f"{images_dir}: no such folder")
     if max_images is not None and max_images < 1:
         raise ValueError(f"max_images: got {max_images}, expected at least 1")

@@ -20,6 +20,7 @@ from clouds_tf.data.examples import to_column_major
 from clouds_tf.data.preprocessing import decode_image, encoded_size
 from clouds_tf.data.source_images import read_image
 from clouds_tf.dataset import Dataset
+from clouds_tf.lazy import unconverted
 from clouds_tf.messages import counted, native_lines
 from clouds_tf.progress import Progress
 
@@ -243,7 +244,7 @@ def _name_lines(paths: Sequence[str]) -> list[str]:
     return problems
 
 
-@tf.autograph.experimental.do_not_convert  # which would take most of the time of small folders
+@unconverted  # which would take most of the time of small folders
 def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -> Any:
     """A tf.data.Dataset of measured images and masks, without unreadable images."""
     names = list(dataset.class_names)

@@ -4,11 +4,16 @@ Every function that returns a Figure takes the keyword dark, for pictures on a d
 data are in `charts`, those of predictions in `evaluation`, `scenes` and `climatology`.
 """
 
-from clouds_tf.figures.charts import curves
-from clouds_tf.figures.images import overlay, overlays
-from clouds_tf.figures.network import network
-from clouds_tf.figures.rates import learning_rates
-from clouds_tf.figures.style import AVAILABLE, class_colors, describe, encode, pixels, save
+import typing
+
+from clouds_tf.lazy import face
+
+if typing.TYPE_CHECKING:
+    from clouds_tf.figures.charts import curves
+    from clouds_tf.figures.images import overlay, overlays
+    from clouds_tf.figures.network import network
+    from clouds_tf.figures.rates import learning_rates
+    from clouds_tf.figures.style import AVAILABLE, class_colors, describe, encode, pixels, save
 
 __all__ = [
     "AVAILABLE",
@@ -23,3 +28,14 @@ __all__ = [
     "pixels",
     "save",
 ]
+
+__getattr__ = face(
+    __name__,
+    {
+        "charts": ["curves"],
+        "images": ["overlay", "overlays"],
+        "network": ["network"],
+        "rates": ["learning_rates"],
+        "style": ["AVAILABLE", "class_colors", "describe", "encode", "pixels", "save"],
+    },
+)

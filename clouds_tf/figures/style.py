@@ -3,26 +3,23 @@
 from __future__ import annotations
 
 import functools
+import importlib.util
 import io
 import itertools
 import math
+import typing
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 
-try:
+AVAILABLE = importlib.util.find_spec("matplotlib") is not None
+if AVAILABLE:
     import matplotlib
-    from matplotlib.backends.backend_agg import FigureCanvasAgg
+if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
-    from PIL import Image  # which matplotlib brings
-
-    AVAILABLE = True
-except ImportError:
-    AVAILABLE = False
 
 # After Okabe and Ito: told apart by colour-blind readers. The first four also stand out on clouds.
 COLORS = (
@@ -124,6 +121,8 @@ def latitude(degrees: float, _: object = None) -> str:
 
 def new_figure(width: float, height: float) -> Any:
     """A new Figure, width x height in inches; call it inside a styled function."""
+    from matplotlib.figure import Figure
+
     return Figure(figsize=(width, height), layout="constrained")
 
 
@@ -184,7 +183,7 @@ def save(figure: Figure, path: str) -> None:
             figure.savefig(buffer, format="pdf", dpi=_PRINT_DPI, metadata=about)
     else:
         _render(figure).save(buffer, format="png")
-    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+    with files.written_whole(path) as temporary, gfile.opened(temporary, "wb") as file:
         file.write(buffer.getvalue())
 
 
@@ -202,6 +201,9 @@ def pixels(figure: Figure) -> np.ndarray:
 
 def _render(figure: Figure) -> Any:
     """Renders a figure to a Pillow image; an unchanged figure is drawn only once."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from PIL import Image  # which matplotlib brings
+
     canvas = figure.canvas
     if figure.stale or not isinstance(canvas, FigureCanvasAgg):
         canvas = FigureCanvasAgg(figure)

@@ -10,9 +10,8 @@ from typing import Any
 
 import h5py
 import numpy as np
-import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.geo.grid import Grid
 
 CONVENTIONS = "CF-1.11"  # 1.9 was the first with unsigned types
@@ -54,7 +53,7 @@ def write_copy(
             for name, value in values.items():
                 file[name][...] = value
             file.attrs.update(attributes)
-        with tf.io.gfile.GFile(temporary, "wb") as target:
+        with gfile.opened(temporary, "wb") as target:
             target.write(buffer.getvalue())
 
 

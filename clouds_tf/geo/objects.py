@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
-from scipy import ndimage, spatial
+import scipy
 
 from clouds_tf.geo import earth
 from clouds_tf.geo.grid import Grid
@@ -80,11 +80,11 @@ def find_objects(
 
 def _labels(mask: np.ndarray, periodic: bool) -> np.ndarray:
     """Numbers of connected components in the order of their first cells, column by column."""
-    labels, count = ndimage.label(mask.T, np.ones((3, 3)))
+    labels, count = scipy.ndimage.label(mask.T, np.ones((3, 3)))
     if periodic and count:
         # The seam is inside a copy that begins half a turn further.
         seam = np.concatenate([labels[-1:], labels[:1]])
-        joined, _ = ndimage.label(seam > 0, np.ones((3, 3)))
+        joined, _ = scipy.ndimage.label(seam > 0, np.ones((3, 3)))
         owner = np.arange(count + 1)
         for number in range(1, joined.max() + 1):
             roots = np.unique(owner[seam[joined == number]])
@@ -130,7 +130,7 @@ def minimal_rectangle(points: np.ndarray) -> Rectangle:
     One of its sides lies on an edge of the convex hull (Freeman and Shapira, "Determining the
     minimum-area encasing rectangle for an arbitrary closed curve", 1975).
     """
-    hull = points[spatial.ConvexHull(points).vertices]
+    hull = points[scipy.spatial.ConvexHull(points).vertices]
     edges = np.roll(hull, -1, axis=0) - hull
     angles = np.arctan2(edges[:, 1], edges[:, 0])
     along = np.outer(np.cos(angles), hull[:, 0]) + np.outer(np.sin(angles), hull[:, 1])
@@ -148,8 +148,8 @@ def rectangle_in_km(item: Object, grid: Grid) -> Rectangle:
     lat_edges, rows = grid.lat_edges, np.unique(item.rows)
     west = item.columns.min()
     # The hull needs no more than the corners of the first and of the last cell of each row.
-    firsts = ndimage.minimum(item.columns, item.rows, rows)
-    lasts = ndimage.maximum(item.columns, item.rows, rows) + 1
+    firsts = scipy.ndimage.minimum(item.columns, item.rows, rows)
+    lasts = scipy.ndimage.maximum(item.columns, item.rows, rows) + 1
     corners = np.concatenate(
         [
             np.stack([(side - west) * grid.cell[1], lat_edges[rows + i] - latitude], axis=1)

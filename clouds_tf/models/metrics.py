@@ -10,21 +10,9 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.keras import keras
 from clouds_tf.models.losses import OwnScore
+from clouds_tf.models.probabilities import probabilities
 
 _NUM_SUMS = 9  # of which `Scores` is made, for each class
-
-
-def probabilities(logits: tf.Tensor, size: tf.Tensor | Sequence[int]) -> tf.Tensor:
-    """Applies the sigmoid, then resizes bilinearly.
-
-    Args:
-        logits: [B, h, w, C].
-        size: (height, width) of the result, ints or an int32 tensor [2].
-
-    Returns:
-        float32 [B, height, width, C] in [0, 1].
-    """
-    return tf.image.resize(tf.sigmoid(tf.cast(logits, tf.float32)), size)
 
 
 def competition_dice(mask: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:

@@ -11,7 +11,13 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.dataset import MAX_CLASSES
 from clouds_tf.keras import KerasTensor, Model, keras
-from clouds_tf.models.encoders import Encoder, check_own_encoder, find_encoder, model_name
+from clouds_tf.models.encoders import (
+    MAX_WIDTH,
+    Encoder,
+    check_own_encoder,
+    find_encoder,
+    model_name,
+)
 from clouds_tf.models.encoders.resnet import scale_channels
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.models.upsampling import UpsampleConv
@@ -19,7 +25,6 @@ from clouds_tf.models.upsampling import UpsampleConv
 layers = keras.layers
 
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
-MAX_WIDTH = 8.0
 _STRIDE = 32  # of the deepest features
 _ARGUMENTS = "_clouds_tf_arguments"
 

@@ -17,15 +17,13 @@ import numpy as np
 import safetensors
 import safetensors.numpy
 import tensorflow as tf
-from tensorflow.core.protobuf import trackable_object_graph_pb2
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.dataset import Dataset
 from clouds_tf.keras import Model
 from clouds_tf.models.encoders import encoder_layers, encoder_name, encoder_of, model_name
 from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
 from clouds_tf.models.encoders.interface import read_safetensors
-from clouds_tf.models.unet import unet, unet_arguments
 from clouds_tf.settings import check_size
 
 # Version of the files of `save_model_weights`; goes up when older readers would misread them.
@@ -115,9 +113,11 @@ def load_checkpoint(model: Model, path: str) -> None:
         ValueError: it does not fit; the message lists what is missing, unexpected and misshapen.
             The model is unchanged then.
     """
+    from tensorflow.core.protobuf import trackable_object_graph_pb2
+
     files.check_loadable(path)
     prefix = tf.train.latest_checkpoint(path) or path
-    if not tf.io.gfile.exists(f"{prefix}.index"):
+    if not gfile.exists(f"{prefix}.index"):
         raise FileNotFoundError(f"{path}: no checkpoint; one is in workdir/checkpoints/best")
     reader = tf.train.load_checkpoint(prefix)
     # Checkpoints number the layers; the graph of objects in them knows the variables' own names.
@@ -162,6 +162,8 @@ def save_model_weights(
     if not path.endswith(".safetensors"):
         raise ValueError(f"{path}: expected a path that ends in .safetensors")
     metadata = dict(metadata or {})
+    from clouds_tf.models.unet import unet_arguments  # which needs Keras
+
     if "model" not in metadata:
         metadata["model"] = unet_arguments(model)
         if dataset is None or image_size is None:
@@ -182,7 +184,7 @@ def save_model_weights(
     content["sha256"] = _checksum(content, tensors)
     # safetensors' own save_file makes a file that nobody but its owner can read.
     data = safetensors.numpy.save(tensors, {_KEY: json.dumps(content)})
-    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+    with files.written_whole(path) as temporary, gfile.opened(temporary, "wb") as file:
         file.write(data)
 
 
@@ -208,6 +210,8 @@ def _checksum(content: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
 
 def _check_arguments(arguments: object, where: str) -> None:
     """Raises ValueError unless these are arguments of `unet` by name."""
+    from clouds_tf.models.unet import unet
+
     known = list(inspect.signature(unet).parameters)
     if not isinstance(arguments, dict) or not set(arguments) <= set(known):
         expected = f"expected a dict of some of {', '.join(known)}"
@@ -216,6 +220,8 @@ def _check_arguments(arguments: object, where: str) -> None:
 
 def _check_description(model: Model, arguments: dict[str, Any]) -> None:
     """Raises ValueError where arguments of `unet` contradict a model."""
+    from clouds_tf.models.unet import unet
+
     defaults = {k: v.default for k, v in inspect.signature(unet).parameters.items()}
     described = {**defaults, **arguments}
     for name, expected, got in (
@@ -313,6 +319,8 @@ def load_model(path: str) -> tuple[Any, dict[str, Any]]:
         FileNotFoundError: there is no such file.
         ValueError: it is truncated, altered, or another kind of file.
     """
+    from clouds_tf.models.unet import unet
+
     metadata, tensors = read_model_weights(path)
     try:
         model = unet(**metadata["model"])

@@ -14,18 +14,17 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.data.sample_data import render_images
 from clouds_tf.dataset import Dataset
 from clouds_tf.keras import Model
-from clouds_tf.models.metrics import Scores
 from clouds_tf.prediction import openvino_trial
 
 ENGINES = ("tensorflow", "openvino")
 
 # From images, uint8 [B, h, w, 3], to "logits", float32 [B, h, w, C], and, with a classification
 # head, "presence_logits", float32 [B, C].
-Network = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
+Network = Callable[["tf.Tensor"], "dict[str, tf.Tensor]"]
 
 _TRIAL = openvino_trial.__file__
 _CHECK_IMAGES = 8
@@ -79,7 +78,7 @@ class OpenVINONetwork:
         stem, _ = os.path.splitext(path)
         contents = []
         for name in (path, f"{stem}.bin"):
-            with tf.io.gfile.GFile(name, "rb") as file:
+            with gfile.opened(name, "rb") as file:
                 contents.append(file.read())
         compiled = openvino_trial.compile_network(openvino.Core().read_model(*contents))
         hint = compiled.get_property("INFERENCE_PRECISION_HINT")
@@ -137,6 +136,8 @@ def _check(
     network: Network, converted: Network, image_size: tuple[int, int], dataset: Dataset
 ) -> None:
     """Raises UnusableError if two networks differ by more than rounding."""
+    from clouds_tf.models.metrics import Scores  # which needs Keras
+
     images, masks = render_images(_CHECK_IMAGES, image_size, dataset=dataset)
     answers = [predict(tf.constant(images)) for predict in (network, converted)]
     for name in answers[0]:

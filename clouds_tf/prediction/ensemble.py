@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf.models.metrics import probabilities
+from clouds_tf.models.probabilities import probabilities
 
 # What --test_time_augmentation takes; predictions of all views of an image are averaged.
 AUGMENTATIONS = ("none", "flips", "rotations", "scales", "flips+scales", "rotations+scales")

@@ -6,9 +6,7 @@ import dataclasses
 import os
 from typing import Any
 
-import tensorflow as tf
-
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.prediction.calibration import Calibration
 from clouds_tf.prediction.likeness import Likeness
@@ -16,6 +14,7 @@ from clouds_tf.prediction.postprocessing import Rule, plain_rules
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
 METADATA_FILE = "assets.extra/metadata.json"  # in the SavedModel
+_GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 _SCHEMA_VERSION = 3
 _WITHOUT_DATASET = 2  # SavedModels of the time when there was one data set
 
@@ -114,10 +113,10 @@ def read_metadata(saved_model: str) -> Metadata:
         ValueError: the SavedModel is not one of `export`, or its metadata are damaged.
     """
     files.check_loadable(saved_model)
-    if not tf.saved_model.contains_saved_model(saved_model):
+    if not any(gfile.exists(os.path.join(saved_model, name)) for name in _GRAPHS):
         raise FileNotFoundError(f"{saved_model}: no SavedModel; expected a folder such as E/1")
     path = os.path.join(saved_model, METADATA_FILE)
-    if not tf.io.gfile.exists(path):
+    if not gfile.exists(path):
         raise ValueError(f"{saved_model}: not a SavedModel of export: it has no {METADATA_FILE}")
     try:
         return Metadata.from_json(files.parse_json(files.read_text(path)))

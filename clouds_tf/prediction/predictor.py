@@ -14,7 +14,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.manifest import checksum
 from clouds_tf.messages import about_the_data
 from clouds_tf.prediction import engine as engines
@@ -210,21 +210,21 @@ def _openvino_networks(
             for network, size, name in zip(module.networks, metadata.image_sizes, names)
         ]
         # Beside a SavedModel that cannot be written to, every process converts for itself.
-        with contextlib.suppress(tf.errors.OpError):
+        with contextlib.suppress(OSError):
             _keep(folder, kept)
     return networks
 
 
 def _keep(folder: str, kept: str) -> None:
     """Copies a folder of converted networks, with checksums."""
-    if tf.io.gfile.exists(kept):  # damaged
-        tf.io.gfile.rmtree(kept)
+    if gfile.exists(kept):  # damaged
+        gfile.rmtree(kept)
     names = sorted(os.listdir(folder))
     checksums = {name: files.sha256(os.path.join(folder, name)) for name in names}
     with files.written_whole(kept) as temporary:
-        tf.io.gfile.makedirs(temporary)
+        gfile.makedirs(temporary)
         for name in names:
-            tf.io.gfile.copy(os.path.join(folder, name), os.path.join(temporary, name))
+            gfile.copy(os.path.join(folder, name), os.path.join(temporary, name))
         files.write_text(os.path.join(temporary, _CHECKSUMS), json.dumps(checksums))
 
 
@@ -233,5 +233,5 @@ def _is_whole(kept: str) -> bool:
     try:
         checksums = json.loads(files.read_text(os.path.join(kept, _CHECKSUMS)))
         return all(files.sha256(os.path.join(kept, name)) == checksums[name] for name in checksums)
-    except (OSError, ValueError, AttributeError, TypeError, tf.errors.OpError):
+    except (OSError, ValueError, AttributeError, TypeError):
         return False

@@ -17,9 +17,9 @@ from clouds_tf.prediction.postprocessing import postprocess
 from clouds_tf.prediction.untrusted import decode_images
 
 # Probabilities [N, h, w, C], presence [N, C] and likeness [N], the last one NaN if it is not known.
-_Prediction = tuple[tf.Tensor, ...]
+_Prediction = tuple["tf.Tensor", ...]
 # From N inputs to uint8 [N, *size, 3] for each network, and their likeness [N].
-Read = Callable[[tf.Tensor], "tuple[list[tf.Tensor], tf.Tensor]"]
+Read = Callable[["tf.Tensor"], "tuple[list[tf.Tensor], tf.Tensor]"]
 
 
 class Signatures:

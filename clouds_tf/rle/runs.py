@@ -14,9 +14,9 @@ import numpy as np
 import tensorflow as tf
 
 # (height, width) in pixels: whole numbers, an int array or tensor [2], or two int scalars.
-Size = Union[Sequence[int], Sequence[tf.Tensor], np.ndarray, tf.Tensor]
+Size = Union[Sequence[int], Sequence["tf.Tensor"], np.ndarray, "tf.Tensor"]
 # start, length and row, as above.
-Runs = Tuple[tf.Tensor, tf.Tensor, tf.Tensor]
+Runs = Tuple["tf.Tensor", "tf.Tensor", "tf.Tensor"]
 
 
 def split_size(size: Size, name: str = "size") -> tuple[tf.Tensor, tf.Tensor]:

@@ -9,9 +9,9 @@ from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
-import tensorflow as tf
 import xarray
 
+from clouds_tf import gfile
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import Grid, rows_within_poles
 from clouds_tf.geo.names import named_date, named_platform
@@ -104,7 +104,7 @@ def values_on(path: str, variable: str | None, grid: Grid) -> np.ndarray:
 def _engine(path: str) -> str:
     if path.rstrip("/").lower().endswith(".zarr"):
         return "zarr"
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with gfile.opened(path, "rb") as file:
         start = file.read(4)
     if start == b"CDF\x05":
         raise ValueError("is NetCDF of 64-bit data (CDF-5); convert it: nccopy -k nc4 IN.nc OUT.nc")

@@ -9,9 +9,8 @@ import re
 from collections.abc import Iterable, Iterator
 
 import numpy as np
-import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.geo import geojson
 from clouds_tf.geo import land as lands
 from clouds_tf.geo.grid import Grid
@@ -83,7 +82,7 @@ def masks(land: str, ignore: Iterable[str]) -> Iterator[Mask]:
 def require_files(land: str, ignore: Iterable[str]) -> None:
     """Raises FileNotFoundError if a mask of all scenes does not exist."""
     for mask in masks(land, ignore):
-        if _SCENE not in mask.path and not tf.io.gfile.exists(mask.path):
+        if _SCENE not in mask.path and not gfile.exists(mask.path):
             raise FileNotFoundError(f"{mask.path}: no such file")
 
 
@@ -122,7 +121,7 @@ def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndar
     result = lands.land_mask(grid) if land == "auto" else np.zeros(grid.shape, bool)
     for mask in masks(land, ignore):
         mask = mask.of_scene(name)
-        if not tf.io.gfile.exists(mask.path):
+        if not gfile.exists(mask.path):
             raise FileNotFoundError(f"{mask.path}: no such file")
         try:
             result |= _read(mask, grid)

@@ -8,8 +8,8 @@ from collections.abc import Iterator
 from typing import Optional, Tuple
 
 import numpy as np
-import tensorflow as tf
 
+from clouds_tf import gfile
 from clouds_tf.geo.grid import Grid, cover
 from clouds_tf.prediction import stretch as stretches
 from clouds_tf.scenes import exclude, masks, resample, tiles
@@ -173,7 +173,7 @@ class Job:
             elif not is_frame:
                 yield part
         if is_frame:
-            with tf.io.gfile.GFile(self.scene.path, "rb") as file:
+            with gfile.opened(self.scene.path, "rb") as file:
                 content = file.read()
             self._network.decode(content)  # a damaged file is a fault of this scene alone
             yield Frame(content)

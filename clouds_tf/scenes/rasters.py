@@ -13,10 +13,10 @@ from typing import Any
 
 import numpy as np
 import rasterio
-import tensorflow as tf
 from rasterio.enums import ColorInterp, MaskFlags
 from rasterio.errors import NotGeoreferencedWarning, RasterioError
 
+from clouds_tf import gfile
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import rows_within_poles
 from clouds_tf.geo.names import named_date, named_extent, named_platform
@@ -82,7 +82,7 @@ def open_raster(path: str, reading: Reading) -> Iterator[Scene]:
 
 
 def _driver(path: str) -> str:
-    with tf.io.gfile.GFile(path, "rb") as file:
+    with gfile.opened(path, "rb") as file:
         start = file.read(16)
     for pattern, driver in _DRIVERS.items():
         if re.match(pattern, start, re.DOTALL):

@@ -6,9 +6,7 @@ import contextlib
 import os
 from collections.abc import Iterator
 
-import tensorflow as tf
-
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.scenes.scene import Reading, Scene, stem
 
 RASTERS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp")
@@ -34,7 +32,7 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
         FileNotFoundError: there is no scene.
     """
     files.require_local(scenes, "scenes")
-    if scenes.lower().rstrip("/").endswith(ARRAYS) and tf.io.gfile.exists(scenes):
+    if scenes.lower().rstrip("/").endswith(ARRAYS) and gfile.exists(scenes):
         paths = [scenes]
     else:
         paths = files.list_paths(scenes)
@@ -85,7 +83,7 @@ def open_scene(path: str, reading: Reading = Reading()) -> Iterator[Scene]:
         ValueError: it is damaged, too large, of values that are no colours, or without a place or
             a date; the message begins with the path and says what to do.
     """
-    if not tf.io.gfile.exists(path):
+    if not gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
     try:
         if path.lower().rstrip("/").endswith(ARRAYS):

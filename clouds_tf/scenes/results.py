@@ -9,9 +9,7 @@ import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-import tensorflow as tf
-
-from clouds_tf import figures, files
+from clouds_tf import figures, files, gfile
 from clouds_tf.figures.images import scene_maps
 from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.prediction.likeness import known
@@ -37,7 +35,7 @@ def manifest_of(output_dir: str, model: str, options: Options) -> Manifest:
     Raises:
         ValueError: the folder is one of an earlier version.
     """
-    if tf.io.gfile.isdir(os.path.join(output_dir, "cards")):
+    if gfile.isdir(os.path.join(output_dir, "cards")):
         raise ValueError(
             f"{output_dir}: holds scenes of an earlier version of predict_scenes; take another "
             "folder, or delete this one"
@@ -78,7 +76,7 @@ def prune(manifest: Manifest, paths: Sequence[str]) -> None:
 
     def is_there(name: str) -> bool:
         piece = manifest.read(name)
-        return piece is not None and tf.io.gfile.exists((piece.value or {}).get("path", ""))
+        return piece is not None and gfile.exists((piece.value or {}).get("path", ""))
 
     manifest.prune(lambda name: name in names or is_there(name))
 
@@ -88,9 +86,7 @@ def _rows(prediction: Prediction, numbers: Sequence[Sequence[Any]]) -> list[tupl
     observed = float(prediction.observed.sum(axis=1) @ prediction.grid.row_areas)
     about = (prediction.name, prediction.date.isoformat(), prediction.platform)
     common = (round(observed, 3), known(prediction.likeness))
-    return [
-        (*about, name, *some, *common) for name, some in zip(prediction.class_names, numbers)
-    ]
+    return [(*about, name, *some, *common) for name, some in zip(prediction.class_names, numbers)]
 
 
 def _numbers(item: ClassAreas) -> tuple[Any, ...]:
@@ -150,6 +146,6 @@ def write_files(
             local = os.path.join(folder, name)
             writers[key](local)
             with files.written_whole(os.path.join(output_dir, name)) as temporary:
-                tf.io.gfile.copy(local, temporary)
+                gfile.copy(local, temporary)
     areas = measure(prediction, [len(objects) for objects, _ in found])
     return _rows(prediction, list(map(_numbers, areas)))

@@ -3,24 +3,15 @@
 Names are imported when they are first used.
 """
 
-import importlib
 import typing
+
+from clouds_tf.lazy import face
 
 if typing.TYPE_CHECKING:
     from clouds_tf.prediction.metadata import Metadata, read_metadata
     from clouds_tf.prediction.predictor import Predictor
     from clouds_tf.serving.exporting import ExportResult, export
     from clouds_tf.serving.prediction import PredictionResult, predict
-
-_HOMES = {
-    "ExportResult": "clouds_tf.serving.exporting",
-    "Metadata": "clouds_tf.prediction.metadata",
-    "PredictionResult": "clouds_tf.serving.prediction",
-    "Predictor": "clouds_tf.prediction.predictor",
-    "export": "clouds_tf.serving.exporting",
-    "predict": "clouds_tf.serving.prediction",
-    "read_metadata": "clouds_tf.prediction.metadata",
-}
 
 __all__ = [
     "ExportResult",
@@ -32,8 +23,11 @@ __all__ = [
     "read_metadata",
 ]
 
-
-def __getattr__(name: str) -> typing.Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = face(
+    __name__,
+    {
+        "exporting": ["ExportResult", "export"],
+        "prediction": ["PredictionResult", "predict"],
+        "clouds_tf.prediction": ["Metadata", "Predictor", "read_metadata"],
+    },
+)

@@ -13,6 +13,7 @@ from typing import Any
 
 import tensorflow as tf
 
+from clouds_tf import gfile
 from clouds_tf.prediction.likeness import known
 from clouds_tf.prediction.untrusted import (
     image_size,
@@ -22,7 +23,7 @@ from clouds_tf.prediction.untrusted import (
 )
 
 # From image_bytes, string [N], to a dict of the outputs of serving_default.
-Predict = Callable[[tf.Tensor], "dict[str, tf.Tensor]"]
+Predict = Callable[["tf.Tensor"], "dict[str, tf.Tensor]"]
 _NUMBERS = ("presence", "area_fraction", "expected_area_fraction")
 _SQUEEZE = 0.02  # of the aspect ratio; more changes what the network sees
 _DIGITS = 6  # of numbers; float32 has 7
@@ -129,19 +130,19 @@ def _read(path: str, max_image_pixels: int) -> tuple[bytes, str]:
     """The content of a file, or the reason why there is none."""
     limit = max_image_bytes(max_image_pixels)
     try:
-        if tf.io.gfile.isdir(path):
+        if gfile.isdir(path):
             return b"", "a folder"
-        length = tf.io.gfile.stat(path).length
+        length = gfile.stat(path).length
         if length > limit:
             return b"", f"{length:,} bytes, expected at most {limit:,}"
-        with tf.io.gfile.GFile(path, "rb") as file:
+        with gfile.opened(path, "rb") as file:
             content = file.read()
         # Checked here too, since older SavedModels answer as if the image were nearly black.
         return content, why_too_dim(content, max_image_pixels)
-    except tf.errors.NotFoundError:
+    except FileNotFoundError:
         return b"", "a broken link, or a name that is not UTF-8"
-    except tf.errors.OpError as error:
-        return b"", f"cannot be read: {error.message}"
+    except OSError as error:
+        return b"", f"cannot be read: {error.strerror or error}"
 
 
 def _outputs(

@@ -6,9 +6,7 @@ import dataclasses
 import os
 from collections.abc import Iterator
 
-import tensorflow as tf
-
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.data.annotations import iterate_rows
 from clouds_tf.data.source_images import IMAGE_ENDINGS, TIFF_ENDINGS
 from clouds_tf.dataset import Dataset
@@ -45,7 +43,7 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
         FileNotFoundError: there is no such folder or sample, or no image that the sample names.
         ValueError: the sample is malformed, or there are no images.
     """
-    if not tf.io.gfile.isdir(images_dir):
+    if not gfile.isdir(images_dir):
         raise FileNotFoundError(f"{images_dir}: no such folder")
     if sample_submission is None:
         return _read_folder(images_dir, dataset)
@@ -74,7 +72,7 @@ def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
 def _why_skipped(path: str, endings: tuple[str, ...]) -> str:
     if path.lower().endswith(TIFF_ENDINGS):
         return "a TIFF, which tools/predict_scenes.py reads"
-    if tf.io.gfile.isdir(path):
+    if gfile.isdir(path):
         return "a folder"
     return f"does not end in {' or '.join(filter(None, (', '.join(endings[:-1]), endings[-1])))}"
 
@@ -92,7 +90,7 @@ def _read_sample(images_dir: str, sample: str, dataset: Dataset) -> Inputs:
         last = filename
     for filename in rows:
         path = os.path.join(images_dir, filename)
-        if not tf.io.gfile.exists(path):
+        if not gfile.exists(path):
             raise FileNotFoundError(f"{path}: no such image, but {sample} names it")
     images = ((name, tuple(classes)) for name, classes in rows.items())
     shared = tuple((name, known.setdefault(classes, classes)) for name, classes in images)

@@ -8,7 +8,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf import figures, files, rle
+from clouds_tf import figures, files, gfile, rle
 from clouds_tf.dataset import Dataset
 from clouds_tf.prediction.untrusted import decode_images
 from clouds_tf.serving.answers import Answer
@@ -75,5 +75,5 @@ def remove(overlay_dir: str | None, masks_dir: str | None, filename: str, datase
     paths = [_overlay_path(overlay_dir, filename)] if overlay_dir else []
     if masks_dir:
         paths += [_mask_path(masks_dir, filename, name) for name in dataset.class_names]
-    for path in filter(tf.io.gfile.exists, paths):
-        tf.io.gfile.remove(path)
+    for path in filter(gfile.exists, paths):
+        gfile.remove(path)

@@ -10,8 +10,6 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-import tensorflow as tf
-
 from clouds_tf import figures, files
 from clouds_tf.dataset import Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
@@ -217,7 +215,7 @@ def _key(number: int) -> str:
 def _file_identity(folder: str, name: str) -> str:
     try:
         return file_identity(os.path.join(folder, name))
-    except (OSError, tf.errors.OpError):  # such as a link to nothing
+    except OSError:  # such as a link to nothing
         return "unreadable"
 
 

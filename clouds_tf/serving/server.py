@@ -7,7 +7,7 @@ import os
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 
 MODEL_NAME = "clouds"
 MAX_BATCH_SIZE = 16
@@ -32,7 +32,7 @@ def write_config(export_dir: str) -> None:
     """Writes batching.txt and models.config into the folder of all versions, if not there yet."""
     for name, text in (("batching.txt", _BATCHING), ("models.config", _MODELS)):
         path = os.path.join(export_dir, name)
-        if not tf.io.gfile.exists(path):
+        if not gfile.exists(path):
             files.write_text(path, text)
 
 
@@ -50,7 +50,7 @@ def write_warmup(saved_model: str, image: np.ndarray) -> None:
 
     encoded = tf.io.encode_jpeg(image).numpy()
     path = os.path.join(saved_model, _WARMUP_FILE)
-    tf.io.gfile.makedirs(os.path.dirname(path))
+    gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
         size = 1
         while size <= MAX_BATCH_SIZE:

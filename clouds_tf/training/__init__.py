@@ -1,6 +1,19 @@
 """Training: a recipe and a folder of records -> a trained model in a workdir."""
 
-from clouds_tf.training.recipe import Execution, Recipe
-from clouds_tf.training.runs import TrainingResult, folds_table, train, train_folds
+import typing
+
+from clouds_tf.lazy import face
+
+if typing.TYPE_CHECKING:
+    from clouds_tf.training.recipe import Execution, Recipe
+    from clouds_tf.training.runs import TrainingResult, folds_table, train, train_folds
 
 __all__ = ["Execution", "Recipe", "TrainingResult", "folds_table", "train", "train_folds"]
+
+__getattr__ = face(
+    __name__,
+    {
+        "recipe": ["Execution", "Recipe"],
+        "runs": ["TrainingResult", "folds_table", "train", "train_folds"],
+    },
+)

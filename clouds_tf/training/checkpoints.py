@@ -11,7 +11,7 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.keras import Model
 from clouds_tf.messages import counted
 
@@ -109,7 +109,7 @@ class Checkpoints:
         if path:
             self._restore_state(path, [row["val_dice"] for row in history])
         # A run that was killed in the first save of all has one epoch, and starts again.
-        elif len(history) > 1 or tf.io.gfile.exists(os.path.join(folder, "checkpoint")):
+        elif len(history) > 1 or gfile.exists(os.path.join(folder, "checkpoint")):
             raise ValueError(
                 f"{folder}: no checkpoint to resume from, but history.csv has "
                 f"{counted(len(history), 'epoch')}; restore the folder, or start again in a new "
@@ -173,8 +173,8 @@ class Checkpoints:
     def _remove(self, name: str, number: int) -> None:
         """Removes a checkpoint of a folder, whole or half-written."""
         if self._chief:
-            for path in tf.io.gfile.glob(os.path.join(self._workdir, name, f"ckpt-{number}.*")):
-                tf.io.gfile.remove(path)
+            for path in gfile.glob(os.path.join(self._workdir, name, f"ckpt-{number}.*")):
+                gfile.remove(path)
 
     def save_last(self) -> None:
         """Saves the weights and the state."""
@@ -196,7 +196,7 @@ class Checkpoints:
     def _next_number(self, name: str) -> int:
         """A number that no checkpoint in a folder has, not even an unfinished one."""
         folder = os.path.join(self._workdir, name)
-        names = tf.io.gfile.listdir(folder) if tf.io.gfile.exists(folder) else []
+        names = gfile.listdir(folder) if gfile.exists(folder) else []
         found = [re.match(r"ckpt-(\d+)", name) for name in names]
         return max((int(match[1]) for match in found if match), default=0) + 1
 

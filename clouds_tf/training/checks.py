@@ -8,8 +8,8 @@ from typing import Any, Optional
 
 import tensorflow as tf
 
-from clouds_tf import own
-from clouds_tf.data.augmentation import find_augmentation
+from clouds_tf import gfile, own
+from clouds_tf.data.augmentations import find_augmentation
 from clouds_tf.models import weights
 from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
 from clouds_tf.training import workdir as workdirs
@@ -39,7 +39,7 @@ def check_start(run: Run) -> None:
         imagenet_weights(recipe.encoder)
     for name in ("encoder_weights", "init_weights"):
         path = getattr(recipe, name)
-        if path and path != IMAGENET and not tf.io.gfile.exists(path):
+        if path and path != IMAGENET and not gfile.exists(path):
             raise FileNotFoundError(f"{name}: {path}: no such file")
     for name, trained in (
         ("init_checkpoint", _runs_of_checkpoint(recipe.init_checkpoint)),
@@ -65,9 +65,9 @@ def _runs_of_checkpoint(path: Optional[str]) -> list[tuple[Any, Any]]:
         parent = os.path.dirname(os.path.dirname(path.rstrip("/")))
         folders = [parent, os.path.dirname(parent)]
         names = [os.path.join(folder, workdirs.SETTINGS_FILE) for folder in folders]
-        if not any(map(tf.io.gfile.exists, names)):
+        if not any(map(gfile.exists, names)):
             break
-        run = workdirs.Run.open(folders[0] if tf.io.gfile.exists(names[0]) else folders[1])
+        run = workdirs.Run.open(folders[0] if gfile.exists(names[0]) else folders[1])
         found.append((run.records, run.fold))
         found += _runs_of_weights(run.recipe.init_weights)
         path = run.recipe.init_checkpoint
@@ -76,7 +76,7 @@ def _runs_of_checkpoint(path: Optional[str]) -> list[tuple[Any, Any]]:
 
 def _runs_of_weights(path: Optional[str]) -> list[tuple[Any, Any]]:
     """Records and fold of the run that a file of weights came from, if the file tells."""
-    if not path or not tf.io.gfile.exists(path):
+    if not path or not gfile.exists(path):
         return []
     metadata, _ = weights.read_model_weights(path)
     training = metadata.get("training", [])

@@ -13,12 +13,9 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.addons import import_addons
 from clouds_tf.keras import Optimizer, keras
+from clouds_tf.training.choices import ADDONS_PREFIX, KERAS_OPTIMIZERS, check_optimizer
 
 _LearningRate = Any  # a number, or a LearningRateSchedule of Keras
-
-_PREFIX = "addons:"
-# Of tensorflow-addons, those that take a learning rate and no other optimizer.
-_ADDONS = ("AdaBelief", "LAMB", "LazyAdam", "NovoGrad", "ProximalAdagrad", "RectifiedAdam", "Yogi")
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
@@ -81,26 +78,6 @@ _KERAS: dict[str, Callable[..., Any]] = {
     "nadam": lambda schedule, *_: Nadam(schedule),
     "sgd": lambda schedule, *_: keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True),
 }
-# Names of optimizers, besides addons:NAME.
-OPTIMIZERS = (*sorted(_KERAS), "lamb", "lookahead", "radam")
-
-
-def _of_both_lanes() -> str:
-    return ", ".join(sorted(_KERAS))
-
-
-def check_optimizer(name: str) -> None:
-    """Checks the name of an optimizer, without importing tensorflow-addons.
-
-    Raises:
-        ValueError: there is no such optimizer.
-    """
-    known = [*OPTIMIZERS, *(_PREFIX + other for other in _ADDONS)]
-    if name not in known and not own.is_own(name):
-        raise ValueError(
-            f"optimizer: got {name!r}, expected one of {', '.join(OPTIMIZERS)}, module:function, "
-            f"or {_PREFIX}NAME with one of {', '.join(_ADDONS)}"
-        )
 
 
 def _is_optimizer(value: object) -> bool:
@@ -162,8 +139,8 @@ def _from_addons(
     given: str, schedule: _LearningRate, variables: Sequence[tf.Variable], weight_decay: float
 ) -> Any:
     """Makes an optimizer of tensorflow-addons; radam and lookahead do not decay the weights."""
-    name = {"lamb": "LAMB"}.get(given, given.replace(_PREFIX, ""))
-    optimizers = import_addons(f"optimizer: {given}", _of_both_lanes()).optimizers
+    name = {"lamb": "LAMB"}.get(given, given.replace(ADDONS_PREFIX, ""))
+    optimizers = import_addons(f"optimizer: {given}", ", ".join(KERAS_OPTIMIZERS)).optimizers
     if given in ("radam", "lookahead"):
         radam = optimizers.RectifiedAdam(schedule)
         return optimizers.Lookahead(radam) if given == "lookahead" else radam

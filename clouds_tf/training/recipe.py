@@ -8,20 +8,14 @@ import math
 from typing import Any, Mapping, Optional, Sequence
 
 from clouds_tf import files, own
-from clouds_tf.data.augmentation import AUGMENTATIONS, check_augmentation
+from clouds_tf.data.augmentations import AUGMENTATIONS, check_augmentation
 from clouds_tf.data.cache import CACHES, check_cache
 from clouds_tf.data.mixing import MIXES, check_mix
 from clouds_tf.models import losses
-from clouds_tf.models.encoders import ENCODERS, find_encoder
-from clouds_tf.models.unet import MAX_WIDTH
+from clouds_tf.models.encoders import ENCODERS, MAX_WIDTH, check_encoder
 from clouds_tf.settings import CheckedSettings, Name, fields, setting
+from clouds_tf.training.choices import OPTIMIZERS, SCHEDULES, check_optimizer
 from clouds_tf.training.distribution import PRECISIONS, STRATEGIES
-from clouds_tf.training.optimizers import (
-    OPTIMIZERS,
-    check_optimizer,
-    describe_optimizer,
-)
-from clouds_tf.training.schedules import SCHEDULES
 
 # Name -> a column of the history and its sign, +1 where higher is better.
 MONITORS = {"dice": ("val_dice", 1), "loss": ("val_loss", -1), "tuned_dice": ("val_tuned_dice", 1)}
@@ -183,7 +177,7 @@ class Recipe(CheckedSettings):
         if not callable(self.optimizer) and not isinstance(self.optimizer, str):
             self._take_optimizer()
         if isinstance(self.encoder, str) and not own.is_own(self.encoder):
-            find_encoder(self.encoder)  # which says more of one that was removed
+            check_encoder(self.encoder)  # which says more of one that was removed
         super().__post_init__()
         self._check_metrics()
         losses.parse(self.loss)
@@ -204,6 +198,8 @@ class Recipe(CheckedSettings):
 
     def _take_optimizer(self) -> None:
         """Replaces an optimizer of Keras by its description, and takes its learning rate."""
+        from clouds_tf.training.optimizers import describe_optimizer  # which needs Keras
+
         name, rate = describe_optimizer(self.optimizer)
         default = type(self).learning_rate
         if self.learning_rate not in (default, rate):

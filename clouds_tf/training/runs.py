@@ -14,7 +14,7 @@ import numpy as np
 import tensorflow as tf
 
 import clouds_tf
-from clouds_tf import locks
+from clouds_tf import gfile, locks
 from clouds_tf.data.batching import Position
 from clouds_tf.data.records import Records
 from clouds_tf.data.sample_weights import read_sample_weights
@@ -251,7 +251,7 @@ def _train(
 
 def _tell_new_rate(trainer: Trainer, workdir: str, report: Callable[[str], None]) -> None:
     """Reports a jump of the learning rate where a run resumes with another number of epochs."""
-    if not tf.io.gfile.exists(os.path.join(workdir, workdirs.SETTINGS_FILE)):
+    if not gfile.exists(os.path.join(workdir, workdirs.SETTINGS_FILE)):
         return
     epochs, schedule = workdirs.Run.open(workdir).recipe.epochs, trainer.schedule
     step = len(workdirs.read_history(workdir)) * trainer.steps_per_epoch

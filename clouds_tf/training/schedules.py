@@ -10,40 +10,36 @@ import tensorflow as tf
 
 from clouds_tf import own
 from clouds_tf.keras import keras
+from clouds_tf.training.choices import SCHEDULES
 
 _CYCLES = 3  # of cosine restarts, each twice as long as the one before
 
 
-def _half_cosine(share: tf.Tensor) -> tf.Tensor:
+def constant(share: tf.Tensor) -> tf.Tensor:
+    """Stays at 1."""
+    return tf.ones_like(share)
+
+
+def half_cosine(share: tf.Tensor) -> tf.Tensor:
     """Falls from 1 at share 0 to 0 at share 1."""
     return 0.5 * (1 + tf.cos(math.pi * share))
 
 
-def _one_cycle(
+def one_cycle(
     share: tf.Tensor, rise: float = 0.3, start: float = 1 / 25, end: float = 1e-4 / 25
 ) -> tf.Tensor:
     """Smith and Topin, "Super-Convergence", 2018, section 3, with cosines in place of lines."""
-    rising = 1 - (1 - start) * _half_cosine(share / rise)
-    falling = end + (1 - end) * _half_cosine((share - rise) / (1 - rise))
+    rising = 1 - (1 - start) * half_cosine(share / rise)
+    falling = end + (1 - end) * half_cosine((share - rise) / (1 - rise))
     return tf.where(share < rise, rising, falling)
 
 
-def _cosine_restarts(share: tf.Tensor) -> tf.Tensor:
+def cosine_restarts(share: tf.Tensor) -> tf.Tensor:
     """Loshchilov and Hutter, "SGDR", 2017, equation 5, with T_mult = 2."""
     position = share * (2**_CYCLES - 1)
     cycle = tf.minimum(tf.floor(tf.math.log(position + 1) / math.log(2)), _CYCLES - 1)
     length = tf.pow(2.0, cycle)
-    return _half_cosine((position - (length - 1)) / length)
-
-
-# Name -> a function from the finished share of the run (0..1) to a factor on the learning rate.
-SCHEDULES = {
-    "constant": tf.ones_like,
-    "cosine": _half_cosine,
-    "cosine_restarts": _cosine_restarts,
-    "one_cycle": _one_cycle,
-    "plateau": tf.ones_like,  # a constant, until `plateau_factor` says something else
-}
+    return half_cosine((position - (length - 1)) / length)
 
 
 @tf.autograph.experimental.do_not_convert  # AutoGraph warns of what imports a module

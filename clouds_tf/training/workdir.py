@@ -10,13 +10,9 @@ import os
 import re
 from typing import Any, Mapping, Sequence
 
-import tensorflow as tf
-
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
-from clouds_tf.models.unet import unet
-from clouds_tf.models.weights import save_model_weights
 from clouds_tf.training.checkpoints import restore_best
 from clouds_tf.training.recipe import Recipe
 
@@ -86,6 +82,8 @@ class Run:
             FileNotFoundError: no epoch has ended.
             ValueError: the checkpoint is damaged.
         """
+        from clouds_tf.models.unet import unet  # which needs Keras
+
         model = unet(num_classes=self.dataset.num_classes, **self.recipe.model_arguments())
         restore_best(model, self.path)
         return model
@@ -129,7 +127,7 @@ def check_startable(run: Run) -> None:
     """
     files.check_loadable(run.path)
     path = os.path.join(run.path, SETTINGS_FILE)
-    if tf.io.gfile.exists(path):
+    if gfile.exists(path):
         earlier, now = Run.open(run.path).to_json(), run.to_json()
         finished = len(read_history(run.path))
         _check_code(run, earlier.get("code", {}))
@@ -142,8 +140,8 @@ def check_startable(run: Run) -> None:
                 f"workdir: {run.path} holds a run with {key}={earlier[key]}, got {key}={now[key]}; "
                 f"give {advice} to resume it, or a new workdir"
             )
-    elif tf.io.gfile.exists(run.path):
-        names = tf.io.gfile.listdir(run.path)
+    elif gfile.exists(run.path):
+        names = gfile.listdir(run.path)
         if any(not _LOCKS.fullmatch(x) and not files.is_unfinished(x) for x in names):
             raise ValueError(
                 f"workdir: {run.path} holds files, but no run ({SETTINGS_FILE}) to resume"
@@ -183,6 +181,8 @@ def pack_weights(workdir: str, path: str) -> None:
     Raises:
         FileNotFoundError, ValueError: as `Run.load_model` does, or the path ends otherwise.
     """
+    from clouds_tf.models.weights import save_model_weights  # which needs Keras
+
     run = Run.open(workdir)
     num_classes = run.dataset.num_classes
     metadata = {
@@ -206,7 +206,7 @@ def read_history(workdir: str) -> list[dict[str, float]]:
         ValueError: the file is damaged; its line is named.
     """
     path = os.path.join(workdir, HISTORY_FILE)
-    if not tf.io.gfile.exists(path):
+    if not gfile.exists(path):
         return []
     history: list[dict[str, float]] = []
     for row in csv.DictReader(io.StringIO(files.read_text(path))):

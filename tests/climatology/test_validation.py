@@ -121,7 +121,7 @@ def test_boxes_are_a_reference_and_the_tool_prints_the_measures(days, tmp_path):
     assert "Fish, reference mean                 0.600" in done.stdout
     assert "Compared 30 days; wrote" in done.stdout
     done = run_tool("validate", *arguments, f"--reference={tmp_path}/none")
-    assert done.returncode == 1 and "none: no such reference" in done.stderr
+    assert done.returncode == 1 and "none: no such file" in done.stderr
 
 
 def test_unusable_references_are_named(days, tmp_path):

@@ -7,6 +7,7 @@ from hypothesis import strategies as st
 
 from clouds_tf.data import augmentation
 from clouds_tf.data.augmentation import flips
+from clouds_tf.data.augmentations import AUGMENTATIONS
 from clouds_tf.data.mixing import cutmix, mixup
 
 
@@ -102,7 +103,7 @@ def test_shift_scale_and_rotation_keep_to_their_bounds():
 @pytest.mark.parametrize("name", ["baseline", "strong"])
 def test_image_and_mask_are_warped_alike(name):
     example = _smooth()
-    augment = tf.function(augmentation.AUGMENTATIONS[name])
+    augment = tf.function(AUGMENTATIONS[name])
     changed = 0
     for seed in range(12):
         # The image is its own mask: what says 200 in one must say 1 in the other.
@@ -116,9 +117,9 @@ def test_image_and_mask_are_warped_alike(name):
     assert changed > 6
 
 
-@pytest.mark.parametrize("name", list(augmentation.AUGMENTATIONS))
+@pytest.mark.parametrize("name", list(AUGMENTATIONS))
 def test_the_same_seed_gives_the_same_pixels_whatever_the_parallelism(name):
-    example, augment = _smooth(), augmentation.AUGMENTATIONS[name]
+    example, augment = _smooth(), AUGMENTATIONS[name]
     seeds = tf.data.Dataset.range(8).map(lambda i: tf.stack([i, i + 1]))
 
     def images(parallel):

@@ -9,7 +9,7 @@ from conftest import LANE_ONE
 from programs import run_program
 
 from clouds_tf.data import input_pipeline
-from clouds_tf.data.augmentation import check_augmentation, find_augmentation
+from clouds_tf.data.augmentations import check_augmentation, find_augmentation
 from clouds_tf.data.keras_cv_layers import _LAYERS, parse_layers
 from clouds_tf.keras import keras
 
@@ -91,7 +91,7 @@ def test_layers_that_move_pixels_move_the_mask(name):
 def test_deterministic_runs_have_them_too():
     program = """
 import tensorflow as tf
-from clouds_tf.data.augmentation import find_augmentation
+from clouds_tf.data.augmentations import find_augmentation
 from clouds_tf.training import distribution
 
 distribution.set_deterministic()

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from clouds_tf.evaluation.held_out import EDGES, Counts
-from clouds_tf.evaluation.search import GRIDS, ladder, ladder_columns, ladder_text, search
+from clouds_tf.evaluation.search import ladder, ladder_columns, ladder_text, search
+from clouds_tf.evaluation.settings import GRIDS
 
 NAMES = ("Fish", "Flower", "Gravel", "Sugar")
 

@@ -10,7 +10,8 @@ from test_search import _counts, _random_images
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation import held_out, pictures
 from clouds_tf.evaluation.held_out import THRESHOLDS
-from clouds_tf.evaluation.search import MIN_AREAS, _dice, search
+from clouds_tf.evaluation.search import _dice, search
+from clouds_tf.evaluation.settings import MIN_AREAS
 
 
 def test_the_map_of_scores_is_the_mean_dice():

@@ -15,7 +15,7 @@ from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation import Settings, evaluate, pictures, pipeline
 from clouds_tf.evaluation.areas import area_bias
-from clouds_tf.evaluation.search import GRIDS
+from clouds_tf.evaluation.settings import GRIDS
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights

@@ -4,15 +4,16 @@ import numpy as np
 import pytest
 
 from clouds_tf.evaluation.held_out import THRESHOLDS, Counts, _histogram
-from clouds_tf.evaluation.search import MIN_AREAS, _best, _dice, _Grid, _Place, score_sums, search
+from clouds_tf.evaluation.search import _best, _dice, _Place, score_sums, search
+from clouds_tf.evaluation.settings import MIN_AREAS, Grid
 from clouds_tf.models.metrics import competition_dice
 from clouds_tf.prediction.postprocessing import Rule, postprocess
 
 pytestmark = pytest.mark.lanes
 
 AREAS = (0, 5, 20, 60)
-SMALL = _Grid(AREAS)
-WHOLE = _Grid(AREAS, triplet=True)
+SMALL = Grid(AREAS)
+WHOLE = Grid(AREAS, triplet=True)
 
 
 def _random_images(num_images, seed=0):
@@ -141,7 +142,7 @@ def test_tuning_on_noise_is_exposed_by_cross_fitting():
     rng = np.random.default_rng(3)
     probabilities = rng.random((10, 6, 7, 4), np.float32)
     masks = (rng.random((10, 6, 7, 4)) < 0.5).astype(np.uint8)
-    grid = _Grid(tuple(range(0, 40, 2)))
+    grid = Grid(tuple(range(0, 40, 2)))
     found = search(_counts(probabilities, masks, probabilities.max((1, 2))), grid)
     assert found.cross_fitted.mean() < found.tuned.mean()
 

@@ -14,7 +14,7 @@ import tensorflow as tf
 from conftest import IMAGE_SIZE
 from programs import REPOSITORY, run_tool
 
-from clouds_tf.data.augmentation import find_augmentation
+from clouds_tf.data.augmentations import find_augmentation
 from clouds_tf.data.mixing import cutmix, find_mix
 from clouds_tf.keras import keras
 from clouds_tf.models import losses

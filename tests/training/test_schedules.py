@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 
 from clouds_tf.keras import keras
-from clouds_tf.training.schedules import SCHEDULES, Schedule, plateau_factor
+from clouds_tf.training.choices import SCHEDULES
+from clouds_tf.training.schedules import Schedule, plateau_factor
 
 pytestmark = pytest.mark.lanes
 

@@ -15,7 +15,8 @@ from clouds_tf.models.encoders import encoder_layers
 from clouds_tf.models.losses import entropy
 from clouds_tf.models.unet import unet
 from clouds_tf.training import distribution
-from clouds_tf.training.optimizers import OPTIMIZERS, make_optimizer
+from clouds_tf.training.choices import OPTIMIZERS
+from clouds_tf.training.optimizers import make_optimizer
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.steps import _PRESENCE_WEIGHT, training_step
 from clouds_tf.training.trainer import Trainer

@@ -17,10 +17,8 @@ from tqdm import tqdm
 
 from clouds_tf.data import sample_data
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.models.unet import unet
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.predictor import Predictor
-from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 flags.DEFINE_integer("num_inputs", 100000, "Mutated inputs, each a request of its own.")
 flags.DEFINE_integer("seed", 0, "Input i follows from this seed and i.")
@@ -94,6 +92,9 @@ def _with_checksums(png):
 
 
 def main() -> None:
+    from clouds_tf.models.unet import unet
+    from clouds_tf.serving.cloud_model import CloudModel, write_version
+
     contents = seeds()
     with tempfile.TemporaryDirectory() as folder:
         metadata = Metadata(CLOUDS, (MODEL_SIZE,))

@@ -21,7 +21,7 @@ from benchmarks import DATA, measure, print_table
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
-from clouds_tf.data.augmentation import AUGMENTATIONS, find_augmentation
+from clouds_tf.data.augmentations import AUGMENTATIONS, find_augmentation
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.data.records import Records, load_example
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
@@ -63,7 +63,7 @@ def numpy_decode(string):
     return mask.reshape(CLOUDS.mask_size, order="F")
 
 
-class Generator(keras.utils.Sequence):
+class Generator:
     """The usual one: OpenCV reads and resizes, numpy decodes the RLE at full size, flips."""
 
     def __init__(self, data_dir, size):
@@ -94,7 +94,8 @@ class Generator(keras.utils.Sequence):
 
 def keras_reader(data_dir, size, workers):
     """Reads Generator as Model.fit does."""
-    enqueuer = keras.utils.OrderedEnqueuer(Generator(data_dir, size))
+    sequence = type("Sequence", (Generator, keras.utils.Sequence), {})
+    enqueuer = keras.utils.OrderedEnqueuer(sequence(data_dir, size))
     enqueuer.start(workers=workers, max_queue_size=10)
     try:
         for images, _ in enqueuer.get():

@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 from absl import flags
 from benchmarks import print_table
-from sklearn.metrics import roc_auc_score
 
 from clouds_tf.data import sample_data
 from clouds_tf.data.records import Records
@@ -98,6 +97,8 @@ def measure(images):
 
 
 def main():
+    from sklearn.metrics import roc_auc_score
+
     size = tuple(int(side) for side in FLAGS.image_size)
     rng = np.random.default_rng(0)
     batches = Records.open(FLAGS.records_dir).held_out_batches([0], size, BATCH)

@@ -19,15 +19,9 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import ENCODERS
-from clouds_tf.models.metrics import Scores
-from clouds_tf.models.unet import unet
-from clouds_tf.models.upsampling import UpsampleConv
 from clouds_tf.prediction import engine
-from clouds_tf.prediction.fusing import fuse
 from clouds_tf.training import distribution
-from clouds_tf.training.optimizers import Nadam
 from clouds_tf.training.recipe import Recipe
-from clouds_tf.training.trainer import Trainer
 
 flags.DEFINE_list("batch_sizes", ["1", "4", "16"], "Images in a batch.")
 flags.DEFINE_integer("repeats", 7, "How often each function is measured.", lower_bound=1)
@@ -51,6 +45,8 @@ AIMS = {
 
 def operations(model):
     """Multiplications and additions of each convolution for one image, as they are carried out."""
+    from clouds_tf.models.upsampling import UpsampleConv
+
     convs = [x for x in model.layers if isinstance(x, (keras.layers.Conv2D, UpsampleConv))]
     maps = keras.Model(model.input, [conv.output for conv in convs])
     outputs = maps(np.zeros([1, *FLAGS.image_size, 3]))
@@ -106,6 +102,10 @@ def random_batch(batch_size):
 
 def compare_encoders(names):
     """Prints the parameters and the speed of our U-Net with each encoder."""
+    from clouds_tf.models.unet import unet
+    from clouds_tf.prediction.fusing import fuse
+    from clouds_tf.training.trainer import Trainer
+
     rows = [("encoder", "parameters", "batch", "mode", *(f"{p}, images/s" for p in PRECISIONS))]
     for name in names:
         steps = {}
@@ -128,6 +128,12 @@ def compare_encoders(names):
 
 def compare_peers():
     """Prints the time of our network, of that of segmentation_models and of OpenVINO."""
+    from clouds_tf.models.metrics import Scores
+    from clouds_tf.models.unet import unet
+    from clouds_tf.prediction.fusing import fuse
+    from clouds_tf.training.optimizers import Nadam
+    from clouds_tf.training.trainer import Trainer
+
     peer = peer_unet("linear")
     # Ours and theirs: Nadam on BCE + Dice, with the same scores.
     loss = losses.parse("bce_dice")

@@ -23,13 +23,9 @@ from benchmarks import DATA, measure, peak_megabytes, peer_unet, print_table, ta
 from clouds_tf import rle, serving
 from clouds_tf.data import annotations, sample_data
 from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
-from clouds_tf.models.unet import DECODER_CHANNELS, unet
-from clouds_tf.models.weights import load_encoder_weights
 from clouds_tf.prediction import engine as engines
-from clouds_tf.prediction.fusing import fuse
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.predictor import Predictor
-from clouds_tf.serving.cloud_model import CloudModel, write_version
 from clouds_tf.training import distribution
 
 flags.DEFINE_string(
@@ -56,6 +52,10 @@ def write_models(folder, image):
     of 2, and a third of the pixels is above the threshold: masks are large and smooth, like those
     of a trained model.
     """
+    from clouds_tf.models.unet import DECODER_CHANNELS, unet
+    from clouds_tf.models.weights import load_encoder_weights
+    from clouds_tf.serving.cloud_model import CloudModel, write_version
+
     tf.keras.utils.set_random_seed(0)
     peer = peer_unet("sigmoid")
     bn = peer.get_layer("bn_data")
@@ -150,6 +150,9 @@ def _of_ours(contender):
 
 def network(folder, contender):
     """A function that runs the network of one of our contenders on a prepared batch."""
+    from clouds_tf.models.unet import unet
+    from clouds_tf.prediction.fusing import fuse
+
     precision, engine = _of_ours(contender)
     distribution.set_precision(precision)
     model = unet(encoder="resnet34_preactivation")

@@ -12,11 +12,10 @@ import tempfile
 import time
 
 import numpy as np
-import rasterio
+import rasterio.windows
 import tensorflow as tf
 from absl import flags
 from benchmarks import DATA, peak_megabytes, print_table, take_turns
-from rasterio.windows import Window
 
 from clouds_tf.data import sample_data
 from clouds_tf.data.preprocessing import decode_image, resize_image
@@ -24,7 +23,6 @@ from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
 from clouds_tf.geo.earth import RADIUS as EARTH_RADIUS
 from clouds_tf.geo.extent import Extent
 from clouds_tf.keras import keras
-from clouds_tf.models.unet import unet
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.predictor import Predictor
@@ -32,7 +30,6 @@ from clouds_tf.scenes.jobs import Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.read import Scene
-from clouds_tf.serving.cloud_model import CloudModel, write_version
 from clouds_tf.training import workdir as workdirs
 
 flags.DEFINE_string(
@@ -122,7 +119,7 @@ def write_belt(path, images):
     ) as file:
         for i, (row, column) in enumerate(windows(height, width)):
             image = large[i % len(large)][: height - row, : width - column]
-            window = Window(column, row, image.shape[1], image.shape[0])
+            window = rasterio.windows.Window(column, row, image.shape[1], image.shape[0])
             file.write(np.moveaxis(image, -1, 0), window=window)
 
 
@@ -146,7 +143,9 @@ def plain_loop(saved_model, belt, output):
                 some = corners[start : start + FLAGS.batch_size]
                 images = [
                     source.read(
-                        window=Window(x, y, PIXELS[1], PIXELS[0]), boundless=True, fill_value=0
+                        window=rasterio.windows.Window(x, y, PIXELS[1], PIXELS[0]),
+                        boundless=True,
+                        fill_value=0,
                     )
                     for y, x in some
                 ]
@@ -155,7 +154,7 @@ def plain_loop(saved_model, belt, output):
                 for (y, x), probabilities in zip(some, found):
                     part = np.rint(probabilities * 250).astype(np.uint8)
                     part = part[: shape[1] - y // 4, : shape[0] - x // 4]
-                    window = Window(x // 4, y // 4, part.shape[1], part.shape[0])
+                    window = rasterio.windows.Window(x // 4, y // 4, part.shape[1], part.shape[0])
                     file.write(np.moveaxis(part, -1, 0), window=window)
     return len(corners)
 
@@ -212,6 +211,9 @@ def print_rates(folder):
 
 
 def main() -> None:
+    from clouds_tf.models.unet import unet
+    from clouds_tf.serving.cloud_model import CloudModel, write_version
+
     if FLAGS.contender:
         run_child(FLAGS.contender, FLAGS.folder)
         return

@@ -9,23 +9,27 @@ import numpy as np
 
 from clouds_tf import own
 from clouds_tf.keras import KerasTensor, Model, keras
-from clouds_tf.models.encoders import resnet
-from clouds_tf.models.encoders.efficientnet_lite import (
-    EFFICIENTNET_LITE0,
-    EFFICIENTNET_LITE1,
-    EFFICIENTNET_LITE2,
-)
-from clouds_tf.models.encoders.interface import Encoder
-from clouds_tf.models.encoders.keras_cv_backbones import KERAS_CV_ENCODERS
+from clouds_tf.lazy import Registry
+from clouds_tf.models.encoders.interface import MAX_WIDTH, Encoder
 
-ENCODERS: dict[str, Encoder] = {
-    "resnet34": resnet.RESNET34,
-    "resnet34_preactivation": resnet.RESNET34_PREACTIVATION,
-    "efficientnet_lite0": EFFICIENTNET_LITE0,
-    "efficientnet_lite1": EFFICIENTNET_LITE1,
-    "efficientnet_lite2": EFFICIENTNET_LITE2,
-    **KERAS_CV_ENCODERS,
-}
+# Name -> where its Encoder is; those of keras-cv are in a dict by their names.
+ENCODERS = Registry(
+    {
+        "resnet34": f"{__name__}.resnet:RESNET34",
+        "resnet34_preactivation": f"{__name__}.resnet:RESNET34_PREACTIVATION",
+        "efficientnet_lite0": f"{__name__}.efficientnet_lite:EFFICIENTNET_LITE0",
+        "efficientnet_lite1": f"{__name__}.efficientnet_lite:EFFICIENTNET_LITE1",
+        "efficientnet_lite2": f"{__name__}.efficientnet_lite:EFFICIENTNET_LITE2",
+        "csp_darknet_s": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        "densenet121": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        "efficientnetv2_b0": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        "efficientnetv2_b2": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        "efficientnetv2_s": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        "mobilenet_v3_large": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        "mobilenet_v3_small": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        "resnet50_v2": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+    }
+)
 
 # A U-Net is named after its encoder; copies of it, fused or loaded from a file, keep the name.
 _MODEL_NAME = "unet_"
@@ -36,6 +40,8 @@ _STRIDES = (2, 4, 8, 16, 32)
 __all__ = [
     "ENCODERS",
     "Encoder",
+    "MAX_WIDTH",
+    "check_encoder",
     "check_own_encoder",
     "encoder_layers",
     "encoder_name",
@@ -58,17 +64,22 @@ def find_encoder(name: str) -> Encoder:
     Raises:
         ValueError: there is none of that name; the message lists those that there are.
     """
+    check_encoder(name)
     if own.is_own(name):
         found = own.find("encoder", name)
         return found if isinstance(found, Encoder) else _of_function(name)
+    return ENCODERS[name]
+
+
+def check_encoder(name: str) -> None:
+    """Checks the name of an encoder, without importing it; ValueError as `find_encoder` has it."""
     if name == "mit_b0":  # of version 2
         raise ValueError(
             "encoder: mit_b0 is no longer part of clouds_tf; a SavedModel with it still runs, "
             "weights and recipes need clouds_tf 2"
         )
-    if name not in ENCODERS:
+    if name not in ENCODERS and not own.is_own(name):
         raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(sorted(ENCODERS))}")
-    return ENCODERS[name]
 
 
 def _of_function(name: str) -> Encoder:
@@ -83,11 +94,12 @@ def _of_function(name: str) -> Encoder:
             )
         return features
 
+    standard = ENCODERS["resnet34"]
     return Encoder(
         apply=apply,
         layer_prefixes=(),
-        decoder_momentum=resnet.RESNET34.decoder_momentum,
-        decoder_epsilon=resnet.RESNET34.decoder_epsilon,
+        decoder_momentum=standard.decoder_momentum,
+        decoder_epsilon=standard.decoder_epsilon,
         weights_suffixes=(),
         read_weights=lambda path: {},
         published_name=str,

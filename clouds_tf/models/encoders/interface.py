@@ -13,6 +13,8 @@ import safetensors.numpy
 
 from clouds_tf import files
 
+MAX_WIDTH = 8.0
+
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:

@@ -90,10 +90,10 @@ def presence_bce(mask: tf.Tensor, presence: tf.Tensor) -> tf.Tensor:
 # A key is a squared distance and, in its lower bits, the label of the object that it leads to.
 _LABEL_BITS = 20  # enough for dots in every second row and column of 1400x2100
 _LABEL = (1 << _LABEL_BITS) - 1
-_FAR = tf.int32.max
+_FAR = 2**31 - 1
 _ROW_AROUND = [[0, 0], [1, 1], [0, 0]]
 _MAX_RADIUS = 31  # whose square, twice, fits into the upper bits
-_Keys = Sequence[tf.Tensor]  # two of them
+_Keys = Sequence["tf.Tensor"]  # two of them
 
 
 def _nearest_two(one: _Keys, other: _Keys) -> _Keys:

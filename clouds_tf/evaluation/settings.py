@@ -1,0 +1,57 @@
+"""Settings of an evaluation, and the rules that it chooses from."""
+
+from __future__ import annotations
+
+import dataclasses
+
+from clouds_tf.prediction import ensemble
+from clouds_tf.prediction.engine import ENGINES
+from clouds_tf.settings import CheckedSettings, setting
+from clouds_tf.training.distribution import PRECISIONS
+
+MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
+
+
+@dataclasses.dataclass(frozen=True)
+class Grid:
+    """Rules to choose from.
+
+    Attributes:
+        min_areas: A minimum areas, increasing, in pixels at the submission size.
+        triplet: whether the top threshold may be above the threshold.
+    """
+
+    min_areas: tuple[int, ...] = MIN_AREAS
+    triplet: bool = False
+
+
+GRIDS = {"area": Grid(), "triplet": Grid(triplet=True)}
+
+
+@dataclasses.dataclass(frozen=True, repr=False)
+class Settings(CheckedSettings):
+    """Settings of `evaluate`; the flags of the tool are made from these fields."""
+
+    batch_size: int = setting(16, "Images in a batch.", min=1)
+    test_time_augmentation: str = setting(
+        "none",
+        "Test-time augmentation, to average over: mirror images; with rotations by 90 degrees too "
+        "(square inputs); scales 0.75, 1 and 1.25.",
+        choices=ensemble.AUGMENTATIONS,
+    )
+    search: str = setting(
+        "area", "Rules to tune in addition to the threshold.", choices=tuple(GRIDS)
+    )
+    precision: str = setting(
+        "float32",
+        "Numeric precision of the computation.",
+        choices=tuple(PRECISIONS),
+    )
+    engine: str = setting(
+        "tensorflow",
+        "Library that runs the networks; openvino runs on the CPU, in a precision that it chooses.",
+        choices=ENGINES,
+    )
+    seed: int = setting(
+        0, "Seed of the random halves for cross-fitting where there is only one fold.", min=0
+    )

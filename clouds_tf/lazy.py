@@ -1,0 +1,122 @@
+"""Imports that wait until a name is used, so that programs answer before TensorFlow is there.
+
+Importing TensorFlow takes seconds, and `--help`, a misspelled flag or a missing file need none of
+it. Our modules import it at their head like any other package; in the programs of `tools/`, that
+statement costs nothing, see `postpone`. Modules that define layers use TensorFlow while they are
+imported. Those that flags are made from must not: their packages hide the others behind `face`,
+and their tables of choices behind `Registry`.
+"""
+
+from __future__ import annotations
+
+import collections
+import contextlib
+import functools
+import importlib
+import importlib.util
+import sys
+import threading
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeVar
+
+_Function = TypeVar("_Function", bound=Callable[..., Any])
+
+_LOADING = threading.RLock()
+
+
+class _Postponed(types.ModuleType):
+    """A module that is executed when a name of it is first used.
+
+    In contrast to importlib.util.LazyLoader, it may be imported any number of times before.
+    """
+
+    def __getattr__(self, name: str) -> Any:
+        module: Any = self
+        with _LOADING:  # other threads wait until all names are there
+            around = module.__dict__.pop("_around", None)
+            if around:
+                module.__path__ = module.__spec__.submodule_search_locations
+                with around():
+                    module.__spec__.loader.exec_module(module)
+                module.__class__ = types.ModuleType
+        return types.ModuleType.__getattribute__(self, name)
+
+
+def postpone(
+    package: str, around: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
+) -> None:
+    """Makes every later import of a package wait until one of its names or submodules is used.
+
+    A package that was imported already, or is not installed, is left alone.
+
+    Args:
+        package: name of a package at the top level.
+        around: makes a context in which it is then imported.
+    """
+    spec = None if package in sys.modules else importlib.util.find_spec(package)
+    if spec is not None:
+        module = importlib.util.module_from_spec(spec)
+        module.__dict__.pop("__path__", None)  # whose use tells that a submodule is imported
+        module.__dict__["_around"] = around or contextlib.nullcontext
+        module.__class__ = _Postponed
+        sys.modules[package] = module
+
+
+def is_postponed(package: str) -> bool:
+    """Whether a package is still waiting to be imported."""
+    return "_around" in getattr(sys.modules.get(package), "__dict__", {})
+
+
+def face(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], Any]:
+    """Makes the `__getattr__` of a package, which imports its public names when they are used.
+
+    Args:
+        package: name of the package.
+        homes: the public names of each of its modules, or of another package.
+    """
+    places = {name: home for home, names in homes.items() for name in names}
+
+    def find(name: str) -> Any:
+        if name not in places:
+            raise AttributeError(f"module {package!r} has no attribute {name!r}")
+        home = places[name] if "." in places[name] else f"{package}.{places[name]}"
+        found = getattr(importlib.import_module(home), name)
+        # Set here, since a module of that name has become an attribute by its import.
+        setattr(sys.modules[package], name, found)
+        return found
+
+    return find
+
+
+def unconverted(function: _Function) -> _Function:
+    """Decorates a function that AutoGraph leaves alone, as all that it calls."""
+
+    @functools.wraps(function)
+    def call(*args: object, **kwargs: object) -> Any:
+        import tensorflow as tf
+
+        return tf.autograph.experimental.do_not_convert(function)(*args, **kwargs)
+
+    return typing.cast(_Function, call)
+
+
+class Registry(collections.UserDict):
+    """A dict whose values are imported when they are asked for; its keys are there at once.
+
+    Args:
+        places: "module:attribute" of each value. Where the attribute is a dict, the value is what
+            that has under the same key.
+
+    >>> Registry({"dumps": "json:dumps"})["dumps"]([1])
+    '[1]'
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        place = super().__getitem__(key)
+        if not isinstance(place, str):
+            return place
+        module, _, attribute = place.partition(":")
+        found = getattr(importlib.import_module(module), attribute)
+        return found[key] if isinstance(found, dict) else found
