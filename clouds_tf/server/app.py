@@ -23,13 +23,16 @@ from clouds_tf.server.http import (
     Front,
     ServerState,
     answer_error,
-    read_body,
+    answer_internal_error,
+    body_of,
     unless_gone,
 )
 from clouds_tf.server.metrics import CONTENT_TYPE, Metrics
 from clouds_tf.server.protocols import MODEL_NAME, BadRequestError, Query
 from clouds_tf.server.settings import ServerSettings
 from clouds_tf.server.versions import Versions
+
+Parse = Callable[[bytearray], Query]
 
 _DRAINING_SECONDS = 5  # after which another server should be asked
 
@@ -52,13 +55,12 @@ def make_app(
         api.workers = Workers(settings, metrics)
         versions.start(api.workers)
         yield
-        versions.close()
         api.workers.close()
 
     app = Starlette(
         routes=[*api.routes(), *pages.routes(versions, settings)],
         middleware=[Middleware(pages.SecurityHeaders, pages.is_in_browser(settings))],
-        exception_handlers={HTTPException: answer_error},
+        exception_handlers={HTTPException: answer_error, Exception: answer_internal_error},
         lifespan=lifespan,
     )
     return Front(app, settings, metrics, state)
@@ -158,28 +160,21 @@ class _API:
         except LookupError as error:
             raise ErrorResponse(404, str(error)) from None
 
-    async def _predict(self, parse: Callable[[bytes], Query], request: Request) -> Response:
+    async def _predict(self, parse: Parse, request: Request) -> Response:
         if self._state.refusing:
             raise ErrorResponse(503, "the server is shutting down", _DRAINING_SECONDS)
-        self._state.predicting += 1
-        try:
-            with self._metrics.timed("total"), self._use(_number(request)) as (number, batcher):
-                request.scope["record"].update(version=number)
-                body = await read_body(request, self._settings, self._state)
-                try:
-                    work = self._answer(request, parse, body, number, batcher)
-                    content = await unless_gone(request, work)
-                finally:
-                    self._state.body_bytes -= len(body)
-                return Response(content, media_type="application/json")
-        finally:
-            self._state.predicting -= 1
+        with self._metrics.timed("total"), self._use(_number(request)) as (number, batcher):
+            request.scope["record"].update(version=number)
+            async with body_of(request, self._settings, self._state) as body:
+                work = self._answer(request, parse, body, number, batcher)
+                content = await unless_gone(request, work)
+            return Response(content, media_type="application/json")
 
     async def _answer(
         self,
         request: Request,
-        parse: Callable[[bytes], Query],
-        body: bytes,
+        parse: Parse,
+        body: bytearray,
         number: int,
         batcher: Batcher,
     ) -> bytes:

@@ -11,6 +11,7 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
+import logging
 import math
 import os
 import time
@@ -31,6 +32,7 @@ Output = dict[str, Any]
 # JPEG or PNG bytes, or uint8 [H, W, 3].
 Image = Union[bytes, np.ndarray]
 
+_LOG = logging.getLogger("clouds_tf.server")
 PROBABILITIES = "probabilities"
 
 
@@ -228,8 +230,12 @@ class Batcher:
         """Takes batches off the queue, for ever."""
         while True:
             batch = await self._next_batch()
-            if batch:
+            try:
                 await self._compute(batch)
+            except Exception:  # which would end all service
+                _LOG.exception("a batch was lost")
+                for item in batch:
+                    item.output.cancel()
 
     async def _next_batch(self) -> list[_Item]:
         """The next images, without those that nobody waits for any more."""
@@ -251,6 +257,8 @@ class Batcher:
     async def _compute(self, batch: list[_Item]) -> None:
         """Second stage; starts the third one, once that of the batch before has ended."""
         workers, start = self._workers, time.perf_counter()
+        if not batch:
+            return
         for item in batch:
             self._metrics.latency.labels("queue").observe(start - item.arrived)
         try:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
 import orjson
@@ -46,7 +47,7 @@ class ServerState:
     Attributes:
         draining: SIGTERM came; connections are closed after their next answer.
         refusing: no more images are taken.
-        predicting: requests for predictions in progress.
+        predicting: requests for predictions whose body has arrived.
         body_bytes: those of all bodies in memory.
         num_connections: gives the number of open connections.
     """
@@ -73,6 +74,12 @@ async def answer_error(request: Request, error: Exception) -> Response:
     return Response(_error_body(error.detail), error.status_code, error.headers, _JSON)
 
 
+async def answer_internal_error(request: Request, error: Exception) -> Response:
+    """The response to any other exception, which `Front` logs."""
+    sentence = f"internal error; the server's log has it as request {request.scope['record']['id']}"
+    return Response(_error_body(sentence), 500, media_type=_JSON)
+
+
 _JSON = "application/json"
 
 
@@ -97,17 +104,14 @@ class Front:
         self._metrics.in_progress.inc()
         try:
             if self._is_crowded(scope["path"]):
-                refusal = Response(_error_body("too many connections"), 503, {"Retry-After": "1"})
+                headers = {"Retry-After": "1", "Connection": "close"}
+                refusal = Response(_error_body("too many connections"), 503, headers, _JSON)
                 await refusal(scope, exchange.receive, exchange.send)
             else:
                 await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
             LOG.error("request %s: %r", exchange.record["id"], error, exc_info=error)
             exchange.record["error"] = repr(error)
-            if not exchange.started:
-                sentence = f"internal error; the server's log has it as {exchange.record['id']}"
-                response = Response(_error_body(sentence), 500, media_type=_JSON)
-                await response(scope, exchange.receive, exchange.send)
         finally:
             self._metrics.in_progress.dec()
             self._finish(exchange, time.perf_counter() - start)
@@ -122,8 +126,10 @@ class Front:
         protocol = next((x for start, x in _PREFIXES.items() if path.startswith(start)), "other")
         self._metrics.requests.labels("page" if path == "/" else protocol, status).inc()
         if status >= 400:
-            self._metrics.errors.labels(_KINDS.get(status, "bad_request")).inc()
-        if self._settings.access_log:
+            kind = _KINDS.get(status, "bad_request")
+            draining = status == 503 and self._state.refusing
+            self._metrics.errors.labels("draining" if draining else kind).inc()
+        if self._settings.access_log and not path.startswith(_OPERATIONS):
             _ACCESS_LOG.info("", extra={"fields": {**record, "seconds": round(seconds, 6)}})
 
 
@@ -134,7 +140,7 @@ class _Exchange:
         self.scope, self._receive, self._send, self._state = scope, receive, send, state
         headers = dict(scope["headers"])
         has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
-        self._whole, self.started = not has_body, False
+        self._whole = not has_body
         given = headers.get(b"x-request-id", b"").decode("latin-1")
         self.record: dict[str, Any] = {
             "id": given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid.uuid4().hex,
@@ -158,7 +164,6 @@ class _Exchange:
 
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
-            self.started = True
             self.record["status"] = message["status"]
             headers = list(message.get("headers", ()))
             headers.append((b"x-request-id", self.record["id"].encode()))
@@ -187,20 +192,22 @@ class _Exchange:
             pass
 
 
-async def read_body(request: Request, settings: ServerSettings, state: ServerState) -> bytes:
-    """Reads the body of a request, whose bytes `state.body_bytes` counts from then on.
+@contextlib.asynccontextmanager
+async def body_of(
+    request: Request, settings: ServerSettings, state: ServerState
+) -> AsyncIterator[bytearray]:
+    """Context with the body of a request, which counts in `state` meanwhile.
 
     Raises:
         ErrorResponse: it is too large or too slow, there are too many, or the client is gone.
     """
-    limit, together = settings.max_body_mb * _MB, settings.max_bodies_mb * _MB
+    limit, body = settings.max_body_mb * _MB, bytearray()
     too_large = ErrorResponse(
         413, f"the body is larger than {settings.max_body_mb:g} MB; send fewer images at a time"
     )
     declared = request.headers.get("content-length", "0")
     if declared.isdecimal() and int(declared) > limit:
         raise too_large
-    body = bytearray()
 
     async def read() -> None:
         async for chunk in request.stream():
@@ -208,21 +215,24 @@ async def read_body(request: Request, settings: ServerSettings, state: ServerSta
             state.body_bytes += len(chunk)
             if len(body) > limit:
                 raise too_large
-            if state.body_bytes > together:
+            if state.body_bytes > settings.max_bodies_mb * _MB:
                 raise ErrorResponse(503, "too many bodies in memory; try again in 1 s", 1)
 
     try:
-        await asyncio.wait_for(read(), settings.body_seconds)
-        return bytes(body)
-    except asyncio.TimeoutError:
-        late = f"the body did not arrive within {settings.body_seconds:g} s"
-        failure = ErrorResponse(408, late)
-    except ClientDisconnect:
-        failure = ErrorResponse(_STATUS_GONE, "the client went away")
-    except ErrorResponse as error:
-        failure = error
-    state.body_bytes -= len(body)
-    raise failure
+        try:
+            await asyncio.wait_for(read(), settings.body_seconds)
+        except asyncio.TimeoutError:
+            sentence = f"the body did not arrive within {settings.body_seconds:g} s"
+            raise ErrorResponse(408, sentence) from None
+        except ClientDisconnect:
+            raise ErrorResponse(_STATUS_GONE, "the client went away") from None
+        state.predicting += 1
+        try:
+            yield body
+        finally:
+            state.predicting -= 1
+    finally:
+        state.body_bytes -= len(body)
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
@@ -239,7 +249,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
         task.cancel()
 
 
-def make_protocol(settings: ServerSettings) -> type[H11Protocol]:
+def make_protocol(settings: ServerSettings, metrics: Metrics) -> type[H11Protocol]:
     """Uvicorn's HTTP/1.1 with a limit on the time in which the head of a request arrives."""
 
     class Protocol(H11Protocol):
@@ -257,9 +267,13 @@ def make_protocol(settings: ServerSettings) -> type[H11Protocol]:
             """Starts the clock while a head is awaited, and stops it during a request."""
             waiting = self.cycle is None or self.cycle.response_complete
             if waiting and self._limit is None:
-                self._limit = self.loop.call_later(settings.head_seconds, self.transport.close)
+                self._limit = self.loop.call_later(settings.head_seconds, self._expire)
             elif not waiting and self._limit is not None:
                 self._limit.cancel()
                 self._limit = None
+
+        def _expire(self) -> None:
+            metrics.errors.labels(_KINDS[408]).inc()
+            self.transport.close()
 
     return Protocol

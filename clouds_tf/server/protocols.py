@@ -10,6 +10,7 @@ import base64
 import binascii
 import dataclasses
 import os
+import reprlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -67,7 +68,7 @@ def _plain(value: object) -> Any:
     raise TypeError(f"no JSON for {type(value)}")
 
 
-def parse_v1(body: bytes) -> Query:
+def parse_v1(body: bytes | bytearray) -> Query:
     """Reads the body of a predict request; BadRequestError if it is malformed."""
     fields = _parse_object(body)
     signature = fields.get("signature_name") or "serving_default"
@@ -122,7 +123,7 @@ def _only(row: dict[str, Any], place: str, name: str) -> Any:
     return row[name]
 
 
-def parse_v2(body: bytes) -> Query:
+def parse_v2(body: bytes | bytearray) -> Query:
     """Reads the body of an infer request; BadRequestError if it is malformed.
 
     An input of BYTES has Base64, which JSON needs for images.
@@ -199,7 +200,7 @@ def _tensor_v2(name: str, outputs: Sequence[Output]) -> dict[str, Any]:
     return {"name": name, "datatype": "FP32", "shape": shape, "data": stacked.ravel()}
 
 
-def _parse_object(body: bytes) -> dict[str, Any]:
+def _parse_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
@@ -210,7 +211,7 @@ def _parse_object(body: bytes) -> dict[str, Any]:
 
 
 def _wrong(place: str, value: object, expected: str) -> BadRequestError:
-    shown = value if isinstance(value, str) else repr(value)
+    shown = value if isinstance(value, str) else reprlib.repr(value)  # of whatever size and depth
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
     return BadRequestError(f"{place}: got {shown}, expected {expected}")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import logging
+import os
 import signal
 import socket
 import sys
@@ -13,6 +14,7 @@ from typing import Any, TextIO
 
 import uvicorn
 
+from clouds_tf import files
 from clouds_tf.server.app import make_app
 from clouds_tf.server.http import ServerState, make_protocol
 from clouds_tf.server.metrics import Metrics
@@ -20,11 +22,17 @@ from clouds_tf.server.settings import ServerSettings
 from clouds_tf.server.versions import Versions
 
 _BACKLOG = 2048
+_LAST_SECONDS = 10  # for bodies that are still arriving when all else is answered
 _LOGGERS = ("clouds_tf.server", "clouds_tf.access", "uvicorn.error")
 
 
 def run(saved_model: str, settings: ServerSettings) -> None:
     """Does what `clouds_tf.server.serve` says."""
+    for name in ("images_dir", "onnx", "onnxruntime_web"):
+        path = getattr(settings, name)
+        if path and not os.path.exists(path):
+            raise FileNotFoundError(f"--{name}={path}: no such file or folder")
+    files.require_local(saved_model, "saved_model")
     _log_to(sys.stdout)
     listener = _listen(settings)
     with listener:
@@ -33,16 +41,16 @@ def run(saved_model: str, settings: ServerSettings) -> None:
         versions.load_first()
         config = uvicorn.Config(
             make_app(versions, settings, metrics, state),
-            http=make_protocol(settings),
+            http=make_protocol(settings, metrics),
             ws="none",
             lifespan="on",
             log_config=None,
             access_log=False,
             server_header=False,
-            timeout_keep_alive=round(settings.head_seconds),
+            timeout_keep_alive=round(settings.keep_alive_seconds),
+            timeout_graceful_shutdown=_LAST_SECONDS,
         )
-        server = _Server(config, settings, state)
-        state.num_connections = lambda: len(server.server_state.connections)
+        server = Server(config, settings, state, listener)
         host, port = listener.getsockname()[:2]
         place = f"[{host}]" if ":" in host else host
         print(f"Serving {saved_model} on http://{place}:{port}/", flush=True)
@@ -59,30 +67,35 @@ def _listen(settings: ServerSettings) -> socket.socket:
         raise ValueError(f"{place}: cannot be listened on: {error.strerror}") from None
 
 
-class _Server(uvicorn.Server):
+class Server(uvicorn.Server):
     """Uvicorn that answers new requests for a while after SIGTERM, as load balancers are slow."""
 
     def __init__(
-        self, config: uvicorn.Config, settings: ServerSettings, state: ServerState
+        self,
+        config: uvicorn.Config,
+        settings: ServerSettings,
+        state: ServerState,
+        listener: socket.socket,
     ) -> None:
         super().__init__(config)
-        self._settings, self._state = settings, state
+        self._settings, self.state, self.listener = settings, state, listener
+        state.num_connections = lambda: len(self.server_state.connections)
         self._refuse_from = float("inf")
 
     def handle_exit(self, sig: int, frame: types.FrameType | None) -> None:
         """Begins to drain; a second signal ends it at once."""
-        if self._state.draining:
+        if self.state.draining:
             self.should_exit = self.force_exit = True
             return
-        self._state.draining = True
+        self.state.draining = True
         wait = self._settings.drain_seconds if sig == signal.SIGTERM else 0
         self._refuse_from = time.monotonic() + wait
 
     async def on_tick(self, counter: int) -> bool:
         """Ends it once all requests for predictions have been answered."""
         if time.monotonic() >= self._refuse_from:
-            self._state.refusing = True
-            self.should_exit |= not self._state.predicting
+            self.state.refusing = True
+            self.should_exit |= not self.state.predicting
         return await super().on_tick(counter)
 
 

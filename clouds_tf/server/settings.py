@@ -35,13 +35,16 @@ class ServerSettings(CheckedSettings):
     max_pixels: int = setting(
         2**25, "Most pixels of all images that are being decoded; a larger one is alone.", min=1
     )
-    max_body_mb: float = setting(64.0, "Largest body of a request in MB.", min=0)
+    max_body_mb: float = setting(32.0, "Largest body of a request in MB.", min=0)
     max_bodies_mb: float = setting(
         256.0, "Most MB of all bodies in memory; further requests are answered 503.", min=0
     )
     max_connections: int = setting(500, "Most open connections; others are answered 503.", min=1)
     head_seconds: float = setting(10.0, "Longest time for the head of a request to arrive.", min=0)
     body_seconds: float = setting(60.0, "Longest time for the body of a request to arrive.", min=0)
+    keep_alive_seconds: float = setting(
+        75.0, "Time after which idle connections are closed; more than that of a proxy.", min=0
+    )
     keep_versions: int = setting(1, "Number of newest versions that are kept loaded.", min=1)
     poll_seconds: float = setting(
         5.0, "Time between two looks for new versions; 0 never looks again.", min=0

@@ -115,13 +115,6 @@ class Versions:
         if self._settings.poll_seconds:
             self._in_background(self._look_again())
 
-    def close(self) -> None:
-        """Ends all of it; requests must have been answered."""
-        for task in list(self._tasks):
-            task.cancel()
-        for batcher in self._loaded.values():
-            self._in_background(batcher.close())
-
     @contextlib.contextmanager
     def use(self, number: int | None = None) -> Iterator[tuple[int, Batcher]]:
         """Context in which a loaded version, by default the newest, stays loaded.

@@ -1,0 +1,67 @@
+"""SavedModels of tiny networks, and a client of an application around them."""
+
+import contextlib
+import shutil
+
+import numpy as np
+import pytest
+import stubs
+import tensorflow as tf
+from conftest import IMAGE_SIZE
+from starlette.testclient import TestClient
+
+from clouds_tf.dataset import CLOUDS
+from clouds_tf.prediction.likeness import Likeness, statistics
+from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.server.app import make_app
+from clouds_tf.server.http import ServerState
+from clouds_tf.server.metrics import Metrics
+from clouds_tf.server.settings import ServerSettings
+from clouds_tf.server.versions import Versions
+from clouds_tf.serving.cloud_model import CloudModel, write_version
+
+V1 = "/v1/models/clouds"
+
+
+@pytest.fixture(scope="session")
+def written(once):
+    """A folder of two versions whose weights differ; the second one knows no likeness."""
+
+    def write(folder):
+        noise = np.random.default_rng(0).integers(0, 256, (8, *IMAGE_SIZE, 3), np.uint8)
+        likeness = Likeness.fit(statistics(tf.constant(noise)).numpy(), IMAGE_SIZE)
+        for seed in range(2):
+            network = stubs.network(classification_head=True, seed=seed)
+            about = Metadata(CLOUDS, (IMAGE_SIZE,), likeness=None if seed else likeness)
+            write_version(CloudModel([network], about), folder)
+
+    return once("served", write)
+
+
+@contextlib.contextmanager
+def served(saved_model, **settings):
+    """A TestClient with the attributes versions, metrics and state of its application."""
+    settings = ServerSettings(**{"poll_seconds": 0, **settings})
+    metrics, state = Metrics(), ServerState()
+    versions = Versions(str(saved_model), settings, metrics)
+    versions.load_first()
+    app = make_app(versions, settings, metrics, state)
+    with TestClient(app, raise_server_exceptions=False) as client:
+        client.versions, client.metrics, client.state = versions, metrics, state
+        yield client
+
+
+def copy_version(written, number, folder, to=None):
+    """Copies a version; gives its path."""
+    return shutil.copytree(f"{written}/{number}", f"{folder}/{to or number}")
+
+
+def signature(saved_model, name="serving_default"):
+    """A function from inputs to numpy outputs, by TensorFlow alone."""
+    module = tf.saved_model.load(saved_model)
+
+    def call(**inputs):
+        found = module.signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+        return {key: value.numpy() for key, value in found.items()}
+
+    return call
