@@ -45,6 +45,7 @@ flags.DEFINE_integer(
 flags.DEFINE_string(
     "records_dir", None, "Records with held-out images for the check; by default drawn images."
 )
+flags.DEFINE_string("onnx", None, "ONNX file F.onnx to write as well, in float32.")
 flags.DEFINE_integer("check_images", 16, "Number of images for the check.", lower_bound=1)
 
 
@@ -61,10 +62,14 @@ def main() -> None:
         max_image_pixels=FLAGS.max_image_pixels,
         records_dir=FLAGS.records_dir,
         check_images=FLAGS.check_images,
+        onnx=FLAGS.onnx,
     )
     for warning in result.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     print(f"Exported against trained: {result.difference}")
+    if result.onnx_difference is not None:
+        error = result.onnx_difference
+        print(f"{FLAGS.onnx}: in ONNX Runtime, probabilities differ by at most {error:.2g}")
     if not result.has_warmup:
         print("No warm-up requests; these need pip install -e '.[serving]'")
     cut = FLAGS.postprocessing or "a cut at 0.5"

@@ -104,12 +104,12 @@ class Calibration:
 def _interpolate(values: tf.Tensor, curve: Curve) -> tf.Tensor:
     """`numpy.interp` as graph ops: float32 of any shape."""
     x, y = np.array(curve.inputs, np.float64), np.array(curve.outputs, np.float64)
-    flat = tf.reshape(values, [-1])
-    segment = tf.searchsorted(tf.constant(x[1:-1], tf.float32), flat, side="right")
+    inner = tf.constant(x[1:-1], tf.float32)
+    segment = tf.searchsorted(inner, tf.reshape(values, [-1]), side="right")
+    segment = tf.reshape(segment, tf.shape(values))
     start, base, slope = (
         tf.gather(tf.constant(numbers, tf.float32), segment)
         for numbers in (x[:-1], y[:-1], np.diff(y) / np.diff(x))
     )
     # Rounding may lead past the ends.
-    calibrated = tf.clip_by_value(base + slope * (flat - start), y[0], y[-1])
-    return tf.reshape(calibrated, tf.shape(values))
+    return tf.clip_by_value(base + slope * (values - start), y[0], y[-1])

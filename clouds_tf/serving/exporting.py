@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -14,9 +15,10 @@ from clouds_tf.data import sample_data
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.prediction import ensemble
-from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.prediction.metadata import Metadata, read_metadata
 from clouds_tf.prediction.postprocessing import Postprocessing, plain_rules, read_postprocessing
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
+from clouds_tf.serving import onnx as onnx_files
 from clouds_tf.serving import parity, server
 from clouds_tf.serving.cloud_model import CloudModel, write_version
 from clouds_tf.serving.members import Member, find_mismatches, read_members, tuned_weights
@@ -37,6 +39,8 @@ class ExportResult:
         difference: how its answers differ from those of the trained models.
         has_warmup: whether it holds warm-up requests for TensorFlow Serving.
         warnings: sentences on what may be wrong.
+        onnx_difference: largest difference of any probability of the ONNX file from those of the
+            trained models; None where none was written.
     """
 
     path: str
@@ -45,6 +49,7 @@ class ExportResult:
     difference: parity.Difference
     has_warmup: bool
     warnings: tuple[str, ...] = ()
+    onnx_difference: float | None = None
 
 
 def export(
@@ -59,6 +64,7 @@ def export(
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     records_dir: str | None = None,
     check_images: int = 16,
+    onnx: str | None = None,
 ) -> ExportResult:
     """Writes one SavedModel of one or several trained models, and what a server needs beside it.
 
@@ -77,6 +83,7 @@ def export(
         max_image_pixels: larger images are refused before they are decoded.
         records_dir: records whose held-out images the SavedModel is checked on; None draws images.
         check_images: number of images to check it on.
+        onnx: ONNX file to write as well, see `onnx.write`; in float32, whatever the precision.
 
     Returns:
         An ExportResult.
@@ -84,8 +91,9 @@ def export(
     Raises:
         FileNotFoundError: there is no such run, file of weights, or post-processing.
         ValueError: an argument is wrong, models and post-processing do not fit each other, nothing
-            can be written, or the SavedModel differs too much from the trained models. Nothing is
-            left behind then.
+            can be written, the models take images of several sizes where an ONNX file is to be
+            written, or an export differs too much from the trained models. Nothing is left behind
+            then.
     """
     if check_images < 1:
         raise ValueError(f"check_images: got {check_images}, expected at least 1")
@@ -100,25 +108,16 @@ def export(
     member_weights = tuple(member_weights) or tuned_weights(members, tuned)
     found = find_mismatches(members, tuned, way, member_weights)
     warnings = [f"{postprocessing}: {text}" for text in found]
-    batches = _check_batches(members, records_dir, check_images)
+    metadata = _metadata(members, tuned, way, member_weights, max_image_pixels)
+    if onnx is not None:
+        onnx_files.require(onnx, metadata.image_sizes)
+    check_batches = functools.partial(_check_batches, members, records_dir, check_images)
+    batches = check_batches()
     files.check_output(os.path.join(export_dir, "models.config"))
-    sizes = [ensemble.input_sizes(member.image_size, way) for member in members]
-    shares = [w / len(some) for some, w in zip(sizes, member_weights) for _ in some]
-    metadata = Metadata(
-        dataset,
-        tuple(itertools.chain.from_iterable(sizes)),
-        tuned.rules,
-        way,
-        max_image_pixels,
-        tuned.calibration,
-        tuple(member.training for member in members),
-        member_weights=tuple(shares),
-        likeness=tuned.likeness,
-    )
 
     def build(precision: str, fused: bool) -> CloudModel:
         with distribution.precision(precision):
-            loaded = ([member.load()] * len(some) for member, some in zip(members, sizes))
+            loaded = ([member.load()] * len(_sizes(member, way)) for member in members)
             return CloudModel(list(itertools.chain.from_iterable(loaded)), metadata, fused)
 
     checked = []
@@ -129,11 +128,43 @@ def export(
         predict = exported.signatures["from_pixels"]
         difference = parity.compare(trained.serve_pixels, predict, batches, dataset)
         parity.require_parity(difference, precision)
-        checked.append((difference, _write_warmup(path, dataset)))
+        has_warmup, error = _write_warmup(path, dataset), None
+        if onnx is not None:
+            networks = build("float32", fused=True).networks
+            images = (images for images, _ in check_batches())
+            error = onnx_files.write(onnx, networks, read_metadata(path), images)
+        checked.append((difference, has_warmup, tuple(warnings), error))
 
     path = write_version(build(precision, fused=True), export_dir, finish)
     server.write_config(export_dir)
-    return ExportResult(path, len(members), way, *checked[0], tuple(warnings))
+    return ExportResult(path, len(members), way, *checked[0])
+
+
+def _sizes(member: Member, way: str) -> list[tuple[int, int]]:
+    return ensemble.input_sizes(member.image_size, way)
+
+
+def _metadata(
+    members: Sequence[Member],
+    tuned: Postprocessing,
+    way: str,
+    member_weights: Sequence[float],
+    max_image_pixels: int,
+) -> Metadata:
+    """Metadata of a SavedModel; a member that sees several sizes is several networks."""
+    sizes = [_sizes(member, way) for member in members]
+    shares = [w / len(some) for some, w in zip(sizes, member_weights) for _ in some]
+    return Metadata(
+        members[0].dataset,
+        tuple(itertools.chain.from_iterable(sizes)),
+        tuned.rules,
+        way,
+        max_image_pixels,
+        tuned.calibration,
+        tuple(member.training for member in members),
+        member_weights=tuple(shares),
+        likeness=tuned.likeness,
+    )
 
 
 def _write_warmup(path: str, dataset: Dataset) -> bool:

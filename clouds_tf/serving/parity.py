@@ -14,7 +14,7 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.messages import counted
 from clouds_tf.models.metrics import competition_dice
 
-_TOLERANCE = 1e-4  # of a probability, in float32
+TOLERANCE = 1e-4  # of a probability, in float32
 _DICE_TOLERANCE = 1e-3  # of the competition's score, in a lower precision
 
 # From images, uint8 [B, H, W, 3], to the outputs of the signature from_pixels.
@@ -96,10 +96,10 @@ def require_parity(difference: Difference, precision: str) -> None:
     differ by 0.001, and by two standard errors, which is what the images cannot tell from none.
     """
     if precision == "float32":
-        if difference.probability > _TOLERANCE:
+        if difference.probability > TOLERANCE:
             raise ValueError(
                 f"export: a probability differs by {difference.probability:.2g} from that of the "
-                f"trained model, expected at most {_TOLERANCE:g}"
+                f"trained model, expected at most {TOLERANCE:g}"
             )
     elif abs(difference.dice) > _DICE_TOLERANCE + 2 * difference.error:
         raise ValueError(

@@ -1,0 +1,179 @@
+"""ONNX files of exported models, for ONNX Runtime, OpenVINO and browsers."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import typing
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from clouds_tf import files
+from clouds_tf.data.preprocessing import resize_image
+from clouds_tf.messages import warnings_only
+from clouds_tf.prediction.engine import Network
+from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.prediction.signatures import Signatures
+from clouds_tf.serving.parity import TOLERANCE, true_float32
+
+if typing.TYPE_CHECKING:
+    from tensorflow.types.experimental import GenericFunction as Function
+    from tf2onnx.graph import Graph, Node
+
+_INT32 = 6  # onnx.TensorProto.INT32
+METADATA_KEY = "clouds_tf"  # of metadata_props
+# Of 2022. Everything in a file is in it, and runtimes of that age and younger read it.
+_OPSET = 17
+_LOGGER = "tf2onnx"
+
+
+def require(path: str, image_sizes: Sequence[tuple[int, int]]) -> None:
+    """Makes sure that an ONNX file can be made, before any work.
+
+    Args:
+        path: the file to write.
+        image_sizes: (height, width) of the input of each network.
+
+    Raises:
+        ValueError: a package is missing, nothing can be written there, or the networks take images
+            of different sizes, which a file with one input cannot hold.
+    """
+    for module in ("tf2onnx", "onnxruntime"):
+        files.require(module, "onnx", "--onnx")
+    if not path.endswith(".onnx"):
+        raise ValueError(f"onnx: got {path}, expected a file name that ends in .onnx")
+    files.check_output(path)
+    if len(set(image_sizes)) > 1:
+        sizes = ", ".join(f"{height}x{width}" for height, width in dict.fromkeys(image_sizes))
+        raise ValueError(
+            f"onnx: the networks take images of several sizes ({sizes}), expected one size; export "
+            "one model, without --test_time_augmentation=scales"
+        )
+
+
+def write(
+    path: str,
+    networks: Sequence[Network],
+    metadata: Metadata,
+    images: Iterable[np.ndarray],
+) -> float:
+    """Writes an ONNX file that answers as the signature from_pixels, whole or not at all.
+
+    Its input is "images", uint8 [N, h, w, 3] in 0..255, of the one size that all networks take. Its
+    outputs, of C classes at the submission size (H, W), are those of from_pixels with masks in
+    place of RLE: "masks", uint8 [N, H, W, C] of {0, 1}, after post-processing; "probabilities",
+    float32 [N, H, W, C]; "presence", "area_fraction" and "expected_area_fraction", float32 [N, C];
+    "likeness", float32 [N]. Members and test-time augmentation are averaged inside. The JSON of
+    `Metadata.to_json` is in metadata_props under METADATA_KEY.
+
+    Args:
+        path: the file to write, which `require` has approved.
+        networks: those of a `CloudModel`, in float32.
+        metadata: everything else.
+        images: batches of uint8 [B, H, W, 3], on which ONNX Runtime is compared with TensorFlow.
+
+    Returns:
+        The largest difference of any probability or presence.
+
+    Raises:
+        ValueError: the model has an operation that ONNX lacks, or the difference is more than 1e-4.
+    """
+    import onnxruntime
+
+    size = metadata.image_sizes[0]
+    predict = tf.function(
+        Signatures(networks, metadata).predict_resized,
+        input_signature=[tf.TensorSpec([None, *size, 3], tf.uint8, name="images")],
+        autograph=False,
+    )
+    content = _convert(predict, metadata)
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors
+    session = onnxruntime.InferenceSession(content, options, ["CPUExecutionProvider"])
+    difference = 0.0
+    for batch in images:
+        resized = resize_image(batch, size)
+        with true_float32():
+            expected = predict(resized)
+        names = ["probabilities", "presence"]
+        for name, found in zip(names, session.run(names, {"images": resized.numpy()})):
+            # NaN on either side counts as a difference.
+            worst = np.abs(found - expected[name].numpy()).max()
+            difference = max(difference, float(np.nan_to_num(worst, nan=np.inf)))
+    if difference > TOLERANCE:
+        raise ValueError(
+            f"{path}: a probability of ONNX Runtime differs by {difference:.2g} from that of "
+            f"TensorFlow, expected at most {TOLERANCE:g}"
+        )
+    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+        file.write(content)
+    return difference
+
+
+def _convert(predict: Function, metadata: Metadata) -> bytes:
+    """Converts a function with an input signature to the bytes of an ONNX file."""
+    import onnx
+    import tf2onnx
+
+    counts: dict[str, Any] = {
+        "LowerBound": (_count("Less"), []),
+        "UpperBound": (_count("LessOrEqual"), []),
+    }
+    try:
+        with _quiet(), warnings_only():
+            model, _ = tf2onnx.convert.from_function(
+                predict, predict.input_signature, opset=_OPSET, custom_op_handlers=counts
+            )
+    except Exception as error:  # of whatever kind, about an operation of an encoder
+        line = str(error).partition("\n")[0] or type(error).__name__
+        raise ValueError(f"onnx: tf2onnx cannot convert the model: {line}") from None
+    # tf2onnx keeps what it cannot convert, and says so in its log only.
+    known = {schema.name for schema in onnx.defs.get_all_schemas()}
+    unknown = sorted({node.op_type for node in model.graph.node} - known)
+    if unknown:
+        raise ValueError(
+            f"onnx: the model has operations that ONNX lacks: {', '.join(unknown)}; choose another "
+            "encoder"
+        )
+    model.producer_name = "clouds_tf"
+    model.doc_string = "Cloud patterns in satellite images"
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_param = "N"
+    model.metadata_props.add(key=METADATA_KEY, value=json.dumps(metadata.to_json()))
+    return model.SerializeToString()
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Context without the log of tf2onnx, each of whose lines would be about its internals."""
+    logger = logging.getLogger(_LOGGER)
+    before = logger.level
+    logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
+def _count(comparison: str) -> Callable[..., None]:
+    """A converter of tf.searchsorted, which ONNX lacks: counts the bounds that a value is above."""
+
+    def convert(graph: Graph, node: Node, name: str, _: object) -> None:
+        (bounds, values), (result,) = node.input, node.output  # [B, K], [B, M] and [B, M]
+        graph.remove_node(name)
+
+        def along(axis: int) -> str:
+            return graph.make_const(f"{name}_axis{axis}", np.array([axis])).output[0]
+
+        row = graph.make_node("Unsqueeze", [bounds, along(1)]).output[0]
+        column = graph.make_node("Unsqueeze", [values, along(2)]).output[0]
+        above = graph.make_node(comparison, [row, column]).output[0]
+        ones = graph.make_node("Cast", [above], {"to": _INT32}).output[0]
+        over = [ones, along(-1)]
+        graph.make_node("ReduceSum", over, {"keepdims": 0}, outputs=[result], name=name)
+
+    return convert
