@@ -72,6 +72,7 @@ def main() -> None:
         print(f"{FLAGS.onnx}: in ONNX Runtime, probabilities differ by at most {error:.2g}")
     if not result.has_warmup:
         print("No warm-up requests; these need pip install -e '.[serving]'")
+    print(f"Checksums of its files: {result.manifest}")
     cut = FLAGS.postprocessing or "a cut at 0.5"
     way = result.test_time_augmentation
     views = "" if way == "none" else f" and {way}"

@@ -18,6 +18,7 @@ from clouds_tf.prediction import ensemble
 from clouds_tf.prediction.metadata import Metadata, read_metadata
 from clouds_tf.prediction.postprocessing import Postprocessing, plain_rules, read_postprocessing
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
+from clouds_tf.serving import integrity
 from clouds_tf.serving import onnx as onnx_files
 from clouds_tf.serving import parity, server
 from clouds_tf.serving.cloud_model import CloudModel, write_version
@@ -41,6 +42,7 @@ class ExportResult:
         warnings: sentences on what may be wrong.
         onnx_difference: largest difference of any probability of the ONNX file from those of the
             trained models; None where none was written.
+        manifest: file of the checksums of the SavedModel, see `integrity.write`.
     """
 
     path: str
@@ -50,6 +52,7 @@ class ExportResult:
     has_warmup: bool
     warnings: tuple[str, ...] = ()
     onnx_difference: float | None = None
+    manifest: str = ""
 
 
 def export(
@@ -120,7 +123,7 @@ def export(
             loaded = ([member.load()] * len(_sizes(member, way)) for member in members)
             return CloudModel(list(itertools.chain.from_iterable(loaded)), metadata, fused)
 
-    checked = []
+    checked, sums = [], {}
 
     def finish(path: str) -> None:
         exported = tf.saved_model.load(path)  # its signatures hold its variables only weakly
@@ -134,10 +137,11 @@ def export(
             images = (images for images, _ in check_batches())
             error = onnx_files.write(onnx, networks, read_metadata(path), images)
         checked.append((difference, has_warmup, tuple(warnings), error))
+        sums.update(integrity.checksums(path))
 
     path = write_version(build(precision, fused=True), export_dir, finish)
     server.write_config(export_dir)
-    return ExportResult(path, len(members), way, *checked[0])
+    return ExportResult(path, len(members), way, *checked[0], integrity.write(path, sums))
 
 
 def _sizes(member: Member, way: str) -> list[tuple[int, int]]:

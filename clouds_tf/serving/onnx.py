@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import files, gfile
 from clouds_tf.data.preprocessing import resize_image
 from clouds_tf.messages import warnings_only
 from clouds_tf.prediction.engine import Network
@@ -109,7 +109,7 @@ def write(
             f"{path}: a probability of ONNX Runtime differs by {difference:.2g} from that of "
             f"TensorFlow, expected at most {TOLERANCE:g}"
         )
-    with files.written_whole(path) as temporary, tf.io.gfile.GFile(temporary, "wb") as file:
+    with files.written_whole(path) as temporary, gfile.opened(temporary, "wb") as file:
         file.write(content)
     return difference
 

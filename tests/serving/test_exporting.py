@@ -72,7 +72,7 @@ def test_an_export_says_what_it_did_and_leaves_the_precision_as_it_was(workdir):
     run = workdirs.Run.open(workdir)
     assert metadata.dataset == CLOUDS and metadata.image_sizes == (IMAGE_SIZE,)
     assert metadata.training[0]["records"] == run.records
-    assert files.list_names(export_dir) == ["1", "batching.txt", "models.config"]
+    assert files.list_names(export_dir) == ["1", "1.sha256", "batching.txt", "models.config"]
     assert "serving_default" in Predictor.open(result.path).functions
 
 
