@@ -67,7 +67,8 @@ def _program(tool, arguments):
 def test_every_block_is_run_or_says_what_it_needs():
     for page in PAGES:
         for block in blocks(page):
-            assert block.kind in ("bash", "python", "json", "yaml", "text"), f"{page}: {block}"
+            kinds = ("bash", "python", "js", "json", "yaml", "text")
+            assert block.kind in kinds, f"{page}: {block}"
             assert block.kind != "yaml" or block.is_marked, f"{page}: {block}"
             assert block.kind != "text" or "python tools/" not in block.text, f"{page}: {block}"
             if block.kind == "bash" and not block.is_marked:

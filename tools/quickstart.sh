@@ -2,6 +2,7 @@
 # usage: bash tools/quickstart.sh IMAGES_DIR [OUTPUT_DIR]
 # Masks of one's own images with the shipped model, without training: makes the environment if there
 # is none, a SavedModel of the shipped weights, and predictions of all JPEGs and PNGs of the folder.
+# Ends with the command that shows them in a browser.
 # Everything is written to OUTPUT_DIR (quickstart by default). WEIGHTS and POSTPROCESSING name other
 # files than the shipped ones.
 set -euo pipefail
@@ -24,7 +25,7 @@ for file in "$WEIGHTS" ${POSTPROCESSING:+"$POSTPROCESSING"}; do
 done
 
 make_environment
-install plots
+install plots,serve
 
 run() {
   echo "== tools/$1.py"
@@ -50,5 +51,6 @@ echo "Presence and areas:  $OUTPUT/table.csv"
 echo "Masks as PNG:        $OUTPUT/masks"
 echo "Pictures:            $OUTPUT/pictures and $OUTPUT/overview.png"
 echo "SavedModel:          $OUTPUT/model/1"
-echo "Next:                source $VENV/bin/activate, then python tools/predict.py --help"
+echo "Next, in a browser:  $(printf '%q ' "$(cd "$VENV" && pwd)/bin/python" \
+  "$PWD/tools/serve.py" "--saved_model=$OUTPUT/model" "--images_dir=$IMAGES")"
 exit $status

@@ -1,6 +1,7 @@
 """JavaScript modules of the page, run by Node.js against Python, shapely and TensorFlow."""
 
 import dataclasses
+import io
 import json
 import pathlib
 import shutil
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 import shapely
 from conftest import REPOSITORY
+from PIL import Image
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import resize_image
@@ -182,3 +184,22 @@ def test_pixels_are_resized_as_the_graph_does(source, size):
     difference = np.reshape(found, (*size, 3)).astype(int) - resize_image(image, size).numpy()
     # The sums are rounded in another order, which counts where they end near a half.
     assert abs(difference).max() <= 1 and (difference != 0).mean() < 2e-3
+
+
+def test_pictures_are_shown_as_they_are_stored():
+    image = Image.fromarray(np.arange(24, dtype=np.uint8).reshape(2, 4, 3))
+    exif = image.getexif()
+    exif[0x0112] = 6  # a quarter turn
+    contents = []
+    for kind, given in (("jpeg", exif), ("png", exif), ("jpeg", None), ("png", None)):
+        buffer = io.BytesIO()
+        image.save(buffer, kind, **({"exif": given} if given else {}))
+        contents.append(buffer.getvalue())
+    contents += [b"\xff\xd8\xff", b"\x89PNG", b"GIF", contents[0][:20]]
+    cases = [(_bytes(np.frombuffer(content, np.uint8)),) for content in contents]
+    found = [bytes(values) for values in _node("local.js", "withoutEXIF", cases)]
+    assert found[2:7] == contents[2:7]
+    for before, after in zip(contents[:2], found):
+        before, after = (Image.open(io.BytesIO(content)) for content in (before, after))
+        assert before.getexif() and not after.getexif()
+        assert after.tobytes() == before.tobytes()

@@ -1,6 +1,7 @@
 """tools/quickstart.sh, with an environment that is there already and a tiny model."""
 
 import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -27,7 +28,7 @@ def environment(tmp_path_factory):
     python.chmod(0o755)
     command = "source tools/environment.sh; requirements"
     stamp = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, stdout=subprocess.PIPE)
-    (folder / "venv" / "installed-plots").write_bytes(stamp.stdout)
+    (folder / "venv" / "installed-plots,serve").write_bytes(stamp.stdout)
     metadata = {"model": MODEL, "dataset": CLOUDS.to_json(), "image_size": [32, 48]}
     save_model_weights(unet(**MODEL), str(folder / "w.safetensors"), metadata)
     found = {key: value for key, value in ENVIRONMENT.items() if key != "PYTHON"}
@@ -60,6 +61,10 @@ def test_from_a_folder_of_images_to_masks_table_and_pictures(environment, data_d
     lines = found.stdout.strip().splitlines()
     assert lines[-6] == f"Masks as RLE:        {output}/predictions.csv"
     assert lines[-2] == f"SavedModel:          {output}/model/1"
+    command = shlex.split(lines[-1].removeprefix("Next, in a browser:"))
+    flags = [f"--saved_model={output}/model", f"--images_dir={images}"]
+    tool = str(REPOSITORY / "tools" / "serve.py")
+    assert command == [f"{environment['VENV']}/bin/python", tool, *flags]
 
 
 def test_what_is_wrong_is_one_line(environment, data_dir, tmp_path):

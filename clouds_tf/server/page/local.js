@@ -45,7 +45,7 @@ export async function predictLocally(bytes, report) {
 async function load() {
   const ort = await import("/page/ort/ort.wasm.bundle.min.mjs");
   ort.env.wasm.wasmPaths = "/page/ort/";
-  ort.env.wasm.numThreads = 1;
+  ort.env.wasm.proxy = true; // in a worker, so that the page stays alive
   const response = await fetch("/page/model.onnx");
   if (!response.ok) throw new Error(`no model for this browser: status ${response.status}`);
   const file = new Uint8Array(await response.arrayBuffer());
@@ -85,15 +85,38 @@ function readField(view) {
   return [tag >> 3, view.bytes.subarray(view.at - number, view.at)];
 }
 
-/** RGBA pixels as they are stored, without rotation and colour management. */
+const isPNG = (bytes) => bytes[0] === 0x89;
+
+/** A JPEG or PNG without EXIF, whose rotation browsers apply, and neither training nor server. */
+export function withoutEXIF(bytes) {
+  const found = bytes.slice();
+  const view = new DataView(found.buffer);
+  if (isPNG(found)) {
+    // Chunks: length of the data, type, data, checksum.
+    for (let at = 8, size; at + 12 <= found.length; at += size) {
+      size = 12 + view.getUint32(at);
+      if (String.fromCharCode(...found.subarray(at + 4, at + 8)) !== "eXIf") continue;
+      return found.copyWithin(at, at + size).subarray(0, -size);
+    }
+  }
+  // Segments up to the first scan: a marker FF xx, length without it, data.
+  for (let at = 2; found[at] === 0xff && found[at + 1] !== 0xda; at += 2 + view.getUint16(at + 2)) {
+    if (at + 4 > found.length) break;
+    if (found[at + 1] === 0xe1) found[at + 1] = 0xef; // APP15, which nobody reads
+  }
+  return found;
+}
+
+/** RGBA pixels as they are stored, without colour management. */
 async function decode(bytes, maxPixels) {
-  const isPNG = bytes[0] === 0x89;
-  if (!isPNG && bytes[0] !== 0xff) throw new Error("expected a JPEG or a PNG, got something else");
-  if (isPNG && bytes[24] === DEEP) {
+  if (!isPNG(bytes) && bytes[0] !== 0xff) {
+    throw new Error("expected a JPEG or a PNG, got something else");
+  }
+  if (isPNG(bytes) && bytes[24] === DEEP) {
     throw new Error("got a PNG of 16 bits a value, which only the server reads");
   }
-  const options = { imageOrientation: "none", colorSpaceConversion: "none" };
-  const bitmap = await createImageBitmap(new Blob([bytes]), options);
+  const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
+  const bitmap = await createImageBitmap(new Blob([withoutEXIF(bytes)]), options);
   const { width, height } = bitmap;
   if (width * height > maxPixels) {
     throw new Error(`expected an image of at most ${maxPixels} pixels, got ${height} ${width}`);
@@ -101,7 +124,7 @@ async function decode(bytes, maxPixels) {
   const context = new OffscreenCanvas(width, height).getContext("2d");
   context.drawImage(bitmap, 0, 0);
   const pixels = context.getImageData(0, 0, width, height);
-  if (isPNG && pixels.data.some((value, i) => i % 4 === 3 && value < 255)) {
+  if (isPNG(bytes) && pixels.data.some((value, i) => i % 4 === 3 && value < 255)) {
     throw new Error("got transparent pixels, which only the server reads");
   }
   return pixels;
@@ -120,8 +143,8 @@ export function resize(rgba, sourceSize, size) {
     const surplus = (reduced * r - side) * size[i];
     return reduced >= size[i] && surplus <= MISPLACEMENT * side;
   })) ?? 1;
-  const rgb = Float32Array.from({ length: (rgba.length / 4) * 3 }, (_, i) =>
-    rgba[Math.floor(i / 3) * 4 + (i % 3)]);
+  const rgb = new Float32Array((rgba.length / 4) * 3);
+  for (let i = 0; i < rgb.length; i++) rgb[i] = rgba[i + Math.floor(i / 3)];
   let image = { values: rgb, size: sourceSize };
   image = sum(image, (side) => blocks(side, reduction));
   image = sum(image, (side, axis) => areas(side, Math.min(side, size[axis])));

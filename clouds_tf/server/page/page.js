@@ -1,17 +1,18 @@
 /** The page: from a picture to its masks, and to files. */
 
 import { decodeMask, predict } from "./client.js";
+import { predictLocally, withoutEXIF } from "./local.js";
 import {
   namedExtent, outlines, parseExtent, placeForName, resizeMask, submission, toGeoJSON,
 } from "./masks.js";
 
 const UNLIKE = 0.01; // as clouds_tf.prediction.likeness has it
-const MEGABYTE = 1e6;
+const SQUEEZE = 0.02; // as clouds_tf.serving.answers has it
 const $ = (id) => document.getElementById(id);
 const hidden = new Set(); // names of classes whose outlines are not shown
 
 let settings; // of the server: model, version, metadata, colors, ...
-let picture = null; // name, bytes, url, size, and with an answer: answer, metadata, model, masks
+let picture = null; // name, note, bytes, url, size; then answer, metadata, model and masks
 let running = new AbortController();
 
 function element(tag, properties = {}, ...children) {
@@ -43,87 +44,97 @@ async function readSettings() {
   $("model").textContent = `${settings.model}, version ${settings.version}`;
 }
 
-/** Shows a picture and asks for its masks; a later call ends an earlier one. */
-async function open(blob, name, note = "") {
+function clear() {
   running.abort();
-  const { signal } = (running = new AbortController());
-  $("answer").hidden = $("unlike").hidden = true;
+  running = new AbortController();
+  $("answer").hidden = $("warning").hidden = true;
   $("outlines").replaceChildren();
   $("tags").replaceChildren();
-  say(`Reading ${name} …`);
-  try {
-    const bytes = new Uint8Array(await blob.arrayBuffer());
-    if (signal.aborted) return;
-    if (picture) URL.revokeObjectURL(picture.url);
-    picture = { name, bytes, note, url: URL.createObjectURL(blob) };
-    const shown = await show(picture);
-    if (!signal.aborted) await answer(picture, shown, signal);
-  } catch (error) {
-    if (!signal.aborted) say("", `${name}: ${error.message}`);
-  } finally {
-    if (!signal.aborted) document.body.classList.remove("busy");
-  }
-}
-
-/** Shows the image without masks; false where this browser cannot decode it. */
-async function show({ url, name }) {
-  const image = $("image");
-  const focused = $("drop").contains(document.activeElement);
-  image.src = url;
-  image.alt = name;
-  $("name").textContent = name;
-  const shown = await image.decode().then(() => true, () => false);
-  $("view").hidden = !shown;
-  $("drop").hidden = shown;
-  if (focused && shown) $("another").focus();
-  $("layers").style.setProperty("--ratio", image.naturalWidth / image.naturalHeight || 1);
-  return shown;
-}
-
-async function answer(asked, shown, signal) {
-  const here = $("in-browser").checked;
-  const { bytes, name } = asked;
-  if (!here && settings.max_bytes && bytes.length * (4 / 3) > settings.max_bytes) {
-    const [got, most] = [bytes.length, (settings.max_bytes * 3) / 4].map(
-      (size) => `${(size / MEGABYTE).toFixed(1)} MB`,
-    );
-    throw new Error(`got ${got}, the server takes at most ${most}`);
-  }
-  say(here ? "This browser is at work …" : "The server is at work …");
   document.body.classList.add("busy");
-  const start = performance.now();
-  Object.assign(asked, await (here ? predictHere : predictThere)(bytes, signal));
-  if (signal.aborted) return;
-  if (!shown) throw new Error("this browser cannot show the picture");
-  const seconds = ((performance.now() - start) / 1000).toFixed(2);
-  asked.size = [$("image").naturalHeight, $("image").naturalWidth];
-  asked.masks = asked.answer.encoded_pixels.map((rle) => decodeMask(rle, asked.metadata.dataset));
-  draw(asked);
-  say(`Answered in ${seconds} s${here ? ", in this browser" : ""}. ${asked.note}`);
+}
+
+/** Shows a picture, a Blob or a promise of one, and asks for its masks. */
+async function open(source, name, note = "") {
+  clear();
+  say(`Reading ${name} …`);
+  if (picture?.url) URL.revokeObjectURL(picture.url);
+  const opened = (picture = { name, note });
+  const focused = $("drop").contains(document.activeElement);
+  const image = $("image");
+  try {
+    opened.bytes = new Uint8Array(await (await source).arrayBuffer());
+    if (picture !== opened) return;
+    image.src = opened.url = URL.createObjectURL(new Blob([withoutEXIF(opened.bytes)]));
+    const shown = await image.decode().then(() => true, () => false);
+    if (picture !== opened) return;
+    if (shown) opened.size = [image.naturalHeight, image.naturalWidth];
+  } catch (error) {
+    if (picture === opened) fail(error);
+    return;
+  } finally {
+    if (picture === opened) {
+      $("view").hidden = !opened.size;
+      $("drop").hidden = Boolean(opened.size);
+    }
+  }
+  image.alt = $("name").textContent = name;
   $("extent").value = namedExtent(name);
   noteOfExtent();
+  if (opened.size) $("layers").style.setProperty("--ratio", opened.size[1] / opened.size[0]);
+  if (opened.size && focused) $("another").focus();
+  await ask();
+}
+
+function fail(error) {
+  say("", `${picture.name}: ${error.message}`);
+  document.body.classList.remove("busy");
+}
+
+/** Asks for the masks of the picture; a later call ends an earlier one. */
+async function ask() {
+  clear();
+  const { signal } = running;
+  const here = $("in-browser").checked;
+  say(here ? "This browser is at work …" : "The server is at work …");
+  const start = performance.now();
+  try {
+    const found = await (here ? predictHere : predictThere)(picture.bytes, signal);
+    if (signal.aborted) return;
+    if (!picture.size) throw new Error("this browser cannot show the picture");
+    const { dataset } = found.metadata;
+    const masks = found.answer.encoded_pixels.map((rle) => decodeMask(rle, dataset));
+    Object.assign(picture, found, { masks });
+    draw(picture);
+    const seconds = ((performance.now() - start) / 1000).toFixed(2);
+    say(`Answered in ${seconds} s${here ? ", in this browser" : ""}. ${picture.note}`);
+    document.body.classList.remove("busy");
+  } catch (error) {
+    if (!signal.aborted) fail(error);
+  }
 }
 
 /** Asks the version that `settings` describes, or the one that has taken its place. */
 async function predictThere(bytes, signal) {
-  const ask = async () => {
-    const { model, version, metadata } = settings;
+  const most = ((settings.max_bytes ?? Infinity) * 3) / 4; // in base64, three bytes are four
+  if (bytes.length > most) {
+    const [got, limit] = [bytes.length, most].map((size) => `${(size / 1e6).toFixed(1)} MB`);
+    throw new Error(`got ${got}, the server takes at most ${limit}`);
+  }
+  const predictVersion = async ({ model, version, metadata }) => {
     const url = `${location.origin}/v1/models/${model}/versions/${version}`;
-    return {
-      answer: await predict(url, bytes, signal), metadata, model: `${model}, version ${version}`,
-    };
+    const answer = await predict(url, bytes, signal);
+    return { answer, metadata, model: `${model}, version ${version}` };
   };
   try {
-    return await ask();
+    return await predictVersion(settings);
   } catch (error) {
     if (error.status !== 404) throw error;
     await readSettings();
-    return ask();
+    return predictVersion(settings);
   }
 }
 
 async function predictHere(bytes, signal) {
-  const { predictLocally } = await import("./local.js");
   const found = await predictLocally(bytes, (text) => signal.aborted || say(text));
   return { ...found, model: `${settings.model}, in the browser` };
 }
@@ -169,14 +180,14 @@ function draw({ answer: found, masks, metadata: { dataset } }) {
   });
   $("classes").replaceChildren(...rows);
   showClasses();
-  showLikeness(found.likeness);
+  showLikeness(picture);
   $("answer").hidden = false;
 }
 
 function bar(text, value, tick) {
   const parts = [element("i", { "--value": value })];
   if (tick !== undefined) parts.push(element("b", { "--tick": tick }));
-  return element("td", {}, text, element("div", { class: "bar", "aria-hidden": true }, ...parts));
+  return element("td", {}, text, element("div", { class: "bar", "aria-hidden": "true" }, ...parts));
 }
 
 function showClasses() {
@@ -192,15 +203,24 @@ function showClasses() {
   $("outlines").setAttribute("aria-label", label);
 }
 
-function showLikeness(likeness) {
+function showLikeness({ answer: { likeness }, metadata: { dataset }, size }) {
   const known = typeof likeness === "number";
-  const unlike = known && likeness < UNLIKE;
-  $("unlike").hidden = !unlike;
-  $("unlike").textContent = unlike
-    ? "This picture does not look like those of the training, so the answer may mean nothing " +
-      `(likeness ${likeness.toFixed(3)}, expected ${UNLIKE} or more).`
-    : "";
-  $("likeness").hidden = unlike;
+  const [height, width] = dataset.mask_size;
+  const stretch = (size[1] / size[0]) * (height / width);
+  const warnings = [];
+  if (Math.max(stretch, 1 / stretch) > 1 + SQUEEZE) {
+    warnings.push(
+      `This picture of ${size[1]} × ${size[0]} pixels was squeezed to the shape of ${width} × ` +
+        `${height}, which changes what the network sees.`);
+  }
+  if (known && likeness < UNLIKE) {
+    warnings.push(
+      "This picture does not look like those of the training, so the answer may mean nothing " +
+        `(likeness ${likeness.toFixed(3)}, expected ${UNLIKE} or more).`);
+  }
+  $("warning").hidden = !warnings.length;
+  $("warning").textContent = warnings.join(" ");
+  $("likeness").hidden = known && likeness < UNLIKE;
   $("likeness").textContent = known
     ? `Likeness ${likeness.toFixed(2)}: of the images of the training, ${percent(likeness)} look ` +
       "less like the others than this picture does."
@@ -240,17 +260,14 @@ function saveRLE() {
 function saveGeoJSON(event) {
   event.preventDefault();
   const { name, answer: found, masks, model, metadata: { dataset } } = picture;
+  const { likeness } = found;
+  const numbers = ["presence", "area_fraction", "expected_area_fraction"];
   try {
     const extent = parseExtent($("extent").value);
-    const properties = dataset.class_names.map((className, i) => ({
-      image: name,
-      class: className,
-      model,
-      presence: found.presence[i],
-      area_fraction: found.area_fraction[i],
-      expected_area_fraction: found.expected_area_fraction[i],
-      likeness: found.likeness,
-    }));
+    const properties = dataset.class_names.map((className, i) => {
+      const ofClass = Object.fromEntries(numbers.map((key) => [key, found[key][i]]));
+      return { image: name, class: className, model, ...ofClass, likeness };
+    });
     const content = toGeoJSON(masks, properties, dataset.submission_size, extent);
     save(JSON.stringify(content) + "\n", "application/geo+json", `${name}.geojson`);
     noteOfExtent();
@@ -270,17 +287,24 @@ function noteOfExtent(error = "") {
       "NAME_-61--40_10-24.jpg, says it.");
 }
 
-async function openBeside(link) {
-  const path = link.trim().replace(`${location.origin}/`, "/");
-  const name = path.startsWith("/images/") ? decodeURIComponent(path.slice(8)) : path;
+function decode(text) {
   try {
+    return decodeURIComponent(text);
+  } catch {
+    return text; // not of a link
+  }
+}
+
+function openBeside(link) {
+  const path = link.trim().replace(`${location.origin}/`, "/");
+  const name = path.startsWith("/images/") ? decode(path.slice(8)) : path;
+  const download = async () => {
     const response = await fetch(`/images/${name.split("/").map(encodeURIComponent).join("/")}`);
     if (!response.ok) throw new Error("no such image beside the server");
-    history.replaceState(null, "", `?image=${encodeURIComponent(name)}`);
-    await open(await response.blob(), name.split("/").pop());
-  } catch (error) {
-    say("", `${name}: ${error.message}`);
-  }
+    return response.blob();
+  };
+  history.replaceState(null, "", `?image=${encodeURIComponent(name)}`);
+  open(download(), name.split("/").pop());
 }
 
 function openFiles(files) {
@@ -298,9 +322,7 @@ function listen() {
   };
   $("opacity").oninput = () =>
     $("outlines").style.setProperty("--opacity", $("opacity").value / 100);
-  $("in-browser").onchange = () => {
-    if (picture) open(new Blob([picture.bytes]), picture.name, picture.note);
-  };
+  $("in-browser").onchange = () => picture && ask();
   $("rle").onclick = saveRLE;
   $("map").onsubmit = saveGeoJSON;
   $("extent").oninput = () => noteOfExtent();
@@ -324,6 +346,7 @@ function listen() {
 
 async function start() {
   await readSettings();
+  listen();
   const { class_names: names, degrees } = settings.metadata.dataset;
   const list = new Intl.ListFormat("en").format(names);
   say(`Masks of ${list} will appear here.`);
@@ -334,7 +357,6 @@ async function start() {
     $("names").replaceChildren(...images.map((name) => element("option", { value: name })));
     $("beside").hidden = false;
   }
-  listen();
   const link = new URLSearchParams(location.search).get("image");
   if (link) openBeside(link);
 }
