@@ -70,8 +70,7 @@ def numbers(result, rules):
     return {
         "losses": [row["loss"] for row in result.history],
         "dice": [row["val_dice"] for row in result.history],
-        "thresholds": [(rule.threshold, rule.top_threshold) for rule in rules],
-        "areas": [rule.min_area for rule in rules],
+        "thresholds": [(rule.relative_threshold, rule.min_top_mean) for rule in rules],
         "version": tf.__version__,
     }
 

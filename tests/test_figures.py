@@ -191,13 +191,13 @@ def test_the_best_place_of_a_map_is_marked():
     scores = np.zeros((4, 3, 5))
     scores[1, 2, 3] = 0.7
     figure = evaluation.score_maps(
-        scores, np.full(4, 0.25), [0.1, 0.2, 0.3, 0.4, 0.5], [0, 10, 20], CLASS_NAMES, "t"
+        scores, np.full(4, 0.25), [0.1, 0.2, 0.3, 0.4, 0.5], [0, 0.5, 1], CLASS_NAMES, "t"
     )
     fish, flower = figure.axes[:2]
     assert flower.get_title("left") == "Flower: 0.700, at the edge\nblank: 0.250"
     assert len(flower.collections) == 2 and len(fish.collections) == 1  # map, and blank score
     assert [(x.item(), y.item()) for x, y in [line.get_data() for line in flower.lines]] == [
-        (0.4, 20)
+        (0.4, 1)
     ]
 
 

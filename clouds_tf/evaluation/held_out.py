@@ -23,6 +23,7 @@ from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
 from clouds_tf.prediction.ensemble import input_sizes, mean_prediction
 from clouds_tf.prediction.fusing import fuse
+from clouds_tf.prediction.postprocessing import top_means
 from clouds_tf.progress import Progress, shown
 from clouds_tf.training import distribution
 from clouds_tf.training.workdir import Run
@@ -148,12 +149,12 @@ def on_openvino(
     }, []
 
 
-THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(1, 20))
+HUNDREDTHS = tuple(round(0.01 * i, 2) for i in range(1, 100))
 # Finer near 0 and 1, where most pixels are.
 _TAIL = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075)
-EDGES = (*_TAIL, *(round(0.01 * i, 2) for i in range(1, 100)), *(1 - x for x in reversed(_TAIL)))
+EDGES = (*_TAIL, *HUNDREDTHS, *(1 - x for x in reversed(_TAIL)))
 
-_PLACES = [EDGES.index(threshold) + 1 for threshold in THRESHOLDS]  # in what `above` gives
+_PLACES = slice(len(_TAIL) + 1, len(_TAIL) + 1 + len(HUNDREDTHS))  # in what `above` gives
 
 
 @dataclasses.dataclass(frozen=True)
@@ -164,11 +165,13 @@ class Counts:
         histograms: int64 [N, C, 2, B]: pixels outside and inside the truth, by probability; the B
             bins lie between 0, EDGES and 1, and a probability on an edge belongs below it.
         presence: float32 [N, C]: presence that was predicted.
+        top_means: float32 [N, C]: of the predicted probabilities; see `postprocessing.top_means`.
         folds: int [N]: the fold that held the image out.
     """
 
     histograms: np.ndarray
     presence: np.ndarray
+    top_means: np.ndarray
     folds: np.ndarray
 
     @functools.cached_property
@@ -178,12 +181,12 @@ class Counts:
 
     @functools.cached_property
     def areas(self) -> np.ndarray:
-        """Pixels that are more probable than each of THRESHOLDS, int64 [N, C, T]."""
+        """Pixels that are more probable than each of HUNDREDTHS, int64 [N, C, 99]."""
         return above(self.histograms.sum(axis=2))[..., _PLACES]
 
     @functools.cached_property
     def intersections(self) -> np.ndarray:
-        """The pixels among them that belong to the truth, int64 [N, C, T]."""
+        """The pixels among them that belong to the truth, int64 [N, C, 99]."""
         return above(self.histograms[:, :, 1])[..., _PLACES]
 
     @property
@@ -278,8 +281,12 @@ def collect(
     if not total:
         raise ValueError(f"{records.path}: no images in the folds {list(members_by_fold)}")
     masks = [None, *dataset.submission_size, dataset.num_classes]
+
+    def count_pixels(probabilities: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        return _histogram(probabilities, mask), top_means(probabilities)
+
     # Concrete: a tf.function that is made anew for each call would be called a retracing one.
-    count = tf.function(_histogram).get_concrete_function(
+    count = tf.function(count_pixels).get_concrete_function(
         tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
     )
     found: list[tuple[np.ndarray, ...]] = []
@@ -288,8 +295,8 @@ def collect(
         for _, mask, probabilities, presence in predict_fold(
             records, fold, members, batch_size, test_time_augmentation
         ):
-            histograms = count(probabilities, mask).numpy()
-            found.append((histograms, np.asarray(presence), np.full(len(mask), fold)))
+            histograms, means = count(probabilities, mask)
+            found.append((histograms, presence, means, np.full(len(mask), fold)))
             if keep:
                 keep(mask, probabilities)
             done += len(mask)

@@ -14,13 +14,12 @@ import tensorflow as tf
 from clouds_tf import files, gfile, rle
 from clouds_tf.data import soft_targets
 from clouds_tf.data.records import Records
-from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
-from clouds_tf.evaluation.search import SearchResult
-from clouds_tf.prediction.postprocessing import counts_as_present
+from clouds_tf.evaluation.held_out import HUNDREDTHS, Counts
+from clouds_tf.evaluation.search import SearchResult, places_of_thresholds
+from clouds_tf.prediction.postprocessing import is_present, settings_of
 
-_TOP_SHARE = 0.05  # of the pixels, the most probable ones, whose mean is `top_mean`
-_AREAS = [f"area_{round(100 * threshold):02d}" for threshold in THRESHOLDS]
-_TRUTH = 32  # added to the number of thresholds that a pixel of the truth is above
+_AREAS = [f"area_{i:02d}" for i in range(5, 100, 5)]  # the hundredths of a table
+_TRUTH = 128  # added to the number of hundredths that a pixel of the truth is above
 _BATCH_SIZE = 16
 
 
@@ -60,27 +59,26 @@ class Recorder:
     ) -> None:
         self._dataset, self._table, self._maps_dir = records.dataset, table, maps_dir
         self._names = [name for fold in folds for name in records.first_names([fold])]
-        self._top_means: list[np.ndarray] = []
+        self._num_images = 0
         self._path = os.path.join(folder, "pixels.tfrecord")
         self._writer = tf.io.TFRecordWriter(self._path)
 
     def add(self, masks: tf.Tensor, probabilities: tf.Tensor) -> None:
         """Keeps a batch: truth uint8 [B, h, w, C] of {0, 1}, and float32 probabilities."""
-        # Of every pixel, how many thresholds it is above, as in `held_out`.
+        # Of every pixel, how many hundredths it is above, as in `held_out`.
         not_above = tf.raw_ops.Bucketize(
-            input=-probabilities, boundaries=[-threshold for threshold in reversed(THRESHOLDS)]
+            input=-probabilities, boundaries=[-threshold for threshold in reversed(HUNDREDTHS)]
         )
-        pixels = len(THRESHOLDS) - not_above + _TRUTH * tf.cast(masks, tf.int32)
+        pixels = len(HUNDREDTHS) - not_above + _TRUTH * tf.cast(masks, tf.int32)
         pixels = tf.cast(tf.transpose(pixels, [0, 3, 1, 2]), tf.uint8)
         for image in pixels:
             encoded = tf.io.encode_png(tf.reshape(image, [-1, image.shape[2], 1]))
             self._writer.write(encoded.numpy())
         if self._maps_dir:
-            start = len(self._top_means)
-            names = self._names[start : start + len(pixels)]
+            names = self._names[self._num_images :][: len(pixels)]
             size = soft_targets.map_size(self._dataset)
             soft_targets.write_maps(self._maps_dir, names, probabilities, size)
-        self._top_means += list(_top_means(probabilities.numpy()))
+        self._num_images += len(pixels)
 
     def write(self, counts: Counts, found: SearchResult, source: str) -> None:
         """Writes the table, and what describes the maps.
@@ -99,31 +97,27 @@ class Recorder:
 
     def _rows(self, counts: Counts, found: SearchResult) -> Iterator[tuple[Any, ...]]:
         """The rows of the table, in the order of the images and then of the classes."""
-        rules, dataset = found.rules, self._dataset
-        cuts = [THRESHOLDS.index(rule.threshold) for rule in rules]
-        tops = [THRESHOLDS.index(rule.top_threshold) for rule in rules]
-        classes = np.arange(len(rules))
-        kept = counts_as_present(
-            counts.areas[:, classes, tops],
-            counts.presence,
-            [rule.min_area for rule in rules],
-            [rule.min_presence for rule in rules],
-        )
-        areas = kept * counts.areas[:, classes, cuts]
+        dataset = self._dataset
+        least = settings_of(found.rules)[2]
+        kept = is_present(counts.top_means, least).numpy()
+        relative = [rule.relative_threshold for rule in found.rules]
+        cuts = places_of_thresholds(counts.top_means, relative)
+        areas = kept * np.take_along_axis(counts.areas, cuts[..., np.newaxis], axis=2)[..., 0]
         shape = [-1, dataset.num_classes, *dataset.submission_size]
-        batches = tf.data.TFRecordDataset(self._path).map(tf.io.decode_png).batch(_BATCH_SIZE)
+        pixels = tf.data.TFRecordDataset(self._path).map(tf.io.decode_png)
+        batches = tf.data.Dataset.zip((pixels, tf.data.Dataset.from_tensor_slices(cuts)))
         encoded = (
             encoded
-            for pixels in batches
-            for encoded in _encode(tf.reshape(pixels, shape), cuts, dataset.rle_order)
+            for some, limits in batches.batch(_BATCH_SIZE)
+            for encoded in _encode(tf.reshape(some, shape), limits, dataset.rle_order)
         )
         for i, (truths, masks) in enumerate(encoded):
             for c, name in enumerate(dataset.class_names):
                 yield (
                     *(self._names[i], name, counts.folds[i], counts.truths[i, c] > 0),
-                    *(counts.presence[i, c], self._top_means[i][c], counts.truths[i, c]),
+                    *(counts.presence[i, c], counts.top_means[i, c], counts.truths[i, c]),
                     *(areas[i, c], found.tuned[i, c], found.cross_fitted[i, c]),
-                    *counts.areas[i, c],
+                    *counts.areas[i, c, 4::5],
                     *(masks[c] if kept[i, c] else "", truths[c]),
                 )
 
@@ -159,17 +153,9 @@ def _schema() -> Any:
     return pa.schema(list(kinds.items()))
 
 
-def _top_means(probabilities: np.ndarray) -> np.ndarray:
-    """Mean of the most probable pixels of each image and class: [B, h, w, C] to [B, C]."""
-    batch, height, width, classes = probabilities.shape
-    flat = probabilities.transpose(0, 3, 1, 2).reshape(batch, classes, height * width)
-    count = max(1, round(_TOP_SHARE * height * width))
-    return np.partition(flat, -count, axis=2)[:, :, -count:].mean(axis=2)
-
-
-def _encode(pixels: tf.Tensor, cuts: Sequence[int], order: str) -> list[list[list[str]]]:
+def _encode(pixels: tf.Tensor, cuts: tf.Tensor, order: str) -> list[list[list[str]]]:
     """RLE of the truth, and of what is above thresholds: [B, C, h, w] to B pairs of C strings."""
-    levels = tf.cast(pixels % _TRUTH, tf.int32)
-    masks = [pixels >= _TRUTH, levels > tf.reshape(cuts, [-1, 1, 1])]
+    levels = tf.cast(pixels % _TRUTH, tf.int64)
+    masks = [pixels >= _TRUTH, levels > cuts[..., tf.newaxis, tf.newaxis]]
     encoded = rle.encode(tf.cast(tf.stack(masks, axis=1), tf.uint8), order).numpy()
     return [[[text.decode() for text in some] for some in pair] for pair in encoded]

@@ -12,9 +12,13 @@ from clouds_tf import figures
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.areas import AreaResult, area_bias
-from clouds_tf.evaluation.held_out import EDGES, THRESHOLDS, Counts, Member, predict_fold
-from clouds_tf.evaluation.search import SearchResult, score_sums
-from clouds_tf.evaluation.settings import GRIDS, MIN_AREAS
+from clouds_tf.evaluation.held_out import EDGES, HUNDREDTHS, Counts, Member, predict_fold
+from clouds_tf.evaluation.search import (
+    MIN_TOP_MEANS,
+    RELATIVE_THRESHOLDS,
+    SearchResult,
+    score_sums,
+)
 from clouds_tf.figures import evaluation as charts
 from clouds_tf.prediction.postprocessing import plain_rules, postprocess
 
@@ -22,23 +26,22 @@ NAMES = ("scores", "reliability", "presence", "areas", "examples")
 
 
 def _score_maps(counts: Counts) -> np.ndarray:
-    """Mean Dice for every minimum area and threshold: float64 [C, A, T]."""
-    groups = np.zeros(len(counts.folds), int)
-    maps = []
-    for c in range(counts.num_classes):
-        sums = score_sums(counts, c, GRIDS["area"], groups)[0]
-        maps.append(np.diagonal(sums, axis1=1, axis2=2) / len(groups))
-    return np.stack(maps)
+    """Mean Dice for every least mean and relative threshold: float64 [C, A, F]."""
+    one = np.zeros(len(counts.folds), int)
+    return np.stack(
+        [score_sums(counts, c, one)[0] / len(one) for c in range(counts.num_classes)]
+    )
 
 
 def _reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of true pixels by probability: edges [T + 2], shares and numbers [C, T + 1]."""
     by_truth = counts.histograms.sum(axis=0)
-    starts = [0, *(EDGES.index(threshold) + 1 for threshold in THRESHOLDS)]
+    edges = HUNDREDTHS[4::5]
+    starts = [0, *(EDGES.index(edge) + 1 for edge in edges)]
     outside, inside = np.moveaxis(np.add.reduceat(by_truth, starts, axis=2), 1, 0)
     numbers = outside + inside
     shares = np.where(numbers > 0, inside / np.maximum(numbers, 1), np.nan)
-    return np.array([0, *THRESHOLDS, 1]), shares, numbers
+    return np.array([0, *edges, 1]), shares, numbers
 
 
 def _confusions(counts: Counts, present: np.ndarray) -> np.ndarray:
@@ -77,9 +80,9 @@ def _examples(
         predicted = predict_fold(
             records, fold, members, len(places), test_time_augmentation, places
         )
-        images, truth, probabilities, presence = next(iter(predicted))
+        images, truth, probabilities, _ = next(iter(predicted))
         by_rules = [
-            tf.cast(postprocess(probabilities, presence, rules), tf.uint8)
+            tf.cast(postprocess(probabilities, rules), tf.uint8)
             for rules in (plain_rules(dataset.num_classes), found.rules)
         ]
         larger = tf.cast(tf.image.resize(images[0], dataset.submission_size), tf.uint8).numpy()
@@ -137,8 +140,8 @@ def _charts(
         "scores": charts.score_maps(
             _score_maps(counts),
             found.all_blank.mean(axis=0),
-            THRESHOLDS,
-            MIN_AREAS,
+            RELATIVE_THRESHOLDS,
+            MIN_TOP_MEANS,
             names,
             f"Dice on all {number}: optimistic",
         ),

@@ -25,7 +25,7 @@ from clouds_tf.evaluation.search import (
     ladder_text,
     search,
 )
-from clouds_tf.evaluation.settings import GRIDS, Settings
+from clouds_tf.evaluation.settings import Settings
 from clouds_tf.prediction import engine, ensemble
 from clouds_tf.prediction.likeness import Likeness
 from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
@@ -144,8 +144,8 @@ def evaluate(
         weights: .safetensors files of whole models, which are averaged, instead of workdirs.
         folds: the folds that `weights` predicts, which must be held out; by default all.
         member_weights: the weight of each workdir or file in the average; equal by default.
-        settings: how to predict and what to search.
-        ladder_csv: CSV to write: the score of every search, without flips and with them.
+        settings: how to predict.
+        ladder_csv: CSV to write: scores without flips and with them.
         pictures_dir: folder for pictures of scores, areas and examples.
         out_of_fold_table: Parquet file to write, a row for each image and class.
         out_of_fold_maps: new folder for the probabilities as 8-bit PNG files, at a quarter of the
@@ -179,11 +179,11 @@ def evaluate(
         for name in dict.fromkeys(["none", "flips", way] if ladder_csv else [way]):
             keep = recorder.add if recorder and name == way else None
             counts[name] = predict(name, progress, keep)
-        found = search(counts[way], GRIDS[settings.search], seed)
+        found = search(counts[way], seed)
         if recorder:
             recorder.write(counts[way], found, ", ".join(models))
     areas = calibrate(counts[way], seed)
-    rungs = tuple(ladder(counts, list(GRIDS), seed) if ladder_csv else ())
+    rungs = tuple(ladder(counts, seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
     likeness = fit_likeness(records, by_fold, settings.batch_size)
     about = tuple(remarks), rungs, tuple(member_weights), likeness
@@ -304,6 +304,5 @@ def _report(result: EvaluationResult) -> dict[str, Any]:
         "log_loss": {name: by_class(values) for name, values in areas.log_losses.items()},
         "num_images": result.num_images,
         "folds": list(result.folds),
-        "search": result.settings.search,
         "remarks": list(result.remarks),
     }

@@ -1,4 +1,4 @@
-"""Search for the best post-processing, with cross-fitted scores, and the ladder of all searches."""
+"""Search for the best post-processing, with cross-fitted scores, and the ladder of predictions."""
 
 from __future__ import annotations
 
@@ -8,27 +8,27 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clouds_tf.evaluation.held_out import THRESHOLDS, Counts
+from clouds_tf.evaluation.held_out import HUNDREDTHS, Counts
 from clouds_tf.evaluation.score import aligned, class_means, dice_of_areas, intervals
-from clouds_tf.evaluation.settings import GRIDS, Grid
 from clouds_tf.messages import short_repr
-from clouds_tf.prediction.postprocessing import Rule, counts_as_present
+from clouds_tf.prediction.postprocessing import Rule, is_present, mask_thresholds
+
+# The rules to choose from.
+MIN_TOP_MEANS = tuple(round(0.02 * i, 2) for i in range(51))
+RELATIVE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 20))
 
 
 class _Place(NamedTuple):
-    """One rule of a Grid, by the index of each of its settings."""
+    """One rule to choose from, by the index of each of its settings."""
 
-    area: int
-    top: int
-    threshold: int
+    least: int
+    relative: int
 
-    def rule(self, grid: Grid) -> Rule:
+    @property
+    def rule(self) -> Rule:
         """The Rule at this place."""
-        return Rule(
-            threshold=THRESHOLDS[self.threshold],
-            top_threshold=THRESHOLDS[self.top],
-            min_area=grid.min_areas[self.area],
-        )
+        relative = RELATIVE_THRESHOLDS[self.relative]
+        return Rule(HUNDREDTHS[0], relative, MIN_TOP_MEANS[self.least])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,62 +64,68 @@ class SearchResult:
 
 
 def _dice(counts: Counts, c: int) -> np.ndarray:
-    """The competition's Dice of the masks of class `c` at every threshold: float64 [N, T]."""
+    """The competition's Dice of the masks of class `c` at every hundredth: float64 [N, 99]."""
     truths = counts.truths[:, c, np.newaxis]
     return dice_of_areas(counts.intersections[:, c], truths, counts.areas[:, c])
 
 
-def _kept(counts: Counts, c: int, grid: Grid) -> np.ndarray:
-    """Presence of the class under every rule: bool [N, A, T]."""
-    presence = counts.presence[:, c, np.newaxis, np.newaxis]
-    min_areas = np.array(grid.min_areas)[:, np.newaxis]
-    return counts_as_present(counts.areas[:, c, np.newaxis], presence, min_areas, 0.0)
+def places_of_thresholds(means: np.ndarray, relative: Sequence[float]) -> np.ndarray:
+    """Where the thresholds of masks stand in HUNDREDTHS.
+
+    Args:
+        means: float32 [N, 1] or [N, F], of the most probable pixels.
+        relative: F relative thresholds.
+
+    Returns:
+        int [N, F].
+    """
+    lowest, factors = np.float32(HUNDREDTHS[0]), np.array(relative, np.float32)
+    limits = mask_thresholds(means, lowest, factors).numpy()
+    return np.searchsorted(np.array(HUNDREDTHS, np.float32), limits)
 
 
-def score_sums(counts: Counts, c: int, grid: Grid, groups: np.ndarray) -> np.ndarray:
-    """Adds up the Dice of a class over groups of images, for every rule of a grid at once.
+def _kept(counts: Counts, c: int) -> np.ndarray:
+    """Presence of the class under every rule: bool [N, A]."""
+    return is_present(counts.top_means[:, [c]], np.array(MIN_TOP_MEANS, np.float32)).numpy()
+
+
+def score_sums(counts: Counts, c: int, groups: np.ndarray) -> np.ndarray:
+    """Adds up the Dice of a class over groups of images, for every rule at once.
 
     The Dice of an image is that of a blank mask, plus, where the class counts as present, what its
-    mask gains over that. Whether it does depends on minimum area and top threshold alone, the mask
-    on the threshold alone; so the sums of all pairs are a product of matrices.
+    mask gains over that. Whether it does depends on the least mean alone, the mask on the relative
+    threshold alone; so the sums of all pairs are a product of matrices.
 
     Args:
         counts: Counts of N images.
         c: the index of the class.
-        grid: a Grid.
         groups: the group of each image, int [N] in 0..K-1.
 
     Returns:
-        float64 [K, A, T, T]: minimum area, top threshold, threshold.
+        float64 [K, A, F]: A least means, F relative thresholds.
     """
-    kept = _kept(counts, c, grid)
     blank = np.equal(counts.truths[:, c], 0)
-    gain = _dice(counts, c) - blank[:, np.newaxis]
-    sums = np.empty((groups.max() + 1, *kept.shape[1:], *gain.shape[1:]))
+    places = places_of_thresholds(counts.top_means[:, [c]], RELATIVE_THRESHOLDS)
+    dice = np.take_along_axis(_dice(counts, c), places, axis=1)
+    kept, gain = _kept(counts, c).astype(float), dice - blank[:, np.newaxis]
+    sums = np.empty((groups.max() + 1, kept.shape[1], gain.shape[1]))
     for group in range(len(sums)):
         members = groups == group
-        gains = np.tensordot(kept[members].astype(float), gain[members], axes=(0, 0))
-        sums[group] = gains + blank[members].sum()
+        sums[group] = kept[members].T @ gain[members] + blank[members].sum()
     return sums
 
 
-def _best(sums: np.ndarray, grid: Grid) -> _Place:
-    """Finds the best rule of a grid by its sums, float64 [A, T, T] of `score_sums`.
+def _best(sums: np.ndarray) -> _Place:
+    """Finds the best rule by its sums, float64 [A, F] of `score_sums`.
 
-    Of equally good rules it takes the middle of the longest run of equally good thresholds, top
-    thresholds and minimum areas, in this order; of two middles or runs the higher, which predicts
-    less.
+    Of equally good rules it takes the middle of the longest run of equally good relative thresholds
+    and least means, in this order; of two middles or runs the higher, which predicts less.
     """
-    index = np.arange(sums.shape[1])
-    above = index[:, np.newaxis] - index
-    allowed = above >= 0 if grid.triplet else above == 0
     # Rounded, so that rules whose scores differ by the order of summation are equal.
-    sums = np.where(allowed, np.round(sums, 9), -np.inf)
+    sums = np.round(sums, 9)
     tied = sums == sums.max()
-    threshold = _middle(tied.any(axis=(0, 1)))
-    tied = tied[..., threshold]
-    top = _middle(tied.any(axis=0))
-    return _Place(_middle(tied[:, top]), top, threshold)
+    relative = _middle(tied.any(axis=0))
+    return _Place(_middle(tied[:, relative]), relative)
 
 
 def _middle(tied: np.ndarray) -> int:
@@ -130,20 +136,21 @@ def _middle(tied: np.ndarray) -> int:
     return int((starts[longest] + ends[longest]) // 2)
 
 
-def _measure(counts: Counts, c: int, grid: Grid, place: _Place) -> tuple[np.ndarray, np.ndarray]:
-    """Dice and mask area of every image under the rule at a place of the grid: float64 [N]."""
-    kept = _kept(counts, c, grid)[:, place.area, place.top]
-    of_masks = _dice(counts, c)[:, place.threshold]
-    areas = kept * counts.areas[:, c, place.threshold]
-    return np.where(kept, of_masks, counts.truths[:, c] == 0), areas
+def _measure(counts: Counts, c: int, place: _Place) -> tuple[np.ndarray, np.ndarray]:
+    """Dice and mask area of every image under the rule at a place: float64 [N]."""
+    kept = _kept(counts, c)[:, place.least]
+    relative = [RELATIVE_THRESHOLDS[place.relative]]
+    cuts = places_of_thresholds(counts.top_means[:, [c]], relative)[:, 0]
+    images = np.arange(len(cuts))
+    areas = kept * counts.areas[images, c, cuts]
+    return np.where(kept, _dice(counts, c)[images, cuts], counts.truths[:, c] == 0), areas
 
 
-def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchResult:
+def search(counts: Counts, seed: int = 0) -> SearchResult:
     """Finds the best rule of every class, and scores it in three ways.
 
     Args:
         counts: Counts of N held-out images.
-        grid: a Grid.
         seed: seed of the halves into which a single fold is divided for cross-fitting.
 
     Returns:
@@ -157,19 +164,19 @@ def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchR
     plain, tuned, cross_fitted, present, mean_areas = (np.zeros(shape) for _ in range(5))
     rules = []
     for c in range(counts.num_classes):
-        plain[:, c] = _dice(counts, c)[:, THRESHOLDS.index(0.5)]
+        plain[:, c] = _dice(counts, c)[:, HUNDREDTHS.index(0.5)]
         for groups in splits:
-            sums = score_sums(counts, c, grid, groups)
+            sums = score_sums(counts, c, groups)
             total = sums.sum(axis=0)
             for group, own in enumerate(sums):
                 members = groups == group
-                scores, areas = _measure(counts, c, grid, _best(total - own, grid))
+                scores, areas = _measure(counts, c, _best(total - own))
                 cross_fitted[members, c] += scores[members]
                 present[members, c] += areas[members] > 0
                 mean_areas[members, c] += areas[members]
-        place = _best(total, grid)
-        rules.append(place.rule(grid))
-        tuned[:, c], _ = _measure(counts, c, grid, place)
+        place = _best(total)
+        rules.append(place.rule)
+        tuned[:, c], _ = _measure(counts, c, place)
     blank = (counts.truths == 0).astype(float)
     means = (x / len(splits) for x in (cross_fitted, present, mean_areas))
     return SearchResult(tuple(rules), blank, plain, tuned, *means)
@@ -177,19 +184,19 @@ def search(counts: Counts, grid: Grid = GRIDS["area"], seed: int = 0) -> SearchR
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """Scores of one search on one kind of prediction.
+    """Scores of one kind of masks by one kind of prediction.
 
     Attributes:
         prediction: test-time augmentation, such as "flips".
-        search: a key of GRIDS; "plain" is a cut at 0.5, "blank" are blank masks.
+        masks: "blank", "plain" (a cut at 0.5), or "rules" that were searched for.
         dice: the cross-fitted Dice of each class and their mean, C + 1 numbers.
-        gain: mean minus that of the first search of the first prediction.
+        gain: mean minus that of the rules of the first prediction.
         interval: lower and upper end of the 95 % bootstrap interval of the gain.
         tuned: the mean Dice on the images that the rules were tuned on: optimistic.
     """
 
     prediction: str
-    search: str
+    masks: str
     dice: tuple[float, ...]
     gain: float
     interval: tuple[float, float]
@@ -198,33 +205,31 @@ class Rung:
     def cells(self) -> list[str]:
         """Cells of a row, in the order of `ladder_columns`."""
         numbers = (*self.dice, self.gain, *self.interval, self.tuned)
-        return [self.prediction, self.search, *(f"{number:.4f}" for number in numbers)]
+        return [self.prediction, self.masks, *(f"{number:.4f}" for number in numbers)]
 
 
 def ladder_columns(class_names: Sequence[str]) -> list[str]:
     """Names of the cells of a Rung."""
-    return ["prediction", "search", *class_names, "mean", "gain", "from", "to", "tuned"]
+    return ["prediction", "masks", *class_names, "mean", "gain", "from", "to", "tuned"]
 
 
-def ladder(counts: dict[str, Counts], names: Sequence[str], seed: int = 0) -> list[Rung]:
-    """Searches several grids on several predictions of the same images.
+def ladder(counts: dict[str, Counts], seed: int = 0) -> list[Rung]:
+    """Compares several predictions of the same images, each with rules of its own.
 
     Args:
         counts: name of the prediction, such as "flips" -> Counts of the same N images.
-        names: the keys of GRIDS to search.
         seed: as `search` takes it.
 
     Returns:
-        Rungs, the best first: blank masks and, for each prediction, a cut at 0.5 and each search.
+        Rungs, the best first: blank masks and, for each prediction, a cut at 0.5 and the rules.
     """
     found: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for prediction, some in counts.items():
-        results = [search(some, GRIDS[n], seed) for n in names]
+        result = search(some, seed)
         if not found:
-            found.append(("none", "blank", results[0].all_blank, results[0].all_blank))
-        found.append((prediction, "plain", results[0].plain, results[0].plain))
-        for name, result in zip(names, results):
-            found.append((prediction, name, result.cross_fitted, result.tuned))
+            found.append(("none", "blank", result.all_blank, result.all_blank))
+        found.append((prediction, "plain", result.plain, result.plain))
+        found.append((prediction, "rules", result.cross_fitted, result.tuned))
     base = found[2][2]
     rungs = [
         Rung(
@@ -245,6 +250,6 @@ def ladder_text(rungs: Sequence[Rung], class_names: Sequence[str]) -> str:
     best = rungs[0]
     return (
         aligned(ladder_columns(class_names), [rung.cells() for rung in rungs])
-        + f"\nBest: {best.search} with test-time augmentation {best.prediction}, "
+        + f"\nBest: {best.masks} with test-time augmentation {best.prediction}, "
         f"{best.dice[-1]:.4f} cross-fitted."
     )

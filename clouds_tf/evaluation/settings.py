@@ -1,4 +1,4 @@
-"""Settings of an evaluation, and the rules that it chooses from."""
+"""Settings of an evaluation."""
 
 from __future__ import annotations
 
@@ -8,24 +8,6 @@ from clouds_tf.prediction import ensemble
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.settings import CheckedSettings, setting
 from clouds_tf.training.distribution import PRECISIONS
-
-MIN_AREAS = tuple(range(0, 30001, 1000))  # pixels at the submission size
-
-
-@dataclasses.dataclass(frozen=True)
-class Grid:
-    """Rules to choose from.
-
-    Attributes:
-        min_areas: A minimum areas, increasing, in pixels at the submission size.
-        triplet: whether the top threshold may be above the threshold.
-    """
-
-    min_areas: tuple[int, ...] = MIN_AREAS
-    triplet: bool = False
-
-
-GRIDS = {"area": Grid(), "triplet": Grid(triplet=True)}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
@@ -38,9 +20,6 @@ class Settings(CheckedSettings):
         "Test-time augmentation, to average over: mirror images; with rotations by 90 degrees too "
         "(square inputs); scales 0.75, 1 and 1.25.",
         choices=ensemble.AUGMENTATIONS,
-    )
-    search: str = setting(
-        "area", "Rules to tune in addition to the threshold.", choices=tuple(GRIDS)
     )
     precision: str = setting(
         "float32",

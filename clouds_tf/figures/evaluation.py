@@ -18,11 +18,11 @@ def score_maps(
     scores: np.ndarray,
     blank: np.ndarray,
     thresholds: Sequence[float],
-    min_areas: Sequence[int],
+    least: Sequence[float],
     class_names: Sequence[str],
     title: str,
 ) -> Any:
-    """Draws the score over threshold and minimum area, one map per class, on one colour scale.
+    """Draws the score over the two numbers of a rule, one map per class, on one colour scale.
 
     A circle marks the best place, a dashed line encloses what is better than blank masks, and the
     title says where the best place lies at the edge of what was searched.
@@ -30,32 +30,29 @@ def score_maps(
     Args:
         scores: float [C, A, T], the mean Dice.
         blank: float [C], the mean Dice of blank masks.
-        thresholds: T increasing numbers.
-        min_areas: A increasing numbers of pixels.
+        thresholds: T relative thresholds, increasing.
+        least: A least means of the most probable pixels, increasing.
         class_names: names of the classes.
         title: headline of the figure.
 
     Returns:
         A matplotlib Figure.
     """
-    labels = ("threshold", "minimum area, pixels")
+    labels = ("relative threshold", "least mean of top pixels")
     figure, found, grid = panels(class_names, 2.75, title, labels)
     limits = {"vmin": scores.min(), "vmax": scores.max()}
     for axes, name, values, baseline in zip(found, class_names, scores, blank):
-        mesh = axes.pcolormesh(thresholds, min_areas, values, shading="nearest", **limits)
+        mesh = axes.pcolormesh(thresholds, least, values, shading="nearest", **limits)
         mesh.set_cmap("cividis")
         if values.min() < baseline < values.max():
-            axes.contour(
-                thresholds, min_areas, values, [baseline], colors="white", linestyles="dashed"
-            )
-        area, threshold = np.unravel_index(values.argmax(), values.shape)
-        place = thresholds[threshold], min_areas[area]
+            axes.contour(thresholds, least, values, [baseline], colors="white", linestyles="dashed")
+        lowest, threshold = np.unravel_index(values.argmax(), values.shape)
+        place = thresholds[threshold], least[lowest]
         axes.plot(*place, "o", ms=7, mfc="none", mec="black", clip_on=False)
-        at_edge = threshold in (0, len(thresholds) - 1) or area == len(min_areas) - 1
+        at_edge = threshold in (0, len(thresholds) - 1) or lowest == len(least) - 1
         edge = ", at the edge" if at_edge else ""
         label = f"{name}: {values.max():.3f}{edge}\nblank: {baseline:.3f}"
         axes.set_title(label, fontsize=9.5, pad=4)
-        axes.yaxis.set_major_formatter("{x:,.0f}")
     bar = figure.colorbar(mesh, ax=grid, format="{x:.2f}", shrink=0.8)
     bar.set_label("Dice (dashed: as good as blank masks)")
     bar.outline.set(visible=False)

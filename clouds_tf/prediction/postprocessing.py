@@ -15,43 +15,44 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.prediction.calibration import Calibration
 from clouds_tf.prediction.likeness import Likeness
 
-# Raised whenever the meaning of postprocessing.json changes. Version 3 had no calibration.
-VERSION = 4
-_READABLE_VERSIONS = (3, VERSION)
+# Raised whenever the meaning of postprocessing.json changes. Versions 3 and 4 had other rules.
+VERSION = 5
+_READABLE_VERSIONS = (3, 4, VERSION)
 
-# Fields of earlier versions that gained nothing on held-out images and are gone; a file may still
-# have them, with the values that do nothing.
-_GONE = {"min_component_area": 0, "fill": "nothing", "remove_gap": False}
+TOP_SHARE = 0.005  # of the pixels of an image, the most probable ones
+
+# Fields of earlier versions, with the values that do nothing, which a file may still have.
+_GONE = {
+    "min_area": 0,
+    "min_presence": 0,
+    "min_component_area": 0,
+    "fill": "nothing",
+    "remove_gap": False,
+}
 
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
     """Post-processing of one class; by default a cut at 0.5 and nothing more.
 
-    The class is present in an image if at least `min_area` pixels are more probable than
-    `top_threshold` and its presence is at least `min_presence`. Its mask is then the pixels that
-    are more probable than `threshold`.
+    The class is present in an image if the mean of the most probable pixels, TOP_SHARE of all, is
+    at least `min_top_mean`. Its mask is then the pixels that are more probable than `threshold`,
+    and than `relative_threshold` times that mean, in hundredths.
 
     Attributes:
         threshold: probability in [0, 1].
-        top_threshold: probability in [0, 1].
-        min_area: minimum area in pixels at the submission size.
-        min_presence: probability in [0, 1] that the class is in the image at all.
+        relative_threshold: share in [0, 1] of the mean of the most probable pixels.
+        min_top_mean: probability in [0, 1].
     """
 
     threshold: float = 0.5
-    top_threshold: float = 0.5
-    min_area: int = 0
-    min_presence: float = 0.0
+    relative_threshold: float = 0.0
+    min_top_mean: float = 0.0
 
     def __post_init__(self) -> None:
-        for name in ("threshold", "top_threshold", "min_presence"):
-            value = getattr(self, name)
+        for name, value in dataclasses.asdict(self).items():
             if not (_is_number(value) and 0 <= value <= 1):
                 raise ValueError(f"{name}: got {value!r}, expected a number in [0, 1]")
-        area = self.min_area
-        if not (_is_number(area) and area == int(area) and area >= 0):
-            raise ValueError(f"min_area: got {area!r}, expected a number of pixels")
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Rule:
@@ -66,9 +67,11 @@ class Rule:
             value = fields.pop(name, nothing)
             if value != nothing:
                 raise ValueError(
-                    f"{name}: got {value!r}, which is not applied any more because it gained "
-                    "nothing on held-out images; run evaluate and export again"
+                    f"{name}: got {value!r}, which is not applied any more because other rules "
+                    "score higher on held-out images; run evaluate and export again"
                 )
+        if set(fields) == {"threshold", "top_threshold"}:  # the second decided on areas only
+            return cls(fields["threshold"])
         expected = [field.name for field in dataclasses.fields(cls)]
         if set(fields) != set(expected):
             raise ValueError(f"got {sorted(fields)}, expected {sorted(expected)}")
@@ -84,37 +87,68 @@ def plain_rules(num_classes: int) -> tuple[Rule, ...]:
     return (Rule(),) * num_classes
 
 
-def counts_as_present(areas: Any, presence: Any, min_area: Any, min_presence: Any) -> Any:
-    """Whether classes count as present; for arrays of numpy or TensorFlow, of any shapes.
+def top_means(probabilities: tf.Tensor, filled: tf.Tensor | float = 1.0) -> tf.Tensor:
+    """Means of the most probable pixels of each image and class.
 
     Args:
-        areas: int64, pixels that are more probable than the top threshold.
-        presence: float32 in [0, 1].
-        min_area: int, or ints that broadcast with areas.
-        min_presence: float, or floats that broadcast with presence.
+        probabilities: float32 [B, h, w, C].
+        filled: share of each image that there is, float32 [B]; the rest is black, and the most
+            probable pixels are so many fewer.
 
     Returns:
-        bool, of the shape of all of them together.
+        float32 [B, C].
     """
+    probabilities = tf.convert_to_tensor(probabilities)
+    _, height, width, classes = probabilities.shape
+    flat = tf.transpose(probabilities, [0, 3, 1, 2])
+    flat = tf.reshape(flat, [tf.shape(flat)[0], classes, height * width])
+    highest = max(1, round(TOP_SHARE * height * width))
+    values = tf.math.top_k(flat, highest).values
+    number = tf.reshape(tf.maximum(tf.round(filled * float(highest)), 1), [-1, 1, 1])
+    counted = tf.cast(tf.range(highest, dtype=tf.float32) < number, tf.float32)
+    return tf.reduce_sum(values * counted, axis=2) / number[..., 0]
+
+
+def mask_thresholds(means: tf.Tensor, threshold: tf.Tensor, relative: tf.Tensor) -> tf.Tensor:
+    """Probabilities that the pixels of masks exceed; for tensors that broadcast.
+
+    Args:
+        means: float32, of `top_means`.
+        threshold: float32, of rules.
+        relative: float32, the relative threshold of rules.
+
+    Returns:
+        float32; where the relative threshold decides, in whole hundredths, of which evaluation
+        keeps the counts.
+    """
+    return tf.maximum(threshold, tf.round(100 * relative * means) / 100)
+
+
+def is_present(means: tf.Tensor, min_top_mean: tf.Tensor) -> tf.Tensor:
+    """Whether classes count as present, bool; for tensors that broadcast, see `Rule`."""
+    return tf.greater_equal(means, min_top_mean)
+
+
+def settings_of(rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Threshold, relative threshold and least mean of C rules, each float32 [C]."""
     # In the precision of the network, so that equal numbers are equal.
-    likely = presence >= np.asarray(min_presence, np.float32)
-    return (areas >= np.asarray(min_area, np.int64)) & likely
+    columns = zip(*(dataclasses.astuple(rule) for rule in rules))
+    threshold, relative, least = (np.array(column, np.float32) for column in columns)
+    return threshold, relative, least
 
 
-def find_present(
-    probabilities: Any, presence: Any, rules: Sequence[Rule], filled: Any = 1.0
-) -> Any:
-    """Which classes count as present; for arrays of numpy or TensorFlow.
+def postprocess(
+    probabilities: tf.Tensor, rules: Sequence[Rule], filled: tf.Tensor | float = 1.0
+) -> tf.Tensor:
+    """Turns probabilities into masks.
 
     Args:
         probabilities: float32 [B, h, w, C] in [0, 1].
-        presence: float32 [B, C] in [0, 1]; see `mean_prediction`.
         rules: C Rules, in the order of the classes.
-        filled: share of each image that there is, [B], by which minimum areas shrink; the rest is
-            black.
+        filled: as `top_means` takes it.
 
     Returns:
-        bool [B, C].
+        bool [B, h, w, C].
 
     Raises:
         ValueError: the number of rules is not that of the classes.
@@ -123,27 +157,11 @@ def find_present(
         raise ValueError(
             f"rules: got {len(rules)}, expected one for each of {probabilities.shape[-1]} classes"
         )
-    above = probabilities > _setting(rules, "top_threshold")
-    count = tf.math.count_nonzero if tf.is_tensor(above) else np.count_nonzero
-    min_areas, min_presences = zip(*((rule.min_area, rule.min_presence) for rule in rules))
-    min_areas = np.rint(np.multiply.outer(filled, min_areas))
-    return counts_as_present(count(above, axis=(1, 2)), presence, min_areas, min_presences)
-
-
-def _setting(rules: Sequence[Rule], name: str) -> np.ndarray:
-    return np.array([getattr(rule, name) for rule in rules], np.float32)
-
-
-def postprocess(probabilities: Any, presence: Any, rules: Sequence[Rule]) -> Any:
-    """Turns probabilities into masks; for arrays of numpy or TensorFlow.
-
-    Arguments and errors are those of `find_present`.
-
-    Returns:
-        bool [B, h, w, C].
-    """
-    present = find_present(probabilities, presence, rules)
-    return (probabilities > _setting(rules, "threshold")) & present[:, None, None]
+    threshold, relative, least = settings_of(rules)
+    means = top_means(probabilities, filled)
+    limits = mask_thresholds(means, threshold, relative)
+    limits = tf.where(is_present(means, least), limits, np.inf)
+    return probabilities > limits[:, tf.newaxis, tf.newaxis]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -177,7 +195,7 @@ def write_postprocessing(path: str, postprocessing: Postprocessing, dataset: Dat
     Args:
         path: the file to write.
         postprocessing: a Postprocessing, with a rule for every class of the data set.
-        dataset: the Dataset, for the names of classes and the size that areas refer to.
+        dataset: the Dataset, for the names of classes and the size that the rules are for.
     """
     calibration = postprocessing.calibration
     rules = zip(dataset.class_names, postprocessing.rules)
@@ -197,7 +215,7 @@ def write_postprocessing(path: str, postprocessing: Postprocessing, dataset: Dat
 
 
 def read_postprocessing(path: str, dataset: Dataset) -> Postprocessing:
-    """Reads what `write_postprocessing` wrote, now or in version 3.
+    """Reads what `write_postprocessing` wrote, now or in versions 3 and 4.
 
     Args:
         path: a postprocessing.json.
@@ -211,7 +229,7 @@ def read_postprocessing(path: str, dataset: Dataset) -> Postprocessing:
         content = files.parse_json(files.read_text(path))
         version = content.pop("version", None)
         if version not in _READABLE_VERSIONS:
-            known = " or ".join(map(str, _READABLE_VERSIONS))
+            known = f"{_READABLE_VERSIONS[0]} to {VERSION}"
             raise ValueError(f"version: got {version}, expected {known}; run evaluate again")
         for name, expected in (
             ("size", list(dataset.submission_size)),

@@ -143,7 +143,7 @@ class Signatures:
         self, probabilities: tf.Tensor, presence: tf.Tensor, likeness: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         metadata, calibrated = self._metadata, probabilities
-        masks = tf.cast(postprocess(probabilities, presence, metadata.rules), tf.uint8)
+        masks = tf.cast(postprocess(probabilities, metadata.rules), tf.uint8)
         if metadata.calibration is not None:
             calibrated = metadata.calibration.calibrate(probabilities)
         return {

@@ -12,7 +12,8 @@ import numpy as np
 from clouds_tf import gfile
 from clouds_tf.geo.grid import Grid, cover
 from clouds_tf.prediction import stretch as stretches
-from clouds_tf.scenes import exclude, masks, resample, tiles
+from clouds_tf.scenes import exclude, resample, tiles
+from clouds_tf.scenes.masks import Prediction
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.scene import Reading, Scene, stem
 from clouds_tf.scenes.tiles import Layout, Strip, Tile
@@ -107,7 +108,7 @@ class Job:
         shape = (network.dataset.num_classes, *grid.shape)
         self._blend = tiles.Blend(self.layout, network.dataset.num_classes)
         self._probabilities = np.zeros(shape, np.float32)
-        self._present = np.zeros(shape, bool)
+        self._masks = np.zeros(shape, bool)
         self._observed = np.zeros(grid.shape, bool)
         self._image = np.zeros((*grid.shape, 3), np.uint8)
         self.curve = stretches.Curve()
@@ -193,7 +194,7 @@ class Job:
         self,
         part: Tile | Frame,
         probabilities: np.ndarray,
-        present: np.ndarray,
+        masks: np.ndarray,
         likeness: float,
     ) -> None:
         """Takes the answer of the network; parts come in the order of `parts`.
@@ -201,7 +202,7 @@ class Job:
         Args:
             part: what the network saw.
             probabilities: float32 [height, width, C].
-            present: bool [C].
+            masks: bool [height, width, C].
             likeness: in [0, 1], or NaN.
         """
         dark, seen = self._network.dataset.gap_brightness, 1.0
@@ -209,21 +210,21 @@ class Job:
             seen = float(np.mean(part.pixels.max(axis=2) > dark))
         self._likeness.append((likeness, seen))
         row, column = (part.row, part.column) if isinstance(part, Tile) else (0, 0)
-        self._store(*self._blend.add(row, column, probabilities, present))
+        self._store(*self._blend.add(row, column, probabilities, masks))
 
-    def _store(self, start: int, probabilities: np.ndarray, present: np.ndarray) -> None:
+    def _store(self, start: int, probabilities: np.ndarray, masks: np.ndarray) -> None:
         rows = slice(start, start + probabilities.shape[1])
-        self._probabilities[:, rows], self._present[:, rows] = probabilities, present
+        self._probabilities[:, rows], self._masks[:, rows] = probabilities, masks
 
-    def finish(self) -> masks.Prediction:
-        """Cuts the masks, when all parts have their answers."""
+    def finish(self) -> Prediction:
+        """All that is known when all parts have their answers."""
         self._store(*self._blend.flush(self.layout.grid.shape[0]))
         scene, network, grid = self.scene, self._network, self.layout.grid
         land, ignore = self._options.land, self._options.ignore
         self._observed &= ~exclude.excluded(grid, land, ignore, stem(scene.path))
-        probabilities, present, observed, image = (
+        probabilities, masks, observed, image = (
             self._probabilities,
-            self._present,
+            self._masks,
             self._observed,
             self._image,
         )
@@ -237,17 +238,16 @@ class Job:
             ]
             rows, columns = axes
             seen = observed
-            probabilities, present = (
+            probabilities, masks = (
                 resample.mean_of_seen(planes, seen, (rows, columns))
-                for planes in (probabilities, present)
+                for planes in (probabilities, masks)
             )
-            present = present >= 0.5
+            masks = masks >= 0.5
             colors = resample.mean_of_seen(np.moveaxis(image, -1, 0), seen, (rows, columns))
             image = np.rint(np.moveaxis(colors, 0, -1)).astype(np.uint8)
             seen_share = resample.apply(columns, resample.apply(rows, observed, 0), 1)
             observed = seen_share >= resample.LEAST_SEEN
-        thresholds = np.array([rule.threshold for rule in network.rules], np.float32)
-        return masks.Prediction(
+        return Prediction(
             name=stem(scene.path),
             date=scene.date,
             platform=scene.platform,
@@ -255,7 +255,7 @@ class Job:
             class_names=network.dataset.class_names,
             grid=grid,
             probabilities=probabilities,
-            masks=(probabilities > thresholds[:, np.newaxis, np.newaxis]) & present,
+            masks=masks,
             observed=observed,
             image=image,
             calibration=network.calibration,

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.prediction.postprocessing import find_present
+from clouds_tf.prediction.postprocessing import postprocess
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.prediction.untrusted import LARGEST_IMAGES, decode_images
 from clouds_tf.scenes.tiles import Tile
@@ -24,12 +24,12 @@ class Answers:
 
     Attributes:
         probabilities: float32 [N, height, width, C], at the submission size of the data set.
-        present: bool [N, C], whether the rules find the class in the window.
+        masks: bool [N, height, width, C], by the rules.
         likeness: float32 [N], NaN where it is not known.
     """
 
     probabilities: np.ndarray
-    present: np.ndarray
+    masks: np.ndarray
     likeness: np.ndarray
 
 
@@ -113,7 +113,7 @@ class Network:
         answers = [call(inputs[i : i + size]) for i in range(0, len(inputs), size)]
         return Answers(
             np.concatenate([answer.probabilities for answer in answers]),
-            np.concatenate([answer.present for answer in answers]),
+            np.concatenate([answer.masks for answer in answers]),
             np.concatenate([answer.likeness for answer in answers]),
         )
 
@@ -134,8 +134,9 @@ class Network:
     ) -> Answers:
         """Answers for the first windows of a call, of which a scene fills these shares."""
         count = len(filled)
-        found, presence = probabilities.numpy()[:count], answer["presence"].numpy()[:count]
+        found = probabilities[:count]
         likeness = np.full(count, np.nan, np.float32)
         if "likeness" in answer:  # not in older SavedModels
             likeness = answer["likeness"].numpy()[:count]
-        return Answers(found, find_present(found, presence, self.rules, filled), likeness)
+        masks = postprocess(found, self.rules, tf.constant(filled, tf.float32))
+        return Answers(found.numpy(), masks.numpy(), likeness)

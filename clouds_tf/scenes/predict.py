@@ -338,7 +338,7 @@ def _ahead(items: Generator[_T, None, None]) -> Generator[_T, None, None]:
 
 
 def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any, float]]:
-    """Probabilities, presence and likeness of each window of a batch, in order."""
+    """Probabilities, masks and likeness of each window of a batch, in order."""
     parts = [event.part for event in batch if event.part is not None]
     if not parts:
         return iter(())
@@ -346,4 +346,4 @@ def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any
         answers = model.predict_files([part.content for part in parts])  # type: ignore
     else:
         answers = model.predict_tiles(parts)  # type: ignore
-    return zip(answers.probabilities, answers.present, map(float, answers.likeness))
+    return zip(answers.probabilities, answers.masks, map(float, answers.likeness))

@@ -218,7 +218,7 @@ class Blend:
         ]
 
     def add(
-        self, row: int, column: int, probabilities: np.ndarray, present: np.ndarray
+        self, row: int, column: int, probabilities: np.ndarray, masks: np.ndarray
     ) -> tuple[int, np.ndarray, np.ndarray]:
         """Adds the answer of a window; windows come row by row.
 
@@ -226,7 +226,7 @@ class Blend:
             row: first row of the window.
             column: first column.
             probabilities: float32 [height, width, C].
-            present: bool [C], whether the window shows the class.
+            masks: bool [height, width, C].
 
         Returns:
             The rows that no later window reaches, as `flush` gives them.
@@ -238,13 +238,11 @@ class Blend:
         columns = columns[left : left + self._layout.grid.shape[1]]
         y, x = slice(above, above + height), slice(left, left + len(columns))
         weight = self._ramps[0][y, np.newaxis] * self._ramps[1][x]
-        values = np.ascontiguousarray(np.moveaxis(probabilities[y, x], -1, 0))
+        values = np.stack([np.moveaxis(part[y, x], -1, 0) for part in (probabilities, masks)])
         values *= weight
         for first, last in _straight(columns):
             where = slice(columns[first], columns[first] + last - first)
-            self._sums[0, :, :height, where] += values[..., first:last]
-            for i in np.flatnonzero(present):
-                self._sums[1, i, :height, where] += weight[:, first:last]
+            self._sums[..., :height, where] += values[..., first:last]
             self._weights[:height, where] += weight[:, first:last]
         return finished
 
@@ -253,7 +251,7 @@ class Blend:
 
         Returns:
             Their first row; probabilities, float32 [C, n, columns], 0 where no window was; and
-            whether the class is present, bool [C, n, columns]: in half of the windows, by weight.
+            masks, bool [C, n, columns]: those of half of the windows, by weight.
         """
         start, count = self._first, row - self._first
         # Where windows were left out, more rows are asked for than a window has.

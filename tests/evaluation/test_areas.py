@@ -105,7 +105,7 @@ def overconfident():
 
 def test_calibration_mends_probabilities_and_areas(overconfident):
     probabilities, masks, folds = overconfident
-    counts = _counts(probabilities, masks, probabilities.max(axis=(1, 2)), folds)
+    counts = _counts(probabilities, masks, folds)
     found = calibrate(counts)
     true = masks.sum(axis=(1, 2))
     np.testing.assert_array_equal(found.true, true)
@@ -126,12 +126,10 @@ def test_calibration_mends_probabilities_and_areas(overconfident):
 def test_areas_from_histograms_are_those_of_calibrated_pixels(overconfident):
     """Cross-fitted: those of a fold follow from the other folds alone."""
     probabilities, masks, folds = overconfident
-    counts = _counts(probabilities, masks, probabilities.max(axis=(1, 2)), folds)
+    counts = _counts(probabilities, masks, folds)
     found = calibrate(counts)
     rest, own = folds != 1, folds == 1
-    rest_counts = _counts(
-        probabilities[rest], masks[rest], probabilities[rest].max(axis=(1, 2)), folds[rest]
-    )
+    rest_counts = _counts(probabilities[rest], masks[rest], folds[rest])
     for c in range(3):
         fit = _fit_isotonic(rest_counts.histograms[:, c].sum(axis=0))
         expected = fit(probabilities[own][..., c]).sum(axis=(1, 2))
@@ -144,7 +142,7 @@ def test_areas_from_histograms_are_those_of_calibrated_pixels(overconfident):
 @pytest.mark.slow
 def test_one_fold_is_halved(overconfident):
     probabilities, masks = (values[:12] for values in overconfident[:2])
-    counts = _counts(probabilities, masks, probabilities.max(axis=(1, 2)))
+    counts = _counts(probabilities, masks)
     one, again, other = (calibrate(counts, seed) for seed in (5, 5, 6))
     np.testing.assert_array_equal(one.expected, again.expected)
     assert (one.expected != other.expected).any()

@@ -10,7 +10,7 @@ from clouds_tf.data.records import Records
 from clouds_tf.evaluation import held_out
 from clouds_tf.evaluation.held_out import (
     EDGES,
-    THRESHOLDS,
+    HUNDREDTHS,
     Counts,
     _histogram,
     above,
@@ -23,10 +23,10 @@ from clouds_tf.training import workdir as workdirs
 
 
 def _by_hand(probabilities, masks):
-    areas = np.stack([(probabilities > np.float32(t)).sum((1, 2)) for t in THRESHOLDS], -1)
+    areas = np.stack([(probabilities > np.float32(t)).sum((1, 2)) for t in HUNDREDTHS], -1)
     truth = masks.astype(bool)
     intersections = np.stack(
-        [((probabilities > np.float32(t)) & truth).sum((1, 2)) for t in THRESHOLDS], -1
+        [((probabilities > np.float32(t)) & truth).sum((1, 2)) for t in HUNDREDTHS], -1
     )
     return areas, intersections, truth.sum((1, 2))
 
@@ -35,7 +35,7 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
     rng = np.random.default_rng(0)
     probabilities = rng.random((3, 20, 30, 4), np.float32)
     # Values on a threshold, and at both ends, must fall on the same side as in post-processing.
-    probabilities[0, 0, : len(THRESHOLDS), 0] = THRESHOLDS
+    probabilities[0, :9, :11, 0] = np.reshape(HUNDREDTHS, (9, 11))
     probabilities[1, 0, :2] = [[0], [1]]
     masks = (rng.random((3, 20, 30, 4)) < 0.3).astype(np.uint8)
     masks[2, ..., 1] = 0
@@ -43,7 +43,7 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
     for function in (_histogram, tf.function(_histogram)):
         found = function(probabilities, masks)
         assert found.dtype == tf.int64 and found.shape == (3, 4, 2, len(EDGES) + 1)
-        counts = Counts(found.numpy(), None, None)
+        counts = Counts(found.numpy(), None, None, None)
         np.testing.assert_array_equal(counts.intersections, intersections)
         np.testing.assert_array_equal(counts.areas, areas)
         np.testing.assert_array_equal(counts.truths, truths)
@@ -114,8 +114,9 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(members, small_
     # A probability within rounding of a threshold may fall on either side.
     np.testing.assert_allclose(counts.areas, expected[0], atol=2)
     np.testing.assert_allclose(counts.intersections, expected[1], atol=2)
-    highest = np.concatenate([first, second]).max((1, 2))
-    np.testing.assert_allclose(counts.presence, highest, atol=1e-4)
+    pixels = np.sort(np.concatenate([first, second]).reshape(len(counts.folds), -1, 4), axis=1)
+    np.testing.assert_allclose(counts.presence, pixels[:, -1], atol=1e-4)
+    np.testing.assert_allclose(counts.top_means, pixels[:, -37:].mean(1), atol=1e-4)  # 0.5 %
 
 
 def test_flips_and_chosen_places(members, small_records):

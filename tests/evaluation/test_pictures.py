@@ -9,26 +9,28 @@ from test_search import _counts, _random_images
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.evaluation import held_out, pictures
-from clouds_tf.evaluation.held_out import THRESHOLDS
-from clouds_tf.evaluation.search import _dice, search
-from clouds_tf.evaluation.settings import MIN_AREAS
+from clouds_tf.evaluation.search import MIN_TOP_MEANS, RELATIVE_THRESHOLDS, search
+from clouds_tf.models.metrics import competition_dice
+from clouds_tf.prediction.postprocessing import Rule, postprocess
 
 
 def test_the_map_of_scores_is_the_mean_dice():
-    counts = _counts(*_random_images(6))
+    probabilities, truth = _random_images(6)
+    counts = _counts(probabilities, truth)
     maps = pictures._score_maps(counts)
-    assert maps.shape == (4, len(MIN_AREAS), len(THRESHOLDS))
-    np.testing.assert_allclose(maps[2, 0], _dice(counts, 2).mean(axis=0))
-    # No mask of 12x13 pixels has 1,000.
-    blank = (counts.truths == 0).mean(axis=0)
-    np.testing.assert_allclose(maps[:, 1:], blank[:, None, None] * np.ones_like(maps[:, 1:]))
+    assert maps.shape == (4, len(MIN_TOP_MEANS), len(RELATIVE_THRESHOLDS))
+    masks = postprocess(probabilities, (Rule(0.01, 0.6, 0.4),) * 4)
+    place = MIN_TOP_MEANS.index(0.4), RELATIVE_THRESHOLDS.index(0.6)
+    expected = competition_dice(truth, masks).numpy().mean(axis=0)
+    np.testing.assert_allclose(maps[:, place[0], place[1]], expected, atol=1e-6)
+    np.testing.assert_allclose(maps[:, -1, 0], (counts.truths == 0).mean(axis=0))  # none at 1
 
 
 def test_reliability_by_hand():
     rng = np.random.default_rng(0)
     probabilities = np.float32(rng.random((1, *CLOUDS.submission_size, 4)) ** 2)
     masks = np.uint8(rng.random(probabilities.shape) < probabilities)
-    counts = _counts(probabilities, masks, probabilities.max(axis=(1, 2)))
+    counts = _counts(probabilities, masks)
     edges, shares, numbers = pictures._reliability(counts)
     for c in range(4):
         expected, _ = np.histogram(probabilities[..., c], edges)

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.lanes
 METADATA = Metadata(
     dataset=Dataset(("scratch", "pit"), (64, 400), (64, 400), ("Id", "Class"), "Runs", "rows"),
     image_sizes=((32, 200), (64, 400)),
-    rules=(Rule(0.4, 0.6, 100), Rule()),
+    rules=(Rule(0.4, 0.6, 0.3), Rule()),
     test_time_augmentation="flips",
     max_image_pixels=1000,
     calibration=Calibration((Curve((0, 1), (0, 0.5)), Curve((0, 0.5, 1), (0, 1, 1)))),
@@ -46,14 +46,14 @@ def test_programs_of_today_find_classes_and_size_where_they_were():
 
 def test_a_saved_model_without_a_data_set_is_one_of_the_competition(tmp_path):
     names = ["Fish", "Flower", "Gravel", "Sugar"]
-    rule = {"threshold": 0.45, "top_threshold": 0.5, "min_area": 100, "min_presence": 0.0}
+    rule = {"threshold": 0.45, "top_threshold": 0.5, "min_area": 0, "min_presence": 0.0}
     rule.update(min_component_area=0, fill="nothing", remove_gap=False)
     fields = {"version": 2, "schema_version": 2, "class_names": names, "mask_size": [350, 525]}
     fields.update(image_sizes=[[320, 480]], postprocessing=dict.fromkeys(names, rule))
     fields.update(test_time_augmentation="none", max_image_pixels=2**25, training=None)
     found = read_metadata(_saved_model(tmp_path / "2", json.dumps(fields)))
     assert found.dataset == CLOUDS and found.image_sizes == ((320, 480),) and found.version == 2
-    assert found.rules == (Rule(0.45, 0.5, 100, 0.0),) * 4
+    assert found.rules == (Rule(0.45),) * 4
     assert found.calibration is None and found.training == ()
 
 

@@ -25,7 +25,7 @@ from clouds_tf.serving.cloud_model import CloudModel, write_version
 needs_openvino = pytest.mark.skipif(
     importlib.util.find_spec("openvino") is None, reason="the extra openvino is not installed"
 )
-RULES = (Rule(), Rule(0.4, 0.5, 100), Rule(0.5, 0.5, min_presence=0.9), Rule())
+RULES = (Rule(), Rule(0.01, 0.7, 0.3), Rule(0.5, min_top_mean=0.9), Rule())
 
 
 def _export(folder, number):

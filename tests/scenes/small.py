@@ -11,10 +11,10 @@ from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 RULES = (
-    Rule(0.5, 0.5),
-    Rule(0.45, 0.5, 100),
-    Rule(0.5, 0.55, 2000),
-    Rule(0.5, 0.5, 350 * 525 + 1),  # more than there is
+    Rule(),
+    Rule(0.01, 0.9, 0.3),
+    Rule(0.45, 0.8, 0.5),
+    Rule(0.5, min_top_mean=1),  # never
 )
 
 

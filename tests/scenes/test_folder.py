@@ -16,7 +16,6 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.geo import Extent, Grid
 from clouds_tf.prediction.likeness import Likeness
 from clouds_tf.prediction.metadata import Metadata
-from clouds_tf.prediction.postprocessing import Rule
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.scenes import network, predict, write
 from clouds_tf.scenes.jobs import Options
@@ -31,7 +30,7 @@ class Stub(network.Network):
     """Finds a class where a scene is bright, in windows of 20 x 30 cells of 0.04 degrees."""
 
     dataset = Dataset(("Fish", "Sugar"), (20, 30), (20, 30), gap_brightness=10, degrees=(0.8, 1.2))
-    rules, calibration = (Rule(0.5, 0.5),) * 2, None
+    calibration = None
     image_sizes, max_image_pixels = ((20, 30),), 10**6
     fingerprint, warning = "stub", ""
 
@@ -40,15 +39,15 @@ class Stub(network.Network):
 
     def predict_tiles(self, tiles):
         bright = np.stack([tile.pixels for tile in tiles])[..., :1].astype(np.float32) / 255
-        present, likeness = np.ones((len(tiles), 2), bool), bright.max(axis=(1, 2, 3)) - 0.5
-        return Answers(np.repeat(bright, 2, axis=-1), present, likeness.clip(0))
+        probabilities, likeness = np.repeat(bright, 2, axis=-1), bright.max(axis=(1, 2, 3)) - 0.5
+        return Answers(probabilities, probabilities > 0.5, likeness.clip(0))
 
 
 @pytest.fixture(autouse=True)
 def stub(monkeypatch):
     likeness = Likeness((20, 30), (0.0,), ((1.0,),), (1.0,))
     metadata = Metadata(Stub.dataset, Stub.image_sizes, likeness=likeness)
-    opened = Predictor("E/1", metadata, "stub", dict)
+    opened = Predictor("E/1", metadata, "stub", dict, dict)
     monkeypatch.setattr(Predictor, "open", lambda *_: opened)
     monkeypatch.setattr(predict, "Network", lambda *_: Stub())
 

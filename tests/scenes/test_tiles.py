@@ -46,35 +46,35 @@ def test_windows_of_one_picture_blend_into_that_picture(size, overlap, periodic)
     picture = np.random.default_rng(0).random((*size, 2)).astype(np.float32)
     blend, found = Blend(plan, 2), np.zeros((2, *size), np.float32)
 
-    def store(start, probabilities, present):
+    def store(start, probabilities, masks):
         found[:, start : start + probabilities.shape[1]] = probabilities
-        assert present.shape == probabilities.shape and (present[0] & ~present[1]).all()
+        np.testing.assert_array_equal(masks, probabilities > 0.5)
 
     for row in plan.rows:
         for column in plan.columns:
             window = picture[plan.row_index(row)[:, np.newaxis], plan.column_index(column)]
-            store(*blend.add(row, column, window, np.array([True, False])))
+            store(*blend.add(row, column, window, window > 0.5))
     store(*blend.flush(size[0]))
     np.testing.assert_allclose(found, np.moveaxis(picture, -1, 0), atol=1e-6)
 
 
-def test_presence_is_decided_by_the_windows_near_by():
+def test_masks_are_decided_by_the_windows_near_by():
     plan = layout((20, 300))
-    blend = Blend(plan, 1)
+    blend, ones = Blend(plan, 1), np.ones((20, 30, 1), np.float32)
     for column in plan.columns:
-        blend.add(0, column, np.ones((20, 30, 1), np.float32), np.array([column < 100]))
-    _, probabilities, present = blend.flush(20)
-    assert present[0, :, :100].all() and not present[0, :, 130:].any()
+        blend.add(0, column, ones, np.full(ones.shape, column < 100))
+    _, probabilities, masks = blend.flush(20)
+    assert masks[0, :, :100].all() and not masks[0, :, 130:].any()
     assert (probabilities == 1).all()
 
 
 def test_windows_without_an_answer_leave_no_probability():
     plan = layout((20, 90), overlap=0)
-    blend = Blend(plan, 1)
-    blend.add(0, 0, np.ones((20, 30, 1), np.float32), np.array([True]))
-    _, probabilities, present = blend.flush(20)
-    assert probabilities[0, :, :30].all() and present[0, :, :30].all()
-    assert not probabilities[0, :, 30:].any() and not present[0, :, 30:].any()
+    blend, ones = Blend(plan, 1), np.ones((20, 30, 1), np.float32)
+    blend.add(0, 0, ones, ones > 0)
+    _, probabilities, masks = blend.flush(20)
+    assert probabilities[0, :, :30].all() and masks[0, :, :30].all()
+    assert not probabilities[0, :, 30:].any() and not masks[0, :, 30:].any()
 
 
 @pytest.mark.parametrize("scale", [1, 2])
@@ -123,10 +123,10 @@ def test_cutting_reads_each_row_once_and_gives_strips_before_their_tiles(scale):
 
 def test_whole_rows_of_windows_may_be_left_out():
     plan = layout((100, 30), overlap=0)
-    blend = Blend(plan, 1)
-    blend.add(0, 0, np.ones((20, 30, 1), np.float32), np.array([True]))
-    start, probabilities, _ = blend.add(80, 0, np.ones((20, 30, 1), np.float32), np.array([True]))
+    blend, ones = Blend(plan, 1), np.ones((20, 30, 1), np.float32)
+    blend.add(0, 0, ones, ones > 0)
+    start, probabilities, _ = blend.add(80, 0, ones, ones > 0)
     assert start == 0 and probabilities.shape == (1, 80, 30)
     assert probabilities[0, :20].all() and not probabilities[0, 20:].any()
-    start, probabilities, present = blend.flush(100)
-    assert start == 80 and probabilities.all() and present.all()
+    start, probabilities, masks = blend.flush(100)
+    assert start == 80 and probabilities.all() and masks.all()

@@ -39,7 +39,7 @@ def _by_length(image_bytes):
 
 def _predictor(function, identity="model 1"):
     functions = {"serving_default": lambda image_bytes: function(image_bytes)}
-    return Predictor("E/1", METADATA, identity, lambda: functions)
+    return Predictor("E/1", METADATA, identity, lambda: functions, dict)
 
 
 MODEL = _predictor(_by_length)

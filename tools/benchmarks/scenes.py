@@ -95,8 +95,9 @@ def print_seams(model, saved_model, images):
         parts = list(job.parts())
         for start in range(0, len(parts), FLAGS.batch_size):
             some = parts[start : start + FLAGS.batch_size]
-            answers = network.predict_tiles([part.pixels for part in some])
-            for part, *answer in zip(some, answers.probabilities, answers.present):
+            answers = network.predict_tiles(some)
+            found = answers.probabilities, answers.masks, answers.likeness
+            for part, *answer in zip(some, *found):
                 job.add(part, *answer)
         found = np.moveaxis(job.finish().probabilities, 0, -1)
         difference = abs(found - once[0].numpy())
