@@ -166,7 +166,7 @@ def test_the_tool_serves_until_sigterm(written, data_dir, tmp_path):  # noqa: F8
 def test_bad_flags_are_one_line(written, tmp_path):  # noqa: F811
     busy = socket.create_server(("127.0.0.1", 0))
     cases = [
-        ([f"--saved_model={tmp_path}/E"], "no SavedModel"),
+        ([f"--saved_model={tmp_path}/E"], "no such file or folder"),
         ([f"--saved_model={written}", f"--port={busy.getsockname()[1]}"], "cannot be listened on"),
         ([f"--saved_model={written}", f"--images_dir={tmp_path}/x"], "no such file or folder"),
         ([f"--saved_model={written}", "--max_batch=0"], "max_batch"),
