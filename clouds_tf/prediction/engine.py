@@ -53,8 +53,12 @@ def require(engine: str) -> None:
 def as_network(model: Model, image_size: tuple[int, int]) -> Any:
     """Makes a Network, a tf.function for images of (height, width), of a Keras model."""
     signature = [_images_spec(image_size)]
+    # Not inlined, so that all views of an image share one optimized copy with its packed weights.
     return tf.function(
-        functools.partial(model, training=False), input_signature=signature, autograph=False
+        functools.partial(model, training=False),
+        input_signature=signature,
+        autograph=False,
+        experimental_attributes={"_noinline": True},
     )
 
 

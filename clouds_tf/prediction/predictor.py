@@ -9,12 +9,13 @@ import hashlib
 import json
 import os
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import tensorflow as tf
 
 from clouds_tf import files, gfile
+from clouds_tf.lazy import uncollected
 from clouds_tf.manifest import checksum
 from clouds_tf.messages import about_the_data
 from clouds_tf.prediction import engine as engines
@@ -80,9 +81,8 @@ class Predictor:
         stages = functools.partial(_load_stages, path, device, identity, metadata)
         if engine == "tensorflow":
             return cls(path, metadata, identity, load, stages, engine, device)
-        module = _load_module(path, device)
         try:
-            networks = _openvino_networks(path, module, metadata, identity)
+            networks = _openvino_networks(path, device, metadata, identity)
         except UnusableError as error:
             warning = f"OpenVINO {error}; TensorFlow computes instead"
             return cls(path, metadata, identity, load, stages, engine, device, warning)
@@ -131,7 +131,7 @@ def _identity(path: str) -> str:
 
 def _load_module(path: str, device: str | None) -> Any:
     try:
-        with tf.device(device):
+        with tf.device(device), uncollected():
             module = tf.saved_model.load(path)
         outputs = module.signatures["serving_default"].structured_outputs
     except Exception as error:  # bytes that are damaged raise anything
@@ -152,11 +152,41 @@ def _load(path: str, device: str | None, identity: str) -> Any:
 def _load_functions(path: str, device: str | None, identity: str) -> Functions:
     module = _load(path, device, identity)
     # The functions hold the variables only weakly; these hold the module too.
-    return {name: functools.partial(_call, module, name) for name in module.signatures}
+    call = functools.partial(_call, module, _has_networks_apart(module))
+    return {name: functools.partial(call, name) for name in module.signatures}
 
 
-def _call(module: tf.Module, name: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-    return module.signatures[name](**inputs)
+def _call(module: tf.Module, apart: bool, name: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+    with _only_networks_optimized() if apart else contextlib.nullcontext():
+        return module.signatures[name](**inputs)
+
+
+def _has_networks_apart(module: tf.Module) -> bool:
+    """Whether the networks stay functions of their own at run time; older exports inline them."""
+    networks: list[Any] = list(getattr(module, "networks", []))
+    functions = [function for network in networks for function in network.concrete_functions]
+    return bool(functions) and all("_noinline" in f.function_def.attr for f in functions)
+
+
+@contextlib.contextmanager
+def _only_networks_optimized() -> Iterator[None]:
+    """Context in which functions are called without optimizing their graphs first.
+
+    Around the networks, which have a configuration of their own, are thousands of small operations:
+    optimizing them takes a second, and does not make them faster. This is for the calls of this
+    thread; tf.config.optimizer would change it for the whole process.
+    """
+    from tensorflow.python.eager import context
+
+    current = context.context()
+    options = current.function_call_options
+    config = tf.compat.v1.ConfigProto.FromString(options.config_proto_serialized)
+    config.graph_options.rewrite_options.disable_meta_optimizer = True
+    current.function_call_options = context.FunctionCallOptions(options.executor_type, config)
+    try:
+        yield
+    finally:
+        current.function_call_options = options
 
 
 def _load_stages(path: str, device: str | None, identity: str, metadata: Metadata) -> Signatures:
@@ -191,12 +221,11 @@ def devices(num_devices: int | None = None) -> list[str]:
 
 
 def _openvino_networks(
-    path: str, module: tf.Module, metadata: Metadata, identity: str
+    path: str, device: str | None, metadata: Metadata, identity: str
 ) -> list[OpenVINONetwork]:
     """The networks of a SavedModel, converted now or earlier, on a CPU of this kind."""
     import openvino
 
-    _require_networks(path, module, "OpenVINO")
     cpu = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
     key = "\n".join([identity, openvino.get_version(), cpu])
     digest = hashlib.sha256(key.encode()).hexdigest()[:16]
@@ -204,6 +233,8 @@ def _openvino_networks(
     names = [f"{i}.xml" for i in range(len(metadata.image_sizes))]
     if _is_whole(kept):
         return [OpenVINONetwork(os.path.join(kept, name)) for name in names]
+    module = _load_module(path, device)
+    _require_networks(path, module, "OpenVINO")
     with tempfile.TemporaryDirectory() as folder:
         networks = [
             engines.convert(network, size, metadata.dataset, os.path.join(folder, name))

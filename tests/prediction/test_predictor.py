@@ -11,10 +11,12 @@ import pytest
 import stubs
 import tensorflow as tf
 from conftest import IMAGE_SIZE
+from tensorflow.python.eager import context
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction import engine
+from clouds_tf.prediction import predictor as predictors
 from clouds_tf.prediction.calibration import Calibration, Curve
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import Rule
@@ -96,10 +98,11 @@ def test_all_signatures_answer_as_with_tensorflow(kept, data_dir):
 
 @needs_openvino
 @pytest.mark.slow
-def test_a_conversion_is_kept_for_the_next_process(kept, dying):
+def test_a_conversion_is_kept_for_the_next_process(kept, dying, monkeypatch):
     names = sorted(path.name for path in pathlib.Path(f"{kept}.openvino").glob("*/*"))
     assert names == ["0.bin", "0.xml", "1.bin", "1.xml", "checksums.json"]
     dying()
+    monkeypatch.setattr(predictors, "_load_module", None)  # not needed any more
     assert Predictor.open(kept, "openvino").warning == ""
 
 
@@ -131,6 +134,28 @@ def test_a_saved_model_without_networks_is_to_be_exported_again(tmp_path):
     saved_model = write_version(model, str(tmp_path / "E"))
     with pytest.raises(ValueError, match=f"{saved_model}: too old for OpenVINO"):
         Predictor.open(saved_model, "openvino")
+
+
+@pytest.mark.lanes
+def test_only_networks_are_optimized_and_answers_stay(written, data_dir, tmp_path):
+    contents = [path.read_bytes() for path in sorted((data_dir / "test_images").iterdir())]
+    older = CloudModel([stubs.network()], Metadata(CLOUDS, (IMAGE_SIZE,)))
+    del older.networks
+    older = write_version(older, str(tmp_path / "E"))
+    for saved_model, apart in ((written, True), (older, False)):
+        module = tf.saved_model.load(saved_model)
+        assert predictors._has_networks_apart(module) == apart
+        expected = module.signatures["serving_default"](image_bytes=tf.constant(contents))
+        found = Predictor.open(saved_model)(tf.constant(contents))
+        assert found.keys() == expected.keys() and any(found["encoded_pixels"].numpy().flat)
+        for key in found.keys() - {"encoded_pixels"}:
+            np.testing.assert_allclose(found[key], expected[key], rtol=1e-5)
+        np.testing.assert_array_equal(found["encoded_pixels"], expected["encoded_pixels"])
+    current = context.context()
+    before = current.function_call_options
+    with predictors._only_networks_optimized():
+        assert current.function_call_options is not before
+    assert current.function_call_options is before
 
 
 @needs_openvino

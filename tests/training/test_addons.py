@@ -104,11 +104,11 @@ def test_only_kernels_decay(name, num_replicas):
 
 
 def test_another_tensorflow_and_a_missing_package_are_named(monkeypatch):
-    monkeypatch.setattr(files.tf, "__version__", "2.21.0")
+    monkeypatch.setattr(tf, "__version__", "2.21.0")
     variables = [tf.Variable([1.0])]
     with pytest.raises(ValueError, match="^optimizer: radam needs TensorFlow 2.15 .* got 2.21.0"):
         make_optimizer("radam", 0.1, variables)
-    monkeypatch.setattr(files.tf, "__version__", "2.15.1")
+    monkeypatch.setattr(tf, "__version__", "2.15.1")
     monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="^optimizer: addons:Yogi needs the package tensorflow-ad"):
         make_optimizer("addons:Yogi", 0.1, variables)
