@@ -19,6 +19,7 @@ TEST_IMAGES = "test_images"
 SAMPLE_SUBMISSION_CSV = "sample_submission.csv"
 
 MAX_CLASSES = 32
+MAX_CHANNELS = 16
 _CHOICES = {
     "rle_order": ("columns", "rows"),
     "rle_start": (0, 1),
@@ -38,6 +39,11 @@ _ALWAYS_WRITTEN = (
     "gap_brightness",
     "degrees",
 )
+
+
+def is_photographic(channels: int) -> bool:
+    """Whether images of so many channels are JPEG or PNG files; all others are NumPy files."""
+    return channels in (1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,6 +86,10 @@ class Dataset:
         train_csv: the CSV of annotations in a data folder.
         train_images: folder of the training images in a data folder.
         test_images: folder of the test images in a data folder.
+        channels: number of values of a pixel, 1 to 16. Images of 1 (grey) and 3 (RGB) are JPEG or
+            PNG files; those of any other number are NumPy files, uint8 [height, width, channels].
+        exclusive: whether a pixel belongs to one class at most. The probabilities of all classes
+            and of the background then sum to 1, and masks never overlap.
     """
 
     class_names: tuple[str, ...]
@@ -100,6 +110,8 @@ class Dataset:
     train_csv: str = TRAIN_CSV
     train_images: str = TRAIN_IMAGES
     test_images: str = TEST_IMAGES
+    channels: int = 3
+    exclusive: bool = False
 
     def __post_init__(self) -> None:
         for field in ("class_names", "label_columns"):
@@ -120,6 +132,7 @@ class Dataset:
             ("train_csv", str, "the name of a file"),
             ("train_images", str, "the name of a folder"),
             ("test_images", str, "the name of a folder"),
+            ("channels", int, f"a whole number from 1 to {MAX_CHANNELS}"),
         ):
             value = getattr(self, field)
             for item in value if isinstance(value, tuple) else [value]:
@@ -133,6 +146,8 @@ class Dataset:
                 expected = ", ".join(map(str, choices))
                 raise ValueError(f"{field}: got {value!r}, expected one of {expected}")
         self._check_rows()
+        if not 1 <= self.channels <= MAX_CHANNELS:
+            raise ValueError(f"channels: got {self.channels}, expected 1 to {MAX_CHANNELS}")
         if self.gap_brightness is not None and not 0 <= self.gap_brightness <= 255:
             raise ValueError(f"gap_brightness: got {self.gap_brightness}, expected 0 to 255")
         degrees = self.degrees
@@ -151,8 +166,9 @@ class Dataset:
             raise ValueError(f"label_columns: got {columns}, expected one or two different columns")
         if self.rle_column in columns:
             raise ValueError(f"rle_column: got {self.rle_column!r}, which is a label column")
-        if not isinstance(self.names_class, bool):
-            raise ValueError(f"names_class: got {self.names_class!r}, expected true or false")
+        for field in ("names_class", "exclusive"):
+            if not isinstance(getattr(self, field), bool):
+                raise ValueError(f"{field}: got {getattr(self, field)!r}, expected true or false")
         if not self.names_class and (len(names), len(columns)) != (1, 1):
             raise ValueError(
                 f"names_class: got False with {len(names)} classes and the label columns "
@@ -174,6 +190,24 @@ class Dataset:
     def columns(self) -> tuple[str, ...]:
         """Columns of the CSV of annotations and of a submission, in their order."""
         return (*self.label_columns, self.rle_column)
+
+    @property
+    def image_endings(self) -> tuple[str, ...]:
+        """Endings of image files, in lower case.
+
+        >>> CLOUDS.image_endings, dataclasses.replace(CLOUDS, channels=4).image_endings
+        (('.jpg', '.jpeg', '.png'), ('.npy',))
+        """
+        return (".jpg", ".jpeg", ".png") if is_photographic(self.channels) else (".npy",)
+
+    def model_arguments(self) -> dict[str, Any]:
+        """Arguments of `unet` that follow from the data set; defaults are left out.
+
+        >>> CLOUDS.model_arguments()
+        {'num_classes': 4}
+        """
+        names = [n for n in ("channels", "exclusive") if getattr(self, n) != getattr(CLOUDS, n)]
+        return {"num_classes": self.num_classes, **{name: getattr(self, name) for name in names}}
 
     def label(self, filename: str, class_name: str) -> tuple[str, ...]:
         """Cells of the label columns of one row of a CSV.

@@ -38,7 +38,7 @@ def network(num_classes=4, classification_head=False, seed=0):
 def write_workdir(folder, image_size, fold=0, records="0123abcd", dataset=CLOUDS):
     """Writes the workdir of a tiny U-Net with random weights; gives its path and the model."""
     recipe = Recipe(width=0.125, encoder="tiny", image_size=image_size)
-    model = unet(dataset.num_classes, **recipe.model_arguments())
+    model = unet(**dataset.model_arguments(), **recipe.model_arguments())
     workdirs.start(workdirs.Run(str(folder), recipe, dataset, fold, records))
     Checkpoints(str(folder), model).save_best()
     return str(folder), model

@@ -1,6 +1,7 @@
 """The programs of tools/, run as a user runs them."""
 
 import csv
+import dataclasses
 import functools
 import json
 import pathlib
@@ -14,7 +15,9 @@ import venv
 import zipfile
 
 import numpy as np
+import pandas as pd
 import pytest
+import tensorflow as tf
 from conftest import ENVIRONMENT, REPOSITORY, run_tool
 from pages import blocks
 from programs import TOOLS, run_program, start_program
@@ -24,6 +27,8 @@ from clouds_tf.data import annotations, input_pipeline, sample_data, shards
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation import score
+from clouds_tf.prediction import Predictor, Rule, read_postprocessing
+from clouds_tf.prediction.postprocessing import write_postprocessing
 from clouds_tf.training import Recipe, train
 
 
@@ -193,12 +198,38 @@ STEEL = Dataset(
     label_columns=("ImageId", "ClassId"),
     rle_column="Defects",
     rle_order="rows",
+    channels=5,
+    exclusive=True,
 )
+# Under which masks of classes that may overlap would do so everywhere.
+LOW = Rule(threshold=0.05, top_threshold=0.1, min_area=3)
+
+
+def _check_table(path):
+    """Masks of a table of held-out images do not overlap, and its Dice is theirs."""
+    for _, rows in pd.read_parquet(path).groupby("filename"):
+        masks, truth = (
+            np.stack([_mask_along_rows(x, STEEL.mask_size) for x in rows[column]])
+            for column in ("encoded_pixels", "true_pixels")
+        )
+        assert masks.sum(axis=0).max() <= 1 and truth.sum(axis=0).max() == 1
+        total, shared = (masks.sum((1, 2)) + truth.sum((1, 2))), (masks & truth).sum((1, 2))
+        expected = np.where(total == 0, 1, 2 * shared / np.maximum(total, 1))
+        np.testing.assert_allclose(rows["dice"], expected, atol=1e-6)
+
+
+def _expected_masks(saved_model, contents):
+    """Masks by the rule LOW from the probabilities of a SavedModel: bool [N, h, w, C]."""
+    predictor = Predictor.open(saved_model)
+    found = predictor.run("probabilities", image_bytes=tf.constant(contents))["probabilities"]
+    highest = found.numpy() * (np.arange(3) == found.numpy().argmax(axis=-1)[..., np.newaxis])
+    present = (highest > np.float32(LOW.top_threshold)).sum(axis=(1, 2)) >= LOW.min_area
+    return (highest > np.float32(LOW.threshold)) & present[:, np.newaxis, np.newaxis]
 
 
 @pytest.mark.slow
 @pytest.mark.lanes
-def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
+def test_a_data_set_of_rows_five_channels_and_three_classes_that_exclude_each_other(tmp_path):
     data, records, workdir = (str(tmp_path / name) for name in "DRW")
     sample_data.write_sample_data(
         data, num_train=6, num_test=2, image_size=(64, 400), dataset=STEEL
@@ -215,10 +246,13 @@ def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     found = [mask.tobytes() for mask in masks]
     assert set(found) == expected and len(found) == 6
 
-    recipe = Recipe(image_size=(32, 192), width=0.125, encoder="tiny", batch_size=3, epochs=1)
-    assert train(records, workdir, recipe).run.dataset == STEEL
-    rules = str(tmp_path / "postprocessing.json")
-    evaluation.evaluate(records, [workdir], rules)
+    small = {"image_size": (32, 192), "width": 0.125, "encoder": "tiny", "batch_size": 3}
+    assert train(records, workdir, Recipe(epochs=1, loss="cce+dice", **small)).run.dataset == STEEL
+    rules, out_of_fold = (str(tmp_path / name) for name in ("p.json", "table.parquet"))
+    evaluation.evaluate(records, [workdir], rules, out_of_fold_table=out_of_fold)
+    _check_table(out_of_fold)
+    tuned = dataclasses.replace(read_postprocessing(rules, STEEL), rules=(LOW,) * 3, report={})
+    write_postprocessing(rules, tuned, STEEL)
     exported = serving.export(
         [workdir], str(tmp_path / "E"), postprocessing=rules, records_dir=records, check_images=1
     )
@@ -232,6 +266,11 @@ def test_a_data_set_of_three_classes_rows_and_two_label_columns(tmp_path):
     assert header == ["ImageId", "ClassId", "Defects"]
     _, truth = _masks_by_label(f"{data}/test.csv")
     assert list(predicted) == list(truth)
+    images = [f"{data}/test_images/{name}" for name, _ in truth][::3]
+    expected = _expected_masks(exported.path, [pathlib.Path(name).read_bytes() for name in images])
+    assert expected.any() and expected.sum(axis=-1).max() == 1
+    for mask, of_class in zip(predicted.values(), np.moveaxis(expected, -1, 1).reshape(6, 128, -1)):
+        np.testing.assert_array_equal(mask, of_class)
     with open(table) as file:
         areas = {(row["filename"], row["class"]): row for row in csv.DictReader(file)}
     for label, mask in predicted.items():

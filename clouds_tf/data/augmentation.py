@@ -1,8 +1,8 @@
 """(example, seed) -> example: random changes that move image and mask together.
 
-An example is a dict with image uint8 [h, w, 3] and mask uint8 [h, w, C] of {0, 1}. A seed is an
-int [2]; the same seed makes the same choice, whatever else runs. All of it is stateless, and so are
-the layers of keras-cv once `keras_cv_layers` has given them their seeds.
+An example is a dict with image uint8 [h, w, channels] and mask uint8 [h, w, C] of {0, 1}. A seed
+is an int [2]; the same seed makes the same choice, whatever else runs. All of it is stateless, and
+so are the layers of keras-cv once `keras_cv_layers` has given them their seeds.
 
 What happens to each pixel in `baseline` and `strong` is compiled by XLA into one loop, which takes
 less than half the time of the ops one after the other, and of the resampler of addons.
@@ -247,15 +247,14 @@ def warp(example: Example, places: tf.Tensor) -> Example:
         places: float32 [2, h, w], as `affine_places` gives them.
 
     Returns:
-        A dict: image uint8 [h, w, 3], sampled bilinearly at whole 1/256 pixels, and mask uint8
-        [h, w, C], by nearest neighbour. Both are 0 where a place is outside.
+        A dict: image uint8 [h, w, channels], sampled bilinearly at whole 1/256 pixels, and mask
+        uint8 [h, w, C], by nearest neighbour. Both are 0 where a place is outside.
     """
     height, width = example["image"].shape[:2]
-    red, green, blue = tf.unstack(tf.cast(example["image"], tf.int32), axis=-1)
     # A border of zeros, and what is far outside is moved there: no place needs a test of its own.
-    colors, *classes = (
-        tf.reshape(tf.pad(words, [[1, 2], [1, 2]]), [-1])
-        for words in (red + 256 * green + 65536 * blue, *to_words(example["mask"]))
+    colors, classes = (
+        [tf.reshape(tf.pad(words, [[1, 2], [1, 2]]), [-1]) for words in to_words(example[name])]
+        for name in ("image", "mask")
     )
     stride = width + 3
     x, y = (
@@ -264,21 +263,23 @@ def warp(example: Example, places: tf.Tensor) -> Example:
     )
     shift_right, bits = tf.bitwise.right_shift, tf.bitwise.bitwise_and
     upper_left = shift_right(y, 8) * stride + shift_right(x, 8)
-    corners = [tf.gather(colors, upper_left + i) for i in (0, 1, stride, stride + 1)]
     right, lower = bits(x, 255), bits(y, 255)
     both = shift_right(right * lower, 8)
     weights = [256 - right - lower + both, right - both, lower - both, both]
 
-    def every_second_byte(first: int) -> tf.Tensor:
+    def every_second_byte(corners: Sequence[tf.Tensor], first: int) -> tf.Tensor:
         """Sums two of the four bytes of a word at once; 16 bits are enough for each."""
         sums = 0x00800080  # one half, to round
         for corner, weight in zip(corners, weights):
             sums += bits(shift_right(corner, 8 * first), 0x00FF00FF) * weight
         return bits(shift_right(sums, 8), 0x00FF00FF)
 
-    colors = every_second_byte(0) + 256 * every_second_byte(1)
+    def bilinear(words: tf.Tensor) -> tf.Tensor:
+        corners = [tf.gather(words, upper_left + i) for i in (0, 1, stride, stride + 1)]
+        return every_second_byte(corners, 0) + 256 * every_second_byte(corners, 1)
+
     nearest = shift_right(y + 128, 8) * stride + shift_right(x + 128, 8)
-    image = tf.bitcast(colors, tf.uint8)[..., :3]
+    image = from_words([bilinear(words) for words in colors], example["image"].shape[-1])
     classes = [tf.gather(words, nearest) for words in classes]
     mask = from_words(classes, example["mask"].shape[-1])
     return {**example, "image": image, "mask": mask}

@@ -9,6 +9,7 @@ from clouds_tf import own
 from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
 from clouds_tf.data.mixing import Example, Seed
 from clouds_tf.lazy import Registry
+from clouds_tf.messages import counted
 
 Augmentation = Callable[[Example, Seed], Example]
 
@@ -23,16 +24,25 @@ AUGMENTATIONS = Registry(
 )
 
 
-def check_augmentation(spec: str) -> None:
+def suits(spec: str, channels: int) -> bool:
+    """Whether an augmentation takes images of so many channels; some change colours of RGB."""
+    return channels == 3 or not (spec == "robust" or spec.startswith(KERAS_CV))
+
+
+def check_augmentation(spec: str, channels: int = 3) -> None:
     """Checks the name of an augmentation, without importing keras-cv.
 
     Args:
         spec: a key of AUGMENTATIONS, layers of keras-cv as `parse_layers` reads them, or
             "module:function" for a function of the user's.
+        channels: number of channels of the images.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it is something else, or changes colours and the images are not RGB.
     """
+    if not suits(spec, channels):
+        found = f"{spec} is for RGB, the images have {counted(channels, 'channel')}"
+        raise ValueError(f"augmentation: {found}; take none, flips, baseline, strong or your own")
     if spec in AUGMENTATIONS or own.is_own(spec):
         return
     if not spec.startswith(KERAS_CV):
@@ -44,11 +54,10 @@ def check_augmentation(spec: str) -> None:
     parse_layers(spec)
 
 
-def find_augmentation(spec: str) -> Augmentation:
+def find_augmentation(spec: str, channels: int = 3) -> Augmentation:
     """Finds or makes an augmentation.
 
-    Args:
-        spec: as `check_augmentation` has it.
+    Arguments are those of `check_augmentation`.
 
     Returns:
         A function (example, seed) -> example, see AUGMENTATIONS.
@@ -58,7 +67,7 @@ def find_augmentation(spec: str) -> Augmentation:
             raises it when it returns other shapes or dtypes than it got, or draws numbers that do
             not follow from the seed.
     """
-    check_augmentation(spec)
+    check_augmentation(spec, channels)
     if own.is_own(spec):
         from clouds_tf.data.own_augmentation import apply_own
 

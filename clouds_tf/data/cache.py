@@ -125,6 +125,7 @@ def open_cache(
     size: tuple[int, int],
     num_classes: int,
     count: int,
+    channels: int = 3,
 ) -> Cache | None:
     """Opens a cache of pairs (number, example with image and mask); None for the kind "none".
 
@@ -135,13 +136,14 @@ def open_cache(
         size: (height, width) of images and masks.
         num_classes: number of classes.
         count: number of images.
+        channels: number of channels of the images.
 
     Raises:
         ValueError: another process is filling the folder.
     """
     if kind == "none":
         return None
-    image, mask = (tf.TensorSpec([*size, channels], tf.uint8) for channels in (3, num_classes))
+    image, mask = (tf.TensorSpec([*size, maps], tf.uint8) for maps in (channels, num_classes))
     specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
     folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None
     return Cache(specs, folder, count)

@@ -161,12 +161,12 @@ def recolour(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
 def photometric(
     image: tf.Tensor, seed: Seed, gain: float = 0.2, tint: float = 0.05, curve: float = 0.3
 ) -> tf.Tensor:
-    """Changes brightness, contrast and colour: x becomes x (a + b (1 - x)), in each colour.
+    """Changes brightness, contrast and colour: x becomes x (a + b (1 - x)), in each channel.
 
     Black stays black, as the gap between two orbits is.
 
     Args:
-        image: uint8 [h, w, 3].
+        image: uint8 [h, w, C].
         seed: int [2].
         gain: the most by which all colours are multiplied, 0.2 for 0.8 to 1.2.
         tint: the most by which each one is multiplied apart from the others.
@@ -175,8 +175,8 @@ def photometric(
     Returns:
         Another image.
     """
-    u = tf.random.stateless_uniform([5], seed, -1, 1)
-    bright, bent = (1 + gain * u[0]) * (1 + tint * u[1:4]), curve * u[4]
+    u = tf.random.stateless_uniform([2 + image.shape[-1]], seed, -1, 1)
+    bright, bent = (1 + gain * u[0]) * (1 + tint * u[1:-1]), curve * u[-1]
     image = tf.cast(image, tf.float32)
     image = tf.minimum(image * (bright + bent - bent / 255 * image), 255)
     return tf.cast(tf.round(image), tf.uint8)

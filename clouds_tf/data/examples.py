@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 
 import numpy as np
@@ -47,6 +48,27 @@ def to_column_major(
     return rle.encode(rle.decode(rles, size, size, order="rows"))
 
 
+def check_exclusive(rles: Sequence[str], dataset: Dataset, mask_size: tuple[int, int]) -> None:
+    """Raises ValueError if masks overlap whose classes exclude each other.
+
+    Args:
+        rles: one RLE string per class, in the order of the data set.
+        dataset: says whether its classes exclude each other, and the order of the RLE.
+        mask_size: (height, width) of the masks.
+    """
+    if not dataset.exclusive:
+        return
+    pairs = list(itertools.combinations(range(dataset.num_classes), 2))
+    one, other = ([rles[pair[i]] for pair in pairs] for i in (0, 1))
+    shared = rle.intersection(one, other).numpy() if pairs else np.zeros(0)
+    if shared.any():
+        worst = shared.argmax()
+        names = " and ".join(dataset.class_names[i] for i in pairs[worst])
+        raise ValueError(
+            f"{shared[worst]} pixels belong to both {names}, but the data set says exclusive"
+        )
+
+
 def make_example(
     filename: str,
     encoded: bytes,
@@ -60,7 +82,7 @@ def make_example(
 
     Args:
         filename: the name of the image's file.
-        encoded: the bytes of its JPEG or PNG.
+        encoded: the bytes of its JPEG, PNG or NumPy file.
         size: (height, width) of that image.
         rles: one RLE string per class, in the order of the data set.
         fold: the fold in which the image is held out.
@@ -105,7 +127,7 @@ def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
         serialized: a serialized tf.train.Example, string [].
 
     Returns:
-        A dict: filename string [], encoded string [] (JPEG or PNG), size int64 [2], runs int64
+        A dict: filename string [], encoded string [] (an image file), size int64 [2], runs int64
         [R, 3] (class, start, length, as `rle.draw` takes them), mask_size int64 [2], fold int64 [].
     """
     scalars = {key: tf.io.FixedLenFeature([], tf.string) for key in (_FILENAME_KEY, _ENCODED_KEY)}
@@ -130,6 +152,7 @@ def load_example(
     image_size: tuple[int, int],
     mask_size: tuple[int, int],
     num_classes: int,
+    channels: int = 3,
 ) -> dict[str, tf.Tensor]:
     """Decodes a parsed record: image and masks, each at the size asked for.
 
@@ -138,13 +161,14 @@ def load_example(
         image_size: (height, width) of the image.
         mask_size: (height, width) of the masks.
         num_classes: number of classes C of the records.
+        channels: number of channels of the images.
 
     Returns:
-        A dict: image uint8 [h, w, 3], mask uint8 [h', w', C] of {0, 1}.
+        A dict: image uint8 [h, w, channels], mask uint8 [h', w', C] of {0, 1}.
     """
     runs = tf.cast(record["runs"], tf.int32)
     masks = rle.draw(runs, num_classes, record["mask_size"], mask_size)
     return {
-        "image": decode_image(record["encoded"], image_size),
+        "image": decode_image(record["encoded"], image_size, channels),
         "mask": classes_last(tf.reshape(masks, [num_classes, *mask_size])),
     }

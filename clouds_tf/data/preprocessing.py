@@ -1,53 +1,66 @@
-"""JPEG or PNG bytes, or pixels -> image: the one step that training and serving share."""
+"""Bytes of a file, or pixels -> image: the one step that training and serving share."""
 
 from __future__ import annotations
 
+import functools
+import io
 from collections.abc import Sequence
 from typing import Union
 
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.dataset import is_photographic
+
 _Size = Union["tf.Tensor", Sequence[int]]  # (height, width)
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # first bytes
+NUMPY = b"\x93NUMPY\x01\x00"  # version 1 of its format, which np.save writes
 DEEP = b"\x10"  # byte 24 of a PNG, which says 16 bits a value
 # Of 255. Values of a sensor of 14, 12 or 10 bits stay below, if they are stored in 16.
 _DIMMEST_WHITE = 64
 TOO_DIM = "a PNG of 16 bits a value, all below 16384; scale them to 65535"
 
+_SIDE = r"([1-9]\d{0,4})"
+
 # Of 255. A pixel of a resized image was observed if one of its colours is above; what the black
 # gap between two orbits holds of JPEG's noise and of its neighbours is below.
 BLACK = 10
 
+_DCT = "INTEGER_ACCURATE"
 _REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequency domain
 # How far a pixel of the result may lie from its true place, in pixels of the result. libjpeg rounds
 # reduced sizes up: of 2100 columns an eighth is 263, which show 2104.
 _MISPLACEMENT = 0.05
 
 
-def decode_image(encoded: tf.Tensor | bytes, size: _Size) -> tf.Tensor:
-    """Decodes a JPEG or a PNG at the size asked for.
+def decode_image(encoded: tf.Tensor | bytes, size: _Size, channels: int = 3) -> tf.Tensor:
+    """Decodes an image at the size asked for.
 
     Args:
-        encoded: the bytes of a JPEG or a PNG, string []; grey and CMYK become RGB, 16-bit values
-            their upper 8 bits, and transparency is ignored. The orientation that EXIF may ask for
-            is not applied.
+        encoded: string []: with 1 or 3 channels the bytes of a JPEG or a PNG, of which grey and
+            CMYK become RGB, or colours grey, 16-bit values their upper 8 bits, and transparency is
+            ignored; with any other number those of a NumPy file. The orientation that EXIF may ask
+            for is not applied.
         size: (height, width) of the result.
+        channels: 3 for RGB, 1 for grey, or the channels of the NumPy file.
 
     Returns:
-        RGB uint8 [height, width, 3].
+        uint8 [height, width, channels].
 
     Raises:
-        tf.errors.InvalidArgumentError: the bytes are not a whole JPEG or PNG, or no value of a
-            16-bit PNG reaches 16384.
+        tf.errors.InvalidArgumentError: the bytes are not a whole image of this kind, or no value of
+            a 16-bit PNG reaches 16384.
     """
-    image = tf.cond(
-        is_png(encoded),
-        lambda: resize_image(decode_png(encoded), size),
-        lambda: _decode_jpeg(encoded, size),
-    )
-    return tf.reshape(image, [*tf.unstack(tf.convert_to_tensor(size)), 3])
+    if is_photographic(channels):
+        image = tf.cond(
+            is_png(encoded),
+            lambda: resize_image(decode_png(encoded, channels), size),
+            lambda: _decode_jpeg(encoded, size, channels),
+        )
+    else:
+        image = resize_image(decode_numpy(encoded, channels), size)
+    return tf.reshape(image, [*tf.unstack(tf.convert_to_tensor(size)), channels])
 
 
 def is_png(encoded: tf.Tensor | bytes) -> tf.Tensor:
@@ -55,16 +68,64 @@ def is_png(encoded: tf.Tensor | bytes) -> tf.Tensor:
     return tf.strings.substr(encoded, 0, len(PNG)) == PNG
 
 
-def decode_png(encoded: tf.Tensor | bytes) -> tf.Tensor:
-    """RGB uint8 [height, width, 3]; InvalidArgumentError if its 16-bit values are all too dark."""
-    pixels = tf.io.decode_png(encoded, 3)
+def decode_png(encoded: tf.Tensor | bytes, channels: int = 3) -> tf.Tensor:
+    """uint8 [height, width, 1 or 3]; InvalidArgumentError if its 16-bit values are too dark."""
+    pixels = tf.io.decode_png(encoded, channels)
     is_dim = (tf.strings.substr(encoded, 24, 1) == DEEP) & (tf.reduce_max(pixels) < _DIMMEST_WHITE)
     with tf.control_dependencies([tf.Assert(~is_dim, [f"got {TOO_DIM}"])]):
         return tf.identity(pixels)
 
 
-def encoded_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
-    """The (height, width) of a JPEG or a PNG by its header, int32 [2]."""
+def decode_numpy(encoded: tf.Tensor | bytes, channels: int) -> tf.Tensor:
+    """uint8 [height, width, channels] of a NumPy file of just that; InvalidArgumentError if not."""
+    size = numpy_size(encoded, channels)
+    message = f"got something else than a NumPy file of uint8 [height, width, {channels}]"
+    with tf.control_dependencies([tf.Assert(tf.reduce_all(size > 0), [message])]):
+        content = tf.strings.substr(encoded, len(NUMPY) + 2 + _header_length(encoded), -1)
+    values = tf.io.decode_raw(content, tf.uint8)
+    count = channels * tf.reduce_prod(tf.cast(size, tf.int64))
+    whole = tf.size(values, tf.int64) == count
+    with tf.control_dependencies([tf.Assert(whole, ["got", tf.size(values), "bytes of", count])]):
+        return tf.reshape(values, [size[0], size[1], channels])
+
+
+def _header_length(encoded: tf.Tensor | bytes) -> tf.Tensor:
+    start = tf.strings.substr(tf.strings.join([encoded, b"\0" * 10]), len(NUMPY), 2)
+    return tf.cast(tf.io.decode_raw(start, tf.uint16, little_endian=True)[0], tf.int32)
+
+
+def numpy_size(encoded: tf.Tensor | bytes, channels: int) -> tf.Tensor:
+    """(height, width) of a NumPy file by its header, int32 [2]; zeros if it is another file."""
+    start, length = len(NUMPY), tf.strings.length(encoded)
+    header = tf.strings.substr(encoded, 0, tf.minimum(length, start + 2 + _header_length(encoded)))
+    text = tf.strings.substr(tf.strings.join([header, b" " * (start + 2)]), start + 2, -1)
+    pattern = (
+        r"\{'descr': '\|u1', 'fortran_order': False, "
+        rf"'shape': \({_SIDE}, {_SIDE}, {channels}\), \}}\s*"
+    )
+    known = tf.strings.substr(encoded, 0, start) == NUMPY
+    return tf.cond(
+        known & tf.strings.regex_full_match(text, pattern),
+        lambda: tf.strings.to_number(
+            [tf.strings.regex_replace(text, pattern, part) for part in (r"\1", r"\2")], tf.int32
+        ),
+        lambda: tf.zeros([2], tf.int32),
+    )
+
+
+def encode_image(pixels: np.ndarray) -> bytes:
+    """A JPEG of uint8 [height, width, 1 or 3], or a NumPy file of other channels."""
+    if is_photographic(pixels.shape[2]):
+        return tf.io.encode_jpeg(pixels).numpy()
+    file = io.BytesIO()
+    np.save(file, np.ascontiguousarray(pixels))
+    return file.getvalue()
+
+
+def encoded_size(encoded: tf.Tensor | bytes, channels: int = 3) -> tf.Tensor:
+    """The (height, width) of an image by its header, int32 [2]."""
+    if not is_photographic(channels):
+        return numpy_size(encoded, channels)
     return tf.cond(
         is_png(encoded),
         lambda: png_size(encoded),
@@ -79,7 +140,7 @@ def png_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
     return tf.reverse(sides, [0])
 
 
-def _decode_jpeg(encoded: tf.Tensor | bytes, size: _Size) -> tf.Tensor:
+def _decode_jpeg(encoded: tf.Tensor | bytes, size: _Size, channels: int) -> tf.Tensor:
     """Decodes a JPEG at the smallest of libjpeg's scales that is fine enough, then resizes it.
 
     That scale is not below `size` and moves no pixel by more than 0.05; it skips most of the work.
@@ -89,8 +150,8 @@ def _decode_jpeg(encoded: tf.Tensor | bytes, size: _Size) -> tf.Tensor:
         _choose_reduction(tf.io.extract_jpeg_shape(encoded)[:2], size),
         # TensorFlow's default is the fast transform, which is darker by 0.7 of 255 on real images.
         [
-            lambda r=r: tf.io.decode_jpeg(encoded, 3, ratio=r, dct_method="INTEGER_ACCURATE")
-            for r in _REDUCTIONS
+            functools.partial(tf.io.decode_jpeg, encoded, channels, ratio, dct_method=_DCT)
+            for ratio in _REDUCTIONS
         ],
     )
     return tf.cond(
@@ -108,11 +169,11 @@ def resize_image(image: tf.Tensor | np.ndarray, size: _Size) -> tf.Tensor:
     most 4; a single average over the area would differ by 5 and 68.
 
     Args:
-        image: uint8 [H, W, 3] or [N, H, W, 3].
+        image: uint8 [H, W, C] or [N, H, W, C].
         size: (height, width) of the result.
 
     Returns:
-        uint8 [height, width, 3] or [N, height, width, 3].
+        uint8 [height, width, C] or [N, height, width, C].
     """
     image = tf.convert_to_tensor(image)
     pixels = tf.cast(image if image.shape.rank == 4 else image[tf.newaxis], tf.float32)
@@ -135,7 +196,7 @@ def _choose_reduction(source_size: tf.Tensor, size: _Size) -> tf.Tensor:
 
 
 def _average(pixels: tf.Tensor, reduction: int) -> tf.Tensor:
-    """Averages blocks of float32 [N, H, W, 3]; the last ones repeat the border, as libjpeg's do."""
+    """Averages blocks of float32 [N, H, W, C]; the last ones repeat the border, as libjpeg's do."""
     if reduction == 1:
         return pixels
     height, width = -tf.shape(pixels)[1] % reduction, -tf.shape(pixels)[2] % reduction

@@ -158,7 +158,7 @@ class Records:
                 augmentation they are uint8 of 0..255.
 
         Returns:
-            A tf.data.Dataset of (image uint8 [B, h, w, 3] 0..255, mask uint8 [B, h, w, C] of
+            A tf.data.Dataset of (image uint8 [B, h, w, channels] 0..255, mask uint8 [B, h, w, C] of
             {0, 1}); both float32, and masks of 0..1, under mixup; and of weights, if given. Where
             a shard cannot be read, iterating raises tf.errors.OpError, which names it.
 
@@ -173,17 +173,18 @@ class Records:
         if soft_targets and cache == "disk":  # where nothing tells one folder of maps from another
             raise ValueError("cache: got disk, expected none or memory with soft_targets")
         _check_training(augmentation, cache, cache_dir, data_service, epochs, start)
-        augment, located = find_augmentation(augmentation), self._locate(folds)
+        channels, located = self.dataset.channels, self._locate(folds)
+        augment = find_augmentation(augmentation, channels)
         parts = mixed_parts(self.info.count(folds), batch_size, start.worker, start.num_workers)
         positions = [part.positions if mix != "none" else part.own for part in parts]
         sizes = [len(part) for part in positions]
         num_shown = _count_before(sizes, start.step)
         places = tf.constant([place for part in positions for place in part], tf.int64)
         classes = self.dataset.num_classes
-        load = functools.partial(_load_numbered, image_size, classes, soft_targets)
+        load = functools.partial(_load_numbered, image_size, classes, channels, soft_targets)
         weights = self.weights_of(folds, sample_weights)
         name = (self.identity, *folds, *image_size, start.worker, start.num_workers)
-        kept = open_cache(cache, cache_dir, name, image_size, classes, located.count)
+        kept = open_cache(cache, cache_dir, name, image_size, classes, located.count, channels)
 
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             """(epoch, number of the record) of what an epoch shows, in its order."""
@@ -233,7 +234,7 @@ class Records:
             num_workers: number of workers that share each batch.
 
         Returns:
-            A tf.data.Dataset of (image uint8 [B, h, w, 3], mask uint8 [B, *mask_size, C]).
+            A tf.data.Dataset of (image uint8 [B, h, w, channels], mask uint8 [B, *mask_size, C]).
 
         Raises:
             ValueError: an argument is out of its range.
@@ -245,7 +246,8 @@ class Records:
         located = self._locate(folds)
 
         def load(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            return load_example(record, image_size, mask_size, self.dataset.num_classes)
+            classes, channels = self.dataset.num_classes, self.dataset.channels
+            return load_example(record, image_size, mask_size, classes, channels)
 
         numbers = tf.constant([i for part in positions for i in range(*part)], tf.int64)
         records = tf.data.Dataset.from_tensor_slices(numbers).map(
@@ -287,11 +289,15 @@ def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
 
 
 def _load_numbered(
-    image_size: Size, num_classes: int, soft: SoftTargets | None, record: dict[str, tf.Tensor]
+    image_size: Size,
+    num_classes: int,
+    channels: int,
+    soft: SoftTargets | None,
+    record: dict[str, tf.Tensor],
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """A number that follows from the name of an image, and its example."""
     number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
-    example = load_example(record, image_size, image_size, num_classes)
+    example = load_example(record, image_size, image_size, num_classes, channels)
     if soft:
         example["mask"] = soft.blend(record["filename"], example["mask"])
     return number, example

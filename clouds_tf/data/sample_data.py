@@ -16,11 +16,13 @@ import tensorflow as tf
 
 from clouds_tf import files, gfile, rle
 from clouds_tf.data.annotations import write_csv
+from clouds_tf.data.preprocessing import encode_image
 from clouds_tf.dataset import (
     CLOUDS,
     SAMPLE_SUBMISSION_CSV,
     TEST_CSV,
     Dataset,
+    is_photographic,
 )
 from clouds_tf.progress import Progress, shown
 
@@ -192,6 +194,8 @@ def _make_masks(scene: _Scene, size: _Size, dataset: Dataset = CLOUDS) -> np.nda
     masks = np.zeros((dataset.num_classes, *size), np.uint8)
     for name, boxes in scene.boxes.items():
         masks[dataset.class_names.index(name)] = _depth(boxes, size) > 0
+    if dataset.exclusive:
+        masks[masks.cumsum(axis=0) > 1] = 0
     return masks * ~_is_gap(scene.gap, size)
 
 
@@ -203,7 +207,10 @@ def _blend(image: np.ndarray, color: Sequence[float], opacity: np.ndarray) -> np
 def _render_image(
     rng: np.random.Generator, scene: _Scene, size: _Size, dataset: Dataset = CLOUDS
 ) -> np.ndarray:
-    """Draws the image of a scene, uint8 [height, width, 3] RGB, black in the gap."""
+    """Draws the image of a scene, uint8 [height, width, channels], black in the gap.
+
+    RGB is repeated for more channels; one channel is green.
+    """
     image = np.array(_OCEAN, np.float32)[:, None, None] * (1 + 0.12 * _noise(rng, 1500, 1))
     glint_center, glint_width = rng.uniform((0, 100), (_SCENE_SIZE[1], 300))
     glint = _ridges(_pixel_centers(_RENDER_SIZE)[1] - glint_center, glint_width)
@@ -222,13 +229,16 @@ def _render_image(
     image = np.moveaxis(image, 0, -1)
     image = tf.image.resize(image, size, method="bicubic", antialias=True).numpy()
     image[_is_gap(scene.gap, size)] = 0
-    return np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    image = np.clip(np.rint(image), 0, 255).astype(np.uint8)
+    if dataset.channels == 1:
+        return image[..., 1:2]
+    return image[..., np.arange(dataset.channels) % 3]
 
 
 def render_images(
     num_images: int, size: _Size, seed: int = 0, dataset: Dataset = CLOUDS
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Draws scenes: uint8 images [N, height, width, 3] RGB and masks [N, height, width, C]."""
+    """Draws scenes: uint8 images [N, height, width, channels] and masks [N, height, width, C]."""
     images, masks = [], []
     for index in range(num_images):
         rng = np.random.default_rng((seed, index))
@@ -253,7 +263,7 @@ def _write_images(
     split: int,
     dataset: Dataset,
 ) -> Iterator[tuple[str, list[str]]]:
-    """Writes JPEG or PNG files; yields the name of each, and one RLE string per class."""
+    """Writes image files; yields the name of each, and one RLE string per class."""
     size, order = dataset.mask_size, dataset.rle_order
 
     def write_image(index: int) -> tuple[str, list[str]]:
@@ -261,9 +271,12 @@ def _write_images(
         rng = np.random.default_rng((seed, split, index))
         scene = _draw_scene(rng, dataset)
         image = _render_image(rng, scene, image_size, dataset)
-        filename = _make_filename(seed, split, index, dataset.image_ending or ".jpg")
-        is_png = filename.lower().endswith(".png")
-        encoded = tf.io.encode_png(image) if is_png else tf.io.encode_jpeg(image, quality=90)
+        ending = dataset.image_ending or dataset.image_endings[0]
+        filename, encoded = _make_filename(seed, split, index, ending), encode_image(image)
+        if ending.lower() == ".png":
+            encoded = tf.io.encode_png(image)
+        elif is_photographic(dataset.channels):
+            encoded = tf.io.encode_jpeg(image, quality=90)
         tf.io.write_file(os.path.join(folder, filename), encoded)
         rles = rle.encode(_make_masks(scene, size, dataset), order).numpy()
         return filename, [encoded.decode() for encoded in rles]

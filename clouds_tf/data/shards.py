@@ -14,7 +14,7 @@ import tensorflow as tf
 
 from clouds_tf import files, gfile
 from clouds_tf.data import planning, runners
-from clouds_tf.data.examples import SCHEMA_VERSION, make_example
+from clouds_tf.data.examples import SCHEMA_VERSION, check_exclusive, make_example
 from clouds_tf.data.planning import Conversion, PlannedImage, plan_shards
 from clouds_tf.data.records_info import (
     FRAMING,
@@ -66,8 +66,13 @@ def _write_shard(
             for image in images:
                 file, mask_size = source.locate(image)
                 try:
+                    check_exclusive(image.rles, source.dataset, mask_size)
                     encoded, size = read_image(
-                        file, mask_size, source.how.image_size, source.how.jpeg_quality
+                        file,
+                        mask_size,
+                        source.how.image_size,
+                        source.how.jpeg_quality,
+                        source.dataset.channels,
                     )
                 except ValueError as error:
                     faults.append(Fault(file, 0, str(error)))
@@ -146,7 +151,9 @@ def write_records(
     plan, faults = plan_shards(data_dir, dataset, how)
     source = _Source(os.path.join(data_dir, dataset.train_images), dataset, how)
     if faults and how.on_error == "fail":
-        jobs: list[tuple] = [([source.locate(image) for image in part],) for part in plan]
+        jobs: list[tuple] = [
+            ([source.locate(image) for image in part], dataset.channels) for part in plan
+        ]
         faults += sum(runners.run(check_images, jobs, how.num_workers), [])
         raise_faults(sorted(faults))
     names = [f"clouds-{i:05d}-of-{len(plan):05d}.tfrecord" for i in range(len(plan))]

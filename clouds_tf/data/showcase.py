@@ -11,7 +11,7 @@ import tensorflow as tf
 
 from clouds_tf import figures
 from clouds_tf.data import augmentation
-from clouds_tf.data.augmentations import AUGMENTATIONS, find_augmentation
+from clouds_tf.data.augmentations import AUGMENTATIONS, find_augmentation, suits
 from clouds_tf.data.mixing import MIXES, Example, Mix
 from clouds_tf.data.records import Records, Size
 
@@ -53,7 +53,7 @@ def _steps(
 ) -> dict[str, Callable[[list[int]], Example]]:
     """Functions from a seed to an example of the first image, by their names."""
     example = {"image": images[0], "mask": masks[0]}
-    size = example["image"].shape[:2]
+    *size, channels = example["image"].shape
     still = augmentation.affine_places(size, [0, 0], strength=0.0)
 
     def mixed(mix: Mix) -> Callable[[list[int]], Example]:
@@ -64,8 +64,8 @@ def _steps(
         return first
 
     whole: dict[str, Callable[[list[int]], Example]] = {
-        name: functools.partial(find_augmentation(name), example)
-        for name in (*AUGMENTATIONS, *more)
+        name: functools.partial(find_augmentation(name, channels), example)
+        for name in (*(name for name in AUGMENTATIONS if suits(name, channels)), *more)
     }
     parts: dict[str, Callable[[list[int]], Example]] = {
         "affine_places": lambda seed: augmentation.warp(

@@ -1,26 +1,32 @@
-"""The JPEG and PNG files of a data folder: read, checked and reduced."""
+"""The image files of a data folder: read, checked and reduced."""
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from collections.abc import Iterable
 
+import numpy as np
 import tensorflow as tf
 
 from clouds_tf import gfile
 from clouds_tf.data.preprocessing import (
     JPEG,
+    NUMPY,
     PNG,
     TOO_DIM,
     decode_image,
+    decode_numpy,
     decode_png,
+    encode_image,
+    encoded_size,
     png_size,
     resize_image,
 )
+from clouds_tf.dataset import is_photographic
 from clouds_tf.messages import Fault, native_lines
 
-IMAGE_ENDINGS = (".jpg", ".jpeg", ".png")
 TIFF_ENDINGS = (".tif", ".tiff")
 # First bytes of files that are often found where images are expected.
 _OTHER_FORMATS = {
@@ -29,6 +35,7 @@ _OTHER_FORMATS = {
     "a WebP": (b"RIFF",),
     "a BMP": (b"BM",),
     "HTML or XML": (b"<",),
+    "a NumPy file": (NUMPY[:6],),
 }
 _SKEW = 0.02  # of the ratio of the sides, between an image and its masks
 
@@ -38,8 +45,9 @@ def read_image(
     mask_size: tuple[int, int],
     image_size: tuple[int, int] | None = None,
     jpeg_quality: int = 95,
+    channels: int = 3,
 ) -> tuple[bytes, tuple[int, int]]:
-    """Reads a JPEG or PNG file and makes sure that all of it can be decoded.
+    """Reads an image file and makes sure that all of it can be decoded.
 
     The orientation that EXIF may ask for is not applied: the masks are those of the stored pixels.
 
@@ -48,42 +56,49 @@ def read_image(
         mask_size: (height, width) of its masks; the image must have about the same shape.
         image_size: (height, width) to reduce the image to; None keeps the bytes of the file.
         jpeg_quality: quality of a reduced JPEG, 1 to 100; a reduced PNG is a PNG, without loss.
+        channels: those of the data set, which decide on the format.
 
     Returns:
-        The bytes of a JPEG or PNG, and its (height, width).
+        The bytes of a JPEG, PNG or NumPy file, and its (height, width).
 
     Raises:
-        ValueError: there is no such file, it is no whole JPEG or PNG, its 16-bit values are all
-            dark, or it is of another shape; the message does not repeat the path.
+        ValueError: there is no such file, it is no whole image of the format, its 16-bit values are
+            all dark, or it is of another shape; the message does not repeat the path.
     """
     with native_lines() as lines:
-        found = _read(path, mask_size, image_size, jpeg_quality)
+        found = _read(path, mask_size, image_size, jpeg_quality, channels)
     for line in dict.fromkeys(lines):  # such as libjpeg's about bytes that it passes over
         print(f"{path}: {line}", file=sys.stderr)
     return found
 
 
 def _read(
-    path: str, mask_size: tuple[int, int], image_size: tuple[int, int] | None, jpeg_quality: int
+    path: str,
+    mask_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
+    jpeg_quality: int,
+    channels: int,
 ) -> tuple[bytes, tuple[int, int]]:
     """Reads and checks as `read_image` does; libjpeg's own lines go to stderr."""
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(f"a link to {os.readlink(path)}, which is not there")
     try:
         encoded = tf.io.read_file(path).numpy()
+        if not is_photographic(channels):
+            return _read_numpy(path, encoded, mask_size, image_size, channels)
         if not encoded.startswith((JPEG, PNG)):
             raise ValueError(_why_not_an_image(path, encoded))
         size = _size(encoded)
         _check_shape(size, mask_size)
         # A look at the header is not enough: a truncated file shows only when it is decoded.
         if encoded.startswith(PNG):
-            pixels = decode_png(encoded)
+            pixels = decode_png(encoded, channels)
             if image_size:
                 encoded = tf.io.encode_png(resize_image(pixels, image_size)).numpy()
         else:
-            tf.io.decode_jpeg(encoded, channels=3, ratio=1 if image_size else 8)
+            tf.io.decode_jpeg(encoded, channels=channels, ratio=1 if image_size else 8)
             if image_size:
-                pixels = decode_image(encoded, image_size)
+                pixels = decode_image(encoded, image_size, channels)
                 encoded = tf.io.encode_jpeg(pixels, quality=jpeg_quality, chroma_downsampling=False)
                 encoded = encoded.numpy()
         return encoded, image_size or size
@@ -96,8 +111,49 @@ def _read(
         raise ValueError(f"not a whole, readable {kind}") from None
     except tf.errors.OpError as error:
         if gfile.isdir(path):
-            raise ValueError("a folder, expected a JPEG or PNG file") from None
+            raise ValueError("a folder, expected an image file") from None
         raise ValueError(f"cannot be read: {error.message}") from None
+
+
+def _read_numpy(
+    path: str,
+    encoded: bytes,
+    mask_size: tuple[int, int],
+    image_size: tuple[int, int] | None,
+    channels: int,
+) -> tuple[bytes, tuple[int, int]]:
+    """Checks and reduces a NumPy file as `read_image` does."""
+    height, width = encoded_size(encoded, channels).numpy().tolist()
+    if not height:
+        raise ValueError(why_not_numpy(encoded, channels))
+    _check_shape((height, width), mask_size)
+    try:
+        pixels = decode_numpy(encoded, channels)
+    except tf.errors.InvalidArgumentError:
+        raise ValueError("not a whole, readable NumPy file") from None
+    if image_size:
+        encoded = encode_image(resize_image(pixels, image_size).numpy())
+    return encoded, image_size or (height, width)
+
+
+def why_not_numpy(encoded: bytes, channels: int) -> str:
+    """Says why bytes are not a NumPy file of uint8 [height, width, channels].
+
+    >>> why_not_numpy(b"GIF89a", 4)
+    'a GIF, expected a NumPy file of uint8 [height, width, 4]; see docs/own_data_set.md, Channels'
+    """
+    name = other_format(encoded) or ("a PNG" if encoded.startswith(PNG) else "")
+    if encoded.startswith(NUMPY[:6]):
+        try:
+            array = np.load(io.BytesIO(encoded), allow_pickle=False)
+        except (ValueError, EOFError):
+            return "not a whole, readable NumPy file"
+        order = "" if array.flags.c_contiguous else " in Fortran's order"
+        name = f"{array.dtype} {list(array.shape)}{order}"
+    return (
+        f"{name or 'something else'}, expected a NumPy file of uint8 [height, width, {channels}]; "
+        "see docs/own_data_set.md, Channels"
+    )
 
 
 def _size(encoded: bytes) -> tuple[int, int]:
@@ -121,8 +177,10 @@ def _why_not_an_image(path: str, encoded: bytes) -> str:
     return f"{found} expected a JPEG or a PNG"
 
 
-def how_to_convert(path: str) -> str:
+def how_to_convert(path: str, channels: int = 3) -> str:
     """Says that a file is a TIFF, with the command that makes a PNG of it."""
+    if not is_photographic(channels):
+        return why_not_numpy(b"II*\0", channels)
     png = os.path.splitext(path)[0] + ".png"
     code = f"from PIL import Image; Image.open({path!r}).save({png!r})"
     return f"a TIFF, expected a JPEG or a PNG; convert it: python -c {code!r}"
@@ -138,12 +196,12 @@ def _check_shape(size: tuple[int, int], mask_size: tuple[int, int]) -> None:
         )
 
 
-def check_images(images: Iterable[tuple[str, tuple[int, int]]]) -> list[Fault]:
+def check_images(images: Iterable[tuple[str, tuple[int, int]]], channels: int = 3) -> list[Fault]:
     """Reads image files, each with the size of its masks, and returns their faults."""
     faults = []
     for path, mask_size in images:
         try:
-            read_image(path, mask_size)
+            read_image(path, mask_size, channels=channels)
         except ValueError as error:
             faults.append(Fault(path, 0, str(error)))
     return faults

@@ -13,7 +13,7 @@ import tensorflow as tf
 from clouds_tf import files, rle
 from clouds_tf.data import coco, mask_files
 from clouds_tf.data.annotations import check_csv, check_mask_size
-from clouds_tf.data.source_images import IMAGE_ENDINGS, TIFF_ENDINGS, how_to_convert
+from clouds_tf.data.source_images import TIFF_ENDINGS, how_to_convert
 from clouds_tf.dataset import Dataset
 from clouds_tf.messages import Fault
 from clouds_tf.settings import CheckedSettings, setting
@@ -103,7 +103,7 @@ def read_annotations(
     images = [
         name
         for name in files.visible_names(images_dir)
-        if name.lower().endswith((*IMAGE_ENDINGS, *TIFF_ENDINGS))
+        if name.lower().endswith((*dataset.image_endings, *TIFF_ENDINGS))
     ]
     sizes: Mapping[str, Size] = {}
     origin, noun = source.coco or source.masks_dir, "masks"
@@ -130,7 +130,11 @@ def read_annotations(
     unlisted = []
     for name in others:
         path = os.path.join(images_dir, name)
-        reason = how_to_convert(path) if name in tiffs else f"no {noun} for it in {origin}"
+        reason = (
+            how_to_convert(path, dataset.channels)
+            if name in tiffs
+            else f"no {noun} for it in {origin}"
+        )
         unlisted.append(Fault(path, 0, reason))
     table = table.reset_index(drop=True)
     return Annotations(table, sizes, named, faults, unlisted, origin)

@@ -138,8 +138,9 @@ def calibrate(counts: Counts, seed: int = 0) -> AreaResult:
     curves, thresholds = [], []
     losses: dict[str, list[float]] = {"uncalibrated": [], "isotonic": []}
     for c in range(counts.num_classes):
-        histograms = counts.histograms[:, c]
+        histograms, masks = counts.of_probabilities[:, c], counts.histograms[:, c]
         total, numbers = histograms.sum(axis=0), histograms.sum(axis=1)
+        of_masks = masks.sum(axis=0)
         held_out = dict.fromkeys(losses, 0.0)
         for groups in splits:
             for group in range(groups.max() + 1):
@@ -149,10 +150,11 @@ def calibrate(counts: Counts, seed: int = 0) -> AreaResult:
                 held_out["uncalibrated"] += _log_loss(None, own)
                 held_out["isotonic"] += _log_loss(curve, own)
                 expected[members, c] += numbers[members] @ curve(_MIDDLES) / len(splits)
-                above = _area_above(numbers[members], _unbiased_threshold(total - own))
+                threshold = _unbiased_threshold(of_masks - masks[members].sum(axis=0))
+                above = _area_above(masks[members].sum(axis=1), threshold)
                 unbiased_masks[members, c] += above / len(splits)
         curves.append(_fit_isotonic(total))
-        thresholds.append(_unbiased_threshold(total))
+        thresholds.append(_unbiased_threshold(of_masks))
         for name, loss in held_out.items():
             losses[name].append(loss / max(total.sum() * len(splits), 1))
     return AreaResult(

@@ -19,6 +19,7 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.keras import Model
 from clouds_tf.messages import counted
 from clouds_tf.models import weights as model_weights
+from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
 from clouds_tf.prediction.ensemble import input_sizes, mean_prediction
@@ -167,12 +168,19 @@ class Counts:
         presence: float32 [N, C]: presence that was predicted.
         top_means: float32 [N, C]: of the predicted probabilities; see `postprocessing.top_means`.
         folds: int [N]: the fold that held the image out.
+        of_all: of exclusive classes, see `of_probabilities`; or None.
     """
 
     histograms: np.ndarray
     presence: np.ndarray
     top_means: np.ndarray
     folds: np.ndarray
+    of_all: Optional[np.ndarray] = None
+
+    @property
+    def of_probabilities(self) -> np.ndarray:
+        """Histograms of all probabilities, not only of each pixel's most probable class."""
+        return self.histograms if self.of_all is None else self.of_all
 
     @functools.cached_property
     def truths(self) -> np.ndarray:
@@ -290,13 +298,12 @@ def collect(
         tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
     )
     found: list[tuple[np.ndarray, ...]] = []
-    done, tell = 0, shown(progress, "image")
+    done, tell, how = 0, shown(progress, "image"), (batch_size, test_time_augmentation)
     for fold, members in members_by_fold.items():
-        for _, mask, probabilities, presence in predict_fold(
-            records, fold, members, batch_size, test_time_augmentation
-        ):
-            histograms, means = count(probabilities, mask)
-            found.append((histograms, presence, means, np.full(len(mask), fold)))
+        for _, mask, probabilities, presence in predict_fold(records, fold, members, *how):
+            histograms, means = count(for_masks(probabilities, dataset.exclusive), mask)
+            of_all = [count(probabilities, mask)[0]] if dataset.exclusive else []
+            found.append((histograms, presence, means, np.full(len(mask), fold), *of_all))
             if keep:
                 keep(mask, probabilities)
             done += len(mask)

@@ -16,6 +16,7 @@ from clouds_tf.data import soft_targets
 from clouds_tf.data.records import Records
 from clouds_tf.evaluation.held_out import HUNDREDTHS, Counts
 from clouds_tf.evaluation.search import SearchResult, places_of_thresholds
+from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.postprocessing import is_present, settings_of
 
 _AREAS = [f"area_{i:02d}" for i in range(5, 100, 5)]  # the hundredths of a table
@@ -66,8 +67,9 @@ class Recorder:
     def add(self, masks: tf.Tensor, probabilities: tf.Tensor) -> None:
         """Keeps a batch: truth uint8 [B, h, w, C] of {0, 1}, and float32 probabilities."""
         # Of every pixel, how many hundredths it is above, as in `held_out`.
+        kept = for_masks(probabilities, self._dataset.exclusive)
         not_above = tf.raw_ops.Bucketize(
-            input=-probabilities, boundaries=[-threshold for threshold in reversed(HUNDREDTHS)]
+            input=-kept, boundaries=[-threshold for threshold in reversed(HUNDREDTHS)]
         )
         pixels = len(HUNDREDTHS) - not_above + _TRUTH * tf.cast(masks, tf.int32)
         pixels = tf.cast(tf.transpose(pixels, [0, 3, 1, 2]), tf.uint8)

@@ -20,6 +20,7 @@ from clouds_tf.evaluation.search import (
     score_sums,
 )
 from clouds_tf.figures import evaluation as charts
+from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.postprocessing import plain_rules, postprocess
 
 NAMES = ("scores", "reliability", "presence", "areas", "examples")
@@ -35,7 +36,7 @@ def _score_maps(counts: Counts) -> np.ndarray:
 
 def _reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of true pixels by probability: edges [T + 2], shares and numbers [C, T + 1]."""
-    by_truth = counts.histograms.sum(axis=0)
+    by_truth = counts.of_probabilities.sum(axis=0)
     edges = HUNDREDTHS[4::5]
     starts = [0, *(EDGES.index(edge) + 1 for edge in edges)]
     outside, inside = np.moveaxis(np.add.reduceat(by_truth, starts, axis=2), 1, 0)
@@ -81,6 +82,7 @@ def _examples(
             records, fold, members, len(places), test_time_augmentation, places
         )
         images, truth, probabilities, _ = next(iter(predicted))
+        probabilities = for_masks(probabilities, dataset.exclusive)
         by_rules = [
             tf.cast(postprocess(probabilities, rules), tf.uint8)
             for rules in (plain_rules(dataset.num_classes), found.rules)

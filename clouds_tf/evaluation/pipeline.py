@@ -250,6 +250,14 @@ def _check_metadata(
     expected = list(records.dataset.class_names)
     if names is not None and list(names) != expected:
         raise ValueError(f"{path}: for the classes {list(names)}, the records have {expected}")
+    for name in ("channels", "exclusive"):
+        default = getattr(Dataset, name)
+        got = metadata["model"].get(name, default)
+        if got != getattr(records.dataset, name):
+            raise ValueError(
+                f"{path}: for a data set with {name}={got}, the records have "
+                f"{name}={getattr(records.dataset, name)}"
+            )
     if metadata.get("records") != records.identity:
         return (
             "The weights do not say that these records were kept from their training: the scores "

@@ -281,17 +281,22 @@ def images(data: Explored) -> Section:
             partial(charts.histogram, found["brightness"], "Brightness of the images", _BRIGHTNESS),
         ),
         _per_class("brightness_by_class", by_class, "Brightness, by class", _BRIGHTNESS),
-        Card(
-            f"Glint on more than a tenth: {counted(int((found['glint'] > 0.1).sum()), 'image')}. "
-            "This is an estimate: places where even the darkest spot between the clouds is grey "
-            "and bright; haze and land can look the same.",
-            "sun_glint",
-            _share(found["glint"], "Share of sun glint"),
-        ),
     ]
+    if "glint" in found:
+        cards.append(_glint(found["glint"]))
     if data.dataset.gap_brightness is not None:
         cards += _gap(data, found["gap"])
     return Section("Images", "Measured on images of a reduced size.", cards)
+
+
+def _glint(shares: pd.Series) -> Card:
+    return Card(
+        f"Glint on more than a tenth: {counted(int((shares > 0.1).sum()), 'image')}. "
+        "This is an estimate: places where even the darkest spot between the clouds is grey "
+        "and bright; haze and land can look the same.",
+        "sun_glint",
+        _share(shares, "Share of sun glint"),
+    )
 
 
 def _gap(data: Explored, shares: pd.Series) -> list[Card]:

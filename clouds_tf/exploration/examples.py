@@ -113,7 +113,7 @@ def suspects(data: Explored) -> Section:
             data,
             "unlike_others",
             f"Unusual images, at least {summary.UNUSUAL:g} spreads from the median in one of "
-            f"{', '.join(summary.IMAGE_MEASURES)}",
+            f"{', '.join(found['images'])}",
             [f"{x['measure']} {x['value']:.3g}" for x in found["unlike_others"]],
         ),
         _suspects(

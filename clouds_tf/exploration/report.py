@@ -138,7 +138,7 @@ def _load(
     strings = to_column_major(table.loc[filename, list(dataset.class_names)].tolist(), dataset)
     masks = rle.decode(strings, dataset.mask_size, size)
     with native_lines():  # of libjpeg, which are among the problems
-        image = decode_image(encoded, size).numpy()
+        image = decode_image(encoded, size, dataset.channels).numpy()
     return image, tf.transpose(masks, [1, 2, 0]).numpy()
 
 

@@ -82,16 +82,18 @@ def _boxes(runs: tf.RaggedTensor, height: tf.Tensor | int) -> tf.Tensor:
     return tf.where(is_empty, tf.zeros_like(least[:, :1]), tf.concat([least, most + 1], 1))
 
 
-def _describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> dict[str, tf.Tensor]:
+def _describe_image(
+    encoded: tf.Tensor | bytes, gap_brightness: int | None, channels: int = 3
+) -> dict[str, tf.Tensor]:
     """Measures the bytes of an image, string [], decoded at a reduced scale.
 
     Returns:
         A dict: size int32 [2]; brightness and contrast (mean and standard deviation, 0 to 255) and
         blueness (mean of blue minus red) outside the gap; gap and glint, shares of the image, 0 to
-        1, all float32 []; black bool [*GRID], the cells entirely in the gap; thumbnail uint8
-        [*_THUMBNAIL].
+        1, all float32 []; blueness and glint of RGB only; black bool [*GRID], the cells entirely in
+        the gap; thumbnail uint8 [*_THUMBNAIL].
     """
-    pixels = decode_image(encoded, _DECODED)
+    pixels = decode_image(encoded, _DECODED, channels)
     image = tf.cast(pixels, tf.float32)
     seen = tf.cast(~_in_gap(pixels, gap_brightness), tf.float32)
     is_gap = seen == 0
@@ -101,13 +103,16 @@ def _describe_image(encoded: tf.Tensor | bytes, gap_brightness: int | None) -> d
     variance = tf.reduce_sum(tf.square(grey - brightness) * seen) / num_seen
     filled = tf.where(is_gap, brightness, grey)[..., tf.newaxis]
     thumbnail = tf.image.resize(filled, _THUMBNAIL, method="area")[..., 0]
+    of_colours = {}
+    if channels == 3:
+        blueness = tf.reduce_sum((image[..., 2] - image[..., 0]) * seen) / num_seen
+        of_colours = {"blueness": blueness, "glint": _glint(image, seen)}
     return {
-        "size": encoded_size(encoded),
+        **of_colours,
+        "size": encoded_size(encoded, channels),
         "brightness": brightness,
         "contrast": tf.sqrt(variance),
-        "blueness": tf.reduce_sum((image[..., 2] - image[..., 0]) * seen) / num_seen,
         "gap": 1 - tf.reduce_mean(seen),
-        "glint": _glint(image, seen),
         "black": -tf.nn.max_pool2d(seen[tf.newaxis, ..., tf.newaxis], 2, 2, "VALID")[0, ..., 0]
         > -1,
         "thumbnail": tf.cast(tf.round(thumbnail), tf.uint8),
@@ -186,7 +191,7 @@ def measure(
         mask: area (pixels), fraction (share of the mask size), runs (down the columns), characters
         (of the plain RLE), components, smallest_component and largest_component (pixels), top,
         left, bottom, right, on_black, touches_gap; of the image: height, width, brightness,
-        contrast, blueness, gap, glint.
+        contrast, gap and, of RGB, blueness and glint.
 
     Raises:
         ValueError: none of the images can be read.
@@ -203,9 +208,7 @@ def measure(
         progress(int(arrays["index"][-1]) + 1, len(paths))
     if not batches:
         images = counted(len(paths), "image")
-        raise ValueError(
-            f"none of {images} can be read; {_find_problem(paths[0], dataset.mask_size)}"
-        )
+        raise ValueError(f"none of {images} can be read; {_find_problem(paths[0], dataset)}")
     progress(len(paths), len(paths))
     found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     rows = _make_rows(found, table["filename"].to_numpy()[found["index"]], dataset)
@@ -217,8 +220,8 @@ def measure(
         components=per_component.assign(area=found["component_areas"]).reset_index(drop=True),
         average_masks=covered / len(found["index"]),
         thumbnails=found["thumbnail"],
-        problems=[_find_problem(paths[i], dataset.mask_size) for i in unread]
-        + (_name_lines([paths[i] for i in found["index"]]) if said else []),
+        problems=[_find_problem(paths[i], dataset) for i in unread]
+        + (_name_lines([paths[i] for i in found["index"]], dataset.channels) if said else []),
     )
 
 
@@ -234,12 +237,12 @@ def _quietly(batches: Iterable[Any], said: list[str]) -> Iterator[Any]:
         yield batch
 
 
-def _name_lines(paths: Sequence[str]) -> list[str]:
+def _name_lines(paths: Sequence[str], channels: int) -> list[str]:
     """Decodes images once more, one at a time, and says what libjpeg says, with the file."""
     problems = []
     for path in paths:
         with native_lines() as lines:
-            decode_image(tf.io.read_file(path), _DECODED)
+            decode_image(tf.io.read_file(path), _DECODED, channels)
         problems += [f"{path}: {line}" for line in lines]
     return problems
 
@@ -251,7 +254,7 @@ def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -
     encoded = tf.constant(table[names].to_numpy(dtype=object).tolist(), tf.string)
 
     def describe(index: tf.Tensor, path: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = _describe_image(tf.io.read_file(path), dataset.gap_brightness)
+        found = _describe_image(tf.io.read_file(path), dataset.gap_brightness, dataset.channels)
         return {"index": index, **found}
 
     def add_masks(images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
@@ -265,10 +268,10 @@ def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -
     return images.batch(_BATCH_SIZE).map(add_masks, tf.data.AUTOTUNE).prefetch(1)
 
 
-def _find_problem(path: str, mask_size: tuple[int, int]) -> str:
+def _find_problem(path: str, dataset: Dataset) -> str:
     """Says why an image could not be measured."""
     try:
-        read_image(path, mask_size)
+        read_image(path, dataset.mask_size, channels=dataset.channels)
     except ValueError as error:
         return f"{path}: {error}"
     return f"{path}: could not be read at the first attempt"
@@ -303,6 +306,6 @@ def _make_rows(
             "touches_gap": found["touches_gap"].ravel(),
             "height": height,
             "width": width,
-            **{key: found[key].repeat(num_classes) for key in _OF_IMAGE},
+            **{key: found[key].repeat(num_classes) for key in _OF_IMAGE if key in found},
         }
     )

@@ -66,7 +66,7 @@ def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, A
                 masks["largest_component"].sum() / max(masks["area"].sum(), 1)
             ),
         },
-        "images": {key: _quantiles(images[key]) for key in IMAGE_MEASURES},
+        "images": {key: _quantiles(images[key]) for key in IMAGE_MEASURES if key in images},
         "touches_gap": int(masks["touches_gap"].sum()),
         "on_black": on_black[["filename", "class", "on_black"]].to_dict("records"),
         "tiny": tiny[["filename", "class", "area", "fraction"]].to_dict("records"),
@@ -112,7 +112,7 @@ def _unlike_others(images: pd.DataFrame) -> pd.DataFrame:
     Distances are measured from the median, in units of half the range that holds the middle 68 % of
     the images: a standard deviation, if the measure is normally distributed.
     """
-    values = images[list(IMAGE_MEASURES)]
+    values = images[[key for key in IMAGE_MEASURES if key in images]]
     median = values.median()
     spread = (values.quantile(0.84) - values.quantile(0.16)) / 2
     distance = (values - median) / spread.where(spread > 0, np.inf)

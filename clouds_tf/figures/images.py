@@ -35,13 +35,13 @@ def overlay(
 
     Args:
         axes: matplotlib Axes to draw on.
-        image: uint8 [H, W, 3].
+        image: uint8 [H, W, channels]; of more than three, the first three are red, green and blue.
         masks: [h, w, C] of {0, 1}, of any size.
         class_names: C names, in the order of the masks.
         title: title of the axes.
     """
     height, width = image.shape[:2]
-    axes.imshow(image)
+    axes.imshow(_visible(image))
     axes.set_title(title, fontsize=9, weight="normal", pad=3, loc="center", parse_math=False)
     axes.set_axis_off()
     rows = (np.arange(masks.shape[0]) + 0.5) * height / masks.shape[0] - 0.5
@@ -79,6 +79,11 @@ def overlay(
         )
 
 
+def _visible(image: np.ndarray) -> np.ndarray:
+    """RGB of an image of any number of channels; grey for one or two."""
+    return image[..., :3] if image.shape[2] > 2 else np.repeat(image[..., :1], 3, axis=2)
+
+
 def _place_name(
     columns: np.ndarray, rows: np.ndarray, mask: np.ndarray, named: list[tuple[float, float]]
 ) -> tuple[float, float]:
@@ -104,7 +109,7 @@ def overlays(
     """Draws a grid of images with the outlines and names of their masks.
 
     Args:
-        images: N images, uint8 [H, W, 3].
+        images: N images, uint8 [H, W, channels], see `overlay`.
         masks: N masks [h, w, C] of {0, 1}.
         titles: N titles.
         class_names: C names, in the order of the masks.

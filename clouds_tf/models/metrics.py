@@ -10,7 +10,7 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.keras import keras
 from clouds_tf.models.losses import OwnScore
-from clouds_tf.models.probabilities import probabilities
+from clouds_tf.models.probabilities import for_masks, probabilities
 
 _NUM_SUMS = 9  # of which `Scores` is made, for each class
 
@@ -136,6 +136,10 @@ class TunedDice:
     Counts on every second pixel of each side are enough, and cheap beside the network.
 
     Make it under the strategy of the model. It is no part of a model's or a run's checkpoint.
+
+    Args:
+        num_classes: number of classes.
+        exclusive: whether a pixel counts for its most probable class only.
     """
 
     TOPS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
@@ -143,7 +147,8 @@ class TunedDice:
     # Fractions of the image; the last one is never reached, so the class is never found.
     AREAS = (1e-9, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.13, 0.17, 0.22, 2.0)
 
-    def __init__(self, num_classes: int) -> None:
+    def __init__(self, num_classes: int, exclusive: bool = False) -> None:
+        self._exclusive = exclusive
         shape = [2, num_classes, len(self.TOPS), len(self.AREAS), len(self.BOTTOMS)]
         self._sums, self._images = (
             tf.Variable(
@@ -158,6 +163,7 @@ class TunedDice:
     def update(self, mask: tf.Tensor, logits: tf.Tensor, half: tf.Tensor) -> None:
         """Adds a batch: mask [B, h, w, C] in 0..1, logits [B, h', w', C], half int [B] of 0, 1."""
         q = probabilities(logits, tf.shape(mask)[1:3])[:, ::2, ::2]
+        q = for_masks(q, self._exclusive)
         truth = tf.cast(mask, tf.float32)[:, ::2, ::2] > 0.5
 
         def fractions(of: tf.Tensor) -> tf.Tensor:

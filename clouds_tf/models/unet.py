@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import own
-from clouds_tf.dataset import MAX_CLASSES
+from clouds_tf.dataset import MAX_CHANNELS, MAX_CLASSES
 from clouds_tf.keras import KerasTensor, Model, keras
 from clouds_tf.models.encoders import (
     MAX_WIDTH,
@@ -27,6 +27,7 @@ layers = keras.layers
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 _STRIDE = 32  # of the deepest features
 _ARGUMENTS = "_clouds_tf_arguments"
+_LEAST_SHARE = 1e-37  # of float32's normal numbers; keeps logarithms finite
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
@@ -61,11 +62,33 @@ class CropLike(keras.layers.Layer):
         return tf.ensure_shape(cropped, [None, image.shape[1], image.shape[2], x.shape[3]])
 
 
+@keras.utils.register_keras_serializable("clouds_tf")
+class LogOdds(keras.layers.Layer):
+    """Scores [B, H, W, C] of classes against a background of score 0, as log odds.
+
+    Returns the log odds log(q / (1 - q)) of the classes, [B, H, W, C], and those of the background,
+    [B, H, W, 1], where q are the softmax probabilities of the scores and of 0. So the sigmoid of
+    the log odds is the softmax, and whatever takes logits of independent classes takes these.
+    """
+
+    def call(self, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
+        scores = tf.pad(scores, [[0, 0]] * 3 + [[0, 1]])
+        scores -= tf.stop_gradient(tf.reduce_max(scores, axis=-1, keepdims=True))
+        shares = tf.exp(scores)
+        # Sums of the others' shares without subtraction, which would lose all digits near q = 1.
+        others = tf.cumsum(shares, axis=-1, exclusive=True)
+        others += tf.cumsum(shares, axis=-1, exclusive=True, reverse=True)
+        log_odds = scores - tf.math.log(others + _LEAST_SHARE)
+        return log_odds[..., :-1], log_odds[..., -1:]
+
+
 def unet(
     num_classes: int = 4,
     width: float = 1.0,
     encoder: Any = "resnet34",
     classification_head: bool = False,
+    channels: int = 3,
+    exclusive: bool = False,
 ) -> Any:
     """Builds a U-Net.
 
@@ -79,18 +102,22 @@ def unet(
         buffers and does not count).
 
     Args:
-        num_classes: number of maps, each a sigmoid of its own; 1 to 32.
+        num_classes: number of maps; 1 to 32.
         width: multiplies the channels of every stage but the input's and the head's; above 0 and
             at most 8.
         encoder: a key of clouds_tf.models.encoders.ENCODERS; or a function with the arguments and
             results of `Encoder.apply`, or its name, "module:function".
         classification_head: whether to predict as well, from the mean of the deepest features,
             which classes are present anywhere in the image.
+        channels: number of channels of the images, 1 to 16.
+        exclusive: whether a pixel belongs to one class at most, or else to the background.
 
     Returns:
-        A keras.Model from RGB images [B, H, W, 3] of any numeric dtype in 0..255, any height and
-        width, to a dict: "logits", float32 [B, H, W, num_classes], and with a classification head
-        "presence_logits", float32 [B, num_classes]. Scaling is part of the model.
+        A keras.Model from images [B, H, W, channels] of any numeric dtype in 0..255, any height and
+        width, to a dict: "logits", float32 [B, H, W, num_classes], whose sigmoid is the probability
+        of each class; with a classification head "presence_logits", float32 [B, num_classes]; of
+        exclusive classes "background_logits", float32 [B, H, W, 1]. Their probabilities are a
+        softmax over the classes and the background, see `LogOdds`. Scaling is part of the model.
 
     Raises:
         ValueError: an unknown encoder, or another argument out of bounds.
@@ -108,14 +135,21 @@ def unet(
         raise ValueError(f"num_classes: got {num_classes}, expected 1 to {MAX_CLASSES}")
     if not 0 < width <= MAX_WIDTH:
         raise ValueError(f"width: got {width}, expected more than 0 and at most {MAX_WIDTH}")
-    image = keras.Input([None, None, 3], name="image")
+    if not 1 <= channels <= MAX_CHANNELS:
+        raise ValueError(f"channels: got {channels}, expected 1 to {MAX_CHANNELS}")
+    image = keras.Input([None, None, channels], name="image")
     features = found.apply(ReflectPad(name="pad", dtype="float32")(image), width)
     if own.is_own(encoder):
         check_own_encoder(encoder, image, features)
     deepest = features[-1]
     x = _decode({2**i: x for i, x in enumerate(features, start=1)}, width, found)
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)
-    outputs = {"logits": CropLike(name="logits", dtype="float32")([x, image])}
+    outputs = {}
+    if exclusive:
+        x, background = LogOdds(name="log_odds", dtype="float32")(x)
+        crop = CropLike(name="background_logits", dtype="float32")
+        outputs["background_logits"] = crop([background, image])
+    outputs["logits"] = CropLike(name="logits", dtype="float32")([x, image])
     if classification_head:
         pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_pool")(deepest)
         # Checkpoints know the layer as "presence".
@@ -128,6 +162,9 @@ def unet(
         "width": width,
         "encoder": encoder,
         "classification_head": classification_head,
+        # Left out by default, so that earlier versions can read files of RGB models.
+        **({} if channels == 3 else {"channels": channels}),
+        **({"exclusive": True} if exclusive else {}),
     }
     return model
 
@@ -209,7 +246,9 @@ def outline(model: Model, image_size: tuple[int, int]) -> tuple[list[Stage], lis
     up = [model.get_layer(f"{step}_relu2").output for step in steps]
     up.append(model.get_layer("logits").output)
     stages = ["stem", "stage1", "stage2", "stage3", "stage4"][1 - len(down) :]
-    maps = keras.Model(model.input, down + up)(np.zeros([1, *image_size, 3], np.uint8))
+    maps = keras.Model(model.input, down + up)(
+        np.zeros([1, *image_size, model.input_shape[-1]], np.uint8)
+    )
     depths = _convolutions(model, down + up)
     described = [
         Stage(name, depth, *found.shape[1:])

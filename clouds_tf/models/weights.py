@@ -23,7 +23,7 @@ from clouds_tf.dataset import Dataset
 from clouds_tf.keras import Model
 from clouds_tf.models.encoders import encoder_layers, encoder_name, encoder_of, model_name
 from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
-from clouds_tf.models.encoders.interface import read_safetensors
+from clouds_tf.models.encoders.interface import fitted, read_safetensors
 from clouds_tf.settings import check_size
 
 # Version of the files of `save_model_weights`; goes up when older readers would misread them.
@@ -48,8 +48,21 @@ def _listed(kind: str, names: list[str]) -> str:
     return f"{len(names)} {kind}: {', '.join(names[:_MAX_NAMES])}{more}"
 
 
-def _assign(variables: dict[str, tf.Variable], tensors: dict[str, np.ndarray], path: str) -> None:
-    """Sets variables to the tensors of the same names; all of them, or none."""
+def _assign(
+    variables: dict[str, tf.Variable],
+    tensors: dict[str, np.ndarray],
+    path: str,
+    channels: int = 3,
+) -> None:
+    """Sets variables to the tensors of the same names; all of them, or none.
+
+    Weights of RGB are adapted to a model of images with other `channels`.
+    """
+    if channels != 3:
+        both = variables.keys() & tensors.keys()
+        shapes = {name: variables[name].shape.as_list() for name in both}
+        fit = {name: fitted(tensors[name], shapes[name], channels) for name in both}
+        tensors = {**tensors, **fit}
     faults = {
         "missing": sorted(variables.keys() - tensors.keys()),
         "unexpected": sorted(tensors.keys() - variables.keys()),
@@ -78,6 +91,7 @@ def load_encoder_weights(model: Model, path: str) -> None:
             "efficientnet_lite2" a .safetensors file with the names of `efficientnet_lite_pytorch`,
             or "imagenet", which downloads it; for the encoders of keras-cv a .h5, .weights.h5 or
             .keras file of the backbone. Classifiers, decoders and counters in them are left out.
+            For images of other channels than RGB, the first layers are adapted; see `fitted`.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -97,7 +111,7 @@ def load_encoder_weights(model: Model, path: str) -> None:
         raise ValueError(f"{path}: {model.name} takes weights from a file that ends in {expected}")
     weights = [weight for layer in encoder_layers(model) for weight in layer.weights]
     variables = {encoder.published_name(_name(weight)): weight for weight in weights}
-    _assign(variables, encoder.read_weights(path), path)
+    _assign(variables, encoder.read_weights(path), path, model.input_shape[-1])
 
 
 def load_checkpoint(model: Model, path: str) -> None:
@@ -130,7 +144,7 @@ def load_checkpoint(model: Model, path: str) -> None:
         for saved in node.attributes
         if saved.checkpoint_key.startswith("model/layer_with_weights")
     }
-    _assign(_by_name(model.weights), tensors, path)
+    _assign(_by_name(model.weights), tensors, path, model.input_shape[-1])
 
 
 def save_model_weights(
@@ -226,6 +240,8 @@ def _check_description(model: Model, arguments: dict[str, Any]) -> None:
     described = {**defaults, **arguments}
     for name, expected, got in (
         ("encoder", model.name, model_name(described["encoder"])),
+        ("channels", model.input_shape[-1], described["channels"]),
+        ("exclusive", "background_logits" in model.output_shape, described["exclusive"]),
         ("num_classes", model.output_shape["logits"][-1], described["num_classes"]),
         (
             "classification_head",
@@ -298,7 +314,7 @@ def load_weights(model: Model, path: str, heads: bool = True) -> None:
         variables = {k: v for k, v in variables.items() if not k.startswith(_HEADS)}
         tensors = {k: v for k, v in tensors.items() if not k.startswith(_HEADS)}
     try:
-        _assign(variables, tensors, path)
+        _assign(variables, tensors, path, model.input_shape[-1])
     except ValueError as error:
         arguments = ", ".join(f"{name}={value!r}" for name, value in metadata["model"].items())
         raise ValueError(f"{error}; the file holds a unet({arguments})") from None

@@ -22,8 +22,8 @@ from clouds_tf.prediction import openvino_trial
 
 ENGINES = ("tensorflow", "openvino")
 
-# From images, uint8 [B, h, w, 3], to "logits", float32 [B, h, w, C], and, with a classification
-# head, "presence_logits", float32 [B, C].
+# From images, uint8 [B, h, w, channels], to "logits", float32 [B, h, w, C], and, with a
+# classification head, "presence_logits", float32 [B, C].
 Network = Callable[["tf.Tensor"], "dict[str, tf.Tensor]"]
 
 _TRIAL = openvino_trial.__file__
@@ -52,7 +52,7 @@ def require(engine: str) -> None:
 
 def as_network(model: Model, image_size: tuple[int, int]) -> Any:
     """Makes a Network, a tf.function for images of (height, width), of a Keras model."""
-    signature = [_images_spec(image_size)]
+    signature = [_images_spec(image_size, model.input_shape[-1])]
     # Not inlined, so that all views of an image share one optimized copy with its packed weights.
     return tf.function(
         functools.partial(model, training=False),
@@ -62,8 +62,8 @@ def as_network(model: Model, image_size: tuple[int, int]) -> Any:
     )
 
 
-def _images_spec(image_size: tuple[int, int]) -> tf.TensorSpec:
-    return tf.TensorSpec([None, *image_size, 3], tf.uint8, name="images")
+def _images_spec(image_size: tuple[int, int], channels: int) -> tf.TensorSpec:
+    return tf.TensorSpec([None, *image_size, channels], tf.uint8, name="images")
 
 
 class OpenVINONetwork:
@@ -116,7 +116,7 @@ def convert(
     Raises:
         UnusableError: OpenVINO dies, cannot convert the network, or computes something else.
     """
-    spec, module = _images_spec(image_size), tf.Module()
+    spec, module = _images_spec(image_size, dataset.channels), tf.Module()
     module.variables_of_network = network.get_concrete_function(spec).variables
     with tempfile.TemporaryDirectory() as folder:
         tf.saved_model.save(module, folder, tf.function(network, input_signature=[spec]))

@@ -1,4 +1,4 @@
-"""Serving signatures of a SavedModel: JPEG or PNG bytes in, run-length encoded masks out."""
+"""Serving signatures of a SavedModel: bytes of images in, run-length encoded masks out."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import resize_image
+from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.engine import Network
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.prediction.metadata import Metadata
@@ -44,7 +45,11 @@ class Signatures:
         self, networks: Sequence[Network], metadata: Metadata, compiled: bool = False
     ) -> None:
         self._networks, self._metadata = networks, metadata
-        decode = functools.partial(decode_images, max_image_pixels=metadata.max_image_pixels)
+        decode = functools.partial(
+            decode_images,
+            max_image_pixels=metadata.max_image_pixels,
+            channels=metadata.dataset.channels,
+        )
         size, num_classes = metadata.dataset.submission_size, metadata.dataset.num_classes
         self._specs = [
             tf.TensorSpec([None, *size, num_classes]),
@@ -143,7 +148,8 @@ class Signatures:
         self, probabilities: tf.Tensor, presence: tf.Tensor, likeness: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         metadata, calibrated = self._metadata, probabilities
-        masks = tf.cast(postprocess(probabilities, metadata.rules), tf.uint8)
+        kept = for_masks(probabilities, metadata.dataset.exclusive)
+        masks = tf.cast(postprocess(kept, metadata.rules), tf.uint8)
         if metadata.calibration is not None:
             calibrated = metadata.calibration.calibrate(probabilities)
         return {

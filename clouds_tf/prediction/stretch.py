@@ -13,7 +13,7 @@ from collections.abc import Iterable
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.dataset import CLOUDS, Dataset, is_photographic
 from clouds_tf.messages import counted
 from clouds_tf.prediction.untrusted import decode_whole
 
@@ -47,15 +47,20 @@ def check(stretch: str, dataset: Dataset = CLOUDS) -> None:
     """Makes sure that a stretch exists and fits a data set.
 
     Raises:
-        ValueError: it is none of MODES, or "auto" for images that are not the competition's.
+        ValueError: it is none of MODES, or "auto" for images that are not the competition's, or
+            any but "none" for images in NumPy files.
     """
     power = _power(stretch)
     if stretch not in ("none", "worldview", "auto") and not (power and 0.1 <= power <= 10):
         raise ValueError(
             f"stretch: got {stretch!r}, expected {MODES}, with G from 0.1 to 10, such as gamma:0.6"
         )
+    if stretch != "none" and not is_photographic(dataset.channels):
+        raise ValueError(
+            f"stretch: got {stretch}, expected none for images of {dataset.channels} channels"
+        )
     # Records of the same images may have masks of another size.
-    kind = "class_names", "degrees", "gap_brightness"
+    kind = "class_names", "degrees", "gap_brightness", "channels"
     if stretch == "auto" and any(getattr(dataset, k) != getattr(CLOUDS, k) for k in kind):
         raise ValueError(
             "stretch: auto knows the brightness of the competition's images only, and this "

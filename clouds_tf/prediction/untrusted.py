@@ -14,10 +14,13 @@ from clouds_tf.data.preprocessing import (
     TOO_DIM,
     decode_image,
     decode_png,
+    encoded_size,
     is_png,
+    numpy_size,
     png_size,
 )
-from clouds_tf.data.source_images import other_format
+from clouds_tf.data.source_images import other_format, why_not_numpy
+from clouds_tf.dataset import is_photographic
 
 MAX_IMAGE_PIXELS = 2**25  # eleven times those of an image of the competition
 LARGEST_IMAGES = 4  # whose pixels all images of a request together may have
@@ -29,39 +32,44 @@ _PACKED, _MAX_PACKED = (b"zTXt", b"iTXt", b"iCCP"), 20
 _WINDOW = 1 << 20  # bytes that are searched at a time, which bounds the memory of a search
 
 
-def max_image_bytes(max_image_pixels: int) -> int:
-    """The most bytes that an image may have: those of PNG's widest pixels, and 1 MB for the rest.
+def max_image_bytes(max_image_pixels: int, channels: int = 3) -> int:
+    """The most bytes that an image may have: those of the widest pixels, and 1 MB for the rest.
 
     >>> max_image_bytes(1000)
     1056576
     """
-    return 8 * max_image_pixels + (1 << 20)
+    return max(8, channels) * max_image_pixels + (1 << 20)  # PNG has up to 8 bytes a pixel
 
 
 def decode_images(
-    image_bytes: tf.Tensor, size: tuple[int, int], max_image_pixels: int = MAX_IMAGE_PIXELS
+    image_bytes: tf.Tensor,
+    size: tuple[int, int],
+    max_image_pixels: int = MAX_IMAGE_PIXELS,
+    channels: int = 3,
 ) -> tf.Tensor:
-    """Decodes JPEGs and PNGs whose headers say that they are not too large.
+    """Decodes images whose headers say that they are not too large.
 
     Pixels are taken as they are stored: the orientation that EXIF may ask for is not applied, as it
     is not in training either.
 
     Args:
-        image_bytes: string [N], JPEGs and PNGs of any sizes.
+        image_bytes: string [N], JPEGs and PNGs of any sizes; NumPy files if `channels` are not 1
+            or 3, see `decode_image`.
         size: (height, width) of the result.
         max_image_pixels: the most pixels that an image may have; all images together may have four
             times as many, and the bytes of each are limited by `max_image_bytes` of it.
+        channels: those of the data set.
 
     Returns:
-        RGB uint8 [N, height, width, 3].
+        uint8 [N, height, width, channels].
 
     Raises:
-        tf.errors.InvalidArgumentError: bytes are not a whole JPEG or PNG, or their image is too
-            large, and nothing has been decoded; or no value of a 16-bit PNG reaches 16384.
+        tf.errors.InvalidArgumentError: bytes are not a whole image, or their image is too large,
+            and nothing has been decoded; or no value of a 16-bit PNG reaches 16384.
     """
 
     pixels = tf.map_fn(
-        lambda encoded: _count_pixels(encoded, max_image_pixels),
+        lambda encoded: _count_pixels(encoded, max_image_pixels, channels),
         image_bytes,
         fn_output_signature=tf.int64,
     )
@@ -70,9 +78,9 @@ def decode_images(
     with tf.control_dependencies([tf.Assert(total <= limit, message)]):
         image_bytes = tf.identity(image_bytes)
     return tf.map_fn(
-        lambda encoded: decode_image(encoded, size),
+        lambda encoded: decode_image(encoded, size, channels),
         image_bytes,
-        fn_output_signature=tf.TensorSpec([*size, 3], tf.uint8),
+        fn_output_signature=tf.TensorSpec([*size, channels], tf.uint8),
     )
 
 
@@ -84,22 +92,34 @@ def decode_whole(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> tf
     return tf.io.decode_jpeg(encoded, 3, dct_method="INTEGER_ACCURATE")
 
 
-def _count_pixels(encoded: tf.Tensor, max_image_pixels: int) -> tf.Tensor:
+def _count_pixels(encoded: tf.Tensor, max_image_pixels: int, channels: int = 3) -> tf.Tensor:
     """The pixels of an image, int64, by its header; InvalidArgumentError if it is refused."""
-    max_bytes, png = max_image_bytes(max_image_pixels), is_png(encoded)
-    known = png | (tf.strings.substr(encoded, 0, len(JPEG)) == JPEG)
+    max_bytes = max_image_bytes(max_image_pixels, channels)
+    if is_photographic(channels):
+        expected = "a JPEG or a PNG"
+        known = is_png(encoded) | (tf.strings.substr(encoded, 0, len(JPEG)) == JPEG)
+    else:
+        expected = f"a NumPy file of uint8 [height, width, {channels}]"
+        known = numpy_size(encoded, channels)[0] > 0
     length = tf.strings.length(encoded)
     checks = [
-        tf.Assert(known, ["expected a JPEG or a PNG, got something else"]),
+        tf.Assert(known, [f"expected {expected}, got something else"]),
         tf.Assert(length <= max_bytes, [f"expected at most {max_bytes} bytes, got", length]),
     ]
     with tf.control_dependencies(checks):
-        source_size = tf.cond(png, lambda: _png_size(encoded), lambda: _jpeg_size(encoded))
+        source_size = _declared_size(encoded, channels)
     height, width = tf.unstack(source_size, 2)
     allowed = (height > 0) & (width > 0) & (height * width <= max_image_pixels)
     message = ["expected an image of at most", max_image_pixels, "pixels, got (height, width)"]
     with tf.control_dependencies([tf.Assert(allowed, [*message, source_size])]):
         return height * width
+
+
+def _declared_size(encoded: tf.Tensor, channels: int) -> tf.Tensor:
+    """The size of an image, int64 [2], by its header; errors as `_jpeg_size` and `_png_size`."""
+    if not is_photographic(channels):
+        return tf.cast(numpy_size(encoded, channels), tf.int64)
+    return tf.cond(is_png(encoded), lambda: _png_size(encoded), lambda: _jpeg_size(encoded))
 
 
 def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
@@ -145,12 +165,15 @@ def _count(content: tf.Tensor, pattern: bytes) -> tf.Tensor:
     return tf.math.count_nonzero(found, dtype=tf.int32)
 
 
-def image_size(encoded: bytes) -> tuple[int, int]:
-    """Reads the (height, width) of a JPEG or a PNG from its header.
+def image_size(encoded: bytes, channels: int = 3) -> tuple[int, int]:
+    """Reads the (height, width) of an image from its header.
 
     Raises:
-        tf.errors.InvalidArgumentError: it is neither, or its header is not whole.
+        tf.errors.InvalidArgumentError: it is neither JPEG nor PNG, or its header is not whole.
     """
+    if not is_photographic(channels):
+        height, width = encoded_size(encoded, channels).numpy().tolist()
+        return height, width
     if encoded.startswith(PNG):
         width, height = struct.unpack(">II", encoded[16:24].ljust(8, b"\0"))
         return height, width
@@ -172,7 +195,9 @@ def why_too_dim(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str
     return ""
 
 
-def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:
+def why_unreadable(
+    encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS, channels: int = 3
+) -> str:
     """Says why `decode_images` has refused bytes.
 
     >>> why_unreadable(b"GIF89a")
@@ -180,6 +205,8 @@ def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> 
     """
     if not encoded:
         return "an empty file"
+    if not is_photographic(channels):
+        return _why_not_numpy(encoded, max_image_pixels, channels)
     if not encoded.startswith((JPEG, PNG)):
         name = other_format(encoded)
         if name == "a TIFF":
@@ -191,14 +218,26 @@ def why_unreadable(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> 
     except tf.errors.InvalidArgumentError:
         return f"a damaged or truncated {kind}"
     if height * width > max_image_pixels:
-        return (
-            f"{height}x{width} (height x width) are more pixels than the SavedModel takes, "
-            f"{max_image_pixels:,}; export it with a larger --max_image_pixels, or use "
-            "tools/predict_scenes.py"
-        )
+        return f"{_too_large(height, width, max_image_pixels)}, or use tools/predict_scenes.py"
     limit = max_image_bytes(max_image_pixels)
     if len(encoded) > limit:
         return f"{len(encoded):,} bytes, expected at most {limit:,}"
     if encoded.count(_SCAN) > _MAX_SCANS and kind == "JPEG":
         return f"a JPEG of {encoded.count(_SCAN)} scans, expected at most {_MAX_SCANS}"
     return why_too_dim(encoded, max_image_pixels) or f"a damaged or truncated {kind}"
+
+
+def _why_not_numpy(encoded: bytes, max_image_pixels: int, channels: int) -> str:
+    height, width = image_size(encoded, channels)
+    if not height:
+        return why_not_numpy(encoded, channels)
+    if height * width > max_image_pixels:
+        return _too_large(height, width, max_image_pixels)
+    return "a damaged or truncated NumPy file"
+
+
+def _too_large(height: int, width: int, max_image_pixels: int) -> str:
+    return (
+        f"{height}x{width} (height x width) are more pixels than the SavedModel takes, "
+        f"{max_image_pixels:,}; export it with a larger --max_image_pixels"
+    )

@@ -247,6 +247,8 @@ class Job:
             image = np.rint(np.moveaxis(colors, 0, -1)).astype(np.uint8)
             seen_share = resample.apply(columns, resample.apply(rows, observed, 0), 1)
             observed = seen_share >= resample.LEAST_SEEN
+        if network.dataset.exclusive:  # windows may disagree half and half
+            masks = masks & (np.cumsum(masks, axis=0) == 1)
         return Prediction(
             name=stem(scene.path),
             date=scene.date,

@@ -10,6 +10,8 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.messages import counted
+from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.postprocessing import postprocess
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.prediction.untrusted import LARGEST_IMAGES, decode_images
@@ -59,6 +61,11 @@ class Network:
             raise ValueError(
                 f"{predictor.path}: its data set has no ground resolution (field degrees), which "
                 "scenes need"
+            )
+        if self.dataset.channels != 3:
+            raise ValueError(
+                f"{predictor.path}: takes images of {counted(self.dataset.channels, 'channel')}, "
+                "and scenes are read as RGB; predict images with tools/predict.py"
             )
         self.fingerprint = predictor.identity
         if "from_pixels" not in predictor.functions:
@@ -138,5 +145,6 @@ class Network:
         likeness = np.full(count, np.nan, np.float32)
         if "likeness" in answer:  # not in older SavedModels
             likeness = answer["likeness"].numpy()[:count]
-        masks = postprocess(found, self.rules, tf.constant(filled, tf.float32))
+        kept = for_masks(found, self.dataset.exclusive)
+        masks = postprocess(kept, self.rules, tf.constant(filled, tf.float32))
         return Answers(found.numpy(), masks.numpy(), likeness)

@@ -22,6 +22,7 @@ from typing import Any, Union
 import numpy as np
 import tensorflow as tf
 
+from clouds_tf.data.preprocessing import encode_image
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.prediction.untrusted import LARGEST_IMAGES, image_size, why_unreadable
 from clouds_tf.server.metrics import Metrics
@@ -132,12 +133,12 @@ class Batcher:
     def __init__(self, predictor: Predictor) -> None:
         self.predictor, self._stages = predictor, predictor.load_stages()
         self._users, self._metrics = 0, Metrics()  # those of the warm-up, which nobody reads
+        self._channels = predictor.metadata.dataset.channels
 
     def warm_up(self, max_batch: int) -> None:
         """Runs all stages for batches of 1, 2, 4, ... images, which makes their first use slow."""
-        height, width = self.predictor.metadata.dataset.mask_size
-        blank = tf.io.encode_jpeg(np.zeros((height, width, 3), np.uint8)).numpy()
-        images, likeness = self._read(blank)
+        shape = *self.predictor.metadata.dataset.mask_size, self._channels
+        images, likeness = self._read(encode_image(np.zeros(shape, np.uint8)))
         size = 1
         while size <= max_batch:
             probabilities, presence = self._run_networks([images] * size)
@@ -185,7 +186,7 @@ class Batcher:
         """
         workers = self._workers
         with workers.admit(len(images)):
-            pixels = await workers.run(workers.decoding, _count_pixels, images)
+            pixels = await workers.run(workers.decoding, self._count_pixels, images)
             limit = LARGEST_IMAGES * self.predictor.metadata.max_image_pixels
             if sum(pixels) > limit:
                 raise RefusedError(
@@ -213,6 +214,23 @@ class Batcher:
                 self._metrics.images.labels("refused").inc()
                 raise RefusedError(f"{place}{error}") from None
 
+    def _count_pixels(self, images: Sequence[Image]) -> list[int]:
+        """The pixels of each image by its header; RefusedError where there is none."""
+        found, expected = [], self._channels
+        for i, image in enumerate(images):
+            if isinstance(image, np.ndarray):
+                height, width, got = image.shape
+                if got != expected:
+                    reason = f"got {got} channels, expected {expected}, in image_bytes"
+                    raise RefusedError(_place(i, images) + reason)
+            else:
+                try:
+                    height, width = image_size(image, expected)
+                except tf.errors.InvalidArgumentError:
+                    raise RefusedError(_place(i, images) + why_unreadable(bytes(image))) from None
+            found.append(height * width)
+        return found
+
     def _read(self, image: Image) -> tuple[tuple[np.ndarray, ...], float]:
         """First stage: the image for each network, and its likeness."""
         limit = self.predictor.metadata.max_image_pixels
@@ -223,7 +241,7 @@ class Batcher:
                 try:
                     images, likeness = self._stages.read_bytes(tf.constant([image]))
                 except tf.errors.InvalidArgumentError:
-                    raise RefusedError(why_unreadable(image, limit)) from None
+                    raise RefusedError(why_unreadable(image, limit, self._channels)) from None
         return tuple(x[0].numpy() for x in images), float(likeness[0])
 
     async def _run(self) -> None:
@@ -315,18 +333,6 @@ class Batcher:
                 {name: np.array(columns[name][i]) for name in item.names & columns.keys()}
                 for i, item in enumerate(batch)
             ]
-
-
-def _count_pixels(images: Sequence[Image]) -> list[int]:
-    """The pixels of each image by its header; RefusedError where there is none."""
-    found = []
-    for i, image in enumerate(images):
-        try:
-            size = image.shape[:2] if isinstance(image, np.ndarray) else image_size(image)
-        except tf.errors.InvalidArgumentError:
-            raise RefusedError(_place(i, images) + why_unreadable(bytes(image))) from None
-        found.append(size[0] * size[1])
-    return found
 
 
 def _place(index: int, images: Sequence[Image]) -> str:

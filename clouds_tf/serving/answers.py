@@ -86,6 +86,7 @@ def answer_images(
     images: Sequence[tuple[str, tuple[str, ...]]],
     max_image_pixels: int,
     stretch: Callable[[bytes], tuple[bytes, str]] = lambda content: (content, ""),
+    channels: int = 3,
 ) -> list[Answer]:
     """Reads and predicts a batch of images.
 
@@ -96,24 +97,25 @@ def answer_images(
         max_image_pixels: limit of the SavedModel, for the reasons.
         stretch: what is done to the bytes of an image first; returns new ones, and the curve in
             words.
+        channels: number of channels of the images.
 
     Returns:
         An Answer for each image, in order; unreadable ones have a reason.
     """
     contents, reasons, curves = [], [], []
     for filename, _ in images:
-        content, reason = _read(os.path.join(images_dir, filename), max_image_pixels)
+        content, reason = _read(os.path.join(images_dir, filename), max_image_pixels, channels)
         curve = ""
         if not reason:
             try:
                 content, curve = stretch(content)
             except tf.errors.InvalidArgumentError:
-                reason = why_unreadable(content, max_image_pixels)
+                reason = why_unreadable(content, max_image_pixels, channels)
         contents.append(content)
         reasons.append(reason)
         curves.append(curve)
     readable = [i for i, reason in enumerate(reasons) if not reason]
-    outputs = _outputs(predict, [contents[i] for i in readable], max_image_pixels)
+    outputs = _outputs(predict, [contents[i] for i in readable], max_image_pixels, channels)
     found = dict(zip(readable, outputs))
     answers = []
     for i, (filename, class_names) in enumerate(images):
@@ -121,14 +123,14 @@ def answer_images(
         if isinstance(output, str):
             answers.append(Answer(filename, class_names, reason=output))
         else:
-            size = image_size(contents[i])
+            size = image_size(contents[i], channels)
             answers.append(Answer(filename, class_names, size, **output, curve=curves[i]))
     return answers
 
 
-def _read(path: str, max_image_pixels: int) -> tuple[bytes, str]:
+def _read(path: str, max_image_pixels: int, channels: int) -> tuple[bytes, str]:
     """The content of a file, or the reason why there is none."""
-    limit = max_image_bytes(max_image_pixels)
+    limit = max_image_bytes(max_image_pixels, channels)
     try:
         if gfile.isdir(path):
             return b"", "a folder"
@@ -146,7 +148,7 @@ def _read(path: str, max_image_pixels: int) -> tuple[bytes, str]:
 
 
 def _outputs(
-    predict: Predict, contents: list[bytes], max_image_pixels: int
+    predict: Predict, contents: list[bytes], max_image_pixels: int, channels: int
 ) -> list[dict[str, Any] | str]:
     """For each image a dict of fields of Answer, or the reason why it is unreadable."""
     if not contents:
@@ -155,13 +157,13 @@ def _outputs(
         outputs = {name: value.numpy() for name, value in predict(tf.constant(contents)).items()}
     except tf.errors.InvalidArgumentError:
         if len(contents) == 1:
-            return [why_unreadable(contents[0], max_image_pixels)]
+            return [why_unreadable(contents[0], max_image_pixels, channels)]
         # One of them cannot be read, or they are too large together.
         middle = len(contents) // 2
         return [
             output
             for some in (contents[:middle], contents[middle:])
-            for output in _outputs(predict, some, max_image_pixels)
+            for output in _outputs(predict, some, max_image_pixels, channels)
         ]
     found: list[dict[str, Any] | str] = []
     for i, rles in enumerate(outputs["encoded_pixels"]):

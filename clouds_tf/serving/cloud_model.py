@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.dataset import Dataset
-from clouds_tf.messages import warnings_only
+from clouds_tf.messages import counted, warnings_only
 from clouds_tf.prediction.engine import as_network
 from clouds_tf.prediction.fusing import fuse
 from clouds_tf.prediction.metadata import METADATA_FILE, Metadata
@@ -33,7 +33,7 @@ class CloudModel(tf.Module):
         networks: each model as a `Network`, which another engine can take the place of.
         serve: image_bytes, string [N], to a dict of masks and numbers; see `write_version`.
         serve_probabilities: image_bytes, string [N], to a dict with probabilities.
-        serve_pixels: images, uint8 [N, H, W, 3], to a dict of everything.
+        serve_pixels: images, uint8 [N, H, W, channels], to a dict of everything.
 
     Raises:
         ValueError: the number of sizes or outputs does not fit the models or the data set.
@@ -56,7 +56,9 @@ class CloudModel(tf.Module):
 
         signatures = Signatures(list(self.networks), metadata)
         image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
-        images = tf.TensorSpec([None, None, None, 3], tf.uint8, name="images")
+        images = tf.TensorSpec(
+            [None, None, None, metadata.dataset.channels], tf.uint8, name="images"
+        )
         # AutoGraph takes seconds to rewrite all functions that are called; none of them needs it.
         function = functools.partial(tf.function, autograph=False)
         self.serve = function(signatures.serve, input_signature=[image_bytes])
@@ -67,7 +69,12 @@ class CloudModel(tf.Module):
 
 
 def _check_classes(model: Any, dataset: Dataset) -> None:
-    """Raises ValueError unless a model gives a map for each class of the data set."""
+    """Raises ValueError unless a model has the classes and channels of the data set."""
+    if model.input_shape[-1] != dataset.channels:
+        raise ValueError(
+            f"the model takes images of {counted(model.input_shape[-1], 'channel')}, expected the "
+            f"{dataset.channels} of the data set"
+        )
     got = model.output_shape["logits"][-1]
     if got != dataset.num_classes:
         raise ValueError(
@@ -84,7 +91,7 @@ def write_version(
     The SavedModel is of C classes and of masks of (h, w), the data set's submission size. These are
     its signatures, where N may be 0 and images may be of different sizes:
 
-        serving_default: image_bytes, string [N], JPEGs or PNGs, to
+        serving_default: image_bytes, string [N], image files as `decode_image` takes them, to
             encoded_pixels, string [N, C], the RLE at (h, w), "" where the class is absent;
             presence, float32 [N, C] in [0, 1], as `mean_prediction` gives it;
             area_fraction, float32 [N, C] in [0, 1], the share of the image in the class's mask;
@@ -94,7 +101,7 @@ def write_version(
             the others than this one; NaN where the post-processing has no distribution of them.
         probabilities: image_bytes to
             probabilities, float32 [N, h, w, C] in [0, 1], before post-processing.
-        from_pixels: images, uint8 [N, H, W, 3], to all six.
+        from_pixels: images, uint8 [N, H, W, channels], to all six.
         metadata: image_bytes, which it does not look at, to
             metadata, string [N], each the JSON that METADATA_FILE holds too.
 

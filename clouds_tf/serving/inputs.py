@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 from clouds_tf import files, gfile
 from clouds_tf.data.annotations import iterate_rows
-from clouds_tf.data.source_images import IMAGE_ENDINGS, TIFF_ENDINGS
+from clouds_tf.data.source_images import TIFF_ENDINGS
 from clouds_tf.dataset import Dataset
 
 _LISTED = 3  # skipped files in an error
@@ -53,7 +53,7 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
 def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
     images, skipped = [], []
     # An id without ending stands for one file only.
-    endings = (dataset.image_ending.lower(),) if dataset.image_ending else IMAGE_ENDINGS
+    endings = (dataset.image_ending.lower(),) if dataset.image_ending else dataset.image_endings
     for name in files.visible_names(images_dir):
         if name.lower().endswith(endings):
             images.append((name, dataset.class_names))

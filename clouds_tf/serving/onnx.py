@@ -63,18 +63,19 @@ def write(
 ) -> float:
     """Writes an ONNX file that answers as the signature from_pixels, whole or not at all.
 
-    Its input is "images", uint8 [N, h, w, 3] in 0..255, of the one size that all networks take. Its
-    outputs, of C classes at the submission size (H, W), are those of from_pixels with masks in
-    place of RLE: "masks", uint8 [N, H, W, C] of {0, 1}, after post-processing; "probabilities",
-    float32 [N, H, W, C]; "presence", "area_fraction" and "expected_area_fraction", float32 [N, C];
-    "likeness", float32 [N]. Members and test-time augmentation are averaged inside. The JSON of
+    Its input is "images", uint8 [N, h, w, channels] in 0..255, of the one size that all networks
+    take. Its outputs, of C classes at the submission size (H, W), are those of from_pixels with
+    masks in place of RLE: "masks", uint8 [N, H, W, C] of {0, 1}, after post-processing;
+    "probabilities", float32 [N, H, W, C]; "presence", "area_fraction" and "expected_area_fraction",
+    float32 [N, C]; "likeness", float32 [N]. Members and test-time augmentation are averaged inside. The JSON of
     `Metadata.to_json` is in metadata_props under METADATA_KEY.
 
     Args:
         path: the file to write, which `require` has approved.
         networks: those of a `CloudModel`, in float32.
         metadata: everything else.
-        images: batches of uint8 [B, H, W, 3], on which ONNX Runtime is compared with TensorFlow.
+        images: batches of uint8 [B, H, W, channels], on which ONNX Runtime is compared with
+            TensorFlow.
 
     Returns:
         The largest difference of any probability or presence.
@@ -84,10 +85,10 @@ def write(
     """
     import onnxruntime
 
-    size = metadata.image_sizes[0]
+    size, channels = metadata.image_sizes[0], metadata.dataset.channels
     predict = tf.function(
         Signatures(networks, metadata).predict_resized,
-        input_signature=[tf.TensorSpec([None, *size, 3], tf.uint8, name="images")],
+        input_signature=[tf.TensorSpec([None, *size, channels], tf.uint8, name="images")],
         autograph=False,
     )
     content = _convert(predict, metadata)

@@ -36,7 +36,8 @@ def draw(answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_colum
     for answer in answers:
         masks.append(tf.transpose(_masks(answer, size, dataset), [1, 2, 0]).numpy())
         encoded = tf.io.read_file(os.path.join(images_dir, answer.filename))
-        images.append(decode_images(encoded[tf.newaxis], size)[0].numpy())
+        channels = dataset.channels
+        images.append(decode_images(encoded[tf.newaxis], size, channels=channels)[0].numpy())
     names = [answer.filename for answer in answers]
     return figures.overlays(
         images, masks, names, num_columns=num_columns, class_names=dataset.class_names

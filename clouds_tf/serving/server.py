@@ -8,6 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import files, gfile
+from clouds_tf.data.preprocessing import encode_image
 
 MODEL_NAME = "clouds"
 MAX_BATCH_SIZE = 16
@@ -41,14 +42,14 @@ def write_warmup(saved_model: str, image: np.ndarray) -> None:
 
     Args:
         saved_model: folder of the SavedModel.
-        image: uint8 [H, W, 3]; it is sent as a JPEG, in batches of 1, 2, 4, ... MAX_BATCH_SIZE.
+        image: uint8 [H, W, channels]; it is sent in batches of 1, 2, 4, ... MAX_BATCH_SIZE.
 
     Raises:
         ImportError: tensorflow-serving-api is not installed.
     """
     from tensorflow_serving.apis import model_pb2, predict_pb2, prediction_log_pb2
 
-    encoded = tf.io.encode_jpeg(image).numpy()
+    encoded = encode_image(image)
     path = os.path.join(saved_model, _WARMUP_FILE)
     gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:

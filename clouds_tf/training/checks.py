@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from clouds_tf import gfile, own
 from clouds_tf.data.augmentations import find_augmentation
-from clouds_tf.models import weights
+from clouds_tf.models import losses, weights
 from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.recipe import Recipe
@@ -24,15 +24,24 @@ _CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
 
 
 def check_start(run: Run) -> None:
-    """Checks the augmentation, the user's functions and the weights to start from.
+    """Checks augmentation, loss, the user's functions and the weights to start from.
 
     Raises:
         FileNotFoundError: there is no such file of weights.
-        ValueError: the augmentation needs a package that does not work here, a function is not
-            found, or the weights were trained on images of the fold that this run holds out.
+        ValueError: the augmentation needs a package that does not work here or other images, the
+            loss other classes, a function is not found, or the weights were trained on images of
+            the fold that this run holds out.
     """
     recipe = run.recipe
-    find_augmentation(recipe.augmentation)
+    find_augmentation(recipe.augmentation, run.dataset.channels)
+    if losses.parse(recipe.loss).uses("cce"):
+        if not run.dataset.exclusive:
+            raise ValueError(
+                "loss: cce is for exclusive classes, and those of the records are not; write "
+                "records with a data set that says exclusive, or take bce"
+            )
+        if recipe.class_weights:
+            raise ValueError("class_weights: got cce beside it, which needs all classes at once")
     for name, setting in recipe.own_names().items():
         own.find(setting, name)
     if recipe.encoder_weights == IMAGENET:

@@ -283,7 +283,7 @@ class Recipe(CheckedSettings):
         return self._monitored()[1] * score
 
     def model_arguments(self) -> dict[str, Any]:
-        """Arguments of `unet` other than the number of classes."""
+        """Arguments of `unet` other than those of `Dataset.model_arguments`."""
         names = ("width", "encoder", "classification_head")
         return {name: getattr(self, name) for name in names}
 

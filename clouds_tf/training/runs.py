@@ -281,7 +281,7 @@ def make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -
     steps = records.steps_per_epoch(records.split(run.fold)[0], recipe.batch_size)
     distribution.set_seed(recipe.seed)
     with strategy.scope():
-        model = unet(num_classes=run.dataset.num_classes, **recipe.model_arguments())
+        model = unet(**run.dataset.model_arguments(), **recipe.model_arguments())
         if recipe.encoder_weights:
             weights.load_encoder_weights(model, recipe.encoder_weights)
         if recipe.init_checkpoint:

@@ -30,7 +30,10 @@ _GRADIENT_PACKS = tf.distribute.experimental.CommunicationOptions(bytes_per_pack
 
 def _losses(loss: _Loss, masks: tf.Tensor, outputs: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
     """Losses of each image, float32 [B]: `loss`, and its parts with a classification head."""
-    logits_loss = loss(masks, outputs["logits"])
+    logits = outputs["logits"]
+    if "background_logits" in outputs:
+        logits = tf.concat([logits, outputs["background_logits"]], axis=-1)
+    logits_loss = loss(masks, logits)
     if "presence_logits" not in outputs:
         return {"loss": logits_loss}
     presence_loss = losses.presence_bce(masks, outputs["presence_logits"])

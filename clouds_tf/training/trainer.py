@@ -129,7 +129,9 @@ class Trainer(tf.Module):
         )
         own_metrics = map(OwnMetric, self.recipe.own_metrics())
         self.validation_meter = Meter(self.model, [Scores(self.class_names), *own_metrics])
-        self._tuned = TunedDice(len(self.class_names))
+        self._tuned = TunedDice(
+            len(self.class_names), exclusive="background_logits" in self.model.output
+        )
         self.validation_step = validation_step(self.model, loss, self.validation_meter, self._tuned)
         self.predict = prediction_step(self.model)
 

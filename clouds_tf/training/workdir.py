@@ -84,7 +84,7 @@ class Run:
         """
         from clouds_tf.models.unet import unet  # which needs Keras
 
-        model = unet(num_classes=self.dataset.num_classes, **self.recipe.model_arguments())
+        model = unet(**self.dataset.model_arguments(), **self.recipe.model_arguments())
         restore_best(model, self.path)
         return model
 
@@ -184,9 +184,8 @@ def pack_weights(workdir: str, path: str) -> None:
     from clouds_tf.models.weights import save_model_weights  # which needs Keras
 
     run = Run.open(workdir)
-    num_classes = run.dataset.num_classes
     metadata = {
-        "model": {"num_classes": num_classes, **run.recipe.model_arguments()},
+        "model": {**run.dataset.model_arguments(), **run.recipe.model_arguments()},
         "dataset": run.dataset.to_json(),
         "image_size": list(run.recipe.image_size),
         "training": run.recipe.to_json(),

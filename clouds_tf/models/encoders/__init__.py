@@ -34,7 +34,7 @@ ENCODERS = Registry(
 # A U-Net is named after its encoder; copies of it, fused or loaded from a file, keep the name.
 _MODEL_NAME = "unet_"
 # Layers of a U-Net outside its encoder. If the user wrote the encoder, all others are part of it.
-_DECODER = re.compile(r"decoder\d_.*|head_conv|logits|presence.*|pad|image")
+_DECODER = re.compile(r"decoder\d_.*|head_conv|log_odds|(background_)?logits|presence.*|pad|image")
 _STRIDES = (2, 4, 8, 16, 32)
 
 __all__ = [
@@ -130,7 +130,7 @@ def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> Non
                 f"encoder: {name}: a layer is called {layer.name!r}, expected a name of its own, "
                 "other than those that Keras counts and those of the decoder"
             )
-    maps = model(np.zeros([1, 64, 96, 3], np.float32))
+    maps = model(np.zeros([1, 64, 96, image.shape[-1]], np.float32))
     for stride, found in zip(_STRIDES, maps):
         if tuple(found.shape[1:3]) != (64 // stride, 96 // stride):
             raise ValueError(

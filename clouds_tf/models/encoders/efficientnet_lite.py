@@ -74,7 +74,7 @@ def efficientnet_lite(
     table 1, in the Lite form of the TPU repository of TensorFlow; without stochastic depth.
 
     Args:
-        image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32.
+        image: in 0..255, float [B, H, W, channels]; H and W divisible by 32.
         width: multiplies the channels of every stage.
         stages: number of blocks and channels of each of the seven stages; by default of Lite0.
 

@@ -99,7 +99,8 @@ def _call_within(layer: Layer, *args: Any, **kwargs: Any) -> Any:
 def _without_blocks(outputs: list[Any]) -> list[Any]:
     """Repeats a graph with the layers that its blocks consist of, which keep their weights."""
     while any(_is_block(node.layer) for node in _calls(outputs)):
-        outputs = _replay(outputs, keras.Input([None, None, 3]), _call_within)
+        (shape,) = (node.outputs.shape for node in _calls(outputs) if node.is_input)
+        outputs = _replay(outputs, keras.Input(shape[1:]), _call_within)
     return outputs
 
 

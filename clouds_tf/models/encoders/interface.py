@@ -24,8 +24,8 @@ class Encoder:
     every layer with weights has a name that does not depend on what was built before.
 
     Attributes:
-        apply: function of an image, float [B, H, W, 3] in 0..255 with H and W divisible by 32, and
-            a width, which multiplies the channels of every stage. Returns feature maps
+        apply: function of an image, float [B, H, W, channels] in 0..255 with H and W divisible by
+            32, and a width, which multiplies the channels of every stage. Returns feature maps
             [B, H/s, W/s, channels] for the strides s = 2, 4, 8, 16 and 32.
         layer_prefixes: what the names of its layers, and of no others, start with; empty if all
             layers outside the decoder are its own.
@@ -46,6 +46,56 @@ class Encoder:
     weights_suffixes: tuple[str, ...]
     read_weights: Callable[[str], dict[str, np.ndarray]]
     published_name: Callable[[str], str]
+
+
+def for_channels(of_rgb: np.ndarray, channels: int, is_kernel: bool = False) -> np.ndarray:
+    """Adapts to other images what weights for RGB have for each of the three channels.
+
+    For one channel it is the mean of the three, and of kernels the sum; for more, they are repeated
+    in their order, and kernels scaled so that their sum stays about the same. timm does so too.
+
+    Args:
+        of_rgb: [..., 3].
+        channels: number of channels of the images.
+        is_kernel: whether the channels are summed in the network.
+
+    Returns:
+        [..., channels], of the same dtype.
+
+    >>> for_channels(np.array([1.0, 2.0, 3.0]), 5, is_kernel=True)
+    array([0.6, 1.2, 1.8, 0.6, 1.2])
+    """
+    if channels == 3:
+        return of_rgb
+    if channels == 1:
+        reduce = np.sum if is_kernel else np.mean
+        return reduce(of_rgb, axis=-1, keepdims=True, dtype=of_rgb.dtype)
+    repeated = of_rgb[..., np.arange(channels) % 3]
+    return (repeated * (3 / channels)).astype(of_rgb.dtype) if is_kernel else repeated
+
+
+def fitted(tensor: np.ndarray, shape: list[int], channels: int) -> np.ndarray:
+    """Adapts weights of RGB that look at the image to another number of channels.
+
+    Kernels of several pixels of the image at once, as CSPDarkNet's first, have the channels of each
+    one after the other.
+
+    Args:
+        tensor: weights of a layer.
+        shape: of the same weights for images of `channels`.
+        channels: number of channels of the images.
+
+    Returns:
+        Weights of that shape; the same ones, if they are not just of other channels.
+    """
+    if tensor.ndim == 1 and tensor.shape == (3,) and shape == [channels]:
+        return for_channels(tensor, channels)
+    height, width, inputs, filters = tensor.shape if tensor.ndim == 4 else (0, 0, 0, 0)
+    pixels = inputs // 3
+    if inputs % 3 or not pixels or shape != [height, width, pixels * channels, filters]:
+        return tensor
+    by_pixel = tensor.reshape(height, width, pixels, 3, filters).swapaxes(3, 4)
+    return for_channels(by_pixel, channels, is_kernel=True).swapaxes(3, 4).reshape(shape)
 
 
 # A variable of Keras -> that of PyTorch.

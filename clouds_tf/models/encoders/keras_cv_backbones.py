@@ -68,12 +68,13 @@ def _models() -> Any:
     ).models
 
 
-def _resnet50_v2(width: float) -> Any:
+def _resnet50_v2(width: float, channels: int) -> Any:
     return _models().ResNetV2Backbone(
-        stackwise_filters=[scale_channels(channels, width) for channels in (64, 128, 256, 512)],
+        stackwise_filters=[scale_channels(filters, width) for filters in (64, 128, 256, 512)],
         stackwise_blocks=[3, 4, 6, 3],
         stackwise_strides=[1, 2, 2, 2],
         include_rescaling=True,
+        input_shape=(None, None, channels),
     )
 
 
@@ -83,12 +84,15 @@ def _resnet_features(backbone: Model) -> list[Any]:
     return [backbone.get_layer(name).output for name in ("conv1_conv", *stacks, "post_relu")]
 
 
-def _efficientnetv2(width: float, stages: dict[str, Any], width_b: float, depth_b: float) -> Any:
+def _efficientnetv2(
+    width: float, channels: int, stages: dict[str, Any], width_b: float, depth_b: float
+) -> Any:
     return _models().EfficientNetV2Backbone(
         **stages,
         width_coefficient=width_b * width,
         depth_coefficient=depth_b,
         include_rescaling=True,
+        input_shape=(None, None, channels),
     )
 
 
@@ -99,8 +103,10 @@ def _efficientnetv2_features(backbone: Model) -> list[Any]:
     return [*features, backbone.get_layer("top_conv").input]
 
 
-def _mobilenet_v3(width: float, stages: dict[str, Any]) -> Any:
-    return _models().MobileNetV3Backbone(**stages, alpha=width, include_rescaling=True)
+def _mobilenet_v3(width: float, channels: int, stages: dict[str, Any]) -> Any:
+    return _models().MobileNetV3Backbone(
+        **stages, alpha=width, include_rescaling=True, input_shape=(None, None, channels)
+    )
 
 
 def _mobilenet_v3_features(backbone: Model) -> list[Any]:
@@ -108,11 +114,12 @@ def _mobilenet_v3_features(backbone: Model) -> list[Any]:
     return [backbone.get_layer(name).output for name in names]
 
 
-def _densenet121(width: float) -> Any:
+def _densenet121(width: float, channels: int) -> Any:
     return _models().DenseNetBackbone(
         stackwise_num_repeats=[6, 12, 24, 16],
         growth_rate=max(8, 8 * round(32 * width / 8)),
         include_rescaling=True,
+        input_shape=(None, None, channels),
     )
 
 
@@ -122,11 +129,12 @@ def _densenet_features(backbone: Model) -> list[Any]:
     return [backbone.get_layer(name).output for name in names]
 
 
-def _csp_darknet_s(width: float) -> Any:
+def _csp_darknet_s(width: float, channels: int) -> Any:
     return _models().CSPDarkNetBackbone(
-        stackwise_channels=[2 * scale_channels(channels, width) for channels in (32, 64, 128, 256)],
+        stackwise_channels=[2 * scale_channels(filters, width) for filters in (32, 64, 128, 256)],
         stackwise_depth=[1, 3, 3, 1],
         include_rescaling=True,
+        input_shape=(None, None, channels),
     )
 
 
@@ -141,16 +149,17 @@ class _Backbone:
     """A backbone of keras-cv and the feature maps that are taken from it.
 
     Attributes:
-        build: function of a width, which multiplies the channels. Returns the functional model.
+        build: function of a width, which multiplies the channels of every stage, and the channels
+            of the image. Returns the functional model.
         features: function of that model. Returns its symbolic feature maps at strides 2 to 32.
     """
 
-    build: Callable[[float], Any]
+    build: Callable[[float, int], Any]
     features: Callable[[Any], list[Any]]
 
     def apply(self, image: KerasTensor, width: float = 1.0) -> list[Any]:
         """Applies copies of the layers to an image; see `Encoder.apply`."""
-        return copied(self.features(self.build(width)), image, _PREFIX)
+        return copied(self.features(self.build(width, image.shape[-1])), image, _PREFIX)
 
     def read_weights(self, path: str) -> dict[str, np.ndarray]:
         """Reads a file of keras-cv, of which nothing is executed.
@@ -166,7 +175,7 @@ class _Backbone:
             ValueError: it is broken, or holds the weights of another model.
         """
         with files.local_copy(path) as local:  # before seconds go into a backbone
-            backbone = self.build(1.0)
+            backbone = self.build(1.0, 3)
             try:
                 backbone.load_weights(local)
             except _LOADING_FAILED as error:

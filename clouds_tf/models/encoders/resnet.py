@@ -8,8 +8,16 @@ import re
 from collections.abc import Iterator
 from typing import Any
 
+import numpy as np
+
 from clouds_tf.keras import KerasTensor, keras
-from clouds_tf.models.encoders.interface import TORCH_VARIABLES, Encoder, read_keras_h5, read_torch
+from clouds_tf.models.encoders.interface import (
+    TORCH_VARIABLES,
+    Encoder,
+    for_channels,
+    read_keras_h5,
+    read_torch,
+)
 from clouds_tf.models.normalization import BatchNorm
 
 layers = keras.layers
@@ -107,17 +115,18 @@ def resnet34(image: KerasTensor, width: float = 1.0) -> list[Any]:
     pooling and a 1000-way classifier it has torchvision's 21,797,672 trainable parameters.
 
     Args:
-        image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32. The encoder scales it by
-            the mean and standard deviation of ImageNet.
+        image: in 0..255, float [B, H, W, channels]; H and W divisible by 32. The encoder scales it
+            by the mean and standard deviation of ImageNet's RGB, see `for_channels`.
         width: multiplies the channels of every stage; 1 is the ResNet-34 of the paper.
 
     Returns:
         Five feature maps, float [B, H/s, W/s, channels] for strides s = 2, 4, 8, 16, 32: the stem
         and the four stages, with 64, 64, 128, 256, 512 channels at width 1.
     """
+    means, stds = (for_channels(np.array(x), image.shape[-1]) for x in (_IMAGE_MEAN, _IMAGE_STD))
     x = layers.Rescaling(
-        scale=[1 / (255 * std) for std in _IMAGE_STD],
-        offset=[-mean / std for mean, std in zip(_IMAGE_MEAN, _IMAGE_STD)],
+        scale=[1 / (255 * std) for std in stds],
+        offset=[-mean / std for mean, std in zip(means, stds)],
         name="stem_scale",
         dtype="float32",
     )(image)
@@ -138,7 +147,7 @@ def resnet34_preactivation(image: KerasTensor, width: float = 1.0) -> list[Any]:
     projection in the first block of every stage, including the first.
 
     Args:
-        image: RGB in 0..255, float [B, H, W, 3]; H and W divisible by 32.
+        image: in 0..255, float [B, H, W, channels]; H and W divisible by 32.
         width: multiplies the channels of every stage.
 
     Returns:
@@ -151,14 +160,15 @@ def resnet34_preactivation(image: KerasTensor, width: float = 1.0) -> list[Any]:
         return layers.ReLU(name=name.format("relu"))(x)
 
     constant = keras.initializers.Constant
+    means, stds = (for_channels(np.array(x), image.shape[-1]) for x in (_IMAGE_MEAN, _IMAGE_STD))
     # The moving statistics start at ImageNet's: from 0 and 1, the first hundred steps would
     # evaluate images of 0..255 unscaled, which overflows float16.
     x = _norm_preactivation(
         name="stem_image_bn",
         dtype="float32",
         scale=False,
-        moving_mean_initializer=constant([255 * mean for mean in _IMAGE_MEAN]),
-        moving_variance_initializer=constant([(255 * std) ** 2 for std in _IMAGE_STD]),
+        moving_mean_initializer=constant([255 * mean for mean in means]),
+        moving_variance_initializer=constant([(255 * std) ** 2 for std in stds]),
     )(image)
     stem, x = _stem(x, width, _norm_preactivation)
     features = [stem]

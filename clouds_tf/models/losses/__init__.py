@@ -11,7 +11,8 @@ Prefixes of the names say what is summed before dividing: without a prefix, each
 
 Masks are [B, h, w, C] of {0, 1}, or anything between for blended examples, of any numeric dtype;
 other numbers raise tf.errors.InvalidArgumentError, except in steps compiled by XLA, which cannot
-raise. Logits are [B, h', w', C], resized bilinearly where h', w' differ from h, w.
+raise. Logits are [B, h', w', C], resized bilinearly where h', w' differ from h, w. `cce` alone
+takes one more map, the background's, which all others leave out.
 """
 
 from clouds_tf.models.losses.entropy import presence_bce

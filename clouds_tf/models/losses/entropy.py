@@ -25,6 +25,34 @@ def bce(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     return _mean(tf.nn.sigmoid_cross_entropy_with_logits(mask, logits))
 
 
+def cce(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
+    """Categorical cross entropy of exclusive classes and the background, the mean over pixels.
+
+    -sum_c p_c log q_c, where q are the probabilities of all classes and of the background, and p of
+    the background is what the masks leave of 1.
+
+    Args:
+        mask: see the package.
+        logits: log odds [B, h', w', C + 1], as `models.unet.LogOdds` gives them, the background's
+            last.
+
+    Returns:
+        float32 [B], >= 0.
+
+    Raises:
+        ValueError: the background is missing, since the classes are not exclusive.
+    """
+    if logits.shape[-1] != mask.shape[-1] + 1:
+        raise ValueError(
+            "loss: cce needs exclusive classes, and all of them at once: a data set that says "
+            "exclusive, and no class_weights; or take bce"
+        )
+    mask = tf.cast(mask, tf.float32)
+    background = 1 - tf.reduce_sum(mask, axis=-1, keepdims=True)
+    mask, logits = prepared(tf.concat([mask, tf.nn.relu(background)], axis=-1), logits)
+    return tf.reduce_mean(tf.reduce_sum(mask * tf.math.softplus(-logits), axis=-1), axis=[1, 2])
+
+
 def weighted_bce(mask: tf.Tensor, logits: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
     """Cross entropy with weight `beta` on mask pixels: -[beta p log q + (1-p) log(1-q)].
 

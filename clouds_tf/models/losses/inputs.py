@@ -15,8 +15,13 @@ def checked(mask: tf.Tensor) -> tf.Tensor:
 
 
 def prepared(mask: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Casts mask and logits to float32, checks the mask, and resizes the logits to its size."""
+    """Casts mask and logits to float32, checks the mask, and resizes the logits to its size.
+
+    A last map of logits, those of the background, is left out; `cce` alone uses it.
+    """
     logits = tf.cast(logits, tf.float32)
+    if logits.shape[-1] == mask.shape[-1] + 1:
+        logits = logits[..., :-1]
     if logits.shape[1:3] != mask.shape[1:3]:
         logits = tf.image.resize(logits, tf.shape(mask)[1:3])
     return checked(mask), logits

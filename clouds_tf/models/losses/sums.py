@@ -17,6 +17,7 @@ from clouds_tf.models.losses.inputs import prepared
 
 _FUNCTIONS = (
     entropy.bce,
+    entropy.cce,
     entropy.weighted_bce,
     entropy.balanced_bce,
     entropy.focal,
@@ -117,6 +118,10 @@ class WeightedSum:
         return tf.add_n(
             [term.weight * term.loss(mask, logits, **dict(term.arguments)) for term in self._terms]
         )
+
+    def uses(self, name: str) -> bool:
+        """Whether a loss of LOSSES is among the terms."""
+        return any(term.loss is LOSSES[name] for term in self._terms)
 
     def __repr__(self) -> str:
         return f"losses.parse({self.spec!r})"
