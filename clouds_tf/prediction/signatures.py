@@ -19,7 +19,7 @@ from clouds_tf.prediction.untrusted import decode_images
 
 # Probabilities [N, h, w, C], presence [N, C] and likeness [N], the last one NaN if it is not known.
 _Prediction = tuple["tf.Tensor", ...]
-# From N inputs to uint8 [N, *size, 3] for each network, and their likeness [N].
+# From N inputs to uint8 [N, *size, channels] for each network, and their likeness [N].
 Read = Callable[["tf.Tensor"], "tuple[list[tf.Tensor], tf.Tensor]"]
 
 
@@ -35,7 +35,7 @@ class Signatures:
 
     Attributes:
         read_bytes, read_pixels: first stage, from image_bytes, string [N], or from images, uint8
-            [N, H, W, 3], to N images for each network and their likeness, float32 [N].
+            [N, H, W, channels], to N images for each network and their likeness, float32 [N].
         run_networks: second stage, from such images, N at least 1, to probabilities, float32
             [N, h, w, C], and presence, float32 [N, C].
         answer: third stage, from probabilities, presence and likeness to a dict.
@@ -45,11 +45,8 @@ class Signatures:
         self, networks: Sequence[Network], metadata: Metadata, compiled: bool = False
     ) -> None:
         self._networks, self._metadata = networks, metadata
-        decode = functools.partial(
-            decode_images,
-            max_image_pixels=metadata.max_image_pixels,
-            channels=metadata.dataset.channels,
-        )
+        limit, channels = metadata.max_image_pixels, metadata.dataset.channels
+        decode = functools.partial(decode_images, max_image_pixels=limit, channels=channels)
         size, num_classes = metadata.dataset.submission_size, metadata.dataset.num_classes
         self._specs = [
             tf.TensorSpec([None, *size, num_classes]),
@@ -64,12 +61,12 @@ class Signatures:
         )
         self.read_pixels: Read = function(
             functools.partial(self._read_images, read=resize_image),
-            input_signature=[tf.TensorSpec([None, None, None, 3], tf.uint8)],
+            input_signature=[tf.TensorSpec([None, None, None, channels], tf.uint8)],
         )
         self.run_networks: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
         self.run_networks = self._mean_prediction
         if compiled:
-            images = [tf.TensorSpec([None, *s, 3], tf.uint8) for s in metadata.image_sizes]
+            images = [tf.TensorSpec([None, *s, channels], tf.uint8) for s in metadata.image_sizes]
             self.run_networks = function(self._mean_prediction, input_signature=[images])
         self.answer = function(self._make_answer, input_signature=self._specs)
 
@@ -82,7 +79,7 @@ class Signatures:
         return {"probabilities": self._predict(image_bytes, self.read_bytes)[0]}
 
     def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Maps images, uint8 [N, H, W, 3], to a dict of everything."""
+        """Maps images, uint8 [N, H, W, channels], to a dict of everything."""
         predicted = self._predict(images, self.read_pixels)
         return {**self.answer(*predicted), "probabilities": predicted[0]}
 
@@ -92,7 +89,7 @@ class Signatures:
         It is made of operations that other runtimes have too: masks stand in place of RLE.
 
         Args:
-            images: uint8 [N, h, w, 3], N at least 1.
+            images: uint8 [N, h, w, channels], N at least 1.
 
         Returns:
             "masks", uint8 [N, H, W, C] of {0, 1} at the submission size, and all else that

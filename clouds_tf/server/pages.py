@@ -11,7 +11,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clouds_tf import figures, files
-from clouds_tf.data.source_images import IMAGE_ENDINGS
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.server.protocols import MODEL_NAME, to_json
 from clouds_tf.server.settings import ServerSettings
 from clouds_tf.server.versions import Versions
@@ -46,7 +46,7 @@ def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
 
     async def list_images(request: Request) -> Response:
         names = files.visible_names(settings.images_dir) if settings.images_dir else []
-        images = [name for name in names if name.lower().endswith(IMAGE_ENDINGS)]
+        images = [name for name in names if name.lower().endswith(CLOUDS.image_endings)]
         return Response(to_json(images), media_type="application/json")
 
     found: list[BaseRoute] = [

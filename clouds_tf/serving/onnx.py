@@ -67,8 +67,8 @@ def write(
     take. Its outputs, of C classes at the submission size (H, W), are those of from_pixels with
     masks in place of RLE: "masks", uint8 [N, H, W, C] of {0, 1}, after post-processing;
     "probabilities", float32 [N, H, W, C]; "presence", "area_fraction" and "expected_area_fraction",
-    float32 [N, C]; "likeness", float32 [N]. Members and test-time augmentation are averaged inside. The JSON of
-    `Metadata.to_json` is in metadata_props under METADATA_KEY.
+    float32 [N, C]; "likeness", float32 [N]. Members and test-time augmentation are averaged inside.
+    The JSON of `Metadata.to_json` is in metadata_props under METADATA_KEY.
 
     Args:
         path: the file to write, which `require` has approved.
