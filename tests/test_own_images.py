@@ -90,6 +90,6 @@ def test_categorical_cross_entropy_and_weights_of_other_data_sets_are_refused(
 
 
 def test_scenes_are_rgb():
-    predictor = Predictor("E/1", Metadata(LAND, (SIZE,)), "identity", dict)
+    predictor = Predictor("E/1", Metadata(LAND, (SIZE,)), "identity", dict, dict)
     with pytest.raises(ValueError, match="E/1: takes images of 5 channels, and scenes are read as"):
         Network(predictor)
