@@ -123,10 +123,10 @@ def test_the_network_gives_log_odds_fused_or_not():
     st.lists(st.sampled_from([0.0, 0.125, 0.25, 0.5]), min_size=4, max_size=4),
 )
 def test_masks_never_overlap_and_are_the_most_probable_classes(probabilities, thresholds):
-    rules = [Rule(threshold=t, top_threshold=t, min_area=1) for t in thresholds]
+    rules = [Rule(threshold) for threshold in thresholds]
     kept = for_masks(probabilities, exclusive=True)
     np.testing.assert_array_equal(kept, for_masks(tf.constant(probabilities), exclusive=True))
-    masks = postprocess(kept, np.ones([2, 4], np.float32), rules)
+    masks = postprocess(kept, rules).numpy()
     assert masks.sum(axis=-1).max() <= 1
     best = probabilities.argmax(axis=-1)
     for i, threshold in enumerate(thresholds):
