@@ -7,6 +7,7 @@ the image on a grid of GRID cells.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
@@ -247,20 +248,37 @@ def _name_lines(paths: Sequence[str], channels: int) -> list[str]:
     return problems
 
 
+@functools.lru_cache(maxsize=8)  # tracing takes longer than a small folder
+def _traced(
+    gap_brightness: int | None, channels: int, size: tuple[int, int]
+) -> tuple[Any, Any]:
+    """`_describe_image` of a path, and `_describe_masks`, as functions of TensorFlow."""
+
+    def describe(path: tf.Tensor) -> dict[str, tf.Tensor]:
+        return _describe_image(tf.io.read_file(path), gap_brightness, channels)
+
+    def describe_masks(encoded: tf.Tensor, black: tf.Tensor) -> dict[str, Any]:
+        return _describe_masks(encoded, size, black)
+
+    return tf.function(describe, autograph=False), tf.function(describe_masks, autograph=False)
+
+
 @unconverted  # which would take most of the time of small folders
 def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -> Any:
     """A tf.data.Dataset of measured images and masks, without unreadable images."""
     names = list(dataset.class_names)
     encoded = tf.constant(table[names].to_numpy(dtype=object).tolist(), tf.string)
+    describe_image, describe_masks = _traced(
+        dataset.gap_brightness, dataset.channels, tuple(dataset.mask_size)
+    )
 
     def describe(index: tf.Tensor, path: tf.Tensor) -> dict[str, tf.Tensor]:
-        found = _describe_image(tf.io.read_file(path), dataset.gap_brightness, dataset.channels)
-        return {"index": index, **found}
+        return {"index": index, **describe_image(path)}
 
     def add_masks(images: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
         strings = tf.reshape(tf.gather(encoded, images["index"]), [-1, len(names)])
         by_column = to_column_major(strings, dataset)
-        found = _describe_masks(by_column, dataset.mask_size, images.pop("black"))
+        found = describe_masks(by_column, images.pop("black"))
         return {**images, **found, "characters": tf.strings.length(strings)}
 
     images = tf.data.Dataset.from_tensor_slices((np.arange(len(paths)), paths))

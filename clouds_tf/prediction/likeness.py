@@ -159,6 +159,7 @@ def unlike_warning(likeness: Mapping[str, float | None], noun: str) -> str:
     )
 
 
+@tf.function(autograph=False)  # traced once for all signatures of a SavedModel
 def statistics(images: tf.Tensor) -> tf.Tensor:
     """Measures brightness, colours and roughness of images.
 
