@@ -39,6 +39,9 @@ tf.config.set_logical_device_configuration(
     tf.config.list_physical_devices("CPU")[0],
     [tf.config.LogicalDeviceConfiguration()] * NUM_DEVICES,
 )
+# Optimizing a graph takes longer than running it a few times; programs in a process of their own
+# do optimize theirs, and so does tf.data.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
 
 
 # An example may take longer than hypothesis allows: it may trace a graph, or the machine is busy.

@@ -132,7 +132,7 @@ def test_from_train_csv_to_the_score(clouds_tf, tmp_path):
         ("train", readme["train"], {**small, "fold": 1, "epochs": 1}),
         ("train", ["--flagfile=W/flags.txt"], {}),  # which is finished
         ("evaluate", readme["evaluate"], {}),
-        ("export", readme["export"], {}),
+        ("export", readme["export"], {"check_images": 2}),
         ("predict", readme["predict"], {"picture": "predictions.png"}),
         ("score", [], {**answers, "per_image": "worst.csv"}),
     ]
@@ -295,6 +295,7 @@ def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, cap
         ("image_size=(350, 525)", "image_size=(70, 105)"),
         ("(128, 192), width=0.25", '(32, 48), encoder="tiny", width=0.125'),
         ("epochs=12", "epochs=1"),
+        ('"E", ', '"E", check_images=2, '),
     ):
         assert long in script
         script = script.replace(long, short)

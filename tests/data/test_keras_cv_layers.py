@@ -87,6 +87,7 @@ def test_layers_that_move_pixels_move_the_mask(name):
     assert moved > 2 if name in MOVING else moved == 0
 
 
+@pytest.mark.slow
 @needs_keras_cv
 def test_deterministic_runs_have_them_too():
     program = """

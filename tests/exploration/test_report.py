@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 import re
 import shutil
@@ -68,11 +69,38 @@ def written(data_dir, tmp_path_factory):
     return folder, (folder / "report.html").read_text()
 
 
+def _once(draw):
+    """Gives the figure of a light page to a dark one too."""
+    figure = functools.lru_cache(draw)
+    return lambda dark=False: figure()
+
+
+def _change_cards(monkeypatch, change):
+    """Pages get cards with other fields, change(card)."""
+
+    def changed(section):
+        cards = [dataclasses.replace(card, **change(card)) for card in section.cards]
+        return dataclasses.replace(section, cards=cards)
+
+    def render(title, lead, sections, *figures):
+        return before(title, lead, [changed(section) for section in sections], *figures)
+
+    before = page.render
+    monkeypatch.setattr(page, "render", render)
+
+
 @pytest.fixture
 def drawn_only(monkeypatch):
-    """Figures are drawn but not rendered, which takes most of the time."""
+    """Figures are drawn once but not rendered, which takes most of the time."""
+    _change_cards(monkeypatch, lambda card: {"draw": card.draw and _once(card.draw)})
     monkeypatch.setattr(page, "save", lambda figure, path: None)
     monkeypatch.setattr(page, "encode", lambda figure: b"")
+
+
+@pytest.fixture
+def not_drawn(monkeypatch):
+    """Figures are left out, for tests of numbers and sentences."""
+    _change_cards(monkeypatch, lambda card: {"draw": None})
 
 
 def test_all_sections_are_there_and_in_the_table_of_contents(written):
@@ -115,7 +143,7 @@ def test_numbers_are_written_too(written):
     assert not [path for path in folder.rglob(".*")]
 
 
-def test_no_image_of_a_sample_counts_twice(data_dir, tmp_path, drawn_only):
+def test_no_image_of_a_sample_counts_twice(data_dir, tmp_path, not_drawn):
     summary = report.write_report(str(data_dir), str(tmp_path), CLOUDS, max_images=11)
     assert (summary["num_images"], summary["num_rows"]) == (11, 44)
     assert "11 of 12 training images" in (tmp_path / "report.html").read_text()
@@ -144,7 +172,7 @@ def _copy(data_dir, folder):
     return folder, sorted((folder / "train_images").iterdir())
 
 
-def test_problems_are_a_section_of_their_own(data_dir, tmp_path, drawn_only, capfd):
+def test_problems_are_a_section_of_their_own(data_dir, tmp_path, not_drawn, capfd):
     folder, images = _copy(data_dir, tmp_path / "data")
     images[0].unlink()
     images[1].write_bytes(images[1].read_bytes()[:2000])
@@ -177,7 +205,7 @@ def test_a_folder_without_masks(data_dir, tmp_path, drawn_only):
     assert "There are no masks." in (tmp_path / "out" / "report.html").read_text()
 
 
-def test_other_layouts_and_sources_are_explored(tmp_path, drawn_only):
+def test_other_layouts_and_sources_are_explored(tmp_path, drawn_only, request):
     """Ids without ending, relative runs and PNG; masks of two sizes in COCO JSON."""
     size = (12, 18)
     siim = dataclasses.replace(_DatasetParser().parse("siim"), mask_size=size, submission_size=size)
@@ -196,6 +224,7 @@ def test_other_layouts_and_sources_are_explored(tmp_path, drawn_only):
         "categories": [{"id": 1, "name": "cloud"}],
         "annotations": [{**square, "image_id": 0}, {**square, "image_id": 2}],
     }
+    request.getfixturevalue("not_drawn")
     path = tmp_path / "coco.json"
     path.write_text(json.dumps(content))
     tool = f"--data_dir={tmp_path / 'D'}", f"--output_dir={tmp_path / 'coco'}", f"--coco={path}"

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 from conftest import ENVIRONMENT, REPOSITORY
+from programs import TOOLS
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
@@ -15,7 +16,14 @@ from clouds_tf.models.weights import save_model_weights
 
 pytestmark = pytest.mark.slow
 
-MODEL = {"num_classes": 4, "width": 0.125}
+MODEL = {"num_classes": 4, "width": 0.125, "encoder": "tiny"}
+# Runs a tool, which knows that encoder.
+PROGRAM = f"""
+import runpy, sys
+sys.argv[:], sys.path[0] = sys.argv[1:], '{TOOLS}'
+runpy.run_path('{REPOSITORY}/tests/tiny.py')
+runpy.run_path(sys.argv[0], run_name='__main__')
+"""
 
 
 @pytest.fixture(scope="module")
@@ -24,7 +32,7 @@ def environment(tmp_path_factory):
     folder = tmp_path_factory.mktemp("quickstart")
     python = folder / "venv" / "bin" / "python"
     python.parent.mkdir(parents=True)
-    python.write_text(f'#!/bin/sh\nexec {sys.executable} "$@"\n')
+    python.write_text(f'#!/bin/sh\nexec {sys.executable} -c "{PROGRAM}" "$@"\n')
     python.chmod(0o755)
     command = "source tools/environment.sh; requirements"
     stamp = subprocess.run(["bash", "-c", command], cwd=REPOSITORY, stdout=subprocess.PIPE)

@@ -20,6 +20,9 @@ from clouds_tf.training import distribution
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.trainer import Trainer
 
+# As in conftest.py: optimizing these graphs takes longer than running them.
+tf.config.optimizer.set_experimental_options({"disable_meta_optimizer": True})
+
 SIZE = (16, 24)
 BATCHES = (8, 6, 5)  # images; six do not divide by four
 

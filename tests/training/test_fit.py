@@ -25,7 +25,7 @@ from clouds_tf.data.service import start_server
 from clouds_tf.training import checkpoints, distribution, stopping
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
-from clouds_tf.training.callbacks import Callbacks, TensorBoard, make_callback
+from clouds_tf.training.callbacks import Callback, Callbacks, TensorBoard, make_callback
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.feed import Feed
 from clouds_tf.training.fit import fit
@@ -51,13 +51,20 @@ def validation_batches(worker, num_workers):
 
 
 def run(
-    workdir, epochs=EPOCHS, training=training_batches, pictures=False, service=None, **settings
+    workdir,
+    epochs=EPOCHS,
+    training=training_batches,
+    pictures=False,
+    service=None,
+    callbacks=(),
+    **settings,
 ):
     """A run from the start, or from where it was; pictures take twice as long as all else."""
     of_run = trainer(len(SIZES), epochs=epochs, **settings)
     names = {"names": lambda epoch, step: [f"{epoch}_{step}.jpg"], "data_service": service}
     feed = Feed(training, validation_batches, **names)
-    told = Callbacks(types.SimpleNamespace(path=str(workdir)), [TensorBoard()], chief=True)
+    told = [TensorBoard(), *callbacks]
+    told = Callbacks(types.SimpleNamespace(path=str(workdir)), told, chief=True)
     with mock.patch.object(figures, "AVAILABLE", pictures):
         return of_run, fit(of_run, feed, str(workdir), callbacks=told)
 
@@ -119,22 +126,15 @@ def _child(*arguments):
     return run_program(__file__, *arguments, env=environment, merge=True)
 
 
-def told(number):
-    """Training batches; this process gets a signal with the first one of the second epoch."""
+class Told(Callback):
+    """Sends this process a signal in the second epoch."""
 
-    def training(start):
-        def tell(step, batch):
-            if step == len(SIZES):
-                os.kill(os.getpid(), number)
-            return batch
+    def __init__(self, number):
+        self._number = number
 
-        data = training_batches(start)
-        return tf.data.Dataset.from_generator(
-            lambda: (tell(step, batch) for step, batch in enumerate(data)),
-            output_signature=data.element_spec,
-        )
-
-    return training
+    def on_step(self, run, step, loss):
+        if step == len(SIZES) + 1:
+            os.kill(os.getpid(), self._number)
 
 
 def stop(workdir, number, service=None):
@@ -142,7 +142,7 @@ def stop(workdir, number, service=None):
     number = int(number)
     before = signal.getsignal(number)
     try:
-        run(workdir, training=told(number), average_last=2, service=service)
+        run(workdir, average_last=2, service=service, callbacks=[Told(number)])
     finally:
         assert signal.getsignal(number) == before
 
