@@ -26,8 +26,8 @@ sys.path.insert(0, str(REPOSITORY / "tools"))  # where the programs find cli
 # test_end_to_end.py runs the commands and the script of README.md, test_docs.py the lines on RLE.
 RUN_ELSEWHERE = {"README.md", "docs/rle.md"}
 # Tools whose commands are only parsed here, as they take long: test_report.py runs the first,
-# test_benchmark.py some suites of the second, test_rates.py the third.
-PARSED_ONLY = {"explore", "benchmark", "find_learning_rate"}
+# test_benchmark.py some suites of the second, test_rates.py the third, test_showcase.py the last.
+PARSED_ONLY = {"explore", "benchmark", "find_learning_rate", "show_augmentation"}
 # What makes commands short. It is appended; the last one of equal flags counts.
 TINY = {
     "train": "--image_size=32,48 --width=0.125 --epochs=1 --batch_size=5 --encoder=tiny",
@@ -36,7 +36,6 @@ TINY = {
     "make_sample_data": "--num_train=4 --num_test=1",
     "export": "--check_images=2",
     "climatology": "--num_resamples=5 --max_pictures=1 --coastlines=none",
-    "show_augmentation": "--image_size=32,48 --num_columns=1",
 }
 # The same for a snippet of Python.
 TINY_SETTINGS = {

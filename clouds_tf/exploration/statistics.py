@@ -249,9 +249,7 @@ def _name_lines(paths: Sequence[str], channels: int) -> list[str]:
 
 
 @functools.lru_cache(maxsize=8)  # tracing takes longer than a small folder
-def _traced(
-    gap_brightness: int | None, channels: int, size: tuple[int, int]
-) -> tuple[Any, Any]:
+def _traced(gap_brightness: int | None, channels: int, size: tuple[int, int]) -> tuple[Any, Any]:
     """`_describe_image` of a path, and `_describe_masks`, as functions of TensorFlow."""
 
     def describe(path: tf.Tensor) -> dict[str, tf.Tensor]:

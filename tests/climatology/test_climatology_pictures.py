@@ -11,7 +11,7 @@ from clouds_tf import figures
 from clouds_tf.climatology import bootstrap, pictures, product
 from clouds_tf.climatology.pictures import Look
 from clouds_tf.figures import climatology as draw
-from clouds_tf.figures import maps
+from clouds_tf.figures import maps, style
 from clouds_tf.figures.style import latitude, longitude
 from clouds_tf.geo import geojson
 from clouds_tf.geo.grid import Grid
@@ -203,7 +203,7 @@ def test_a_run_writes_all_pictures_and_a_report(run):
     assert {path.name for path in folder.iterdir()} == {*expected, "report.html"}
     assert str(made).endswith(f"; wrote {folder}/report.html")
     for path in folder.glob("*.png"):
-        assert Image.open(path).size[0] > 800
+        assert Image.open(path).size[0] > 5 * style._STYLE["figure.dpi"]
     for path in folder.glob("*.pdf"):
         text = path.read_bytes()
         assert text.startswith(b"%PDF-") and text.rstrip().endswith(b"%%EOF")

@@ -476,7 +476,7 @@ def test_dead_links_and_folders_are_named(broken):
     with pytest.raises(ValueError) as error:
         _write(*broken)
     assert f"{link.name}: a link to /nowhere/a.jpg, which is not there" in str(error.value)
-    assert f"{folder.name}: a folder, expected a JPEG or PNG file" in str(error.value)
+    assert f"{folder.name}: a folder, expected an image file" in str(error.value)
 
 
 def test_masks_of_another_size_are_noticed(small_dir, tmp_path):

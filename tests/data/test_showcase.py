@@ -2,8 +2,8 @@ import dataclasses
 
 import numpy as np
 import pytest
+from programs import run_tool
 
-from clouds_tf import figures
 from clouds_tf.data import sample_data, shards, showcase
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS
@@ -43,9 +43,12 @@ def test_layers_of_keras_cv_are_shown_if_asked_for(lonely_records):
 
 def test_there_is_a_picture(lonely_records, tmp_path):
     pytest.importorskip("matplotlib")
-    figure = showcase.draw_augmentations(lonely_records, SIZE, num_columns=1)
-    figures.save(figure, str(tmp_path / "a.png"))
-    assert (tmp_path / "a.png").stat().st_size > 1000
+    output = tmp_path / "a.png"
+    flags = f"--records_dir={lonely_records.path}", f"--output={output}", "--image_size=28,42"
+    found = run_tool("show_augmentation", *flags, "--num_columns=1")
+    assert found.returncode == 0, found.stderr
+    assert found.stdout == f"Wrote pictures of the augmentations to {output}\n"
+    assert output.stat().st_size > 1000
 
 
 def test_one_image_cannot_be_mixed(lonely_records):

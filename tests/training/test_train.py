@@ -139,9 +139,12 @@ def test_a_file_of_weights_is_where_a_run_starts(result, records_dir, tmp_path):
 
 
 def test_tensorflow_warns_once_of_float16_on_a_cpu(records_dir, tmp_path):
+    weights = tmp_path / "w.safetensors"
+    weights.write_text("x")
     where = f"--records_dir={records_dir}", f"--workdir={tmp_path / 'W'}"
-    found = run_program(f"{TOOLS}/train.py", *where, "--precision=float16", "--init_weights=none")
-    assert found.returncode == 1 and "init_weights: none: no such file" in found.stderr
+    arguments = "--precision=float16", f"--init_weights={weights}"
+    found = run_program(f"{TOOLS}/train.py", *where, *arguments)
+    assert found.returncode == 1 and f"{weights}: " in found.stderr, found.stderr
     assert found.stderr.count("Mixed precision compatibility check") == 1, found.stderr
 
 
