@@ -48,6 +48,7 @@ DOORS = {
     r"\btf\.keras": ("keras.py", "tools/benchmarks/"),
     r"import (starlette|uvicorn|prometheus_client)|from (starlette|uvicorn|prometheus_client)": (
         "server/",
+        "tools/benchmarks/",
     ),
     r"tf\.py_function|tf\.numpy_function": (),
 }

@@ -177,7 +177,7 @@ def image_size(encoded: bytes, channels: int = 3) -> tuple[int, int]:
     if encoded.startswith(PNG):
         width, height = struct.unpack(">II", encoded[16:24].ljust(8, b"\0"))
         return height, width
-    height, width = tf.io.extract_jpeg_shape(encoded)[:2].numpy().tolist()
+    height, width = tf.io.extract_jpeg_shape(encoded).numpy()[:2].tolist()
     return height, width
 
 

@@ -16,7 +16,7 @@ def serve(saved_model: str, settings: ServerSettings = ServerSettings()) -> None
         settings: address, engine and limits.
 
     Raises:
-        FileNotFoundError: there is no SavedModel, or no folder that the settings name.
+        FileNotFoundError: there is no SavedModel.
         ValueError: a package is missing, no version can be loaded, or the address cannot be
             listened on.
     """

@@ -9,7 +9,6 @@ from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -59,11 +58,10 @@ def make_app(
 
     app = Starlette(
         routes=[*api.routes(), *pages.routes(versions, settings)],
-        middleware=[Middleware(pages.SecurityHeaders, pages.is_in_browser(settings))],
         exception_handlers={HTTPException: answer_error, Exception: answer_internal_error},
         lifespan=lifespan,
     )
-    return Front(app, settings, metrics, state)
+    return Front(app, settings, metrics, state, pages.security_headers(settings))
 
 
 def _json(value: object, status: int = 200) -> Response:
@@ -188,6 +186,8 @@ class _API:
             else:
                 outputs = await batcher.predict(query.images, frozenset(query.names))
         except (BadRequestError, RefusedError) as error:
+            if isinstance(error, RefusedError):
+                self._metrics.images.labels("refused").inc()
             raise ErrorResponse(400, str(error)) from None
         except OverloadedError as error:
             raise ErrorResponse(503, str(error), error.retry_after) from None

@@ -11,7 +11,6 @@ import asyncio
 import collections
 import contextlib
 import dataclasses
-import logging
 import math
 import os
 import time
@@ -33,7 +32,6 @@ Output = dict[str, Any]
 # JPEG or PNG bytes, or uint8 [H, W, 3].
 Image = Union[bytes, np.ndarray]
 
-_LOG = logging.getLogger("clouds_tf.server")
 PROBABILITIES = "probabilities"
 
 
@@ -60,7 +58,7 @@ class Workers:
         self.decoding = ThreadPoolExecutor(os.cpu_count(), "decode")
         self.network, self.answering = (ThreadPoolExecutor(1, x) for x in ("network", "answer"))
         self._images, self._pixels = 0, 0
-        self._fewer_pixels = asyncio.Condition()
+        self._turn = asyncio.Lock()
         self.seconds_per_image = 0.0  # of the network, a running mean
 
     async def run(
@@ -91,17 +89,18 @@ class Workers:
     @contextlib.asynccontextmanager
     async def decoding_pixels(self, number: int) -> Any:
         """Context in which an image is decoded; waits until its pixels are within the limit."""
-        async with self._fewer_pixels:
-            await self._fewer_pixels.wait_for(
-                lambda: not self._pixels or self._pixels + number <= self.settings.max_pixels
-            )
+        async with self._turn:  # in order, or a large image would wait for ever
+            while self._pixels and self._pixels + number > self.settings.max_pixels:
+                await asyncio.sleep(0.002)
             self._pixels += number
         try:
             yield
         finally:
             self._pixels -= number
-            async with self._fewer_pixels:
-                self._fewer_pixels.notify_all()
+
+    def batch_size(self) -> int:
+        """The number of images that a call of the network should have now."""
+        return max(1, min(self.settings.max_batch, -(-self._images // 2)))
 
     def close(self) -> None:
         """Ends the threads once they have nothing to do."""
@@ -211,7 +210,6 @@ class Batcher:
             try:
                 return await workers.run(workers.decoding, self._read, image)
             except RefusedError as error:
-                self._metrics.images.labels("refused").inc()
                 raise RefusedError(f"{place}{error}") from None
 
     def _count_pixels(self, images: Sequence[Image]) -> list[int]:
@@ -242,26 +240,27 @@ class Batcher:
                     images, likeness = self._stages.read_bytes(tf.constant([image]))
                 except tf.errors.InvalidArgumentError:
                     raise RefusedError(why_unreadable(image, limit, self._channels)) from None
-        return tuple(x[0].numpy() for x in images), float(likeness[0])
+        # TensorFlow 2.15 loses 48 bytes for each tensor on Python 3.11: no slices of tensors.
+        return tuple(x.numpy()[0] for x in images), float(likeness.numpy()[0])
 
     async def _run(self) -> None:
         """Takes batches off the queue, for ever."""
         while True:
             batch = await self._next_batch()
-            try:
+            if batch:
                 await self._compute(batch)
-            except Exception:  # which would end all service
-                _LOG.exception("a batch was lost")
-                for item in batch:
-                    item.output.cancel()
 
     async def _next_batch(self) -> list[_Item]:
-        """The next images, without those that nobody waits for any more."""
-        most, wait = self._workers.settings.max_batch, self._workers.settings.max_wait_ms / 1e3
+        """The next images, without those that nobody waits for any more.
+
+        At most half of the images in progress, so that the others are decoded or encoded while the
+        network computes: clients that all wait for one batch would leave it idle afterwards.
+        """
+        workers, wait = self._workers, self._workers.settings.max_wait_ms / 1e3
         while not self._queue:
             self._arrived.clear()
             await self._arrived.wait()
-        while len(self._queue) < most:
+        while len(self._queue) < (most := workers.batch_size()):
             left = self._queue[0].arrived + wait - time.perf_counter()
             self._arrived.clear()
             try:
@@ -275,64 +274,62 @@ class Batcher:
     async def _compute(self, batch: list[_Item]) -> None:
         """Second stage; starts the third one, once that of the batch before has ended."""
         workers, start = self._workers, time.perf_counter()
-        if not batch:
-            return
         for item in batch:
             self._metrics.latency.labels("queue").observe(start - item.arrived)
         try:
             images = [item.images for item in batch]
             outputs = await workers.run(workers.network, self._run_networks, images)
+            seconds = (time.perf_counter() - start) / len(batch)
+            workers.seconds_per_image += 0.1 * (seconds - workers.seconds_per_image)
+            await self._answering
+            self._answering = asyncio.create_task(self._finish(batch, *outputs))
         except Exception as error:
-            if len(batch) > 1:  # whatever it is, such as memory, a single image may do
+            if len(batch) == 1:
+                _settle(batch, [error])
+            else:  # whatever it is, such as memory, a single image may do
                 for item in batch:
                     await self._compute([item])
-            elif not batch[0].output.done():
-                batch[0].output.set_exception(error)
-            return
-        seconds = (time.perf_counter() - start) / len(batch)
-        workers.seconds_per_image += 0.1 * (seconds - workers.seconds_per_image)
-        await self._answering
-        self._answering = asyncio.create_task(self._finish(batch, *outputs))
 
     def _run_networks(self, images: Sequence[tuple[np.ndarray, ...]]) -> tuple[Any, Any]:
         self._metrics.batch_size.observe(len(images))
         with self._metrics.timed("network"):
             stacked = [tf.constant(np.stack(column)) for column in zip(*images)]
-            probabilities, presence = self._stages.run_networks(stacked)
-            return probabilities.numpy(), presence.numpy()
+            return self._stages.run_networks(stacked)
 
     async def _finish(
-        self, batch: list[_Item], probabilities: np.ndarray, presence: np.ndarray
+        self, batch: list[_Item], probabilities: tf.Tensor, presence: tf.Tensor
     ) -> None:
         """Third stage: gives each image its output."""
-        workers = self._workers
+        run, pool = self._workers.run, self._workers.answering
         try:
-            outputs = await workers.run(
-                workers.answering, self._answer, probabilities, presence, batch
-            )
+            _settle(batch, await run(pool, self._answer, probabilities, presence, batch))
         except Exception as error:
-            outputs = [error] * len(batch)
-        for item, output in zip(batch, outputs):
-            if item.output.done():
-                continue
-            if isinstance(output, Exception):
-                item.output.set_exception(output)
-            else:
-                item.output.set_result(output)
+            _settle(batch, [error] * len(batch))
 
     def _answer(
-        self, probabilities: np.ndarray, presence: np.ndarray, batch: list[_Item]
+        self, probabilities: tf.Tensor, presence: tf.Tensor, batch: list[_Item]
     ) -> list[Output]:
         with self._metrics.timed("postprocessing"):
-            likeness = np.array([item.likeness for item in batch], np.float32)
-            answer = self._stages.answer(*map(tf.constant, (probabilities, presence, likeness)))
+            likeness = tf.constant([item.likeness for item in batch])
+            answer = self._stages.answer(probabilities, presence, likeness)
+            answer[PROBABILITIES] = probabilities
             columns = {name: value.numpy() for name, value in answer.items()}
-            columns[PROBABILITIES] = probabilities
             # Slices would keep the whole batch in memory.
             return [
                 {name: np.array(columns[name][i]) for name in item.names & columns.keys()}
                 for i, item in enumerate(batch)
             ]
+
+
+def _settle(batch: Sequence[_Item], outputs: Sequence[Output | Exception]) -> None:
+    """Gives each image that is still waited for its output."""
+    for item, output in zip(batch, outputs):
+        if item.output.done():
+            continue
+        if isinstance(output, Exception):
+            item.output.set_exception(output)
+        else:
+            item.output.set_result(output)
 
 
 def _place(index: int, images: Sequence[Image]) -> str:

@@ -26,6 +26,7 @@ LOG = logging.getLogger("clouds_tf.server")
 _ACCESS_LOG = logging.getLogger("clouds_tf.access")
 _LINGER_SECONDS = 2.0  # in which the rest of a refused body is read, so that its answer is seen
 _MAX_PATH = 200  # characters in the log
+_JSON = "application/json"
 _MB = 1e6
 _OPERATIONS = ("/healthz", "/readyz", "/metrics", "/v2/health/")  # never refused
 _PREFIXES = {"/v1/": "v1", "/v2": "v2", "/page/": "page", "/images/": "page"}
@@ -80,9 +81,6 @@ async def answer_internal_error(request: Request, error: Exception) -> Response:
     return Response(_error_body(sentence), 500, media_type=_JSON)
 
 
-_JSON = "application/json"
-
-
 def _error_body(sentence: str) -> bytes:
     return orjson.dumps({"error": sentence})
 
@@ -91,15 +89,21 @@ class Front:
     """ASGI middleware in front of everything: identifies, measures, logs and closes requests."""
 
     def __init__(
-        self, app: ASGIApp, settings: ServerSettings, metrics: Metrics, state: ServerState
+        self,
+        app: ASGIApp,
+        settings: ServerSettings,
+        metrics: Metrics,
+        state: ServerState,
+        headers: list[tuple[bytes, bytes]],
     ) -> None:
         self._app, self._settings, self._metrics, self._state = app, settings, metrics, state
+        self._headers = headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._state)
+        exchange = _Exchange(scope, receive, send, self._state, self._headers)
         start = time.perf_counter()
         self._metrics.in_progress.inc()
         try:
@@ -136,12 +140,20 @@ class Front:
 class _Exchange:
     """One request and its response, as they pass by."""
 
-    def __init__(self, scope: Scope, receive: Receive, send: Send, state: ServerState) -> None:
+    def __init__(
+        self,
+        scope: Scope,
+        receive: Receive,
+        send: Send,
+        state: ServerState,
+        headers: list[tuple[bytes, bytes]],
+    ) -> None:
         self.scope, self._receive, self._send, self._state = scope, receive, send, state
-        headers = dict(scope["headers"])
-        has_body = headers.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in headers
+        self._headers = headers
+        sent = dict(scope["headers"])
+        has_body = sent.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in sent
         self._whole = not has_body
-        given = headers.get(b"x-request-id", b"").decode("latin-1")
+        given = sent.get(b"x-request-id", b"").decode("latin-1")
         self.record: dict[str, Any] = {
             "id": given if re.fullmatch(r"[\w.-]{1,64}", given) else uuid.uuid4().hex,
             "client": (scope.get("client") or ("",))[0],
@@ -165,9 +177,8 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.record["status"] = message["status"]
-            headers = list(message.get("headers", ()))
+            headers = [*message.get("headers", ()), *self._headers]
             headers.append((b"x-request-id", self.record["id"].encode()))
-            headers.append((b"x-content-type-options", b"nosniff"))
             if self._state.draining or not self._whole:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
@@ -206,7 +217,7 @@ async def body_of(
         413, f"the body is larger than {settings.max_body_mb:g} MB; send fewer images at a time"
     )
     declared = request.headers.get("content-length", "0")
-    if declared.isdecimal() and int(declared) > limit:
+    if declared.isdecimal() and float(declared) > limit:
         raise too_large
 
     async def read() -> None:
@@ -263,12 +274,19 @@ def make_protocol(settings: ServerSettings, metrics: Metrics) -> type[H11Protoco
             super().data_received(data)
             self._watch()
 
+        def connection_lost(self, exc: Exception | None) -> None:
+            super().connection_lost(exc)
+            self._stop()
+
         def _watch(self) -> None:
             """Starts the clock while a head is awaited, and stops it during a request."""
-            waiting = self.cycle is None or self.cycle.response_complete
-            if waiting and self._limit is None:
+            if self.cycle is not None and not self.cycle.response_complete:
+                self._stop()
+            elif self._limit is None:
                 self._limit = self.loop.call_later(settings.head_seconds, self._expire)
-            elif not waiting and self._limit is not None:
+
+        def _stop(self) -> None:
+            if self._limit is not None:
                 self._limit.cancel()
                 self._limit = None
 

@@ -8,7 +8,6 @@ from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from clouds_tf import figures, files
 from clouds_tf.dataset import CLOUDS
@@ -65,31 +64,21 @@ def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
     return found
 
 
-class SecurityHeaders:
-    """ASGI middleware: a page may load and send nothing but to this server."""
-
-    def __init__(self, app: ASGIApp, in_browser: bool) -> None:
-        self._app = app
-        wasm = " 'wasm-unsafe-eval'" if in_browser else ""
-        policy = (
-            f"default-src 'none'; script-src 'self'{wasm}; style-src 'self'; connect-src 'self'; "
-            "img-src 'self' blob: data:; worker-src 'self' blob:; base-uri 'none'; "
-            "form-action 'none'; frame-ancestors 'none'"
-        )
-        self._headers = [
-            (b"content-security-policy", policy.encode()),
-            (b"cross-origin-opener-policy", b"same-origin"),
-            (b"cross-origin-embedder-policy", b"require-corp"),
-            (b"cross-origin-resource-policy", b"same-origin"),
-            (b"referrer-policy", b"no-referrer"),
-            (b"cache-control", b"no-cache"),
-        ]
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        async def send_more(message: Message) -> None:
-            if message["type"] == "http.response.start":
-                headers = [*message.get("headers", ()), *self._headers]
-                message = {**message, "headers": headers}
-            await send(message)
-
-        await self._app(scope, receive, send_more)
+def security_headers(settings: ServerSettings) -> list[tuple[bytes, bytes]]:
+    """Headers of every response: a page may load and send nothing but to this server."""
+    wasm = " 'wasm-unsafe-eval'" if is_in_browser(settings) else ""
+    policy = (
+        f"default-src 'none'; script-src 'self'{wasm}; style-src 'self'; connect-src 'self'; "
+        "img-src 'self' blob: data:; worker-src 'self' blob:; base-uri 'none'; "
+        "form-action 'none'; frame-ancestors 'none'"
+    )
+    headers = {
+        "content-security-policy": policy,
+        "cross-origin-opener-policy": "same-origin",
+        "cross-origin-embedder-policy": "require-corp",
+        "cross-origin-resource-policy": "same-origin",
+        "referrer-policy": "no-referrer",
+        "x-content-type-options": "nosniff",
+        "cache-control": "no-cache",
+    }
+    return [(name.encode(), value.encode()) for name, value in headers.items()]

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import logging
-import os
 import signal
 import socket
 import sys
@@ -28,10 +27,6 @@ _LOGGERS = ("clouds_tf.server", "clouds_tf.access", "uvicorn.error")
 
 def run(saved_model: str, settings: ServerSettings) -> None:
     """Does what `clouds_tf.server.serve` says."""
-    for name in ("images_dir", "onnx", "onnxruntime_web"):
-        path = getattr(settings, name)
-        if path and not os.path.exists(path):
-            raise FileNotFoundError(f"--{name}={path}: no such file or folder")
     files.require_local(saved_model, "saved_model")
     _log_to(sys.stdout)
     listener = _listen(settings)

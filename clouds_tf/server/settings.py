@@ -20,6 +20,11 @@ class ServerSettings(CheckedSettings):
         "Library that runs the network; openvino runs on the CPU.",
         choices=ENGINES,
     )
+    manifest: Optional[str] = setting(
+        None,
+        "File of SHA-256 checksums, or folder with a file N.sha256 for each version N; versions "
+        "that are not as it says are refused.",
+    )
     images_dir: Optional[str] = setting(None, "Folder of images that the page offers.")
     onnx: Optional[str] = setting(None, "ONNX file that the page runs in the browser.")
     onnxruntime_web: Optional[str] = setting(

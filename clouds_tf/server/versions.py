@@ -7,7 +7,7 @@ import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Coroutine, Iterator
 from typing import Any
 
 from clouds_tf.messages import about_the_data
@@ -15,6 +15,7 @@ from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.server.batching import Batcher, Workers
 from clouds_tf.server.metrics import Metrics
 from clouds_tf.server.settings import ServerSettings
+from clouds_tf.serving import integrity
 
 _LOG = logging.getLogger("clouds_tf.server")
 _MARK = "saved_model.pb"
@@ -56,12 +57,13 @@ def _is_number(name: str) -> bool:
 
 
 def _identity(path: str) -> tuple[Any, ...]:
+    """Names, lengths and times of change of the files in a folder, or of one file."""
+    paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
     found = []
-    for folder, _, names in os.walk(path):
-        for name in names:
-            with contextlib.suppress(OSError):  # it has just gone
-                stat = os.stat(os.path.join(folder, name))
-                found.append((folder, name, stat.st_size, stat.st_mtime_ns))
+    for name in paths or [path]:
+        with contextlib.suppress(OSError):  # it has just gone
+            stat = os.stat(name)
+            found.append((name, stat.st_size, stat.st_mtime_ns))
     return tuple(sorted(found))
 
 
@@ -72,22 +74,15 @@ class Versions:
         saved_model: folder of versions, or of one version.
         settings: how often to look, and how many to keep.
         metrics: where versions and failures are counted.
-        check: called with the folder of a version before it is loaded; raises ValueError.
     """
 
-    def __init__(
-        self,
-        saved_model: str,
-        settings: ServerSettings,
-        metrics: Metrics,
-        check: Callable[[str], None] = lambda path: None,
-    ) -> None:
+    def __init__(self, saved_model: str, settings: ServerSettings, metrics: Metrics) -> None:
         self._folder, self._settings, self._metrics = saved_model, settings, metrics
-        self._check = check
         self._loaded: dict[Found, Batcher] = {}
         self._refused: dict[Found, str] = {}
         self._loading: Found | None = None
         self._seen: list[Found] = []
+        self._manifest = _identity(settings.manifest or "")
         self._tasks: set[asyncio.Future[Any]] = set()
 
     def load_first(self) -> None:
@@ -161,7 +156,8 @@ class Versions:
     def _load(self, version: Found) -> Batcher | str:
         """Loads and warms up a version; or says why that is impossible."""
         try:
-            self._check(version.path)
+            if self._settings.manifest:
+                integrity.check(version.path, self._settings.manifest)
             predictor = Predictor.open(version.path, self._settings.engine)
             batcher = Batcher(predictor)
             batcher.warm_up(self._settings.max_batch)
@@ -199,6 +195,9 @@ class Versions:
         found = await asyncio.to_thread(find_versions, self._folder)
         settled = [v for v in found if v in self._seen or v in self._loaded]
         self._seen = found
+        manifest = _identity(self._settings.manifest or "")
+        if manifest != self._manifest:  # what it did not list may be in it now
+            self._refused, self._manifest = {}, manifest
         self._refused = {v: why for v, why in self._refused.items() if v in found}
         while version := self._missing(settled):
             self._loading = version

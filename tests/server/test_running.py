@@ -11,12 +11,14 @@ import threading
 import time
 
 import pytest
+import served
 from programs import TOOLS, run_tool, start_program
 from served import written  # noqa: F401
 from test_app import b64
 
 from clouds_tf.server import ServerSettings, running
 from clouds_tf.server.batching import Batcher
+from clouds_tf.serving import integrity
 
 
 @contextlib.contextmanager
@@ -149,7 +151,10 @@ def test_accepted_requests_are_answered_before_the_end(
 @pytest.mark.lanes
 def test_the_tool_serves_until_sigterm(written, data_dir, tmp_path):  # noqa: F811
     names = sorted(str(path) for path in (data_dir / "test_images").iterdir())
-    flags = [f"--saved_model={written}", "--port=0", "--drain_seconds=0.5"]
+    model = served.copy_version(written, 1, tmp_path / "E")
+    manifest = integrity.write(model, integrity.checksums(model))
+    flags = [f"--saved_model={tmp_path}/E", f"--manifest={manifest}", "--port=0"]
+    flags.append("--drain_seconds=0.5")
     with start_program(f"{TOOLS}/serve.py", *flags) as program:
         lines = iter(program.stdout.readline, "")
         url = next(m[1] for m in map(re.compile("Serving .* on (http.*)/").match, lines) if m)

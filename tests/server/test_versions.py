@@ -12,6 +12,7 @@ from clouds_tf.data.sample_data import render_images
 from clouds_tf.server.metrics import Metrics
 from clouds_tf.server.settings import ServerSettings
 from clouds_tf.server.versions import Versions
+from clouds_tf.serving import integrity
 
 
 @pytest.fixture(scope="module")
@@ -103,11 +104,15 @@ def test_a_damaged_version_is_refused_and_the_old_one_stays(
 
 
 def test_without_any_version_nothing_starts(written, tmp_path):  # noqa: F811
-    def load():
-        Versions(str(tmp_path), ServerSettings(), Metrics()).load_first()
+    def load(**settings):
+        Versions(str(tmp_path), ServerSettings(**settings), Metrics()).load_first()
 
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}: no SavedModel"):
         load()
-    damage(served.copy_version(written, 1, tmp_path))
+    path = served.copy_version(written, 1, tmp_path)
+    manifest = integrity.write(path, integrity.checksums(path))
+    damage(path)
     with pytest.raises(ValueError, match=f"{tmp_path}/1: cannot be loaded"):
         load()
+    with pytest.raises(ValueError, match=f"not the SavedModel of {manifest}: 1/variables.*changed"):
+        load(manifest=manifest)
