@@ -1,3 +1,4 @@
+import ast
 import importlib.util
 import re
 import sys
@@ -73,6 +74,18 @@ def test_fuzz_lives_on():
     counts = {row[1].strip(): int(row[2]) for row in table[2:]}
     assert set(counts) == {"refused", "answered"} and sum(counts.values()) == 150
     assert "still answers as before" in result.stdout
+
+
+@pytest.mark.nightly
+def test_serve_under_load_and_faults():
+    flags = ["--parts=memory,hostile,drain", "--num_small=400", "--num_hostile=60"]
+    result = run_program(BENCHMARK, "serve", *flags)
+    assert result.returncode == 0, result.stderr
+    assert "400 requests of a small image" in result.stdout
+    good, right = re.search(r"of ([\d,]+) good ones among them\n([\d,]+) ", result.stdout).groups()
+    assert good == right != "0"
+    (counts,) = re.findall(r"SIGTERM under 8 clients: status (\{.*\}) ", result.stdout)
+    assert ast.literal_eval(counts).keys() <= {200, 503, 0} and "exit status 0" in result.stdout
 
 
 @pytest.mark.nightly
