@@ -20,7 +20,7 @@ from clouds_tf.training.choices import KERAS_OPTIMIZERS, SCHEDULES
 
 # Modules that take more than a tenth of a second.
 HEAVY = (
-    *("tensorflow.python", "keras", "tf_keras", "pandas.core", "scipy.ndimage", "sklearn"),
+    *("tensorflow.python", "keras.src", "tf_keras.src", "pandas.core", "scipy.ndimage", "sklearn"),
     *("matplotlib.figure", "xarray.core", "h5py._hl", "jinja2.environment", "openvino"),
 )
 # Command lines of every program that ask for what is not there, and what the answer names.
