@@ -22,6 +22,7 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 OUTSIDE = {
     "README.md": "index.md",
     "models/README.md": "model_card.md",
+    "deploy/README.md": "deploy.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
     "CHANGELOG.md": "changelog.md",

@@ -7,7 +7,8 @@ import typing
 
 from conftest import REPOSITORY
 
-PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md", "models/README.md"]
+PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md"]
+PAGES += ["deploy/README.md", "models/README.md"]
 PAGES += sorted(str(path.relative_to(REPOSITORY)) for path in REPOSITORY.glob("docs/**/*.md"))
 FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
 _INLINE = re.compile(r"`(python tools/[^`]+)`")
