@@ -104,6 +104,22 @@ def unconverted(function: _Function) -> _Function:
     return typing.cast(_Function, call)
 
 
+def traced(function: _Function) -> _Function:
+    """Decorates a function as tf.function does, which is done when it is first called."""
+
+    @functools.lru_cache(maxsize=None)
+    def make() -> Any:
+        import tensorflow as tf
+
+        return tf.function(function, autograph=False)
+
+    @functools.wraps(function)
+    def call(*args: object) -> Any:
+        return make()(*args)
+
+    return typing.cast(_Function, call)
+
+
 @contextlib.contextmanager
 def uncollected() -> Iterator[None]:
     """Context without garbage collection.

@@ -16,6 +16,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.data.preprocessing import BLACK
+from clouds_tf.lazy import traced
 from clouds_tf.messages import counted
 
 UNLIKE = 0.01  # images whose likeness is below are warned of
@@ -159,7 +160,7 @@ def unlike_warning(likeness: Mapping[str, float | None], noun: str) -> str:
     )
 
 
-@tf.function(autograph=False)  # traced once for all signatures of a SavedModel
+@traced  # once for all signatures of a SavedModel
 def statistics(images: tf.Tensor) -> tf.Tensor:
     """Measures brightness, colours and roughness of images.
 
