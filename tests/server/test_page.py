@@ -260,6 +260,26 @@ def test_the_documented_javascript_is_answered(url, images_dir, expected, tmp_pa
     assert found.returncode and "Error: HTML or XML, expected a JPEG or a PNG" in found.stderr
 
 
+@pytest.mark.slow
+@pytest.mark.skipif(not shutil.which("curl"), reason="no curl on this machine")
+def test_the_documented_requests_by_hand_are_answered(url, images_dir, expected, tmp_path):
+    shutil.copy(images_dir / NAME, tmp_path / "image.jpg")
+    found = []
+    for block in blocks("docs/serve.md"):
+        if "curl" in block.text:
+            command = "set -eo pipefail\n" + block.text.replace("http://localhost:8501", url)
+            for line in block.text.splitlines():
+                assert line.startswith(("#", "echo", "curl"))
+            done = subprocess.run(["bash", "-c", command], cwd=tmp_path, capture_output=True)
+            assert done.returncode == 0, done.stderr
+            found.append(done.stdout.decode())
+    (v1,) = json.loads(found[0])["predictions"]
+    assert v1["encoded_pixels"] == list(expected.encoded_pixels)
+    assert '"AVAILABLE"' in found[1] and '"ready":true' in found[1]
+    outputs = {output["name"]: output["data"] for output in json.loads(found[2])["outputs"]}
+    assert outputs["presence"] == pytest.approx(expected.presence, abs=1e-6)
+
+
 def test_colours_can_be_read_in_light_and_dark():
     text = (REPOSITORY / "clouds_tf" / "server" / "page" / "page.css").read_text()
     light, dark = (

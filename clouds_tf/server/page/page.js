@@ -27,6 +27,7 @@ function element(tag, properties = {}, ...children) {
   return found;
 }
 
+const colorOf = (i) => settings.colors[i % settings.colors.length];
 const percent = (share) => `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)}%`;
 
 function say(text, error = "") {
@@ -144,7 +145,7 @@ function draw({ answer: found, masks, metadata: { dataset } }) {
   $("outlines").setAttribute("viewBox", `0 0 ${width} ${height}`);
   const [fills, lines, tags] = [[], [], []];
   masks.forEach((mask, i) => {
-    const [name, color] = [dataset.class_names[i], settings.colors[i]];
+    const [name, color] = [dataset.class_names[i], colorOf(i)];
     const rings = outlines(mask, height, width).flat();
     const d = rings.map((ring) => `M${ring.map((corner) => corner.join(" ")).join("L")}Z`).join("");
     fills.push(element("path", { d, class: "fill", fill: color, "data-class": name }));
@@ -169,7 +170,7 @@ function draw({ answer: found, masks, metadata: { dataset } }) {
         showClasses();
       },
     });
-    return element("tr", { class: present ? "present" : "absent", "--color": settings.colors[i] },
+    return element("tr", { class: present ? "present" : "absent", "--color": colorOf(i) },
       element("th", { scope: "row" }, element("label", {}, toggle, name)),
       bar(found.presence[i].toFixed(2), found.presence[i]),
       bar(present ? percent(area) : "absent", area, found.expected_area_fraction[i]),
@@ -322,7 +323,7 @@ function listen() {
   };
   $("opacity").oninput = () =>
     $("outlines").style.setProperty("--opacity", $("opacity").value / 100);
-  $("in-browser").onchange = () => picture && ask();
+  $("in-browser").onchange = () => picture?.bytes && ask();
   $("rle").onclick = saveRLE;
   $("map").onsubmit = saveGeoJSON;
   $("extent").oninput = () => noteOfExtent();
