@@ -24,7 +24,8 @@ export async function predictLocally(bytes, report) {
     throw error;
   });
   const { ort, session, metadata } = await loading;
-  const [height, width] = metadata.image_sizes[0];
+  const { image_sizes: [[height, width]], dataset: { channels = 3 } } = metadata;
+  if (channels !== 3) throw new Error(`the model takes ${channels} channels, not a picture of RGB`);
   const pixels = await decode(bytes, metadata.max_image_pixels);
   report("This browser is at work …");
   const images = resize(pixels.data, [pixels.height, pixels.width], [height, width]);
