@@ -19,7 +19,7 @@ from clouds_tf.lazy import uncollected
 from clouds_tf.manifest import checksum
 from clouds_tf.messages import about_the_data
 from clouds_tf.prediction import engine as engines
-from clouds_tf.prediction.engine import OpenVINONetwork, UnusableError
+from clouds_tf.prediction.engine import DifferentError, OpenVINONetwork, UnusableError
 from clouds_tf.prediction.metadata import METADATA_FILE, Metadata, read_metadata
 from clouds_tf.prediction.signatures import Signatures
 
@@ -28,6 +28,7 @@ Functions = Mapping[str, Callable[..., "dict[str, tf.Tensor]"]]
 
 _GRAPH, _WEIGHTS = "saved_model.pb", "variables"
 _CHECKSUMS = "checksums.json"  # of a converted network
+_REFUSED = "refused.txt"  # why a network cannot be converted
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -233,13 +234,21 @@ def _openvino_networks(
     names = [f"{i}.xml" for i in range(len(metadata.image_sizes))]
     if _is_whole(kept):
         return [OpenVINONetwork(os.path.join(kept, name)) for name in names]
+    refused = os.path.join(kept, _REFUSED)
+    if gfile.exists(refused):
+        raise UnusableError(files.read_text(refused))
     module = _load_module(path, device)
     _require_networks(path, module, "OpenVINO")
     with tempfile.TemporaryDirectory() as folder:
-        networks = [
-            engines.convert(network, size, metadata.dataset, os.path.join(folder, name))
-            for network, size, name in zip(module.networks, metadata.image_sizes, names)
-        ]
+        try:
+            networks = [
+                engines.convert(network, size, metadata.dataset, os.path.join(folder, name))
+                for network, size, name in zip(module.networks, metadata.image_sizes, names)
+            ]
+        except DifferentError as error:
+            with contextlib.suppress(OSError):
+                files.write_text(refused, str(error))
+            raise
         # Beside a SavedModel that cannot be written to, every process converts for itself.
         with contextlib.suppress(OSError):
             _keep(folder, kept)

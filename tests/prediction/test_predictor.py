@@ -108,6 +108,16 @@ def test_a_conversion_is_kept_for_the_next_process(kept, dying, monkeypatch):
 
 @needs_openvino
 @pytest.mark.slow
+def test_a_refusal_is_kept_too(saved_model, monkeypatch):
+    monkeypatch.setattr(engine, "_TOLERANCE", -1.0)
+    warning = Predictor.open(saved_model, "openvino").warning
+    assert "OpenVINO changes probabilities" in warning
+    monkeypatch.setattr(predictors, "_load_module", None)  # not needed any more
+    assert Predictor.open(saved_model, "openvino").warning == warning
+
+
+@needs_openvino
+@pytest.mark.slow
 def test_where_nothing_can_be_kept_it_works_all_the_same(saved_model, dying):
     pathlib.Path(f"{saved_model}.openvino").write_text("in the way")
     assert Predictor.open(saved_model, "openvino").warning == ""
