@@ -112,6 +112,24 @@ class _Settings(CheckedSettings):
 cli.DEFINE_dataclass(_Settings)
 
 
+def test_a_pattern_gives_its_weight_to_all_its_models(tmp_path):
+    for name in ("A/fold_0", "A/fold_1", "B"):
+        (tmp_path / name).mkdir(parents=True)
+    patterns = [f"{tmp_path}/A/fold_*", f"{tmp_path}/B"]
+    values = flags.FlagValues()
+    flags.DEFINE_string("member_weights", None, "", flag_values=values)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(flags, "FLAGS", values)
+        for given, expected in (
+            ("0.7,0.3", (0.7, 0.7, 0.3)),
+            ("3,2,1", (3, 2, 1)),  # one for each model
+            (None, ()),
+        ):
+            values([""] + [f"--member_weights={given}"] * bool(given))
+            assert cli.member_weights(patterns) == expected
+            values.unparse_flags()
+
+
 def test_fields_of_a_dataclass_are_flags():
     flags.FLAGS(["test"])
     assert cli.dataclass_from_flags(_Settings) == _Settings()

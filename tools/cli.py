@@ -11,7 +11,7 @@ import os
 import signal
 import sys
 import typing
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 
@@ -120,6 +120,20 @@ def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> An
         return tuple(map(kind, [] if text is None else text.split(",")))
     except ValueError:
         raise ValueError(f"--{name}: got {text}, expected comma-separated numbers") from None
+
+
+def member_weights(patterns: Sequence[str]) -> tuple[float, ...]:
+    """Reads --member_weights: a weight for each model or, as often as there are patterns, each one.
+
+    Args:
+        patterns: values of --workdirs or --weights, of which each may stand for several models.
+    """
+    from clouds_tf import files
+
+    weights: tuple[float, ...] = numbers("member_weights", flags.FLAGS.member_weights, float)
+    if len(weights) != len(patterns):
+        return weights
+    return tuple(w for w, pattern in zip(weights, patterns) for _ in files.expand([pattern]))
 
 
 _BESIDE_TOOLS = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))

@@ -27,7 +27,8 @@ flags.DEFINE_string("pictures_dir", None, "Folder for pictures of scores, areas 
 flags.DEFINE_string(
     "member_weights",
     None,
-    "Weight of each model in the average, such as 0.7,0.3; by default all are equal.",
+    "Weight of each model, or pattern of models, in the average, such as 0.7,0.3; by default all "
+    "are equal.",
 )
 flags.DEFINE_string(
     "out_of_fold",
@@ -52,7 +53,7 @@ def main() -> None:
             FLAGS.output,
             weights=files.expand(FLAGS.weights),
             folds=cli.numbers("folds", ",".join(FLAGS.folds)) if FLAGS.folds else None,
-            member_weights=cli.numbers("member_weights", FLAGS.member_weights, float),
+            member_weights=cli.member_weights(FLAGS.workdirs or FLAGS.weights),
             settings=cli.dataclass_from_flags(Settings),
             ladder_csv=FLAGS.ladder,
             pictures_dir=FLAGS.pictures_dir,

@@ -30,8 +30,8 @@ flags.DEFINE_enum(
 flags.DEFINE_string(
     "member_weights",
     None,
-    "Weight of each model in the average, such as 0.7,0.3; by default as the post-processing was "
-    "tuned, else equal.",
+    "Weight of each model, or pattern of models, in the average, such as 0.7,0.3; by default as "
+    "the post-processing was tuned, else equal.",
 )
 flags.DEFINE_enum(
     "precision",
@@ -57,7 +57,7 @@ def main() -> None:
         weights=files.expand(FLAGS.weights),
         postprocessing=FLAGS.postprocessing,
         test_time_augmentation=FLAGS.test_time_augmentation,
-        member_weights=cli.numbers("member_weights", FLAGS.member_weights, float),
+        member_weights=cli.member_weights(FLAGS.workdirs or FLAGS.weights),
         precision=FLAGS.precision,
         max_image_pixels=FLAGS.max_image_pixels,
         records_dir=FLAGS.records_dir,
