@@ -10,6 +10,8 @@ import os
 import pathlib
 import shutil
 
+# Python would look for cycles in all graphs a thousand times, which takes a quarter of a training.
+gc.set_threshold(20_000, 50, 10)
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 import filelock  # noqa: E402

@@ -191,6 +191,7 @@ def stop_server():
 def _become(arguments, environment, folder, writer, errors, tiny):
     """Makes a fork of the server what the interpreter makes of itself with such arguments."""
     gc.freeze()  # what the server has imported
+    gc.set_threshold(20_000, 50, 10)  # as conftest.py does
     os.dup2(writer.fileno(), 1)
     writer.close()
     errors = os.open(errors, os.O_WRONLY | os.O_APPEND) if errors else 1
