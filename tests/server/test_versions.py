@@ -63,24 +63,27 @@ def test_a_new_version_takes_over_and_a_removal_rolls_back(
     written, image, masks, tmp_path  # noqa: F811
 ):
     served.copy_version(written, 1, tmp_path)
-    with served.served(tmp_path) as client:
+    with served.served(tmp_path, keep_versions=2) as client:
         assert predict(client, image) == masks[1] and states(client) == {1: "AVAILABLE"}
         served.copy_version(written, 2, tmp_path)
         look(client, 1)  # it may still be growing
         assert predict(client, image) == masks[1]
         look(client, 1)
-        assert predict(client, image) == masks[2] and states(client) == {2: "AVAILABLE"}
-        assert predict(client, image, f"{V1}/versions/1") == 404
-        assert sample(client, "clouds_model_info", version="1") == 0
+        assert predict(client, image) == masks[2]
+        assert states(client) == {2: "AVAILABLE", 1: "AVAILABLE"}
+        assert predict(client, image, f"{V1}/versions/1") == masks[1]
         shutil.rmtree(tmp_path / "2")
         look(client)
         assert predict(client, image) == masks[1]
+        assert predict(client, image, f"{V1}/versions/2") == 404
+        assert sample(client, "clouds_model_info", version="2") == 0
         shutil.rmtree(tmp_path / "1")
         look(client)
         assert predict(client, image) == masks[1]  # rather than nothing
         served.copy_version(written, 2, tmp_path, to=1)
         look(client)
         assert predict(client, image) == masks[2]  # another model under the same number
+        assert states(client) == {1: "AVAILABLE"}
 
 
 def test_a_damaged_version_is_refused_and_the_old_one_stays(

@@ -258,10 +258,12 @@ def print_switch(folder, bodies):
             timer = threading.Timer(2, shutil.copytree, (source, os.path.join(served, "2")))
             timer.start()
             _, found = load.closed_loop(address, some, 4, 3 * FLAGS.seconds, note, path)
-    counts = {name: versions.count(name) for name in dict.fromkeys(versions)}
+    counts = [versions.count(name) for name in ("1", "2", None)]
     p99 = [f"{np.percentile(x[:, 1], 99) * 1e3:.0f}" for x in (before, found)]
-    print(f"A new version under 4 clients: answers by version {counts}, None of which failed;")
-    print(f"p99 {p99[0]} ms before, {p99[1]} ms while it was loaded")
+    print(
+        "A new version under 4 clients: {} answers by version 1, {} by 2, {} lost;".format(*counts)
+    )
+    print(f"p99 {p99[0]} ms before, {p99[1]} ms from then on")
 
 
 def print_drain(folder):
