@@ -4,7 +4,6 @@ Those that are written once are for both workers of pytest-xdist, and for readin
 changes one takes a copy: `shutil.copytree(trained, tmp_path / "W")`.
 """
 
-import functools
 import gc
 import os
 import pathlib
@@ -107,7 +106,12 @@ def once(tmp_path_factory):
 def data_dir(once):
     """12 training and 3 test images of 140x210, in the layout of the competition."""
     size = {"num_train": 12, "num_test": 3, "image_size": (140, 210)}
-    write = functools.partial(sample_data.write_sample_data, **size, seed=1)
+
+    def write(folder):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sample_data, "_RENDER_SIZE", (700, 1050))  # as bright as those of users
+            sample_data.write_sample_data(folder, **size, seed=1)
+
     return pathlib.Path(once("sample", write))
 
 

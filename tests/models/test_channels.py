@@ -121,7 +121,7 @@ def test_published_weights_are_adapted_and_others_refused(tmp_path):
     np.testing.assert_allclose(found, _timm(kernel, 5), rtol=1e-6)
     tensors["conv1.weight"] = tensors["conv1.weight"][:, :2].copy()
     write_safetensors(path, tensors)
-    with pytest.raises(ValueError, match=r"1 misshapen: conv1.weight is \[7, 7, 2, 16\]"):
+    with pytest.raises(ValueError, match=r"1 misshapen: conv1.weight is \[3, 3, 2, 16\]"):
         load_encoder_weights(model, path)
 
 
