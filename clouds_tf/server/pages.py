@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os
 
+from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import FileResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
 
 from clouds_tf import figures, files
 from clouds_tf.dataset import CLOUDS
@@ -21,6 +23,19 @@ FOLDER = os.path.join(os.path.dirname(os.path.abspath(__file__)), "page")
 def is_in_browser(settings: ServerSettings) -> bool:
     """Whether the page may run the model itself."""
     return bool(settings.onnx and settings.onnxruntime_web)
+
+
+def _is_image(name: str) -> bool:
+    return name.lower().endswith(CLOUDS.image_endings)
+
+
+class _Images(StaticFiles):
+    """The image files of a folder; whatever else is in it is not shown."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        if not _is_image(path):
+            raise HTTPException(404)
+        return await super().get_response(path, scope)
 
 
 def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
@@ -45,8 +60,7 @@ def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
 
     async def list_images(request: Request) -> Response:
         names = files.visible_names(settings.images_dir) if settings.images_dir else []
-        images = [name for name in names if name.lower().endswith(CLOUDS.image_endings)]
-        return Response(to_json(images), media_type="application/json")
+        return Response(to_json(list(filter(_is_image, names))), media_type="application/json")
 
     found: list[BaseRoute] = [
         Route("/", show_index),
@@ -59,7 +73,7 @@ def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
     if settings.onnxruntime_web:
         found.append(Mount("/page/ort", StaticFiles(directory=settings.onnxruntime_web)))
     if settings.images_dir:
-        found.append(Mount("/images", StaticFiles(directory=settings.images_dir)))
+        found.append(Mount("/images", _Images(directory=settings.images_dir)))
     found.append(Mount("/page", StaticFiles(directory=FOLDER)))
     return found
 

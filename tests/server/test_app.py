@@ -13,8 +13,12 @@ import tensorflow as tf
 from google.protobuf import json_format
 from prometheus_client.parser import text_string_to_metric_families
 from served import V1, written  # noqa: F401
+from starlette.applications import Starlette
+from starlette.routing import Mount
+from starlette.testclient import TestClient
 
 from clouds_tf.prediction.metadata import Metadata, read_metadata
+from clouds_tf.server import pages
 from clouds_tf.server.batching import Batcher
 
 FLOATS = ("presence", "area_fraction", "expected_area_fraction", "likeness")
@@ -325,3 +329,11 @@ def test_the_page_has_what_it_needs(client, contents, written):  # noqa: F811
 def test_no_path_leads_out_of_the_images(client, path):
     for folder in ("/images/", "/page/"):
         assert client.get(folder + path).status_code == 404
+
+
+def test_other_files_beside_the_images_are_not_shown(tmp_path):
+    for name in ("a.JPG", "secret.txt"):
+        (tmp_path / name).write_bytes(b"x")
+    client = TestClient(Starlette(routes=[Mount("/images", pages._Images(directory=tmp_path))]))
+    assert client.get("/images/a.JPG").content == b"x"
+    assert client.get("/images/secret.txt").status_code == 404
