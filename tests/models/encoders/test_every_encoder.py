@@ -197,14 +197,14 @@ def test_every_backbone_is_counted():
 # The others are counted where they take a step.
 @pytest.mark.parametrize("name", ["csp_darknet_s", "resnet50_v2", *sorted(LARGER)])
 def test_parameters_are_the_published_ones(name):
-    assert BACKBONES[name].build(1.0).count_params() == PUBLISHED_PARAMETERS[name]
+    assert BACKBONES[name].build(1.0, 3).count_params() == PUBLISHED_PARAMETERS[name]
 
 
 @pytest.mark.parametrize(
     "name, ending", [("efficientnetv2_b0", ".h5"), ("mobilenet_v3_small", ".weights.h5")]
 )
 def test_features_and_weights_are_those_of_keras_cv(name, ending, tmp_path):
-    backbone = BACKBONES[name].build(1.0)
+    backbone = BACKBONES[name].build(1.0, 3)
     assert backbone.count_params() == PUBLISHED_PARAMETERS[name]
     _randomize(backbone.weights)
     path = str(tmp_path / f"backbone{ending}")
