@@ -79,6 +79,8 @@ def face(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], An
         homes: the public names of each of its modules, or of another package.
     """
     places = {name: home for home, names in homes.items() for name in names}
+    if places.keys() & homes.keys():  # a module that is imported would take the name's place
+        raise ValueError(f"{package}: got names of modules, {sorted(places.keys() & homes.keys())}")
 
     def find(name: str) -> Any:
         if name not in places:

@@ -9,9 +9,9 @@ import typing
 from clouds_tf.lazy import face
 
 if typing.TYPE_CHECKING:
+    from clouds_tf.figures.architecture import network
     from clouds_tf.figures.charts import curves
     from clouds_tf.figures.images import overlay, overlays
-    from clouds_tf.figures.network import network
     from clouds_tf.figures.rates import learning_rates
     from clouds_tf.figures.style import AVAILABLE, class_colors, describe, encode, pixels, save
 
@@ -32,9 +32,9 @@ __all__ = [
 __getattr__ = face(
     __name__,
     {
+        "architecture": ["network"],
         "charts": ["curves"],
         "images": ["overlay", "overlays"],
-        "network": ["network"],
         "rates": ["learning_rates"],
         "style": ["AVAILABLE", "class_colors", "describe", "encode", "pixels", "save"],
     },
