@@ -337,7 +337,7 @@ def main() -> None:
                 sample_data.write_sample_data(f"{folder}/sample", num_train=4, num_test=1)
                 paths = sorted(pathlib.Path(folder, "sample", TRAIN_IMAGES).iterdir())
             bodies = [load.body(path.read_bytes()) for path in paths[:8]]
-            image = cv2.cvtColor(cv2.imread(str(paths[0])), cv2.COLOR_BGR2RGB)
+            image = tf.io.decode_jpeg(paths[0].read_bytes(), channels=3).numpy()
             write_models(folder, cv2.resize(image, SIZE[::-1]))
         actions = {
             "throughput": lambda: print_throughput(folder, bodies),
