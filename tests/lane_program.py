@@ -4,6 +4,7 @@ lane_program.py DATA OUT OTHER: writes all into the folder OUT, then goes on fro
 lane has written into OTHER meanwhile.
 """
 
+import dataclasses
 import os
 import shutil
 import sys
@@ -70,7 +71,7 @@ def numbers(result, rules):
     return {
         "losses": [row["loss"] for row in result.history],
         "dice": [row["val_dice"] for row in result.history],
-        "thresholds": [(rule.relative_threshold, rule.min_top_mean) for rule in rules],
+        "rules": [dataclasses.astuple(rule) for rule in rules],
         "version": tf.__version__,
     }
 

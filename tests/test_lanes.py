@@ -89,11 +89,10 @@ def test_a_run_of_the_other_lane_is_resumed(folders, numbers, lane):
 
 @BOTH
 def test_rules_of_the_other_lane_are_read(numbers, lane):
-    for name in ("thresholds", "areas"):
-        expected = numbers[OTHER[lane], "first"][name]
-        np.testing.assert_array_equal(numbers[lane, "second"][name], expected)
-        # Those found in this lane are the same ones too.
-        np.testing.assert_array_equal(numbers[lane, "first"][name], expected)
+    expected = numbers[OTHER[lane], "first"]["rules"]
+    np.testing.assert_array_equal(numbers[lane, "second"]["rules"], expected)
+    # Those found in this lane are the same ones too.
+    np.testing.assert_array_equal(numbers[lane, "first"]["rules"], expected)
 
 
 @BOTH
