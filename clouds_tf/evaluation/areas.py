@@ -7,7 +7,7 @@ import math
 
 import numpy as np
 
-from clouds_tf.evaluation.held_out import EDGES, Counts, above
+from clouds_tf.evaluation.counts import EDGES, Counts, above
 from clouds_tf.evaluation.score import resamples
 from clouds_tf.messages import short_repr
 from clouds_tf.prediction.calibration import Calibration, Curve

@@ -1,9 +1,8 @@
-"""Held-out predictions, reduced to pixel counts: the basis of all scores and rules."""
+"""Held-out images and the models that predict them."""
 
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import os
 import tempfile
@@ -16,15 +15,14 @@ import tensorflow as tf
 from clouds_tf import files
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
+from clouds_tf.evaluation.counts import Counts, count_pixels
 from clouds_tf.keras import Model
-from clouds_tf.messages import counted
 from clouds_tf.models import weights as model_weights
 from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
 from clouds_tf.prediction.ensemble import input_sizes, mean_prediction
 from clouds_tf.prediction.fusing import fuse
-from clouds_tf.prediction.postprocessing import top_means
 from clouds_tf.progress import Progress, shown
 from clouds_tf.training import distribution
 from clouds_tf.training.workdir import Run
@@ -150,115 +148,6 @@ def on_openvino(
     }, []
 
 
-HUNDREDTHS = tuple(round(0.01 * i, 2) for i in range(1, 100))
-# Finer near 0 and 1, where most pixels are.
-_TAIL = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075)
-EDGES = (*_TAIL, *HUNDREDTHS, *(1 - x for x in reversed(_TAIL)))
-
-_PLACES = slice(len(_TAIL) + 1, len(_TAIL) + 1 + len(HUNDREDTHS))  # in what `above` gives
-
-
-@dataclasses.dataclass(frozen=True)
-class Counts:
-    """Pixel counts of N held-out images of C classes, at the submission size.
-
-    Attributes:
-        histograms: int64 [N, C, 2, B]: pixels outside and inside the truth, by probability; the B
-            bins lie between 0, EDGES and 1, and a probability on an edge belongs below it.
-        presence: float32 [N, C]: presence that was predicted.
-        top_means: float32 [N, C]: of the predicted probabilities; see `postprocessing.top_means`.
-        folds: int [N]: the fold that held the image out.
-        of_all: of exclusive classes, see `of_probabilities`; or None.
-    """
-
-    histograms: np.ndarray
-    presence: np.ndarray
-    top_means: np.ndarray
-    folds: np.ndarray
-    of_all: Optional[np.ndarray] = None
-
-    @property
-    def of_probabilities(self) -> np.ndarray:
-        """Histograms of all probabilities, not only of each pixel's most probable class."""
-        return self.histograms if self.of_all is None else self.of_all
-
-    @functools.cached_property
-    def truths(self) -> np.ndarray:
-        """Areas of the truth, int64 [N, C]."""
-        return self.histograms[:, :, 1].sum(axis=-1)
-
-    @functools.cached_property
-    def areas(self) -> np.ndarray:
-        """Pixels that are more probable than each of HUNDREDTHS, int64 [N, C, 99]."""
-        return above(self.histograms.sum(axis=2))[..., _PLACES]
-
-    @functools.cached_property
-    def intersections(self) -> np.ndarray:
-        """The pixels among them that belong to the truth, int64 [N, C, 99]."""
-        return above(self.histograms[:, :, 1])[..., _PLACES]
-
-    @property
-    def num_classes(self) -> int:
-        """Number of classes."""
-        return self.histograms.shape[1]
-
-    def cross_fitting_groups(self, seed: int = 0, num_splits: int = 10) -> list[np.ndarray]:
-        """Divides the images into groups, of which one is measured and the others are fitted on.
-
-        Args:
-            seed: seed of the halves.
-            num_splits: number of ways to halve a single fold.
-
-        Returns:
-            A list of int [N], the group 0..K-1 of each image: the folds or, where there is one fold
-            only, several ways to divide it into random halves.
-
-        Raises:
-            ValueError: there is one image only.
-        """
-        if len(self.folds) < 2:
-            raise ValueError(
-                f"got {counted(len(self.folds), 'held-out image')}, expected at least 2: rules are "
-                "fitted on some and measured on others"
-            )
-        names, groups = np.unique(self.folds, return_inverse=True)
-        if len(names) > 1:
-            return [groups.reshape(-1)]
-        rng = np.random.default_rng(seed)
-        return [rng.permutation(len(self.folds)) % 2 for _ in range(num_splits)]
-
-
-def above(numbers: np.ndarray) -> np.ndarray:
-    """Counts the pixels that are more probable than 0, each of EDGES, and 1.
-
-    Args:
-        numbers: [..., B] pixels by probability, as Counts has them.
-
-    Returns:
-        [..., B + 1], of the same dtype.
-    """
-    counts = np.flip(np.flip(numbers, axis=-1).cumsum(axis=-1), axis=-1)
-    return np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)
-
-
-def _histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
-    """Counts the pixels of each image and class by truth and probability, in one pass.
-
-    float32 [B, h, w, C] in [0, 1] and masks of {0, 1} -> int64 [B, C, 2, len(EDGES) + 1].
-    """
-    # The negation makes the comparison strict: p > t, as in post-processing.
-    at_least = tf.raw_ops.Bucketize(
-        input=-probabilities, boundaries=[-edge for edge in reversed(EDGES)]
-    )
-    num_bins = len(EDGES) + 1
-    batch, classes = tf.shape(masks)[0], masks.shape[3]
-    row = tf.reshape(tf.range(batch * classes), [batch, 1, 1, classes])
-    bins = (row * 2 + tf.cast(masks, tf.int32)) * num_bins + (num_bins - 1 - at_least)
-    length = batch * classes * 2 * num_bins
-    counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=length, maxlength=length)
-    return tf.cast(tf.reshape(counts, [batch, classes, 2, num_bins]), tf.int64)
-
-
 def collect(
     records: Records,
     members_by_fold: dict[int, list[Member]],
@@ -289,18 +178,16 @@ def collect(
     if not total:
         raise ValueError(f"{records.path}: no images in the folds {list(members_by_fold)}")
     masks = [None, *dataset.submission_size, dataset.num_classes]
-
-    def count_pixels(probabilities: tf.Tensor, mask: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-        return _histogram(probabilities, mask), top_means(probabilities)
-
     # Concrete: a tf.function that is made anew for each call would be called a retracing one.
     count = tf.function(count_pixels).get_concrete_function(
         tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
     )
     found: list[tuple[np.ndarray, ...]] = []
-    done, tell, how = 0, shown(progress, "image"), (batch_size, test_time_augmentation)
+    done, tell = 0, shown(progress, "image")
     for fold, members in members_by_fold.items():
-        for _, mask, probabilities, presence in predict_fold(records, fold, members, *how):
+        for _, mask, probabilities, presence in predict_fold(
+            records, fold, members, batch_size, test_time_augmentation
+        ):
             histograms, means = count(for_masks(probabilities, dataset.exclusive), mask)
             of_all = [count(probabilities, mask)[0]] if dataset.exclusive else []
             found.append((histograms, presence, means, np.full(len(mask), fold), *of_all))

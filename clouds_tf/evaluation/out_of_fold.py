@@ -14,12 +14,12 @@ import tensorflow as tf
 from clouds_tf import files, gfile, rle
 from clouds_tf.data import soft_targets
 from clouds_tf.data.records import Records
-from clouds_tf.evaluation.held_out import HUNDREDTHS, Counts
-from clouds_tf.evaluation.search import SearchResult, places_of_thresholds
+from clouds_tf.evaluation.counts import HUNDREDTHS, TWENTIETHS, Counts
+from clouds_tf.evaluation.search import SearchResult, places_of
 from clouds_tf.models.probabilities import for_masks
-from clouds_tf.prediction.postprocessing import is_present, settings_of
+from clouds_tf.prediction.postprocessing import limits_of
 
-_AREAS = [f"area_{i:02d}" for i in range(5, 100, 5)]  # the hundredths of a table
+_AREAS = [f"area_{round(100 * threshold):02d}" for threshold in HUNDREDTHS[TWENTIETHS]]
 _TRUTH = 128  # added to the number of hundredths that a pixel of the truth is above
 _BATCH_SIZE = 16
 
@@ -77,7 +77,7 @@ class Recorder:
             encoded = tf.io.encode_png(tf.reshape(image, [-1, image.shape[2], 1]))
             self._writer.write(encoded.numpy())
         if self._maps_dir:
-            names = self._names[self._num_images :][: len(pixels)]
+            names = self._names[self._num_images : self._num_images + len(pixels)]
             size = soft_targets.map_size(self._dataset)
             soft_targets.write_maps(self._maps_dir, names, probabilities, size)
         self._num_images += len(pixels)
@@ -100,10 +100,9 @@ class Recorder:
     def _rows(self, counts: Counts, found: SearchResult) -> Iterator[tuple[Any, ...]]:
         """The rows of the table, in the order of the images and then of the classes."""
         dataset = self._dataset
-        least = settings_of(found.rules)[2]
-        kept = is_present(counts.top_means, least).numpy()
-        relative = [rule.relative_threshold for rule in found.rules]
-        cuts = places_of_thresholds(counts.top_means, relative)
+        limits = limits_of(counts.top_means, found.rules).numpy()
+        kept = np.isfinite(limits)
+        cuts = places_of(np.where(kept, limits, HUNDREDTHS[0]))
         areas = kept * np.take_along_axis(counts.areas, cuts[..., np.newaxis], axis=2)[..., 0]
         shape = [-1, dataset.num_classes, *dataset.submission_size]
         pixels = tf.data.TFRecordDataset(self._path).map(tf.io.decode_png)
@@ -119,7 +118,7 @@ class Recorder:
                     *(self._names[i], name, counts.folds[i], counts.truths[i, c] > 0),
                     *(counts.presence[i, c], counts.top_means[i, c], counts.truths[i, c]),
                     *(areas[i, c], found.tuned[i, c], found.cross_fitted[i, c]),
-                    *counts.areas[i, c, 4::5],
+                    *counts.areas[i, c, TWENTIETHS],
                     *(masks[c] if kept[i, c] else "", truths[c]),
                 )
 

@@ -12,32 +12,31 @@ from clouds_tf import figures
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.areas import AreaResult, area_bias
-from clouds_tf.evaluation.held_out import EDGES, HUNDREDTHS, Counts, Member, predict_fold
+from clouds_tf.evaluation.counts import EDGES, HUNDREDTHS, TWENTIETHS, Counts
+from clouds_tf.evaluation.held_out import Member, predict_fold
 from clouds_tf.evaluation.search import (
     MIN_TOP_MEANS,
     RELATIVE_THRESHOLDS,
+    Outcomes,
     SearchResult,
-    score_sums,
 )
 from clouds_tf.figures import evaluation as charts
-from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.postprocessing import plain_rules, postprocess
 
 NAMES = ("scores", "reliability", "presence", "areas", "examples")
 
 
 def _score_maps(counts: Counts) -> np.ndarray:
-    """Mean Dice for every least mean and relative threshold: float64 [C, A, F]."""
-    one = np.zeros(len(counts.folds), int)
-    return np.stack(
-        [score_sums(counts, c, one)[0] / len(one) for c in range(counts.num_classes)]
-    )
+    """Mean Dice for every min_top_mean and relative threshold: float64 [C, A, F]."""
+    one_group = np.zeros(len(counts.folds), int)
+    outcomes = (Outcomes.of(counts, c) for c in range(counts.num_classes))
+    return np.stack([some.score_sums(one_group)[0] / len(one_group) for some in outcomes])
 
 
 def _reliability(counts: Counts) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Share of true pixels by probability: edges [T + 2], shares and numbers [C, T + 1]."""
     by_truth = counts.of_probabilities.sum(axis=0)
-    edges = HUNDREDTHS[4::5]
+    edges = HUNDREDTHS[TWENTIETHS]
     starts = [0, *(EDGES.index(edge) + 1 for edge in edges)]
     outside, inside = np.moveaxis(np.add.reduceat(by_truth, starts, axis=2), 1, 0)
     numbers = outside + inside
@@ -82,9 +81,8 @@ def _examples(
             records, fold, members, len(places), test_time_augmentation, places
         )
         images, truth, probabilities, _ = next(iter(predicted))
-        probabilities = for_masks(probabilities, dataset.exclusive)
         by_rules = [
-            tf.cast(postprocess(probabilities, rules), tf.uint8)
+            tf.cast(postprocess(probabilities, rules, dataset.exclusive), tf.uint8)
             for rules in (plain_rules(dataset.num_classes), found.rules)
         ]
         larger = tf.cast(tf.image.resize(images[0], dataset.submission_size), tf.uint8).numpy()

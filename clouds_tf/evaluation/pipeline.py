@@ -144,8 +144,8 @@ def evaluate(
         weights: .safetensors files of whole models, which are averaged, instead of workdirs.
         folds: the folds that `weights` predicts, which must be held out; by default all.
         member_weights: the weight of each workdir or file in the average; equal by default.
-        settings: how to predict.
-        ladder_csv: CSV to write: scores without flips and with them.
+        settings: how to predict, and the seed of cross-fitting.
+        ladder_csv: CSV to write: the scores without flips, and with them.
         pictures_dir: folder for pictures of scores, areas and examples.
         out_of_fold_table: Parquet file to write, a row for each image and class.
         out_of_fold_maps: new folder for the probabilities as 8-bit PNG files, at a quarter of the

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from clouds_tf.evaluation.held_out import HUNDREDTHS, Counts
+from clouds_tf.evaluation.counts import HUNDREDTHS, Counts
 from clouds_tf.evaluation.score import aligned, class_means, dice_of_areas, intervals
 from clouds_tf.messages import short_repr
 from clouds_tf.prediction.postprocessing import Rule, is_present, mask_thresholds
@@ -21,14 +21,14 @@ RELATIVE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 20))
 class _Place(NamedTuple):
     """One rule to choose from, by the index of each of its settings."""
 
-    least: int
+    min_top_mean: int
     relative: int
 
     @property
     def rule(self) -> Rule:
         """The Rule at this place."""
         relative = RELATIVE_THRESHOLDS[self.relative]
-        return Rule(HUNDREDTHS[0], relative, MIN_TOP_MEANS[self.least])
+        return Rule(HUNDREDTHS[0], relative, MIN_TOP_MEANS[self.min_top_mean])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,57 +69,74 @@ def _dice(counts: Counts, c: int) -> np.ndarray:
     return dice_of_areas(counts.intersections[:, c], truths, counts.areas[:, c])
 
 
-def places_of_thresholds(means: np.ndarray, relative: Sequence[float]) -> np.ndarray:
-    """Where the thresholds of masks stand in HUNDREDTHS.
-
-    Args:
-        means: float32 [N, 1] or [N, F], of the most probable pixels.
-        relative: F relative thresholds.
-
-    Returns:
-        int [N, F].
-    """
-    lowest, factors = np.float32(HUNDREDTHS[0]), np.array(relative, np.float32)
-    limits = mask_thresholds(means, lowest, factors).numpy()
+def places_of(limits: np.ndarray) -> np.ndarray:
+    """Where limits of `mask_thresholds` stand in HUNDREDTHS: float32 to int of the same shape."""
     return np.searchsorted(np.array(HUNDREDTHS, np.float32), limits)
 
 
-def _kept(counts: Counts, c: int) -> np.ndarray:
-    """Presence of the class under every rule: bool [N, A]."""
-    return is_present(counts.top_means[:, [c]], np.array(MIN_TOP_MEANS, np.float32)).numpy()
+@dataclasses.dataclass(frozen=True)
+class Outcomes:
+    """What the rules make of one class in N images: A minimum means, F relative thresholds.
 
+    Whether the class counts as present depends on the minimum mean alone, and its mask on the
+    relative threshold alone.
 
-def score_sums(counts: Counts, c: int, groups: np.ndarray) -> np.ndarray:
-    """Adds up the Dice of a class over groups of images, for every rule at once.
-
-    The Dice of an image is that of a blank mask, plus, where the class counts as present, what its
-    mask gains over that. Whether it does depends on the least mean alone, the mask on the relative
-    threshold alone; so the sums of all pairs are a product of matrices.
-
-    Args:
-        counts: Counts of N images.
-        c: the index of the class.
-        groups: the group of each image, int [N] in 0..K-1.
-
-    Returns:
-        float64 [K, A, F]: A least means, F relative thresholds.
+    Attributes:
+        kept: bool [N, A]: whether the class counts as present.
+        dice: float64 [N, F]: Dice of the mask, where the class does.
+        areas: int64 [N, F]: area of that mask, in pixels.
+        blank: bool [N]: whether the class is absent in truth.
     """
-    blank = np.equal(counts.truths[:, c], 0)
-    places = places_of_thresholds(counts.top_means[:, [c]], RELATIVE_THRESHOLDS)
-    dice = np.take_along_axis(_dice(counts, c), places, axis=1)
-    kept, gain = _kept(counts, c).astype(float), dice - blank[:, np.newaxis]
-    sums = np.empty((groups.max() + 1, kept.shape[1], gain.shape[1]))
-    for group in range(len(sums)):
-        members = groups == group
-        sums[group] = kept[members].T @ gain[members] + blank[members].sum()
-    return sums
+
+    kept: np.ndarray
+    dice: np.ndarray
+    areas: np.ndarray
+    blank: np.ndarray
+
+    @classmethod
+    def of(cls, counts: Counts, c: int) -> Outcomes:
+        """The Outcomes of the class with index `c`."""
+        means = counts.top_means[:, [c]]
+        lowest, relative = np.float32(HUNDREDTHS[0]), np.array(RELATIVE_THRESHOLDS, np.float32)
+        places = places_of(mask_thresholds(means, lowest, relative).numpy())
+        dice, areas = (
+            np.take_along_axis(values, places, axis=1)
+            for values in (_dice(counts, c), counts.areas[:, c])
+        )
+        kept = is_present(means, np.array(MIN_TOP_MEANS, np.float32)).numpy()
+        return cls(kept, dice, areas, counts.truths[:, c] == 0)
+
+    def score_sums(self, groups: np.ndarray) -> np.ndarray:
+        """Adds up the Dice over groups of images, for every rule at once.
+
+        The Dice of an image is that of a blank mask, plus, where the class counts as present, what
+        its mask gains over that; so the sums of all pairs are a product of matrices.
+
+        Args:
+            groups: the group of each image, int [N] in 0..K-1.
+
+        Returns:
+            float64 [K, A, F].
+        """
+        kept, gain = self.kept.astype(float), self.dice - self.blank[:, np.newaxis]
+        sums = np.empty((groups.max() + 1, kept.shape[1], gain.shape[1]))
+        for group in range(len(sums)):
+            members = groups == group
+            sums[group] = kept[members].T @ gain[members] + self.blank[members].sum()
+        return sums
+
+    def measure(self, place: _Place) -> tuple[np.ndarray, np.ndarray]:
+        """Dice and mask area of every image under one rule: float64 [N], int64 [N]."""
+        kept = self.kept[:, place.min_top_mean]
+        dice, areas = self.dice[:, place.relative], self.areas[:, place.relative]
+        return np.where(kept, dice, self.blank), kept * areas
 
 
 def _best(sums: np.ndarray) -> _Place:
-    """Finds the best rule by its sums, float64 [A, F] of `score_sums`.
+    """Finds the best rule by its sums, float64 [A, F] of `Outcomes.score_sums`.
 
     Of equally good rules it takes the middle of the longest run of equally good relative thresholds
-    and least means, in this order; of two middles or runs the higher, which predicts less.
+    and minimum means, in this order; of two middles or runs the higher, which predicts less.
     """
     # Rounded, so that rules whose scores differ by the order of summation are equal.
     sums = np.round(sums, 9)
@@ -134,16 +151,6 @@ def _middle(tied: np.ndarray) -> int:
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     longest = len(starts) - 1 - (ends - starts)[::-1].argmax()
     return int((starts[longest] + ends[longest]) // 2)
-
-
-def _measure(counts: Counts, c: int, place: _Place) -> tuple[np.ndarray, np.ndarray]:
-    """Dice and mask area of every image under the rule at a place: float64 [N]."""
-    kept = _kept(counts, c)[:, place.least]
-    relative = [RELATIVE_THRESHOLDS[place.relative]]
-    cuts = places_of_thresholds(counts.top_means[:, [c]], relative)[:, 0]
-    images = np.arange(len(cuts))
-    areas = kept * counts.areas[images, c, cuts]
-    return np.where(kept, _dice(counts, c)[images, cuts], counts.truths[:, c] == 0), areas
 
 
 def search(counts: Counts, seed: int = 0) -> SearchResult:
@@ -165,18 +172,19 @@ def search(counts: Counts, seed: int = 0) -> SearchResult:
     rules = []
     for c in range(counts.num_classes):
         plain[:, c] = _dice(counts, c)[:, HUNDREDTHS.index(0.5)]
+        outcomes = Outcomes.of(counts, c)
         for groups in splits:
-            sums = score_sums(counts, c, groups)
+            sums = outcomes.score_sums(groups)
             total = sums.sum(axis=0)
             for group, own in enumerate(sums):
                 members = groups == group
-                scores, areas = _measure(counts, c, _best(total - own))
+                scores, areas = outcomes.measure(_best(total - own))
                 cross_fitted[members, c] += scores[members]
                 present[members, c] += areas[members] > 0
                 mean_areas[members, c] += areas[members]
         place = _best(total)
         rules.append(place.rule)
-        tuned[:, c], _ = _measure(counts, c, place)
+        tuned[:, c], _ = outcomes.measure(place)
     blank = (counts.truths == 0).astype(float)
     means = (x / len(splits) for x in (cross_fitted, present, mean_areas))
     return SearchResult(tuple(rules), blank, plain, tuned, *means)

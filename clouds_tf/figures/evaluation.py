@@ -18,7 +18,7 @@ def score_maps(
     scores: np.ndarray,
     blank: np.ndarray,
     thresholds: Sequence[float],
-    least: Sequence[float],
+    min_top_means: Sequence[float],
     class_names: Sequence[str],
     title: str,
 ) -> Any:
@@ -31,25 +31,27 @@ def score_maps(
         scores: float [C, A, T], the mean Dice.
         blank: float [C], the mean Dice of blank masks.
         thresholds: T relative thresholds, increasing.
-        least: A least means of the most probable pixels, increasing.
+        min_top_means: A minimum means of the most probable pixels, increasing.
         class_names: names of the classes.
         title: headline of the figure.
 
     Returns:
         A matplotlib Figure.
     """
-    labels = ("relative threshold", "least mean of top pixels")
+    labels = ("relative threshold", "minimum mean of the top pixels")
     figure, found, grid = panels(class_names, 2.75, title, labels)
     limits = {"vmin": scores.min(), "vmax": scores.max()}
     for axes, name, values, baseline in zip(found, class_names, scores, blank):
-        mesh = axes.pcolormesh(thresholds, least, values, shading="nearest", **limits)
+        mesh = axes.pcolormesh(thresholds, min_top_means, values, shading="nearest", **limits)
         mesh.set_cmap("cividis")
         if values.min() < baseline < values.max():
-            axes.contour(thresholds, least, values, [baseline], colors="white", linestyles="dashed")
-        lowest, threshold = np.unravel_index(values.argmax(), values.shape)
-        place = thresholds[threshold], least[lowest]
+            axes.contour(
+                thresholds, min_top_means, values, [baseline], colors="white", linestyles="dashed"
+            )
+        mean, threshold = np.unravel_index(values.argmax(), values.shape)
+        place = thresholds[threshold], min_top_means[mean]
         axes.plot(*place, "o", ms=7, mfc="none", mec="black", clip_on=False)
-        at_edge = threshold in (0, len(thresholds) - 1) or lowest == len(least) - 1
+        at_edge = threshold in (0, len(thresholds) - 1) or mean == len(min_top_means) - 1
         edge = ", at the edge" if at_edge else ""
         label = f"{name}: {values.max():.3f}{edge}\nblank: {baseline:.3f}"
         axes.set_title(label, fontsize=9.5, pad=4)

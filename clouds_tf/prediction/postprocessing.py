@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.dataset import Dataset
+from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.calibration import Calibration
 from clouds_tf.prediction.likeness import Likeness
 
@@ -19,7 +20,7 @@ from clouds_tf.prediction.likeness import Likeness
 VERSION = 5
 _READABLE_VERSIONS = (3, 4, VERSION)
 
-TOP_SHARE = 0.005  # of the pixels of an image, the most probable ones
+TOP_SHARE = 0.005  # of the pixels of an image: how many of the most probable ones are averaged
 
 # Fields of earlier versions, with the values that do nothing, which a file may still have.
 _GONE = {
@@ -35,9 +36,9 @@ _GONE = {
 class Rule:
     """Post-processing of one class; by default a cut at 0.5 and nothing more.
 
-    The class is present in an image if the mean of the most probable pixels, TOP_SHARE of all, is
-    at least `min_top_mean`. Its mask is then the pixels that are more probable than `threshold`,
-    and than `relative_threshold` times that mean, in hundredths.
+    The class is present in an image if the mean of its most probable pixels (TOP_SHARE of all) is
+    at least `min_top_mean`. Its mask is then the pixels that are more probable than `threshold` and
+    than `relative_threshold` times that mean, rounded to hundredths.
 
     Attributes:
         threshold: probability in [0, 1].
@@ -88,12 +89,12 @@ def plain_rules(num_classes: int) -> tuple[Rule, ...]:
 
 
 def top_means(probabilities: tf.Tensor, filled: tf.Tensor | float = 1.0) -> tf.Tensor:
-    """Means of the most probable pixels of each image and class.
+    """Mean of the most probable pixels of each image and class, see `Rule`.
 
     Args:
         probabilities: float32 [B, h, w, C].
-        filled: share of each image that there is, float32 [B]; the rest is black, and the most
-            probable pixels are so many fewer.
+        filled: share of each image that is not black padding, float32 [B]; correspondingly fewer
+            pixels are averaged.
 
     Returns:
         float32 [B, C].
@@ -118,8 +119,8 @@ def mask_thresholds(means: tf.Tensor, threshold: tf.Tensor, relative: tf.Tensor)
         relative: float32, the relative threshold of rules.
 
     Returns:
-        float32; where the relative threshold decides, in whole hundredths, of which evaluation
-        keeps the counts.
+        float32, in whole hundredths where the relative threshold decides: evaluation keeps pixel
+        counts for these.
     """
     return tf.maximum(threshold, tf.round(100 * relative * means) / 100)
 
@@ -129,22 +130,35 @@ def is_present(means: tf.Tensor, min_top_mean: tf.Tensor) -> tf.Tensor:
     return tf.greater_equal(means, min_top_mean)
 
 
-def settings_of(rules: Sequence[Rule]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Threshold, relative threshold and least mean of C rules, each float32 [C]."""
+def limits_of(means: tf.Tensor, rules: Sequence[Rule]) -> tf.Tensor:
+    """Probabilities that the pixels of each mask exceed.
+
+    Args:
+        means: float32 [B, C], of `top_means`.
+        rules: C Rules, in the order of the classes.
+
+    Returns:
+        float32 [B, C], infinite where the class counts as absent.
+    """
     # In the precision of the network, so that equal numbers are equal.
     columns = zip(*(dataclasses.astuple(rule) for rule in rules))
-    threshold, relative, least = (np.array(column, np.float32) for column in columns)
-    return threshold, relative, least
+    threshold, relative, min_top_mean = (np.array(column, np.float32) for column in columns)
+    limits = mask_thresholds(means, threshold, relative)
+    return tf.where(is_present(means, min_top_mean), limits, np.inf)
 
 
 def postprocess(
-    probabilities: tf.Tensor, rules: Sequence[Rule], filled: tf.Tensor | float = 1.0
+    probabilities: tf.Tensor,
+    rules: Sequence[Rule],
+    exclusive: bool = False,
+    filled: tf.Tensor | float = 1.0,
 ) -> tf.Tensor:
     """Turns probabilities into masks.
 
     Args:
         probabilities: float32 [B, h, w, C] in [0, 1].
         rules: C Rules, in the order of the classes.
+        exclusive: whether a pixel counts for its most probable class only, see `for_masks`.
         filled: as `top_means` takes it.
 
     Returns:
@@ -157,10 +171,8 @@ def postprocess(
         raise ValueError(
             f"rules: got {len(rules)}, expected one for each of {probabilities.shape[-1]} classes"
         )
-    threshold, relative, least = settings_of(rules)
-    means = top_means(probabilities, filled)
-    limits = mask_thresholds(means, threshold, relative)
-    limits = tf.where(is_present(means, least), limits, np.inf)
+    probabilities = for_masks(probabilities, exclusive)
+    limits = limits_of(top_means(probabilities, filled), rules)
     return probabilities > limits[:, tf.newaxis, tf.newaxis]
 
 

@@ -10,7 +10,6 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import resize_image
-from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.engine import Network
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.prediction.metadata import Metadata
@@ -145,8 +144,8 @@ class Signatures:
         self, probabilities: tf.Tensor, presence: tf.Tensor, likeness: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         metadata, calibrated = self._metadata, probabilities
-        kept = for_masks(probabilities, metadata.dataset.exclusive)
-        masks = tf.cast(postprocess(kept, metadata.rules), tf.uint8)
+        exclusive = metadata.dataset.exclusive
+        masks = tf.cast(postprocess(probabilities, metadata.rules, exclusive), tf.uint8)
         if metadata.calibration is not None:
             calibrated = metadata.calibration.calibrate(probabilities)
         return {

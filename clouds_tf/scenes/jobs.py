@@ -217,7 +217,7 @@ class Job:
         self._probabilities[:, rows], self._masks[:, rows] = probabilities, masks
 
     def finish(self) -> Prediction:
-        """All that is known when all parts have their answers."""
+        """Makes the prediction of the whole scene, once all parts have their answers."""
         self._store(*self._blend.flush(self.layout.grid.shape[0]))
         scene, network, grid = self.scene, self._network, self.layout.grid
         land, ignore = self._options.land, self._options.ignore

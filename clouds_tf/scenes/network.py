@@ -11,7 +11,6 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.messages import counted
-from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.postprocessing import postprocess
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.prediction.untrusted import LARGEST_IMAGES, decode_images
@@ -145,6 +144,6 @@ class Network:
         likeness = np.full(count, np.nan, np.float32)
         if "likeness" in answer:  # not in older SavedModels
             likeness = answer["likeness"].numpy()[:count]
-        kept = for_masks(found, self.dataset.exclusive)
-        masks = postprocess(kept, self.rules, tf.constant(filled, tf.float32))
+        shares = tf.constant(filled, tf.float32)
+        masks = postprocess(found, self.rules, self.dataset.exclusive, shares)
         return Answers(found.numpy(), masks.numpy(), likeness)

@@ -251,7 +251,7 @@ class Blend:
 
         Returns:
             Their first row; probabilities, float32 [C, n, columns], 0 where no window was; and
-            masks, bool [C, n, columns]: those of half of the windows, by weight.
+            masks, bool [C, n, columns]: what at least half of the windows say, by weight.
         """
         start, count = self._first, row - self._first
         # Where windows were left out, more rows are asked for than a window has.

@@ -7,7 +7,7 @@ from test_search import _counts
 
 from clouds_tf.evaluation import areas
 from clouds_tf.evaluation.areas import _fit_isotonic, _log_loss, area_bias, calibrate
-from clouds_tf.evaluation.held_out import EDGES
+from clouds_tf.evaluation.counts import EDGES
 
 pytestmark = pytest.mark.lanes
 

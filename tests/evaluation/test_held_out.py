@@ -8,15 +8,8 @@ from sample import small_records as _small_records
 
 from clouds_tf.data.records import Records
 from clouds_tf.evaluation import held_out
-from clouds_tf.evaluation.held_out import (
-    EDGES,
-    HUNDREDTHS,
-    Counts,
-    _histogram,
-    above,
-    load_members,
-    on_openvino,
-)
+from clouds_tf.evaluation.counts import EDGES, HUNDREDTHS, Counts, _histogram, above
+from clouds_tf.evaluation.held_out import load_members, on_openvino
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.training import workdir as workdirs

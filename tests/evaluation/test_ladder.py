@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from clouds_tf.evaluation.held_out import EDGES, Counts
+from clouds_tf.evaluation.counts import EDGES, Counts
 from clouds_tf.evaluation.search import ladder, ladder_columns, ladder_text, search
 
 NAMES = ("Fish", "Flower", "Gravel", "Sugar")

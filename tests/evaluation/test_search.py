@@ -1,14 +1,14 @@
 import numpy as np
 import pytest
 
-from clouds_tf.evaluation.held_out import HUNDREDTHS, Counts, _histogram
+from clouds_tf.evaluation.counts import HUNDREDTHS, Counts, _histogram
 from clouds_tf.evaluation.search import (
     MIN_TOP_MEANS,
     RELATIVE_THRESHOLDS,
+    Outcomes,
     _best,
     _dice,
     _Place,
-    score_sums,
     search,
 )
 from clouds_tf.models.metrics import competition_dice
@@ -50,12 +50,12 @@ def test_dice_is_that_of_the_masks():
 def test_every_rule_has_the_score_of_post_processing():
     images = _random_images(9)
     groups = np.arange(9) % 2
-    sums = score_sums(_counts(*images), 1, groups)
+    sums = Outcomes.of(_counts(*images), 1).score_sums(groups)
     assert sums.shape == (2, *LIMITS)
     rng = np.random.default_rng(1)
     for _ in range(12):
-        least, relative = place = tuple(rng.integers(0, n) for n in LIMITS)
-        rule = Rule(0.01, RELATIVE_THRESHOLDS[relative], MIN_TOP_MEANS[least])
+        mean, relative = place = tuple(rng.integers(0, n) for n in LIMITS)
+        rule = Rule(0.01, RELATIVE_THRESHOLDS[relative], MIN_TOP_MEANS[mean])
         expected = _scores(*images, (rule,) * 4)[:, 1]
         for group in (0, 1):
             found = sums[(group, *place)]
@@ -64,14 +64,14 @@ def test_every_rule_has_the_score_of_post_processing():
 
 def test_of_equals_the_middle_of_the_longest_run_is_taken_and_of_two_the_higher():
     sums = np.zeros((4, 16))
-    assert _best(sums) == _Place(least=2, relative=8)
+    assert _best(sums) == _Place(min_top_mean=2, relative=8)
     for relative in (0, 1, 2, 8, 10, 11, 12):
         sums[:, relative] = 1
     assert _best(sums) == _Place(2, 11)  # of 0 to 2 and 10 to 12
     sums[0, 11] = 0
-    assert _best(sums).least == 2  # of 1 to 3
+    assert _best(sums).min_top_mean == 2  # of 1 to 3
     sums[3, 11] = 2
-    assert _best(sums).least == 3
+    assert _best(sums).min_top_mean == 3
 
 
 def test_a_class_that_never_fires_gets_the_middle_of_everything():

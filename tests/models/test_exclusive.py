@@ -126,7 +126,7 @@ def test_masks_never_overlap_and_are_the_most_probable_classes(probabilities, th
     rules = [Rule(threshold) for threshold in thresholds]
     kept = for_masks(probabilities, exclusive=True)
     np.testing.assert_array_equal(kept, for_masks(tf.constant(probabilities), exclusive=True))
-    masks = postprocess(kept, rules).numpy()
+    masks = postprocess(probabilities, rules, exclusive=True).numpy()
     assert masks.sum(axis=-1).max() <= 1
     best = probabilities.argmax(axis=-1)
     for i, threshold in enumerate(thresholds):

@@ -52,9 +52,9 @@ def test_masks_are_those_by_hand_everywhere(filled):
     expected = _by_hand(probabilities, RULES, filled)
     shares = expected.any(axis=(1, 2)).mean(axis=0)
     assert shares[[0, 3]].tolist() == [1, 1] and (0 < shares[1:3]).all() and (shares[1:3] < 1).all()
-    function = tf.function(lambda x, y: postprocess(x, RULES, y))
+    function = tf.function(lambda x, y: postprocess(x, RULES, filled=y))
     dataset = tf.data.Dataset.from_tensors((probabilities, filled)).map(function)
-    eager = postprocess(probabilities, RULES, filled)
+    eager = postprocess(probabilities, RULES, filled=filled)
     for result in (eager, function(probabilities, filled), next(iter(dataset))):
         assert result.dtype == tf.bool
         np.testing.assert_array_equal(result, expected)
@@ -62,7 +62,7 @@ def test_masks_are_those_by_hand_everywhere(filled):
 
 def test_a_whole_image_is_the_default():
     probabilities = _random_input()
-    found = [postprocess(probabilities, RULES, *filled) for filled in ((), (np.ones(6, "f"),))]
+    found = [postprocess(probabilities, RULES, **x) for x in ({}, {"filled": np.ones(6, "f")})]
     np.testing.assert_array_equal(*found)
 
 
