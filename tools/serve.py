@@ -24,7 +24,6 @@ cli.DEFINE_dataclass(server.ServerSettings)
 
 def main() -> None:
     cli.check_inputs("saved_model manifest images_dir onnx onnxruntime_web")
-    cli.check_inputs("saved_model manifest images_dir onnx onnxruntime_web")
     server.serve(FLAGS.saved_model, cli.dataclass_from_flags(server.ServerSettings))
 
 

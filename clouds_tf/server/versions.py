@@ -10,6 +10,8 @@ import os
 from collections.abc import Coroutine, Iterator
 from typing import Any
 
+from clouds_tf import files
+from clouds_tf.manifest import file_identity
 from clouds_tf.messages import about_the_data
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.server.batching import Batcher, Workers
@@ -28,12 +30,12 @@ class Found:
     Attributes:
         number: its version.
         path: its folder.
-        identity: names, lengths and times of change of its files.
+        identity: `file_identity` of the folder; changes whenever one of its files does.
     """
 
     number: int
     path: str
-    identity: tuple[Any, ...]
+    identity: str
 
 
 def find_versions(saved_model: str) -> list[Found]:
@@ -42,13 +44,11 @@ def find_versions(saved_model: str) -> list[Found]:
         name = os.path.basename(os.path.abspath(saved_model))
         number = int(name) if _is_number(name) else 1
         return [Found(number, saved_model, _identity(saved_model))]
-    names = os.listdir(saved_model) if os.path.isdir(saved_model) else []
-    paths = [os.path.join(saved_model, name) for name in names if _is_number(name)]
-    found = [
-        Found(int(os.path.basename(path)), path, _identity(path))
-        for path in paths
-        if os.path.exists(os.path.join(path, _MARK))
-    ]
+    found = []
+    for name in filter(_is_number, files.list_names(saved_model)):
+        path = os.path.join(saved_model, name)
+        if os.path.exists(os.path.join(path, _MARK)):
+            found.append(Found(int(name), path, _identity(path)))
     return sorted(found, key=lambda version: version.number, reverse=True)
 
 
@@ -56,15 +56,12 @@ def _is_number(name: str) -> bool:
     return name.isascii() and name.isdecimal()
 
 
-def _identity(path: str) -> tuple[Any, ...]:
-    """Names, lengths and times of change of the files in a folder, or of one file."""
-    paths = [os.path.join(folder, name) for folder, _, names in os.walk(path) for name in names]
-    found = []
-    for name in paths or [path]:
-        with contextlib.suppress(OSError):  # it has just gone
-            stat = os.stat(name)
-            found.append((name, stat.st_size, stat.st_mtime_ns))
-    return tuple(sorted(found))
+def _identity(path: str) -> str:
+    """`file_identity`, or "" where something is missing or has just been removed."""
+    try:
+        return file_identity(path)
+    except OSError:
+        return ""
 
 
 class Versions:
