@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import functools
 from collections.abc import AsyncIterator, Callable
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
@@ -16,7 +15,7 @@ from starlette.types import ASGIApp
 
 import clouds_tf
 from clouds_tf.server import pages, protocols
-from clouds_tf.server.batching import Batcher, OverloadedError, RefusedError, Workers
+from clouds_tf.server.batching import Batcher, OverloadedError, RefusedError
 from clouds_tf.server.http import (
     ErrorResponse,
     Front,
@@ -51,10 +50,9 @@ def make_app(
 
     @contextlib.asynccontextmanager
     async def lifespan(app: Starlette) -> AsyncIterator[None]:
-        api.workers = Workers(settings, metrics)
-        versions.start(api.workers)
+        versions.start()
         yield
-        api.workers.close()
+        versions.workers.close()
 
     app = Starlette(
         routes=[*api.routes(), *pages.routes(versions, settings)],
@@ -82,8 +80,6 @@ def _number(request: Request) -> int | None:
 
 class _API:
     """Handlers of all that is not the page."""
-
-    workers: Workers
 
     def __init__(
         self, versions: Versions, settings: ServerSettings, metrics: Metrics, state: ServerState
@@ -141,27 +137,26 @@ class _API:
         return _json({"name": MODEL_NAME, "ready": ready}, 200 if ready else 404)
 
     async def _metadata_v1(self, request: Request) -> Response:
-        with self._use(_number(request)) as (number, batcher):
-            read = functools.partial(protocols.metadata_v1, batcher.predictor.path, number)
-            return _json(await self.workers.run(self.workers.decoding, read))
+        number, batcher = self._find(request)
+        workers, path = self._versions.workers, batcher.predictor.path
+        return _json(await workers.run(workers.decoding, protocols.metadata_v1, path, number))
 
     async def _metadata_v2(self, request: Request) -> Response:
-        with self._use(_number(request)) as (_, batcher):
-            metadata = batcher.predictor.metadata
-            return _json(protocols.metadata_v2(metadata, self._versions.numbers))
+        _, batcher = self._find(request)
+        return _json(protocols.metadata_v2(batcher.predictor.metadata, self._versions.numbers))
 
-    @contextlib.contextmanager
-    def _use(self, number: int | None) -> Any:
+    def _find(self, request: Request) -> tuple[int, Batcher]:
+        """The version that a request asks for, or the newest one."""
         try:
-            with self._versions.use(number) as found:
-                yield found
+            return self._versions.find(_number(request))
         except LookupError as error:
             raise ErrorResponse(404, str(error)) from None
 
     async def _predict(self, parse: Parse, request: Request) -> Response:
         if self._state.refusing:
             raise ErrorResponse(503, "the server is shutting down", _DRAINING_SECONDS)
-        with self._metrics.timed("total"), self._use(_number(request)) as (number, batcher):
+        number, batcher = self._find(request)
+        with self._metrics.timed("total"), batcher.in_use():
             request.scope["record"].update(version=number)
             async with body_of(request, self._settings, self._state) as body:
                 work = self._answer(request, parse, body, number, batcher)
@@ -176,7 +171,8 @@ class _API:
         number: int,
         batcher: Batcher,
     ) -> bytes:
-        run, pool = self.workers.run, self.workers.decoding
+        workers = self._versions.workers
+        run, pool = workers.run, workers.decoding
         try:
             query = await run(pool, parse, body)
             request.scope["record"].update(images=len(query.images))

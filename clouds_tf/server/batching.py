@@ -155,11 +155,11 @@ class Batcher:
         self._task = asyncio.create_task(self._run())
 
     @contextlib.contextmanager
-    def in_use(self) -> Iterator[Batcher]:
-        """Context in which `close` waits."""
+    def in_use(self) -> Iterator[None]:
+        """Context of a request, for whose end `close` waits."""
         self._users += 1
         try:
-            yield self
+            yield
         finally:
             self._users -= 1
 

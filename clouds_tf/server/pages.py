@@ -45,8 +45,8 @@ def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
         return FileResponse(os.path.join(FOLDER, "index.html"))
 
     async def show_settings(request: Request) -> Response:
-        with versions.use() as (number, batcher):
-            metadata = batcher.predictor.metadata
+        number, batcher = versions.find()
+        metadata = batcher.predictor.metadata
         about = {
             "model": MODEL_NAME,
             "version": number,

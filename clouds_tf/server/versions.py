@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import dataclasses
 import logging
 import os
-from collections.abc import Coroutine, Iterator
+from collections.abc import Coroutine
 from typing import Any
 
 from clouds_tf import files
@@ -71,7 +70,12 @@ class Versions:
         saved_model: folder of versions, or of one version.
         settings: how often to look, and how many to keep.
         metrics: where versions and failures are counted.
+
+    Attributes:
+        workers: threads and limits that all versions share, from `start` on.
     """
+
+    workers: Workers
 
     def __init__(self, saved_model: str, settings: ServerSettings, metrics: Metrics) -> None:
         self._folder, self._settings, self._metrics = saved_model, settings, metrics
@@ -99,17 +103,16 @@ class Versions:
         if not self._loaded:
             raise ValueError(self._refused[self._seen[0]])
 
-    def start(self, workers: Workers) -> None:
+    def start(self) -> None:
         """Begins to answer and to look for new versions, in the running event loop."""
-        self._workers = workers
+        self.workers = Workers(self._settings, self._metrics)
         for batcher in self._loaded.values():
-            batcher.start(workers)
+            batcher.start(self.workers)
         if self._settings.poll_seconds:
             self._in_background(self._look_again())
 
-    @contextlib.contextmanager
-    def use(self, number: int | None = None) -> Iterator[tuple[int, Batcher]]:
-        """Context in which a loaded version, by default the newest, stays loaded.
+    def find(self, number: int | None = None) -> tuple[int, Batcher]:
+        """Number and batcher of a loaded version, by default of the newest.
 
         Raises:
             LookupError: there is no such version.
@@ -118,8 +121,7 @@ class Versions:
         if not found:
             raise LookupError(f"version {number} is not loaded, got one of {self.numbers}")
         version = max(reversed(found), key=lambda v: v.number)  # of two, the one loaded last
-        with self._loaded[version].in_use() as batcher:
-            yield version.number, batcher
+        return version.number, self._loaded[version]
 
     @property
     def numbers(self) -> list[int]:
@@ -201,7 +203,7 @@ class Versions:
             loaded = await asyncio.to_thread(self._load, version)
             self._loading = None
             if isinstance(loaded, Batcher):
-                loaded.start(self._workers)
+                loaded.start(self.workers)
             self._keep(version, loaded)
         wanted = self._wanted(settled)
         for version in [v for v in self._loaded if wanted and v not in wanted]:

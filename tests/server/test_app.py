@@ -254,7 +254,7 @@ def test_more_than_there_is_room_for_is_503(client, gate):
     url, body = f"{V1}:predict", {"instances": [GOOD] * 40}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, url, json=body)
-        while client.versions._workers._images < 40:
+        while client.versions.workers._images < 40:
             pass
         answer = client.post(url, json=body)
         assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
@@ -264,9 +264,10 @@ def test_more_than_there_is_room_for_is_503(client, gate):
     assert client.post(url, json=body).status_code == 200
 
 
-def test_a_fault_of_ours_is_500_without_a_traceback(client, monkeypatch, caplog):
+@pytest.mark.parametrize("kind", [RuntimeError, KeyError])  # not as of a version, which is 404
+def test_a_fault_of_ours_is_500_without_a_traceback(client, monkeypatch, caplog, kind):
     def fail(*_):
-        raise RuntimeError("secret")
+        raise kind("secret")
 
     monkeypatch.setattr(Batcher, "_run_networks", fail)
     answer = client.post(f"{V1}:predict", json={"instances": [GOOD, GOOD]})
