@@ -19,6 +19,7 @@ from clouds_tf.server.batching import Batcher, OverloadedError, RefusedError
 from clouds_tf.server.http import (
     ErrorResponse,
     Front,
+    JSONResponse,
     ServerState,
     answer_error,
     answer_internal_error,
@@ -60,10 +61,6 @@ def make_app(
         lifespan=lifespan,
     )
     return Front(app, settings, metrics, state, pages.security_headers(settings))
-
-
-def _json(value: object, status: int = 200) -> Response:
-    return Response(protocols.to_json(value), status, media_type="application/json")
 
 
 def _number(request: Request) -> int | None:
@@ -112,38 +109,41 @@ class _API:
         return found
 
     async def _live(self, request: Request) -> Response:
-        return _json({"live": True})
+        return JSONResponse({"live": True})
 
     async def _ready(self, request: Request) -> Response:
         ready = not self._state.draining
-        return _json({"live": True, "ready": ready}, 200 if ready else 503)
+        return JSONResponse({"live": True, "ready": ready}, 200 if ready else 503)
 
     async def _show_metrics(self, request: Request) -> Response:
         return Response(self._metrics.render(), headers={"Content-Type": CONTENT_TYPE})
 
     async def _describe(self, request: Request) -> Response:
-        return _json({"name": "clouds_tf", "version": clouds_tf.__version__, "extensions": []})
+        about = {"name": "clouds_tf", "version": clouds_tf.__version__, "extensions": []}
+        return JSONResponse(about)
 
     async def _status(self, request: Request) -> Response:
         number = _number(request)
         found = self._versions.status(number)
         if not found:
             raise ErrorResponse(404, f"no version {number} of the model {MODEL_NAME!r}")
-        return _json({"model_version_status": found})
+        return JSONResponse({"model_version_status": found})
 
     async def _model_ready(self, request: Request) -> Response:
         number = _number(request)
         ready = number is None or number in self._versions.numbers
-        return _json({"name": MODEL_NAME, "ready": ready}, 200 if ready else 404)
+        return JSONResponse({"name": MODEL_NAME, "ready": ready}, 200 if ready else 404)
 
     async def _metadata_v1(self, request: Request) -> Response:
         number, batcher = self._find(request)
         workers, path = self._versions.workers, batcher.predictor.path
-        return _json(await workers.run(workers.decoding, protocols.metadata_v1, path, number))
+        about = await workers.run(workers.decoding, protocols.metadata_v1, path, number)
+        return JSONResponse(about)
 
     async def _metadata_v2(self, request: Request) -> Response:
         _, batcher = self._find(request)
-        return _json(protocols.metadata_v2(batcher.predictor.metadata, self._versions.numbers))
+        metadata = batcher.predictor.metadata
+        return JSONResponse(protocols.metadata_v2(metadata, self._versions.numbers))
 
     def _find(self, request: Request) -> tuple[int, Batcher]:
         """The version that a request asks for, or the newest one."""
@@ -161,7 +161,7 @@ class _API:
             async with body_of(request, self._settings, self._state) as body:
                 work = self._answer(request, parse, body, number, batcher)
                 content = await unless_gone(request, work)
-            return Response(content, media_type="application/json")
+            return JSONResponse(content)
 
     async def _answer(
         self,

@@ -12,7 +12,6 @@ import uuid
 from collections.abc import AsyncIterator, Callable, Coroutine
 from typing import Any
 
-import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
@@ -20,13 +19,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from clouds_tf.server.metrics import Metrics
+from clouds_tf.server.protocols import to_json
 from clouds_tf.server.settings import ServerSettings
 
-LOG = logging.getLogger("clouds_tf.server")
+_LOG = logging.getLogger("clouds_tf.server")
 _ACCESS_LOG = logging.getLogger("clouds_tf.access")
 _LINGER_SECONDS = 2.0  # in which the rest of a refused body is read, so that its answer is seen
 _MAX_PATH = 200  # characters in the log
-_JSON = "application/json"
 _MB = 1e6
 _OPERATIONS = ("/healthz", "/readyz", "/metrics", "/v2/health/")  # never refused
 _PREFIXES = {"/v1/": "v1", "/v2": "v2", "/page/": "page", "/images/": "page"}
@@ -60,6 +59,15 @@ class ServerState:
     num_connections: Callable[[], int] = lambda: 0
 
 
+class JSONResponse(Response):
+    """A response of anything that `to_json` takes, or of bytes that it gave."""
+
+    media_type = "application/json"
+
+    def render(self, content: object) -> bytes:
+        return content if isinstance(content, bytes) else to_json(content)
+
+
 class ErrorResponse(HTTPException):
     """An answer {"error": sentence} with a status, to raise."""
 
@@ -72,21 +80,21 @@ async def answer_error(request: Request, error: Exception) -> Response:
     """The response to an HTTPException."""
     assert isinstance(error, HTTPException)
     request.scope["record"].update(error=error.detail)
-    return Response(_error_body(error.detail), error.status_code, error.headers, _JSON)
+    return JSONResponse({"error": error.detail}, error.status_code, error.headers)
 
 
 async def answer_internal_error(request: Request, error: Exception) -> Response:
     """The response to any other exception, which `Front` logs."""
     sentence = f"internal error; the server's log has it as request {request.scope['record']['id']}"
-    return Response(_error_body(sentence), 500, media_type=_JSON)
-
-
-def _error_body(sentence: str) -> bytes:
-    return orjson.dumps({"error": sentence})
+    return JSONResponse({"error": sentence}, 500)
 
 
 class Front:
-    """ASGI middleware in front of everything: identifies, measures, logs and closes requests."""
+    """ASGI middleware in front of everything: identifies, measures, logs and closes requests.
+
+    Args:
+        headers: added to every response.
+    """
 
     def __init__(
         self,
@@ -96,32 +104,32 @@ class Front:
         state: ServerState,
         headers: list[tuple[bytes, bytes]],
     ) -> None:
-        self._app, self._settings, self._metrics, self._state = app, settings, metrics, state
-        self._headers = headers
+        self._app, self._settings, self._metrics = app, settings, metrics
+        self.state, self.headers = state, headers
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
-        exchange = _Exchange(scope, receive, send, self._state, self._headers)
+        exchange = _Exchange(self, scope, receive, send)
         start = time.perf_counter()
         self._metrics.in_progress.inc()
         try:
             if self._is_crowded(scope["path"]):
                 headers = {"Retry-After": "1", "Connection": "close"}
-                refusal = Response(_error_body("too many connections"), 503, headers, _JSON)
+                refusal = JSONResponse({"error": "too many connections"}, 503, headers)
                 await refusal(scope, exchange.receive, exchange.send)
             else:
                 await self._app(scope, exchange.receive, exchange.send)
         except Exception as error:
-            LOG.error("request %s: %r", exchange.record["id"], error, exc_info=error)
+            _LOG.error("request %s: %r", exchange.record["id"], error, exc_info=error)
             exchange.record["error"] = repr(error)
         finally:
             self._metrics.in_progress.dec()
             self._finish(exchange, time.perf_counter() - start)
 
     def _is_crowded(self, path: str) -> bool:
-        many = self._state.num_connections() > self._settings.max_connections
+        many = self.state.num_connections() > self._settings.max_connections
         return many and not path.startswith(_OPERATIONS)
 
     def _finish(self, exchange: _Exchange, seconds: float) -> None:
@@ -131,7 +139,7 @@ class Front:
         self._metrics.requests.labels("page" if path == "/" else protocol, status).inc()
         if status >= 400:
             kind = _KINDS.get(status, "bad_request")
-            draining = status == 503 and self._state.refusing
+            draining = status == 503 and self.state.refusing
             self._metrics.errors.labels("draining" if draining else kind).inc()
         if self._settings.access_log and not path.startswith(_OPERATIONS):
             _ACCESS_LOG.info("", extra={"fields": {**record, "seconds": round(seconds, 6)}})
@@ -140,16 +148,8 @@ class Front:
 class _Exchange:
     """One request and its response, as they pass by."""
 
-    def __init__(
-        self,
-        scope: Scope,
-        receive: Receive,
-        send: Send,
-        state: ServerState,
-        headers: list[tuple[bytes, bytes]],
-    ) -> None:
-        self.scope, self._receive, self._send, self._state = scope, receive, send, state
-        self._headers = headers
+    def __init__(self, front: Front, scope: Scope, receive: Receive, send: Send) -> None:
+        self.scope, self._front, self._receive, self._send = scope, front, receive, send
         sent = dict(scope["headers"])
         has_body = sent.get(b"content-length", b"0") != b"0" or b"transfer-encoding" in sent
         self._whole = not has_body
@@ -177,9 +177,9 @@ class _Exchange:
     async def send(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.record["status"] = message["status"]
-            headers = [*message.get("headers", ()), *self._headers]
+            headers = [*message.get("headers", ()), *self._front.headers]
             headers.append((b"x-request-id", self.record["id"].encode()))
-            if self._state.draining or not self._whole:
+            if self._front.state.draining or not self._whole:
                 headers.append((b"connection", b"close"))
             message = {**message, "headers": headers}
         else:
@@ -197,10 +197,8 @@ class _Exchange:
             while not self._whole:
                 await self.receive()
 
-        try:
+        with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(read(), _LINGER_SECONDS)
-        except asyncio.TimeoutError:
-            pass
 
 
 @contextlib.asynccontextmanager

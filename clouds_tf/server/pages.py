@@ -13,7 +13,8 @@ from starlette.types import Scope
 
 from clouds_tf import figures, files
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.server.protocols import MODEL_NAME, to_json
+from clouds_tf.server.http import JSONResponse
+from clouds_tf.server.protocols import MODEL_NAME
 from clouds_tf.server.settings import ServerSettings
 from clouds_tf.server.versions import Versions
 
@@ -56,11 +57,11 @@ def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
             "max_bytes": int(settings.max_body_mb * 1e6),
             "in_browser": is_in_browser(settings),
         }
-        return Response(to_json(about), media_type="application/json")
+        return JSONResponse(about)
 
     async def list_images(request: Request) -> Response:
         names = files.visible_names(settings.images_dir) if settings.images_dir else []
-        return Response(to_json(list(filter(_is_image, names))), media_type="application/json")
+        return JSONResponse(list(filter(_is_image, names)))
 
     found: list[BaseRoute] = [
         Route("/", show_index),

@@ -9,7 +9,7 @@ import socket
 import sys
 import time
 import types
-from typing import Any, TextIO
+from typing import Any
 
 import uvicorn
 
@@ -28,9 +28,8 @@ _LOGGERS = ("clouds_tf.server", "clouds_tf.access", "uvicorn.error")
 def run(saved_model: str, settings: ServerSettings) -> None:
     """Does what `clouds_tf.server.serve` says."""
     files.require_local(saved_model, "saved_model")
-    _log_to(sys.stdout)
-    listener = _listen(settings)
-    with listener:
+    _log_to_stdout()
+    with _listen(settings) as listener:
         metrics, state = Metrics(), ServerState()
         versions = Versions(saved_model, settings, metrics)
         versions.load_first()
@@ -45,7 +44,7 @@ def run(saved_model: str, settings: ServerSettings) -> None:
             timeout_keep_alive=round(settings.keep_alive_seconds),
             timeout_graceful_shutdown=_LAST_SECONDS,
         )
-        server = Server(config, settings, state, listener)
+        server = Server(config, settings, state)
         host, port = listener.getsockname()[:2]
         place = f"[{host}]" if ":" in host else host
         print(f"Serving {saved_model} on http://{place}:{port}/", flush=True)
@@ -66,14 +65,10 @@ class Server(uvicorn.Server):
     """Uvicorn that answers new requests for a while after SIGTERM, as load balancers are slow."""
 
     def __init__(
-        self,
-        config: uvicorn.Config,
-        settings: ServerSettings,
-        state: ServerState,
-        listener: socket.socket,
+        self, config: uvicorn.Config, settings: ServerSettings, state: ServerState
     ) -> None:
         super().__init__(config)
-        self._settings, self.state, self.listener = settings, state, listener
+        self._settings, self.state = settings, state
         state.num_connections = lambda: len(self.server_state.connections)
         self._refuse_from = float("inf")
 
@@ -94,9 +89,9 @@ class Server(uvicorn.Server):
         return await super().on_tick(counter)
 
 
-def _log_to(stream: TextIO) -> None:
+def _log_to_stdout() -> None:
     """Writes the server's and uvicorn's logs as lines of JSON."""
-    handler = logging.StreamHandler(stream)
+    handler = logging.StreamHandler(sys.stdout)
     handler.setFormatter(_Formatter())
     for name in _LOGGERS:
         logger = logging.getLogger(name)

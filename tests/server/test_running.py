@@ -38,7 +38,8 @@ def running_server(saved_model, **settings):
         while not (servers and servers[0].started):
             assert thread.is_alive()
             time.sleep(0.01)
-        yield servers[0].listener.getsockname()[:2], servers[0]
+        (listener,) = servers[0].servers[0].sockets
+        yield listener.getsockname()[:2], servers[0]
     finally:
         running.Server.__init__ = init
         servers[0].handle_exit(signal.SIGINT, None)
