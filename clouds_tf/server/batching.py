@@ -1,7 +1,7 @@
 """Dynamic batching: images of many requests in one call of the network, stage by stage.
 
 Each image is decoded on its own, before it joins others, so that no request can harm another one
-of its batch. Decoding, network and post-processing run in threads of their own: while the network
+in its batch. Decoding, network and post-processing run in threads of their own: while the network
 computes a batch, the next one is decoded and the last one is encoded.
 """
 
@@ -48,9 +48,9 @@ class OverloadedError(Exception):
 
 
 class Workers:
-    """What the versions of a model share: threads, and the limits on images and pixels.
+    """Threads, and limits on images and pixels, that all versions of a model share.
 
-    It belongs to the event loop in which it is made.
+    To be made in the event loop that uses it.
     """
 
     def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
@@ -89,7 +89,7 @@ class Workers:
     @contextlib.asynccontextmanager
     async def decoding_pixels(self, number: int) -> Any:
         """Context in which an image is decoded; waits until its pixels are within the limit."""
-        async with self._turn:  # in order, or a large image would wait for ever
+        async with self._turn:  # in order, or a large image might wait forever
             while self._pixels and self._pixels + number > self.settings.max_pixels:
                 await asyncio.sleep(0.002)
             self._pixels += number
@@ -99,7 +99,7 @@ class Workers:
             self._pixels -= number
 
     def batch_size(self) -> int:
-        """The number of images that a call of the network should have now."""
+        """Number of images that the next call of the network should have."""
         return max(1, min(self.settings.max_batch, -(-self._images // 2)))
 
     def close(self) -> None:
@@ -135,7 +135,7 @@ class Batcher:
         self._channels = predictor.metadata.dataset.channels
 
     def warm_up(self, max_batch: int) -> None:
-        """Runs all stages for batches of 1, 2, 4, ... images, which makes their first use slow."""
+        """Runs all stages on batches of 1, 2, 4, ... images: the first one of a size is slow."""
         shape = *self.predictor.metadata.dataset.mask_size, self._channels
         images, likeness = self._read(encode_image(np.zeros(shape, np.uint8)))
         size = 1
@@ -146,7 +146,7 @@ class Batcher:
             size *= 2
 
     def start(self, workers: Workers) -> None:
-        """Begins to answer, in the running event loop."""
+        """Starts answering, in the running event loop."""
         self._workers, self._metrics = workers, workers.metrics
         self._queue: collections.deque[_Item] = collections.deque()
         self._arrived = asyncio.Event()
@@ -164,7 +164,7 @@ class Batcher:
             self._users -= 1
 
     async def close(self) -> None:
-        """Ends it, once nobody uses it."""
+        """Stops answering once no request is in progress."""
         while self._users:
             await asyncio.sleep(0.02)
         self._task.cancel()
@@ -225,7 +225,7 @@ class Batcher:
                 try:
                     height, width = image_size(image, expected)
                 except tf.errors.InvalidArgumentError:
-                    raise RefusedError(_place(i, images) + why_unreadable(bytes(image))) from None
+                    raise RefusedError(_place(i, images) + why_unreadable(image)) from None
             found.append(height * width)
         return found
 
@@ -244,7 +244,7 @@ class Batcher:
         return tuple(x.numpy()[0] for x in images), float(likeness.numpy()[0])
 
     async def _run(self) -> None:
-        """Takes batches off the queue, for ever."""
+        """Computes one batch after another until it is cancelled."""
         while True:
             batch = await self._next_batch()
             if batch:
@@ -286,7 +286,7 @@ class Batcher:
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch, [error])
-            else:  # whatever it is, such as memory, a single image may do
+            else:  # of any kind, such as too little memory; image by image it may work
                 for item in batch:
                     await self._compute([item])
 
@@ -316,13 +316,13 @@ class Batcher:
             columns = {name: value.numpy() for name, value in answer.items()}
             # Slices would keep the whole batch in memory.
             return [
-                {name: np.array(columns[name][i]) for name in item.names & columns.keys()}
+                {name: np.array(columns[name][i]) for name in item.names}
                 for i, item in enumerate(batch)
             ]
 
 
 def _settle(batch: Sequence[_Item], outputs: Sequence[Output | Exception]) -> None:
-    """Gives each image that is still waited for its output."""
+    """Gives an output, or an error, to each image that a client still waits for."""
     for item, output in zip(batch, outputs):
         if item.output.done():
             continue

@@ -24,7 +24,7 @@ from clouds_tf.server.settings import ServerSettings
 
 _LOG = logging.getLogger("clouds_tf.server")
 _ACCESS_LOG = logging.getLogger("clouds_tf.access")
-_LINGER_SECONDS = 2.0  # in which the rest of a refused body is read, so that its answer is seen
+_LINGER_SECONDS = 2.0  # to read the rest of a refused body, so that the client sees the answer
 _MAX_PATH = 200  # characters in the log
 _MB = 1e6
 _OPERATIONS = ("/healthz", "/readyz", "/metrics", "/v2/health/")  # never refused
@@ -48,7 +48,7 @@ class ServerState:
         draining: SIGTERM came; connections are closed after their next answer.
         refusing: no more images are taken.
         predicting: requests for predictions whose body has arrived.
-        body_bytes: those of all bodies in memory.
+        body_bytes: size of all bodies in memory.
         num_connections: gives the number of open connections.
     """
 
@@ -146,7 +146,7 @@ class Front:
 
 
 class _Exchange:
-    """One request and its response, as they pass by."""
+    """One request and its response, which are recorded as their messages pass."""
 
     def __init__(self, front: Front, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._front, self._receive, self._send = scope, front, receive, send

@@ -42,7 +42,7 @@ class Metrics:
         self.requests = counter(
             "requests", "Requests, by protocol and status code.", "protocol", "code"
         )
-        self.errors = counter("errors", "Requests without an answer, by the reason.", "kind")
+        self.errors = counter("errors", "Failed requests, by the reason.", "kind")
         self.images = counter("images", "Images, answered or refused.", "outcome")
         self.latency = histogram("latency_seconds", "Seconds in each stage.", _SECONDS, "stage")
         self.batch_size = histogram("batch_size", "Images in a call of the network.", _SIZES)

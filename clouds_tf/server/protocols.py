@@ -1,7 +1,7 @@
 """Bodies of requests and answers: TensorFlow Serving's REST API (V1), Open Inference Protocol (V2).
 
 V1 is https://www.tensorflow.org/tfx/serving/api_rest, and V2
-https://github.com/kserve/open-inference-protocol. All that a request says is untrusted.
+https://github.com/kserve/open-inference-protocol. Everything in a request is untrusted.
 """
 
 from __future__ import annotations
@@ -22,8 +22,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.server.batching import PROBABILITIES, Image, Output
-
-MODEL_NAME = "clouds"
+from clouds_tf.serving.server import MODEL_NAME
 
 _MASKS = ("encoded_pixels", "presence", "area_fraction", "expected_area_fraction", "likeness")
 # Of each signature, its input and its outputs.
@@ -33,6 +32,8 @@ _SIGNATURES = {
     "from_pixels": ("images", (*_MASKS, PROBABILITIES)),
     "metadata": ("image_bytes", ("metadata",)),
 }
+# Of each input of V2, its datatype and its shape.
+_TENSORS_V2 = {"image_bytes": ("BYTES", (-1,)), "images": ("UINT8", (-1, -1, -1, 3))}
 _SHOWN = 50  # characters of a value in an error
 
 
@@ -42,7 +43,7 @@ class BadRequestError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """What a request asks for.
+    """A request that was read.
 
     Attributes:
         images: N images.
@@ -87,28 +88,25 @@ def parse_v1(body: bytes | bytearray) -> Query:
         if not isinstance(rows, list):
             raise _wrong("inputs", rows, "a list")
     key = "instances" if in_rows else "inputs"
-    read = _read_bytes if name == "image_bytes" else _read_pixels
+    read = _read_bytes if name == "image_bytes" else _as_pixels
     if signature == "metadata":
         images: list[Image] = [b""] * len(rows)  # which nobody looks at
     else:
         images = [read(row, f"{key}[{i}]") for i, row in enumerate(rows)]
 
     def answer(outputs: Sequence[Output], version: int) -> bytes:
+        first, *others = names  # one output alone comes without its name
         if in_rows:
-            found = [o[names[0]] if len(names) == 1 else _in_order(o, names) for o in outputs]
+            found = [{x: o[x] for x in names} if others else o[first] for o in outputs]
             return to_json({"predictions": found})
-        columns = {name: [output[name] for output in outputs] for name in names}
-        return to_json({"outputs": columns[names[0]] if len(names) == 1 else columns})
+        columns = {x: [output[x] for output in outputs] for x in names}
+        return to_json({"outputs": columns if others else columns[first]})
 
     return Query(images, names, answer)
 
 
-def _in_order(output: Output, names: Sequence[str]) -> Output:
-    return {name: output[name] for name in names}
-
-
 def _of_input(instances: object, key: str, name: str) -> list[Any]:
-    """The values of the only input: {name: value} or value itself, in a list."""
+    """Values of the only input from a list whose rows are {name: value}, or the value itself."""
     if not isinstance(instances, list):
         raise _wrong(key, instances, "a list")
     return [
@@ -136,13 +134,13 @@ def parse_v2(body: bytes | bytearray) -> Query:
     name, data = tensor.get("name"), tensor.get("data")
     if name not in _TENSORS_V2:
         raise _wrong("inputs[0].name", name, f"one of {', '.join(_TENSORS_V2)}")
-    datatype, known_shape, names = _TENSORS_V2[name]
+    datatype, known_shape = _TENSORS_V2[name]
     if tensor.get("datatype") != datatype:
         raise _wrong("inputs[0].datatype", tensor.get("datatype"), datatype)
     shape = _read_shape(tensor.get("shape"), known_shape)
     if not isinstance(data, list):
         raise _wrong("inputs[0].data", data, "a list")
-    wanted = _wanted_outputs(fields.get("outputs"), names)
+    wanted = _wanted_outputs(fields.get("outputs"))
     if name == "image_bytes":
         data = [value for row in data for value in (row if isinstance(row, list) else [row])]
         if len(data) != shape[0]:
@@ -161,13 +159,6 @@ def parse_v2(body: bytes | bytearray) -> Query:
     return Query(images, wanted, answer)
 
 
-# Of each input of V2, its datatype, its shape and the outputs that it has unless some are named.
-_TENSORS_V2 = {
-    "image_bytes": ("BYTES", (-1,), _MASKS),
-    "images": ("UINT8", (-1, -1, -1, 3), _MASKS),
-}
-
-
 def _read_shape(shape: object, known: tuple[int, ...]) -> tuple[int, ...]:
     """A shape that fits a known one; [N, 1] fits [N], as other servers want BYTES."""
     if isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape):
@@ -177,9 +168,10 @@ def _read_shape(shape: object, known: tuple[int, ...]) -> tuple[int, ...]:
     raise _wrong("inputs[0].shape", shape, str(list(known)))
 
 
-def _wanted_outputs(outputs: object, default: tuple[str, ...]) -> tuple[str, ...]:
+def _wanted_outputs(outputs: object) -> tuple[str, ...]:
+    """Names of the outputs that a request of V2 lists; all but the probabilities if it has none."""
     if outputs is None or outputs == []:
-        return default
+        return _MASKS
     known = (*_MASKS, PROBABILITIES)
     if not isinstance(outputs, list):
         raise _wrong("outputs", outputs, "a list")
@@ -226,7 +218,7 @@ def _read_bytes(value: object, place: str) -> bytes:
 
 
 def _read_base64(value: object, place: str) -> bytes:
-    """Reads Base64; blanks in it, and padding that is missing, are no fault."""
+    """Reads Base64; whitespace in it and missing padding are tolerated."""
     if not isinstance(value, str):
         raise _wrong(place, value, "Base64 of a JPEG or PNG")
     for text in (value, "".join(value.split()).rstrip("=")):
@@ -237,13 +229,8 @@ def _read_base64(value: object, place: str) -> bytes:
     raise _wrong(place, value, "Base64")
 
 
-def _read_pixels(value: object, place: str) -> np.ndarray:
-    """An image of nested lists, as uint8 [H, W, 3]."""
-    return _as_pixels(value, place, None)
-
-
-def _as_pixels(value: object, place: str, shape: tuple[int, ...] | None) -> np.ndarray:
-    """Whole numbers of 0 to 255, as uint8 [..., H, W, 3]; of a shape if it is given."""
+def _as_pixels(value: object, place: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
+    """Whole numbers of 0 to 255 as uint8: [H, W, 3], or of a shape that ends so."""
     expected = f"whole numbers of 0 to 255 in the shape {shape or '[height, width, 3]'}"
     try:
         found = np.array(value)
@@ -297,7 +284,7 @@ def metadata_v2(metadata: Metadata, versions: Sequence[int]) -> dict[str, Any]:
     ]
     inputs = [
         {"name": name, "datatype": datatype, "shape": list(shape)}
-        for name, (datatype, shape, _) in _TENSORS_V2.items()
+        for name, (datatype, shape) in _TENSORS_V2.items()
     ]
     return {
         "name": MODEL_NAME,

@@ -26,7 +26,7 @@ _LOGGERS = ("clouds_tf.server", "clouds_tf.access", "uvicorn.error")
 
 
 def run(saved_model: str, settings: ServerSettings) -> None:
-    """Does what `clouds_tf.server.serve` says."""
+    """Runs the server; see `clouds_tf.server.serve`."""
     files.require_local(saved_model, "saved_model")
     _log_to_stdout()
     with _listen(settings) as listener:

@@ -23,38 +23,50 @@ class ServerSettings(CheckedSettings):
     manifest: Optional[str] = setting(
         None,
         "File of SHA-256 checksums, or folder with a file N.sha256 for each version N; versions "
-        "that are not as it says are refused.",
+        "whose files differ from it are refused.",
     )
     images_dir: Optional[str] = setting(None, "Folder of images that the page offers.")
     onnx: Optional[str] = setting(None, "ONNX file that the page runs in the browser.")
     onnxruntime_web: Optional[str] = setting(
         None, "Folder with the files of onnxruntime-web, for --onnx."
     )
-    max_batch: int = setting(8, "Most images in one call of the network.", min=1)
+    max_batch: int = setting(8, "Largest number of images in one call of the network.", min=1)
     max_wait_ms: float = setting(
         5.0, "Longest time in ms that an image waits for others while the network is idle.", min=0
     )
     max_images: int = setting(
-        64, "Most images in progress; further requests are answered 503.", min=1
+        64, "Largest number of images in progress; further requests are answered with 503.", min=1
     )
     max_pixels: int = setting(
-        2**25, "Most pixels of all images that are being decoded; a larger one is alone.", min=1
+        2**25,
+        "Largest number of pixels that are decoded at a time; a larger image is decoded alone.",
+        min=1,
     )
     max_body_mb: float = setting(32.0, "Largest body of a request in MB.", min=0)
     max_bodies_mb: float = setting(
-        256.0, "Most MB of all bodies in memory; further requests are answered 503.", min=0
+        256.0,
+        "Largest size of all bodies in memory in MB; further requests are answered with 503.",
+        min=0,
     )
-    max_connections: int = setting(500, "Most open connections; others are answered 503.", min=1)
-    head_seconds: float = setting(10.0, "Longest time for the head of a request to arrive.", min=0)
-    body_seconds: float = setting(60.0, "Longest time for the body of a request to arrive.", min=0)
+    max_connections: int = setting(
+        500, "Largest number of open connections; others are answered with 503.", min=1
+    )
+    head_seconds: float = setting(
+        10.0, "Longest time in seconds for the head of a request to arrive.", min=0
+    )
+    body_seconds: float = setting(
+        60.0, "Longest time in seconds for the body of a request to arrive.", min=0
+    )
     keep_alive_seconds: float = setting(
-        75.0, "Time after which idle connections are closed; more than that of a proxy.", min=0
+        75.0,
+        "Seconds after which an idle connection is closed; a proxy in front should close it first.",
+        min=0,
     )
     keep_versions: int = setting(1, "Number of newest versions that are kept loaded.", min=1)
     poll_seconds: float = setting(
-        5.0, "Time between two looks for new versions; 0 never looks again.", min=0
+        5.0, "Seconds between two looks for new versions; 0 never looks again.", min=0
     )
     drain_seconds: float = setting(
-        5.0, "Time after SIGTERM in which new requests are still answered.", min=0
+        5.0, "Seconds after SIGTERM in which new requests are still answered.", min=0
     )
     access_log: bool = setting(True, "Write a line of JSON for each request to stdout.")

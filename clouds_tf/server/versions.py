@@ -104,7 +104,7 @@ class Versions:
             raise ValueError(self._refused[self._seen[0]])
 
     def start(self) -> None:
-        """Begins to answer and to look for new versions, in the running event loop."""
+        """Starts answering and looking for new versions, in the running event loop."""
         self.workers = Workers(self._settings, self._metrics)
         for batcher in self._loaded.values():
             batcher.start(self.workers)
