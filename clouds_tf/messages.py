@@ -112,12 +112,17 @@ def native_lines() -> Iterator[list[str]]:
 
 
 @contextlib.contextmanager
-def warnings_only() -> Iterator[None]:
-    """Context without TensorFlow's lines below a warning, which notebooks show."""
-    logger = logging.getLogger("tensorflow")
-    level = logger.level
-    logger.setLevel(logging.WARNING)
+def log_level(name: str, level: int) -> Iterator[None]:
+    """Context in which a logger writes no lines below a level."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.setLevel(before)
+
+
+def warnings_only() -> contextlib.AbstractContextManager[None]:
+    """Context without TensorFlow's lines below a warning, which notebooks show."""
+    return log_level("tensorflow", logging.WARNING)

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import contextlib
 import json
 import logging
 import typing
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -14,7 +13,7 @@ import tensorflow as tf
 
 from clouds_tf import files, gfile
 from clouds_tf.data.preprocessing import resize_image
-from clouds_tf.messages import warnings_only
+from clouds_tf.messages import log_level, warnings_only
 from clouds_tf.prediction.engine import Network
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.signatures import Signatures
@@ -29,7 +28,6 @@ _INT32 = 6  # onnx.TensorProto.INT32
 METADATA_KEY = "clouds_tf"  # of metadata_props
 # Of 2022. Everything in a file is in it, and runtimes of that age and younger read it.
 _OPSET = 17
-_LOGGER = "tf2onnx"
 
 
 def require(path: str, image_sizes: Sequence[tuple[int, int]]) -> None:
@@ -126,7 +124,8 @@ def _convert(predict: Function, metadata: Metadata) -> bytes:
         "UpperBound": (_count("LessOrEqual"), []),
     }
     try:
-        with _quiet(), warnings_only():
+        # Each line of tf2onnx's log would be about its internals.
+        with log_level("tf2onnx", logging.CRITICAL), warnings_only():
             model, _ = tf2onnx.convert.from_function(
                 predict, predict.input_signature, opset=_OPSET, custom_op_handlers=counts
             )
@@ -165,18 +164,6 @@ def _round_scales_up(graph: GraphProto) -> None:
             above = np.nextafter(scales, np.float32(np.inf))
             scales = np.where(scales % 1 == 0, scales, above)
             value.CopyFrom(numpy_helper.from_array(scales, value.name))
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Context without the log of tf2onnx, each of whose lines would be about its internals."""
-    logger = logging.getLogger(_LOGGER)
-    before = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 def _count(comparison: str) -> Callable[..., None]:
