@@ -65,6 +65,7 @@ class JSONResponse(Response):
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
+        """Encodes the content, unless that has been done."""
         return content if isinstance(content, bytes) else to_json(content)
 
 
