@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import tensorflow as tf
@@ -62,11 +63,11 @@ class Signatures:
             functools.partial(self._read_images, read=resize_image),
             input_signature=[tf.TensorSpec([None, None, None, channels], tf.uint8)],
         )
-        self.run_networks: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]]
-        self.run_networks = self._mean_prediction
+        run: Callable[[Sequence[tf.Tensor]], tuple[tf.Tensor, tf.Tensor]] = self._mean_prediction
         if compiled:
             images = [tf.TensorSpec([None, *s, channels], tf.uint8) for s in metadata.image_sizes]
-            self.run_networks = function(self._mean_prediction, input_signature=[images])
+            run = function(run, input_signature=[images])
+        self.run_networks = run
         self.answer = function(self._make_answer, input_signature=self._specs)
 
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -83,24 +84,20 @@ class Signatures:
         return {**self.answer(*predicted), "probabilities": predicted[0]}
 
     def predict_resized(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """What `serve_pixels` gives for images that have the size of all networks already.
+        """Predicts images that have the size of all networks already, as `serve_pixels` does.
 
-        It is made of operations that other runtimes have too: masks stand in place of RLE.
+        Uses only operations that other runtimes have too: masks take the place of RLE.
 
         Args:
             images: uint8 [N, h, w, channels], N at least 1.
 
         Returns:
             "masks", uint8 [N, H, W, C] of {0, 1} at the submission size, and all else that
-            `serve_pixels` gives; the likeness is NaN if it is one of another size.
+            `serve_pixels` gives; the likeness is NaN if it was fitted at another size.
         """
-        likeness = self._metadata.likeness
-        if likeness and likeness.image_size == tuple(images.shape[1:3]):
-            found = likeness(images)
-        else:
-            found = tf.fill(tf.shape(images)[:1], np.nan)
+        likeness = self._find_likeness({tuple(images.shape[1:3]): images})
         probabilities, presence = self._mean_prediction([images] * len(self._networks))
-        answer = self._make_masks(probabilities, presence, found)
+        answer = self._make_masks(probabilities, presence, likeness)
         return {**answer, "probabilities": probabilities}
 
     def _mean_prediction(self, images: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
@@ -127,11 +124,14 @@ class Signatures:
         sizes, likeness = self._metadata.image_sizes, self._metadata.likeness
         others = [likeness.image_size] if likeness else []
         images = {size: read(inputs, size) for size in {*sizes, *others}}
-        if likeness:
-            found = likeness(images[likeness.image_size])
-        else:
-            found = tf.fill(tf.shape(inputs)[:1], np.nan)
-        return [images[size] for size in sizes], found
+        return [images[size] for size in sizes], self._find_likeness(images)
+
+    def _find_likeness(self, images: Mapping[Any, tf.Tensor]) -> tf.Tensor:
+        """Likeness of N images by their (height, width); NaN if its own size is not among them."""
+        likeness = self._metadata.likeness
+        if likeness and likeness.image_size in images:
+            return likeness(images[likeness.image_size])
+        return tf.fill(tf.shape(next(iter(images.values())))[:1], np.nan)
 
     def _make_answer(
         self, probabilities: tf.Tensor, presence: tf.Tensor, likeness: tf.Tensor
