@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -114,8 +113,7 @@ def export(
     metadata = _metadata(members, tuned, way, member_weights, max_image_pixels)
     if onnx is not None:
         onnx_files.require(onnx, metadata.image_sizes)
-    check_batches = functools.partial(_check_batches, members, records_dir, check_images)
-    batches = check_batches()
+    batches = _check_batches(members, records_dir, check_images)
     files.check_output(os.path.join(export_dir, "models.config"))
 
     def build(precision: str, fused: bool) -> CloudModel:
@@ -134,7 +132,7 @@ def export(
         has_warmup, error = _write_warmup(path, dataset), None
         if onnx is not None:
             networks = build("float32", fused=True).networks
-            images = (images for images, _ in check_batches())
+            images = (images for images, _ in batches)
             error = onnx_files.write(onnx, networks, read_metadata(path), images)
         checked.append((difference, has_warmup, tuple(warnings), error))
         sums.update(integrity.checksums(path))
@@ -184,7 +182,10 @@ def _write_warmup(path: str, dataset: Dataset) -> bool:
 def _check_batches(
     members: Sequence[Member], records_dir: str | None, num_images: int
 ) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
-    """Batches of images and masks: of the fold that the first model held out, or drawn ones."""
+    """Batches of images and masks: of the fold that the first model held out, or drawn ones.
+
+    They can be gone through more than once.
+    """
     dataset, starts = members[0].dataset, range(0, num_images, _BATCH_SIZE)
     if records_dir is None:
         images, masks = sample_data.render_images(
@@ -200,4 +201,4 @@ def _check_batches(
     batches = records.held_out_batches(
         [members[0].training["fold"]], dataset.submission_size, _BATCH_SIZE
     )
-    return itertools.islice(batches, len(starts))
+    return batches.take(len(starts))
