@@ -1,4 +1,4 @@
-"""Clients of a server, as many threads as asked for, and what became of their requests."""
+"""Load on a server: clients in many threads, and the status and latency of their requests."""
 
 import base64
 import concurrent.futures
@@ -52,14 +52,13 @@ class Client:
     """A connection that is opened anew when it has been closed."""
 
     def __init__(self, address):
-        self._address, self._connection = address, None
+        self._connection = http.client.HTTPConnection(*address, timeout=_TIMEOUT)
 
     def post(self, content, path=PATH):
         """Gives (status, answer): of a refused connection 0, of one that breaks off -1."""
-        if self._connection is None:
-            self._connection = http.client.HTTPConnection(*self._address, timeout=_TIMEOUT)
         try:
-            self._connection.connect() if self._connection.sock is None else None
+            if self._connection.sock is None:
+                self._connection.connect()
         except ConnectionRefusedError:
             return 0, b""
         try:
@@ -70,15 +69,11 @@ class Client:
         except (OSError, http.client.HTTPException):
             self.close()
             return -1, b""
-        if response.will_close:
-            self.close()
         return response.status, answer
 
     def close(self):
         """Ends the connection."""
-        if self._connection is not None:
-            self._connection.close()
-            self._connection = None
+        self._connection.close()
 
 
 def closed_loop(address, bodies, clients, seconds, keep_on=None, path=PATH):
