@@ -1,19 +1,23 @@
 """SavedModels of tiny networks, and a client of an application around them."""
 
+import base64
 import contextlib
 import shutil
+import threading
 
 import numpy as np
 import pytest
 import stubs
 import tensorflow as tf
 from conftest import IMAGE_SIZE
+from prometheus_client.parser import text_string_to_metric_families
 from starlette.testclient import TestClient
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.likeness import Likeness, statistics
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.server.app import make_app
+from clouds_tf.server.batching import Batcher
 from clouds_tf.server.http import ServerState
 from clouds_tf.server.metrics import Metrics
 from clouds_tf.server.settings import ServerSettings
@@ -49,6 +53,30 @@ def served(saved_model, **settings):
     with TestClient(app, raise_server_exceptions=False) as client:
         client.versions, client.metrics, client.state = versions, metrics, state
         yield client
+
+
+def hold_networks(monkeypatch):
+    """Makes calls of the network wait for an event, and gives it."""
+    opened, run = threading.Event(), Batcher._run_networks
+
+    def wait(self, images):
+        assert opened.wait(60)
+        return run(self, images)
+
+    monkeypatch.setattr(Batcher, "_run_networks", wait)
+    return opened
+
+
+def b64(content):
+    """Bytes as the JSON of V1 has them."""
+    return {"b64": base64.b64encode(content).decode()}
+
+
+def sample(client, name, **labels):
+    """The value of a metric, 0 if there is none."""
+    families = text_string_to_metric_families(client.get("/metrics").text)
+    samples = (s for family in families for s in family.samples)
+    return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
 
 def copy_version(written, number, folder, to=None):

@@ -1,18 +1,15 @@
 """The application beside the SavedModel itself, with good, bad and too many requests."""
 
-import base64
 import concurrent.futures
 import json
 import logging
-import threading
 
 import numpy as np
 import pytest
 import served
 import tensorflow as tf
 from google.protobuf import json_format
-from prometheus_client.parser import text_string_to_metric_families
-from served import V1, written  # noqa: F401
+from served import V1, b64, sample, written  # noqa: F401
 from starlette.applications import Starlette
 from starlette.routing import Mount
 from starlette.testclient import TestClient
@@ -39,17 +36,6 @@ def contents(data_dir):
 @pytest.fixture(scope="module")
 def expected(written, contents):  # noqa: F811
     return served.signature(f"{written}/1")(image_bytes=contents)
-
-
-def b64(content):
-    return {"b64": base64.b64encode(content).decode()}
-
-
-def sample(client, name, **labels):
-    """The value of a metric, 0 if there is none."""
-    families = text_string_to_metric_families(client.get("/metrics").text)
-    samples = (s for family in families for s in family.samples)
-    return sum(s.value for s in samples if s.name == name and labels.items() <= s.labels.items())
 
 
 def check(answers, expected, rows=slice(None)):
@@ -236,21 +222,8 @@ def test_large_bodies_are_refused(client):
     assert client.state.body_bytes == 0
 
 
-@pytest.fixture
-def gate(monkeypatch):
-    """An event that calls of the network wait for."""
-    opened, run = threading.Event(), Batcher._run_networks
-
-    def wait(self, images):
-        assert opened.wait(60)
-        return run(self, images)
-
-    monkeypatch.setattr(Batcher, "_run_networks", wait)
-    yield opened
-    opened.set()
-
-
-def test_more_than_there_is_room_for_is_503(client, gate):
+def test_more_than_there_is_room_for_is_503(client, monkeypatch):
+    gate = served.hold_networks(monkeypatch)
     url, body = f"{V1}:predict", {"instances": [GOOD] * 40}
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, url, json=body)

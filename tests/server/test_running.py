@@ -13,11 +13,9 @@ import time
 import pytest
 import served
 from programs import TOOLS, run_tool, start_program
-from served import written  # noqa: F401
-from test_app import b64
+from served import b64, written  # noqa: F401
 
 from clouds_tf.server import ServerSettings, running
-from clouds_tf.server.batching import Batcher
 from clouds_tf.serving import integrity
 
 
@@ -121,14 +119,9 @@ def test_more_connections_than_allowed_are_503(server):
 def test_accepted_requests_are_answered_before_the_end(
     written, body, capsys, monkeypatch  # noqa: F811
 ):
-    opened, answers, run_networks = threading.Event(), [], Batcher._run_networks
-
-    def wait(self, images):
-        assert opened.wait(60)
-        return run_networks(self, images)
-
+    answers = []
     with running_server(f"{written}/1", drain_seconds=0.0) as (address, server):
-        monkeypatch.setattr(Batcher, "_run_networks", wait)
+        opened = served.hold_networks(monkeypatch)
         clients = [
             threading.Thread(target=lambda: answers.append(post(address, body))) for _ in range(4)
         ]

@@ -5,8 +5,7 @@ import shutil
 
 import pytest
 import served
-from served import V1, written  # noqa: F401
-from test_app import b64, sample
+from served import V1, b64, sample, written  # noqa: F401
 
 from clouds_tf.data.sample_data import render_images
 from clouds_tf.server.metrics import Metrics
