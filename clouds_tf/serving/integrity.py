@@ -1,4 +1,4 @@
-"""Checksums of a SavedModel, in the format of `sha256sum`, so that nobody exchanges it unseen."""
+"""Checksums of a SavedModel, in the format of `sha256sum`, so that no change goes unseen."""
 
 from __future__ import annotations
 
