@@ -2,7 +2,7 @@
 
 The rooms, from the ground floor up. A module imports only from floors below its own.
 
-    lazy, gfile, own                  imports that wait; paths; a user's functions by name
+    lazy, gfile, own                  delayed imports; paths; a user's functions by name
     settings, messages                fields with bounds and help; errors in one line
     dataset, keras, files             what a data set is; the door to Keras; files written whole
     client                            requests to a running server, without TensorFlow
@@ -11,7 +11,7 @@ The rooms, from the ground floor up. A module imports only from floors below its
     prediction                        a SavedModel as a value, post-processing and calibration
     training                          recipe, training loop, checkpoints
     serving, exploration              SavedModel and submission; a report on a data folder
-    evaluation, scenes                rules, calibration and scores; georeferenced scenes
+    evaluation, scenes, server        rules and scores; georeferenced scenes; a server over HTTP
     climatology                       frequencies on a grid, maps, tracks
     tools/                            the command-line programs
 """

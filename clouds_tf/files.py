@@ -16,7 +16,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from clouds_tf import gfile
-from clouds_tf.gfile import is_remote
 
 # Temporary names of `written_whole`, now and in earlier versions.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
@@ -44,7 +43,7 @@ def written_whole(path: str) -> Iterator[str]:
         The path to write to. It is removed when the block raises.
     """
     path = path.rstrip("/")
-    if is_remote(path):
+    if gfile.is_remote(path):
         with tempfile.TemporaryDirectory() as folder:
             local = os.path.join(folder, os.path.basename(path))
             yield local
@@ -111,7 +110,7 @@ def _copy_whole(local: str, path: str) -> None:
 
 def require_local(path: str, name: str) -> None:
     """Raises ValueError, which names the argument, for a path that is not on this machine."""
-    if is_remote(path):
+    if gfile.is_remote(path):
         raise ValueError(f"{name}: got {path}, expected a path on this machine; copy it first")
 
 
@@ -201,7 +200,7 @@ def local_copy(path: str) -> Iterator[str]:
     """
     if not gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
-    if not is_remote(path):
+    if not gfile.is_remote(path):
         yield path
         return
     with tempfile.TemporaryDirectory() as folder:
@@ -275,7 +274,7 @@ def expand(patterns: Sequence[str]) -> list[str]:
     """
     paths: list[str] = []
     for pattern in patterns:
-        if not re.search(r"[*?[]", pattern) or gfile.exists(pattern):
+        if not gfile.is_pattern(pattern) or gfile.exists(pattern):
             paths.append(pattern)
             continue
         found = gfile.glob(pattern)

@@ -27,6 +27,11 @@ def is_remote(path: str) -> bool:
     return "://" in path
 
 
+def is_pattern(path: str) -> bool:
+    """Whether a path has a character that `glob` expands."""
+    return any(mark in path for mark in "*?[")
+
+
 @contextlib.contextmanager
 def _with_errors_of_python(path: str) -> Iterator[Any]:
     """Yields tf.io.gfile; its errors become Python's."""
@@ -44,7 +49,7 @@ def _with_errors_of_python(path: str) -> Iterator[Any]:
 
 
 def _or_remote(local: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates a function on local paths: for remote ones, that of tf.io.gfile is called."""
+    """Decorates a function of local paths; with a remote one, its namesake in tf.io.gfile runs."""
 
     @functools.wraps(local)
     def either(*args: object, **kwargs: object) -> Any:
@@ -82,7 +87,7 @@ def isdir(path: str) -> bool:
 
 @_or_remote
 def listdir(folder: str) -> list[str]:
-    """Names of what a folder holds; those of remote subfolders may end with a slash."""
+    """Names of the files and folders in a folder; remote subfolders may end with a slash."""
     return os.listdir(folder)
 
 
@@ -107,7 +112,7 @@ def stat(path: str) -> Stat:
 
 @_or_remote
 def makedirs(folder: str) -> None:
-    """Makes a folder and those that lead to it, unless they are there."""
+    """Makes a folder and its parents, unless they exist."""
     os.makedirs(folder, exist_ok=True)
 
 

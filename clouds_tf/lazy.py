@@ -1,10 +1,11 @@
-"""Imports that wait until a name is used, so that programs answer before TensorFlow is there.
+"""Imports that wait until a name is used, so that programs answer before TensorFlow is imported.
 
 Importing TensorFlow takes seconds, and `--help`, a misspelled flag or a missing file need none of
-it. Our modules import it at their head like any other package; in the programs of `tools/`, that
-statement costs nothing, see `postpone`. Modules that define layers use TensorFlow while they are
-imported. Those that flags are made from must not: their packages hide the others behind `face`,
-and their tables of choices behind `Registry`.
+it. Our modules import TensorFlow at their head like any other package; in the programs of `tools/`
+that statement costs nothing, because `postpone` delays the import until a name is used. Modules
+that define layers use TensorFlow while they are imported, and modules that define settings or flags
+must not. So a package imports its public names through `face`, and tables of choices are a
+`Registry`.
 """
 
 from __future__ import annotations
@@ -28,9 +29,9 @@ _LOADING = threading.RLock()
 
 
 class _Postponed(types.ModuleType):
-    """A module that is executed when a name of it is first used.
+    """A module that is executed when one of its names is first used.
 
-    In contrast to importlib.util.LazyLoader, it may be imported any number of times before.
+    Unlike with importlib.util.LazyLoader, a second import statement does not execute it.
     """
 
     def __getattr__(self, name: str) -> Any:
@@ -41,7 +42,7 @@ class _Postponed(types.ModuleType):
                 module.__path__ = module.__spec__.submodule_search_locations
                 with around(), uncollected():
                     module.__spec__.loader.exec_module(module)
-                    gc.freeze()
+                    gc.freeze()  # spares later collections thousands of objects that stay
                 module.__class__ = types.ModuleType
         return types.ModuleType.__getattribute__(self, name)
 
@@ -60,7 +61,7 @@ def postpone(
     spec = None if package in sys.modules else importlib.util.find_spec(package)
     if spec is not None:
         module = importlib.util.module_from_spec(spec)
-        module.__dict__.pop("__path__", None)  # whose use tells that a submodule is imported
+        module.__dict__.pop("__path__", None)  # importing a submodule asks for it
         module.__dict__["_around"] = around or contextlib.nullcontext
         module.__class__ = _Postponed
         sys.modules[package] = module
@@ -76,7 +77,7 @@ def face(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], An
 
     Args:
         package: name of the package.
-        homes: the public names of each of its modules, or of another package.
+        homes: for each of its modules, or another package by its full name, the public names.
     """
     places = {name: home for home, names in homes.items() for name in names}
     if places.keys() & homes.keys():  # a module that is imported would take the name's place
@@ -87,15 +88,17 @@ def face(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], An
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = places[name] if "." in places[name] else f"{package}.{places[name]}"
         found = getattr(importlib.import_module(home), name)
-        # Set here, since a module of that name has become an attribute by its import.
-        setattr(sys.modules[package], name, found)
+        setattr(sys.modules[package], name, found)  # is not asked again
         return found
 
     return find
 
 
 def unconverted(function: _Function) -> _Function:
-    """Decorates a function that AutoGraph leaves alone, as all that it calls."""
+    """Keeps AutoGraph from converting a function and what it calls.
+
+    It is do_not_convert of TensorFlow, for modules that must not use that while they are imported.
+    """
 
     @functools.wraps(function)
     def call(*args: object, **kwargs: object) -> Any:
@@ -107,7 +110,7 @@ def unconverted(function: _Function) -> _Function:
 
 
 def traced(function: _Function) -> _Function:
-    """Decorates a function as tf.function does, which is done when it is first called."""
+    """Makes a function a tf.function without AutoGraph, when it is first called."""
 
     @functools.lru_cache(maxsize=None)
     def make() -> Any:
@@ -139,11 +142,11 @@ def uncollected() -> Iterator[None]:
 
 
 class Registry(collections.UserDict):
-    """A dict whose values are imported when they are asked for; its keys are there at once.
+    """A dict whose values are imported when they are looked up; its keys are known at once.
 
     Args:
-        places: "module:attribute" of each value. Where the attribute is a dict, the value is what
-            that has under the same key.
+        places: "module:attribute" of each value. If that attribute is a dict, the value is its item
+            under the same key.
 
     >>> Registry({"dumps": "json:dumps"})["dumps"]([1])
     '[1]'

@@ -28,7 +28,7 @@ def reserved(folder: str, alone: bool = True) -> contextlib.AbstractContextManag
     Raises:
         ValueError: another process holds it.
     """
-    return _leased(folder, alone) if files.is_remote(folder) else _locked(folder, alone)
+    return _leased(folder, alone) if gfile.is_remote(folder) else _locked(folder, alone)
 
 
 def _held(folder: str) -> ValueError:

@@ -110,7 +110,7 @@ def start_program(*arguments, env=None, cwd=REPOSITORY.parent, merge=False, tiny
         env: all of its environment variables; ENVIRONMENT by default.
         cwd: its working folder.
         merge: whether its errors go to its output.
-        tiny: whether it knows the encoder of tiny.py.
+        tiny: whether it runs tiny.py first.
     """
     return Program(list(map(str, arguments)), dict(env or ENVIRONMENT), str(cwd), merge, tiny)
 

@@ -2,7 +2,7 @@
 
 "tiny" and "tiny_preactivation" are for tests that are not about encoders: one convolution a stage,
 with batch norm behind or before it. A network of them is built, traced and saved in a quarter of
-the time of a ResNet-34. Programs in a process of their own do not know any of this.
+the time of a ResNet-34. Programs in a process of their own do without, unless they run this file.
 """
 
 import dataclasses

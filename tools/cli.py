@@ -123,10 +123,10 @@ def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> An
 
 
 def member_weights(patterns: Sequence[str]) -> tuple[float, ...]:
-    """Reads --member_weights: a weight for each model or, as often as there are patterns, each one.
+    """Reads --member_weights: one for each model, or one for each pattern and all its models.
 
     Args:
-        patterns: values of --workdirs or --weights, of which each may stand for several models.
+        patterns: values of --workdirs or --weights.
     """
     from clouds_tf import files
 
@@ -262,22 +262,23 @@ def refuse_unused(*rules: tuple[str, str, Any]) -> None:
 
 
 def check_inputs(names: str) -> None:
-    """Makes sure, before anything slow is imported, that what flags name is there.
+    """Checks that the files and folders that flags name exist, before anything slow is imported.
+
+    Patterns, and paths that are not on this machine, are checked where they are used.
 
     Args:
-        names: flags of paths or of lists of them, with spaces between; patterns and paths that are
-            not on this machine are left to the work itself.
+        names: flags of a path or of several, with spaces between.
 
     Raises:
         FileNotFoundError: names the first flag and path without a file or folder.
     """
-    from clouds_tf.gfile import is_remote
+    from clouds_tf import gfile
 
     for name in names.split():
         value = flags.FLAGS[name].value or []
         for path in [value] if isinstance(value, str) else value:
-            is_pattern = is_remote(path) or any(mark in path for mark in "*?[")
-            if not is_pattern and not os.path.exists(path):
+            is_checked_later = gfile.is_remote(path) or gfile.is_pattern(path)
+            if not is_checked_later and not os.path.exists(path):
                 raise FileNotFoundError(f"--{name}: {path}: no such file or folder")
 
 

@@ -19,7 +19,7 @@ cli.DEFINE_size("image_size", (320, 480), "Height and width of the input, in pix
 def main() -> None:
     files.require("matplotlib", "plots", "draw_network")
     files.check_output(FLAGS.output)
-    from clouds_tf.models.unet import outline, unet
+    from clouds_tf.models.unet import outline, unet  # which needs Keras
 
     down, up = outline(unet(encoder=FLAGS.encoder), FLAGS.image_size)
     title = f"U-Net with the encoder {FLAGS.encoder}"

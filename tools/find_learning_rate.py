@@ -30,7 +30,7 @@ def main() -> None:
     picture = f"{os.path.splitext(FLAGS.output)[0]}.png"
     for path in [FLAGS.output, picture] if figures.AVAILABLE else [FLAGS.output]:
         files.check_output(path)
-    from clouds_tf.training import rates
+    from clouds_tf.training import rates  # which needs Keras
 
     with cli.progress_bar("step") as progress:
         found = rates.find_learning_rate(

@@ -26,7 +26,7 @@ def main() -> None:
     files.require("matplotlib", "plots", "--output")
     files.check_output(FLAGS.output)
     records = Records.open(FLAGS.records_dir)
-    from clouds_tf.data import showcase
+    from clouds_tf.data import showcase  # which needs TensorFlow
 
     figure = showcase.draw_augmentations(
         records, FLAGS.image_size, FLAGS.seed, FLAGS.num_columns, FLAGS.augmentation

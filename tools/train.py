@@ -44,8 +44,9 @@ def main() -> None:
         ("soft_weight", "--soft_targets", FLAGS.soft_targets),
     )
     recipe, execution = cli.dataclass_from_flags(Recipe), cli.dataclass_from_flags(Execution)
-    published = "encoder_weights" if FLAGS.encoder_weights != IMAGENET else ""
-    cli.check_inputs(f"records_dir init_weights sample_weights soft_targets {published}")
+    cli.check_inputs("records_dir init_weights sample_weights soft_targets")
+    if FLAGS.encoder_weights != IMAGENET:
+        cli.check_inputs("encoder_weights")
     arguments = (FLAGS.records_dir, FLAGS.workdir, recipe)
     # Without a bar where nobody watches: train has lines of its own.
     with contextlib.closing(Bar("step")) as progress:

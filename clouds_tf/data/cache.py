@@ -9,7 +9,7 @@ from typing import Any
 import filelock
 import tensorflow as tf
 
-from clouds_tf import files
+from clouds_tf import gfile
 
 CACHES = ("none", "memory", "disk")
 # Locks that this process holds until it ends, by path; it may open a cache several times.
@@ -91,7 +91,7 @@ def check_cache(kind: str, cache_dir: str | None) -> None:
     """
     if kind not in CACHES:
         raise ValueError(f"cache: got {kind!r}, expected one of {', '.join(CACHES)}")
-    if kind == "disk" and (not cache_dir or files.is_remote(cache_dir)):
+    if kind == "disk" and (not cache_dir or gfile.is_remote(cache_dir)):
         raise ValueError(
             f"cache_dir: got {cache_dir or 'nothing'}, expected a folder on this machine for the "
             "cache on disk"

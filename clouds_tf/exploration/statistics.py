@@ -91,8 +91,8 @@ def _describe_image(
     Returns:
         A dict: size int32 [2]; brightness and contrast (mean and standard deviation, 0 to 255) and
         blueness (mean of blue minus red) outside the gap; gap and glint, shares of the image, 0 to
-        1, all float32 []; blueness and glint of RGB only; black bool [*GRID], the cells entirely in
-        the gap; thumbnail uint8 [*_THUMBNAIL].
+        1, all float32 [], blueness and glint only for RGB; black bool [*GRID], the cells entirely
+        in the gap; thumbnail uint8 [*_THUMBNAIL].
     """
     pixels = decode_image(encoded, _DECODED, channels)
     image = tf.cast(pixels, tf.float32)
@@ -261,7 +261,7 @@ def _traced(gap_brightness: int | None, channels: int, size: tuple[int, int]) ->
     return tf.function(describe, autograph=False), tf.function(describe_masks, autograph=False)
 
 
-@unconverted  # which would take most of the time of small folders
+@unconverted  # AutoGraph would take most of the time of small folders
 def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -> Any:
     """A tf.data.Dataset of measured images and masks, without unreadable images."""
     names = list(dataset.class_names)

@@ -10,7 +10,7 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
-from clouds_tf import figures, files
+from clouds_tf import figures, files, gfile
 from clouds_tf.dataset import Dataset
 from clouds_tf.manifest import Manifest, checksum, file_identity
 from clouds_tf.messages import about_the_data, short_repr
@@ -228,7 +228,7 @@ def _answers(parts: Manifest, numbers: Iterable[int]) -> Iterator[Answer]:
 
 
 def _absolute(path: str) -> str:
-    return path if files.is_remote(path) else os.path.realpath(path)
+    return path if gfile.is_remote(path) else os.path.realpath(path)
 
 
 def _predict_missing(

@@ -16,7 +16,7 @@ from typing import Any, Optional
 import numpy as np
 import tensorflow as tf
 
-from clouds_tf import files, own
+from clouds_tf import files, gfile, own
 from clouds_tf.training.workdir import Run
 
 Row = Mapping[str, float]
@@ -108,7 +108,7 @@ class StepsCsv(Callback):
         """Opens the file, and removes the steps that will be repeated."""
         path = os.path.join(run.path, "steps.csv")
         kept: list[list[str]] = []
-        if tf.io.gfile.exists(path):
+        if gfile.exists(path):
             rows = list(csv.reader(files.read_text(path).splitlines()))[1:]
             kept = [row for row in rows if row and int(row[0]) <= step]
         files.write_table(path, ["step", "loss"], kept)
@@ -139,7 +139,7 @@ def _id_path(run: Run, system: str) -> str:
 def _read_id(run: Run, system: str) -> Optional[str]:
     """Id of a run in another system, from its workdir; None before its first start there."""
     path = _id_path(run, system)
-    return files.read_text(path).strip() if tf.io.gfile.exists(path) else None
+    return files.read_text(path).strip() if gfile.exists(path) else None
 
 
 def _write_id(run: Run, system: str, value: str) -> None:

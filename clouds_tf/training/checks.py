@@ -28,20 +28,20 @@ def check_start(run: Run) -> None:
 
     Raises:
         FileNotFoundError: there is no such file of weights.
-        ValueError: the augmentation needs a package that does not work here or other images, the
-            loss other classes, a function is not found, or the weights were trained on images of
-            the fold that this run holds out.
+        ValueError: the augmentation needs a package that does not work here, or RGB; the loss needs
+            exclusive classes; a function is not found; or the weights were trained on images of the
+            fold that this run holds out.
     """
     recipe = run.recipe
     find_augmentation(recipe.augmentation, run.dataset.channels)
     if losses.parse(recipe.loss).uses("cce"):
         if not run.dataset.exclusive:
             raise ValueError(
-                "loss: cce is for exclusive classes, and those of the records are not; write "
-                "records with a data set that says exclusive, or take bce"
+                "loss: cce is for exclusive classes, which those of the records are not; write "
+                'records with a data set that has "exclusive": true, or take bce'
             )
         if recipe.class_weights:
-            raise ValueError("class_weights: got cce beside it, which needs all classes at once")
+            raise ValueError("class_weights: got cce beside it, a loss of all classes at once")
     for name, setting in recipe.own_names().items():
         own.find(setting, name)
     if recipe.encoder_weights == IMAGENET:

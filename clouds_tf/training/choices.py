@@ -1,4 +1,4 @@
-"""Names of optimizers and learning-rate schedules; they are known before Keras is imported."""
+"""Names of optimizers and learning-rate schedules, without importing Keras."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SCHEDULES = Registry(
         "cosine": "clouds_tf.training.schedules:half_cosine",
         "cosine_restarts": "clouds_tf.training.schedules:cosine_restarts",
         "one_cycle": "clouds_tf.training.schedules:one_cycle",
-        # Until `schedules.plateau_factor` says something else.
+        # `schedules.plateau_factor` lowers it.
         "plateau": "clouds_tf.training.schedules:constant",
     }
 )

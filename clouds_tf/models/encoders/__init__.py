@@ -12,7 +12,7 @@ from clouds_tf.keras import KerasTensor, Model, keras
 from clouds_tf.lazy import Registry
 from clouds_tf.models.encoders.interface import MAX_WIDTH, Encoder
 
-# Name -> where its Encoder is; those of keras-cv are in a dict by their names.
+# Name -> where its Encoder is; a dict has those of keras-cv, by name.
 ENCODERS = Registry(
     {
         "resnet34": f"{__name__}.resnet:RESNET34",
@@ -72,7 +72,7 @@ def find_encoder(name: str) -> Encoder:
 
 
 def check_encoder(name: str) -> None:
-    """Checks the name of an encoder, without importing it; ValueError as `find_encoder` has it."""
+    """Checks the name of an encoder without importing it; raises as `find_encoder` does."""
     if name == "mit_b0":  # of version 2
         raise ValueError(
             "encoder: mit_b0 is no longer part of clouds_tf; a SavedModel with it still runs, "
