@@ -201,7 +201,7 @@ STEEL = Dataset(
     channels=5,
     exclusive=True,
 )
-# Under which masks of classes that may overlap would do so everywhere.
+# Masks by this rule would overlap everywhere, were the classes not exclusive.
 LOW = Rule(threshold=0.05, relative_threshold=0.3, min_top_mean=0.1)
 
 

@@ -1,4 +1,4 @@
-"""Images of five channels and exclusive classes: what leaves something out, and what refuses.
+"""Images of five channels and exclusive classes: what is left out for them, and what is refused.
 
 test_end_to_end.py goes the whole way with such a data set.
 """

@@ -25,7 +25,7 @@ AUGMENTATIONS = Registry(
 
 
 def suits(spec: str, channels: int) -> bool:
-    """Whether an augmentation takes images of so many channels; some change colours of RGB."""
+    """Whether an augmentation takes images of so many channels; changes of colour need RGB."""
     return channels == 3 or not (spec == "robust" or spec.startswith(KERAS_CV))
 
 

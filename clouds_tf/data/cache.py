@@ -10,6 +10,7 @@ import filelock
 import tensorflow as tf
 
 from clouds_tf import gfile
+from clouds_tf.dataset import Dataset
 
 CACHES = ("none", "memory", "disk")
 # Locks that this process holds until it ends, by path; it may open a cache several times.
@@ -123,9 +124,8 @@ def open_cache(
     cache_dir: str | None,
     name: Sequence[Any],
     size: tuple[int, int],
-    num_classes: int,
+    dataset: Dataset,
     count: int,
-    channels: int = 3,
 ) -> Cache | None:
     """Opens a cache of pairs (number, example with image and mask); None for the kind "none".
 
@@ -134,16 +134,16 @@ def open_cache(
         cache_dir: folder for "disk".
         name: parts of the name of a folder in it, which other records, folds or sizes do not share.
         size: (height, width) of images and masks.
-        num_classes: number of classes.
+        dataset: gives the number of channels and of classes.
         count: number of images.
-        channels: number of channels of the images.
 
     Raises:
         ValueError: another process is filling the folder.
     """
     if kind == "none":
         return None
-    image, mask = (tf.TensorSpec([*size, maps], tf.uint8) for maps in (channels, num_classes))
+    depths = dataset.channels, dataset.num_classes
+    image, mask = (tf.TensorSpec([*size, depth], tf.uint8) for depth in depths)
     specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
     folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None
     return Cache(specs, folder, count)

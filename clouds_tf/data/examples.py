@@ -50,13 +50,12 @@ def to_column_major(
     return rle.encode(rle.decode(rles, size, size, order="rows"))
 
 
-def check_exclusive(rles: Sequence[str], dataset: Dataset, mask_size: tuple[int, int]) -> None:
-    """Raises ValueError if masks overlap whose classes exclude each other.
+def check_exclusive(rles: Sequence[str], dataset: Dataset) -> None:
+    """Raises ValueError if masks overlap although their classes are exclusive.
 
     Args:
         rles: one RLE string per class, in the order of the data set.
-        dataset: says whether its classes exclude each other, and the order of the RLE.
-        mask_size: (height, width) of the masks.
+        dataset: says whether its classes are exclusive, and names them.
     """
     if not dataset.exclusive:
         return
@@ -67,7 +66,8 @@ def check_exclusive(rles: Sequence[str], dataset: Dataset, mask_size: tuple[int,
         worst = shared.argmax()
         names = " and ".join(dataset.class_names[i] for i in pairs[worst])
         raise ValueError(
-            f"{shared[worst]} pixels belong to both {names}, but the data set says exclusive"
+            f"{shared[worst]} pixels belong to both {names}, but the data set says that its "
+            "classes are exclusive"
         )
 
 
@@ -153,8 +153,7 @@ def load_example(
     record: dict[str, tf.Tensor],
     image_size: tuple[int, int],
     mask_size: tuple[int, int],
-    num_classes: int,
-    channels: int = 3,
+    dataset: Dataset,
 ) -> dict[str, tf.Tensor]:
     """Decodes a parsed record: image and masks, each at the size asked for.
 
@@ -162,13 +161,12 @@ def load_example(
         record: a dict as `parse_example` returns it.
         image_size: (height, width) of the image.
         mask_size: (height, width) of the masks.
-        num_classes: number of classes C of the records.
-        channels: number of channels of the images.
+        dataset: gives the number of classes C and of channels.
 
     Returns:
         A dict: image uint8 [h, w, channels], mask uint8 [h', w', C] of {0, 1}.
     """
-    load = _loader(tuple(image_size), tuple(mask_size), num_classes, channels)
+    load = _loader(tuple(image_size), tuple(mask_size), dataset.num_classes, dataset.channels)
     return load(record["encoded"], record["runs"], record["mask_size"])
 
 

@@ -38,10 +38,9 @@ def decode_image(encoded: tf.Tensor | bytes, size: _Size, channels: int = 3) -> 
     """Decodes an image at the size asked for.
 
     Args:
-        encoded: string []: with 1 or 3 channels the bytes of a JPEG or a PNG, of which grey and
-            CMYK become RGB, or colours grey, 16-bit values their upper 8 bits, and transparency is
-            ignored; with any other number those of a NumPy file. The orientation that EXIF may ask
-            for is not applied.
+        encoded: the bytes of a JPEG or a PNG for 1 or 3 channels, otherwise of a NumPy file;
+            string []. Grey and CMYK become RGB, or colours become grey; 16-bit values keep their
+            upper 8 bits; transparency and the orientation that EXIF may ask for are ignored.
         size: (height, width) of the result.
         channels: 3 for RGB, 1 for grey, or the channels of the NumPy file.
 
@@ -76,10 +75,19 @@ def decode_png(encoded: tf.Tensor | bytes, channels: int = 3) -> tf.Tensor:
         return tf.identity(pixels)
 
 
+def numpy_kind(channels: int) -> str:
+    """Describes the NumPy files of so many channels that are images.
+
+    >>> numpy_kind(4)
+    'a NumPy file of uint8 [height, width, 4]'
+    """
+    return f"a NumPy file of uint8 [height, width, {channels}]"
+
+
 def decode_numpy(encoded: tf.Tensor | bytes, channels: int) -> tf.Tensor:
-    """uint8 [height, width, channels] of a NumPy file of just that; InvalidArgumentError if not."""
+    """Decodes a NumPy file of uint8 [height, width, channels]; InvalidArgumentError for others."""
     size = numpy_size(encoded, channels)
-    message = f"got something else than a NumPy file of uint8 [height, width, {channels}]"
+    message = f"expected {numpy_kind(channels)}, got something else"
     with tf.control_dependencies([tf.Assert(tf.reduce_all(size > 0), [message])]):
         content = tf.strings.substr(encoded, len(NUMPY) + 2 + _header_length(encoded), -1)
     values = tf.io.decode_raw(content, tf.uint8)
@@ -113,10 +121,10 @@ def numpy_size(encoded: tf.Tensor | bytes, channels: int) -> tf.Tensor:
     )
 
 
-def encode_image(pixels: np.ndarray) -> bytes:
-    """A JPEG of uint8 [height, width, 1 or 3], or a NumPy file of other channels."""
+def encode_image(pixels: np.ndarray, jpeg_quality: int = 95) -> bytes:
+    """Encodes uint8 [height, width, channels]: 1 or 3 as a JPEG, others as a NumPy file."""
     if is_photographic(pixels.shape[2]):
-        return tf.io.encode_jpeg(pixels).numpy()
+        return tf.io.encode_jpeg(pixels, quality=jpeg_quality).numpy()
     file = io.BytesIO()
     np.save(file, np.ascontiguousarray(pixels))
     return file.getvalue()

@@ -173,18 +173,17 @@ class Records:
         if soft_targets and cache == "disk":  # where nothing tells one folder of maps from another
             raise ValueError("cache: got disk, expected none or memory with soft_targets")
         _check_training(augmentation, cache, cache_dir, data_service, epochs, start)
-        channels, located = self.dataset.channels, self._locate(folds)
-        augment = find_augmentation(augmentation, channels)
+        located = self._locate(folds)
+        augment = find_augmentation(augmentation, self.dataset.channels)
         parts = mixed_parts(self.info.count(folds), batch_size, start.worker, start.num_workers)
         positions = [part.positions if mix != "none" else part.own for part in parts]
         sizes = [len(part) for part in positions]
         num_shown = _count_before(sizes, start.step)
         places = tf.constant([place for part in positions for place in part], tf.int64)
-        classes = self.dataset.num_classes
-        load = functools.partial(_load_numbered, image_size, classes, channels, soft_targets)
+        load = functools.partial(_load_numbered, image_size, self.dataset, soft_targets)
         weights = self.weights_of(folds, sample_weights)
         name = (self.identity, *folds, *image_size, start.worker, start.num_workers)
-        kept = open_cache(cache, cache_dir, name, image_size, classes, located.count, channels)
+        kept = open_cache(cache, cache_dir, name, image_size, self.dataset, located.count)
 
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             """(epoch, number of the record) of what an epoch shows, in its order."""
@@ -246,8 +245,7 @@ class Records:
         located = self._locate(folds)
 
         def load(record: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-            classes, channels = self.dataset.num_classes, self.dataset.channels
-            return load_example(record, image_size, mask_size, classes, channels)
+            return load_example(record, image_size, mask_size, self.dataset)
 
         numbers = tf.constant([i for part in positions for i in range(*part)], tf.int64)
         records = tf.data.Dataset.from_tensor_slices(numbers).map(
@@ -289,15 +287,11 @@ def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
 
 
 def _load_numbered(
-    image_size: Size,
-    num_classes: int,
-    channels: int,
-    soft: SoftTargets | None,
-    record: dict[str, tf.Tensor],
+    image_size: Size, dataset: Dataset, soft: SoftTargets | None, record: dict[str, tf.Tensor]
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
     """A number that follows from the name of an image, and its example."""
     number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
-    example = load_example(record, image_size, image_size, num_classes, channels)
+    example = load_example(record, image_size, image_size, dataset)
     if soft:
         example["mask"] = soft.blend(record["filename"], example["mask"])
     return number, example

@@ -22,7 +22,6 @@ from clouds_tf.dataset import (
     SAMPLE_SUBMISSION_CSV,
     TEST_CSV,
     Dataset,
-    is_photographic,
 )
 from clouds_tf.progress import Progress, shown
 
@@ -209,7 +208,7 @@ def _render_image(
 ) -> np.ndarray:
     """Draws the image of a scene, uint8 [height, width, channels], black in the gap.
 
-    RGB is repeated for more channels; one channel is green.
+    Channels beyond the third repeat red, green and blue; a single channel is the green one.
     """
     image = np.array(_OCEAN, np.float32)[:, None, None] * (1 + 0.12 * _noise(rng, 1500, 1))
     glint_center, glint_width = rng.uniform((0, 100), (_SCENE_SIZE[1], 300))
@@ -272,11 +271,8 @@ def _write_images(
         scene = _draw_scene(rng, dataset)
         image = _render_image(rng, scene, image_size, dataset)
         ending = dataset.image_ending or dataset.image_endings[0]
-        filename, encoded = _make_filename(seed, split, index, ending), encode_image(image)
-        if ending.lower() == ".png":
-            encoded = tf.io.encode_png(image)
-        elif is_photographic(dataset.channels):
-            encoded = tf.io.encode_jpeg(image, quality=90)
+        filename, is_png = _make_filename(seed, split, index, ending), ending.lower() == ".png"
+        encoded = tf.io.encode_png(image) if is_png else encode_image(image, jpeg_quality=90)
         tf.io.write_file(os.path.join(folder, filename), encoded)
         rles = rle.encode(_make_masks(scene, size, dataset), order).numpy()
         return filename, [encoded.decode() for encoded in rles]

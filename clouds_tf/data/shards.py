@@ -66,7 +66,7 @@ def _write_shard(
             for image in images:
                 file, mask_size = source.locate(image)
                 try:
-                    check_exclusive(image.rles, source.dataset, mask_size)
+                    check_exclusive(image.rles, source.dataset)
                     encoded, size = read_image(
                         file,
                         mask_size,

@@ -20,7 +20,8 @@ from clouds_tf.data.preprocessing import (
     decode_numpy,
     decode_png,
     encode_image,
-    encoded_size,
+    numpy_kind,
+    numpy_size,
     png_size,
     resize_image,
 )
@@ -56,14 +57,14 @@ def read_image(
         mask_size: (height, width) of its masks; the image must have about the same shape.
         image_size: (height, width) to reduce the image to; None keeps the bytes of the file.
         jpeg_quality: quality of a reduced JPEG, 1 to 100; a reduced PNG is a PNG, without loss.
-        channels: those of the data set, which decide on the format.
+        channels: number of channels in the data set, which decides on the format.
 
     Returns:
         The bytes of a JPEG, PNG or NumPy file, and its (height, width).
 
     Raises:
-        ValueError: there is no such file, it is no whole image of the format, its 16-bit values are
-            all dark, or it is of another shape; the message does not repeat the path.
+        ValueError: there is no such file, it is not a complete image of that format, its 16-bit
+            values are all dark, or its shape is another; the message does not repeat the path.
     """
     with native_lines() as lines:
         found = _read(path, mask_size, image_size, jpeg_quality, channels)
@@ -123,7 +124,7 @@ def _read_numpy(
     channels: int,
 ) -> tuple[bytes, tuple[int, int]]:
     """Checks and reduces a NumPy file as `read_image` does."""
-    height, width = encoded_size(encoded, channels).numpy().tolist()
+    height, width = numpy_size(encoded, channels).numpy().tolist()
     if not height:
         raise ValueError(why_not_numpy(encoded, channels))
     _check_shape((height, width), mask_size)
@@ -150,10 +151,11 @@ def why_not_numpy(encoded: bytes, channels: int) -> str:
             return "not a whole, readable NumPy file"
         order = "" if array.flags.c_contiguous else " in Fortran's order"
         name = f"{array.dtype} {list(array.shape)}{order}"
-    return (
-        f"{name or 'something else'}, expected a NumPy file of uint8 [height, width, {channels}]; "
-        "see docs/own_data_set.md, Channels"
-    )
+    return f"{name or 'something else'}, {_expected_numpy(channels)}"
+
+
+def _expected_numpy(channels: int) -> str:
+    return f"expected {numpy_kind(channels)}; see docs/own_data_set.md, Channels"
 
 
 def _size(encoded: bytes) -> tuple[int, int]:
@@ -178,9 +180,9 @@ def _why_not_an_image(path: str, encoded: bytes) -> str:
 
 
 def how_to_convert(path: str, channels: int = 3) -> str:
-    """Says that a file is a TIFF, with the command that makes a PNG of it."""
+    """Says that a file is a TIFF, and how to convert it."""
     if not is_photographic(channels):
-        return why_not_numpy(b"II*\0", channels)
+        return f"a TIFF, {_expected_numpy(channels)}"
     png = os.path.splitext(path)[0] + ".png"
     code = f"from PIL import Image; Image.open({path!r}).save({png!r})"
     return f"a TIFF, expected a JPEG or a PNG; convert it: python -c {code!r}"

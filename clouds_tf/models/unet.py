@@ -27,7 +27,7 @@ layers = keras.layers
 DECODER_CHANNELS = (256, 128, 64, 32, 16)
 _STRIDE = 32  # of the deepest features
 _ARGUMENTS = "_clouds_tf_arguments"
-_LEAST_SHARE = 1e-37  # of float32's normal numbers; keeps logarithms finite
+_LEAST_SHARE = 1e-37  # a normal float32, which keeps logarithms finite
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
@@ -68,7 +68,7 @@ class LogOdds(keras.layers.Layer):
 
     Returns the log odds log(q / (1 - q)) of the classes, [B, H, W, C], and those of the background,
     [B, H, W, 1], where q are the softmax probabilities of the scores and of 0. So the sigmoid of
-    the log odds is the softmax, and whatever takes logits of independent classes takes these.
+    the log odds is the softmax, and they can stand wherever logits of independent classes can.
     """
 
     def call(self, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
@@ -110,7 +110,7 @@ def unet(
         classification_head: whether to predict as well, from the mean of the deepest features,
             which classes are present anywhere in the image.
         channels: number of channels of the images, 1 to 16.
-        exclusive: whether a pixel belongs to one class at most, or else to the background.
+        exclusive: whether a pixel belongs to at most one class, or else to the background.
 
     Returns:
         A keras.Model from images [B, H, W, channels] of any numeric dtype in 0..255, any height and

@@ -56,7 +56,7 @@ def _assign(
 ) -> None:
     """Sets variables to the tensors of the same names; all of them, or none.
 
-    Weights of RGB are adapted to a model of images with other `channels`.
+    Weights for RGB are adapted where the model takes images with other `channels`.
     """
     if channels != 3:
         both = variables.keys() & tensors.keys()

@@ -16,6 +16,7 @@ from clouds_tf.data.preprocessing import (
     decode_png,
     encoded_size,
     is_png,
+    numpy_kind,
     numpy_size,
     png_size,
 )
@@ -58,7 +59,7 @@ def decode_images(
         size: (height, width) of the result.
         max_image_pixels: the most pixels that an image may have; all images together may have four
             times as many, and the bytes of each are limited by `max_image_bytes` of it.
-        channels: those of the data set.
+        channels: number of channels in the data set.
 
     Returns:
         uint8 [N, height, width, channels].
@@ -99,7 +100,7 @@ def _count_pixels(encoded: tf.Tensor, max_image_pixels: int, channels: int = 3) 
         expected = "a JPEG or a PNG"
         known = is_png(encoded) | (tf.strings.substr(encoded, 0, len(JPEG)) == JPEG)
     else:
-        expected = f"a NumPy file of uint8 [height, width, {channels}]"
+        expected = numpy_kind(channels)
         known = numpy_size(encoded, channels)[0] > 0
     length = tf.strings.length(encoded)
     checks = [

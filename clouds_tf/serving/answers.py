@@ -15,6 +15,7 @@ import tensorflow as tf
 
 from clouds_tf import gfile
 from clouds_tf.prediction.likeness import known
+from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.untrusted import (
     image_size,
     max_image_bytes,
@@ -84,9 +85,8 @@ def answer_images(
     predict: Predict,
     images_dir: str,
     images: Sequence[tuple[str, tuple[str, ...]]],
-    max_image_pixels: int,
+    metadata: Metadata,
     stretch: Callable[[bytes], tuple[bytes, str]] = lambda content: (content, ""),
-    channels: int = 3,
 ) -> list[Answer]:
     """Reads and predicts a batch of images.
 
@@ -94,28 +94,28 @@ def answer_images(
         predict: a `Predictor`, or a function like it.
         images_dir: folder of the images.
         images: (file name, class names) of each.
-        max_image_pixels: limit of the SavedModel, for the reasons.
+        metadata: that of the SavedModel; its limit on pixels and the channels of its images.
         stretch: what is done to the bytes of an image first; returns new ones, and the curve in
             words.
-        channels: number of channels of the images.
 
     Returns:
         An Answer for each image, in order; unreadable ones have a reason.
     """
+    limits = metadata.max_image_pixels, metadata.dataset.channels
     contents, reasons, curves = [], [], []
     for filename, _ in images:
-        content, reason = _read(os.path.join(images_dir, filename), max_image_pixels, channels)
+        content, reason = _read(os.path.join(images_dir, filename), *limits)
         curve = ""
         if not reason:
             try:
                 content, curve = stretch(content)
             except tf.errors.InvalidArgumentError:
-                reason = why_unreadable(content, max_image_pixels, channels)
+                reason = why_unreadable(content, *limits)
         contents.append(content)
         reasons.append(reason)
         curves.append(curve)
     readable = [i for i, reason in enumerate(reasons) if not reason]
-    outputs = _outputs(predict, [contents[i] for i in readable], max_image_pixels, channels)
+    outputs = _outputs(predict, [contents[i] for i in readable], *limits)
     found = dict(zip(readable, outputs))
     answers = []
     for i, (filename, class_names) in enumerate(images):
@@ -123,7 +123,7 @@ def answer_images(
         if isinstance(output, str):
             answers.append(Answer(filename, class_names, reason=output))
         else:
-            size = image_size(contents[i], channels)
+            size = image_size(contents[i], metadata.dataset.channels)
             answers.append(Answer(filename, class_names, size, **output, curve=curves[i]))
     return answers
 

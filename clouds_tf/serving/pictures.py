@@ -32,11 +32,10 @@ def draw(answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_colum
     Returns:
         A matplotlib Figure.
     """
-    size, images, masks = dataset.submission_size, [], []
+    size, channels, images, masks = dataset.submission_size, dataset.channels, [], []
     for answer in answers:
         masks.append(tf.transpose(_masks(answer, size, dataset), [1, 2, 0]).numpy())
         encoded = tf.io.read_file(os.path.join(images_dir, answer.filename))
-        channels = dataset.channels
         images.append(decode_images(encoded[tf.newaxis], size, channels=channels)[0].numpy())
     names = [answer.filename for answer in answers]
     return figures.overlays(

@@ -255,12 +255,12 @@ def _predict_missing(
         for images in [job.images(number)]
         for start in range(0, len(images), job.batch_size)
     )
-    limit, gap = job.predictors[0].metadata.max_image_pixels, job.dataset.gap_brightness
-    channels = job.dataset.channels
+    metadata = job.predictors[0].metadata
+    limit, gap = metadata.max_image_pixels, job.dataset.gap_brightness
     stretch = functools.partial(stretches.stretched_bytes, job.stretch, gap, limit)
 
     def answer(predict: Any, batch: tuple[int, Any]) -> tuple[int, list[Answer]]:
-        return batch[0], answer_images(predict, job.images_dir, batch[1], limit, stretch, channels)
+        return batch[0], answer_images(predict, job.images_dir, batch[1], metadata, stretch)
 
     answered = in_order(answer, job.predictors, batches)
     for number, group in itertools.groupby(answered, key=operator.itemgetter(0)):

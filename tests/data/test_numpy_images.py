@@ -150,9 +150,9 @@ def test_masks_of_exclusive_classes_may_not_overlap():
     dataset = dataclasses.replace(
         CLOUDS, class_names=("a", "b", "c"), mask_size=(4, 4), exclusive=True
     )
-    check_exclusive(["1 4", "5 4", ""], dataset, (4, 4))
+    check_exclusive(["1 4", "5 4", ""], dataset)
     overlapping = ["1 4", "12 3", "3 1 13 4"]
     with pytest.raises(ValueError, match="^2 pixels belong to both b and c, but the data set"):
-        check_exclusive(overlapping, dataset, (4, 4))
-    check_exclusive(overlapping, dataclasses.replace(dataset, exclusive=False), (4, 4))
-    check_exclusive(["1 4"], dataclasses.replace(dataset, class_names=("a",)), (4, 4))
+        check_exclusive(overlapping, dataset)
+    check_exclusive(overlapping, dataclasses.replace(dataset, exclusive=False))
+    check_exclusive(["1 4"], dataclasses.replace(dataset, class_names=("a",)))

@@ -90,7 +90,7 @@ def test_grey_is_grey_rgb_to_weights_for_rgb(tmp_path):
     load_weights(of_grey, path)
     grey = np.random.default_rng(1).integers(0, 256, [1, 32, 64, 1], np.uint8)
     expected = of_rgb(np.repeat(grey, 3, axis=-1))["logits"]
-    # The file has kernels in float16.
+    # The kernels in the file are float16.
     np.testing.assert_allclose(
         of_grey(grey)["logits"], expected, atol=0.01 * np.abs(expected).max()
     )

@@ -180,7 +180,7 @@ def print_parts(records_dir, size):
     serialized = next(iter(tf.data.TFRecordDataset(path)))
     record = examples.parse_example(serialized)
     runs = tf.cast(record["runs"], tf.int32)
-    example = load_example(record, size, size, 4)
+    example = load_example(record, size, size, CLOUDS)
     seeds = [tf.constant([i, 0]) for i in range(8)]  # half of them warp
     augmented = [name for name in AUGMENTATIONS if name != "none"]
     if importlib.util.find_spec("keras_cv"):
@@ -196,7 +196,7 @@ def print_parts(records_dir, size):
             [(runs, CLOUDS.num_classes, record["mask_size"])],
         ),
         "load_example (both, and classes last)": (
-            tf.function(lambda record: load_example(record, size, size, 4)),
+            tf.function(lambda record: load_example(record, size, size, CLOUDS)),
             [(record,)],
         ),
         **{

@@ -49,15 +49,15 @@ class Encoder:
 
 
 def for_channels(of_rgb: np.ndarray, channels: int, is_kernel: bool = False) -> np.ndarray:
-    """Adapts to other images what weights for RGB have for each of the three channels.
+    """Adapts values for red, green and blue to images with another number of channels.
 
-    For one channel it is the mean of the three, and of kernels the sum; for more, they are repeated
-    in their order, and kernels scaled so that their sum stays about the same. timm does so too.
+    One channel gets the mean of the three, or the sum in kernels. Otherwise the three are repeated
+    in their order, and kernels scaled so that their sum stays about the same, as timm does.
 
     Args:
         of_rgb: [..., 3].
         channels: number of channels of the images.
-        is_kernel: whether the channels are summed in the network.
+        is_kernel: whether the values are weights of a sum over the channels.
 
     Returns:
         [..., channels], of the same dtype.
@@ -75,18 +75,18 @@ def for_channels(of_rgb: np.ndarray, channels: int, is_kernel: bool = False) -> 
 
 
 def fitted(tensor: np.ndarray, shape: list[int], channels: int) -> np.ndarray:
-    """Adapts weights of RGB that look at the image to another number of channels.
+    """Adapts weights for RGB to images with another number of channels, in layers that see these.
 
-    Kernels of several pixels of the image at once, as CSPDarkNet's first, have the channels of each
-    one after the other.
+    The first kernel of CSPDarkNet takes several pixels at once: its inputs are the channels of one
+    pixel after those of another.
 
     Args:
         tensor: weights of a layer.
-        shape: of the same weights for images of `channels`.
+        shape: shape of these weights in a model for images with `channels`.
         channels: number of channels of the images.
 
     Returns:
-        Weights of that shape; the same ones, if they are not just of other channels.
+        Weights of that shape; or `tensor` itself where more than the channels differs.
     """
     if tensor.ndim == 1 and tensor.shape == (3,) and shape == [channels]:
         return for_channels(tensor, channels)

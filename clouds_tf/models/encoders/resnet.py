@@ -108,6 +108,12 @@ def _block(x: KerasTensor, filters: int, strides: int, name: str) -> Any:
     return layers.ReLU(name=f"{name}_relu2")(x)
 
 
+def _image_statistics(channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation of each channel of an image, by ImageNet's RGB, in 0..1."""
+    mean, std = (for_channels(np.array(x), channels) for x in (_IMAGE_MEAN, _IMAGE_STD))
+    return mean, std
+
+
 def resnet34(image: KerasTensor, width: float = 1.0) -> list[Any]:
     """Applies torchvision's ResNet-34, with the activation after the addition (version 1).
 
@@ -123,7 +129,7 @@ def resnet34(image: KerasTensor, width: float = 1.0) -> list[Any]:
         Five feature maps, float [B, H/s, W/s, channels] for strides s = 2, 4, 8, 16, 32: the stem
         and the four stages, with 64, 64, 128, 256, 512 channels at width 1.
     """
-    means, stds = (for_channels(np.array(x), image.shape[-1]) for x in (_IMAGE_MEAN, _IMAGE_STD))
+    means, stds = _image_statistics(image.shape[-1])
     x = layers.Rescaling(
         scale=[1 / (255 * std) for std in stds],
         offset=[-mean / std for mean, std in zip(means, stds)],
@@ -160,7 +166,7 @@ def resnet34_preactivation(image: KerasTensor, width: float = 1.0) -> list[Any]:
         return layers.ReLU(name=name.format("relu"))(x)
 
     constant = keras.initializers.Constant
-    means, stds = (for_channels(np.array(x), image.shape[-1]) for x in (_IMAGE_MEAN, _IMAGE_STD))
+    means, stds = _image_statistics(image.shape[-1])
     # The moving statistics start at ImageNet's: from 0 and 1, the first hundred steps would
     # evaluate images of 0..255 unscaled, which overflows float16.
     x = _norm_preactivation(

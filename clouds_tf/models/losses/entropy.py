@@ -28,8 +28,8 @@ def bce(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 def cce(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """Categorical cross entropy of exclusive classes and the background, the mean over pixels.
 
-    -sum_c p_c log q_c, where q are the probabilities of all classes and of the background, and p of
-    the background is what the masks leave of 1.
+    -sum_c p_c log q_c, where q are the probabilities of all classes and of the background, p the
+    masks, and p of the background is 1 minus their sum.
 
     Args:
         mask: see the package.
@@ -44,8 +44,8 @@ def cce(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """
     if logits.shape[-1] != mask.shape[-1] + 1:
         raise ValueError(
-            "loss: cce needs exclusive classes, and all of them at once: a data set that says "
-            "exclusive, and no class_weights; or take bce"
+            "loss: cce needs exclusive classes, and all of them at once; take bce, or a data set "
+            "that says exclusive, and no class_weights"
         )
     mask = tf.cast(mask, tf.float32)
     background = 1 - tf.reduce_sum(mask, axis=-1, keepdims=True)

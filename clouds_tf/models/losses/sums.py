@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from clouds_tf import own
 from clouds_tf.keras import serializable
+from clouds_tf.lazy import unconverted
 from clouds_tf.models.losses import entropy, overlap
 from clouds_tf.models.losses.inputs import prepared
 
@@ -53,13 +54,9 @@ class OwnScore:
     setting: str
     name: str
 
+    @unconverted  # AutoGraph warns of what imports a module
     def __call__(self, mask: tf.Tensor, logits: tf.Tensor, **arguments: float) -> tf.Tensor:
         """Calls it with float32 mask and logits of one size, [B, h, w, C]; returns float32 [B]."""
-        # AutoGraph warns of what imports a module.
-        call = tf.autograph.experimental.do_not_convert(self._call)
-        return call(mask, logits, **arguments)
-
-    def _call(self, mask: tf.Tensor, logits: tf.Tensor, **arguments: float) -> tf.Tensor:
         found = own.call(self.setting, self.name, *prepared(mask, logits), **arguments)
         values = tf.cast(tf.convert_to_tensor(found), tf.float32)
         if values.shape.rank != 1:

@@ -8,7 +8,7 @@ from conftest import NUM_DEVICES
 from clouds_tf.models import losses
 from clouds_tf.models.losses import LOSSES, entropy
 
-NAMES = sorted({*LOSSES} - {"cce"})  # which test_exclusive.py has: it takes one more map
+NAMES = sorted({*LOSSES} - {"cce"})  # cce takes one more map, see test_exclusive.py
 BATCH_LOSSES = sorted(name for name in LOSSES if name.startswith("batch_"))
 
 
