@@ -284,11 +284,12 @@ class _Loop:
         if not math.isfinite(loss):
             rate = self.trainer.learning_rate(steps_ago=done - step)
             names = ", ".join(self.feed.names(epoch, step))
-            raise ValueError(
-                f"loss is {float(loss)} in epoch {epoch + 1}, step {step + 1} ({names}), at "
-                f"learning rate {rate:.3g}; the last checkpoint is kept, and a run in another "
-                "workdir with a lower rate can start from it"
-            )
+            with workers.together(self.strategy):
+                raise ValueError(
+                    f"loss is {float(loss)} in epoch {epoch + 1}, step {step + 1} ({names}), at "
+                    f"learning rate {rate:.3g}; the last checkpoint is kept, and a run in another "
+                    "workdir with a lower rate can start from it"
+                )
         return float(loss)
 
     def _stop(self, epoch: int, done: int) -> None:
@@ -298,7 +299,9 @@ class _Loop:
         else:
             where = f" after step {done}; the same command resumes"
             self.trainer.epoch_step.assign(done)
-            self.checkpoints.save_last()
+        with workers.together(self.strategy):
+            if not self.feed.data_service:
+                self.checkpoints.save_last()
         self.say(f"Stopped in epoch {epoch + 1}{where}")
         sys.exit(self.stop.status)
 

@@ -5,6 +5,7 @@ import signal
 import socket
 import threading
 import time
+from unittest import mock
 
 import pytest
 import tensorflow as tf
@@ -114,6 +115,21 @@ def test_one_process_agrees_with_itself():
     workers.check_agreement(strategy, {"fold": 0})
     with pytest.raises(ValueError, match="^mine$"), workers.together(strategy):
         raise ValueError("mine")
+
+
+def test_a_worker_that_ends_after_it_gave_its_text_is_not_lost(monkeypatch):
+    gone = tf.errors.UnavailableError(None, None, "gone")
+    strategy = mock.MagicMock(num_replicas_in_sync=2)
+    strategy.cluster_resolver.task_id = 0
+    strategy.experimental_local_results.side_effect = lambda rows: [rows]
+    monkeypatch.setattr(workers, "num_workers", lambda strategy: 2)
+    monkeypatch.setattr(tf, "function", lambda function: function)
+    texts = tf.constant([[104.0, 105.0, 0.0], [106.0, 0.0, 0.0]])
+    strategy.run.side_effect = [tf.constant([2.0, 1.0]), texts, gone]
+    assert workers.gather(strategy, "hi") == ["hi", "j"]
+    strategy.run.side_effect = [tf.constant([2.0, 1.0]), gone]
+    with pytest.raises(tf.errors.UnavailableError):
+        workers.gather(strategy, "hi")
 
 
 def test_the_first_difference_between_workers_is_named(monkeypatch):
