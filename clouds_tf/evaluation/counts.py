@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Sequence
 from typing import Optional
 
 import numpy as np
@@ -104,19 +105,22 @@ def above(numbers: np.ndarray) -> np.ndarray:
     return np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)
 
 
+def levels(probabilities: tf.Tensor, edges: Sequence[float]) -> tf.Tensor:
+    """Counts the edges, ascending, that each probability is above: int32 of the same shape."""
+    # The negation makes the comparison strict: p > t, as in post-processing.
+    boundaries = [-edge for edge in reversed(edges)]
+    return len(edges) - tf.raw_ops.Bucketize(input=-probabilities, boundaries=boundaries)
+
+
 def _histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
     """Counts the pixels of each image and class by truth and probability, in one pass.
 
     float32 [B, h, w, C] in [0, 1] and masks of {0, 1} -> int64 [B, C, 2, len(EDGES) + 1].
     """
-    # The negation makes the comparison strict: p > t, as in post-processing.
-    at_least = tf.raw_ops.Bucketize(
-        input=-probabilities, boundaries=[-edge for edge in reversed(EDGES)]
-    )
     num_bins = len(EDGES) + 1
     batch, classes = tf.shape(masks)[0], masks.shape[3]
     row = tf.reshape(tf.range(batch * classes), [batch, 1, 1, classes])
-    bins = (row * 2 + tf.cast(masks, tf.int32)) * num_bins + (num_bins - 1 - at_least)
+    bins = (row * 2 + tf.cast(masks, tf.int32)) * num_bins + levels(probabilities, EDGES)
     length = batch * classes * 2 * num_bins
     counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=length, maxlength=length)
     return tf.cast(tf.reshape(counts, [batch, classes, 2, num_bins]), tf.int64)

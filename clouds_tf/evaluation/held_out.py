@@ -14,8 +14,8 @@ import tensorflow as tf
 
 from clouds_tf import files
 from clouds_tf.data.records import Records
-from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.counts import Counts, count_pixels
+from clouds_tf.evaluation.settings import Settings
 from clouds_tf.keras import Model
 from clouds_tf.models import weights as model_weights
 from clouds_tf.models.probabilities import for_masks
@@ -23,6 +23,7 @@ from clouds_tf.prediction import engine
 from clouds_tf.prediction.engine import Network, as_network
 from clouds_tf.prediction.ensemble import input_sizes, mean_prediction
 from clouds_tf.prediction.fusing import fuse
+from clouds_tf.prediction.likeness import Likeness, statistics
 from clouds_tf.progress import Progress, shown
 from clouds_tf.training import distribution
 from clouds_tf.training.workdir import Run
@@ -46,8 +47,7 @@ class Member:
 def load_members(
     records: Records,
     workdirs: Sequence[str],
-    precision: str = "float32",
-    test_time_augmentation: str = "none",
+    settings: Settings = Settings(),
     member_weights: Sequence[float] = (),
 ) -> dict[int, list[Member]]:
     """Loads the models of workdirs, by the fold that each held out.
@@ -55,8 +55,8 @@ def load_members(
     Args:
         records: the records that the workdirs were trained on.
         workdirs: workdirs of `train`.
-        precision: "float32", "bfloat16" or "float16", of the computation.
-        test_time_augmentation: with "scales", a model is a Member at each of several sizes.
+        settings: precision and test-time augmentation; under "scales", a model is a Member at each
+            of several sizes.
         member_weights: the weight of each workdir; by default all are equal.
 
     Returns:
@@ -73,27 +73,21 @@ def load_members(
     for run in runs:
         run.check_records(records)
     by_fold: dict[int, list[Member]] = {}
-    with distribution.precision(precision):
+    with distribution.precision(settings.precision):
         for run, weight in zip(runs, member_weights or [1.0] * len(runs)):
-            members = _members(
-                run.load_model(), run.recipe.image_size, test_time_augmentation, weight
-            )
+            members = _members(run.load_model(), run.recipe.image_size, settings, weight)
             by_fold.setdefault(run.fold, []).extend(members)
     return dict(sorted(by_fold.items()))
 
 
 def load_weights(
-    path: str,
-    precision: str = "float32",
-    test_time_augmentation: str = "none",
-    weight: float = 1.0,
+    path: str, settings: Settings, weight: float = 1.0
 ) -> tuple[list[Member], dict[str, Any]]:
     """Loads the model of a .safetensors file.
 
     Args:
         path: a file of `save_model_weights`, whose metadata has the image size.
-        precision: as `load_members` takes it.
-        test_time_augmentation: as `load_members` takes it.
+        settings: as `load_members` takes it.
         weight: weight of the model in the average.
 
     Returns:
@@ -103,135 +97,145 @@ def load_weights(
         FileNotFoundError: there is no such file.
         ValueError: it is altered, of another kind, or does not say for which image size it is.
     """
-    with distribution.precision(precision):
+    with distribution.precision(settings.precision):
         model, metadata = model_weights.load_model(path)
     size = metadata.get("image_size")
     if size is None:
         raise ValueError(f"{path}: its metadata has no image_size, (height, width) of the input")
-    size = int(size[0]), int(size[1])
-    return _members(model, size, test_time_augmentation, weight), metadata
+    return _members(model, (int(size[0]), int(size[1])), settings, weight), metadata
 
 
 def _members(
-    model: Model, image_size: tuple[int, int], test_time_augmentation: str, weight: float
+    model: Model, image_size: tuple[int, int], settings: Settings, weight: float
 ) -> list[Member]:
-    fused, sizes = fuse(model), input_sizes(image_size, test_time_augmentation)
+    fused, sizes = fuse(model), input_sizes(image_size, settings.test_time_augmentation)
     return [Member(as_network(fused, size), size, weight / len(sizes)) for size in sizes]
 
 
-def on_openvino(
-    by_fold: dict[int, list[Member]], dataset: Dataset
-) -> tuple[dict[int, list[Member]], list[str]]:
-    """Converts the networks of members to OpenVINO.
+@dataclasses.dataclass(frozen=True)
+class HeldOut:
+    """Held-out images of records, and the models that predict them.
 
-    Args:
-        by_fold: members that TensorFlow computes.
-        dataset: the Dataset of the records.
-
-    Returns:
-        The members with their networks converted, and no remark; or, where OpenVINO cannot take
-        the place of TensorFlow, the members as they are, and a remark that says why.
-    """
-    networks: dict[Network, Network] = {}  # a member may predict several folds
-    with tempfile.TemporaryDirectory() as folder:
-        for member in itertools.chain.from_iterable(by_fold.values()):
-            if member.network not in networks:
-                path = os.path.join(folder, f"{len(networks)}.xml")
-                try:
-                    converted = engine.convert(member.network, member.image_size, dataset, path)
-                except engine.UnusableError as error:
-                    return by_fold, [f"OpenVINO {error}; TensorFlow computed instead."]
-                networks[member.network] = converted
-    return {
-        fold: [dataclasses.replace(member, network=networks[member.network]) for member in members]
-        for fold, members in by_fold.items()
-    }, []
-
-
-def collect(
-    records: Records,
-    members_by_fold: dict[int, list[Member]],
-    batch_size: int = 16,
-    test_time_augmentation: str = "none",
-    progress: Progress | bool = False,
-    keep: Optional[Callable[[tf.Tensor, tf.Tensor], None]] = None,
-) -> Counts:
-    """Predicts each image with the models that were not trained on it, and counts pixels.
-
-    Only pixel counts are kept: 2 kB per image and class, independent of image size.
-
-    Args:
+    Attributes:
         records: the records that the models were trained on.
-        members_by_fold: result of `load_members`.
+        members: the models that predict each fold, as `load_members` gives them.
         batch_size: images in a batch.
-        test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
-        progress: called with (done, total) images; True shows a bar.
-        keep: called with the masks and probabilities of each batch.
-
-    Returns:
-        Counts over all N images, those of the first fold first.
-
-    Raises:
-        ValueError: the folds hold no image.
     """
-    dataset, total = records.dataset, records.info.count(list(members_by_fold))
-    if not total:
-        raise ValueError(f"{records.path}: no images in the folds {list(members_by_fold)}")
-    masks = [None, *dataset.submission_size, dataset.num_classes]
-    # Concrete: a tf.function that is made anew for each call would be called a retracing one.
-    count = tf.function(count_pixels).get_concrete_function(
-        tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
-    )
-    found: list[tuple[np.ndarray, ...]] = []
-    done, tell = 0, shown(progress, "image")
-    for fold, members in members_by_fold.items():
-        for _, mask, probabilities, presence in predict_fold(
-            records, fold, members, batch_size, test_time_augmentation
-        ):
-            histograms, means = count(for_masks(probabilities, dataset.exclusive), mask)
-            of_all = [count(probabilities, mask)[0]] if dataset.exclusive else []
-            found.append((histograms, presence, means, np.full(len(mask), fold), *of_all))
-            if keep:
-                keep(mask, probabilities)
-            done += len(mask)
-            tell(done, total)
-    return Counts(*map(np.concatenate, zip(*found)))
 
+    records: Records
+    members: dict[int, list[Member]]
+    batch_size: int = 16
 
-def predict_fold(
-    records: Records,
-    fold: int,
-    members: Sequence[Member],
-    batch_size: int = 16,
-    test_time_augmentation: str = "none",
-    places: Optional[Sequence[int]] = None,
-) -> Iterator[tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]]:
-    """Predicts the images of one fold, in the order of the shards.
+    def on_openvino(self) -> tuple[HeldOut, list[str]]:
+        """Converts the networks to OpenVINO.
 
-    Args:
-        records: the records.
-        fold: the fold to predict.
-        members: M Members, to be averaged.
-        batch_size: images in a batch.
-        test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
-        places: which images of the fold to predict, counted from 0; all by default.
+        Returns:
+            The same with converted networks, and no remark; or, where OpenVINO cannot take the
+            place of TensorFlow, itself, and a remark that says why.
+        """
+        networks: dict[Network, Network] = {}  # a member may predict several folds
+        with tempfile.TemporaryDirectory() as folder:
+            for member in itertools.chain.from_iterable(self.members.values()):
+                old, path = member.network, os.path.join(folder, f"{len(networks)}.xml")
+                if old in networks:
+                    continue
+                try:
+                    networks[old] = engine.convert(
+                        old, member.image_size, self.records.dataset, path
+                    )
+                except engine.UnusableError as error:
+                    return self, [f"OpenVINO {error}; TensorFlow computed instead."]
+        converted = {
+            fold: [dataclasses.replace(member, network=networks[member.network]) for member in some]
+            for fold, some in self.members.items()
+        }
+        return dataclasses.replace(self, members=converted), []
 
-    Yields:
-        For every batch: a list of M batches of images uint8 [B, h, w, 3], one for each member; the
-        truth uint8 [B, height, width, C] at the submission size; and the probabilities and
-        presence that `mean_prediction` gives for them.
-    """
-    sizes = [member.image_size for member in members]
-    networks, weights = zip(*((member.network, member.weight) for member in members))
-    submission_size = records.dataset.submission_size
-    streams = [records.held_out_batches([fold], size, batch_size) for size in sizes]
-    batches = tf.data.Dataset.zip(tuple(streams))
-    if places is not None:
-        wanted = batches.unbatch().enumerate().filter(lambda i, _: tf.reduce_any(i == places))
-        batches = wanted.map(lambda _, example: example).batch(batch_size)
-    for batch in batches:
-        images, (mask, *_) = zip(*batch)
-        predicted = mean_prediction(
-            networks, images, submission_size, test_time_augmentation, weights
+    def count(
+        self,
+        test_time_augmentation: str = "none",
+        progress: Progress | bool = False,
+        keep: Optional[Callable[[tf.Tensor, tf.Tensor], None]] = None,
+    ) -> Counts:
+        """Predicts each image with the models that were not trained on it, and counts pixels.
+
+        Only pixel counts are kept: 2 kB per image and class, independent of image size.
+
+        Args:
+            test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
+            progress: called with (done, total) images; True shows a bar.
+            keep: called with the masks and probabilities of each batch.
+
+        Returns:
+            Counts over all N images, those of the first fold first.
+
+        Raises:
+            ValueError: the folds hold no image.
+        """
+        dataset, total = self.records.dataset, self.records.info.count(list(self.members))
+        if not total:
+            raise ValueError(f"{self.records.path}: no images in the folds {list(self.members)}")
+        masks = [None, *dataset.submission_size, dataset.num_classes]
+        # Concrete: a tf.function that is made anew for each call would be called a retracing one.
+        count = tf.function(count_pixels).get_concrete_function(
+            tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
         )
-        yield list(images), mask, *predicted
+        found: list[tuple[np.ndarray, ...]] = []
+        done, tell = 0, shown(progress, "image")
+        for fold in self.members:
+            for _, mask, probabilities, presence in self.predict(fold, test_time_augmentation):
+                histograms, means = count(for_masks(probabilities, dataset.exclusive), mask)
+                of_all = [count(probabilities, mask)[0]] if dataset.exclusive else []
+                found.append((histograms, presence, means, np.full(len(mask), fold), *of_all))
+                if keep:
+                    keep(mask, probabilities)
+                done += len(mask)
+                tell(done, total)
+        return Counts(*map(np.concatenate, zip(*found)))
+
+    def predict(
+        self,
+        fold: int,
+        test_time_augmentation: str = "none",
+        places: Optional[Sequence[int]] = None,
+    ) -> Iterator[tuple[list[tf.Tensor], tf.Tensor, tf.Tensor, tf.Tensor]]:
+        """Predicts the images of one fold by the mean of its M models, in the order of the shards.
+
+        Args:
+            fold: the fold to predict.
+            test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
+            places: images of the fold to predict, counted from 0, as one batch; all by default.
+
+        Yields:
+            For every batch: a list of M batches of images uint8 [B, h, w, 3], one for each model;
+            the truth uint8 [B, height, width, C] at the submission size; and the probabilities and
+            presence that `mean_prediction` gives for them.
+        """
+        members = self.members[fold]
+        streams = [
+            self.records.held_out_batches([fold], member.image_size, self.batch_size)
+            for member in members
+        ]
+        batches = tf.data.Dataset.zip(tuple(streams))
+        if places is not None:
+            wanted = batches.unbatch().enumerate().filter(lambda i, _: tf.reduce_any(i == places))
+            batches = wanted.map(lambda _, example: example).batch(len(places))
+        for batch in batches:
+            images, (mask, *_) = zip(*batch)
+            predicted = mean_prediction(
+                [member.network for member in members],
+                images,
+                self.records.dataset.submission_size,
+                test_time_augmentation,
+                [member.weight for member in members],
+            )
+            yield list(images), mask, *predicted
+
+    def fit_likeness(self) -> Likeness | None:
+        """Fits how the images look, at the size of the first network; None for a single image."""
+        folds, size = list(self.members), next(iter(self.members.values()))[0].image_size
+        if self.records.info.count(folds) < 2:
+            return None
+        measure = tf.function(statistics, autograph=False, reduce_retracing=True)
+        batches = self.records.held_out_batches(folds, size, self.batch_size)
+        return Likeness.fit(np.concatenate([measure(images) for images, _ in batches]), size)

@@ -14,7 +14,7 @@ import tensorflow as tf
 from clouds_tf import files, gfile, rle
 from clouds_tf.data import soft_targets
 from clouds_tf.data.records import Records
-from clouds_tf.evaluation.counts import HUNDREDTHS, TWENTIETHS, Counts
+from clouds_tf.evaluation.counts import HUNDREDTHS, TWENTIETHS, Counts, levels
 from clouds_tf.evaluation.search import SearchResult, places_of
 from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.postprocessing import limits_of
@@ -66,12 +66,8 @@ class Recorder:
 
     def add(self, masks: tf.Tensor, probabilities: tf.Tensor) -> None:
         """Keeps a batch: truth uint8 [B, h, w, C] of {0, 1}, and float32 probabilities."""
-        # Of every pixel, how many hundredths it is above, as in `held_out`.
         kept = for_masks(probabilities, self._dataset.exclusive)
-        not_above = tf.raw_ops.Bucketize(
-            input=-kept, boundaries=[-threshold for threshold in reversed(HUNDREDTHS)]
-        )
-        pixels = len(HUNDREDTHS) - not_above + _TRUTH * tf.cast(masks, tf.int32)
+        pixels = levels(kept, HUNDREDTHS) + _TRUTH * tf.cast(masks, tf.int32)
         pixels = tf.cast(tf.transpose(pixels, [0, 3, 1, 2]), tf.uint8)
         for image in pixels:
             encoded = tf.io.encode_png(tf.reshape(image, [-1, image.shape[2], 1]))

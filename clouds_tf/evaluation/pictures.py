@@ -9,11 +9,10 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures
-from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.areas import AreaResult, area_bias
 from clouds_tf.evaluation.counts import EDGES, HUNDREDTHS, TWENTIETHS, Counts
-from clouds_tf.evaluation.held_out import Member, predict_fold
+from clouds_tf.evaluation.held_out import HeldOut
 from clouds_tf.evaluation.search import (
     MIN_TOP_MEANS,
     RELATIVE_THRESHOLDS,
@@ -60,27 +59,24 @@ def _extremes(values: np.ndarray, count: int = 2) -> dict[str, list[int]]:
 
 
 def _examples(
-    records: Records,
-    members_by_fold: dict[int, list[Member]],
+    held_out: HeldOut,
     counts: Counts,
     found: SearchResult,
     test_time_augmentation: str = "none",
 ) -> Any:
     """Draws images of high, middle and low score, with truth and prediction, as a Figure."""
-    dataset = records.dataset
+    dataset = held_out.records.dataset
     dice = found.cross_fitted.mean(axis=1)
     named = [(name, i) for name, places in _extremes(dice).items() for i in places]
     chosen = [i for _, i in named]
     drawn = {}
-    for fold, members in members_by_fold.items():
+    for fold in held_out.members:
         first = np.flatnonzero(counts.folds == fold)[0]
         places = [i - first for i in sorted(set(chosen)) if counts.folds[i] == fold]
         if not places:
             continue
-        predicted = predict_fold(
-            records, fold, members, len(places), test_time_augmentation, places
-        )
-        images, truth, probabilities, _ = next(iter(predicted))
+        predicted = held_out.predict(fold, test_time_augmentation, places)
+        images, truth, probabilities, _ = next(predicted)
         by_rules = [
             tf.cast(postprocess(probabilities, rules, dataset.exclusive), tf.uint8)
             for rules in (plain_rules(dataset.num_classes), found.rules)
@@ -99,8 +95,7 @@ def _examples(
 
 def write(
     folder: str,
-    records: Records,
-    members_by_fold: dict[int, list[Member]],
+    held_out: HeldOut,
     counts: Counts,
     found: SearchResult,
     areas: AreaResult,
@@ -110,16 +105,15 @@ def write(
 
     Args:
         folder: the folder; files NAME.png of NAMES in it are replaced.
-        records: the records.
-        members_by_fold: as `load_members` gives it.
+        held_out: the held-out images and their models.
         counts: Counts of N images.
         found: as `search` gives it.
         areas: as `calibrate` gives it.
         test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
     """
     drawn = {
-        **_charts(records.dataset, counts, found, areas),
-        "examples": _examples(records, members_by_fold, counts, found, test_time_augmentation),
+        **_charts(held_out.records.dataset, counts, found, areas),
+        "examples": _examples(held_out, counts, found, test_time_augmentation),
     }
     for name in NAMES:
         figures.save(drawn[name], os.path.join(folder, f"{name}.png"))

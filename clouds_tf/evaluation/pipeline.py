@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -14,9 +13,9 @@ import numpy as np
 from clouds_tf import files
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
-from clouds_tf.evaluation import held_out, out_of_fold, pictures, score
+from clouds_tf.evaluation import out_of_fold, pictures, score
 from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
-from clouds_tf.evaluation.likeness import fit_likeness
+from clouds_tf.evaluation.held_out import HeldOut, Member, load_members, load_weights
 from clouds_tf.evaluation.search import (
     Rung,
     SearchResult,
@@ -166,33 +165,32 @@ def evaluate(
     if ladder_csv and "scales" in way:
         raise ValueError(f"ladder: compares predictions at one scale, got {way}")
     records = Records.open(records_dir)
-    by_fold, remarks = _load(records, workdirs, weights, folds, settings, member_weights)
+    members, remarks = _load(records, workdirs, weights, folds, settings, member_weights)
+    held_out = HeldOut(records, members, settings.batch_size)
     dataset, seed = records.dataset, settings.seed
-    if seed and len(by_fold) > 1:
+    if seed and len(members) > 1:
         raise ValueError(f"seed: got {seed}, but nothing is drawn where there are several folds")
     if settings.engine == "openvino":
-        by_fold, reasons = held_out.on_openvino(by_fold, dataset)
+        held_out, reasons = held_out.on_openvino()
         remarks = [*remarks, *reasons]
-    counts, predict = {}, functools.partial(held_out.collect, records, by_fold, settings.batch_size)
-    asked = out_of_fold_table, out_of_fold_maps
-    with out_of_fold.recording(records, list(by_fold), *asked) as recorder:
+    counts, asked = {}, (out_of_fold_table, out_of_fold_maps)
+    with out_of_fold.recording(records, list(members), *asked) as recorder:
         for name in dict.fromkeys(["none", "flips", way] if ladder_csv else [way]):
             keep = recorder.add if recorder and name == way else None
-            counts[name] = predict(name, progress, keep)
+            counts[name] = held_out.count(name, progress, keep)
         found = search(counts[way], seed)
         if recorder:
             recorder.write(counts[way], found, ", ".join(models))
     areas = calibrate(counts[way], seed)
     rungs = tuple(ladder(counts, seed) if ladder_csv else ())
     remarks = [*_worse_than_blank(found, dataset.class_names), *remarks]
-    likeness = fit_likeness(records, by_fold, settings.batch_size)
-    about = tuple(remarks), rungs, tuple(member_weights), likeness
-    result = EvaluationResult(output, dataset, tuple(by_fold), settings, found, areas, *about)
+    about = tuple(remarks), rungs, tuple(member_weights), held_out.fit_likeness()
+    result = EvaluationResult(output, dataset, tuple(members), settings, found, areas, *about)
     if ladder_csv:
         rows = [rung.cells() for rung in rungs]
         files.write_table(ladder_csv, ladder_columns(dataset.class_names), rows)
     if pictures_dir:
-        pictures.write(pictures_dir, records, by_fold, counts[way], found, areas, way)
+        pictures.write(pictures_dir, held_out, counts[way], found, areas, way)
     write_postprocessing(output, result.postprocessing(models, records), dataset)
     return result
 
@@ -214,15 +212,14 @@ def _load(
     folds: Sequence[int] | None,
     settings: Settings,
     member_weights: Sequence[float],
-) -> tuple[dict[int, list[held_out.Member]], list[str]]:
+) -> tuple[dict[int, list[Member]], list[str]]:
     """Loads the models by the fold that they predict, with remarks about them."""
     if bool(workdirs) == bool(weights):
         raise ValueError("workdirs, weights: expected one of both, got both or none")
     if not weights:
         if folds is not None:
             raise ValueError("folds: only for weights; workdirs know the fold that they held out")
-        how = settings.precision, settings.test_time_augmentation
-        return held_out.load_members(records, workdirs, *how, member_weights), [_CHOSEN_EPOCH]
+        return load_members(records, workdirs, settings, member_weights), [_CHOSEN_EPOCH]
     num_folds = records.info.num_folds
     folds = range(num_folds) if folds is None else folds
     for fold in folds:
@@ -231,7 +228,7 @@ def _load(
     folds = sorted(set(folds))
     files.check_distinct(weights)
     loaded = [
-        held_out.load_weights(path, settings.precision, settings.test_time_augmentation, weight)
+        load_weights(path, settings, weight)
         for path, weight in zip(weights, member_weights or [1.0] * len(weights))
     ]
     remarks = [

@@ -7,9 +7,8 @@ from sample import SMALL, member
 from sample import small_records as _small_records
 
 from clouds_tf.data.records import Records
-from clouds_tf.evaluation import held_out
 from clouds_tf.evaluation.counts import EDGES, HUNDREDTHS, Counts, _histogram, above
-from clouds_tf.evaluation.held_out import load_members, on_openvino
+from clouds_tf.evaluation.held_out import HeldOut, load_members
 from clouds_tf.prediction import engine
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.training import workdir as workdirs
@@ -83,7 +82,7 @@ def members():
 
 @pytest.mark.slow
 def test_every_image_is_predicted_by_the_models_that_held_it_out(members, small_records):
-    counts = held_out.collect(small_records, members, batch_size=2)
+    counts = HeldOut(small_records, members, 2).count()
     num_first = small_records.info.count([0])
     num_second = small_records.info.count([2])
     assert counts.folds.tolist() == [0] * num_first + [2] * num_second
@@ -114,15 +113,13 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(members, small_
 
 def test_flips_and_chosen_places(members, small_records):
     members = {1: members[2]}  # as if it had held out another fold
-    plain = held_out.collect(small_records, members)
-    flipped = held_out.collect(small_records, members, 16, "flips")
+    held_out = HeldOut(small_records, members)
+    plain, flipped = held_out.count(), held_out.count("flips")
     np.testing.assert_array_equal(plain.truths, flipped.truths)
     assert (plain.areas != flipped.areas).any()
 
-    everything = held_out.predict_fold(small_records, 1, members[1], batch_size=16)
-    _, masks, probabilities, _ = next(iter(everything))
-    some = held_out.predict_fold(small_records, 1, members[1], places=[1, 3])
-    images, chosen_masks, chosen, presence = next(iter(some))
+    _, masks, probabilities, _ = next(held_out.predict(1))
+    images, chosen_masks, chosen, presence = next(held_out.predict(1, places=[1, 3]))
     assert images[0].shape == (2, *IMAGE_SIZE, 3) and presence.shape == (2, 4)
     np.testing.assert_array_equal(chosen_masks, masks.numpy()[[1, 3]])
     np.testing.assert_allclose(chosen, probabilities.numpy()[[1, 3]], atol=1e-4)
@@ -144,37 +141,40 @@ def test_the_same_workdir_twice_is_refused(folders, records_dir, tmp_path):
 def test_five_folds_do_not_make_tensorflow_warn_of_retracing(members, small_records, caplog):
     with caplog.at_level("WARNING", logger="tensorflow"):
         for way in ("none", "flips"):
-            held_out.collect(small_records, dict.fromkeys((0, 1, 2), members[2]), 2, way)
+            HeldOut(small_records, dict.fromkeys((0, 1, 2), members[2]), 2).count(way)
     assert not [record.message for record in caplog.records if "retracing" in record.message]
 
 
 def test_progress_counts_the_images(members, small_records):
     told = []
-    counts = held_out.collect(
-        small_records, members, 3, progress=lambda done, total: told.append((done, total))
-    )
+    held_out = HeldOut(small_records, members, 3)
+    counts = held_out.count(progress=lambda done, total: told.append((done, total)))
     total = len(counts.folds)
     assert told[-1] == (total, total) and {t for _, t in told} == {total}
     assert [done for done, _ in told] == sorted({done for done, _ in told})
     with pytest.raises(ValueError, match="no images in the folds"):
-        held_out.collect(small_records, {})
+        HeldOut(small_records, {}).count()
 
 
 @pytest.mark.slow
 def test_openvino_counts_nearly_the_same_pixels(members, small_records):
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
-    both = {0: members[2], 2: members[2]}
-    converted, remarks = on_openvino(both, SMALL)
-    assert not remarks and isinstance(converted[0][0].network, engine.OpenVINONetwork)
-    assert converted[0][0].network is converted[2][0].network
-    counts, expected = (held_out.collect(small_records, x) for x in (converted, both))
+    both = HeldOut(small_records, {0: members[2], 2: members[2]})
+    converted, remarks = both.on_openvino()
+    networks = [some[0].network for some in converted.members.values()]
+    assert not remarks and isinstance(networks[0], engine.OpenVINONetwork)
+    assert networks[0] is networks[1]
+    counts, expected = converted.count(), both.count()
     np.testing.assert_array_equal(counts.truths, expected.truths)
     assert np.abs(counts.areas - expected.areas).mean() < 0.01 * 70 * 105
 
 
-def test_where_openvino_dies_tensorflow_predicts_and_a_remark_says_so(members, monkeypatch):
+def test_where_openvino_dies_tensorflow_predicts_and_a_remark_says_so(
+    members, small_records, monkeypatch
+):
     pytest.importorskip("openvino", reason="the extra openvino is not installed")
     monkeypatch.setattr(engine, "_TRIAL", "no such program")
-    found, (remark,) = on_openvino(members, SMALL)
-    assert found == members
+    held_out = HeldOut(small_records, members)
+    found, (remark,) = held_out.on_openvino()
+    assert found is held_out
     assert remark.startswith("OpenVINO ") and remark.endswith("; TensorFlow computed instead.")

@@ -11,7 +11,8 @@ from sample import SMALL, member
 from sample import small_records as _small_records
 
 from clouds_tf import rle
-from clouds_tf.evaluation import held_out, out_of_fold
+from clouds_tf.evaluation import out_of_fold
+from clouds_tf.evaluation.held_out import HeldOut
 from clouds_tf.evaluation.search import search
 from clouds_tf.models.metrics import competition_dice
 from clouds_tf.prediction.postprocessing import postprocess
@@ -32,7 +33,7 @@ def recorded(small_records, tmp_path_factory):
             seen.append(batch)
             recorder.add(*batch)
 
-        counts = held_out.collect(small_records, members, batch_size=3, keep=keep)
+        counts = HeldOut(small_records, members, 3).count(keep=keep)
         found = search(counts)
         assert not os.path.exists(maps)
         recorder.write(counts, found, "W0, W2")

@@ -8,7 +8,8 @@ from sample import small_records as _small_records
 from test_search import _counts, _random_images
 
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.evaluation import held_out, pictures
+from clouds_tf.evaluation import pictures
+from clouds_tf.evaluation.held_out import HeldOut
 from clouds_tf.evaluation.search import MIN_TOP_MEANS, RELATIVE_THRESHOLDS, search
 from clouds_tf.models.metrics import competition_dice
 from clouds_tf.prediction.postprocessing import Rule, postprocess
@@ -67,10 +68,10 @@ small_records = _small_records
 
 @pytest.mark.slow
 def test_examples_are_held_out_images_with_their_truth(small_records):
-    members = dict.fromkeys((0, 2), [member(IMAGE_SIZE)])
-    counts = held_out.collect(small_records, members)
+    held_out = HeldOut(small_records, dict.fromkeys((0, 2), [member(IMAGE_SIZE)]))
+    counts = held_out.count()
     found = search(counts)
-    figure = pictures._examples(small_records, members, counts, found)
+    figure = pictures._examples(held_out, counts, found)
     assert len(figure.axes) == 6 * 4
     scores = found.cross_fitted.mean(axis=1)
     assert figure.axes[0].texts[0].get_text() == f"best: {scores.max():.3f}"
