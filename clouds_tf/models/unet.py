@@ -89,6 +89,7 @@ def unet(
     classification_head: bool = False,
     channels: int = 3,
     exclusive: bool = False,
+    decoder_width: float = 1.0,
 ) -> Any:
     """Builds a U-Net.
 
@@ -111,6 +112,8 @@ def unet(
             which classes are present anywhere in the image.
         channels: number of channels of the images, 1 to 16.
         exclusive: whether a pixel belongs to at most one class, or else to the background.
+        decoder_width: multiplies the channels of the decoder, in addition to `width`; above 0 and
+            at most 8.
 
     Returns:
         A keras.Model from images [B, H, W, channels] of any numeric dtype in 0..255, any height and
@@ -133,8 +136,9 @@ def unet(
     found = find_encoder(encoder)
     if not 1 <= num_classes <= MAX_CLASSES:
         raise ValueError(f"num_classes: got {num_classes}, expected 1 to {MAX_CLASSES}")
-    if not 0 < width <= MAX_WIDTH:
-        raise ValueError(f"width: got {width}, expected more than 0 and at most {MAX_WIDTH}")
+    for name, factor in (("width", width), ("decoder_width", decoder_width)):
+        if not 0 < factor <= MAX_WIDTH:
+            raise ValueError(f"{name}: got {factor}, expected more than 0 and at most {MAX_WIDTH}")
     if not 1 <= channels <= MAX_CHANNELS:
         raise ValueError(f"channels: got {channels}, expected 1 to {MAX_CHANNELS}")
     image = keras.Input([None, None, channels], name="image")
@@ -142,7 +146,7 @@ def unet(
     if own.is_own(encoder):
         check_own_encoder(encoder, image, features)
     deepest = features[-1]
-    x = _decode({2**i: x for i, x in enumerate(features, start=1)}, width, found)
+    x = _decode({2**i: x for i, x in enumerate(features, start=1)}, width * decoder_width, found)
     x = layers.Conv2D(num_classes, 3, padding="same", dtype="float32", name="head_conv")(x)
     outputs = {}
     if exclusive:
@@ -162,9 +166,10 @@ def unet(
         "width": width,
         "encoder": encoder,
         "classification_head": classification_head,
-        # Left out by default, so that earlier versions can read files of RGB models.
+        # Left out by default, so that earlier versions can read files of models without them.
         **({} if channels == 3 else {"channels": channels}),
         **({"exclusive": True} if exclusive else {}),
+        **({} if decoder_width == 1 else {"decoder_width": decoder_width}),
     }
     return model
 

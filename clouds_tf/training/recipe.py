@@ -124,6 +124,12 @@ class Recipe(CheckedSettings):
     width: float = setting(
         1.0, "Factor on the number of channels of every layer.", min=0.05, max=MAX_WIDTH
     )
+    decoder_width: float = setting(
+        1.0,
+        "Factor on the number of channels of the decoder, in addition to --width.",
+        min=0.05,
+        max=MAX_WIDTH,
+    )
     encoder: Name = setting("resnet34", "Encoder of the U-Net.", choices=ENCODERS, own={})
     encoder_weights: Optional[str] = setting(
         None,
@@ -284,7 +290,7 @@ class Recipe(CheckedSettings):
 
     def model_arguments(self) -> dict[str, Any]:
         """Arguments of `unet` other than those of `Dataset.model_arguments`."""
-        names = ("width", "encoder", "classification_head")
+        names = ("width", "encoder", "classification_head", "decoder_width")
         return {name: getattr(self, name) for name in names}
 
     def to_json(self) -> dict[str, Any]:

@@ -181,18 +181,20 @@ def pack_weights(workdir: str, path: str) -> None:
     Raises:
         FileNotFoundError, ValueError: as `Run.load_model` does, or the path ends otherwise.
     """
-    from clouds_tf.models.weights import save_model_weights  # which needs Keras
+    from clouds_tf.models.unet import unet_arguments  # which needs Keras
+    from clouds_tf.models.weights import save_model_weights
 
     run = Run.open(workdir)
+    model = run.load_model()
     metadata = {
-        "model": {**run.dataset.model_arguments(), **run.recipe.model_arguments()},
+        "model": unet_arguments(model),
         "dataset": run.dataset.to_json(),
         "image_size": list(run.recipe.image_size),
         "training": run.recipe.to_json(),
         "fold": run.fold,
         "records": run.records,
     }
-    save_model_weights(run.load_model(), path, metadata)
+    save_model_weights(model, path, metadata)
 
 
 def read_history(workdir: str) -> list[dict[str, float]]:

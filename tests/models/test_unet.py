@@ -8,7 +8,7 @@ from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import resnet
 from clouds_tf.models.metrics import Scores
-from clouds_tf.models.unet import CropLike, ReflectPad, outline, unet
+from clouds_tf.models.unet import CropLike, ReflectPad, outline, unet, unet_arguments
 from clouds_tf.prediction.fusing import fuse
 
 WIDTH = 0.125
@@ -193,6 +193,16 @@ def test_classes_and_width_are_arguments(shallow):
     assert model.output_shape["logits"][-1] == 2
     assert model.get_layer("stage4_block1_conv2").filters == 32
     assert model.get_layer("decoder5_conv2").filters == 16  # the fewest
+
+
+def test_the_decoder_has_a_width_of_its_own():
+    model = unet(width=0.25, decoder_width=0.5)
+    assert model.get_layer("stage4_block1_conv2").filters == 128
+    assert model.get_layer("decoder1_conv2").filters == 32
+    assert unet_arguments(model)["decoder_width"] == 0.5
+    assert "decoder_width" not in unet_arguments(unet(width=0.0625))  # for earlier readers
+    with pytest.raises(ValueError, match="decoder_width: got 9"):
+        unet(decoder_width=9)
 
 
 def test_outline_is_that_of_the_papers(either):
