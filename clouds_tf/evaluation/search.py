@@ -11,11 +11,14 @@ import numpy as np
 from clouds_tf.evaluation.counts import HUNDREDTHS, Counts
 from clouds_tf.evaluation.score import aligned, class_means, dice_of_areas, intervals
 from clouds_tf.messages import short_repr
-from clouds_tf.prediction.postprocessing import Rule, is_present, mask_thresholds
-
-# The rules to choose from.
-MIN_TOP_MEANS = tuple(round(0.02 * i, 2) for i in range(51))
-RELATIVE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 20))
+from clouds_tf.prediction.postprocessing import (
+    LOWEST_THRESHOLD,
+    MIN_TOP_MEANS,
+    RELATIVE_THRESHOLDS,
+    Rule,
+    is_present,
+    mask_thresholds,
+)
 
 
 class _Place(NamedTuple):
@@ -28,7 +31,7 @@ class _Place(NamedTuple):
     def rule(self) -> Rule:
         """The Rule at this place."""
         relative = RELATIVE_THRESHOLDS[self.relative]
-        return Rule(HUNDREDTHS[0], relative, MIN_TOP_MEANS[self.min_top_mean])
+        return Rule(LOWEST_THRESHOLD, relative, MIN_TOP_MEANS[self.min_top_mean])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -97,7 +100,7 @@ class Outcomes:
     def of(cls, counts: Counts, c: int) -> Outcomes:
         """The Outcomes of the class with index `c`."""
         means = counts.top_means[:, [c]]
-        lowest, relative = np.float32(HUNDREDTHS[0]), np.array(RELATIVE_THRESHOLDS, np.float32)
+        lowest, relative = np.float32(LOWEST_THRESHOLD), np.array(RELATIVE_THRESHOLDS, np.float32)
         places = places_of(mask_thresholds(means, lowest, relative).numpy())
         dice, areas = (
             np.take_along_axis(values, places, axis=1)

@@ -10,7 +10,7 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.keras import keras
 from clouds_tf.models.losses import OwnScore
-from clouds_tf.models.probabilities import for_masks, probabilities
+from clouds_tf.models.probabilities import probabilities
 
 _NUM_SUMS = 9  # of which `Scores` is made, for each class
 
@@ -125,72 +125,3 @@ class OwnMetric(keras.metrics.Metric):
 
     def reset_state(self) -> None:
         self._mean.reset_state()
-
-
-class TunedDice:
-    """The competition's Dice with a rule for each class, cross-fitted on halves of the images.
-
-    The rule is that of the competition's solutions: a class is present if at least `area` of the
-    image has a probability above `top`, and its mask is where the probability is above `bottom`.
-    Each half is scored by the rule that is best on the other one, so the score is not too good.
-    Counts on every second pixel of each side are enough, and cheap beside the network.
-
-    Make it under the strategy of the model. It is no part of a model's or a run's checkpoint.
-
-    Args:
-        num_classes: number of classes.
-        exclusive: whether a pixel counts for its most probable class only.
-    """
-
-    TOPS = (0.3, 0.4, 0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9)
-    BOTTOMS = (0.2, 0.25, 0.3, 0.35, 0.4, 0.45, 0.5, 0.6)
-    # Fractions of the image; the last one is never reached, so the class is never found.
-    AREAS = (1e-9, 0.01, 0.02, 0.03, 0.045, 0.06, 0.08, 0.1, 0.13, 0.17, 0.22, 2.0)
-
-    def __init__(self, num_classes: int, exclusive: bool = False) -> None:
-        self._exclusive = exclusive
-        shape = [2, num_classes, len(self.TOPS), len(self.AREAS), len(self.BOTTOMS)]
-        self._sums, self._images = (
-            tf.Variable(
-                tf.zeros(shape, tf.float64),
-                trainable=False,
-                synchronization=tf.VariableSynchronization.ON_READ,
-                aggregation=tf.VariableAggregation.SUM,
-            )
-            for shape in (shape, [2])
-        )
-
-    def update(self, mask: tf.Tensor, logits: tf.Tensor, half: tf.Tensor) -> None:
-        """Adds a batch: mask [B, h, w, C] in 0..1, logits [B, h', w', C], half int [B] of 0, 1."""
-        q = probabilities(logits, tf.shape(mask)[1:3])[:, ::2, ::2]
-        q = for_masks(q, self._exclusive)
-        truth = tf.cast(mask, tf.float32)[:, ::2, ::2] > 0.5
-
-        def fractions(of: tf.Tensor) -> tf.Tensor:
-            return tf.reduce_mean(tf.cast(of, tf.float32), axis=[1, 2])  # [B, C]
-
-        area = fractions(truth)[..., tf.newaxis]
-        tops = tf.stack([fractions(q > t) for t in self.TOPS], axis=-1)  # [B, C, top]
-        found = tf.stack([fractions(q > t) for t in self.BOTTOMS], axis=-1)  # [B, C, bottom]
-        shared = tf.stack([fractions((q > t) & truth) for t in self.BOTTOMS], axis=-1)
-        both_empty = tf.cast(area + found == 0, tf.float32)
-        dice = tf.math.divide_no_nan(2 * shared, area + found) + both_empty
-        present = tops[..., tf.newaxis, tf.newaxis] >= tf.reshape(self.AREAS, [-1, 1])
-        absent = tf.cast(area == 0, tf.float32)[..., tf.newaxis, tf.newaxis]
-        scores = tf.where(present, dice[:, :, tf.newaxis, tf.newaxis], absent)
-        halves = tf.one_hot(half, 2, dtype=tf.float64)
-        self._sums.assign_add(tf.einsum("bh,bctak->hctak", halves, tf.cast(scores, tf.float64)))
-        self._images.assign_add(tf.reduce_sum(halves, axis=0))
-
-    def result(self) -> float:
-        """The score; call it on all workers, outside of replicas."""
-        sums, images = tf.identity(self._sums), tf.identity(self._images)
-        flat = tf.reshape(sums, [2, sums.shape[1], -1])
-        best = tf.argmax(flat, axis=-1)  # of each half and class
-        crossed = tf.gather(flat, best[::-1], axis=-1, batch_dims=2)
-        return float(tf.reduce_mean(tf.reduce_sum(crossed, axis=0)) / tf.reduce_sum(images))
-
-    def reset(self) -> None:
-        """Forgets all images."""
-        for variable in (self._sums, self._images):
-            variable.assign(tf.zeros_like(variable))

@@ -22,6 +22,11 @@ _READABLE_VERSIONS = (3, 4, VERSION)
 
 TOP_SHARE = 0.005  # of the pixels of an image: how many of the most probable ones are averaged
 
+# The rules that are searched for the best one, in `Rule`'s terms.
+LOWEST_THRESHOLD = 0.01
+RELATIVE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 20))
+MIN_TOP_MEANS = tuple(round(0.02 * i, 2) for i in range(51))
+
 # Fields of earlier versions, with the values that do nothing, which a file may still have.
 _GONE = {
     "min_area": 0,

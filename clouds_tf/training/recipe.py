@@ -108,7 +108,7 @@ class Recipe(CheckedSettings):
     monitor: Name = setting(
         "dice",
         "Held-out value that decides which epoch is kept: dice at a threshold of 0.5; loss; or "
-        "tuned_dice, with thresholds and minimum areas found on the other half of the images.",
+        "tuned_dice, with rules found on the other half of the images.",
         choices=MONITORS,
         own={},
     )

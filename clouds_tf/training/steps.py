@@ -14,9 +14,9 @@ import tensorflow as tf
 
 from clouds_tf.keras import Model, Optimizer, keras
 from clouds_tf.models import losses
-from clouds_tf.models.metrics import TunedDice
 from clouds_tf.training.averaging import MovingAverage
 from clouds_tf.training.gradients import Outputs, accumulated, forward, whole
+from clouds_tf.training.tuned_dice import TunedDice
 
 # Weight of the classification head's loss, as in the competition's winning solution.
 _PRESENCE_WEIGHT = 0.1

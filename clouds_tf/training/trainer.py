@@ -14,7 +14,7 @@ from clouds_tf.keras import Model, keras
 from clouds_tf.messages import counted
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
-from clouds_tf.models.metrics import OwnMetric, Scores, TunedDice
+from clouds_tf.models.metrics import OwnMetric, Scores
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training.averaging import MovingAverage
 from clouds_tf.training.gradients import check_accumulation
@@ -22,6 +22,7 @@ from clouds_tf.training.optimizers import make_optimizer, scale_learning_rate
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.schedules import Schedule, plateau_factor
 from clouds_tf.training.steps import Meter, prediction_step, training_step, validation_step
+from clouds_tf.training.tuned_dice import TunedDice
 
 
 class Trainer(tf.Module):

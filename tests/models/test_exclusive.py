@@ -11,7 +11,6 @@ from hypothesis import strategies as st
 from clouds_tf.keras import keras
 from clouds_tf.models import losses
 from clouds_tf.models.losses import entropy, overlap
-from clouds_tf.models.metrics import TunedDice, competition_dice
 from clouds_tf.models.probabilities import for_masks
 from clouds_tf.models.unet import LogOdds, unet
 from clouds_tf.prediction.fusing import fuse
@@ -133,15 +132,3 @@ def test_masks_never_overlap_and_are_the_most_probable_classes(probabilities, th
         wanted = (best == i) & (probabilities[..., i] > np.float32(threshold))
         np.testing.assert_array_equal(masks[..., i], wanted)
     assert for_masks(probabilities, exclusive=False) is probabilities
-
-
-def test_the_score_of_an_epoch_has_masks_that_do_not_overlap():
-    logits, truth = _scores(shape=(8, 8, 8, 2), scale=1.0), _truth(shape=(8, 8, 8, 2))
-    log_odds = _log_odds(logits)[..., :-1]
-    tuned = type("One", (TunedDice,), {"AREAS": (1e-9,), "TOPS": (0.2,), "BOTTOMS": (0.2,)})(
-        2, True
-    )
-    tuned.update(truth, log_odds, np.arange(8) % 2)
-    q = for_masks(_softmax(logits)[..., :-1].astype(np.float32), True)[:, ::2, ::2]
-    expected = competition_dice(truth[:, ::2, ::2], q > 0.2)
-    assert tuned.result() == pytest.approx(float(tf.reduce_mean(expected)), abs=1e-6)

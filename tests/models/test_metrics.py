@@ -1,4 +1,3 @@
-import itertools
 
 import hypothesis
 import hypothesis.extra.numpy as hnp
@@ -9,7 +8,7 @@ from conftest import NUM_DEVICES
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
-from clouds_tf.models.metrics import Scores, TunedDice, competition_dice, probabilities
+from clouds_tf.models.metrics import Scores, competition_dice, probabilities
 
 pytestmark = pytest.mark.lanes
 
@@ -222,34 +221,3 @@ def test_the_score_of_all_blank_is_the_share_of_empty_rows():
     metric = Scores(CLOUDS.class_names)
     metric.update_state(mask, np.full(mask.shape, -1.0))
     assert _value(metric)["dice"] == pytest.approx(2 / 20)
-
-
-def test_tuned_dice_is_that_of_rules_found_on_the_other_half():
-    rng = np.random.default_rng(4)
-    masks = rng.integers(0, 2, [9, 2, 3, 2]).repeat(8, 1).repeat(8, 2).astype(np.uint8)
-    masks[::3, ..., 0] = 0
-    logits = np.float32(3 * masks - 1.5 + rng.normal(0, 2, masks.shape))
-    halves = rng.integers(0, 2, 9)
-    tuned = TunedDice(2)
-    for part in (slice(0, 4), slice(4, 9)):  # however the images are divided
-        tuned.update(masks[part], logits[part], halves[part])
-
-    truth, q = masks[:, ::2, ::2] > 0, 1 / (1 + np.exp(-logits[:, ::2, ::2]))
-
-    def dice(i, c, top, area, bottom):
-        found = q[i, ..., c] > bottom
-        if (q[i, ..., c] > top).mean() < np.float32(area):
-            found = np.zeros_like(found)
-        total = found.sum() + truth[i, ..., c].sum()
-        return 1 if total == 0 else 2 * (found & truth[i, ..., c]).sum() / total
-
-    rules = [*itertools.product(TunedDice.TOPS, TunedDice.AREAS, TunedDice.BOTTOMS)]
-    scores = np.array(
-        [[[dice(i, c, *rule) for rule in rules] for c in range(2)] for i in range(9)]
-    )
-    sums = np.array([scores[halves == half].sum(axis=0) for half in (0, 1)])
-    expected = sum(sums[h, c, sums[1 - h, c].argmax()] for h in (0, 1) for c in (0, 1)) / 18
-    assert tuned.result() == pytest.approx(expected, abs=1e-6)
-    tuned.reset()
-    tuned.update(masks, logits, halves)
-    assert tuned.result() == pytest.approx(expected, abs=1e-6)
