@@ -15,7 +15,7 @@ from clouds_tf.climatology import inputs
 from clouds_tf.climatology.bootstrap import Draws, divide, draw, quantiles
 from clouds_tf.climatology.days import DayStore, Settings
 from clouds_tf.climatology.write import C3ONTEXT_NAMES
-from clouds_tf.figures.validation import daily_means
+from clouds_tf.figures.climatology import daily_means
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import Grid

@@ -1,4 +1,4 @@
-"""Charts of training, labels, masks and images."""
+"""Charts of labels, masks and images."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from clouds_tf.figures.style import (
     NEUTRAL,
     WIDTH,
     Axes,
+    Figure,
     class_colors,
     ink,
     new_figure,
@@ -21,48 +22,9 @@ from clouds_tf.figures.style import (
 
 
 @styled
-def curves(history: Sequence[Mapping[str, float]], class_names: Sequence[str]) -> Any:
-    """Draws loss and Dice over epochs; a dashed line marks the epoch of the best held-out Dice.
-
-    Args:
-        history: one mapping per epoch, with epoch, loss, val_loss, dice, val_dice and
-            val_dice_<class>.
-        class_names: names of the classes.
-
-    Returns:
-        A matplotlib Figure.
-    """
-    figure = new_figure(2 * WIDTH, 4.6)
-    left, right = figure.subplots(1, 2)
-    epochs = [row["epoch"] for row in history]
-
-    def line(axes: Axes, key: str, label: str, **style: object) -> None:
-        axes.plot(epochs, [row[key] for row in history], marker=".", label=label, **style)
-
-    line(left, "loss", "training", color=NEUTRAL)
-    line(left, "val_loss", "held out", color=ink())
-    line(right, "dice", "training", color=NEUTRAL)
-    line(right, "val_dice", "held out", color=ink())
-    for name, color in zip(class_names, class_colors(class_names)):
-        line(right, f"val_dice_{name}", f"held out, {name}", color=color, linewidth=1.3)
-    best = max(history, key=lambda row: row["val_dice"])
-    for axes, title in ((left, "Loss"), (right, "Competition Dice at probability 0.5")):
-        axes.axvline(best["epoch"], color=ink(), lw=1.2, ls=(0, (4, 3)), zorder=0)
-        axes.set(title=title, xlabel="epoch")
-        axes.grid()
-        axes.xaxis.get_major_locator().set_params(integer=True)
-        axes.margins(x=0.02)
-    left.lines[-1].set_label(f"best epoch: {best['epoch']:.0f}, Dice {best['val_dice']:.3f}")
-    for axes, side in ((left, "left"), (right, "right")):
-        handles, _ = axes.get_legend_handles_labels()
-        figure.legend(handles=handles, loc=f"outside lower {side}", ncols=3)
-    return figure
-
-
-@styled
 def bars(
     counts: Mapping[Any, int], title: str, xlabel: str, colors: Sequence[str] | None = None
-) -> Any:
+) -> Figure:
     """Draws one bar per name, with its count and its share of the total.
 
     Args:
@@ -70,9 +32,6 @@ def bars(
         title: title of the figure.
         xlabel: what is counted.
         colors: colour of each bar, such as `class_colors` gives; None draws all in grey.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure = new_figure(WIDTH, 1.1 + 0.42 * len(counts))
     axes = figure.subplots()
@@ -98,16 +57,13 @@ def _draw_bars(
 
 
 @styled
-def shares(left: Mapping[str, float], right: Mapping[str, float], titles: Sequence[str]) -> Any:
+def shares(left: Mapping[str, float], right: Mapping[str, float], titles: Sequence[str]) -> Figure:
     """Draws two shares per class side by side.
 
     Args:
         left: class name -> share, 0 to 1; all classes in their order.
         right: class name -> another share.
         titles: title of each side.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure = new_figure(WIDTH, 1.0 + 0.4 * len(left))
     for axes, values, title in zip(figure.subplots(1, 2, sharey=True), (left, right), titles):
@@ -122,16 +78,13 @@ def shares(left: Mapping[str, float], right: Mapping[str, float], titles: Sequen
 @styled
 def combinations(
     counts: Mapping[tuple[str, ...], int], class_names: Sequence[str], title: str
-) -> Any:
+) -> Figure:
     """Draws how often each combination of classes occurs: bars above a grid of dots.
 
     Args:
         counts: combination, a tuple of class names -> count; the most frequent first.
         class_names: names of the classes.
         title: title of the figure.
-
-    Returns:
-        A matplotlib Figure.
     """
     num_classes = len(class_names)
     figure = new_figure(WIDTH, 2.7 + 0.37 * num_classes)
@@ -167,7 +120,7 @@ def matrix(
     label: str,
     limits: tuple[float, float],
     diverging: bool = False,
-) -> Any:
+) -> Figure:
     """Draws a matrix of classes by classes with its numbers.
 
     Args:
@@ -177,9 +130,6 @@ def matrix(
         label: format of a number, such as "{:.0%}".
         limits: (low, high) ends of the colour scale.
         diverging: whether the middle of the scale is neutral.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure = new_figure(WIDTH, 4)
     axes = figure.subplots()
@@ -203,7 +153,7 @@ def matrix(
 @styled
 def distributions(
     values: Mapping[str, np.ndarray], title: str, xlabel: str, log: bool = False
-) -> Any:
+) -> Figure:
     """Draws a histogram for each class, and above them the shares of all classes together.
 
     Args:
@@ -211,9 +161,6 @@ def distributions(
         title: title of the figure.
         xlabel: what the numbers measure, with the unit.
         log: whether the x axis is logarithmic; the numbers are then whole, and bins lie between.
-
-    Returns:
-        A matplotlib Figure.
     """
     most = max((np.max(some) for some in values.values() if len(some)), default=1)
     bins = np.linspace(0, most or 1, 41)
@@ -251,7 +198,7 @@ def _mark_median(axes: Axes, values: np.ndarray) -> None:
 
 
 @styled
-def histogram(values: np.ndarray, title: str, xlabel: str, shares: bool = False) -> Any:
+def histogram(values: np.ndarray, title: str, xlabel: str, shares: bool = False) -> Figure:
     """Draws a histogram of one number per image.
 
     The last bar also holds the highest 1 %, which would otherwise stretch the axis.
@@ -261,9 +208,6 @@ def histogram(values: np.ndarray, title: str, xlabel: str, shares: bool = False)
         title: title of the figure.
         xlabel: what the numbers measure, with the unit.
         shares: whether the numbers are shares, 0 to 1.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure = new_figure(WIDTH, 2.9)
     axes = figure.subplots()
@@ -283,7 +227,7 @@ def histogram(values: np.ndarray, title: str, xlabel: str, shares: bool = False)
 @styled
 def average_masks(
     masks: np.ndarray, class_names: Sequence[str], size: tuple[int, int], title: str
-) -> Any:
+) -> Figure:
     """Draws how often each place is covered, one map per class, all on one scale.
 
     Args:
@@ -291,9 +235,6 @@ def average_masks(
         class_names: C names.
         size: (height, width) in pixels that the axes show.
         title: title of the figure.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure, found, grid = panels(class_names, 1.8, title)
     for axes, mask in zip(found, masks):
@@ -313,7 +254,7 @@ def box_sizes(
     heights: Mapping[str, np.ndarray],
     size: tuple[int, int],
     title: str,
-) -> Any:
+) -> Figure:
     """Draws width and height of every bounding box, one scatter plot per class.
 
     Args:
@@ -321,9 +262,6 @@ def box_sizes(
         heights: class name -> heights in pixels.
         size: (height, width) of the masks.
         title: title of the figure.
-
-    Returns:
-        A matplotlib Figure.
     """
     labels = ("width, pixels", "height, pixels")
     figure, found, _ = panels(list(widths), 2.15, title, labels)

@@ -13,10 +13,13 @@ import numpy as np
 from clouds_tf.figures.maps import DARK, largest, locator, mesh, shades
 from clouds_tf.figures.style import (
     WIDTH,
+    Figure,
+    class_colors,
     headline,
     ink,
     longitude,
     new_figure,
+    panels,
     percent,
     styled,
 )
@@ -37,7 +40,7 @@ def hovmoeller(
     titles: Sequence[str],
     title: str,
     colors: Sequence[str | None] | None = None,
-) -> Any:
+) -> Figure:
     """Draws shares over longitude and time, which runs downwards.
 
     Args:
@@ -47,14 +50,11 @@ def hovmoeller(
         titles: C titles.
         title: what to write above all.
         colors: C colours of the dark end, None for the plain one.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure = new_figure(2 * WIDTH, 4.6)
-    panels = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
+    row = figure.subplots(1, len(values), squeeze=False, sharey=True)[0]
     colors = colors or [None] * len(values)
-    for axes, shares, name, color in zip(panels, values, titles, colors):
+    for axes, shares, name, color in zip(row, values, titles, colors):
         drawn = mesh(axes, lon_edges, times, shares, (0, largest(shares)), shades(color))
         axes.set_title(name, fontsize=10.5, pad=4, parse_math=False)
         axes.xaxis.set_major_formatter(longitude)
@@ -62,7 +62,7 @@ def hovmoeller(
         bar = figure.colorbar(drawn, ax=axes, format=percent, location="bottom", pad=0.02)
         bar.outline.set(visible=False)
         bar.ax.xaxis.set_major_locator(locator(3))
-    panels[0].invert_yaxis()
+    row[0].invert_yaxis()
     headline(figure, title)
     return figure
 
@@ -76,7 +76,7 @@ def cycle(
     class_names: Sequence[str],
     title: str,
     colors: Sequence[str | None] | None = None,
-) -> Any:
+) -> Figure:
     """Draws the mean share of each class over hours, months or other periods, with its interval.
 
     Args:
@@ -87,9 +87,6 @@ def cycle(
         class_names: C names.
         title: what to write above.
         colors: C colours, None for that of the text.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure = new_figure(1.5 * WIDTH, 3.6)
     axes = figure.subplots()
@@ -129,7 +126,7 @@ def cycle(
 
 
 @styled
-def co_occurrence(shared: np.ndarray, class_names: Sequence[str], title: str) -> Any:
+def co_occurrence(shared: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draws how much of the area of one pattern another one covers as well.
 
     Args:
@@ -137,9 +134,6 @@ def co_occurrence(shared: np.ndarray, class_names: Sequence[str], title: str) ->
             diagonal.
         class_names: C names.
         title: what to write above.
-
-    Returns:
-        A matplotlib Figure.
     """
     own = np.diag(shared)
     share = np.divide(
@@ -159,4 +153,27 @@ def co_occurrence(shared: np.ndarray, class_names: Sequence[str], title: str) ->
     axes.set(title=title, xlabel="... is also covered by", ylabel="of the area of ...")
     axes.tick_params(length=0)
     axes.spines[:].set_visible(False)
+    return figure
+
+
+@styled
+def daily_means(means: np.ndarray, class_names: Sequence[str], reference: str) -> Figure:
+    """Draws daily means of each class against those of a reference.
+
+    Args:
+        means: shares [2, days, C]: ours, and the reference's.
+        class_names: C names.
+        reference: name of the reference, on its axis.
+    """
+    title = f"Daily mean shares of the area, {means.shape[1]} days"
+    figure, axes, _ = panels(class_names, 2.6, title, (reference, "predicted"), shared=False)
+    for c, (ax, color) in enumerate(zip(axes, class_colors(class_names))):
+        ours, theirs = means[..., c]
+        limit = 1.05 * max(means[..., c].max(), 0.01)
+        ax.plot([0, limit], [0, limit], color=ink(), lw=0.8, ls="--")
+        ax.scatter(theirs, ours, s=22, color=color, edgecolors=ink(), linewidths=0.5, zorder=3)
+        ax.set(xlim=(0, limit), ylim=(0, limit))
+        for axis in (ax.xaxis, ax.yaxis):
+            axis.set_major_formatter(percent)
+        ax.grid()
     return figure

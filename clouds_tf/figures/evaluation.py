@@ -3,12 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 
 from clouds_tf.figures.images import overlay
-from clouds_tf.figures.style import NEUTRAL, WIDTH, class_colors, ink, new_figure, panels, styled
+from clouds_tf.figures.style import (
+    NEUTRAL,
+    WIDTH,
+    Figure,
+    class_colors,
+    ink,
+    new_figure,
+    panels,
+    styled,
+)
 
 _RIGHT, _WRONG = np.array([0.0, 0.62, 0.45]), np.array([0.84, 0.37, 0.0])  # after Okabe and Ito
 
@@ -21,7 +29,7 @@ def score_maps(
     min_top_means: Sequence[float],
     class_names: Sequence[str],
     title: str,
-) -> Any:
+) -> Figure:
     """Draws the score over the two numbers of a rule, one map per class, on one colour scale.
 
     A circle marks the best place, a dashed line encloses what is better than blank masks, and the
@@ -34,9 +42,6 @@ def score_maps(
         min_top_means: A minimum means of the most probable pixels, increasing.
         class_names: names of the classes.
         title: headline of the figure.
-
-    Returns:
-        A matplotlib Figure.
     """
     labels = ("relative threshold", "minimum mean of the top pixels")
     figure, found, grid = panels(class_names, 2.75, title, labels)
@@ -68,7 +73,7 @@ def reliability(
     numbers: np.ndarray,
     class_names: Sequence[str],
     title: str,
-) -> Any:
+) -> Figure:
     """Draws how often a pixel is of a class, by the probability that it was given.
 
     Args:
@@ -78,9 +83,6 @@ def reliability(
         numbers: [C, M], the number of pixels in each bin.
         class_names: names of the classes.
         title: title of the chart.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure = new_figure(WIDTH, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -99,7 +101,7 @@ def reliability(
 
 
 @styled
-def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> Any:
+def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draws true against predicted presence, one table per class.
 
     Right answers are green, wrong ones red, the more intense the more frequent.
@@ -108,9 +110,6 @@ def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> An
         counts: float [C, 2, 2] images: class, truly present, predicted.
         class_names: names of the classes.
         title: headline of the figure.
-
-    Returns:
-        A matplotlib Figure.
     """
     figure, found, _ = panels(class_names, 2.2, title, shared=False)
     for axes, table in zip(found, np.asarray(counts, float)):
@@ -135,7 +134,7 @@ def predicted_areas(
     predicted: dict[str, tuple[np.ndarray, Sequence[float]]],
     class_names: Sequence[str],
     title: str,
-) -> Any:
+) -> Figure:
     """Draws predicted against true area of every image, one chart per class.
 
     Args:
@@ -144,9 +143,6 @@ def predicted_areas(
             (predicted over true area of all images, minus 1).
         class_names: names of the classes.
         title: headline of the figure.
-
-    Returns:
-        A matplotlib Figure.
     """
     labels = ("true share of the image", "predicted share")
     figure, found, _ = panels(class_names, 2.7, title, labels)
@@ -177,7 +173,7 @@ def comparisons(
     titles: Sequence[str],
     columns: Sequence[str],
     class_names: Sequence[str],
-) -> Any:
+) -> Figure:
     """Draws a row for each image: the image alone, then with each of several masks.
 
     Args:
@@ -186,9 +182,6 @@ def comparisons(
         titles: R strings, to write at the left.
         columns: M strings, to write above the masks.
         class_names: C names, in the order of the masks.
-
-    Returns:
-        A matplotlib Figure.
     """
     num_columns = 1 + len(columns)
     height, width = images[0].shape[:2]

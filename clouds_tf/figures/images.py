@@ -12,6 +12,7 @@ from clouds_tf.figures.style import (
     NEUTRAL,
     WIDTH,
     Axes,
+    Figure,
     class_colors,
     latitude,
     longitude,
@@ -56,15 +57,7 @@ def overlay(
         axes.imshow(tint, extent=extent, interpolation="nearest")
         length = sum(np.abs(np.diff(mask, axis=axis)).sum() for axis in (0, 1))
         if length <= _LONGEST_OUTLINE * sum(mask.shape):
-            # A border of zeros closes the outline of what touches the edge of the image.
-            axes.contour(
-                np.pad(columns, 1, mode="edge"),
-                np.pad(rows, 1, mode="edge"),
-                np.pad(mask, 1),
-                levels=[0.5],
-                colors=[color],
-                linewidths=1.2,
-            )
+            _outline(axes, columns, rows, mask, color, 1.2)
         x, y = _place_name(columns, rows, mask, named)
         named.append((x, y))
         axes.text(
@@ -77,6 +70,14 @@ def overlay(
             va="center",
             bbox={"facecolor": color, "edgecolor": "none", "pad": 1.5},
         )
+
+
+def _outline(
+    axes: Axes, x: np.ndarray, y: np.ndarray, mask: np.ndarray, color: str, width: float
+) -> None:
+    """Draws the edge of a mask; a border of zeros closes it where the mask ends with the image."""
+    places = (np.pad(axis, 1, mode="edge") for axis in (x, y))
+    axes.contour(*places, np.pad(mask, 1), levels=[0.5], colors=[color], linewidths=width)
 
 
 def _visible(image: np.ndarray) -> np.ndarray:
@@ -105,7 +106,7 @@ def overlays(
     titles: Sequence[str],
     class_names: Sequence[str],
     num_columns: int = 3,
-) -> Any:
+) -> Figure:
     """Draws a grid of images with the outlines and names of their masks.
 
     Args:
@@ -114,9 +115,6 @@ def overlays(
         titles: N titles.
         class_names: C names, in the order of the masks.
         num_columns: number of images in a row.
-
-    Returns:
-        A matplotlib Figure.
     """
     num_rows = math.ceil(len(images) / num_columns)
     height, width = np.max([image.shape[:2] for image in images], axis=0)
@@ -131,16 +129,13 @@ def overlays(
 
 
 @styled
-def scene_maps(scenes: Sequence[dict[str, Any]], num_columns: int = 1) -> Any:
+def scene_maps(scenes: Sequence[dict[str, Any]], num_columns: int = 1) -> Figure:
     """Draws scenes with their masks and what was not observed, coordinates on the axes.
 
     Args:
         scenes: a dict for each: "title"; "image", uint8 [h, w, 3]; "masks", bool [C, h, w];
             "observed", bool [h, w]; "extent", (lon_min, lat_min, lon_max, lat_max); "class_names".
         num_columns: maps in a row.
-
-    Returns:
-        A matplotlib Figure.
     """
     num_rows = math.ceil(len(scenes) / num_columns)
     west, south, east, north = scenes[0]["extent"]
@@ -183,14 +178,7 @@ def _draw(
     for color, mask in zip(class_colors(class_names), masks):
         small = mask[::step, ::step]
         if small.any() and min(small.shape) > 1:
-            axes.contour(
-                np.pad(longitudes, 1, mode="edge"),
-                np.pad(latitudes, 1, mode="edge"),
-                np.pad(small.astype(float), 1),
-                levels=[0.5],
-                colors=[color],
-                linewidths=1.8,
-            )
+            _outline(axes, longitudes, latitudes, small.astype(float), color, 1.8)
     axes.set_title(title, fontsize=9, weight="normal", pad=4, parse_math=False)
     for name, low, high in (("x", west, east), ("y", south, north)):
         side = next((s for s in _STEPS if (high - low) / s <= 6), 90)

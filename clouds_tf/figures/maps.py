@@ -14,6 +14,7 @@ from clouds_tf.figures.style import (
     NEUTRAL,
     WIDTH,
     Axes,
+    Figure,
     headline,
     latitude,
     longitude,
@@ -36,7 +37,7 @@ def maps(
     limits: Sequence[float] | None = None,
     colors: Sequence[str | None] | None = None,
     coastlines: Sequence[np.ndarray] = (),
-) -> Any:
+) -> Figure:
     """Draws one map for each of C classes.
 
     Args:
@@ -48,9 +49,6 @@ def maps(
         limits: upper ends of the C scales; None for the largest value of each.
         colors: C colours of the dark end, None for the plain one.
         coastlines: lines of (longitude, latitude), which break at NaN.
-
-    Returns:
-        A matplotlib Figure.
     """
     aspect = _aspect(lon_edges, lat_edges)
     columns = 1 if len(values) == 1 or aspect < 0.2 else 2
@@ -84,7 +82,7 @@ def period_maps(
     colors: Sequence[str | None] | None = None,
     coastlines: Sequence[np.ndarray] = (),
     uncertain: np.ndarray | None = None,
-) -> Any:
+) -> Figure:
     """Draws a row of maps for each of T periods, with one scale and bar for each of C classes.
 
     Args:
@@ -98,9 +96,6 @@ def period_maps(
         colors: C colours of the dark end, None for the plain one.
         coastlines: lines of (longitude, latitude), which break at NaN.
         uncertain: bool [T, C, h, w], of differences: where zero is within the interval, dotted.
-
-    Returns:
-        A matplotlib Figure.
     """
     width = 2 * WIDTH / max(len(class_names), 2)
     row = 0.8 * width * min(_aspect(lon_edges, lat_edges), 1.5) + 0.1

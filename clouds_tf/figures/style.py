@@ -20,6 +20,8 @@ if AVAILABLE:
     import matplotlib
 if typing.TYPE_CHECKING:
     from matplotlib.figure import Figure
+else:
+    Figure = Any
 
 # After Okabe and Ito: told apart by colour-blind readers. The first four also stand out on clouds.
 COLORS = (

@@ -28,9 +28,6 @@ def draw(answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_colum
         images_dir: folder of the images.
         dataset: the Dataset of the answers.
         num_columns: images in a row.
-
-    Returns:
-        A matplotlib Figure.
     """
     size, channels, images, masks = dataset.submission_size, dataset.channels, [], []
     for answer in answers:
