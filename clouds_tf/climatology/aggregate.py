@@ -7,10 +7,11 @@ with their number and the result does not depend on the order in which they came
 from __future__ import annotations
 
 import dataclasses
-import datetime
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
+import pandas as pd
 
 from clouds_tf.climatology import bootstrap, days
 from clouds_tf.climatology.bootstrap import Draws
@@ -22,6 +23,7 @@ from clouds_tf.settings import CheckedSettings, setting
 _LAYOUTS = ("cf", "c3ontext")
 _BY = ("scene", "hour", "day", "month", "season", "year", "all")
 _FOLDED = {"hour": "days", "month": "years", "season": "years"}  # taken together over these
+_FREQUENCIES = {"month": "M", "season": "Q-NOV", "year": "Y"}  # of pandas; winter: December on
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
 _CHUNK = 32  # days that are multiplied at once
@@ -137,62 +139,53 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
     if by not in _BY:
         raise ValueError(f"by: got {by!r}, expected one of {', '.join(_BY)}")
     folded = folded_over(by, across_years) != ""
-    groups: dict[tuple[int, float], list[str]] = {}
+    groups: dict[Any, list[str]] = {}
     for date in sorted(dates):
-        year, month = int(date[:4]), int(date[5:7])
-        # Months are counted from the December that begins a winter.
-        count = 12 * year + month
-        key = {
-            "scene": (year, days.span(date)[0]),
-            "hour": (0, int(date[11:13] or 0)),
-            "day": (year, days.span(date)[0]),
-            "month": (year, month - 1),
-            "season": (count // 12, count % 12 // 3),
-            "year": (year, 0),
-            "all": (0, 0),
-        }[by]
-        groups.setdefault((0, key[1]) if folded else key, []).append(date)
-    found = [
-        _period(by, folded, int(number), tuple(members))
-        for (_, number), members in sorted(groups.items())
-    ]
+        groups.setdefault(_group(by, folded, date), []).append(date)
+    found = [_period(by, folded, tuple(members)) for members in groups.values()]
     return sorted(found, key=lambda period: period.middle)
 
 
-def _period(by: str, folded: bool, number: int, dates: tuple[str, ...]) -> Period:
+def _group(by: str, folded: bool, date: str) -> Any:
+    """Equal for all days, hours or moments of one period."""
+    if by == "all":
+        return by
+    if by == "hour":
+        return date[11:13]
+    if by not in _FREQUENCIES:
+        return date
+    period = pd.Period(date[:10], _FREQUENCIES[by])
+    if not folded:
+        return period
+    return period.quarter if by == "season" else period.month
+
+
+def _period(by: str, folded: bool, dates: tuple[str, ...]) -> Period:
     """A period of these days; folded, it is the same hour, month or season several times."""
     (start, first_end), (_, end) = (_bounds(by, date) for date in (dates[0], dates[-1]))
-    year = dates[0][:4]
-    if by == "scene":
-        label = str(days.time_of(dates[0]))
-    elif by == "hour":
-        label = f"{number:02} UTC"
-    elif by == "month":
-        label = MONTHS[number] if folded else dates[0][:7]
-    elif by == "season":
-        label = _SEASONS[number]
-        if not folded:
-            label = f"{int(year) + (dates[0][5:7] == '12')}-{label}"
-    elif by == "all":
-        label = year if year == dates[-1][:4] else f"{year} to {dates[-1][:4]}"
-    else:
-        label = dates[0] if by == "day" else year
+    month, years = pd.Period(dates[0][:10], "M"), (dates[0][:4], dates[-1][:4])
+    season = pd.Period(dates[0][:10], _FREQUENCIES["season"])
+    label = {
+        "scene": str(days.time_of(dates[0])),
+        "hour": f"{dates[0][11:13]} UTC",
+        "day": dates[0],
+        "month": MONTHS[month.month - 1] if folded else str(month),
+        "season": _SEASONS[season.quarter - 1],
+        "year": years[0],
+        "all": years[0] if years[0] == years[1] else " to ".join(years),
+    }[by]
+    if by == "season" and not folded:
+        label = f"{season.qyear}-{label}"
     return Period(label, dates, (start, end), (start + (first_end if folded else end)) / 2)
 
 
 def _bounds(by: str, date: str) -> tuple[float, float]:
     """Beginning and end of the period that a day, hour or moment lies in."""
-    if by in ("scene", "hour", "day", "all"):
+    if by not in _FREQUENCIES:
         return days.span(date)
-    length = {"month": 1, "season": 3, "year": 12}[by]
-    first = 12 * int(date[:4]) + int(date[5:7]) - 1
-    # Seasons begin with December, month 11.
-    first -= (first + (by == "season")) % length
-    return _month(first), _month(first + length)
-
-
-def _month(count: int) -> float:
-    return float((datetime.date(count // 12, count % 12 + 1, 1) - EPOCH).days)
+    period = pd.Period(date[:10], _FREQUENCIES[by])
+    start, end = ((x.start_time.date() - EPOCH).days for x in (period, period + 1))
+    return float(start), float(end)
 
 
 def means(

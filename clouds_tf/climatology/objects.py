@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -30,7 +31,7 @@ COLUMNS = {
 }
 
 
-def _of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
+def _of_scene(scene: scenes.Scene) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
     """The objects of a scene, a row each; and its cloud fraction and organisation.
 
     Cloudy is what `brightness` of the file is above 100 of 255, where it has one; otherwise what
@@ -49,12 +50,13 @@ def _of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
     rows = []
     for c, (name, probability) in enumerate(zip(scene.class_names, probabilities)):
         of_class = (mask >> c & 1).astype(bool) & observed
-        values = np.full(mask.shape, np.nan) if probability is None else probability * scale
+        values = np.zeros(mask.shape) if probability is None else probability * scale
         for item in find_objects(of_class, values, scene.grid)[0]:
             rectangle = rectangle_in_km(item, scene.grid)
             shape = (rectangle.length, rectangle.width, rectangle.orientation)
             about = (scene.name, scene.date, name, item.area_km2, *item.centroid)
-            rows.append((*about, *shape, item.mean_probability))
+            mean = None if probability is None else item.mean_probability
+            rows.append((*about, *shape, mean))
     cloudy = observed & ((mask > 0) if brightness is None else (brightness > 100))
     summary = {
         "scene": scene.name,
@@ -63,42 +65,37 @@ def _of_scene(scene: scenes.Scene) -> tuple[pd.DataFrame, dict[str, Any]]:
         "cloudy": "patterns" if brightness is None else "brightness",
         **organization(cloudy, observed, scene.grid),
     }
-    return pd.DataFrame(rows, columns=list(COLUMNS)).astype(COLUMNS), summary
+    return rows, summary
 
 
-def write(pattern: str, path: str, on_error: str = "fail") -> int:
+def write(pattern: str, path: str, on_error: str = "fail") -> None:
     """Writes the objects of all scenes as Parquet, and a row per scene as CSV next to it.
 
     Args:
         pattern: a folder of scenes, or a pattern.
         path: the Parquet file; the CSV is at `scenes_path(path)`.
         on_error: "fail", or "skip" to leave damaged scenes out.
-
-    Returns:
-        The number of objects.
     """
     files.require("pyarrow", "parquet", "objects")
     import pyarrow
-    import pyarrow.parquet
 
     kinds = {str: pyarrow.string(), float: pyarrow.float64()}
     schema = pyarrow.schema([(name, kinds[kind]) for name, kind in COLUMNS.items()])
-    summaries, number = [], 0
-    with files.written_whole(path) as temporary:
-        with pyarrow.parquet.ParquetWriter(temporary, schema) as writer:
-            for scene_path in scenes.find(pattern):
-                try:
-                    table, summary = _of_scene(scenes.read(scene_path))
-                except ValueError:
-                    if on_error == "fail":
-                        raise
-                    continue
-                rows = pyarrow.Table.from_pandas(table, schema, preserve_index=False)
-                writer.write_table(rows)
-                summaries.append(summary)
-                number += len(table)
+    summaries = []
+
+    def rows() -> Iterator[tuple[Any, ...]]:
+        for scene_path in scenes.find(pattern):
+            try:
+                found, summary = _of_scene(scenes.read(scene_path))
+            except ValueError:
+                if on_error == "fail":
+                    raise
+                continue
+            summaries.append(summary)
+            yield from found
+
+    files.write_parquet(path, schema, rows())
     files.write_frame(scenes_path(path), pd.DataFrame(summaries))
-    return number
 
 
 def scenes_path(path: str) -> str:

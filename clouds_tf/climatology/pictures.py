@@ -14,7 +14,7 @@ import pandas as pd
 from clouds_tf import files
 from clouds_tf.climatology import bootstrap, series
 from clouds_tf.climatology.aggregate import Aggregation
-from clouds_tf.climatology.days import DayStore
+from clouds_tf.climatology.days import DayStore, Settings
 from clouds_tf.figures import climatology as draw
 from clouds_tf.figures import maps
 from clouds_tf.figures.page import Card, Section, render
@@ -61,33 +61,34 @@ class Look(CheckedSettings):
 
 @dataclasses.dataclass(frozen=True)
 class _Product:
-    """Contents of the NetCDF file of `write.product`.
+    """Contents of the NetCDF file of `write.product`, and how they are drawn.
 
     Attributes:
+        by: period of the means.
+        class_names, colors: names and colours of the C classes; None for the plain colour.
+        coastlines: lines on the maps.
         labels, region_names: names of the T periods and R regions.
         variables: name -> values; those of intervals only where the file has them.
         rows: smallest range of rows with all observed cells.
         columns: smallest range of columns with all observed cells; on a global grid it may go on
             from the last column to the first.
-        lat_edges, lon_edges: edges of these rows and columns.
+        edges: edges of these columns and rows.
     """
 
+    by: str
+    class_names: tuple[str, ...]
+    colors: tuple[str | None, ...]
+    coastlines: Sequence[np.ndarray]
     labels: tuple[str, ...]
     region_names: tuple[str, ...]
     variables: dict[str, Any]
     rows: slice
     columns: np.ndarray
-    lat_edges: np.ndarray
-    lon_edges: np.ndarray
+    edges: tuple[np.ndarray, np.ndarray]
 
     def map(self, name: str) -> np.ndarray:
         """A variable (..., lat, lon) in the observed rows and columns."""
         return self.variables[name][..., self.rows, :][..., self.columns]
-
-    @property
-    def extent(self) -> Extent:
-        """Bounds of the observed cells."""
-        return Extent(self.lon_edges[0], self.lat_edges[0], self.lon_edges[-1], self.lat_edges[-1])
 
     @property
     def region_means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -100,7 +101,7 @@ class _Product:
         return mean, lower, upper
 
 
-def _read(path: str, grid: Grid) -> _Product:
+def _read(path: str, settings: Settings, by: str, look: Look) -> _Product:
     with netcdf.opened(path) as file:
         names = ("fraction", "coverage", "region_fraction", "region_coverage")
         ends = [f"{name}_{end}" for name in names[::2] for end in ("lower", "upper")]
@@ -108,8 +109,21 @@ def _read(path: str, grid: Grid) -> _Product:
         labels, regions = (
             tuple(label.decode() for label in file[name][...]) for name in ("period", "region")
         )
-    rows, columns, lat_edges, lon_edges = _frame(grid, (found["coverage"] > 0).any(axis=0))
-    return _Product(labels, regions, found, rows, columns, lat_edges, lon_edges)
+    seen = (found["coverage"] > 0).any(axis=0)
+    rows, columns, lat_edges, lon_edges = _frame(settings.grid, seen)
+    palette = draw.FIELD_COLORS if look.colors == "field" else {}
+    return _Product(
+        by,
+        settings.class_names,
+        tuple(map(palette.get, settings.class_names)),
+        look.read_coastlines(Extent(lon_edges[0], lat_edges[0], lon_edges[-1], lat_edges[-1])),
+        labels,
+        regions,
+        found,
+        rows,
+        columns,
+        (lon_edges, lat_edges),
+    )
 
 
 def _frame(grid: Grid, seen: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray, np.ndarray]:
@@ -146,15 +160,12 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
     Returns:
         The number of pictures that were left out.
     """
-    grid, names = store.settings.grid, store.settings.class_names
-    found = _read(product, grid)
-    palette = [draw.FIELD_COLORS.get(name) if look.colors == "field" else None for name in names]
-    extents = {"all": grid.extent, **form.regions}
+    found = _read(product, store.settings, form.by, look)
+    extents = {"all": store.settings.grid.extent, **form.regions}
     days = series.read(store, extents, form.num_resamples, form.seed)
-    coast = look.read_coastlines(found.extent)
-    lead = _lead(found, store, form)
-    first, *more = mapped = _maps(found, names, form, lead, palette, coast)
-    charts = [*_over_time(found, days, names, form, palette), *_together(found, days, store, coast)]
+    lead = _lead(found, store)
+    first, *more = mapped = _maps(found, lead)
+    charts = [*_over_time(found, days), *_together(found, days, store.settings.has_classless)]
     # Maps of further periods are the first to be left out.
     chosen = [first, *charts, *more][: look.max_pictures]
     left_out = 1 + len(charts) + len(more) - len(chosen)
@@ -162,7 +173,7 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
     if left_out:
         text += f" {counted(left_out, 'picture')} left out: see --max_pictures."
     sections = [
-        Section("Means", text, [_table(found, names)]),
+        Section("Means", text, [_table(found)]),
         *(
             Section(title, "", [card for card in chosen if card in cards])
             for title, cards in (("Maps", mapped), ("Time and patterns", charts))
@@ -175,27 +186,27 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
     return left_out
 
 
-def _lead(found: _Product, store: DayStore, form: Aggregation) -> str:
+def _lead(found: _Product, store: DayStore) -> str:
     """Names the data of the climatology: periods, source, cells and observed region."""
-    settings, (west, south, east, north) = store.settings, found.extent
+    settings, ((west, *_, east), (south, *_, north)) = store.settings, found.edges
     what = {"boxes": "boxes", "mask": "masks of scenes", "expected": "expected areas of scenes"}
     satellites = f" of {', '.join(settings.platforms)}" if settings.platforms else ""
     cell = f"{settings.grid.cell[0]:g}\N{DEGREE SIGN}"
     return (
-        f"{'' if form.by == 'all' else f'By {form.by}, of '}"
+        f"{'' if found.by == 'all' else f'By {found.by}, of '}"
         f"{counted(len(store.dates()), settings.step)}: "
         f"{what[settings.measure]}{satellites}, on cells of {cell}. "
         f"Observed: {longitude(west)} to {longitude(east)}, {latitude(south)} to {latitude(north)}."
     )
 
 
-def _table(found: _Product, names: Sequence[str]) -> Card:
+def _table(found: _Product) -> Card:
     """Means of all periods and regions."""
     mean, lower, upper = found.region_means
     rows = []
     for t, r in np.ndindex(mean.shape[:2]):
         row = {"period": found.labels[t], "region": found.region_names[r]}
-        for c, name in enumerate(names):
+        for c, name in enumerate(found.class_names):
             row[name] = percent(mean[t, r, c]) if np.isfinite(mean[t, r, c]) else "not observed"
             if np.isfinite(lower[t, r, c]):
                 row[name] += f" ({percent(lower[t, r, c])} to {percent(upper[t, r, c])})"
@@ -207,30 +218,27 @@ def _table(found: _Product, names: Sequence[str]) -> Card:
     return Card(text, table=pd.DataFrame(rows[:_MOST_ROWS]), is_wide=True)
 
 
-def _maps(
-    found: _Product,
-    names: Sequence[str],
-    form: Aggregation,
-    lead: str,
-    palette: Sequence[str | None],
-    coastlines: Sequence[np.ndarray],
-) -> list[Card]:
+def _maps(found: _Product, lead: str) -> list[Card]:
     """Maps of all periods, and of their differences from the mean."""
-    place, shares = (found.lon_edges, found.lat_edges), found.map("fraction")
+    names, shares = found.class_names, found.map("fraction")
     # One scale for each class, so that periods can be compared.
     limits = [maps.upper_limit(shares[:, c]) for c in range(len(names))]
     title = "Share of the observed area that each pattern covers"
-    highest = f"{_highest(found, names)} {lead}"
+    highest = f"{_highest(found)} {lead}"
     if len(shares) == 1:
         title += f": {found.labels[0]}"
         caption = f"{title}. {_HATCHED.capitalize()}. {highest}"
         picture = functools.partial(
-            maps.maps, *place, shares[0], names, title, limits, palette, coastlines
+            maps.maps, *found.edges, shares[0], names, title, limits, found.colors, found.coastlines
         )
         return [Card(caption, "maps", picture, is_wide=True)]
-    caption = f"{title}, by {form.by}. A pattern has one scale in all maps; {_HATCHED}. {highest}"
+    caption = f"{title}, by {found.by}. A pattern has one scale in all maps; {_HATCHED}. {highest}"
     draw_rows = functools.partial(
-        maps.period_maps, *place, class_names=names, colors=palette, coastlines=coastlines
+        maps.period_maps,
+        *found.edges,
+        class_names=names,
+        colors=found.colors,
+        coastlines=found.coastlines,
     )
     rows = functools.partial(draw_rows, title=title, limits=limits)
     cards = list(_pages(found.labels, "maps", caption, rows, shares))
@@ -239,7 +247,7 @@ def _maps(
     ends = (found.map(f"fraction_{end}") for end in ("lower", "upper"))
     difference, lower, upper = bootstrap.differences(shares, *ends)
     limits = [maps.upper_limit(np.abs(difference[:, c])) for c in range(len(names))]
-    title = f"Difference from the mean of all periods, by {form.by}"
+    title = f"Difference from the mean of all periods, by {found.by}"
     caption = (
         f"{title}, in percentage points of the area. Dotted: zero is within the 95 % interval, or "
         f"there is none; {_HATCHED}."
@@ -273,35 +281,30 @@ def _pages(
         yield Card(text, name + page, picture, is_wide=True)
 
 
-def _highest(found: _Product, names: Sequence[str]) -> str:
+def _highest(found: _Product) -> str:
     """A sentence with the highest mean of each class over the grid, and its period."""
     means = np.nan_to_num(found.region_means[0][:, 0])
     periods = [found.labels[t] for t in means.argmax(axis=0)]
     some = ", ".join(
         f"{name} {percent(mean)}" + (f" ({period})" if len(means) > 1 else "")
-        for name, mean, period in zip(names, means.max(axis=0), periods)
+        for name, mean, period in zip(found.class_names, means.max(axis=0), periods)
     )
     return f"{'Highest means' if len(means) > 1 else 'Means'}: {some}."
 
 
-def _over_time(
-    found: _Product,
-    days: series.Series,
-    names: Sequence[str],
-    form: Aggregation,
-    palette: Sequence[str | None],
-) -> list[Card]:
+def _over_time(found: _Product, days: series.Series) -> list[Card]:
     """Longitude over time; and for each region its seasonal or diurnal cycle, or its series."""
+    names, palette, (lon_edges, _) = found.class_names, found.colors, found.edges
     title = "Longitude over time, mean over latitude"
     by_longitude = days.by_longitude[..., found.columns]
     picture = functools.partial(
-        draw.hovmoeller, found.lon_edges, days.times, by_longitude, names, title, palette
+        draw.hovmoeller, lon_edges, days.times, by_longitude, names, title, palette
     )
     text = f"{title} (Hovmöller diagram); {_HATCHED}."
     cards = []
     if np.isfinite(by_longitude).any(axis=(0, 2)).mean() >= _LEAST_OBSERVED:
         cards.append(Card(text, "hovmoeller", picture, is_wide=True))
-    name, heading = _CHARTS.get(form.by, ("seasonal_cycle", "Seasonal cycle"))
+    name, heading = _CHARTS.get(found.by, ("seasonal_cycle", "Seasonal cycle"))
     for r, region in enumerate(found.region_names):
         if name == "seasonal_cycle":
             cycle = days.cycles[region]
@@ -320,22 +323,19 @@ def _over_time(
     return cards
 
 
-def _together(
-    found: _Product, days: series.Series, store: DayStore, coast: Sequence[np.ndarray]
-) -> list[Card]:
+def _together(found: _Product, days: series.Series, has_classless: bool) -> list[Card]:
     """Which patterns share an area, and how much of each cell was observed."""
-    names, cards = store.settings.class_names, []
-    if store.settings.has_classless:
+    cards = []
+    if has_classless:
         title = "Patterns that share an area"
-        picture = functools.partial(draw.co_occurrence, days.shared, names, title)
+        picture = functools.partial(draw.co_occurrence, days.shared, found.class_names, title)
         text = f"{title}: share of the area of the row's pattern that the column's covers as well."
         cards.append(Card(text, "co_occurrence", picture))
-    seen = days.coverage[found.rows][:, found.columns]
+    seen = days.coverage[np.newaxis, found.rows][..., found.columns]
     if np.ptp(seen) > 1e-6:
         title = "Mean share of a cell that was observed"
-        place = (found.lon_edges, found.lat_edges)
         picture = functools.partial(
-            maps.maps, *place, seen[np.newaxis], [""], title, coastlines=coast
+            maps.maps, *found.edges, seen, [""], title, coastlines=found.coastlines
         )
         cards.append(Card(f"{title}, over all days.", "coverage", picture))
     return cards

@@ -146,23 +146,16 @@ def _chunks(path: str, names: list[str] | None, **options: int) -> Iterator[pd.D
             return
 
 
-class _Faults:
-    """Collects the first fault of each faulty row of a table."""
-
-    def __init__(self, path: str, on_error: str) -> None:
-        self.path, self.on_error, self.count = path, on_error, 0
-
-    def sort_out(self, reasons: pd.Series) -> np.ndarray:
-        """Marks valid rows; ValueError for the first invalid one unless on_error is "skip"."""
-        bad = reasons != ""
-        self.count += int(bad.sum())
-        if bad.any() and self.on_error == "fail":
-            more = f" (and {bad.sum() - 1} more faulty rows)" if bad.sum() > 1 else ""
-            raise ValueError(
-                f"{self.path}, line {bad.idxmax()}: {reasons[bad.idxmax()]}{more}; "
-                "--on_error=skip leaves faulty rows out"
-            )
-        return ~bad.to_numpy()
+def _valid(path: str, reasons: pd.Series, on_error: str) -> np.ndarray:
+    """Marks valid rows; ValueError for the first invalid one unless on_error is "skip"."""
+    bad = reasons != ""
+    if bad.any() and on_error == "fail":
+        more = f" (and {bad.sum() - 1} more faulty rows)" if bad.sum() > 1 else ""
+        raise ValueError(
+            f"{path}, line {bad.idxmax()}: {reasons[bad.idxmax()]}{more}; "
+            "--on_error=skip leaves faulty rows out"
+        )
+    return ~bad.to_numpy()
 
 
 def _check_labels(labels: pd.Series, known: dict[str, int]) -> tuple[pd.Series, pd.Series]:
@@ -179,13 +172,14 @@ def _first_reasons(*faults: tuple[pd.Series, Any]) -> pd.Series:
 
 def _read_degrees(path: str, names: list[str], known: dict[str, int], on_error: str) -> BoxTable:
     """Rows of longitudes and latitudes; all of a day are one view of the globe."""
-    faults, parts = _Faults(path, on_error), []
+    num_skipped, parts = 0, []
     for chunk in _chunks(path, names):
         chunk = chunk[list(COLUMNS)].drop(index=1, errors="ignore").apply(lambda c: c.str.strip())
         numbers = chunk[list(COLUMNS[2:])].apply(pd.to_numeric, errors="coerce").astype(float)
         dates = pd.Series({text: _day_of(text) for text in chunk["date"].unique()}, dtype=float)
         numbered = chunk["date"].map(dates)
-        good = faults.sort_out(_check_degrees(chunk, numbers, numbered, known))
+        good = _valid(path, _check_degrees(chunk, numbers, numbered, known), on_error)
+        num_skipped += int((~good).sum())
         west, east = numbers["lon1"].to_numpy(), numbers["lon2"].to_numpy()
         east = np.where(east < west, east + 360, east)
         lat = np.sort(numbers[["lat1", "lat2"]].to_numpy(), axis=1)
@@ -195,7 +189,7 @@ def _read_degrees(path: str, names: list[str], known: dict[str, int], on_error: 
     numbered, labels, boxes = (np.concatenate(column) for column in zip(*parts))
     views = np.zeros(len(labels), np.int32)
     name = os.path.basename(path)
-    return BoxTable(name, numbered, labels, boxes, views, (GLOBE,), faults.count)
+    return BoxTable(name, numbered, labels, boxes, views, (GLOBE,), num_skipped)
 
 
 def _check_degrees(
@@ -239,7 +233,6 @@ def _day_of(text: str) -> float:
 def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
     """Rows in a row that name the same image are one view: what one labeller drew into it."""
     table = pd.concat(_chunks(path, list(_LABELLER_COLUMNS)))
-    faults = _Faults(path, on_error)
     corners = list(_LABELLER_COLUMNS[2:6])
     numbers = table[corners].apply(pd.to_numeric, errors="coerce").astype(float)
     blank = (table[corners + ["label"]] == "").all(axis=1)
@@ -258,7 +251,7 @@ def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
         (no_number & ~blank, "x1, y1, x2 and y2 must be numbers"),
         (empty, "a box without area: x1 >= x2 or y1 >= y2 in the image"),
     )
-    good = faults.sort_out(reasons)
+    good = _valid(path, reasons, on_error)
     views = (table["image"] != table["image"].shift()).cumsum().to_numpy()[good] - 1
     table, numbers = table[good], numbers[good]
     found = [images[name] for name in table["image"]]
@@ -278,7 +271,7 @@ def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
     names = tuple(table["image"].iloc[firsts])
     views = views.astype(np.int32)
     name = os.path.basename(path)
-    return BoxTable(name, numbered, labels, boxes, views, extents, faults.count, names)
+    return BoxTable(name, numbered, labels, boxes, views, extents, int((~good).sum()), names)
 
 
 def _parse_snapshot(name: str) -> tuple[int, Extent] | None:

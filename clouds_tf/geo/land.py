@@ -13,10 +13,9 @@ from collections.abc import Iterable
 import numpy as np
 
 from clouds_tf.geo.extent import Extent
-from clouds_tf.geo.grid import Grid, turns
+from clouds_tf.geo.grid import turns
 
 SOURCE = "Natural Earth 1:50m"
-_ROWS_AT_ONCE = 256
 STEP = 0.005  # degrees, to which points are rounded
 
 # Rings of longitude and latitude, float64 [n, 2]: the outer one first, then those of lakes.
@@ -35,10 +34,11 @@ def _polygons() -> tuple[Polygon, ...]:
 
 def polygons(extent: Extent) -> list[Polygon]:
     """Whole polygons of land whose bounds meet an extent, shifted to its longitudes."""
-    return _shifted(_polygons(), extent)
+    return shifted(_polygons(), extent)
 
 
-def _shifted(shapes: Iterable[Polygon], extent: Extent) -> list[Polygon]:
+def shifted(shapes: Iterable[Polygon], extent: Extent) -> list[Polygon]:
+    """Those of some polygons whose bounds meet an extent, shifted to its longitudes."""
     found = []
     for polygon in shapes:
         west, south = polygon[0].min(axis=0)
@@ -63,35 +63,3 @@ def coastlines(extent: Extent) -> list[np.ndarray]:
         if inside.any():
             lines.append(np.where((near & ~cut)[:, np.newaxis], ring, np.nan))
     return lines
-
-
-def land_mask(grid: Grid) -> np.ndarray:
-    """Whether the centre of each cell lies on land: bool [rows, columns]."""
-    return rasterize(_polygons(), grid)
-
-
-def rasterize(shapes: Iterable[Polygon], grid: Grid) -> np.ndarray:
-    """Whether the centre of each cell lies in a polygon: bool [rows, columns].
-
-    Args:
-        shapes: polygons of any longitudes.
-        grid: the cells.
-    """
-    mask = np.zeros(grid.shape, bool)
-    for polygon in _shifted(shapes, grid.extent):
-        edges = np.concatenate([np.stack([ring[:-1], ring[1:]], axis=1) for ring in polygon])
-        for first in range(0, len(mask), _ROWS_AT_ONCE):
-            rows = slice(first, first + _ROWS_AT_ONCE)
-            mask[rows] |= _inside(edges, grid.lon, grid.lat[rows])
-    return mask
-
-
-def _inside(edges: np.ndarray, lon: np.ndarray, lat: np.ndarray) -> np.ndarray:
-    """Whether an odd number of edges [n, 2, 2] lies west of points: bool [rows, columns]."""
-    low, high = edges[..., 1].min(axis=1), edges[..., 1].max(axis=1)
-    (x0, y0), (x1, y1) = np.moveaxis(edges[(high > lat.min()) & (low <= lat.max())], 0, -1)
-    row, edge = np.nonzero((y0 > lat[:, np.newaxis]) != (y1 > lat[:, np.newaxis]))
-    x = x0[edge] + (lat[row] - y0[edge]) / (y1 - y0)[edge] * (x1 - x0)[edge]
-    counts = np.zeros((len(lat), len(lon) + 1), np.int32)
-    np.add.at(counts, (row, np.searchsorted(lon, x)), 1)
-    return counts.cumsum(axis=1)[:, :-1] % 2 == 1

@@ -29,13 +29,7 @@ _MAX_ROWS = 64
 @contextlib.contextmanager
 def open_array(path: str, reading: Reading) -> Iterator[Scene]:
     """Opens NetCDF or zarr; see `read.open_scene`."""
-    try:
-        # Values come with scale_factor and add_offset applied, and NaN for _FillValue. Times are
-        # decoded later: of some calendars only if they are needed.
-        data = xarray.open_dataset(path, engine=_engine(path), decode_times=False)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"cannot be read: {str(error).splitlines()[0]}") from None
-    with data:
+    with _opened(path) as data:
         variable, (latitude, longitude) = _variable(data, reading)
         values = _in_bands(_at_one_time(variable), (latitude, longitude), reading)
         scenes.check_pixels((values.sizes[latitude], values.sizes[longitude]), reading)
@@ -82,11 +76,7 @@ def values_on(path: str, variable: str | None, grid: Grid) -> np.ndarray:
     Raises:
         ValueError: the file cannot be read, or has no such variable of two dimensions.
     """
-    try:
-        data = xarray.open_dataset(path, engine=_engine(path), decode_times=False)
-    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
-        raise ValueError(f"cannot be read: {str(error).splitlines()[0]}") from None
-    with data:
+    with _opened(path) as data:
         found, (lat, lon) = _variable(data, Reading(variable=variable))
         values = _in_bands(_at_one_time(found), (lat, lon), Reading())
         if values.ndim != 2 or min(values.shape) < 2:
@@ -99,6 +89,17 @@ def values_on(path: str, variable: str | None, grid: Grid) -> np.ndarray:
             step = float(np.median(np.diff(values[dim].values)))
             values = values.reindex({dim: wanted}, method="nearest", tolerance=max(step, cell))
         return values.values.astype(np.float32)
+
+
+def _opened(path: str) -> Any:
+    """A Dataset with scale_factor and add_offset applied, NaN for _FillValue, and raw times.
+
+    Times are decoded later: of some calendars only if they are needed.
+    """
+    try:
+        return xarray.open_dataset(path, engine=_engine(path), decode_times=False)
+    except (OSError, KeyError, RuntimeError, ValueError, TypeError) as error:
+        raise ValueError(f"cannot be read: {str(error).splitlines()[0]}") from None
 
 
 def _engine(path: str) -> str:

@@ -7,6 +7,7 @@ import operator
 import os
 import re
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +16,7 @@ from clouds_tf.geo import geojson
 from clouds_tf.geo import land as lands
 from clouds_tf.geo.grid import Grid
 from clouds_tf.manifest import file_identity
+from clouds_tf.scenes.scene import naming
 
 _SCENE = "{scene}"  # in the name of a mask: the name of the scene
 _OPERATORS = {
@@ -106,6 +108,34 @@ def describe(land: str, ignore: Iterable[str]) -> tuple[str, str]:
     )
 
 
+def land_mask(grid: Grid) -> np.ndarray:
+    """Whether the centre of each cell lies on land: bool [rows, columns]."""
+    return _inside(lands.polygons(grid.extent), grid)
+
+
+def _inside(polygons: Iterable[lands.Polygon], grid: Grid) -> np.ndarray:
+    """Whether the centre of each cell lies in a polygon: bool [rows, columns]."""
+    from rasterio.features import rasterize
+
+    shapes = [
+        {"type": "Polygon", "coordinates": [ring.tolist() for ring in polygon]}
+        for polygon in polygons
+    ]
+    mask = np.zeros(grid.shape, np.uint8)
+    if shapes:  # rasterio refuses none
+        rasterize(shapes, out=mask, transform=transform(grid))
+    return mask > 0 if grid.north_first else mask[::-1] > 0
+
+
+def transform(grid: Grid) -> Any:
+    """The affine transform of rasterio, from (column, row) to (longitude, latitude)."""
+    import rasterio
+
+    return rasterio.transform.Affine(
+        grid.cell[1], 0.0, grid.extent.lon_min, 0.0, -grid.cell[0], grid.extent.lat_max
+    )
+
+
 def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndarray:
     """Whether cells of a scene do not count: bool [rows, columns].
 
@@ -118,24 +148,18 @@ def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndar
     Raises:
         FileNotFoundError, ValueError: a mask cannot be read, or does not meet the scene.
     """
-    result = lands.land_mask(grid) if land == "auto" else np.zeros(grid.shape, bool)
+    result = land_mask(grid) if land == "auto" else np.zeros(grid.shape, bool)
     for mask in masks(land, ignore):
         mask = mask.of_scene(name)
-        if not gfile.exists(mask.path):
-            raise FileNotFoundError(f"{mask.path}: no such file")
-        try:
+        with naming(mask.path):
             result |= _read(mask, grid)
-        except ValueError as error:
-            message = str(error)
-            is_named = message.startswith(mask.path)
-            raise ValueError(message if is_named else f"{mask.path}: {message}") from None
     return result
 
 
 def _read(mask: Mask, grid: Grid) -> np.ndarray:
     path = mask.path.lower()
     if path.endswith(_GEOJSON):
-        return lands.rasterize(geojson.read_polygons(mask.path), grid)
+        return _inside(lands.shifted(geojson.read_polygons(mask.path), grid.extent), grid)
     with files.local_copy(mask.path) as local:
         if path.endswith(_RASTERS):
             values = _raster_values(local, grid)
@@ -160,20 +184,20 @@ def _raster_values(path: str, grid: Grid) -> np.ndarray:
     from rasterio.warp import reproject
 
     values = np.full(grid.shape, np.nan, np.float32)
-    (dlat, dlon), extent = grid.cell, grid.extent
     try:
         with rasterio.Env(), rasterio.open(path, driver="GTiff") as source:
             if source.crs is None:
                 raise ValueError("has no coordinate reference system")
             for turn in (0, -360, 360):  # GDAL knows longitudes of one turn only
                 part = np.full(grid.shape, np.nan, np.float32)
-                west = extent.lon_min + turn
-                to = rasterio.Affine(dlon, 0, west, 0, -dlat, extent.lat_max)
-                band = rasterio.band(source, 1)
                 reproject(
-                    band, part, dst_transform=to, dst_crs="EPSG:4326", dst_nodata=np.nan,
+                    rasterio.band(source, 1),
+                    part,
+                    dst_transform=rasterio.Affine.translation(turn, 0) @ transform(grid),
+                    dst_crs="EPSG:4326",
+                    dst_nodata=np.nan,
                     init_dest_nodata=True,
-                )  # fmt: skip
+                )
                 values = np.where(np.isnan(values), part, values)
     except RasterioError as error:
         raise ValueError(f"cannot be read: {str(error).splitlines()[0]}") from None

@@ -117,11 +117,8 @@ class Network:
         self, call: Callable[[Any], Answers], inputs: Sequence[Any], size: int
     ) -> Answers:
         answers = [call(inputs[i : i + size]) for i in range(0, len(inputs), size)]
-        return Answers(
-            np.concatenate([answer.probabilities for answer in answers]),
-            np.concatenate([answer.masks for answer in answers]),
-            np.concatenate([answer.likeness for answer in answers]),
-        )
+        columns = zip(*((x.probabilities, x.masks, x.likeness) for x in answers))
+        return Answers(*map(np.concatenate, columns))
 
     def decode(self, content: bytes) -> np.ndarray:
         """Decodes a JPEG or PNG at the size of the network: uint8 [height, width, 3].

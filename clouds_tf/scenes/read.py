@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 
 from clouds_tf import files, gfile
-from clouds_tf.scenes.scene import Reading, Scene, stem
+from clouds_tf.scenes.scene import Reading, Scene, naming, stem
 
 RASTERS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp")
 ARRAYS = (".nc", ".nc4", ".zarr")
@@ -83,15 +83,10 @@ def open_scene(path: str, reading: Reading = Reading()) -> Iterator[Scene]:
         ValueError: it is damaged, too large, of values that are no colours, or without a place or
             a date; the message begins with the path and says what to do.
     """
-    if not gfile.exists(path):
-        raise FileNotFoundError(f"{path}: no such file")
-    try:
+    with naming(path):
         if path.lower().rstrip("/").endswith(ARRAYS):
             from clouds_tf.scenes.arrays import open_array as open_file
         else:
             from clouds_tf.scenes.rasters import open_raster as open_file
         with open_file(path, reading) as scene:
             yield scene
-    except ValueError as error:
-        message = str(error)
-        raise ValueError(message if message.startswith(path) else f"{path}: {message}") from None

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import datetime
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
+from clouds_tf import gfile
 from clouds_tf.geo.extent import Extent
 from clouds_tf.prediction import stretch as stretches
 
@@ -83,6 +85,22 @@ class Reading:
 def stem(path: str) -> str:
     """The name of a scene: its file name without the ending."""
     return os.path.splitext(os.path.basename(path.rstrip("/")))[0]
+
+
+@contextlib.contextmanager
+def naming(path: str) -> Iterator[None]:
+    """Context that reads a file: its path stands before the message of every ValueError.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not gfile.exists(path):
+        raise FileNotFoundError(f"{path}: no such file")
+    try:
+        yield
+    except ValueError as error:
+        message = str(error)
+        raise ValueError(message if message.startswith(path) else f"{path}: {message}") from None
 
 
 def check_pixels(size: tuple[int, int], reading: Reading) -> None:

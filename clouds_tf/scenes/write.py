@@ -14,6 +14,7 @@ from clouds_tf.geo import netcdf
 from clouds_tf.geo.grid import Grid
 from clouds_tf.geo.objects import Object
 from clouds_tf.prediction.likeness import known
+from clouds_tf.scenes.exclude import transform
 from clouds_tf.scenes.masks import Prediction, measure
 
 _STEP = 0.004  # of a probability: in a byte, 0 to 250
@@ -151,15 +152,6 @@ def _write_time_and_place(file: Any, prediction: Prediction) -> None:
         spatial_ref=wkt,
         GeoTransform=" ".join(repr(value) for value in transform(prediction.grid).to_gdal()),
         **_WGS84,
-    )
-
-
-def transform(grid: Grid) -> Any:
-    """The affine transform of rasterio, from (column, row) to (longitude, latitude)."""
-    import rasterio
-
-    return rasterio.transform.Affine(
-        grid.cell[1], 0.0, grid.extent.lon_min, 0.0, -grid.cell[0], grid.extent.lat_max
     )
 
 

@@ -3,6 +3,7 @@ import pytest
 import shapely
 
 from clouds_tf.geo import Extent, Grid, cover, land
+from clouds_tf.scenes.exclude import land_mask
 
 
 @pytest.mark.parametrize(
@@ -21,7 +22,7 @@ from clouds_tf.geo import Extent, Grid, cover, land
 )
 def test_places_are_on_land_or_not(place, lon, lat, expected):
     grid = cover(Extent(lon - 0.02, max(lat - 0.02, -90), lon + 0.02, lat + 0.02), (0.04, 0.04))
-    assert land.land_mask(grid)[0, 0] == expected, place
+    assert land_mask(grid)[0, 0] == expected, place
 
 
 @pytest.mark.parametrize("west, south", [(-62, 8), (176, -20), (-190, 62), (170, -48)])
@@ -33,12 +34,12 @@ def test_masks_are_those_of_shapely(west, south):
     )
     x, y = np.meshgrid(grid.lon, grid.lat)
     expected = shapely.contains_xy(shape, x, y)
-    found = land.land_mask(grid)
+    found = land_mask(grid)
     assert found.any() and not found.all()
     edge = shapely.distance(shape.boundary, shapely.points(x, y)) < 1e-3
     np.testing.assert_array_equal(found[~edge], expected[~edge])
     southern_first = Grid(0.25, extent)
-    np.testing.assert_array_equal(land.land_mask(southern_first)[::-1], found)
+    np.testing.assert_array_equal(land_mask(southern_first)[::-1], found)
 
 
 def test_coastlines_stay_near_their_extent_and_have_no_seam():

@@ -11,7 +11,7 @@ from small import write_mosaic
 from test_folder import OPTIONS, Stub, _run
 from test_folder import stub as _stub
 
-from clouds_tf.geo import Extent, cover, land
+from clouds_tf.geo import Extent, cover
 from clouds_tf.scenes import exclude
 
 stub = _stub  # the fixture, which is used by every test here
@@ -82,7 +82,7 @@ def test_a_scene_has_no_clouds_on_mexico_and_none_that_are_masked(tmp_path):
         return xarray.load_dataset(tmp_path / "S" / "a_20200101.nc")
 
     plain, ocean, rest = run(everything), run(OPTIONS), run(masked)
-    on_land = land.land_mask(GRID)
+    on_land = exclude.land_mask(GRID)
     assert 0.2 < on_land.mean() < 0.6 and plain["observed"].values.all()
     np.testing.assert_array_equal(ocean["observed"].values[0] == 0, on_land)
     assert np.isnan(ocean["probability"].values[0][:, on_land]).all()
