@@ -69,49 +69,49 @@ if typing.TYPE_CHECKING:
 flags.disclaim_key_flags()
 
 
-class _SizeParser(flags.ArgumentParser):
-    """Reads "H,W" as a tuple of two positive whole numbers (height, width)."""
+class _Parser(flags.ArgumentParser):
+    """Reads a flag by a function of its text; absl also gives it values, such as defaults."""
 
-    def parse(self, argument: str | tuple[int, int]) -> tuple[int, int]:
-        if isinstance(argument, tuple):
-            return argument
-        parts = argument.split(",")
-        if len(parts) != 2 or not all(p.strip().isdecimal() and int(p) > 0 for p in parts):
-            raise ValueError(f"got {argument!r}, expected height,width such as 320,480")
-        return int(parts[0]), int(parts[1])
+    def __init__(self, kind: str, read: Callable[[str], Any]) -> None:
+        self._kind, self._read = kind, read
+
+    def parse(self, argument: Any) -> Any:
+        return self._read(argument) if isinstance(argument, str) else argument
 
     def flag_type(self) -> str:
-        return "height,width"
+        return self._kind
 
 
-class _SizeSerializer(flags.ArgumentSerializer):
-    def serialize(self, value: tuple[int, int]) -> str:
-        return f"{value[0]},{value[1]}"
+class _Serializer(flags.ArgumentSerializer):
+    def __init__(self, write: Callable[[Any], str]) -> None:
+        self._write = write
+
+    def serialize(self, value: Any) -> str:
+        return self._write(value)
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    parts = text.split(",")
+    if len(parts) != 2 or not all(p.strip().isdecimal() and int(p) > 0 for p in parts):
+        raise ValueError(f"got {text!r}, expected height,width such as 320,480")
+    return int(parts[0]), int(parts[1])
 
 
 def DEFINE_size(name: str, default: Any, help: str) -> Any:  # noqa: N802 (absl's spelling)
     """Defines a flag `--name=height,width` whose value is a tuple, or None."""
-    return flags.DEFINE(_SizeParser(), name, default, help, serializer=_SizeSerializer())
+    parser, serializer = _Parser("height,width", _read_size), _Serializer("{0[0]},{0[1]}".format)
+    return flags.DEFINE(parser, name, default, help, serializer=serializer)
 
 
-class _NumbersParser(flags.ArgumentParser):
-    """Reads "1,0.5" as a tuple of numbers, and "" as an empty one."""
-
-    def parse(self, argument: str | tuple[float, ...]) -> tuple[float, ...]:
-        if isinstance(argument, tuple):
-            return argument
-        try:
-            return tuple(map(float, argument.split(","))) if argument else ()
-        except ValueError:
-            raise ValueError(f"got {argument!r}, expected comma-separated numbers") from None
-
-    def flag_type(self) -> str:
-        return "numbers"
+def _read_numbers(text: str) -> tuple[float, ...]:
+    try:
+        return tuple(map(float, text.split(","))) if text else ()
+    except ValueError:
+        raise ValueError(f"got {text!r}, expected comma-separated numbers") from None
 
 
-class _NumbersSerializer(flags.ArgumentSerializer):
-    def serialize(self, value: tuple[float, ...]) -> str:
-        return ",".join(map(repr, value))
+def _write_numbers(values: tuple[float, ...]) -> str:
+    return ",".join(map(repr, values))
 
 
 def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> Any:
@@ -145,35 +145,22 @@ def dataset_names() -> list[str]:
     return sorted(name[: -len(".json")] for name in os.listdir(_DATASETS))
 
 
-class _DatasetParser(flags.ArgumentParser):
+def read_dataset(text: str) -> Dataset:
     """Reads a Dataset by its name, from a JSON file, or from JSON itself, as a flag file has it."""
+    from clouds_tf import files
+    from clouds_tf.dataset import Dataset
 
-    def parse(self, argument: str | Dataset) -> Dataset:
-        from clouds_tf import files
-        from clouds_tf.dataset import Dataset
-
-        if isinstance(argument, Dataset):
-            return argument
-        if argument in dataset_names():
-            argument = os.path.join(_DATASETS, f"{argument}.json")
-        try:
-            text = argument if argument.startswith("{") else files.read_text(argument)
-        except FileNotFoundError as error:
-            raise ValueError(
-                f"{error}; expected a JSON file, or one of {', '.join(dataset_names())}"
-            ) from None
-        try:
-            return Dataset.from_json(files.parse_json(text))
-        except ValueError as error:
-            raise ValueError(f"{argument}: {error}") from None
-
-    def flag_type(self) -> str:
-        return "data set"
-
-
-class _DatasetSerializer(flags.ArgumentSerializer):
-    def serialize(self, value: Dataset) -> str:
-        return json.dumps(value.to_json())
+    path = os.path.join(_DATASETS, f"{text}.json") if text in dataset_names() else text
+    try:
+        content = path if path.startswith("{") else files.read_text(path)
+    except FileNotFoundError as error:
+        raise ValueError(
+            f"{error}; expected a JSON file, or one of {', '.join(dataset_names())}"
+        ) from None
+    try:
+        return Dataset.from_json(files.parse_json(content))
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
 
 
 def DEFINE_dataset() -> Any:  # noqa: N802 (absl's spelling)
@@ -181,7 +168,9 @@ def DEFINE_dataset() -> Any:  # noqa: N802 (absl's spelling)
     from clouds_tf.dataset import CLOUDS
 
     help = f"Data set: {', '.join(dataset_names())}, or a JSON file like those in recipes/datasets."
-    return flags.DEFINE(_DatasetParser(), "dataset", CLOUDS, help, serializer=_DatasetSerializer())
+    parser = _Parser("data set", read_dataset)
+    serializer = _Serializer(lambda dataset: json.dumps(dataset.to_json()))
+    return flags.DEFINE(parser, "dataset", CLOUDS, help, serializer=serializer)
 
 
 def DEFINE_dataset_of_a_folder() -> None:  # noqa: N802 (absl's spelling)
@@ -230,7 +219,7 @@ def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
             help = f"{meta['help']} One of {names}." if names else meta["help"]
             flags.DEFINE_string(name, default, help)
         elif typing.get_args(kind)[0] is float:
-            parser, serializer = _NumbersParser(), _NumbersSerializer()
+            parser, serializer = _Parser("numbers", _read_numbers), _Serializer(_write_numbers)
             flags.DEFINE(parser, name, default, meta["help"], serializer=serializer)
         elif typing.get_args(kind)[0] in (str, Any):
             flags.DEFINE_list(name, list(default), meta["help"])

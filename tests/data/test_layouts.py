@@ -3,7 +3,7 @@
 import dataclasses
 import json
 
-from cli import _DatasetParser, dataset_names
+from cli import dataset_names, read_dataset
 
 import numpy as np
 import pandas as pd
@@ -22,7 +22,7 @@ SIZE = (6, 8)
 
 
 def _dataset(name, **changes):
-    found = _DatasetParser().parse(name)
+    found = read_dataset(name)
     return dataclasses.replace(found, mask_size=SIZE, submission_size=SIZE, **changes)
 
 
@@ -64,12 +64,12 @@ def _mask(*rectangles):
 
 def test_all_descriptions_can_be_named_and_clouds_is_the_default():
     assert dataset_names() == ["airbus", "carvana", "clouds", "severstal", "siim", "tgs_salt"]
-    assert _DatasetParser().parse("clouds") == CLOUDS
+    assert read_dataset("clouds") == CLOUDS
     for name in dataset_names():
-        dataset = _DatasetParser().parse(name)
+        dataset = read_dataset(name)
         assert Dataset.from_json(json.loads(json.dumps(dataset.to_json()))) == dataset
     with pytest.raises(ValueError, match="severstall: no such file.*one of airbus, carvana"):
-        _DatasetParser().parse("severstall")
+        read_dataset("severstall")
 
 
 def test_severstal_has_rows_of_present_classes_only(tmp_path):

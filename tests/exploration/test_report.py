@@ -5,7 +5,7 @@ import re
 import shutil
 import subprocess
 
-from cli import _DatasetParser
+from cli import read_dataset
 
 import numpy as np
 import pandas as pd
@@ -209,7 +209,7 @@ def test_a_folder_without_masks(data_dir, tmp_path, drawn_only):
 def test_other_layouts_and_sources_are_explored(tmp_path, drawn_only, request):
     """Ids without ending, relative runs and PNG; masks of two sizes in COCO JSON."""
     size = (12, 18)
-    siim = dataclasses.replace(_DatasetParser().parse("siim"), mask_size=size, submission_size=size)
+    siim = dataclasses.replace(read_dataset("siim"), mask_size=size, submission_size=size)
     sample_data.write_sample_data(str(tmp_path / "D"), 4, 1, dataset=siim)
     summary = report.write_report(str(tmp_path / "D"), str(tmp_path / "siim"), siim)
     assert summary["num_images"] == 4 and summary["image_sizes"] == {"12 x 18": 4}
