@@ -11,17 +11,17 @@ from typing import Any, TypeVar
 
 from clouds_tf import files
 from clouds_tf.data.runners import Runner
-from clouds_tf.manifest import Manifest
 from clouds_tf.messages import counted, short_repr
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction import stretch as stretches
 from clouds_tf.prediction.likeness import known, unlike_warning
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.progress import Progress, shown
-from clouds_tf.scenes import exclude, read, results
+from clouds_tf.scenes import exclude, read
 from clouds_tf.scenes.jobs import Frame, Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
+from clouds_tf.scenes.results import SCENES_CSV, Results, write_files
 from clouds_tf.scenes.scene import stem
 from clouds_tf.scenes.tiles import Tile
 
@@ -101,7 +101,7 @@ def predict_scenes(
     if os.path.abspath(output_dir) == os.path.abspath(os.path.dirname(paths[0])):
         raise ValueError(f"{output_dir}: holds the scenes themselves; take another folder")
     _raise_if(on_error == "fail", *twins.values())
-    files.check_output(os.path.join(output_dir, results.SCENES_CSV))
+    files.check_output(os.path.join(output_dir, SCENES_CSV))
     predictor = saved_model
     if not isinstance(predictor, Predictor):
         predictor = Predictor.open(predictor, engine)
@@ -111,62 +111,59 @@ def predict_scenes(
             f"min_likeness: {predictor.path} has no likeness; evaluate and export again"
         )
     warnings = [predictor.warning] if predictor.warning else []
-    manifest = results.manifest_of(output_dir, predictor.identity, options)
+    results = Results(output_dir, predictor.identity, options)
     mine = [path for path in paths if path not in twins][shard[0] :: shard[1]]
     is_whole = shard[1] == 1
-    with manifest.open(alone=is_whole, redo=False):
+    with results.open(alone=is_whole, redo=False):
         if is_whole:
-            results.prune(manifest, mine)
-        todo = [path for path in mine if not results.is_done(manifest, path, options)]
+            results.remove_gone(mine)
+        todo = [path for path in mine if not results.has(path)]
         tell, before = shown(progress, "scene"), len(mine) - len(todo)
         # Closed here, since what is left to the garbage collector ends in any thread at any time.
-        steps = _run(predictor, todo, manifest, options, runner)
+        steps = _run(predictor, todo, results, runner)
         with contextlib.closing(steps):
             for done, error in steps:
                 _raise_if(on_error == "fail", error)
                 tell(before + done, len(mine))
-        result = _result(manifest, mine, todo, warnings, options)
+        result = _result(results, mine, todo, warnings)
         _raise_if(on_error == "fail", *result.failed)
         return dataclasses.replace(
             result,
             num_scenes=len(mine) + len(twins),
             failed=(*result.failed, *twins.values()),
             skipped=tuple(skipped),
-            path=results.write_csv(manifest) if is_whole else None,
+            path=results.write_csv() if is_whole else None,
         )
 
 
 def _run(
-    predictor: Predictor,
-    todo: list[str],
-    manifest: Manifest,
-    options: Options,
-    runner: Runner,
+    predictor: Predictor, todo: list[str], results: Results, runner: Runner
 ) -> Generator[tuple[int, str], None, None]:
     """Predicts scenes; yields how many are done, and the error of the last one, "" for none."""
     yield 0, ""
     if runner == Runner():
-        errors = predict_group(predictor, todo, manifest, options)
+        errors = _predict_group(todo, predictor, results)
         with contextlib.closing(errors):
             yield from enumerate(errors, start=1)
         return
-    size = options.batch_size
+    size = results.options.batch_size
     groups = [todo[i : i + size] for i in range(0, len(todo), size)]
     # The predictor is not first: Dask would call a tuple that begins with a function.
-    jobs = [(group, predictor, manifest, options) for group in groups]
+    jobs = [(group, predictor, results) for group in groups]
     runner.run(_predict_whole_group, jobs, len(jobs))
     yield len(todo), ""
 
 
 def _result(
-    manifest: Manifest, paths: list[str], todo: list[str], warnings: list[str], options: Options
+    results: Results, paths: list[str], todo: list[str], warnings: list[str]
 ) -> ScenesResult:
-    """Summary of these scenes, read back from the manifest."""
+    """Summary of these scenes, read back from the results."""
+    options = results.options
     num_predicted = num_windows = num_left_out = 0
     failed, warnings, curves, new = [], list(warnings), [], set(todo)
     likeness = {}
     for path in paths:
-        piece = manifest.read(stem(path))
+        piece = results.read(stem(path))
         if piece is None or piece.error:
             failed.append(piece.error if piece else f"{path}: was not predicted")
             continue
@@ -219,22 +216,16 @@ class _Event:
     error: Exception | None = None
 
 
-def predict_group(
-    predictor: Predictor, paths: Sequence[str], manifest: Manifest, options: Options
+def _predict_group(
+    paths: Sequence[str], predictor: Predictor, results: Results
 ) -> Generator[str, None, None]:
     """Predicts scenes one after the other, with windows of several in a batch.
 
-    Args:
-        predictor: the SavedModel.
-        paths: of scenes.
-        manifest: of the folder of the results.
-        options: scale, overlap and formats.
-
-    Yields:
-        For each scene the reason why it failed, or "", when it is in the manifest.
+    Yields for each scene the reason why it failed, or "", when it is among the results.
     """
     if not paths:
         return
+    options = results.options
     model = Network(predictor, options.batch_size)
     batches = _ahead(_batches(_events(paths, model, options), options.batch_size))
     # Scenes are read, predicted and written at the same time.
@@ -243,34 +234,32 @@ def predict_group(
         for batch, answers in answered:
             for event in batch:
                 if event.part is None:
-                    yield _finish(event, manifest, options)
+                    yield _finish(event, results)
                 else:
                     assert event.job is not None
                     event.job.add(event.part, *next(answers))
 
 
-def _predict_whole_group(
-    paths: Sequence[str], predictor: Predictor, manifest: Manifest, options: Options
-) -> None:
+def _predict_whole_group(paths: Sequence[str], predictor: Predictor, results: Results) -> None:
     """A job of a pipeline."""
-    for _ in predict_group(predictor, paths, manifest, options):
+    for _ in _predict_group(paths, predictor, results):
         pass
 
 
-def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
+def _finish(event: _Event, results: Results) -> str:
     """Writes the files of a scene, or records why it failed; returns that reason, or ""."""
-    name, source = stem(event.path), results.source_of(event.path, options)
+    name, source = stem(event.path), results.source(event.path)
     try:
         if event.error is not None:
             raise event.error
         assert event.job is not None
         prediction = event.job.finish()
-        left_out = prediction.likeness < options.min_likeness  # not where it is unknown
-        names = {} if left_out else results.file_names(name, options)
-        with manifest.piece(name, source, list(names.values())) as piece:
+        left_out = prediction.likeness < results.options.min_likeness  # not where it is unknown
+        names = {} if left_out else results.file_names(event.path)
+        with results.piece(name, source, list(names.values())) as piece:
             piece.value = {
                 "path": event.path,
-                "rows": results.write_files(prediction, manifest.folder, names),
+                "rows": write_files(prediction, results.folder, names),
                 "num_windows": event.job.num_windows,
                 "warning": event.job.warning,
                 "curve": event.job.curve.about,
@@ -282,7 +271,7 @@ def _finish(event: _Event, manifest: Manifest, options: Options) -> str:
         if not isinstance(error, (ValueError, OSError)):
             line = f"{type(error).__name__}: {line}"
         line = line if line.startswith(event.path) else f"{event.path}: {line}"
-        manifest.fail(name, source, line)
+        results.fail(name, source, line)
         return line
     return ""
 

@@ -1,4 +1,4 @@
-"""The folder of results of scenes: its manifest, their files, and scenes.csv."""
+"""The results of scenes in a folder: their files, and scenes.csv."""
 
 from __future__ import annotations
 
@@ -26,59 +26,70 @@ _COLUMNS = (
 )
 
 
-def manifest_of(output_dir: str, model: str, options: Options) -> Manifest:
-    """The manifest of a folder of scenes of one model and scale.
+class Results(Manifest):
+    """The results of scenes in a folder: files, an entry for each scene, and scenes.csv.
 
     The value of a piece has `path`, of the scene; `rows`, of scenes.csv; `num_windows`; `warning`;
     `likeness`, or None; and `left_out`, whether that was too low, so that there are no files.
 
+    Args:
+        folder: the folder.
+        model: identity of the Predictor.
+        options: how scenes are predicted, and what is written.
+
     Raises:
         ValueError: the folder is one of an earlier version.
     """
-    if gfile.isdir(os.path.join(output_dir, "cards")):
-        raise ValueError(
-            f"{output_dir}: holds scenes of an earlier version of predict_scenes; take another "
-            "folder, or delete this one"
-        )
-    settings = {"version": _VERSION, "model": model}
-    settings.update(overlap=options.overlap, resolution=options.resolution)
-    return Manifest(output_dir, settings)
 
+    def __init__(self, folder: str, model: str, options: Options) -> None:
+        if gfile.isdir(os.path.join(folder, "cards")):
+            raise ValueError(
+                f"{folder}: holds scenes of an earlier version of predict_scenes; take another "
+                "folder, or delete this one"
+            )
+        self.options = options
+        scale = {"overlap": options.overlap, "resolution": options.resolution}
+        super().__init__(folder, {"version": _VERSION, "model": model, **scale})
 
-def source_of(path: str, options: Options) -> str:
-    """A checksum that changes with a scene's file and all options that decide the results."""
-    try:
-        identity = file_identity(path)
-    except FileNotFoundError:
-        identity = ""
-    masks = exclude.identities(options.land, options.ignore, stem(path))
-    return checksum([identity, *masks, repr(dataclasses.replace(options, batch_size=1))])
+    def source(self, path: str) -> str:
+        """A checksum that changes with a scene's file and all options that decide the results."""
+        options = dataclasses.replace(self.options, batch_size=1)
+        try:
+            identity = file_identity(path)
+        except FileNotFoundError:
+            identity = ""
+        masks = exclude.identities(options.land, options.ignore, stem(path))
+        return checksum([identity, *masks, repr(options)])
 
+    def file_names(self, path: str) -> dict[str, str]:
+        """The name of each format's file of a scene."""
+        return {key: stem(path) + FORMATS[key] for key in self.options.formats}
 
-def file_names(name: str, options: Options) -> dict[str, str]:
-    """The name of each format's file of a scene."""
-    return {key: name + FORMATS[key] for key in options.formats}
+    def has(self, path: str) -> bool:
+        """Whether a scene was predicted with these options and its files exist."""
+        piece = self.read(stem(path))
+        if piece is None or not self.is_done(stem(path), self.source(path)):
+            return False
+        left_out = piece.value.get("left_out")
+        return bool(left_out) or set(piece.files) == set(self.file_names(path).values())
 
+    def remove_gone(self, paths: Sequence[str]) -> None:
+        """Removes results of scenes that have gone, as renamed ones have: none counts twice."""
+        names = {stem(path) for path in paths}
 
-def is_done(manifest: Manifest, path: str, options: Options) -> bool:
-    """Whether a scene was predicted with these settings and its files exist."""
-    name = stem(path)
-    piece = manifest.read(name)
-    if piece is None or not manifest.is_done(name, source_of(path, options)):
-        return False
-    left_out = piece.value.get("left_out")
-    return bool(left_out) or set(piece.files) == set(file_names(name, options).values())
+        def is_there(name: str) -> bool:
+            piece = self.read(name)
+            return piece is not None and gfile.exists((piece.value or {}).get("path", ""))
 
+        self.prune(lambda name: name in names or is_there(name))
 
-def prune(manifest: Manifest, paths: Sequence[str]) -> None:
-    """Removes results of scenes that have gone, as renamed ones have, so that none counts twice."""
-    names = {stem(path) for path in paths}
-
-    def is_there(name: str) -> bool:
-        piece = manifest.read(name)
-        return piece is not None and gfile.exists((piece.value or {}).get("path", ""))
-
-    manifest.prune(lambda name: name in names or is_there(name))
+    def write_csv(self) -> str:
+        """Writes scenes.csv, of all scenes that have not failed; gives its path."""
+        path = os.path.join(self.folder, SCENES_CSV)
+        pieces = (piece for piece in self.pieces() if not piece.error)
+        rows = [tuple(row) for piece in pieces for row in piece.value["rows"]]
+        files.write_table(path, _COLUMNS, rows)
+        return path
 
 
 def _rows(prediction: Prediction, numbers: Sequence[Sequence[Any]]) -> list[tuple[Any, ...]]:
@@ -96,15 +107,6 @@ def _numbers(item: ClassAreas) -> tuple[Any, ...]:
         for value in (item.share, item.expected_share)
     )
     return (int(item.present), round(item.area_km2, 3), *shares, item.objects)
-
-
-def write_csv(manifest: Manifest) -> str:
-    """Writes scenes.csv, of all scenes that have not failed; gives its path."""
-    path = os.path.join(manifest.folder, SCENES_CSV)
-    pieces = (piece for piece in manifest.pieces() if not piece.error)
-    rows = [tuple(row) for piece in pieces for row in piece.value["rows"]]
-    files.write_table(path, _COLUMNS, rows)
-    return path
 
 
 def draw(*predictions: Prediction, num_columns: int = 1) -> Any:
