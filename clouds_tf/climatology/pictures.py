@@ -19,7 +19,7 @@ from clouds_tf.figures import climatology as draw
 from clouds_tf.figures import maps
 from clouds_tf.figures.page import Card, Section, render
 from clouds_tf.figures.style import FORMATS, latitude, longitude, percent
-from clouds_tf.geo import geojson, land, netcdf
+from clouds_tf.geo import land, netcdf
 from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import Grid
 from clouds_tf.messages import counted
@@ -56,7 +56,7 @@ class Look(CheckedSettings):
         """Lines of (longitude, latitude) of an extent; ValueError if the file is faulty."""
         if self.coastlines in ("auto", "none"):
             return land.coastlines(extent) if self.coastlines == "auto" else []
-        return geojson.read_lines(self.coastlines)
+        return land.read_lines(self.coastlines)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 
 from clouds_tf import files, gfile
-from clouds_tf.geo import geojson
 from clouds_tf.geo import land as lands
 from clouds_tf.geo.grid import Grid
 from clouds_tf.manifest import file_identity
@@ -159,7 +158,7 @@ def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndar
 def _read(mask: Mask, grid: Grid) -> np.ndarray:
     path = mask.path.lower()
     if path.endswith(_GEOJSON):
-        return _inside(lands.shifted(geojson.read_polygons(mask.path), grid.extent), grid)
+        return _inside(lands.shifted(lands.read_polygons(mask.path), grid.extent), grid)
     with files.local_copy(mask.path) as local:
         if path.endswith(_RASTERS):
             values = _raster_values(local, grid)

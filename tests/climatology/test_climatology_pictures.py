@@ -13,7 +13,7 @@ from clouds_tf.climatology.pictures import Look
 from clouds_tf.figures import climatology as draw
 from clouds_tf.figures import maps, style
 from clouds_tf.figures.style import latitude, longitude
-from clouds_tf.geo import geojson
+from clouds_tf.geo import land
 from clouds_tf.geo.grid import Grid
 
 NAMES = ("Fish", "Flower", "Gravel", "Sugar")
@@ -158,15 +158,15 @@ def test_coastlines_are_read_from_geojson(tmp_path):
     ]
     features = [{"type": "Feature", "geometry": part, "properties": {}} for part in parts]
     path.write_text(json.dumps({"type": "FeatureCollection", "features": features}))
-    lines = geojson.read_lines(str(path))
+    lines = land.read_lines(str(path))
     assert [len(line) for line in lines] == [2, 2, 2, 4, 4, 4]
     assert lines[0].tolist() == [[1, 2], [3, 4]]
     for text in ("", "{", "[]", '{"type": "Point", "coordinates": [0, 0]}'):
         path.write_text(text)
         with pytest.raises(ValueError, match="coast.geojson: expected GeoJSON"):
-            geojson.read_lines(str(path))
+            land.read_lines(str(path))
     with pytest.raises(FileNotFoundError):
-        geojson.read_lines(str(tmp_path / "none"))
+        land.read_lines(str(tmp_path / "none"))
 
 
 def _run(folder, by, look, days=((1, 1), (1, 15), (7, 1), (7, 15)), num_resamples=10):

@@ -8,8 +8,11 @@ import subprocess
 import sys
 import time
 
+import numpy as np
+
 from clouds_tf import files
-from clouds_tf.dataset import CLOUDS
+from clouds_tf.data import sample_data
+from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
 
 DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"  # real images, if any
 
@@ -96,6 +99,32 @@ def compare(tasks, repeats):
                 )
             )
     print_table(rows)
+
+
+def image_paths(source, folder):
+    """Paths of the images in a folder, sorted; where it is absent, of images drawn at 1400x2100."""
+    if not os.path.isdir(source):
+        print(f"{source} is absent: drawn images of 1400x2100")
+        sample_data.write_sample_data(f"{folder}/sample", num_train=8, num_test=1)
+        source = f"{folder}/sample/{TRAIN_IMAGES}"
+    return sorted(pathlib.Path(source).resolve().iterdir())
+
+
+def numpy_decode(string):
+    """Decodes RLE as notebooks of the competition do, at full size: uint8 {0, 1}."""
+    mask = np.zeros(CLOUDS.mask_size[0] * CLOUDS.mask_size[1], np.uint8)
+    numbers = np.asarray(string.split(), dtype=int)
+    for start, length in zip(numbers[::2] - 1, numbers[1::2]):
+        mask[start : start + length] = 1
+    return mask.reshape(CLOUDS.mask_size, order="F")
+
+
+def numpy_encode(mask):
+    """Encodes a mask as they do."""
+    pixels = np.concatenate([[0], mask.T.flatten(), [0]])
+    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
+    runs[1::2] -= runs[::2]
+    return " ".join(str(number) for number in runs)
 
 
 def peer_unet(activation):

@@ -60,13 +60,6 @@ def write_models(folder, image):
     distribution.set_precision("float32")
 
 
-def mask_to_rle(mask):
-    pixels = np.concatenate([[0], mask.T.flatten(), [0]])
-    runs = np.where(pixels[1:] != pixels[:-1])[0] + 1
-    runs[1::2] -= runs[::2]
-    return " ".join(str(number) for number in runs)
-
-
 def of_ours(contender):
     """The precision and the engine of one of our contenders."""
     if contender == "openvino":  # OpenVINO takes bfloat16 by itself where the CPU has it

@@ -3,16 +3,16 @@
 Needs the extra [geo]. Each run has a process of its own, whose memory is measured.
 """
 
-import multiprocessing
+import json
+import os
 import pathlib
-import resource
 import tempfile
 import time
 
 import numpy as np
 import shapely
 from absl import flags
-from benchmarks import DATA, print_table
+from benchmarks import DATA, peak_megabytes, print_table, take_turns
 
 from clouds_tf.climatology import product, tables
 from clouds_tf.climatology.boxes import day_fields
@@ -30,6 +30,8 @@ flags.DEFINE_multi_integer("num_days", [1000, 10000], "Synthetic days of a run."
 flags.DEFINE_float("cell", 1.0, "Degrees of a grid cell.", lower_bound=0.01)
 flags.DEFINE_integer("num_workers", 1, "Processes that compute days.", lower_bound=1)
 flags.DEFINE_integer("peer_days", 10, "Days that shapely computes.", lower_bound=1)
+flags.DEFINE_string("contender", None, "Of a child process: its table of boxes.")
+flags.DEFINE_string("folder", None, "Of a child process: where everything is.")
 FLAGS = flags.FLAGS
 
 _BOXES_A_DAY = 71  # as in 2017
@@ -51,34 +53,26 @@ def write_boxes(path, num_days):
                 file.write(f"{date}," + ",".join(map(str, row)) + "\n")
 
 
-def measure(connection, boxes, output, cell, num_workers):
-    """Makes a climatology; sends days, seconds, and the growth of the peak of memory in MB."""
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    start = time.perf_counter()
-    made = product.make(
-        output,
+def make(boxes, folder):
+    return product.make(
+        os.path.join(folder, f"{os.path.basename(boxes)}.nc"),
         boxes=boxes,
         class_names=CLOUDS.class_names,
-        grid=Grid(cell),
+        grid=Grid(FLAGS.cell),
         form=product.Aggregation(by="season"),
-        runner=Runner(num_workers=num_workers),
+        runner=Runner(num_workers=FLAGS.num_workers),
     )
+
+
+def run_child(boxes, folder):
+    """Makes a climatology; prints days, seconds, and the growth of the peak of memory as JSON."""
+    write_boxes(f"{folder}/first.csv", 2)
+    make(f"{folder}/first.csv", folder)  # imports all that is needed
+    before, start = peak_megabytes(), time.perf_counter()
+    made = make(boxes, folder)
     seconds = time.perf_counter() - start
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    connection.send((made.num_days, seconds, (peak - before) / 1024))
-
-
-def in_process(*arguments):
-    """Calls `measure` in a process of its own."""
-    context = multiprocessing.get_context("spawn")
-    receiver, sender = context.Pipe(duplex=False)
-    process = context.Process(target=measure, args=(sender, *arguments))
-    process.start()
-    sender.close()
-    try:
-        return receiver.recv()
-    finally:
-        process.join()
+    found = {"days": made.num_days, "seconds": seconds, "megabytes": peak_megabytes() - before}
+    print(json.dumps(found))
 
 
 def fractions_by_shapely(views, num_classes, grid):
@@ -119,6 +113,9 @@ def compare_with_shapely(boxes, grid):
 
 
 def main() -> None:
+    if FLAGS.contender:
+        run_child(FLAGS.contender, FLAGS.folder)
+        return
     grid = Grid(FLAGS.cell)
     rows = [("boxes", "days", "seconds", "days / s", "peak memory above imports, MB")]
     with tempfile.TemporaryDirectory() as folder:
@@ -128,9 +125,10 @@ def main() -> None:
         real = pathlib.Path(FLAGS.boxes)
         paths = [("2017", str(real))] if real.is_file() else []
         paths += [("drawn", path) for path, _ in runs]
-        for i, (name, path) in enumerate(paths):
-            arguments = (path, f"{folder}/{i}.nc", FLAGS.cell, FLAGS.num_workers)
-            days, seconds, memory = in_process(*arguments)
+        settings = {"cell": FLAGS.cell, "num_workers": FLAGS.num_workers}
+        found = take_turns("climatology", folder, [path for _, path in paths], 1, settings)
+        for name, path in paths:
+            days, seconds, memory = found[path].values()
             rate = days / seconds
             rows.append((name, f"{days}", f"{seconds:.1f}", f"{rate:.1f}", f"{memory:.0f}"))
         ours, peer = compare_with_shapely(paths[0][1], grid)

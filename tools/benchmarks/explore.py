@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from absl import flags
-from benchmarks import DATA, print_table
+from benchmarks import DATA, numpy_decode, print_table
 from scipy import ndimage
 
 from clouds_tf.data import annotations
@@ -32,11 +32,7 @@ def usual_statistics(table, images_dir):
         seen = image.max(axis=2) > 20
         of_image = {"brightness": image[seen].mean(), "gap": 1 - seen.mean()}
         for i, name in enumerate(CLOUDS.class_names):
-            numbers = np.asarray(record[name].split(), dtype=int)
-            mask = np.zeros(CLOUDS.mask_size[0] * CLOUDS.mask_size[1], np.uint8)
-            for start, length in zip(numbers[::2] - 1, numbers[1::2]):
-                mask[start : start + length] = 1
-            mask = mask.reshape(CLOUDS.mask_size, order="F")
+            mask, num_runs = numpy_decode(record[name]), len(record[name].split()) // 2
             labels, count = ndimage.label(mask, np.ones((3, 3)))
             areas = np.bincount(labels.ravel(), minlength=2)[1:]
             rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
@@ -45,7 +41,7 @@ def usual_statistics(table, images_dir):
                 mask.astype(np.float32), statistics.GRID[::-1], interpolation=cv2.INTER_AREA
             )
             records.append(
-                [record["filename"], name, mask.sum(), len(numbers) // 2, count, areas.max(), *box]
+                [record["filename"], name, mask.sum(), num_runs, count, areas.max(), *box]
                 + list(of_image.values())
             )
     columns = ["filename", "class", *COMPARED, *of_image]

@@ -17,7 +17,7 @@ import numpy as np
 import simplejpeg
 import tensorflow as tf
 from absl import flags
-from benchmarks import DATA, measure, print_table
+from benchmarks import DATA, measure, numpy_decode, print_table
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, examples, input_pipeline, sample_data, shards
@@ -53,14 +53,6 @@ def make_data(source, folder, num_images):
         )
     rles = [[row[c] for c in CLOUDS.class_names] for row in rows]
     annotations.write_csv(os.path.join(folder, TRAIN_CSV), names, rles, CLOUDS)
-
-
-def numpy_decode(string):
-    mask = np.zeros(CLOUDS.mask_size[0] * CLOUDS.mask_size[1], np.uint8)
-    numbers = np.asarray(string.split(), dtype=int)
-    for start, length in zip(numbers[::2] - 1, numbers[1::2]):
-        mask[start : start + length] = 1
-    return mask.reshape(CLOUDS.mask_size, order="F")
 
 
 class Generator:

@@ -18,12 +18,21 @@ import numpy as np
 import pandas as pd
 import tensorflow as tf
 from absl import flags
-from benchmarks import DATA, measure, peak_megabytes, peer_unet, print_table, take_turns
-from benchmarks._unets import PRECISIONS, SIZE, mask_to_rle, network, of_ours, write_models
+from benchmarks import (
+    DATA,
+    image_paths,
+    measure,
+    numpy_encode,
+    peak_megabytes,
+    peer_unet,
+    print_table,
+    take_turns,
+)
+from benchmarks._unets import PRECISIONS, SIZE, network, of_ours, write_models
 
 from clouds_tf import rle, serving
-from clouds_tf.data import annotations, sample_data
-from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
+from clouds_tf.data import annotations
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.training import distribution
 
@@ -57,7 +66,7 @@ def peer_loop(model, images_dir, output):
             probabilities = cv2.resize(probabilities, CLOUDS.submission_size[::-1])
             for i, class_name in enumerate(CLOUDS.class_names):
                 labels.append(f"{name}_{class_name}")
-                cells.append(mask_to_rle((probabilities[:, :, i] > 0.5).astype(np.uint8)))
+                cells.append(numpy_encode((probabilities[:, :, i] > 0.5).astype(np.uint8)))
     table = pd.DataFrame({CLOUDS.label_columns[0]: labels, CLOUDS.rle_column: cells})
     table.to_csv(output, index=False)
 
@@ -117,18 +126,12 @@ def main() -> None:
         run_child(FLAGS.contender, FLAGS.folder)
         return
     with tempfile.TemporaryDirectory() as folder:
-        source = FLAGS.images_dir
-        if not os.path.isdir(source):
-            print(f"{source} is absent: drawn images of 1400x2100")
-            sample_data.write_sample_data(f"{folder}/sample", num_train=8, num_test=1)
-            source = f"{folder}/sample/{TRAIN_IMAGES}"
-        names = sorted(os.listdir(source))
+        paths = image_paths(FLAGS.images_dir, folder)
         os.makedirs(f"{folder}/images")
         for i in range(FLAGS.num_images):
-            path = os.path.abspath(os.path.join(source, names[i % len(names)]))
-            os.symlink(path, f"{folder}/images/{i:04d}.jpg")
-        image = cv2.imread(f"{folder}/images/0000.jpg")
-        assert image is not None, names[0]
+            os.symlink(paths[i % len(paths)], f"{folder}/images/{i:04d}.jpg")
+        image = cv2.imread(str(paths[0]))
+        assert image is not None, paths[0]
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         write_models(folder, cv2.resize(image, SIZE[::-1]))
 

@@ -7,7 +7,6 @@ import datetime
 import json
 import math
 import os
-import pathlib
 import tempfile
 import time
 
@@ -15,11 +14,10 @@ import numpy as np
 import rasterio.windows
 import tensorflow as tf
 from absl import flags
-from benchmarks import DATA, peak_megabytes, print_table, take_turns
+from benchmarks import DATA, image_paths, peak_megabytes, print_table, take_turns
 
-from clouds_tf.data import sample_data
 from clouds_tf.data.preprocessing import decode_image, resize_image
-from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.geo.earth import RADIUS as EARTH_RADIUS
 from clouds_tf.geo.extent import Extent
 from clouds_tf.keras import keras
@@ -53,12 +51,7 @@ PIXELS = (1400, 2100)  # of a frame
 
 def read_images(folder, count):
     """Images as uint8 [count, 350, 525, 3]."""
-    source = FLAGS.images_dir
-    if not os.path.isdir(source):
-        print(f"{source} is absent: drawn images")
-        sample_data.write_sample_data(f"{folder}/sample", num_train=9, num_test=1)
-        source = f"{folder}/sample/{TRAIN_IMAGES}"
-    paths = sorted(pathlib.Path(source).iterdir())
+    paths = image_paths(FLAGS.images_dir, folder)
     return [
         decode_image(paths[i % len(paths)].read_bytes(), CLOUDS.submission_size).numpy()
         for i in range(count)

@@ -22,12 +22,12 @@ import tensorflow as tf
 from absl import flags
 from benchmarks import DATA
 from benchmarks import _load as load
-from benchmarks import measure, peer_unet, print_table
+from benchmarks import image_paths, measure, numpy_encode, peer_unet, print_table
 from benchmarks._mutations import seeds
-from benchmarks._unets import SIZE, mask_to_rle, network, of_ours, write_models
+from benchmarks._unets import SIZE, network, of_ours, write_models
 
 from clouds_tf.data import sample_data
-from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
+from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.metadata import Metadata
 
 flags.DEFINE_string(
@@ -81,7 +81,7 @@ def serve_peer(contender, folder):
         probabilities = cv2.resize(found[0], CLOUDS.submission_size[::-1])
         masks = (probabilities > 0.5).astype(np.uint8)
         return {
-            "encoded_pixels": [mask_to_rle(masks[..., i]) for i in range(4)],
+            "encoded_pixels": [numpy_encode(masks[..., i]) for i in range(4)],
             "presence": probabilities.max(axis=(0, 1)).tolist(),
         }
 
@@ -331,11 +331,7 @@ def main() -> None:
         small_model(small, seed=0)
         bodies = []
         if {"throughput", "switch", "slow"} & set(FLAGS.parts):
-            paths = sorted(pathlib.Path(FLAGS.images_dir).glob("*.jpg"))
-            if not paths:
-                print(f"{FLAGS.images_dir} is absent: drawn images of 1400x2100")
-                sample_data.write_sample_data(f"{folder}/sample", num_train=4, num_test=1)
-                paths = sorted(pathlib.Path(folder, "sample", TRAIN_IMAGES).iterdir())
+            paths = image_paths(FLAGS.images_dir, folder)
             bodies = [load.body(path.read_bytes()) for path in paths[:8]]
             image = tf.io.decode_jpeg(paths[0].read_bytes(), channels=3).numpy()
             write_models(folder, cv2.resize(image, SIZE[::-1]))
