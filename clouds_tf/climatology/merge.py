@@ -9,12 +9,11 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import numpy as np
 
 from clouds_tf.climatology.days import Areas, DayFields
-from clouds_tf.climatology.scenes import Scene, plane, scale_of
+from clouds_tf.climatology.scenes import Scene, plane
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.grid import Grid
 
@@ -131,9 +130,13 @@ def _add(
     sums.seen += down @ (share @ across)
     with netcdf.opened(scene.path) as file:
         if measure == "expected":
-            scale = _calibrated_scale(scene, file)
+            if "calibrated_probability" not in file:
+                raise ValueError(
+                    f"{scene.path}: has no calibrated_probability, which --measure=expected needs: "
+                    "export with a calibration, or choose --measure=mask"
+                )
             for c in range(number):
-                found = plane(file["calibrated_probability"], rows, c) * scale * share
+                found = plane(file["calibrated_probability"], rows, c) * share
                 sums.covered[c] += down @ (found @ across)
             return
         mask = plane(file["mask"], rows)
@@ -144,12 +147,3 @@ def _add(
     for i, j in np.ndindex(number, number):
         both = (masks[i] * masks[j] * share) @ across.sum(axis=1)
         sums.shared[i, j] += down.sum(axis=0) @ both
-
-
-def _calibrated_scale(scene: Scene, file: Any) -> float:
-    if "calibrated_probability" not in file:
-        raise ValueError(
-            f"{scene.path}: has no calibrated_probability, which --measure=expected needs: export "
-            "with a calibration, or choose --measure=mask"
-        )
-    return scale_of(file["calibrated_probability"])

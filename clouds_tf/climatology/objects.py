@@ -37,26 +37,21 @@ def _of_scene(scene: scenes.Scene) -> tuple[list[tuple[Any, ...]], dict[str, Any
     Cloudy is what `brightness` of the file is above 100 of 255, where it has one; otherwise what
     belongs to any pattern.
     """
-    whole = slice(None)
+    whole, rows = slice(None), []
     with netcdf.opened(scene.path) as file:
         mask = scenes.plane(file["mask"], whole)
         observed = scenes.plane(file["observed"], whole) > 0
-        probabilities = [
-            scenes.plane(file["probability"], whole, c) if "probability" in file else None
-            for c in range(len(scene.class_names))
-        ]
-        scale = scenes.scale_of(file["probability"]) if "probability" in file else 1.0
         brightness = scenes.plane(file["brightness"], whole) if "brightness" in file else None
-    rows = []
-    for c, (name, probability) in enumerate(zip(scene.class_names, probabilities)):
-        of_class = (mask >> c & 1).astype(bool) & observed
-        values = np.zeros(mask.shape) if probability is None else probability * scale
-        for item in find_objects(of_class, values, scene.grid)[0]:
-            rectangle = rectangle_in_km(item, scene.grid)
-            shape = (rectangle.length, rectangle.width, rectangle.orientation)
-            about = (scene.name, scene.date, name, item.area_km2, *item.centroid)
-            mean = None if probability is None else item.mean_probability
-            rows.append((*about, *shape, mean))
+        for c, name in enumerate(scene.class_names):
+            of_class, values = (mask >> c & 1).astype(bool) & observed, np.zeros(mask.shape)
+            if "probability" in file:
+                values = scenes.plane(file["probability"], whole, c)
+            for item in find_objects(of_class, values, scene.grid)[0]:
+                rectangle = rectangle_in_km(item, scene.grid)
+                shape = (rectangle.length, rectangle.width, rectangle.orientation)
+                about = (scene.name, scene.date, name, item.area_km2, *item.centroid)
+                mean = item.mean_probability if "probability" in file else None
+                rows.append((*about, *shape, mean))
     cloudy = observed & ((mask > 0) if brightness is None else (brightness > 100))
     summary = {
         "scene": scene.name,

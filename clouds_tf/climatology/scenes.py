@@ -164,12 +164,12 @@ def looks_at(scene: Scene, grid: Grid) -> bool:
 
 
 def plane(variable: Any, rows: slice, index: int | None = None) -> np.ndarray:
-    """Rows of a variable (time, [class,] lat, lon) of one time, or of one without time."""
+    """Rows of a variable (time, [class,] lat, lon) of one time, or of one without time.
+
+    Values with a scale factor are multiplied by it.
+    """
     lead = variable.ndim - (2 if index is None else 3)
     place: tuple[Any, ...] = (0,) * lead + (() if index is None else (index,))
-    return np.asarray(variable[(*place, rows)])
-
-
-def scale_of(variable: Any) -> float:
-    """The scale factor of a variable of h5py; 1 without."""
-    return float(np.ravel(variable.attrs.get("scale_factor", 1.0))[0])
+    values = np.asarray(variable[(*place, rows)])
+    scale = variable.attrs.get("scale_factor")
+    return values if scale is None else values * float(np.ravel(scale)[0])
