@@ -239,7 +239,7 @@ def refuse_unused(*rules: tuple[str, str, Any]) -> None:
     """Refuses flags that would do nothing, unless they have their defaults, as in a flag file.
 
     Args:
-        rules: (names of flags with spaces between, what they need, whether that is so).
+        rules: (names of flags with spaces between, their condition in words, whether it holds).
 
     Raises:
         ValueError: names the first such flag.

@@ -34,7 +34,7 @@ def tools() -> list[str]:
 
 
 def complete(line: str) -> list[str]:
-    """Lists what the last word of a command line may become."""
+    """Lists the completions of the last word of a command line."""
     words = line.split(" ")
     if len(words) < 3:
         return [name for name in tools() if name.startswith(words[-1])]

@@ -5,7 +5,7 @@ python tools/predict.py --saved_model=E/1 --images_dir=T --sample_submission=S.c
 
 Exits with status 2 if images were unreadable. Killed, the same command resumes where it stopped.
 Several processes share the work with --shard=0/3, --shard=1/3, --shard=2/3; when they have
-finished, the command without --shard does what is missing and merges the parts.
+finished, the command without --shard predicts missing images and merges the parts.
 """
 
 import sys

@@ -4,7 +4,7 @@ python tools/predict_scenes.py --saved_model=E/1 --scenes=FOLDER_OR_PATTERN --ou
 
 Exits with status 2 when scenes could not be predicted. Killed, the same command continues where it
 stopped. Several processes share the work with --shard=0/3, --shard=1/3, --shard=2/3; when they have
-finished, the command without --shard predicts what is missing and writes S/scenes.csv.
+finished, the command without --shard predicts missing scenes and writes S/scenes.csv.
 """
 
 import dataclasses

@@ -22,7 +22,7 @@ from clouds_tf.settings import CheckedSettings, setting
 
 _LAYOUTS = ("cf", "c3ontext")
 _BY = ("scene", "hour", "day", "month", "season", "year", "all")
-_FOLDED = {"hour": "days", "month": "years", "season": "years"}  # taken together over these
+_FOLDED = {"hour": "days", "month": "years", "season": "years"}  # unit that it recurs in
 _FREQUENCIES = {"month": "M", "season": "Q-NOV", "year": "Y"}  # of pandas; winter: December on
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
@@ -61,12 +61,12 @@ class Aggregation(CheckedSettings):
 
     @property
     def step(self) -> str:
-        """What a file of the folder of days holds: one of `days.STEPS`."""
+        """Time span of one file in the folder of days: one of `days.STEPS`."""
         return self.by if self.by in STEPS else "day"
 
 
 def folded_over(by: str, across_years: bool) -> str:
-    """Over what a period is taken together: "days", "years", or "" if it is one interval."""
+    """Unit that a period recurs in: "days", "years", or "" if it is one interval."""
     over = _FOLDED.get(by, "")
     return over if across_years or over == "days" else ""
 
@@ -79,8 +79,8 @@ class Period:
         label: such as "2017-01", "2017-DJF", "DJF", "2007 to 2017" or "14 UTC".
         dates: dates of the days that are there, or keys of hours or moments, sorted.
         bounds: beginning and end, in days since 1970-01-01.
-        middle: time that stands for the period, in days since 1970-01-01; the middle of the first
-            one if it is the same hour, month or season of several days or years.
+        middle: middle of the period, in days since 1970-01-01; of the first one if it is the same
+            hour, month or season of several days or years.
     """
 
     label: str
@@ -305,7 +305,7 @@ def _intervals(
     ends = np.zeros((2, *sums.fraction.shape), np.float32)
     ends[:, :, ~enough] = np.nan
     flat = ends.reshape(2, -1)
-    # Where a class never is, no draw of days finds it.
+    # Places without the class have an interval of zeros, whichever days are drawn.
     present = np.flatnonzero((sums.fraction > 0) & enough)
     for part in _slices(len(present), _SUMS_BYTES // (4 * number)):
         places = present[part]

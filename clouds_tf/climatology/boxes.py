@@ -31,7 +31,7 @@ class View:
 
 
 def day_fields(date: str, views: list[View], num_classes: int, grid: Grid) -> DayFields:
-    """Class fractions of one day: mean over the views of a cell, weighted by what they observed.
+    """Class fractions of one day: mean over the views of a cell, weighted by observed area.
 
     Args:
         date: the day, such as "2017-01-31".

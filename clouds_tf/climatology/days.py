@@ -2,7 +2,7 @@
 
 A folder of such files is the memory of a climatology: days come in any order and in any number of
 runs; a day is there whole or not at all, and once. For diurnal cycles a folder has a file for each
-hour, for time series of scenes one for each moment; what is said of days applies to these too.
+hour, for time series of scenes one for each moment; the same rules apply to these.
 """
 
 from __future__ import annotations
@@ -123,7 +123,7 @@ class Settings:
         measure: "boxes", or for scenes "mask" or "expected", as `merge.fields_of` has it.
         model_fingerprint: of the model that made the scenes, "" for boxes.
         resolution: degrees per cell of the scenes, 0 for boxes.
-        step: what a file holds: a day, an hour, or the scenes of one moment.
+        step: time span of a file: a day, an hour, or the scenes of one moment.
         platforms: satellites whose scenes count; () for all.
     """
 
@@ -173,7 +173,7 @@ class DayStore:
 
     Args:
         folder: the folder; made by `open`.
-        settings: what the days must have in common; None reads it from the folder.
+        settings: required settings of the days; None reads them from the folder.
 
     Raises:
         ValueError: the folder holds days of another grid, other classes or another model; the

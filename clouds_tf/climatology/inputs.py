@@ -105,7 +105,7 @@ def add_scenes(
         progress: called with (done, total) days.
 
     Returns:
-        The folder of days, and what was added.
+        The folder of days, and the summary of the days that were added.
 
     Raises:
         ValueError: a scene is faulty; the file is named. Days that were added stay.

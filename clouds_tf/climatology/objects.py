@@ -153,7 +153,7 @@ def open_sky(cloudy: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
     """Open sky: how far one looks from clear cells before a cloud (Antonissen, TU Delft, 2019).
 
     Of a clear cell it is the product of the number of clear cells in its row and in its column
-    that can be reached without crossing a cloud or what was not observed.
+    that can be reached without crossing a cloud or an unobserved cell.
 
     Args:
         cloudy: bool [h, w].
@@ -172,7 +172,7 @@ def open_sky(cloudy: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
 
 
 def _run_lengths(mask: np.ndarray) -> np.ndarray:
-    """Of each cell, the length of the run of its row that it belongs to; 0 outside the mask."""
+    """Length of the run along the row that each cell belongs to; 0 outside the mask."""
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
     steps = np.diff(padded, axis=1)
     rows, starts = np.nonzero(steps == 1)

@@ -324,7 +324,7 @@ def _over_time(found: _Product, days: series.Series) -> list[Card]:
 
 
 def _together(found: _Product, days: series.Series, has_classless: bool) -> list[Card]:
-    """Which patterns share an area, and how much of each cell was observed."""
+    """Charts of patterns that share an area, and of the observed share of each cell."""
     cards = []
     if has_classless:
         title = "Patterns that share an area"

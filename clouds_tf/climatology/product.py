@@ -93,11 +93,11 @@ def make(
             Without boxes and scenes, its days are aggregated as they are.
         class_names: labels of boxes, in the order of the classes; scenes have their own.
         grid: the grid of a new folder of days.
-        form: what the output looks like.
+        form: periods, regions and layout of the output.
         extras: additional outputs.
         on_error: "fail", or "skip" to leave faulty rows and scenes out.
         runner: where the days are computed.
-        progress: called with (done, total) days, first for those that are added; True shows a bar
+        progress: called with (done, total) days, first for the added ones; True shows a bar
             in a terminal or notebook.
 
     Raises:

@@ -49,7 +49,7 @@ class Scene:
 
     @property
     def resolution(self) -> float:
-        """Degrees per cell, rounded to what a file can say."""
+        """Degrees per cell, rounded to the precision of the coordinates in a file."""
         return round(self.grid.cell[0], 6)
 
     @property

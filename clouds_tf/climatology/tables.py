@@ -159,13 +159,13 @@ def _valid(path: str, reasons: pd.Series, on_error: str) -> np.ndarray:
 
 
 def _check_labels(labels: pd.Series, known: dict[str, int]) -> tuple[pd.Series, pd.Series]:
-    """Marks unknown labels, and says what is wrong."""
+    """Marks unknown labels, with the reason for each row."""
     reasons = "label " + labels.map(repr) + f", expected one of {', '.join(known)}"
     return ~labels.isin(list(known)), reasons
 
 
 def _first_reasons(*faults: tuple[pd.Series, Any]) -> pd.Series:
-    """Of (rows that are wrong, reason) the first reason of each row, "" where there is none."""
+    """First reason of each row from pairs (faulty rows, reason); "" where there is none."""
     wrong, reasons = zip(*faults)
     return pd.Series(np.select(wrong, reasons, "").astype(object), wrong[0].index)
 

@@ -191,8 +191,8 @@ def compare(
 ) -> Agreement:
     """Measures the agreement of two sets of fields.
 
-    Cells are weighted by the area that both saw. A day on which that is less than 5 % of what it is
-    on the best day is left out.
+    Cells are weighted by the area that both observed. Days with less than 5 % of the largest such
+    area are left out.
 
     Args:
         dates: days, sorted.

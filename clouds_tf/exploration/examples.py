@@ -1,4 +1,4 @@
-"""Sections of the report that show images: examples, and what is worth a look."""
+"""Sections of the report that show images: examples, and findings worth a look."""
 
 from __future__ import annotations
 

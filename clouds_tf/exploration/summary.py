@@ -1,4 +1,4 @@
-"""Reduces the statistics to the numbers of statistics.json, with what is worth a look."""
+"""Reduces the statistics to the numbers of statistics.json, with findings worth a look."""
 
 from __future__ import annotations
 

@@ -32,8 +32,8 @@ def score_maps(
 ) -> Figure:
     """Draws the score over the two numbers of a rule, one map per class, on one colour scale.
 
-    A circle marks the best place, a dashed line encloses what is better than blank masks, and the
-    title says where the best place lies at the edge of what was searched.
+    A circle marks the best pair of numbers, a dashed line encloses pairs that are better than blank
+    masks, and the title says so if the best pair lies at the edge of the search.
 
     Args:
         scores: float [C, A, T], the mean Dice.

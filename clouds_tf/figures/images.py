@@ -130,7 +130,7 @@ def overlays(
 
 @styled
 def scene_maps(scenes: Sequence[dict[str, Any]], num_columns: int = 1) -> Figure:
-    """Draws scenes with their masks and what was not observed, coordinates on the axes.
+    """Draws scenes with their masks and unobserved areas, coordinates on the axes.
 
     Args:
         scenes: a dict for each: "title"; "image", uint8 [h, w, 3]; "masks", bool [C, h, w];

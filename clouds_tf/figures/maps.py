@@ -1,6 +1,6 @@
 """Maps of a climatology, which stay readable in black and white.
 
-Shades run from light to dark on one scale of brightness; what was not observed is hatched.
+Shades run from light to dark on one scale of brightness; unobserved cells are hatched.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ class Card:
     """A sentence and, above it, a figure or a table if it has one.
 
     Attributes:
-        text: what the card tells, with computed numbers.
+        text: the sentence, with computed numbers.
         name: name of the figure's file, without its ending.
         draw: returns the figure, a matplotlib Figure; takes the keyword `dark`.
         table: a pandas DataFrame; it scrolls if it is wider than the page.

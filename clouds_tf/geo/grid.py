@@ -132,7 +132,7 @@ def cover(extent: Extent, cell: tuple[float, float]) -> Grid:
     beyond a pole or once around the globe.
 
     Args:
-        extent: what the grid covers.
+        extent: the area to cover.
         cell: (latitude, longitude) that a cell spans, in degrees.
     """
     rows, columns = (

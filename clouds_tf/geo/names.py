@@ -59,7 +59,7 @@ _INSTRUMENTS = {
 
 
 def parse_platforms(names: Iterable[str]) -> tuple[str, ...]:
-    """Spells satellites as `named_platform` does; MODIS and VIIRS stand for all that carry them.
+    """Spells satellites as `named_platform` does; MODIS and VIIRS mean all that carry them.
 
     Upper and lower case do not matter.
 

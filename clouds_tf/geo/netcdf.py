@@ -28,7 +28,7 @@ def new_file(path: str | io.BytesIO, title: str, **attributes: Any) -> Iterator[
 
     Args:
         path: where it is written, or memory.
-        title: what is in it.
+        title: global attribute `title`.
         **attributes: further global attributes.
     """
     files.require("h5netcdf", "geo", "NetCDF")
@@ -99,7 +99,7 @@ def write_times(
 
     Args:
         file: the file.
-        middles: float64 [n] or one number, the times that stand for the periods, increasing.
+        middles: float64 [n] or one number, times of the periods, increasing.
         bounds: [n, 2] or [2], first day and the day after the last, in days since 1970-01-01.
         across_years: whether a period is the same month or season of several years, which CF
             calls climatological time.
@@ -130,7 +130,7 @@ def new_variable(
         name: of the variable.
         dimensions: names of its dimensions, those of the grid last or before classes.
         kind: numpy type; floats are shares, whose gaps are NaN.
-        long_name: what readers show.
+        long_name: attribute that readers display.
         fill: the value that marks gaps, for other types.
         level: of the compression, 1 to 9.
         **attributes: further attributes.

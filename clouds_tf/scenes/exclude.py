@@ -88,7 +88,7 @@ def require_files(land: str, ignore: Iterable[str]) -> None:
 
 
 def identities(land: str, ignore: Iterable[str], name: str) -> list[str]:
-    """What changes when the mask files of a scene do."""
+    """Identities of the mask files of a scene, which change when the files do."""
     found = []
     for mask in masks(land, ignore):
         try:
@@ -99,7 +99,7 @@ def identities(land: str, ignore: Iterable[str], name: str) -> list[str]:
 
 
 def describe(land: str, ignore: Iterable[str]) -> tuple[str, str]:
-    """The area that does not count, in words without folders: land, and what is ignored."""
+    """Describes excluded area without folder names: land, and ignored masks."""
     shown = {"auto": f"not observed ({lands.SOURCE})", "none": "observed"}
     return (
         shown.get(land, f"not observed ({os.path.basename(land)})"),

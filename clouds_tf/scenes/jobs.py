@@ -59,7 +59,7 @@ class Options(CheckedSettings):
     ignore: Tuple[str, ...] = setting(
         (),
         "Masks of area that does not count as observed: GeoJSON, GeoTIFF, or NetCDF with a "
-        "condition, such as F.nc:BT<280; {scene} in it stands for the name of the scene.",
+        "condition, such as F.nc:BT<280; {scene} is replaced by the name of the scene.",
     )
     batch_size: int = setting(16, "Windows in a batch.", min=1)
     force: bool = setting(
@@ -76,7 +76,7 @@ class Options(CheckedSettings):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        list(exclude.masks(self.land, self.ignore))  # raises ValueError for what is no mask
+        list(exclude.masks(self.land, self.ignore))  # raises ValueError if one is not a mask
 
 
 @dataclasses.dataclass(frozen=True)
@@ -87,7 +87,7 @@ class Frame:
 
 
 class Job:
-    """A scene in progress: its windows, and what was found in them so far.
+    """A scene in progress: its windows, and their answers so far.
 
     Args:
         scene: an open Scene; it is read by `parts` only.
@@ -112,7 +112,7 @@ class Job:
         self._observed = np.zeros(grid.shape, bool)
         self._image = np.zeros((*grid.shape, 3), np.uint8)
         self.curve = stretches.Curve()
-        self._likeness: list[tuple[float, float]] = []  # of each window, and what it weighs
+        self._likeness: list[tuple[float, float]] = []  # of each window, with its weight
 
     @property
     def num_windows(self) -> int:
@@ -121,7 +121,7 @@ class Job:
 
     @property
     def warning(self) -> str | None:
-        """What readers of the results should know, or None."""
+        """A warning about the result, or None."""
         extent, reading, found = self.scene.extent, self._options.reading, []
         share = self.layout.filled
         if share < _LEAST_FILLED:
@@ -163,7 +163,7 @@ class Job:
         return scene.is_plain_image and fits and few and whole and unchanged
 
     def parts(self) -> Iterator[Tile | Frame]:
-        """Reads the scene and yields what the network has to see, from north to south."""
+        """Reads the scene and yields the inputs of the network, from north to south."""
         gap_brightness = self._network.dataset.gap_brightness
         is_frame = self.is_frame()
         self.curve = self._make_curve()
@@ -200,7 +200,7 @@ class Job:
         """Takes the answer of the network; parts come in the order of `parts`.
 
         Args:
-            part: what the network saw.
+            part: the input of the network.
             probabilities: float32 [height, width, C].
             masks: bool [height, width, C].
             likeness: in [0, 1], or NaN.
@@ -300,7 +300,7 @@ def _check_coarseness(scene: Scene, network: Network) -> None:
 
 
 def _coarser(scene: Scene, network: Network) -> float:
-    """How many times as large as those of the training the pixels are, along the longer side."""
+    """Ratio of the pixel size to that of the training images, along the larger ratio."""
     assert network.dataset.degrees is not None
     return max(
         pixel * max(size[i] for size in network.image_sizes) / degrees

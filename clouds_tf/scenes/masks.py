@@ -16,7 +16,7 @@ from clouds_tf.prediction.calibration import Calibration
 
 @dataclasses.dataclass(frozen=True)
 class Prediction:
-    """All that is known of a scene when its windows have been predicted.
+    """Prediction of a whole scene.
 
     Attributes:
         name: of the scene: its file name without the ending.
@@ -28,7 +28,7 @@ class Prediction:
         probabilities: float32 [C, rows, columns] in [0, 1], of the network.
         masks: bool [C, rows, columns]. Cells that were not observed have the network's answer too.
         observed: bool [rows, columns].
-        image: uint8 [rows, columns, 3], what the network saw, at the grid's resolution.
+        image: uint8 [rows, columns, 3], the input of the network, at the grid's resolution.
         calibration: from probabilities to calibrated ones, or None.
         stretch: the brightness curve of the image, in words.
         likeness: how much it looks like the training's images, in [0, 1]; NaN if it is not known.
@@ -52,7 +52,7 @@ class Prediction:
 
     @property
     def preparation(self) -> dict[str, str]:
-        """What was done to the scene, as attributes of its files."""
+        """Preparation of the scene before the network, as attributes of its files."""
         land, ignored = self.excluded
         return {"stretch": self.stretch, "land": land, "ignored": ignored}
 

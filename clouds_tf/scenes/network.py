@@ -37,8 +37,9 @@ class Answers:
 class Network:
     """A SavedModel of `serving.export`.
 
-    Every call has the same number of windows, filled up with black ones: what a window gets depends
-    on nothing else then, to the last bit. On a CPU, where more are no faster, that is 4 at most.
+    Every call has the same number of windows, filled up with black ones, so that the answer to a
+    window depends on nothing else, to the last bit. On a CPU, where more are no faster, that is 4
+    at most.
 
     Args:
         predictor: the SavedModel.

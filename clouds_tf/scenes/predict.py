@@ -34,11 +34,11 @@ class ScenesResult:
 
     Attributes:
         num_scenes: scenes of this shard.
-        num_predicted: those that were predicted now; the others had been before.
-        num_windows: windows of the scenes that were predicted now.
+        num_predicted: scenes that this call predicted; earlier calls predicted the others.
+        num_windows: windows of the scenes that this call predicted.
         failed: the reason for each scene that could not be predicted; each names its file.
-        warnings: what a reader of the results should know.
-        skipped: names of files that are no scenes.
+        warnings: remarks on the results, such as scenes of unusual resolution.
+        skipped: names of files that are not scenes.
         path: scenes.csv; None for one shard of several.
         curves: the brightness curves that --stretch applied, in one line; "" for none.
     """
@@ -69,7 +69,7 @@ def predict_scenes(
 ) -> ScenesResult:
     """Predicts scenes, and writes files for each and a row for each scene and class.
 
-    Called again, it predicts what is missing or has changed; the bytes are those of one call.
+    A second call predicts missing and changed scenes; the files are those of a single call.
 
     Args:
         saved_model: the folder of a version that `serving.export` wrote, or a Predictor of it.
@@ -119,7 +119,7 @@ def predict_scenes(
             results.remove_gone(mine)
         todo = [path for path in mine if not results.has(path)]
         tell, before = shown(progress, "scene"), len(mine) - len(todo)
-        # Closed here, since what is left to the garbage collector ends in any thread at any time.
+        # Closed here: the garbage collector would close it in any thread, at any time.
         steps = _run(predictor, todo, results, runner)
         with contextlib.closing(steps):
             for done, error in steps:
@@ -206,7 +206,7 @@ class _Event:
     Attributes:
         path: of the scene.
         job: its Job; None where it could not be opened.
-        part: what the network has to see; None at the end of the scene.
+        part: an input of the network; None at the end of the scene.
         error: why the scene failed, or None.
     """
 

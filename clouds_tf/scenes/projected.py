@@ -165,7 +165,7 @@ def _has_pole(crs: CRS, placement: Affine, shape: tuple[int, int], pole: int) ->
     back = crs.is_projected and 0 <= column <= shape[1] and 0 <= row <= shape[0]
     if not back:
         return False
-    # Of a projection that shows the pole as a line, the neighbourhood is no ring round it.
+    # Where a projection shows the pole as a line, the neighbourhood is not a ring around it.
     others, _ = transform(_WGS84, crs, [0, 90, 180], [pole] * 3)
     return float(np.ptp(others)) < abs(placement.a) + abs(placement.b)
 

@@ -19,7 +19,7 @@ _COMPANIONS = (
 
 
 def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
-    """Lists the scenes of a folder, or those that a pattern names.
+    """Lists the scenes of a folder, or of a pattern.
 
     Args:
         scenes: a folder, a file, or a pattern with * or ?; what exists is no pattern.
@@ -73,7 +73,7 @@ def open_scene(path: str, reading: Reading = Reading()) -> Iterator[Scene]:
     Args:
         path: a GeoTIFF, a COG, a JPEG, PNG, JPEG 2000 or WebP with a world file, with an extent in
             its name or with reading.extent; NetCDF or zarr on latitude and longitude.
-        reading: what the file may not say.
+        reading: fallback metadata.
 
     Yields:
         A Scene.

@@ -46,7 +46,7 @@ def taps(
     Args:
         num_sources: number of source samples; sample i covers i to i + 1.
         first: where the first target begins, in source samples.
-        step: what a target covers, in source samples.
+        step: width of a target, in source samples.
         num_targets: number of target samples.
         periodic: whether the last source sample borders on the first one.
 
@@ -147,7 +147,7 @@ def read_rows(
         source[..., :3] = levels[source[..., :3]]
         values = apply(columns, apply(some, source, 0, first), 1)
         seen = values[..., 3:] / 255 + _NEGLIGIBLE
-        # What is not observed is black in the source, so these are sums over what is.
+        # Unobserved pixels are black in the source, so these are sums over observed ones.
         np.divide(values[..., :3], seen, out=values[..., :3], where=seen >= LEAST_SEEN)
         values[..., :3] *= seen >= LEAST_SEEN
         result[begin - start : end - start] = np.rint(np.minimum(values, 255))

@@ -19,7 +19,7 @@ from clouds_tf.scenes.masks import ClassAreas, Prediction, measure, objects_of
 from clouds_tf.scenes.scene import stem
 
 SCENES_CSV = "scenes.csv"
-_VERSION = 2  # of what a scene's windows and files are
+_VERSION = 2  # of the windows and files of a scene
 _COLUMNS = (
     *("scene", "date", "platform", "class", "present", "area_km2", "share"),
     *("expected_share", "objects", "observed_km2", "likeness"),
@@ -35,7 +35,7 @@ class Results(Manifest):
     Args:
         folder: the folder.
         model: identity of the Predictor.
-        options: how scenes are predicted, and what is written.
+        options: settings of the prediction and of the files.
 
     Raises:
         ValueError: the folder is one of an earlier version.

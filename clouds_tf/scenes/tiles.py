@@ -254,7 +254,7 @@ class Blend:
             masks, bool [C, n, columns]: what at least half of the windows say, by weight.
         """
         start, count = self._first, row - self._first
-        # Where windows were left out, more rows are asked for than a window has.
+        # After skipped windows, this may be more rows than a window has.
         kept = min(count, len(self._weights))
         means = np.zeros((*self._sums.shape[:2], count, self._sums.shape[3]), np.float32)
         weights = self._weights[:kept]

@@ -18,8 +18,8 @@ from clouds_tf.scenes.exclude import transform
 from clouds_tf.scenes.masks import Prediction, measure
 
 _STEP = 0.004  # of a probability: in a byte, 0 to 250
-_FINE_STEP = 1 / 32000  # of what is averaged, where a rare class must not be rounded away
-_NONE = np.int16(-1)  # what was not observed
+_FINE_STEP = 1 / 32000  # of averaged probabilities, where a rare class must not be rounded away
+_NONE = np.int16(-1)  # unobserved
 _ROWS_AT_ONCE = 256
 _POLYGON, _MULTIPOLYGON = 3, 6  # of well-known binary
 _WGS84 = {"semi_major_axis": 6378137.0, "inverse_flattening": 298.257223563}
@@ -158,7 +158,7 @@ def _write_time_and_place(file: Any, prediction: Prediction) -> None:
 def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
     """Writes a Cloud-Optimized GeoTIFF: a band for the mask of each class, then its probability.
 
-    Its internal mask says what was observed; probabilities are bytes of 1/250.
+    Its internal mask marks observed cells; probabilities are bytes of 1/250.
 
     Args:
         path: of the file.
@@ -225,7 +225,7 @@ def polygons(labels: np.ndarray, grid: Grid) -> dict[int, list[Any]]:
     result: dict[int, list[Any]] = {}
     west, side, width = grid.extent.lon_min, grid.cell[1], grid.shape[1]
     for turn in (0,) if grid.periodic else (0, 360):
-        # Columns between -180 and 180, with those that lie across.
+        # Columns between -180 and 180, including columns across either.
         first = math.floor((turn - 180 - west) / side + 1e-6)
         last = math.ceil((turn + 180 - west) / side - 1e-6)
         if not grid.periodic:

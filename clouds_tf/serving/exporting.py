@@ -30,7 +30,7 @@ _BATCH_SIZE = 4  # of the check
 
 @dataclasses.dataclass(frozen=True)
 class ExportResult:
-    """What `export` has written.
+    """Result of `export`.
 
     Attributes:
         path: folder of the SavedModel.
@@ -38,7 +38,7 @@ class ExportResult:
         test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
         difference: how its answers differ from those of the trained models.
         has_warmup: whether it holds warm-up requests for TensorFlow Serving.
-        warnings: sentences on what may be wrong.
+        warnings: sentences on possible mistakes.
         onnx_difference: largest difference of any probability of the ONNX file from those of the
             trained models; None where none was written.
         manifest: file of the checksums of the SavedModel, see `integrity.write`.
@@ -68,7 +68,7 @@ def export(
     check_images: int = 16,
     onnx: str | None = None,
 ) -> ExportResult:
-    """Writes one SavedModel of one or several trained models, and what a server needs beside it.
+    """Writes one SavedModel of one or several trained models, and side files for servers.
 
     The global precision of Keras is as before afterwards.
 

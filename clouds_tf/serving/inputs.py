@@ -1,4 +1,4 @@
-"""The images of a prediction: all those of a folder, or those that a sample submission names."""
+"""The images of a prediction: all images of a folder, or those of a sample submission."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
 
 def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
     images, skipped = [], []
-    # An id without ending stands for one file only.
+    # An id without an ending names one file only.
     endings = (dataset.image_ending.lower(),) if dataset.image_ending else dataset.image_endings
     for name in files.visible_names(images_dir):
         if name.lower().endswith(endings):

@@ -38,7 +38,7 @@ class Member:
 
 
 def read_members(workdirs: Sequence[str], weights: Sequence[str]) -> tuple[Member, ...]:
-    """Reads what the models of workdirs or of files of weights are.
+    """Describes the models of workdirs or of files of weights.
 
     Args:
         workdirs: folders of training runs; or none.

@@ -26,7 +26,7 @@ if typing.TYPE_CHECKING:
 
 _INT32 = 6  # onnx.TensorProto.INT32
 METADATA_KEY = "clouds_tf"  # of metadata_props
-# Of 2022. Everything in a file is in it, and runtimes of that age and younger read it.
+# The opset of 2022 has all operations that we need; runtimes since then read it.
 _OPSET = 17
 
 
@@ -132,7 +132,7 @@ def _convert(predict: Function, metadata: Metadata) -> bytes:
     except Exception as error:  # of whatever kind, about an operation of an encoder
         line = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"onnx: tf2onnx cannot convert the model: {line}") from None
-    # tf2onnx keeps what it cannot convert, and says so in its log only.
+    # tf2onnx keeps operations that it cannot convert, and says so in its log only.
     known = {schema.name for schema in onnx.defs.get_all_schemas()}
     unknown = sorted({node.op_type for node in model.graph.node} - known)
     if unknown:

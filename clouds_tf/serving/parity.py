@@ -93,7 +93,7 @@ def require_parity(difference: Difference, precision: str) -> None:
     """Raises ValueError where an export has changed too much.
 
     In float32 no probability may differ by more than 1e-4. In a lower precision the score may
-    differ by 0.001, and by two standard errors, which is what the images cannot tell from none.
+    differ by 0.001, and by two standard errors, which these images cannot tell from zero.
     """
     if precision == "float32":
         if difference.probability > TOLERANCE:

@@ -68,7 +68,7 @@ def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
 
 
 def remove(overlay_dir: str | None, masks_dir: str | None, filename: str, dataset: Dataset) -> None:
-    """Removes what was written of an image that has become unreadable since."""
+    """Removes the files of an image that has become unreadable."""
     paths = [_overlay_path(overlay_dir, filename)] if overlay_dir else []
     if masks_dir:
         paths += [_mask_path(masks_dir, filename, name) for name in dataset.class_names]

@@ -25,7 +25,7 @@ from clouds_tf.serving.inputs import Inputs, read_inputs, read_sample_rows
 from clouds_tf.settings import parse_shard
 
 ON_ERROR = ("blank", "fail")
-_BATCHES_IN_PART = 8  # what a killed process loses at most
+_BATCHES_IN_PART = 8  # the most that a killed process loses
 _IMAGES_IN_PICTURE = 6
 _VERSION = 2  # of the parts
 
@@ -42,8 +42,8 @@ class PredictionResult:
         skipped: files of the folder that are not images, each with the reason.
         squeezed: images of another shape than the training's.
         curves: the brightness curves that `stretch` applied, in one line; "" for none.
-        warnings: what a reader of the results should know, such as that images do not look like
-            those of the training.
+        warnings: remarks on the results, such as that images do not look like those of the
+            training.
     """
 
     output: str | None
@@ -78,7 +78,7 @@ def predict(
     """Predicts a folder of images and writes a submission.
 
     The work is done in parts of eight batches, which the folder `output`.parts keeps until all of
-    them become `output`. Run again, the call predicts what is missing there, and images that have
+    them become `output`. Another call predicts missing parts, and images that have
     changed: after an interruption, or where several processes had a shard each. Memory holds the
     names of all images, but not their masks, unless the rows of a sample are not sorted by image.
 

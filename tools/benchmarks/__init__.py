@@ -47,7 +47,7 @@ def take_turns(suite, folder, contenders, repeats, settings):
         settings: more flags, by name.
 
     Returns:
-        contender -> what it printed, the median of each number.
+        contender -> the numbers that it printed, as medians over the turns.
     """
     command = [sys.executable, sys.argv[0], suite, f"--folder={folder}"]
     command += [f"--{name}={value}" for name, value in settings.items()]

@@ -1,4 +1,4 @@
-"""Suite fuzz: a SavedModel under mutated JPEGs and PNGs; says what they cost, and that it lives."""
+"""Suite fuzz: a SavedModel under mutated JPEGs and PNGs: their time, and whether it survives."""
 
 import collections
 import resource

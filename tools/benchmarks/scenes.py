@@ -78,7 +78,7 @@ def print_seams(model, saved_model, images):
     )
     network = Network(Predictor.open(saved_model), FLAGS.batch_size)
     table = [("overlap", "windows", "mean difference", "99th percentile", "at seams, mean")]
-    # What the windows without overlap have as edges: 16 cells on both sides.
+    # Cells within 16 of the edges of windows without overlap.
     seams = np.zeros(mosaic.shape[:2], bool)
     for i in range(1, side):
         seams[i * height - 16 : i * height + 16] = True

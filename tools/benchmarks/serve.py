@@ -54,7 +54,7 @@ PEERS = ("keras", "segmentation_models")
 
 
 def serve_peer(contender, folder):
-    """What a tutorial does: a Keras model behind FastAPI, in the same dialect of JSON."""
+    """A Keras model behind FastAPI, as tutorials do it, in the same dialect of JSON."""
     import base64
 
     import fastapi
@@ -163,7 +163,7 @@ def cost(call):
 
 
 def small_model(folder, seed):
-    """Writes a version of a network of one layer, for small images: what is left is the server."""
+    """Writes a version of a network of one layer, whose time is that of the server."""
     from clouds_tf.keras import keras
     from clouds_tf.serving.cloud_model import CloudModel, write_version
 
