@@ -18,7 +18,8 @@ from clouds_tf.climatology.write import C3ONTEXT_NAMES
 from clouds_tf.figures.climatology import daily_means
 from clouds_tf.geo import netcdf
 from clouds_tf.geo.extent import Extent
-from clouds_tf.geo.grid import Grid
+from clouds_tf.geo.grid import Grid, outer_edges
+from clouds_tf.scenes.scene import naming
 from clouds_tf.settings import CheckedSettings, setting
 
 COLUMNS = ("class", "measure", "value", "lower", "upper")
@@ -170,16 +171,12 @@ def _open_frequencies(path: str, settings: Settings) -> tuple[set[str], Reader]:
 
 def _grid_of(path: str, lon: np.ndarray, lat: np.ndarray) -> tuple[Grid, int]:
     """The grid of regular centres, south first, and the step of rows: -1 if they are reversed."""
-    steps = [float(np.median(abs(np.diff(axis)))) for axis in (lat, lon)]
-    for axis, step in zip((lat, lon), steps):
-        if not np.allclose(abs(np.diff(axis)), step, atol=0.02 * step):
-            raise ValueError(f"{path}: longitude and latitude: expected even steps")
-    south, north = lat.min() - steps[0] / 2, lat.max() + steps[0] / 2
-    west = float(lon[0]) - steps[1] / 2
-    # Whole cells to the last digit, which rounded coordinates need not be.
-    cell = ((north - south) / len(lat), steps[1])
-    extent = Extent(west, south, west + len(lon) * steps[1], north)
-    return Grid(cell, extent), 1 if lat[0] < lat[-1] else -1
+    with naming(path):
+        first, last = outer_edges("latitude", lat)
+        west, east = outer_edges("longitude", lon)
+        extent = Extent(west, min(first, last), east, max(first, last))
+        cell = (extent.degrees[0] / len(lat), extent.degrees[1] / len(lon))
+        return Grid(cell, extent), 1 if first < last else -1
 
 
 def compare(

@@ -29,7 +29,6 @@ def bars(
 
     Args:
         counts: name -> count.
-        title: title of the figure.
         xlabel: what is counted.
         colors: colour of each bar, such as `class_colors` gives; None draws all in grey.
     """
@@ -83,8 +82,6 @@ def combinations(
 
     Args:
         counts: combination, a tuple of class names -> count; the most frequent first.
-        class_names: names of the classes.
-        title: title of the figure.
     """
     num_classes = len(class_names)
     figure = new_figure(WIDTH, 2.7 + 0.37 * num_classes)
@@ -125,8 +122,6 @@ def matrix(
 
     Args:
         values: float [C, C]; NaN is left blank.
-        class_names: C names.
-        title: title of the figure.
         label: format of a number, such as "{:.0%}".
         limits: (low, high) ends of the colour scale.
         diverging: whether the middle of the scale is neutral.
@@ -158,7 +153,6 @@ def distributions(
 
     Args:
         values: class name -> numbers [N] from 0 on; all classes in their order.
-        title: title of the figure.
         xlabel: what the numbers measure, with the unit.
         log: whether the x axis is logarithmic; the numbers are then whole, and bins lie between.
     """
@@ -205,7 +199,6 @@ def histogram(values: np.ndarray, title: str, xlabel: str, shares: bool = False)
 
     Args:
         values: numbers [N] from 0 on.
-        title: title of the figure.
         xlabel: what the numbers measure, with the unit.
         shares: whether the numbers are shares, 0 to 1.
     """
@@ -232,9 +225,7 @@ def average_masks(
 
     Args:
         masks: float [C, h, w], share of images in which a cell is covered, 0 to 1.
-        class_names: C names.
         size: (height, width) in pixels that the axes show.
-        title: title of the figure.
     """
     figure, found, grid = panels(class_names, 1.8, title)
     for axes, mask in zip(found, masks):
@@ -261,7 +252,6 @@ def box_sizes(
         widths: class name -> widths in pixels; all classes in their order.
         heights: class name -> heights in pixels.
         size: (height, width) of the masks.
-        title: title of the figure.
     """
     labels = ("width, pixels", "height, pixels")
     figure, found, _ = panels(list(widths), 2.15, title, labels)

@@ -48,7 +48,6 @@ def hovmoeller(
         times: edges of the rows, datetime64 [T + 1].
         values: shares [C, T, w], means over latitude; NaN is hatched.
         titles: C titles.
-        title: what to write above all.
         colors: C colours of the dark end, None for the plain one.
     """
     figure = new_figure(2 * WIDTH, 4.6)
@@ -84,8 +83,6 @@ def cycle(
         means: shares [T, C].
         lower: lower ends of the intervals, [T, C]; NaN where there is none.
         upper: upper ends.
-        class_names: C names.
-        title: what to write above.
         colors: C colours, None for that of the text.
     """
     figure = new_figure(1.5 * WIDTH, 3.6)
@@ -132,8 +129,6 @@ def co_occurrence(shared: np.ndarray, class_names: Sequence[str], title: str) ->
     Args:
         shared: shares of the area that two patterns both cover, [C, C]; one pattern on the
             diagonal.
-        class_names: C names.
-        title: what to write above.
     """
     own = np.diag(shared)
     share = np.divide(
@@ -162,7 +157,6 @@ def daily_means(means: np.ndarray, class_names: Sequence[str], reference: str) -
 
     Args:
         means: shares [2, days, C]: ours, and the reference's.
-        class_names: C names.
         reference: name of the reference, on its axis.
     """
     title = f"Daily mean shares of the area, {means.shape[1]} days"

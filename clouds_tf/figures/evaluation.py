@@ -40,8 +40,6 @@ def score_maps(
         blank: float [C], the mean Dice of blank masks.
         thresholds: T relative thresholds, increasing.
         min_top_means: A minimum means of the most probable pixels, increasing.
-        class_names: names of the classes.
-        title: headline of the figure.
     """
     labels = ("relative threshold", "minimum mean of the top pixels")
     figure, found, grid = panels(class_names, 2.75, title, labels)
@@ -81,8 +79,6 @@ def reliability(
         shares: float [C, M], the share of the bin's pixels that are of the class; nan where the
             bin is empty.
         numbers: [C, M], the number of pixels in each bin.
-        class_names: names of the classes.
-        title: title of the chart.
     """
     figure = new_figure(WIDTH, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -108,8 +104,6 @@ def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> Fi
 
     Args:
         counts: float [C, 2, 2] images: class, truly present, predicted.
-        class_names: names of the classes.
-        title: headline of the figure.
     """
     figure, found, _ = panels(class_names, 2.2, title, shared=False)
     for axes, table in zip(found, np.asarray(counts, float)):
@@ -141,8 +135,6 @@ def predicted_areas(
         true: float [N, C], the share of each image in the true mask.
         predicted: name of a way to predict -> the shares, float [N, C], and the bias of each class
             (predicted over true area of all images, minus 1).
-        class_names: names of the classes.
-        title: headline of the figure.
     """
     labels = ("true share of the image", "predicted share")
     figure, found, _ = panels(class_names, 2.7, title, labels)
@@ -181,7 +173,6 @@ def comparisons(
         masks: for each image M masks, [h, w, C] of {0, 1}.
         titles: R strings, to write at the left.
         columns: M strings, to write above the masks.
-        class_names: C names, in the order of the masks.
     """
     num_columns = 1 + len(columns)
     height, width = images[0].shape[:2]

@@ -38,7 +38,6 @@ def overlay(
         axes: matplotlib Axes to draw on.
         image: uint8 [H, W, channels]; of more than three, the first three are red, green and blue.
         masks: [h, w, C] of {0, 1}, of any size.
-        class_names: C names, in the order of the masks.
         title: title of the axes.
     """
     height, width = image.shape[:2]
@@ -113,7 +112,6 @@ def overlays(
         images: N images, uint8 [H, W, channels], see `overlay`.
         masks: N masks [h, w, C] of {0, 1}.
         titles: N titles.
-        class_names: C names, in the order of the masks.
         num_columns: number of images in a row.
     """
     num_rows = math.ceil(len(images) / num_columns)

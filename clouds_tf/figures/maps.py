@@ -45,7 +45,6 @@ def maps(
         lat_edges: edges of the rows in degrees, [h + 1].
         values: shares [C, h, w]; NaN is hatched.
         titles: C titles.
-        title: what to write above all.
         limits: upper ends of the C scales; None for the largest value of each.
         colors: C colours of the dark end, None for the plain one.
         coastlines: lines of (longitude, latitude), which break at NaN.
@@ -90,8 +89,6 @@ def period_maps(
         lat_edges: edges of the rows in degrees, [h + 1].
         values: shares [T, C, h, w], or their differences; NaN is hatched.
         periods: T names.
-        class_names: C names.
-        title: what to write above all.
         limits: upper ends of the C scales.
         colors: C colours of the dark end, None for the plain one.
         coastlines: lines of (longitude, latitude), which break at NaN.

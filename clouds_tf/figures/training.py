@@ -35,7 +35,6 @@ def network(down: Sequence[Any], up: Sequence[Any], title: str) -> Figure:
         down: stages from the image to the deepest features, with the attributes name, convolutions
             (their number), height, width and channels; see `clouds_tf.models.unet.outline`.
         up: stages from there to the logits.
-        title: title of the figure.
     """
     figure = new_figure(1.5 * WIDTH, 1.3 * WIDTH)
     axes = figure.subplots()
@@ -84,7 +83,6 @@ def curves(history: Sequence[Mapping[str, float]], class_names: Sequence[str]) -
     Args:
         history: one mapping per epoch, with epoch, loss, val_loss, dice, val_dice and
             val_dice_<class>.
-        class_names: names of the classes.
     """
     figure = new_figure(2 * WIDTH, 4.6)
     left, right = figure.subplots(1, 2)

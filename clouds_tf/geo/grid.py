@@ -12,6 +12,7 @@ from clouds_tf.geo import earth
 from clouds_tf.geo.extent import GLOBE, Extent
 
 _TOLERANCE = 1e-6  # of a cell: the rounding of coordinates
+UNEVEN = 0.02  # of a step, by which steps between regular centres may differ
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,6 +145,21 @@ def cover(extent: Extent, cell: tuple[float, float]) -> Grid:
     south, east = extent.lat_max - rows * cell[0], extent.lon_min + columns * cell[1]
     edges = (extent.lon_min, max(south, -90.0), min(east, extent.lon_min + 360), extent.lat_max)
     return Grid(cell, Extent(*edges), north_first=True)
+
+
+def outer_edges(name: str, centres: np.ndarray) -> tuple[float, float]:
+    """The outer edges (first, last) of cells with regular centres; ValueError for others."""
+    centres = np.asarray(centres, np.float64)
+    if len(centres) < 2 or not np.isfinite(centres).all():
+        raise ValueError(f"{name}: expected two or more finite coordinates")
+    steps = np.diff(centres)
+    step = (centres[-1] - centres[0]) / len(steps)
+    if step == 0 or (abs(steps - step) > UNEVEN * abs(step)).any():
+        raise ValueError(
+            f"{name}: has uneven steps, expected a regular grid; interpolate it, such as with cdo "
+            "remapbil,GRID"
+        )
+    return centres[0] - step / 2, centres[-1] + step / 2
 
 
 def rows_within_poles(north: float, south: float, rows: int) -> tuple[int, int, float, float]:

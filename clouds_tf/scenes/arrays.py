@@ -13,7 +13,7 @@ import xarray
 
 from clouds_tf import gfile
 from clouds_tf.geo.extent import Extent
-from clouds_tf.geo.grid import Grid, rows_within_poles
+from clouds_tf.geo.grid import UNEVEN, Grid, outer_edges, rows_within_poles
 from clouds_tf.geo.names import named_date, named_platform
 from clouds_tf.scenes import scene as scenes
 from clouds_tf.scenes.scene import Reading, Scene, stem
@@ -22,7 +22,6 @@ from clouds_tf.scenes.scene import Reading, Scene, stem
 _LATITUDE = ("lat", "latitude", "y"), r"degrees?(_north|_?N)"
 _LONGITUDE = ("lon", "longitude", "x"), r"degrees?(_east|_?E)"
 _BANDS = r"bands?|rgba?|channels?|colou?rs?"  # dimensions that hold red, green and blue
-_UNEVEN = 0.02  # of a step, by which steps of a regular grid may differ
 _MAX_ROWS = 64
 
 
@@ -44,9 +43,9 @@ def open_array(path: str, reading: Reading) -> Iterator[Scene]:
                 longitude: slice(None, None, 1 if _rises(values[longitude]) else -1),
             }
         )
-        north, south = _edges("latitude", values[latitude].values)
+        north, south = outer_edges("latitude", values[latitude].values)
         lon, turn = _in_turn(values[longitude].values)
-        west, east = _edges("longitude", lon)
+        west, east = outer_edges("longitude", lon)
         first, last, north, south = rows_within_poles(north, south, values.sizes[latitude])
         values = values.isel({latitude: slice(first, last)})
         text = " ".join(str(data.attrs.get(k, "")) for k in ("platform", "platform_ID", "source"))
@@ -237,26 +236,11 @@ def _in_turn(longitudes: np.ndarray) -> tuple[np.ndarray, int]:
     lon += 360 * np.r_[0, np.cumsum(np.diff(lon) < -180)]
     steps = np.diff(lon)
     step = float(np.median(steps))
-    uneven = np.flatnonzero(abs(steps - step) > _UNEVEN * abs(step))
-    if len(uneven) == 1 and abs(lon[0] + 360 - lon[-1] - step) < _UNEVEN * abs(step):
+    uneven = np.flatnonzero(abs(steps - step) > UNEVEN * abs(step))
+    if len(uneven) == 1 and abs(lon[0] + 360 - lon[-1] - step) < UNEVEN * abs(step):
         turn = int(uneven[0]) + 1
         return np.r_[lon[turn:] - 360, lon[:turn]], turn
     return lon, 0
-
-
-def _edges(name: str, centres: np.ndarray) -> tuple[float, float]:
-    """The outer edges (first, last) of the cells of regular centres."""
-    centres = np.asarray(centres, np.float64)
-    if len(centres) < 2 or not np.isfinite(centres).all():
-        raise ValueError(f"{name}: expected two or more finite coordinates")
-    steps = np.diff(centres)
-    step = (centres[-1] - centres[0]) / len(steps)
-    if step == 0 or (abs(steps - step) > _UNEVEN * abs(step)).any():
-        raise ValueError(
-            f"{name}: has uneven steps, expected a regular grid; interpolate it, such as with cdo "
-            "remapbil,GRID"
-        )
-    return centres[0] - step / 2, centres[-1] + step / 2
 
 
 def _reader(values: Any, latitude: str, turn: int, is_bytes: bool, reading: Reading) -> Any:
