@@ -1,8 +1,9 @@
 """Pictures in one style and one palette. The only room that knows matplotlib.
 
-Every function that returns a Figure takes the keyword dark, for pictures on a dark page. class_names
-are the names of C classes, in the order of the arrays, and title is the headline. Charts of data
-are in `charts`, those of predictions in `evaluation`, `images` and `climatology`.
+Every function that returns a Figure takes the keyword dark, for pictures on a dark page. In all of
+them, class_names are the names of the C classes in the order of the arrays, and title is the
+headline. Charts of data are in `charts`, those of predictions in `evaluation`, `images` and
+`climatology`.
 """
 
 import typing
