@@ -39,11 +39,8 @@ def add_boxes(
     """Adds the days of a box table to a folder of days; days that are already stored are kept.
 
     Args:
-        store: the folder of days.
         path: a table as `tables.read` reads it. It is checked before a day is written.
         on_error: "fail", or "skip" to leave faulty rows out.
-        runner: where the days are computed.
-        progress: called with (done, total) days.
 
     Raises:
         ValueError: the table is faulty, or has other boxes for a day that is already stored.
@@ -96,13 +93,10 @@ def add_scenes(
     """Adds the days of scenes to a folder of days; days that are already stored are kept.
 
     Args:
-        folder: the folder of days.
         pattern: a folder of scenes, or a pattern of their files.
         settings: of the days; classes, model and resolution are those of the first scene.
         on_error: "fail", or "skip" to leave out scenes that are damaged, of another model or grid,
             or copies of an earlier one (by name) of their day.
-        runner: where the days are computed.
-        progress: called with (done, total) days.
 
     Returns:
         The folder of days, and the summary of the days that were added.

@@ -99,12 +99,7 @@ def scenes_path(path: str) -> str:
 
 
 def organization(cloudy: np.ndarray, observed: np.ndarray, grid: Grid) -> dict[str, float]:
-    """Cloud fraction and organisation of a scene.
-
-    Args:
-        cloudy: bool [h, w], observed and cloudy.
-        observed: bool [h, w].
-        grid: the cells.
+    """Cloud fraction and organisation of a scene, from bool [h, w] of cloudy and observed cells.
 
     Returns:
         cloud_fraction, share of the observed area; iorg; open_sky_largest and open_sky_mean, as

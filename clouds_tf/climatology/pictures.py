@@ -266,12 +266,7 @@ def _pages(
     values: np.ndarray,
     uncertain: np.ndarray | None = None,
 ) -> Iterator[Card]:
-    """Cards with maps of a few periods each.
-
-    Args:
-        draw_rows: `maps.period_maps`, to be called with values, periods and uncertain.
-        values, uncertain: [T, C, h, w], of the T labels; uncertain may be None.
-    """
+    """Cards with maps of a few periods each, drawn by `maps.period_maps`."""
     for start in range(0, len(labels), _ON_A_PAGE):
         some = slice(start, start + _ON_A_PAGE)
         dotted = None if uncertain is None else uncertain[some]

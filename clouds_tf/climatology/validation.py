@@ -194,9 +194,6 @@ def compare(
     Args:
         dates: days, sorted.
         pairs: for each day our fields and the reference's; only one day is in memory.
-        grid: grid of the fields.
-        class_names: C names.
-        comparison: settings.
 
     Raises:
         ValueError: fewer than two days can be compared.

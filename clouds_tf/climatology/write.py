@@ -37,14 +37,7 @@ def product(
 ) -> int:
     """Writes the means of periods, one period after the other, whole or not at all.
 
-    Args:
-        path: the NetCDF file.
-        store: the days.
-        form: periods, regions and layout; all of the grid comes before the regions.
-        progress: called with (done, total) days.
-
-    Returns:
-        The number of periods.
+    All of the grid comes before the regions. Returns the number of periods.
 
     Raises:
         ValueError: there are no days, or the folder holds hours and the periods are of days.

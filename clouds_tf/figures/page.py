@@ -61,9 +61,7 @@ def render(
     """Draws the figures and renders a page with a table of contents.
 
     Args:
-        title: title of the page.
         lead: paragraph below the title.
-        sections: the sections.
         figures_dir: folder for the figures as files.
         formats: of these files, as `save` knows them.
 

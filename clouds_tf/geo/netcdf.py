@@ -98,7 +98,6 @@ def write_times(
     """Writes the coordinate `time` of periods, or of one period as a scalar.
 
     Args:
-        file: the file.
         middles: float64 [n] or one number, times of the periods, increasing.
         bounds: [n, 2] or [2], first day and the day after the last, in days since 1970-01-01.
         across_years: whether a period is the same month or season of several years, which CF
@@ -127,7 +126,6 @@ def new_variable(
 
     Args:
         file: the file, with all dimensions.
-        name: of the variable.
         dimensions: names of its dimensions, those of the grid last or before classes.
         kind: numpy type; floats are shares, whose gaps are NaN.
         long_name: attribute that readers display.

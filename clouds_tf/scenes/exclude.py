@@ -138,11 +138,7 @@ def transform(grid: Grid) -> Any:
 def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndarray:
     """Whether cells of a scene do not count: bool [rows, columns].
 
-    Args:
-        grid: the cells.
-        land: "auto" for the coast that comes with this package, "none", or a mask.
-        ignore: masks.
-        name: of the scene.
+    land is "auto" for the coasts that come with this package, "none", or a mask as ignore has them.
 
     Raises:
         FileNotFoundError, ValueError: a mask cannot be read, or does not meet the scene.

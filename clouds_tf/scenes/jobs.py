@@ -89,10 +89,7 @@ class Frame:
 class Job:
     """A scene in progress: its windows, and their answers so far.
 
-    Args:
-        scene: an open Scene; it is read by `parts` only.
-        network: the network that its windows go through.
-        options: how.
+    Only `parts` reads the scene.
 
     Raises:
         ValueError: the scene is too small or too coarse.

@@ -94,12 +94,7 @@ def objects_of(prediction: Prediction) -> list[tuple[list[Object], np.ndarray]]:
 
 
 def measure(prediction: Prediction, num_objects: Sequence[int]) -> list[ClassAreas]:
-    """Areas of every class.
-
-    Args:
-        prediction: a Prediction.
-        num_objects: of each class.
-    """
+    """Areas of every class, to which the number of its objects is added."""
     area = prediction.grid.row_areas
     observed = float(prediction.observed.sum(axis=1) @ area)
     result = []

@@ -41,10 +41,6 @@ class Network:
     window depends on nothing else, to the last bit. On a CPU, where more are no faster, that is 4
     at most.
 
-    Args:
-        predictor: the SavedModel.
-        batch_size: largest number of windows in a call.
-
     Raises:
         ValueError: the SavedModel is damaged or cannot do this.
     """

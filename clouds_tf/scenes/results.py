@@ -27,21 +27,16 @@ _COLUMNS = (
 
 
 class Results(Manifest):
-    """The results of scenes in a folder: files, an entry for each scene, and scenes.csv.
+    """The results of a model in a folder: files, an entry for each scene, and scenes.csv.
 
     The value of a piece has `path`, of the scene; `rows`, of scenes.csv; `num_windows`; `warning`;
     `likeness`, or None; and `left_out`, whether that was too low, so that there are no files.
-
-    Args:
-        folder: the folder.
-        model: identity of the Predictor.
-        options: settings of the prediction and of the files.
 
     Raises:
         ValueError: the folder is one of an earlier version.
     """
 
-    def __init__(self, folder: str, model: str, options: Options) -> None:
+    def __init__(self, folder: str, identity: str, options: Options) -> None:
         if gfile.isdir(os.path.join(folder, "cards")):
             raise ValueError(
                 f"{folder}: holds scenes of an earlier version of predict_scenes; take another "
@@ -49,7 +44,7 @@ class Results(Manifest):
             )
         self.options = options
         scale = {"overlap": options.overlap, "resolution": options.resolution}
-        super().__init__(folder, {"version": _VERSION, "model": model, **scale})
+        super().__init__(folder, {"version": _VERSION, "model": identity, **scale})
 
     def source(self, path: str) -> str:
         """A checksum that changes with a scene's file and all options that decide the results."""

@@ -148,13 +148,7 @@ def cut(
     """Reads a scene once from north to south, and cuts its windows.
 
     Windows in which nothing was observed are left out. No more rows than those of a window are in
-    memory.
-
-    Args:
-        scene: an open Scene.
-        layout: the windows.
-        gap_brightness: see `resample.read_rows`.
-        levels: see there.
+    memory. gap_brightness and levels are those of `resample.read_rows`.
 
     Yields:
         A Strip before the first Tile that shows its rows; tiles row by row.
@@ -198,12 +192,7 @@ def _straight(index: np.ndarray) -> list[tuple[int, int]]:
 
 
 class Blend:
-    """Weighted mean of the answers of windows, row by row of windows.
-
-    Args:
-        layout: the windows.
-        num_classes: C.
-    """
+    """Weighted mean of the answers of windows for C classes, row by row of windows."""
 
     def __init__(self, layout: Layout, num_classes: int) -> None:
         self._layout = layout

@@ -45,11 +45,8 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
 
     Variables: `mask`, a bit for each class; `observed`; `probability`, and with a calibration
     `calibrated_probability`, packed into 16 bits; `brightness`; and for each class the share of
-    the observed area, `area_fraction` and `expected_area_fraction`; and `likeness`.
-
-    Args:
-        path: of the file.
-        prediction: what to write. The bytes depend on nothing else.
+    the observed area, `area_fraction` and `expected_area_fraction`; and `likeness`. The bytes
+    depend on the prediction alone.
     """
     about = {
         "source": f"clouds_tf, SavedModel {prediction.model}",
@@ -158,12 +155,8 @@ def _write_time_and_place(file: Any, prediction: Prediction) -> None:
 def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
     """Writes a Cloud-Optimized GeoTIFF: a band for the mask of each class, then its probability.
 
-    Its internal mask marks observed cells; probabilities are bytes of 1/250.
-
-    Args:
-        path: of the file.
-        prediction: what to write.
-        scratch: of a file that is overwritten on the way.
+    Its internal mask marks observed cells; probabilities are bytes of 1/250. The file `scratch` is
+    overwritten on the way.
     """
     import rasterio
     import rasterio.shutil
@@ -258,12 +251,7 @@ def _ring(corners: np.ndarray, turn: int, grid: Grid, clockwise: bool) -> list[l
 def features(
     prediction: Prediction, found: list[tuple[list[Object], np.ndarray]]
 ) -> Iterator[dict[str, Any]]:
-    """Yields the objects of all classes as GeoJSON features.
-
-    Args:
-        prediction: a Prediction.
-        found: what `masks.objects_of` gave.
-    """
+    """Yields the objects of all classes, found by `masks.objects_of`, as GeoJSON features."""
     for class_name, (objects, labels) in zip(prediction.class_names, found):
         shapes = polygons(labels, prediction.grid)
         for number, item in enumerate(objects, start=1):
@@ -298,12 +286,7 @@ def write_geojson(path: str, items: Iterator[dict[str, Any]]) -> None:
 
 
 def write_geoparquet(path: str, items: Iterator[dict[str, Any]]) -> None:
-    """Writes features as GeoParquet 1.0: their properties, bounds, and geometry in WKB.
-
-    Args:
-        path: of the file.
-        items: what `features` yields.
-    """
+    """Writes features as GeoParquet 1.0: their properties, bounds, and geometry in WKB."""
     import pyarrow
     from pyarrow import parquet
 

@@ -21,14 +21,7 @@ def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> tf.Tensor
 
 
 def draw(answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_columns: int = 3) -> Any:
-    """Draws images with their masks.
-
-    Args:
-        answers: those of readable images.
-        images_dir: folder of the images.
-        dataset: the Dataset of the answers.
-        num_columns: images in a row.
-    """
+    """Draws readable images with their masks, `num_columns` in a row."""
     size, channels, images, masks = dataset.submission_size, dataset.channels, [], []
     for answer in answers:
         masks.append(tf.transpose(_masks(answer, size, dataset), [1, 2, 0]).numpy())

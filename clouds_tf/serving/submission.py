@@ -47,11 +47,7 @@ def write(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> 
 def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
     """Writes a CSV of presence, areas and likeness, a row for every image and class.
 
-    Args:
-        path: the CSV to write, with TABLE_COLUMNS.
-        answers: the numbers of unreadable images, and those that an older SavedModel does not give,
-            are left blank.
-        dataset: names the classes.
+    Numbers of unreadable images, and those that an older SavedModel does not give, are blank.
     """
 
     def rows() -> Iterator[tuple[object, ...]]:
