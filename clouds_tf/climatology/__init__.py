@@ -2,11 +2,11 @@
 
     tables      reads box tables
     boxes       boxes -> fractions of every cell, by the exact area of the union of boxes
-    labellers   who agrees with whom: boxes of several labellers of one image
+    labellers   agreement of several labellers of one image
     scenes      reads the metadata of files of tools/predict_scenes.py
     merge       scenes, which may overlap -> fractions of every cell
-    days        one small NetCDF file a day: what makes the work resumable
-    inputs      adds the days of tables and scenes to the stored ones
+    days        one small NetCDF file a day, so that work can be resumed
+    inputs      adds the days of tables and scenes to a folder of days
     aggregate   days -> months, seasons, years
     bootstrap   intervals of means, by blocks of days
     write       the product as CF NetCDF, or in the layout of C3ONTEXT
@@ -14,7 +14,7 @@
     objects     a table of all objects; organisation of the clouds of a scene
     series      regional series: seasonal cycle, longitude over time
     pictures    maps, charts and a report
-    product     all of it, as tools/climatology.py calls it
+    product     the whole way from tables or scenes to files, for tools/climatology.py
     validation  agreement with labels of people, or with other days
 """
 

@@ -163,7 +163,7 @@ class Settings:
 
 
 def digest(*parts: bytes) -> str:
-    """sha256 of the data of a day, by which a second run knows it again."""
+    """SHA-256 of the data of a day, which tells a later run whether they have changed."""
     framed = (len(part).to_bytes(8, "big") + part for part in parts)
     return hashlib.sha256(b"".join(framed)).hexdigest()
 

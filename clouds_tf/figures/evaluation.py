@@ -1,4 +1,4 @@
-"""Charts of how good predictions are."""
+"""Charts of the quality of predictions."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The common style of all figures, and how they are written."""
+"""Common style of all figures; saves and encodes them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Area that does not count as observed: land, and what masks name, such as high cloud."""
+"""Excluded area, which does not count as observed: land, and masks such as of high cloud."""
 
 from __future__ import annotations
 

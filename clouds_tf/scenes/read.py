@@ -1,4 +1,4 @@
-"""Opens scenes of any kind: which files are scenes, where they are, and their rows on demand."""
+"""Finds the scenes of a folder, and opens them whatever their format."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A scene whose rows are read on demand, and how values become colours."""
+"""A scene whose rows are read on demand, and the mapping of its values to colours."""
 
 from __future__ import annotations
 
