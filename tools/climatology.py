@@ -8,6 +8,7 @@ import cli
 from absl import flags
 
 from clouds_tf.climatology import pictures, product
+from clouds_tf.climatology.merge import MEASURES
 from clouds_tf.data.runners import Runner
 from clouds_tf.geo import Grid, parse_extent, parse_platforms, parse_regions
 
@@ -21,7 +22,7 @@ flags.DEFINE_string(
 flags.DEFINE_enum(
     "measure",
     "mask",
-    ["mask", "expected"],
+    MEASURES,
     "Of scenes: the area of the masks, or the expected area by calibrated probabilities.",
 )
 flags.DEFINE_list(
@@ -52,19 +53,7 @@ flags.DEFINE_multi_string(
 flags.DEFINE_enum(
     "on_error", "fail", ["fail", "skip"], "Faulty rows: stop, or leave them out and count them."
 )
-flags.DEFINE_string(
-    "track", None, "CSV of time, latitude, longitude: also writes the fractions along it."
-)
-flags.DEFINE_string(
-    "agreement", None, "CSV to write: agreement of several labellers of one image, by season."
-)
-flags.DEFINE_string(
-    "objects",
-    None,
-    "Parquet file to write: all objects of the scenes; and beside it a CSV of the scenes with "
-    "cloud fraction and organisation.",
-)
-flags.DEFINE_string("pictures_dir", None, "Folder for maps, charts and report.html.")
+cli.DEFINE_dataclass(product.ExtraOutputs)
 cli.DEFINE_dataclass(pictures.Look)
 cli.DEFINE_dataclass(product.Aggregation)
 cli.DEFINE_dataclass(Runner)
@@ -104,12 +93,8 @@ def main() -> None:
                 across_years=not FLAGS.each_year,
                 regions=parse_regions(FLAGS.region),
             ),
-            extras=product.ExtraOutputs(
-                track_csv=FLAGS.track,
-                agreement_csv=FLAGS.agreement,
-                objects_file=FLAGS.objects,
-                pictures_dir=FLAGS.pictures_dir,
-                look=cli.dataclass_from_flags(pictures.Look),
+            extras=cli.dataclass_from_flags(
+                product.ExtraOutputs, look=cli.dataclass_from_flags(pictures.Look)
             ),
             on_error=FLAGS.on_error,
             runner=cli.dataclass_from_flags(Runner),

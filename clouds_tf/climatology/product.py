@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 from collections.abc import Sequence
+from typing import Optional
 
 from clouds_tf import files
 from clouds_tf.climatology import inputs, labellers, objects, pictures, tables, track, write
@@ -14,24 +15,29 @@ from clouds_tf.data.runners import Runner
 from clouds_tf.geo.grid import Grid
 from clouds_tf.messages import counted
 from clouds_tf.progress import Progress, shown
+from clouds_tf.settings import CheckedSettings, setting
 
 
-@dataclasses.dataclass(frozen=True)
-class ExtraOutputs:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ExtraOutputs(CheckedSettings):
     """Optional additional outputs.
 
     Attributes:
-        track_csv: a track as `track.read` reads it; its table goes to `track.table_path`.
-        agreement_csv: a CSV for the agreement of labellers, by season: see `labellers`.
-        objects_file: a Parquet file for the objects of scenes, see `objects.write`.
-        pictures_dir: a folder for pictures.
         look: settings of the pictures.
     """
 
-    track_csv: str | None = None
-    agreement_csv: str | None = None
-    objects_file: str | None = None
-    pictures_dir: str | None = None
+    track: Optional[str] = setting(
+        None, "CSV of time, latitude, longitude: also writes the fractions along it."
+    )
+    agreement: Optional[str] = setting(
+        None, "CSV to write: agreement of several labellers of one image, by season."
+    )
+    objects: Optional[str] = setting(
+        None,
+        "Parquet file to write: all objects of the scenes; and beside it a CSV of the scenes with "
+        "cloud fraction and organisation.",
+    )
+    pictures_dir: Optional[str] = setting(None, "Folder for maps, charts and report.html.")
     look: pictures.Look = pictures.Look()
 
 
@@ -135,20 +141,20 @@ def _write_extras(
 ) -> list[str]:
     """Writes the extras; returns their paths."""
     written = []
-    if extras.track_csv:
-        track.write(store, extras.track_csv, track.table_path(output))
+    if extras.track:
+        track.write(store, extras.track, track.table_path(output))
         written.append(track.table_path(output))
-    if extras.agreement_csv and boxes:
+    if extras.agreement and boxes:
         names = store.settings.class_names
         table = tables.read(boxes, names, on_error)
         by_season = labellers.agreement(
             table, len(names), num_resamples=form.num_resamples, seed=form.seed
         )
-        labellers.write(by_season, names, extras.agreement_csv)
-        written.append(extras.agreement_csv)
-    if extras.objects_file and scenes_dir:
-        objects.write(scenes_dir, extras.objects_file, on_error)
-        written += [extras.objects_file, objects.scenes_path(extras.objects_file)]
+        labellers.write(by_season, names, extras.agreement)
+        written.append(extras.agreement)
+    if extras.objects and scenes_dir:
+        objects.write(scenes_dir, extras.objects, on_error)
+        written += [extras.objects, objects.scenes_path(extras.objects)]
     if extras.pictures_dir:
         left_out = pictures.write(extras.pictures_dir, output, store, form, extras.look)
         written.append(os.path.join(extras.pictures_dir, "report.html"))
@@ -176,18 +182,18 @@ def check(
         if form.layout != "cf":
             raise ValueError(f"pictures_dir: needs layout cf, got {form.layout!r}")
         extras.look.read_coastlines(grid.extent)
-    if extras.objects_file:
+    if extras.objects:
         files.require("pyarrow", "parquet", "objects")
         if not scenes_dir:
             raise ValueError("objects: need scenes_dir, the scenes that have them")
-        files.check_output(extras.objects_file)
-    if extras.agreement_csv:
-        files.check_output(extras.agreement_csv)
-    if extras.track_csv:
+        files.check_output(extras.objects)
+    if extras.agreement:
+        files.check_output(extras.agreement)
+    if extras.track:
         if form.step != "day":
             raise ValueError(f"track: reads days, got by={form.by!r}")
         files.check_output(track.table_path(output))
-        track.read(extras.track_csv)
+        track.read(extras.track)
     files.check_output(output)
 
 

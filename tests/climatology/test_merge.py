@@ -263,7 +263,7 @@ def test_pictures_of_hours_and_moments(series, tmp_path, monkeypatch):
 def test_hours_need_scenes_and_have_no_tracks(tmp_path):
     with pytest.raises(ValueError, match="by: got 'hour', which needs scenes"):
         product.make("c.nc", boxes="b.csv", form=product.Aggregation("hour"))
-    extras = product.ExtraOutputs(track_csv="ship.csv")
+    extras = product.ExtraOutputs(track="ship.csv")
     with pytest.raises(ValueError, match="track: reads days, got by='scene'"):
         product.make("c.nc", scenes_dir="s", form=product.Aggregation("scene"), extras=extras)
 

@@ -29,7 +29,7 @@ def test_the_tables_of_a_folder(tmp_path):
         scenes_dir=str(tmp_path / "s"),
         grid=Grid(5.0, (-20, 0, 10, 10)),
         form=product.Aggregation("all", num_resamples=0),
-        extras=product.ExtraOutputs(objects_file=str(tmp_path / "o.parquet")),
+        extras=product.ExtraOutputs(objects=str(tmp_path / "o.parquet")),
     )
     table = pd.read_parquet(tmp_path / "o.parquet")
     assert list(table.columns) == list(objects.COLUMNS)
@@ -54,7 +54,7 @@ def test_the_tables_of_a_folder(tmp_path):
     assert str(made).endswith(f"wrote {tmp_path}/o.parquet; wrote {tmp_path}/o_scenes.csv")
     with pytest.raises(ValueError, match="objects: need scenes_dir"):
         product.check(
-            "c.nc", Grid(), product.Aggregation(), product.ExtraOutputs(objects_file="o.parquet")
+            "c.nc", Grid(), product.Aggregation(), product.ExtraOutputs(objects="o.parquet")
         )
 
 
@@ -84,7 +84,7 @@ def test_scenes_of_this_project_are_read(tmp_path):
         scenes_dir=str(tmp_path / "belt.nc"),
         grid=Grid(10.0),
         form=product.Aggregation("day"),
-        extras=product.ExtraOutputs(objects_file=str(tmp_path / "o.parquet")),
+        extras=product.ExtraOutputs(objects=str(tmp_path / "o.parquet")),
     )
     assert made.added == AddedDays(1, 0, 0)
     lat = grid.lat
