@@ -24,10 +24,12 @@ from clouds_tf.keras import Model
 from clouds_tf.models.encoders import encoder_layers, encoder_name, encoder_of, model_name
 from clouds_tf.models.encoders.imagenet import IMAGENET, imagenet_weights
 from clouds_tf.models.encoders.interface import fitted, read_safetensors
+from clouds_tf.models.packing import packed, unpacked
 from clouds_tf.settings import check_size
 
-# Version of the files of `save_model_weights`; goes up when older readers would misread them.
-_VERSION = 1
+# Versions of the files of `save_model_weights`, which only those that need it carry, so that older
+# versions of clouds_tf read all others.
+_VERSIONS = {"float16": 1, "int8": 2}
 
 _KEY = "clouds_tf"  # in the metadata of the .safetensors header
 _OWN_FIELDS = ("version", "sha256")
@@ -154,11 +156,9 @@ def save_model_weights(
     *,
     dataset: Dataset | None = None,
     image_size: tuple[int, int] | None = None,
+    kernels: str = "float16",
 ) -> None:
     """Writes all weights of a U-Net and a description of it to one .safetensors file.
-
-    Kernels are stored in float16, which halves the file. Vectors stay float32: moving variances
-    range over more powers of ten than float16 has, and vectors are 0.2 % of the weights.
 
     Args:
         model: a keras.Model of `unet`.
@@ -168,10 +168,11 @@ def save_model_weights(
             holds the arguments of `unet`, for a model that is a copy of what `unet` returned.
         dataset: the data set that the model predicts; evaluation and export need it.
         image_size: (height, width) of its input; evaluation and export need it.
+        kernels: "float16" halves the file, "int8" halves it once more; see `packing.packed`.
 
     Raises:
         ValueError: the path ends otherwise, the metadata does not describe this model, data set or
-            size are missing, or a weight is not finite.
+            size are missing, `kernels` is unknown, or a weight is not finite.
     """
     if not path.endswith(".safetensors"):
         raise ValueError(f"{path}: expected a path that ends in .safetensors")
@@ -192,23 +193,14 @@ def save_model_weights(
         metadata["image_size"] = list(image_size)
     _check_arguments(metadata["model"], "metadata")
     _check_description(model, metadata["model"])
-    weights = _by_name(model.weights)
-    tensors = {name: _stored(name, weight.numpy()) for name, weight in weights.items()}
-    content = json.loads(json.dumps({**metadata, "version": _VERSION}))  # as it will be read
+    tensors = packed({_name(weight): weight.numpy() for weight in model.weights}, kernels)
+    version = {"version": _VERSIONS[kernels]}
+    content = json.loads(json.dumps({**metadata, **version}))  # as it will be read
     content["sha256"] = _checksum(content, tensors)
     # safetensors' own save_file makes a file that nobody but its owner can read.
     data = safetensors.numpy.save(tensors, {_KEY: json.dumps(content)})
     with files.written_whole(path) as temporary, gfile.opened(temporary, "wb") as file:
         file.write(data)
-
-
-def _stored(name: str, values: np.ndarray) -> np.ndarray:
-    """Values as they are stored: vectors in float32, kernels in float16."""
-    if not np.isfinite(values).all():
-        raise ValueError(f"{name}: got values that are not finite; the training has diverged")
-    largest = np.finfo(np.float16).max
-    narrow = values.ndim > 1 and np.abs(values).max(initial=0) <= largest
-    return np.ascontiguousarray(values, np.float16 if narrow else np.float32)
 
 
 def _checksum(content: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
@@ -261,7 +253,7 @@ def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
 
     Returns:
         The metadata as it was given, whose "model" holds the arguments of `unet`; and a dict from
-        variable names to arrays, float16 or float32.
+        variable names to arrays, float16 or float32; kernels in 8 bits are float32.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -280,10 +272,10 @@ def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
         version, checksum = content["version"], content["sha256"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
         raise ValueError(f"{path}: damaged metadata ({error!r}); get the file anew") from None
-    if version != _VERSION:
+    if version not in _VERSIONS.values():
         raise ValueError(
-            f"{path}: got format version {version}, expected {_VERSION}; "
-            "it was written by another version of clouds_tf"
+            f"{path}: got format version {version}, expected at most {max(_VERSIONS.values())}; "
+            "it was written by a later version of clouds_tf"
         )
     if checksum != _checksum(content, tensors):
         raise ValueError(
@@ -291,7 +283,8 @@ def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
             "get it anew"
         )
     _check_arguments(content.get("model"), path)
-    return {key: value for key, value in content.items() if key not in _OWN_FIELDS}, tensors
+    metadata = {key: value for key, value in content.items() if key not in _OWN_FIELDS}
+    return metadata, unpacked(tensors, path)
 
 
 def load_weights(model: Model, path: str, heads: bool = True) -> None:

@@ -169,7 +169,7 @@ def start(run: Run) -> None:
     files.write_text(os.path.join(run.path, SETTINGS_FILE), text)
 
 
-def pack_weights(workdir: str, path: str) -> None:
+def pack_weights(workdir: str, path: str, kernels: str = "float16") -> None:
     """Writes the model of the best epoch as one file of weights, to pass on.
 
     Args:
@@ -177,6 +177,7 @@ def pack_weights(workdir: str, path: str) -> None:
         path: the .safetensors file to write. It describes itself: the arguments of `unet`, the data
             set, the image size, the recipe, the fold that was held out and the fingerprint of the
             records.
+        kernels: "float16", or "int8" for half of the size; see `models.packing.packed`.
 
     Raises:
         FileNotFoundError, ValueError: as `Run.load_model` does, or the path ends otherwise.
@@ -194,7 +195,7 @@ def pack_weights(workdir: str, path: str) -> None:
         "fold": run.fold,
         "records": run.records,
     }
-    save_model_weights(model, path, metadata)
+    save_model_weights(model, path, metadata, kernels=kernels)
 
 
 def read_history(workdir: str) -> list[dict[str, float]]:

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import safetensors
 import safetensors.numpy
+from programs import REPOSITORY
 
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.models import weights
@@ -101,6 +102,49 @@ def test_a_file_takes_little_more_than_two_bytes_a_weight(tmp_path):
     assert 2 < os.path.getsize(path) / model.count_params() < 2.01
 
 
+def test_kernels_in_8_bits_halve_the_file_once_more(tmp_path):
+    arguments, path = {"width": 0.5}, str(tmp_path / "model.safetensors")
+    saved = unet(**arguments)
+    save_model_weights(saved, path, {"model": arguments}, kernels="int8")
+    assert 1 < os.path.getsize(path) / saved.count_params() < 1.05
+    loaded, metadata = load_model(path)
+    assert metadata == {"model": arguments}
+    other = unet(**arguments)
+    load_weights(other, path)
+    for weight, left, right in zip(saved.weights, loaded.weights, other.weights):
+        np.testing.assert_array_equal(left, right)
+        error = np.abs(left.numpy() - weight.numpy())
+        if len(weight.shape) == 4:
+            step = np.abs(weight.numpy()).max((0, 1, 2)) / 127
+            assert (error <= 0.501 * step).all(), weight.name
+        else:
+            assert not error.any()
+
+
+def test_earlier_versions_refuse_kernels_in_8_bits_alone(path, model, tmp_path):
+    small = str(tmp_path / "small.safetensors")
+    save_model_weights(model, small, METADATA, kernels="int8")
+    versions = []
+    for name in (path, small):
+        with safetensors.safe_open(name, framework="numpy") as file:
+            versions.append(json.loads(file.metadata()["clouds_tf"])["version"])
+    assert versions == [1, 2]  # earlier ones say: got format version 2, expected 1
+    _rewritten(small, {"head_conv/bias": np.float32([7, 7, 7])})
+    with pytest.raises(ValueError, match="does not match its checksum"):
+        read_model_weights(small)
+
+
+def test_weights_that_were_shipped_are_read_as_they_are():
+    path = os.path.join(REPOSITORY, "models", "clouds_unet.safetensors")
+    metadata, tensors = read_model_weights(path)
+    assert metadata["model"]["encoder"] == "efficientnet_lite2"
+    stored = safetensors.numpy.load_file(path)
+    assert tensors.keys() == stored.keys()
+    for name, values in stored.items():
+        assert values.dtype == tensors[name].dtype
+        np.testing.assert_array_equal(values, tensors[name])
+
+
 def test_the_file_has_the_permissions_of_any_new_file(path, tmp_path):
     (tmp_path / "other").write_text("")
     assert os.stat(path).st_mode == os.stat(tmp_path / "other").st_mode
@@ -138,7 +182,8 @@ def test_an_altered_byte_is_noticed(path, position):
         ({"tensors": {"more": np.float32([7])}}, "does not match its checksum"),
         ({"classes": ["a", "c", "b"]}, "does not match its checksum"),
         ({"sha256": None}, "does not match its checksum"),
-        ({"version": 2}, "got format version 2, expected 1"),
+        ({"version": 2}, "does not match its checksum"),
+        ({"version": 3}, "got format version 3, expected at most 2"),
     ],
 )
 def test_altered_content_is_named(path, changes, message):

@@ -1,9 +1,11 @@
 import dataclasses
 import json
+import os
 
 import numpy as np
 import pytest
 import tensorflow as tf
+from programs import run_tool
 
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
@@ -178,3 +180,20 @@ def test_packed_weights_describe_themselves(make_workdir, tmp_path):
     np.testing.assert_array_equal(model(images)["logits"], expected(images)["logits"])
     with pytest.raises(ValueError, match="expected a path that ends in .safetensors"):
         workdirs.pack_weights(folder, str(tmp_path / "model.h5"))
+
+
+def test_pack_weights_takes_kernels_in_8_bits(make_workdir, tmp_path):
+    folder, sizes = make_workdir(), {}
+    for kernels in ("float16", "int8"):
+        path = tmp_path / f"{kernels}.safetensors"
+        flags = f"--workdir={folder}", f"--output={path}", f"--kernels={kernels}"
+        assert run_tool("pack_weights", *flags).returncode == 0
+        sizes[kernels] = path.stat().st_size
+        expected = workdirs.Run.open(folder).load_model()
+        loaded, _ = load_model(str(path))
+        for left, right in zip(loaded.get_weights(), expected.get_weights()):
+            np.testing.assert_allclose(left, right, atol=0.01 * np.abs(right).max())
+    assert sizes["int8"] < sizes["float16"]
+    with pytest.raises(ValueError, match="kernels: got int4, expected one of float16, int8"):
+        workdirs.pack_weights(folder, str(tmp_path / "model.safetensors"), "int4")
+    assert sorted(os.listdir(tmp_path)) == ["float16.safetensors", "int8.safetensors"]
