@@ -292,30 +292,6 @@ def check_distinct(paths: Sequence[str]) -> None:
             raise ValueError(f"{path}: given {real.count(place)} times, expected once")
 
 
-def require_lane_one(module: str, package: str, purpose: str, instead: str) -> None:
-    """Makes sure that a package of lane one works here: TensorFlow 2.15, and the package.
-
-    Args:
-        module: name of the module to import, such as "keras_cv".
-        package: what pip installs, with its version, such as "keras-cv==0.9.*".
-        purpose: what needs it, for the message.
-        instead: the choices that work without it, for the message.
-
-    Raises:
-        ValueError: the package is missing, or this TensorFlow is newer than it works with.
-    """
-    import tensorflow as tf
-
-    if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
-        raise ValueError(
-            f"{purpose} needs TensorFlow 2.15 (Python 3.9 to 3.11), got {tf.__version__}; "
-            f"{instead} work with both"
-        )
-    if importlib.util.find_spec(module) is None:
-        name = package.partition("==")[0]
-        raise ValueError(f"{purpose} needs the package {name}; run pip install '{package}'")
-
-
 def require(module: str, extra: str, purpose: str) -> None:
     """Makes sure that an optional package is installed.
 

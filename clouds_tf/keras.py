@@ -1,6 +1,6 @@
 """The one door to Keras: every module that builds or trains a model imports `keras` from here.
 
-It is Keras 2 in both lanes: `tf.keras` of TensorFlow 2.15, and the package tf-keras beside newer
+It is Keras 2 in both lanes: `tf.keras` of TensorFlow 2.15, and the package tf-keras with newer
 versions, whose own `tf.keras` is Keras 3. The choice depends on the version of TensorFlow alone,
 neither on the environment variable TF_USE_LEGACY_KERAS nor on an earlier import of Keras 3.
 
@@ -11,8 +11,10 @@ twice), `get_scaled_loss` is gone, and its batch norm is not fused.
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
+from collections.abc import Iterator
 from typing import Any, TypeVar
 
 import tensorflow as tf
@@ -55,10 +57,20 @@ def serializable(cls: _Class) -> _Class:
     return cls
 
 
+@contextlib.contextmanager
+def policy_kept() -> Iterator[None]:
+    """Context after which Keras' global precision policy is what it was before."""
+    before = keras.mixed_precision.global_policy()
+    try:
+        yield
+    finally:
+        keras.mixed_precision.set_global_policy(before)
+
+
 # mypy sees no types of Keras; these names tell which of its objects is meant.
 Model = Any
 Layer = Any
 KerasTensor = Any  # a symbolic tensor of the functional API
 Optimizer = Any
 
-__all__ = ["KerasTensor", "Layer", "Model", "Optimizer", "keras", "serializable"]
+__all__ = ["KerasTensor", "Layer", "Model", "Optimizer", "keras", "policy_kept", "serializable"]

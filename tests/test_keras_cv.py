@@ -4,7 +4,7 @@ import pytest
 import tensorflow as tf
 from programs import run_program
 
-from clouds_tf import files, keras_cv
+from clouds_tf import lane_one
 
 PROGRAM = """
 import sys
@@ -36,12 +36,12 @@ def test_nothing_imports_keras_cv_or_addons_unasked():
 
 def test_a_missing_package_is_named(monkeypatch):
     monkeypatch.setattr(tf, "__version__", "2.15.1")
-    monkeypatch.setattr(files.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(lane_one.importlib.util, "find_spec", lambda name: None)
     with pytest.raises(ValueError, match="^a layer needs the package keras-cv; run pip install"):
-        keras_cv.import_keras_cv("a layer", "others")
+        lane_one.import_keras_cv("a layer", "others")
 
 
 def test_another_tensorflow_is_refused(monkeypatch):
     monkeypatch.setattr(tf, "__version__", "2.21.0")
     with pytest.raises(ValueError, match="^a layer needs TensorFlow 2.15 .* 2.21.0; others work"):
-        keras_cv.import_keras_cv("a layer", "others")
+        lane_one.import_keras_cv("a layer", "others")

@@ -16,15 +16,15 @@ from typing import Any, Union
 import tensorflow as tf
 
 from clouds_tf.data.mixing import Seed
-from clouds_tf.keras import keras
-from clouds_tf.keras_cv import import_keras_cv
+from clouds_tf.keras import keras, policy_kept
+from clouds_tf.lane_one import import_keras_cv
 
 _Shape = Union["tf.Tensor", Sequence[int]]
 
 KERAS_CV = "keras_cv"
 _DEFAULT = ("random_flip", "rand_augment")
 _RANGE = {"value_range": (0, 255)}
-_BLACK = {"fill_mode": "constant"}  # what comes in from outside, as in our own augmentations
+_BLACK = {"fill_mode": "constant"}  # pixels from outside the image, as in our own augmentations
 
 # Arguments of each layer on offer. Those that choose among several images are not: see MIXES.
 _LAYERS: dict[str, dict[str, Any]] = {
@@ -135,27 +135,17 @@ def _building() -> Iterator[None]:
         # Layers ask for it, which --deterministic forbids as long as nobody has set it. Nothing is
         # drawn from it.
         tf.random.set_global_generator(tf.random.Generator.from_seed(0))
-    before = keras.mixed_precision.global_policy()
-    keras.mixed_precision.set_global_policy("float32")
-    try:
+    with policy_kept():
+        keras.mixed_precision.set_global_policy("float32")
         yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)
 
 
 def make_augmentation(names: Sequence[str]) -> Callable[[dict[str, tf.Tensor], Any], Any]:
-    """Makes an augmentation of layers that are applied one after the other.
+    """Makes an augmentation of layers, keys of _LAYERS, that are applied one after the other.
 
-    Args:
-        names: keys of LAYERS.
-
-    Returns:
-        A function of an example, a dict with image uint8 [h, w, 3] and mask uint8 [h, w, C] of {0,
-        1}, and a seed, int [2], to such a dict. Layers that move pixels move the mask as well;
-        those that hide some, grid_mask and random_cutout, leave the mask as it is.
-
-    Raises:
-        ValueError: keras-cv is missing, or does not work with this TensorFlow.
+    Layers that move pixels move the mask as well; those that hide some, grid_mask and
+    random_cutout, leave the mask as it is. ValueError if keras-cv is missing, or does not work with
+    this TensorFlow.
     """
     draws = _Draws()
     with _building():

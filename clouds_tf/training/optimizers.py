@@ -11,8 +11,8 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import own
-from clouds_tf.addons import import_addons
 from clouds_tf.keras import Optimizer, keras
+from clouds_tf.lane_one import import_addons
 from clouds_tf.training.choices import ADDONS_PREFIX, KERAS_OPTIMIZERS, check_optimizer
 
 _LearningRate = Any  # a number, or a LearningRateSchedule of Keras

@@ -93,9 +93,8 @@ def test_deterministic_runs_have_them_too():
     program = """
 import tensorflow as tf
 from clouds_tf.data.augmentations import find_augmentation
-from clouds_tf.training import distribution
 
-distribution.set_deterministic()
+tf.config.experimental.enable_op_determinism()
 augment = find_augmentation("keras_cv")
 example = {"image": tf.zeros([8, 8, 3], tf.uint8), "mask": tf.zeros([8, 8, 2], tf.uint8)}
 dataset = tf.data.Dataset.range(3).map(lambda i: augment(example, tf.stack([i, i])), 2)

@@ -9,17 +9,16 @@ keras-cv is imported when such an encoder is asked for, and not before.
 from __future__ import annotations
 
 import dataclasses
-import functools
 import re
 import zipfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from clouds_tf import files
 from clouds_tf.keras import KerasTensor, Model
-from clouds_tf.keras_cv import import_keras_cv
+from clouds_tf.lane_one import import_keras_cv
 from clouds_tf.models.encoders.flattening import MOMENTUM, copied, innermost_layers
 from clouds_tf.models.encoders.interface import Encoder
 from clouds_tf.models.encoders.resnet import scale_channels
@@ -60,88 +59,21 @@ _STAGES_MOBILENET_LARGE = {
 }
 
 
-def _models() -> Any:
-    """Imports keras_cv.models; raises ValueError where keras-cv is missing or does not work."""
-    return import_keras_cv(
-        "encoder: a backbone of keras-cv",
-        "resnet34, resnet34_preactivation, efficientnet_lite0 and efficientnet_lite2",
-    ).models
+def _outputs(*names: str) -> Callable[[Any], list[Any]]:
+    """Makes a function from a backbone to the outputs of layers, by name or pyramid level."""
 
+    def find(backbone: Model) -> list[Any]:
+        levels = backbone.pyramid_level_inputs
+        layers = [backbone.get_layer(levels.get(name, name)) for name in names]
+        # CSPDarkNet's stem is a model of its own, whose `output` would be another tensor.
+        return [layer.get_output_at(0) for layer in layers]
 
-def _resnet50_v2(width: float, channels: int) -> Any:
-    return _models().ResNetV2Backbone(
-        stackwise_filters=[scale_channels(filters, width) for filters in (64, 128, 256, 512)],
-        stackwise_blocks=[3, 4, 6, 3],
-        stackwise_strides=[1, 2, 2, 2],
-        include_rescaling=True,
-        input_shape=(None, None, channels),
-    )
-
-
-def _resnet_features(backbone: Model) -> list[Any]:
-    """The stem, and each stack after the batch norm and ReLU that follow it."""
-    stacks = [f"v2_stack_{stack}_block1_use_preactivation_relu" for stack in (1, 2, 3)]
-    return [backbone.get_layer(name).output for name in ("conv1_conv", *stacks, "post_relu")]
-
-
-def _efficientnetv2(
-    width: float, channels: int, stages: dict[str, Any], width_b: float, depth_b: float
-) -> Any:
-    return _models().EfficientNetV2Backbone(
-        **stages,
-        width_coefficient=width_b * width,
-        depth_coefficient=depth_b,
-        include_rescaling=True,
-        input_shape=(None, None, channels),
-    )
+    return find
 
 
 def _efficientnetv2_features(backbone: Model) -> list[Any]:
     """The last block of each stride; the 1x1 convolution after it is for classification."""
-    names = [backbone.pyramid_level_inputs[f"P{level}"] for level in (1, 2, 3, 4)]
-    features = [backbone.get_layer(name).output for name in names]
-    return [*features, backbone.get_layer("top_conv").input]
-
-
-def _mobilenet_v3(width: float, channels: int, stages: dict[str, Any]) -> Any:
-    return _models().MobileNetV3Backbone(
-        **stages, alpha=width, include_rescaling=True, input_shape=(None, None, channels)
-    )
-
-
-def _mobilenet_v3_features(backbone: Model) -> list[Any]:
-    names = [backbone.pyramid_level_inputs[f"P{level}"] for level in (1, 2, 3, 4, 5)]
-    return [backbone.get_layer(name).output for name in names]
-
-
-def _densenet121(width: float, channels: int) -> Any:
-    return _models().DenseNetBackbone(
-        stackwise_num_repeats=[6, 12, 24, 16],
-        growth_rate=max(8, 8 * round(32 * width / 8)),
-        include_rescaling=True,
-        input_shape=(None, None, channels),
-    )
-
-
-def _densenet_features(backbone: Model) -> list[Any]:
-    """The stem, and each dense block after the batch norm and ReLU that follow it."""
-    names = ("conv1_relu", "pool2_relu", "pool3_relu", "pool4_relu", "relu")
-    return [backbone.get_layer(name).output for name in names]
-
-
-def _csp_darknet_s(width: float, channels: int) -> Any:
-    return _models().CSPDarkNetBackbone(
-        stackwise_channels=[2 * scale_channels(filters, width) for filters in (32, 64, 128, 256)],
-        stackwise_depth=[1, 3, 3, 1],
-        include_rescaling=True,
-        input_shape=(None, None, channels),
-    )
-
-
-def _csp_darknet_features(backbone: Model) -> list[Any]:
-    names = ("stem_conv", "dark2_csp", "dark3_csp", "dark4_csp", "dark5_csp")
-    # The stem is a model of its own, whose `output` would be another tensor.
-    return [backbone.get_layer(name).get_output_at(0) for name in names]
+    return [*_outputs("P1", "P2", "P3", "P4")(backbone), backbone.get_layer("top_conv").input]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -149,23 +81,34 @@ class _Backbone:
     """A backbone of keras-cv and the feature maps that are taken from it.
 
     Attributes:
-        build: function of a width, which multiplies the channels of every stage, and the channels
-            of the image. Returns the functional model.
-        features: function of that model. Returns its symbolic feature maps at strides 2 to 32.
+        model: name of its class in keras_cv.models.
+        arguments: function from a width, which multiplies the channels of every stage, to the
+            arguments of that class.
+        features: function of the functional model. Returns its feature maps at strides 2 to 32.
     """
 
-    build: Callable[[float, int], Any]
+    model: str
+    arguments: Callable[[float], dict[str, Any]]
     features: Callable[[Any], list[Any]]
+
+    def build(self, width: float, channels: int) -> Any:
+        """Builds the model; ValueError where keras-cv is missing or does not work."""
+        models = import_keras_cv(
+            "encoder: a backbone of keras-cv",
+            "resnet34, resnet34_preactivation, efficientnet_lite0 and efficientnet_lite2",
+        ).models
+        return getattr(models, self.model)(
+            **self.arguments(width), include_rescaling=True, input_shape=(None, None, channels)
+        )
 
     def apply(self, image: KerasTensor, width: float = 1.0) -> list[Any]:
         """Applies copies of the layers to an image; see `Encoder.apply`."""
         return copied(self.features(self.build(width, image.shape[-1])), image, _PREFIX)
 
     def read_weights(self, path: str) -> dict[str, np.ndarray]:
-        """Reads a file of keras-cv, of which nothing is executed.
+        """Reads a .h5, .weights.h5 or .keras file that was saved from such a backbone.
 
-        Args:
-            path: a .h5, .weights.h5 or .keras file that was saved from such a backbone.
+        Nothing in the file is executed.
 
         Returns:
             Arrays by name of the variables that `apply` makes.
@@ -189,24 +132,62 @@ class _Backbone:
         }
 
 
-def _efficientnetv2_backbone(stages: dict[str, Any], width: float, depth: float) -> _Backbone:
-    build = functools.partial(_efficientnetv2, stages=stages, width_b=width, depth_b=depth)
-    return _Backbone(build, _efficientnetv2_features)
+def _efficientnetv2(stages: dict[str, Any], width: float, depth: float) -> _Backbone:
+    def arguments(factor: float) -> dict[str, Any]:
+        return {**stages, "width_coefficient": width * factor, "depth_coefficient": depth}
+
+    return _Backbone("EfficientNetV2Backbone", arguments, _efficientnetv2_features)
 
 
-def _mobilenet_v3_backbone(stages: dict[str, Any]) -> _Backbone:
-    return _Backbone(functools.partial(_mobilenet_v3, stages=stages), _mobilenet_v3_features)
+def _mobilenet_v3(stages: dict[str, Any]) -> _Backbone:
+    return _Backbone(
+        "MobileNetV3Backbone",
+        lambda width: {**stages, "alpha": width},
+        _outputs("P1", "P2", "P3", "P4", "P5"),
+    )
+
+
+def _scaled(channels: Sequence[int], width: float) -> list[int]:
+    return [scale_channels(number, width) for number in channels]
 
 
 BACKBONES = {
-    "csp_darknet_s": _Backbone(_csp_darknet_s, _csp_darknet_features),
-    "densenet121": _Backbone(_densenet121, _densenet_features),
-    "efficientnetv2_b0": _efficientnetv2_backbone(_STAGES_EFFICIENTNET_B, 1.0, 1.0),
-    "efficientnetv2_b2": _efficientnetv2_backbone(_STAGES_EFFICIENTNET_B, 1.1, 1.2),
-    "efficientnetv2_s": _efficientnetv2_backbone(_STAGES_EFFICIENTNET_S, 1.0, 1.0),
-    "mobilenet_v3_large": _mobilenet_v3_backbone(_STAGES_MOBILENET_LARGE),
-    "mobilenet_v3_small": _mobilenet_v3_backbone(_STAGES_MOBILENET_SMALL),
-    "resnet50_v2": _Backbone(_resnet50_v2, _resnet_features),
+    "csp_darknet_s": _Backbone(
+        "CSPDarkNetBackbone",
+        lambda width: {
+            "stackwise_channels": [2 * n for n in _scaled((32, 64, 128, 256), width)],
+            "stackwise_depth": [1, 3, 3, 1],
+        },
+        _outputs("stem_conv", "dark2_csp", "dark3_csp", "dark4_csp", "dark5_csp"),
+    ),
+    # The stem, and each dense block after the batch norm and ReLU that follow it.
+    "densenet121": _Backbone(
+        "DenseNetBackbone",
+        lambda width: {
+            "stackwise_num_repeats": [6, 12, 24, 16],
+            "growth_rate": max(8, 8 * round(32 * width / 8)),
+        },
+        _outputs("conv1_relu", "pool2_relu", "pool3_relu", "pool4_relu", "relu"),
+    ),
+    "efficientnetv2_b0": _efficientnetv2(_STAGES_EFFICIENTNET_B, 1.0, 1.0),
+    "efficientnetv2_b2": _efficientnetv2(_STAGES_EFFICIENTNET_B, 1.1, 1.2),
+    "efficientnetv2_s": _efficientnetv2(_STAGES_EFFICIENTNET_S, 1.0, 1.0),
+    "mobilenet_v3_large": _mobilenet_v3(_STAGES_MOBILENET_LARGE),
+    "mobilenet_v3_small": _mobilenet_v3(_STAGES_MOBILENET_SMALL),
+    # The stem, and each stack after the batch norm and ReLU that follow it.
+    "resnet50_v2": _Backbone(
+        "ResNetV2Backbone",
+        lambda width: {
+            "stackwise_filters": _scaled((64, 128, 256, 512), width),
+            "stackwise_blocks": [3, 4, 6, 3],
+            "stackwise_strides": [1, 2, 2, 2],
+        },
+        _outputs(
+            "conv1_conv",
+            *(f"v2_stack_{stack}_block1_use_preactivation_relu" for stack in (1, 2, 3)),
+            "post_relu",
+        ),
+    ),
 }
 KERAS_CV_ENCODERS = {
     name: Encoder(
