@@ -77,6 +77,17 @@ def counted(number: int, noun: str) -> str:
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
+def aligned(rows: Sequence[Sequence[str]]) -> str:
+    """Formats rows of cells as lines, whose columns end at the same places.
+
+    >>> print(aligned([["", "Fish"], ["Dice", "0.5"]]))
+          Fish
+    Dice   0.5
+    """
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return "\n".join("  ".join(map(str.rjust, row, widths)) for row in rows)
+
+
 def short_repr(result: Any) -> str:
     """The repr of a dataclass in one line: of long tuples and of arrays their sizes."""
 

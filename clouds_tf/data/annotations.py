@@ -108,17 +108,10 @@ def check_csv(
     exclude: Collection[str] = (),
     size: tuple[int, int] | None = None,
 ) -> tuple[pd.DataFrame, set[str], list[Fault]]:
-    """Reads a CSV of annotations, leaving out images that have a fault.
-
-    Args:
-        path: a CSV with one row for every class of every image.
-        dataset: names the columns and the classes.
-        exclude: file names whose rows are ignored.
-        size: (height, width) of the masks that the RLE encodes; None takes dataset.mask_size.
+    """Reads a CSV as `read_csv` does, leaving out the images in `exclude` and those with a fault.
 
     Returns:
-        The table of the images without fault, as `read_csv` returns it; the set of the names of all
-        images; and the list of all faults.
+        The table of the images without fault, the set of the names of all images, and all faults.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or it is no such table.
@@ -142,7 +135,8 @@ def check_csv(
         reasons = rle.faults(tf.constant(some["rle"].tolist()), size).numpy()
         for row, reason in zip(some.itertuples(), reasons):
             if row.rle.strip().lower() in _MARKS_OF_ABSENCE:
-                add(row.Index, row.filename, f", {row[2]}: {_mark(row.rle)}")
+                advice = 'leave the cell of an absent class empty, or say "absent" in --dataset'
+                add(row.Index, row.filename, f", {row[2]}: got {row.rle!r}; {advice}")
             elif reason:
                 add(row.Index, row.filename, f", {row[2]}: {reason.decode()}{note}")
     if dataset.repeated_rows != "error":
@@ -166,10 +160,6 @@ def _join_repeated(rows: pd.DataFrame, faulty: Collection[str]) -> pd.DataFrame:
     several = rows.duplicated(key, keep=False) & ~rows["filename"].isin(faulty)
     groups = rows[several].groupby(key, sort=False, as_index=False)
     return pd.concat([rows[~several], groups.agg({"rle": spelling.union})])
-
-
-def _mark(text: str) -> str:
-    return f'got {text!r}; leave the cell of an absent class empty, or say "absent" in --dataset'
 
 
 def check_mask_size(

@@ -5,10 +5,12 @@ from __future__ import annotations
 import functools
 from collections.abc import Callable
 
+import tensorflow as tf
+
 from clouds_tf import own
 from clouds_tf.data.keras_cv_layers import KERAS_CV, make_augmentation, parse_layers
 from clouds_tf.data.mixing import Example, Seed
-from clouds_tf.lazy import Registry
+from clouds_tf.lazy import Registry, unconverted
 from clouds_tf.messages import counted
 
 Augmentation = Callable[[Example, Seed], Example]
@@ -21,6 +23,11 @@ AUGMENTATIONS = Registry(
         "strong": "clouds_tf.data.augmentation:strong",
         "robust": "clouds_tf.data.augmentation:robust",
     }
+)
+# Operations whose numbers depend on what was drawn before.
+_UNSEEDED = (
+    *("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial"),
+    *("StatefulUniform", "StatefulStandard", "StatefulTruncated", "StatefulRandom"),
 )
 
 
@@ -69,8 +76,28 @@ def find_augmentation(spec: str, channels: int = 3) -> Augmentation:
     """
     check_augmentation(spec, channels)
     if own.is_own(spec):
-        from clouds_tf.data.own_augmentation import apply_own
-
         own.find("augmentation", spec)
-        return functools.partial(apply_own, spec)
+        return functools.partial(_apply_own, spec)
     return AUGMENTATIONS.get(spec) or make_augmentation(parse_layers(spec))
+
+
+@unconverted  # as everything in a pipeline of `Records`
+def _apply_own(spec: str, example: Example, seed: Seed) -> Example:
+    """Applies a user's augmentation, traced once, and checks what it draws and returns."""
+    pair = {name: example[name] for name in ("image", "mask")}
+    seed = tf.convert_to_tensor(seed)
+    function = own.find_for("augmentation", spec, pair, seed)
+    step = tf.function(lambda *args: function(*args)).get_concrete_function(pair, seed)
+    graph = step.graph.as_graph_def()
+    nodes = [*graph.node, *(node for f in graph.library.function for node in f.node_def)]
+    drawn = sorted({node.op for node in nodes if node.op.startswith(_UNSEEDED)})
+    if drawn:
+        raise ValueError(
+            f"augmentation: {spec} draws with {drawn[0]}, which a resumed run would not repeat; "
+            "use tf.random.stateless_uniform and its relatives with the seed"
+        )
+    expected = {name: (x.dtype, x.shape) for name, x in pair.items()}
+    found = step.structured_outputs
+    if not isinstance(found, dict) or {k: (x.dtype, x.shape) for k, x in found.items()} != expected:
+        raise ValueError(f"augmentation: {spec} returned {found}, expected {pair}")
+    return {**example, **step(pair, seed)}

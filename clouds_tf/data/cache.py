@@ -2,47 +2,74 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
-import filelock
 import tensorflow as tf
 
-from clouds_tf import gfile
+from clouds_tf import gfile, locks
 from clouds_tf.dataset import Dataset
 
 CACHES = ("none", "memory", "disk")
-# Locks that this process holds until it ends, by path; it may open a cache several times.
-_held: dict[str, filelock.FileLock] = {}
+# Folders that this process reserves until it ends; it may open a cache several times.
+_folders: set[str] = set()
+_reserved = contextlib.ExitStack()
 
 
 class Cache:
-    """Decoded images by number; each is decoded when it is first asked for.
+    """Pairs (number, example with image and mask) of images; each is decoded when first asked for.
 
     Args:
-        specs: nested tf.TensorSpecs of an image and what belongs to it, with static shapes.
         folder: a folder on this machine, or None for memory. What is there from an earlier run is
             used; an image that was not written whole is decoded again.
+        size: (height, width) of images and masks.
+        dataset: gives the number of channels and of classes.
         count: number of images.
 
     Raises:
         ValueError: another process is filling the folder.
     """
 
-    def __init__(self, specs: Any, folder: str | None, count: int) -> None:
-        self._specs, self._folder = specs, folder
-        self._sizes = [s.shape.num_elements() * s.dtype.size for s in tf.nest.flatten(specs)]
+    def __init__(
+        self, folder: str | None, size: tuple[int, int], dataset: Dataset, count: int
+    ) -> None:
+        depths = dataset.channels, dataset.num_classes
+        image, mask = (tf.TensorSpec([*size, depth], tf.uint8) for depth in depths)
+        self._specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
+        self._folder = folder
+        self._sizes = [s.shape.num_elements() * s.dtype.size for s in tf.nest.flatten(self._specs)]
         # Of each number the serialized image, or the path of the file that has it.
         self._table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.string, "")
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
             found = self._find_files(folder)
             if len(found) < count:
-                _lock(os.path.join(folder, "lock"))
+                _reserve(folder)
                 found = self._find_files(folder)
             if found:
                 self._table.insert(tf.constant([*found], tf.int64), tf.constant([*found.values()]))
+
+    @classmethod
+    def open(
+        cls,
+        kind: str,
+        cache_dir: str | None,
+        name: Sequence[Any],
+        size: tuple[int, int],
+        dataset: Dataset,
+        count: int,
+    ) -> Cache | None:
+        """Makes a Cache of one of CACHES, or None for the kind "none".
+
+        `name` has the parts of the name of a folder in `cache_dir`, for the kind "disk", which
+        other records, folds or sizes do not share.
+        """
+        if kind == "none":
+            return None
+        folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None
+        return cls(folder, size, dataset, count)
 
     def _find_files(self, folder: str) -> dict[int, str]:
         """Paths of the files that are whole, by the number of their image."""
@@ -104,46 +131,15 @@ def _from_bytes(values: tf.Tensor, spec: tf.TensorSpec) -> tf.Tensor:
     return tf.bitcast(tf.reshape(values, shape), spec.dtype)
 
 
-def _lock(path: str) -> None:
-    """Locks a file until this process ends, in whatever way; ValueError if another one has it."""
-    if path in _held:
+def _reserve(folder: str) -> None:
+    """Reserves a folder until this process ends; ValueError if another one has it."""
+    if folder in _folders:
         return
-    lock = filelock.FileLock(path)
     try:
-        lock.acquire(timeout=0)
-    except filelock.Timeout:
+        _reserved.enter_context(locks.reserved(folder))
+    except ValueError:
         raise ValueError(
-            f"cache_dir: another run is filling {os.path.dirname(path)}; wait until its first "
-            "epoch has ended, or give another folder"
+            f"cache_dir: another run is filling {folder}; wait until its first epoch has ended, "
+            "or give another folder"
         ) from None
-    _held[path] = lock
-
-
-def open_cache(
-    kind: str,
-    cache_dir: str | None,
-    name: Sequence[Any],
-    size: tuple[int, int],
-    dataset: Dataset,
-    count: int,
-) -> Cache | None:
-    """Opens a cache of pairs (number, example with image and mask); None for the kind "none".
-
-    Args:
-        kind: one of CACHES.
-        cache_dir: folder for "disk".
-        name: parts of the name of a folder in it, which other records, folds or sizes do not share.
-        size: (height, width) of images and masks.
-        dataset: gives the number of channels and of classes.
-        count: number of images.
-
-    Raises:
-        ValueError: another process is filling the folder.
-    """
-    if kind == "none":
-        return None
-    depths = dataset.channels, dataset.num_classes
-    image, mask = (tf.TensorSpec([*size, depth], tf.uint8) for depth in depths)
-    specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
-    folder = os.path.join(cache_dir or "", "_".join(map(str, name))) if kind == "disk" else None
-    return Cache(specs, folder, count)
+    _folders.add(folder)

@@ -1,4 +1,4 @@
-"""CSV files as tables of strings, with the line of each row."""
+"""CSV files as tables of strings, with the line of each row; Parquet files likewise."""
 
 from __future__ import annotations
 
@@ -12,17 +12,18 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from clouds_tf import gfile
+from clouds_tf import files, gfile
 from clouds_tf.messages import Fault
 
 ROWS_AT_A_TIME = 1024  # bounds memory: a row of RLE is about 17 kB of text
 
 
 def read_table(path: str, columns: Sequence[str]) -> pd.DataFrame:
-    """Reads a CSV as strings.
+    """Reads a CSV or a Parquet file as strings.
 
     Args:
-        path: a CSV, which may be compressed by gzip or begin with a byte order mark.
+        path: a CSV, which may be compressed by gzip or begin with a byte order mark; or a table
+            whose name ends in .parquet.
         columns: the columns that it must have; blanks around a name in the CSV are ignored.
 
     Returns:
@@ -32,7 +33,23 @@ def read_table(path: str, columns: Sequence[str]) -> pd.DataFrame:
         FileNotFoundError: there is no such file.
         ValueError: the file is damaged, has no rows, or lacks a column.
     """
+    if path.endswith(".parquet"):
+        return _read_parquet(path, columns)
     return pd.concat(read_frames(path, columns))
+
+
+def _read_parquet(path: str, columns: Sequence[str]) -> pd.DataFrame:
+    files.require("pyarrow", "parquet", f"{path}: reading Parquet")
+    with files.local_copy(path) as local:
+        try:
+            table = pd.read_parquet(local)
+        except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
+            raise ValueError(f"{path}: not a Parquet file, or damaged: {error}") from None
+    _check_columns(path, table, columns)
+    if table.empty:
+        raise ValueError(f"{path}: no rows")
+    table = table[list(columns)].fillna("").astype(str)
+    return table.set_index(pd.RangeIndex(2, len(table) + 2, name="line"))
 
 
 def read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
@@ -46,11 +63,8 @@ def read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
         text = codecs.getreader("utf-8-sig")(gzip.GzipFile(fileobj=file) if compressed else file)
         for frame in _parse(path, text):
             frame.columns = frame.columns.str.strip()
+            _check_columns(path, frame, columns)
             for column in columns:
-                if column not in frame.columns:
-                    raise ValueError(
-                        f"{path}: no column {column!r}, got {', '.join(map(repr, frame.columns))}"
-                    )
                 second = list(frame.columns).count(column) > 1
                 if second or f"{column}.1" in frame.columns:  # as pandas calls a second one
                     raise ValueError(f"{path}: two columns {column!r}")
@@ -63,6 +77,13 @@ def read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
             yield frame
     if empty:
         raise ValueError(f"{path}: no rows below the header")
+
+
+def _check_columns(path: str, table: pd.DataFrame, columns: Sequence[str]) -> None:
+    missing = [column for column in columns if column not in table.columns]
+    if missing:
+        got = ", ".join(map(repr, table.columns))
+        raise ValueError(f"{path}: no column {missing[0]!r}, got {got}")
 
 
 def repeated(path: str, table: pd.DataFrame, column: str) -> list[Fault]:

@@ -29,9 +29,7 @@ def mixup(
     """Blends each example of a batch with the one before it, the first with the last.
 
     Arguments are those of `cutmix`; alpha is the parameter of the Beta distribution of the share.
-
-    Returns:
-        Float32 images 0..255 and float32 masks 0..1, of the same shapes.
+    Images, 0..255, and masks, 0..1, become float32.
     """
     batch_size = tf.shape(images)[0] if batch_size is None else batch_size
     share = _beta([batch_size], alpha, seed)
@@ -87,17 +85,6 @@ def cutmix(
     return mixed_images, mixed_masks
 
 
-def _unmixed(
-    images: tf.Tensor,
-    masks: tf.Tensor,
-    seed: Seed,
-    places: tf.Tensor | None = None,
-    batch_size: tf.Tensor | int | None = None,
-) -> tuple[tf.Tensor, tf.Tensor]:
-    """Leaves a batch as it is."""
-    return images, masks
-
-
 def _beta(shape: Sequence[Any], alpha: float, seed: Seed) -> tf.Tensor:
     """Beta(alpha, alpha), float32 of that shape."""
     one, other = tf.unstack(tf.random.stateless_gamma([2, *shape], seed, alpha))
@@ -105,7 +92,11 @@ def _beta(shape: Sequence[Any], alpha: float, seed: Seed) -> tf.Tensor:
     return (one + 1e-30) / (one + other + 2e-30)
 
 
-MIXES: dict[str, Mix] = {"none": _unmixed, "mixup": mixup, "cutmix": cutmix}
+MIXES: dict[str, Mix] = {
+    "none": lambda images, masks, *_: (images, masks),
+    "mixup": mixup,
+    "cutmix": cutmix,
+}
 
 
 def check_mix(name: str, sample_weights: object = None) -> None:

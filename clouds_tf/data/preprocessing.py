@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import io
+import struct
 from collections.abc import Sequence
 from typing import Union
 
@@ -131,17 +132,32 @@ def encode_image(pixels: np.ndarray, jpeg_quality: int = 95) -> bytes:
 
 
 def encoded_size(encoded: tf.Tensor | bytes, channels: int = 3) -> tf.Tensor:
-    """The (height, width) of an image by its header, int32 [2]."""
+    """The (height, width) of an image by its header, int32 [2]; `image_size` in graphs."""
     if not is_photographic(channels):
         return numpy_size(encoded, channels)
     return tf.cond(
         is_png(encoded),
-        lambda: png_size(encoded),
+        lambda: _png_size(encoded),
         lambda: tf.io.extract_jpeg_shape(encoded)[:2],
     )
 
 
-def png_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
+def image_size(encoded: bytes, channels: int = 3) -> tuple[int, int]:
+    """Reads the (height, width) of an image from its header.
+
+    Raises:
+        tf.errors.InvalidArgumentError: it is neither JPEG nor PNG, or its header is not whole.
+    """
+    if not is_photographic(channels):
+        height, width = numpy_size(encoded, channels).numpy().tolist()
+    elif encoded.startswith(PNG):
+        width, height = struct.unpack(">II", encoded[16:24].ljust(8, b"\0"))
+    else:
+        height, width = tf.io.extract_jpeg_shape(encoded).numpy()[:2].tolist()
+    return height, width
+
+
+def _png_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
     """The (height, width) of a PNG by its header, int32 [2]; zeros if that is cut off."""
     header = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
     sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)

@@ -10,7 +10,7 @@ from typing import Any
 import tensorflow as tf
 
 from clouds_tf import files
-from clouds_tf.data.augmentations import check_augmentation, find_augmentation
+from clouds_tf.data.augmentations import find_augmentation
 from clouds_tf.data.batching import (
     Position,
     batch_pairs,
@@ -20,7 +20,7 @@ from clouds_tf.data.batching import (
     mixed_parts,
     slices,
 )
-from clouds_tf.data.cache import check_cache, open_cache
+from clouds_tf.data.cache import Cache, check_cache
 from clouds_tf.data.examples import load_example
 from clouds_tf.data.mixing import check_mix, find_mix
 from clouds_tf.data.records_info import Located, RecordsInfo, read_info
@@ -170,9 +170,8 @@ class Records:
         """
         check_size("image_size", image_size)
         check_mix(mix, sample_weights)
-        if soft_targets and cache == "disk":  # where nothing tells one folder of maps from another
-            raise ValueError("cache: got disk, expected none or memory with soft_targets")
-        _check_training(augmentation, cache, cache_dir, data_service, epochs, start)
+        check_cache(cache, cache_dir)
+        _check_together(cache, data_service, soft_targets, epochs, start)
         located = self._locate(folds)
         augment = find_augmentation(augmentation, self.dataset.channels)
         parts = mixed_parts(self.info.count(folds), batch_size, start.worker, start.num_workers)
@@ -183,7 +182,7 @@ class Records:
         load = functools.partial(_load_numbered, image_size, self.dataset, soft_targets)
         weights = self.weights_of(folds, sample_weights)
         name = (self.identity, *folds, *image_size, start.worker, start.num_workers)
-        kept = open_cache(cache, cache_dir, name, image_size, self.dataset, located.count)
+        kept = Cache.open(cache, cache_dir, name, image_size, self.dataset, located.count)
 
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
             """(epoch, number of the record) of what an epoch shows, in its order."""
@@ -314,17 +313,16 @@ def _count_before(sizes: Sequence[int], step: int) -> tf.Tensor:
     return tf.constant(sum(sizes[:step]), tf.int64)
 
 
-def _check_training(
-    augmentation: str,
+def _check_together(
     cache: str,
-    cache_dir: str | None,
     data_service: str | None,
+    soft_targets: SoftTargets | None,
     epochs: int,
     start: Position,
 ) -> None:
-    """Raises ValueError for an argument of `training_batches` that is out of its range."""
-    check_augmentation(augmentation)
-    check_cache(cache, cache_dir)
+    """Raises ValueError for arguments of `training_batches` that do not fit each other."""
+    if soft_targets and cache == "disk":  # where nothing tells one folder of maps from another
+        raise ValueError("cache: got disk, expected none or memory with soft_targets")
     if epochs < 1:
         raise ValueError(f"epochs: got {epochs}, expected at least 1")
     if not 0 <= start.epoch <= epochs:

@@ -104,16 +104,8 @@ class RecordsInfo:
 
     def to_json(self) -> dict[str, Any]:
         """A JSON-like dict that `from_json` reads."""
-        return {
-            "schema_version": SCHEMA_VERSION,
-            "dataset": self.dataset.to_json(),
-            "image_size": self.image_size and list(self.image_size),
-            "num_examples": self.num_examples,
-            "num_folds": self.num_folds,
-            "seed": self.seed,
-            "num_rejected": self.num_rejected,
-            "shards": [shard.to_json() for shard in self.shards],
-        }
+        parts = {"dataset": self.dataset.to_json(), "shards": [x.to_json() for x in self.shards]}
+        return {"schema_version": SCHEMA_VERSION, **vars(self), **parts}
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> RecordsInfo:
@@ -147,16 +139,7 @@ def write_info(folder: str, info: RecordsInfo) -> None:
 
 
 def read_info(folder: str) -> tuple[RecordsInfo, str]:
-    """Reads the dataset_info.json of a folder of shards and checks that the shards are there.
-
-    Returns:
-        Its content, and a short string that differs when the records differ in images, folds or
-        sizes.
-
-    Raises:
-        FileNotFoundError: it, or a shard that it names, is not there.
-        ValueError: damaged, another version of the schema, or a shard of another length.
-    """
+    """Reads dataset_info.json as `Records.open` does: its content, and the records' identity."""
     path = os.path.join(folder, INFO_FILE)
     try:
         text = files.read_text(path)
@@ -186,10 +169,7 @@ def read_info(folder: str) -> tuple[RecordsInfo, str]:
 class Located:
     """The records of some folds of a folder of shards, numbered in the order of the shards.
 
-    Args:
-        folder: a folder of shards.
-        info: what it holds.
-        folds: the folds to read; only their shards are opened.
+    Only the shards of these folds are opened.
 
     Attributes:
         count: number of records.

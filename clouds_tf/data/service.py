@@ -12,41 +12,6 @@ import tensorflow as tf
 _MakeEpoch = Callable[["tf.Tensor"], "tf.data.Dataset"]
 
 
-def serve_epochs(
-    make_epoch: _MakeEpoch, initial_epoch: int, epochs: int, data_service: str
-) -> _MakeEpoch:
-    """Lets a tf.data service make the datasets of epochs.
-
-    Args:
-        make_epoch: a function from an epoch, int64 [], to a tf.data.Dataset.
-        initial_epoch: the first epoch.
-        epochs: the epoch behind the last one.
-        data_service: grpc://host:port of its dispatcher.
-
-    Returns:
-        Another such function; the dataset that it returns is made by all workers of the service
-        together, in the order in which its elements come.
-
-    Raises:
-        ValueError: nothing listens at data_service.
-    """
-    service = tf.data.experimental.service
-    _check_listening(data_service)
-    traced = tf.function(make_epoch)  # so that the graph is built once and not for every epoch
-    datasets = [traced(tf.constant(epoch, tf.int64)) for epoch in range(initial_epoch, epochs)]
-    ids = [service.register_dataset(data_service, dataset) for dataset in datasets]
-
-    def served(epoch: tf.Tensor) -> tf.data.Dataset:
-        return service.from_dataset_id(
-            service.ShardingPolicy.DYNAMIC,
-            data_service,
-            tf.gather(ids, epoch - initial_epoch),
-            datasets[0].element_spec,
-        )
-
-    return served
-
-
 def all_epochs(
     one_epoch: _MakeEpoch,
     in_parallel: Callable[[tf.data.Dataset], tf.data.Dataset],
@@ -54,16 +19,43 @@ def all_epochs(
     epochs: int,
     data_service: str | None,
 ) -> tf.data.Dataset:
-    """The examples of all epochs to come, made here or by a tf.data service."""
+    """The examples of all epochs to come, made here or by a tf.data service.
+
+    The workers of a service make each epoch together, in the order in which its elements come.
+
+    Args:
+        one_epoch: a function from an epoch, int64 [], to the numbers of its examples.
+        in_parallel: a function from these to the examples.
+        first: the first epoch.
+        epochs: the epoch behind the last one.
+        data_service: grpc://host:port of the dispatcher of a service; None for this process.
+
+    Raises:
+        ValueError: nothing listens at data_service.
+    """
     epochs_to_come = tf.data.Dataset.range(first, epochs)
     if not data_service:
         return in_parallel(epochs_to_come.flat_map(one_epoch))
-    served = serve_epochs(lambda epoch: in_parallel(one_epoch(epoch)), first, epochs, data_service)
+    service = tf.data.experimental.service
+    _check_listening(data_service)
+    # Traced, so that the graph is built once and not for every epoch.
+    make_epoch = tf.function(lambda epoch: in_parallel(one_epoch(epoch)))
+    datasets = [make_epoch(tf.constant(epoch, tf.int64)) for epoch in range(first, epochs)]
+    ids = [service.register_dataset(data_service, dataset) for dataset in datasets]
+
+    def served(epoch: tf.Tensor) -> tf.data.Dataset:
+        return service.from_dataset_id(
+            service.ShardingPolicy.DYNAMIC,
+            data_service,
+            tf.gather(ids, epoch - first),
+            datasets[0].element_spec,
+        )
+
     return epochs_to_come.flat_map(served)
 
 
 def _check_listening(data_service: str) -> None:
-    """Raises ValueError unless something listens there; TensorFlow would wait for an hour."""
+    """Raises ValueError if nothing listens there; TensorFlow would wait for an hour."""
     match = re.fullmatch(r"grpc://(.+):(\d+)", data_service)
     if not match:
         raise ValueError(f"data_service: got {data_service!r}, expected grpc://host:port")

@@ -20,9 +20,8 @@ from clouds_tf.data.preprocessing import (
     decode_numpy,
     decode_png,
     encode_image,
+    image_size,
     numpy_kind,
-    numpy_size,
-    png_size,
     resize_image,
 )
 from clouds_tf.dataset import is_photographic
@@ -76,7 +75,7 @@ def read_image(
 def _read(
     path: str,
     mask_size: tuple[int, int],
-    image_size: tuple[int, int] | None,
+    new_size: tuple[int, int] | None,
     jpeg_quality: int,
     channels: int,
 ) -> tuple[bytes, tuple[int, int]]:
@@ -86,23 +85,23 @@ def _read(
     try:
         encoded = tf.io.read_file(path).numpy()
         if not is_photographic(channels):
-            return _read_numpy(path, encoded, mask_size, image_size, channels)
+            return _read_numpy(path, encoded, mask_size, new_size, channels)
         if not encoded.startswith((JPEG, PNG)):
             raise ValueError(_why_not_an_image(path, encoded))
-        size = _size(encoded)
+        size = image_size(encoded)
         _check_shape(size, mask_size)
         # A look at the header is not enough: a truncated file shows only when it is decoded.
         if encoded.startswith(PNG):
             pixels = decode_png(encoded, channels)
-            if image_size:
-                encoded = tf.io.encode_png(resize_image(pixels, image_size)).numpy()
+            if new_size:
+                encoded = tf.io.encode_png(resize_image(pixels, new_size)).numpy()
         else:
-            tf.io.decode_jpeg(encoded, channels=channels, ratio=1 if image_size else 8)
-            if image_size:
-                pixels = decode_image(encoded, image_size, channels)
+            tf.io.decode_jpeg(encoded, channels=channels, ratio=1 if new_size else 8)
+            if new_size:
+                pixels = decode_image(encoded, new_size, channels)
                 encoded = tf.io.encode_jpeg(pixels, quality=jpeg_quality, chroma_downsampling=False)
                 encoded = encoded.numpy()
-        return encoded, image_size or size
+        return encoded, new_size or size
     except tf.errors.NotFoundError:
         raise ValueError("no such image, but it is annotated") from None
     except tf.errors.InvalidArgumentError as error:
@@ -120,11 +119,11 @@ def _read_numpy(
     path: str,
     encoded: bytes,
     mask_size: tuple[int, int],
-    image_size: tuple[int, int] | None,
+    new_size: tuple[int, int] | None,
     channels: int,
 ) -> tuple[bytes, tuple[int, int]]:
     """Checks and reduces a NumPy file as `read_image` does."""
-    height, width = numpy_size(encoded, channels).numpy().tolist()
+    height, width = image_size(encoded, channels)
     if not height:
         raise ValueError(why_not_numpy(encoded, channels))
     _check_shape((height, width), mask_size)
@@ -132,9 +131,9 @@ def _read_numpy(
         pixels = decode_numpy(encoded, channels)
     except tf.errors.InvalidArgumentError:
         raise ValueError("not a whole, readable NumPy file") from None
-    if image_size:
-        encoded = encode_image(resize_image(pixels, image_size).numpy())
-    return encoded, image_size or (height, width)
+    if new_size:
+        encoded = encode_image(resize_image(pixels, new_size).numpy())
+    return encoded, new_size or (height, width)
 
 
 def why_not_numpy(encoded: bytes, channels: int) -> str:
@@ -156,13 +155,6 @@ def why_not_numpy(encoded: bytes, channels: int) -> str:
 
 def _expected_numpy(channels: int) -> str:
     return f"expected {numpy_kind(channels)}; see docs/own_data_set.md, Channels"
-
-
-def _size(encoded: bytes) -> tuple[int, int]:
-    is_png = encoded.startswith(PNG)  # in Python, which is faster than `encoded_size`
-    found = png_size(encoded) if is_png else tf.io.extract_jpeg_shape(encoded)[:2]
-    height, width = found.numpy().tolist()
-    return height, width
 
 
 def other_format(encoded: bytes) -> str:

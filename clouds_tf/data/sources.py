@@ -70,12 +70,11 @@ class Annotations:
     def at_mask_size(self, dataset: Dataset) -> pd.DataFrame:
         """The table with all masks at the data set's mask_size, by nearest neighbour."""
         table, size = self.table.copy(), dataset.mask_size
-        order = 1 if dataset.rle_order == "columns" else -1
         found = table["filename"].map(self.sizes)
         for other in sorted(set(found.dropna()) - {size}):
             rows = table.index[[some == other for some in found]]
             cells = tf.constant(table.loc[rows, list(dataset.class_names)].to_numpy().tolist())
-            resized = rle.resize(cells, other[::order], size[::order]).numpy()
+            resized = rle.resize(cells, other, size, dataset.rle_order).numpy()
             table.loc[rows, list(dataset.class_names)] = [
                 [text.decode() for text in texts] for texts in resized
             ]

@@ -25,6 +25,7 @@ from clouds_tf.evaluation.search import (
     search,
 )
 from clouds_tf.evaluation.settings import Settings
+from clouds_tf.messages import aligned
 from clouds_tf.prediction import engine, ensemble
 from clouds_tf.prediction.likeness import Likeness
 from clouds_tf.prediction.postprocessing import Postprocessing, write_postprocessing
@@ -113,7 +114,7 @@ def _area_table(biases: dict[str, tuple[Bias, ...]], names: Sequence[str]) -> st
     header = ["", *(way.replace("_", " ") for way in biases)]
     rows = [[name, *map(str, of_class)] for name, *of_class in zip(names, *biases.values())]
     title = "Bias of predicted areas, cross-fitted, with its 95 % interval:"
-    return f"{title}\n{score.aligned(header, rows)}"
+    return f"{title}\n{aligned([header, *rows])}"
 
 
 def evaluate(

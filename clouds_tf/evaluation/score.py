@@ -3,32 +3,24 @@
 from __future__ import annotations
 
 import dataclasses
-import os
-import tempfile
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import tensorflow as tf
 
-from clouds_tf import files, rle
+from clouds_tf import rle
 from clouds_tf.data.annotations import check_mask_size, read_csv
 from clouds_tf.dataset import Dataset
-from clouds_tf.messages import Fault, counted, raise_faults
+from clouds_tf.messages import Fault, aligned, counted, raise_faults
 
 _RESAMPLES = 2000
 
 
 def dice_of_areas(shared: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Dice of masks from their areas, float64 in [0, 1]; 1 where both masks are empty.
+    """Dice of masks from their areas, float64 in [0, 1]; 1 where both are empty; shapes broadcast.
 
-    >>> dice_of_areas(np.array([2, 0]), np.array([4, 0]), np.array([4, 0])).tolist()
+    >>> dice_of_areas(shared=2, true=np.array([4, 0]), predicted=np.array([4, 0])).tolist()
     [0.5, 1.0]
-
-    Args:
-        shared: area of the intersection.
-        true: area of the true mask.
-        predicted: area of the predicted mask; all of shapes that broadcast.
     """
     total = np.asarray(true) + predicted
     return np.where(total == 0, 1.0, 2 * np.asarray(shared) / np.maximum(total, 1))
@@ -107,9 +99,7 @@ def compare(
         tf.constant(table[list(dataset.class_names)].to_numpy(dtype=object).tolist())
         for table in (truth, predicted)
     )
-    # Runs along the rows of a mask are those down the columns of the transposed mask.
-    order = 1 if dataset.rle_order == "columns" else -1
-    true_rle = rle.resize(true_rle, size[::order], dataset.submission_size[::order])
+    true_rle = rle.resize(true_rle, size, dataset.submission_size, dataset.rle_order)
     true, found = rle.area(true_rle).numpy(), rle.area(predicted_rle).numpy()
     shared = rle.intersection(true_rle, predicted_rle).numpy()
     # As rle.dice, which would parse the strings once more.
@@ -120,10 +110,7 @@ def compare(
 
 def _read_submission(path: str, dataset: Dataset) -> pd.DataFrame:
     """A submission as `annotations.read_csv` gives it, from CSV or Parquet."""
-    if path.endswith(".parquet"):
-        table = _read_parquet(path, dataset)
-    else:
-        table = read_csv(path, dataset, dataset.submission_size)
+    table = read_csv(path, dataset, dataset.submission_size)
     try:
         check_mask_size(table, dataset, path, "", dataset.submission_size)
     except ValueError as error:
@@ -133,29 +120,6 @@ def _read_submission(path: str, dataset: Dataset) -> pd.DataFrame:
             "writes them"
         ) from None
     return table
-
-
-def _read_parquet(path: str, dataset: Dataset) -> pd.DataFrame:
-    files.require("pyarrow", "parquet", f"{path}: reading Parquet")
-    try:
-        with files.local_copy(path) as local:
-            rows = pd.read_parquet(local)
-    except FileNotFoundError:
-        raise
-    except (OSError, ValueError) as error:  # pyarrow's own errors are ValueErrors
-        raise ValueError(f"{path}: not a Parquet file, or damaged: {error}") from None
-    missing = [name for name in dataset.columns if name not in rows.columns]
-    if missing:
-        raise ValueError(
-            f"{path}: no column {missing[0]!r}, got {', '.join(map(repr, rows.columns))}"
-        )
-    with tempfile.TemporaryDirectory() as folder:
-        as_csv = os.path.join(folder, "submission.csv")
-        rows[list(dataset.columns)].to_csv(as_csv, index=False)
-        try:
-            return read_csv(as_csv, dataset, dataset.submission_size)
-        except ValueError as error:
-            raise ValueError(str(error).replace(as_csv, path)) from None
 
 
 def intervals(dice: np.ndarray) -> np.ndarray:
@@ -194,7 +158,7 @@ def table(
         interval_of: the name of the scores whose `intervals` are shown as well.
         baseline: the name of the scores that the others are compared with.
     """
-    rows = []
+    rows = [["", *class_names, "mean"]]
     for name, values in scores.items():
         means = class_means(values)
         rows.append([name.replace("_", " "), *map("{:.4f}".format, means)])
@@ -204,12 +168,7 @@ def table(
         if baseline is not None and baseline != name:
             gains = means - class_means(scores[baseline])
             rows.append(["over blank", *map("{:+.4f}".format, gains)])
-    return aligned(["", *class_names, "mean"], rows)
-
-
-def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """Formats cells as lines of a table with columns of even width."""
-    return pd.DataFrame(rows, columns=list(header)).to_string(index=False)
+    return aligned(rows)
 
 
 def class_means(scores: np.ndarray) -> np.ndarray:
@@ -241,11 +200,7 @@ def worst_images(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
 
 
 def _fault(areas: tuple[int, int, int]) -> str:
-    """Describes the main error of a mask, or "" if at least half of it is correct.
-
-    Args:
-        areas: true, predicted and shared pixels.
-    """
+    """Describes the main error of a mask, or "" if at least half of it is correct."""
     true, predicted, shared = areas
     if predicted and not true:
         return f"false alarm of {predicted} px"

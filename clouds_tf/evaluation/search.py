@@ -9,8 +9,8 @@ from typing import NamedTuple
 import numpy as np
 
 from clouds_tf.evaluation.counts import HUNDREDTHS, Counts
-from clouds_tf.evaluation.score import aligned, class_means, dice_of_areas, intervals
-from clouds_tf.messages import short_repr
+from clouds_tf.evaluation.score import class_means, dice_of_areas, intervals
+from clouds_tf.messages import aligned, short_repr
 from clouds_tf.prediction.postprocessing import (
     LOWEST_THRESHOLD,
     MIN_TOP_MEANS,
@@ -79,7 +79,7 @@ def places_of(limits: np.ndarray) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Outcomes:
-    """What the rules make of one class in N images: A minimum means, F relative thresholds.
+    """Outcomes of all rules for one class in N images: A minimum means, F relative thresholds.
 
     Whether the class counts as present depends on the minimum mean alone, and its mask on the
     relative threshold alone.
@@ -260,7 +260,7 @@ def ladder_text(rungs: Sequence[Rung], class_names: Sequence[str]) -> str:
     """Formats rungs as a table and a sentence that names the best."""
     best = rungs[0]
     return (
-        aligned(ladder_columns(class_names), [rung.cells() for rung in rungs])
+        aligned([ladder_columns(class_names), *(rung.cells() for rung in rungs)])
         + f"\nBest: {best.masks} with test-time augmentation {best.prediction}, "
         f"{best.dice[-1]:.4f} cross-fitted."
     )

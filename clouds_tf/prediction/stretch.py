@@ -103,7 +103,9 @@ def make_curve(stretch: str, counts: np.ndarray | None = None) -> Curve:
         stretch: one that `check` accepts.
         counts: of `brightness_counts`, for "auto".
     """
-    power, worldview = _power(stretch), Curve(_worldview_levels(), "Worldview's curve")
+    power = _power(stretch)
+    levels = np.rint(np.interp(LEVELS, *_WORLDVIEW)).astype(np.uint8)
+    worldview = Curve(levels, "Worldview's curve")
     if stretch == "worldview":
         return worldview
     if stretch == "auto":
@@ -117,10 +119,6 @@ def make_curve(stretch: str, counts: np.ndarray | None = None) -> Curve:
     if power is None:
         return Curve()
     return Curve(np.rint(255 * (LEVELS / 255) ** power).astype(np.uint8), f"gamma {power:g}")
-
-
-def _worldview_levels() -> np.ndarray:
-    return np.rint(np.interp(LEVELS, *_WORLDVIEW)).astype(np.uint8)
 
 
 def _fit(levels: np.ndarray, counts: np.ndarray) -> float:
@@ -166,7 +164,7 @@ def stretched_bytes(
 
 
 def summary(stretch: str, abouts: Iterable[str], noun: str) -> str:
-    """What a stretch did to several pictures, in one line; "" for none.
+    """Lists the curves of several pictures in one line; "" without any.
 
     >>> summary("auto", ["gamma 0.5", "left as it is", "gamma 0.5", ""], "scene")
     'stretch auto: gamma 0.5 (2 scenes), left as it is (1 scene)'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -15,10 +14,10 @@ from clouds_tf.data.preprocessing import (
     decode_image,
     decode_png,
     encoded_size,
+    image_size,
     is_png,
     numpy_kind,
     numpy_size,
-    png_size,
 )
 from clouds_tf.data.source_images import other_format, why_not_numpy
 from clouds_tf.dataset import is_photographic
@@ -108,7 +107,16 @@ def _count_pixels(encoded: tf.Tensor, max_image_pixels: int, channels: int = 3) 
         tf.Assert(length <= max_bytes, [f"expected at most {max_bytes} bytes, got", length]),
     ]
     with tf.control_dependencies(checks):
-        source_size = _declared_size(encoded, channels)
+        encoded = tf.identity(encoded)
+    if is_photographic(channels):
+        number = tf.cond(
+            is_png(encoded),
+            lambda: _at_most(_MAX_PACKED, "compressed texts", encoded, _PACKED),
+            lambda: _at_most(_MAX_SCANS, "scans", encoded, [_SCAN]),
+        )
+        with tf.control_dependencies([number]):
+            encoded = tf.identity(encoded)
+    source_size = tf.cast(encoded_size(encoded, channels), tf.int64)
     height, width = tf.unstack(source_size, 2)
     allowed = (height > 0) & (width > 0) & (height * width <= max_image_pixels)
     message = ["expected an image of at most", max_image_pixels, "pixels, got (height, width)"]
@@ -116,29 +124,8 @@ def _count_pixels(encoded: tf.Tensor, max_image_pixels: int, channels: int = 3) 
         return height * width
 
 
-def _declared_size(encoded: tf.Tensor, channels: int) -> tf.Tensor:
-    """The size of an image, int64 [2], by its header; errors as `_jpeg_size` and `_png_size`."""
-    if not is_photographic(channels):
-        return tf.cast(numpy_size(encoded, channels), tf.int64)
-    return tf.cond(is_png(encoded), lambda: _png_size(encoded), lambda: _jpeg_size(encoded))
-
-
-def _jpeg_size(encoded: tf.Tensor) -> tf.Tensor:
-    """The size of a JPEG, int64 [2], by its header; InvalidArgumentError for too many scans."""
-    with tf.control_dependencies([_at_most(_MAX_SCANS, "scans", encoded, [_SCAN])]):
-        return tf.cast(tf.io.extract_jpeg_shape(encoded)[:2], tf.int64)
-
-
-def _png_size(encoded: tf.Tensor) -> tf.Tensor:
-    """The size of a PNG, int64 [2], by its header; InvalidArgumentError for too many texts."""
-    with tf.control_dependencies([_at_most(_MAX_PACKED, "compressed texts", encoded, _PACKED)]):
-        return tf.cast(png_size(encoded), tf.int64)
-
-
-def _at_most(
-    limit: int, things: str, encoded: tf.Tensor, patterns: Sequence[bytes]
-) -> tf.Operation:
-    """An assertion that patterns of one length occur at most so often, int32.
+def _at_most(limit: int, things: str, encoded: tf.Tensor, patterns: Sequence[bytes]) -> tf.Tensor:
+    """How often patterns of one length occur, int32; InvalidArgumentError above the limit.
 
     The search goes from window to window and ends at the limit. To split the string at the patterns
     would take 30 times its size in memory.
@@ -154,7 +141,9 @@ def _at_most(
 
     # Nothing is found in an empty string, and tf.strings.substr refuses a start behind the end.
     _, number = tf.while_loop(goes_on, search, (tf.constant(0), tf.constant(0)))
-    return tf.Assert(number <= limit, [f"expected at most {limit} {things}, got", number])
+    message = [f"expected at most {limit} {things}, got", number]
+    with tf.control_dependencies([tf.Assert(number <= limit, message)]):
+        return tf.identity(number)
 
 
 def _count(content: tf.Tensor, pattern: bytes) -> tf.Tensor:
@@ -164,22 +153,6 @@ def _count(content: tf.Tensor, pattern: bytes) -> tf.Tensor:
     for i, byte in enumerate(pattern):
         found &= content[i : i + starts] == byte
     return tf.math.count_nonzero(found, dtype=tf.int32)
-
-
-def image_size(encoded: bytes, channels: int = 3) -> tuple[int, int]:
-    """Reads the (height, width) of an image from its header.
-
-    Raises:
-        tf.errors.InvalidArgumentError: it is neither JPEG nor PNG, or its header is not whole.
-    """
-    if not is_photographic(channels):
-        height, width = encoded_size(encoded, channels).numpy().tolist()
-        return height, width
-    if encoded.startswith(PNG):
-        width, height = struct.unpack(">II", encoded[16:24].ljust(8, b"\0"))
-        return height, width
-    height, width = tf.io.extract_jpeg_shape(encoded).numpy()[:2].tolist()
-    return height, width
 
 
 def why_too_dim(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:

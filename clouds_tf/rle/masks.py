@@ -104,7 +104,7 @@ def _draw(
     return tf.linalg.matrix_transpose(masks)
 
 
-def resize(rle: Strings, source_size: Size, size: Size) -> tf.Tensor:
+def resize(rle: Strings, source_size: Size, size: Size, order: str = "columns") -> tf.Tensor:
     """Resizes masks by nearest neighbour at pixel centres, without drawing them.
 
     >>> from clouds_tf import rle
@@ -115,16 +115,19 @@ def resize(rle: Strings, source_size: Size, size: Size) -> tf.Tensor:
         rle: string [...], run-length encodings.
         source_size: (height, width) of the masks that rle encodes, ints or int tensors.
         size: (height, width) of the result, ints or int tensors.
+        order: "columns" if runs count down the columns, "rows" if they count along the rows.
 
     Returns:
         String [...], canonical: encode(decode(rle, source_size, size)), in time O(runs) if the
-        result is not wider than its source.
+        result has no more columns (under "rows": rows) than its source.
 
     Raises:
         ValueError: a size is not (height, width), or rle has elements that are not strings.
         tf.errors.InvalidArgumentError: as `parse` does.
     """
     source_size, size = split_size(source_size, "source_size"), split_size(size)
+    if _along_rows(order):  # which are the columns of the transposed mask
+        source_size, size = source_size[::-1], size[::-1]
     rle = to_strings(rle)
 
     def sample_runs() -> tf.Tensor:
