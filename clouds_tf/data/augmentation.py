@@ -4,8 +4,8 @@ An example is a dict with image uint8 [h, w, channels] and mask uint8 [h, w, C] 
 is an int [2]; the same seed makes the same choice, whatever else runs. All of it is stateless, and
 so are the layers of keras-cv once `keras_cv_layers` has given them their seeds.
 
-What happens to each pixel in `baseline` and `strong` is compiled by XLA into one loop, which takes
-less than half the time of the ops one after the other, and of the resampler of addons.
+XLA compiles the work on each pixel in `baseline` and `strong` into one loop, which takes less than
+half the time of the ops one after the other, and of the resampler of addons.
 """
 
 from __future__ import annotations
@@ -28,15 +28,7 @@ def unchanged(example: Example, seed: Seed) -> Example:
 
 
 def flips(example: Example, seed: Seed) -> Example:
-    """Mirrors left-right and top-bottom, each with probability 1/2.
-
-    Args:
-        example: a dict with image and mask.
-        seed: int [2].
-
-    Returns:
-        A new dict with both flipped alike.
-    """
+    """Mirrors image and mask left-right and top-bottom, each with probability 1/2."""
     axes = tf.boolean_mask([0, 1], _draw_flips(seed))
     mask, image = example["mask"], tf.reverse(example["image"], axes)
     words = [tf.reverse(word, axes) for word in to_words(mask)]
@@ -51,15 +43,9 @@ def _draw_flips(seed: Seed) -> tf.Tensor:
 def baseline(example: Example, seed: Seed) -> Example:
     """Flips, and shifts, scales and rotates with probability 1/2, in one projective warp.
 
-    Shifts by up to 15 % of each side, scales by 0.85 to 1.15, and rotates by up to 45 degrees.
-
-    Args:
-        example: a dict with image and mask.
-        seed: int [2].
-
-    Returns:
-        A new dict with both warped alike: the image bilinearly, the mask by nearest neighbour.
-        What comes in from outside is black, and of no class, as the gap between two orbits is.
+    Shifts by up to 15 % of each side, scales by 0.85 to 1.15, and rotates by up to 45 degrees. The
+    image is sampled bilinearly, the mask by nearest neighbour. Pixels from outside the image are
+    black and of no class, like the gap between orbits.
     """
     seeds = tf.random.experimental.stateless_split(seed, 3)
     pair = {name: example[name] for name in ("image", "mask")}
@@ -80,14 +66,8 @@ def _baseline_warp(pair: Example, seeds: tf.Tensor) -> Example:
 def strong(example: Example, seed: Seed) -> Example:
     """Flips, then `affine_places`, `bend` and `cutout` in one warp, then `photometric`.
 
-    Each of the three that move pixels comes with probability 1/2.
-
-    Args:
-        example: a dict with image and mask.
-        seed: int [2].
-
-    Returns:
-        A new dict; image and mask move alike, colours change in the image alone.
+    Each of the three that move pixels comes with probability 1/2. Image and mask move alike;
+    colours change in the image alone.
     """
     pair = {name: example[name] for name in ("image", "mask")}
     return {**example, **_strong(pair, seed)}
@@ -104,15 +84,7 @@ def _strong(pair: Example, seed: tf.Tensor) -> Example:
 
 
 def robust(example: Example, seed: Seed) -> Example:
-    """Flips, then `degradation.degrade`: for images that look unlike those of the training.
-
-    Args:
-        example: a dict with image and mask.
-        seed: int [2].
-
-    Returns:
-        A new dict.
-    """
+    """Flips, then `degradation.degrade`: for images that look unlike those of the training."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     return degrade(flips(example, seeds[0]), seeds[1])
 
@@ -160,15 +132,12 @@ def bend(
     between them).
 
     Args:
-        places: float32 [2, h, w], as `affine_places` gives them.
+        places: float32 [2, h, w], as `affine_places` gives them; the result is like them.
         seed: int [2].
         strength: 1, or 0 for none.
         grid: rows and columns of knots; those on the border stay.
-        max_shift: of a knot, as a fraction of the distance between knots. Draws that would
-            fold the image are weakened until they do not.
-
-    Returns:
-        New places.
+        max_shift: of a knot, as a fraction of the distance between knots. Draws that would fold the
+            image are weakened until they do not.
     """
     height, width = places.shape[1:]
     steps = [width / (grid[1] - 1), height / (grid[0] - 1)]
@@ -213,25 +182,16 @@ def _bicubic(knots: int, length: int) -> np.ndarray:
         ].numpy()
 
 
-def cutout(
-    places: tf.Tensor, seed: Seed, strength: tf.Tensor | float = 1.0, max_side: float = 0.35
-) -> tf.Tensor:
+def cutout(places: tf.Tensor, seed: Seed, strength: tf.Tensor | float = 1.0) -> tf.Tensor:
     """Erases a rectangle of image and mask by mapping its pixels outside the image.
 
-    Args:
-        places: float32 [2, h, w], as `affine_places` gives them.
-        seed: int [2].
-        strength: 1, or 0 for none.
-        max_side: the longest side, as a fraction of the image's.
-
-    Returns:
-        New places.
+    Its sides are up to 35 % of the image's. Arguments and result are those of `bend`.
     """
     u = tf.random.stateless_uniform([2, 2], seed)
 
     def inside(length: float, center: tf.Tensor, side: tf.Tensor) -> tf.Tensor:
         distance = tf.abs(tf.range(length) + 0.5 - center * length)
-        return tf.cast(distance < strength * side * max_side / 2 * length, tf.float32)
+        return tf.cast(distance < strength * side * 0.35 / 2 * length, tf.float32)
 
     height, width = map(float, places.shape[1:])
     rows, columns = inside(height, u[0, 0], u[0, 1]), inside(width, u[1, 0], u[1, 1])

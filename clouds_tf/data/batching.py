@@ -70,10 +70,8 @@ def batch_pairs(
 ) -> tf.data.Dataset:
     """Batches the (image, mask) pairs of examples, or (image, mask, weight) if they have one.
 
-    Args:
-        examples: dicts with image and mask, from the first one of batch `initial_step`.
-        sizes: number of examples in each batch of an epoch; they repeat in every epoch.
-        initial_step: number of the first batch within its epoch.
+    The sizes of batches repeat in every epoch; the first batch is number `initial_step` of its
+    epoch.
     """
     names = [name for name in ("image", "mask", "weight") if name in examples.element_spec]
     pairs = examples.map(lambda example: tuple(example[name] for name in names))
@@ -105,8 +103,8 @@ class MixedPart:
     The predecessor of the first example of the batch is the last one.
 
     Attributes:
-        positions: positions in the epoch of the worker's examples and, with several workers, of the
-            predecessor of the first one; ascending.
+        positions: places in the epoch, ascending, of the worker's examples and, with several
+            workers, of the predecessor of the first one.
         places: the same, counted from the start of the batch.
         batch_size: number of examples in the whole batch.
         first: index in `positions` of the worker's first example.
@@ -154,13 +152,10 @@ def mixed_parts(
 def mix_batches(
     numbered_batches: tf.data.Dataset, mix: Mix, parts: Sequence[MixedPart], seed: int
 ) -> tf.data.Dataset:
-    """Mixes batches by their step, and leaves out the examples that were there to be mixed in.
+    """Mixes batches, (step of the run, (images, masks)), by seeds that follow from their steps.
 
-    Args:
-        numbered_batches: (step of the run, (images, masks)).
-        mix: a function of clouds_tf.data.mixing.
-        parts: what each batch of an epoch consists of.
-        seed: seed of the run.
+    Examples that were there to be mixed in alone are left out; `parts` has one entry for each batch
+    of an epoch.
     """
     places = tf.ragged.constant([part.places for part in parts])
     numbers = tf.constant([(part.batch_size, part.first, part.size) for part in parts])

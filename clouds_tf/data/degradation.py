@@ -23,14 +23,8 @@ _HAZE = (190.0, 200.0, 210.0)
 def degrade(example: Example, seed: Seed) -> Example:
     """Resamples, recolours, hides a strip, adds noise and compresses, each of them at random.
 
-    Probabilities are 1/2 for the resampling and for the colours, 1/4 for the others.
-
-    Args:
-        example: a dict with image and mask.
-        seed: int [2].
-
-    Returns:
-        A new dict. The mask changes only where a strip is hidden.
+    Probabilities are 1/2 for the resampling and for the colours, 1/4 for the others. The mask
+    changes only where a strip is hidden.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     image, mask = _degrade_pixels(example["image"], example["mask"], seeds[0])
@@ -63,19 +57,12 @@ def _degrade_pixels(
 
 
 def resample(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
-    """Shrinks and enlarges again, by averages or by every n-th pixel.
+    """Shrinks float32 [h, w, C] by 1 to 2 and enlarges again, by averages or by every n-th pixel.
 
     A picture of every n-th pixel of a fine one is not smooth, as each pixel differs from the mean
     around it by what the fine picture has there: here by noise in proportion to the local contrast,
     after a sharpening. Their strengths give the roughness, at four scales, of MODIS scenes of which
     every fourth to seventh pixel was taken.
-
-    Args:
-        pixels: float32 [h, w, C].
-        seed: int [2].
-
-    Returns:
-        float32 of the same shape. Shrunk by 1 to 2.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     u = tf.random.stateless_uniform([6], seeds[0])
@@ -137,16 +124,10 @@ def _normalised(weights: tf.Tensor) -> tf.Tensor:
 
 
 def recolour(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
-    """Changes gamma, brightness, saturation and haze.
+    """Changes gamma, brightness, saturation and haze of float32 [h, w, 3] in 0..255.
 
-    Args:
-        pixels: float32 [h, w, 3] in 0..255.
-        seed: int [2].
-
-    Returns:
-        float32 of the same shape. Gamma of 0.6 to 2 (linear reflectance has about 2 against the
-        picture), gain of 0.8 to 1.2, saturation of 0 to 1.3 with grey in one of three, and up to
-        30 % of haze in one of three.
+    Gamma of 0.6 to 2 (linear reflectance has about 2 against the picture), gain of 0.8 to 1.2,
+    saturation of 0 to 1.3 with grey in one of three, and up to 30 % of haze in one of three.
     """
     u = tf.random.stateless_uniform([6], seed)
     gamma = tf.exp(tf.math.log(0.6) + u[0] * math.log(2 / 0.6))
@@ -158,25 +139,15 @@ def recolour(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
     return pixels + haze * (tf.constant(_HAZE) - pixels)
 
 
-def photometric(
-    image: tf.Tensor, seed: Seed, gain: float = 0.2, tint: float = 0.05, curve: float = 0.3
-) -> tf.Tensor:
-    """Changes brightness, contrast and colour: x becomes x (a + b (1 - x)), in each channel.
+def photometric(image: tf.Tensor, seed: Seed) -> tf.Tensor:
+    """Changes brightness, contrast and colour of uint8 [h, w, C]: x becomes x (a + b (1 - x)).
 
-    Black stays black, as the gap between two orbits is.
-
-    Args:
-        image: uint8 [h, w, C].
-        seed: int [2].
-        gain: the most by which all colours are multiplied, 0.2 for 0.8 to 1.2.
-        tint: the most by which each one is multiplied apart from the others.
-        curve: the most by which dark parts are multiplied more than bright ones.
-
-    Returns:
-        Another image.
+    All colours are multiplied by 0.8 to 1.2, each by 0.95 to 1.05 apart from the others, and dark
+    parts by up to 30 % more or less than bright ones. Black stays black, like the gap between two
+    orbits.
     """
     u = tf.random.stateless_uniform([2 + image.shape[-1]], seed, -1, 1)
-    bright, bent = (1 + gain * u[0]) * (1 + tint * u[1:-1]), curve * u[-1]
+    bright, bent = (1 + 0.2 * u[0]) * (1 + 0.05 * u[1:-1]), 0.3 * u[-1]
     image = tf.cast(image, tf.float32)
     image = tf.minimum(image * (bright + bent - bent / 255 * image), 255)
     return tf.cast(tf.round(image), tf.uint8)

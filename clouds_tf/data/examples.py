@@ -51,12 +51,7 @@ def to_column_major(
 
 
 def check_exclusive(rles: Sequence[str], dataset: Dataset) -> None:
-    """Raises ValueError if masks overlap although their classes are exclusive.
-
-    Args:
-        rles: one RLE string per class, in the order of the data set.
-        dataset: says whether its classes are exclusive, and names them.
-    """
+    """Raises ValueError if masks, an RLE for each class, overlap although classes are exclusive."""
     if not dataset.exclusive:
         return
     pairs = list(itertools.combinations(range(dataset.num_classes), 2))

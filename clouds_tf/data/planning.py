@@ -86,14 +86,9 @@ def _read_groups(path: str, filenames: Sequence[str]) -> np.ndarray:
 
 
 def check_folds(folds: Iterable[int], origin: str) -> None:
-    """Makes sure that every fold from 0 to the last one has an image; -1 need not.
+    """Raises ValueError if a fold from 0 to the last one has no image, or is 1,000 or more; -1 may.
 
-    Args:
-        folds: the fold of each image.
-        origin: where the folds come from, for the message.
-
-    Raises:
-        ValueError: a fold has no image, or is 1,000 or more; the message names it.
+    `origin` says in the message where the folds come from.
     """
     found = set(map(int, folds))
     last = max({0, *found})
@@ -193,22 +188,14 @@ class Conversion(Runner, Source):
 def plan_shards(
     data_dir: str, dataset: Dataset, how: Conversion
 ) -> tuple[list[list[PlannedImage]], list[Fault]]:
-    """Decides which image goes to which shard.
+    """Assigns the images of a data folder to shards; also gives the faults of the annotations.
 
     Images are ordered by fold, shuffled within it, and cut into shards of equal count. So a shard
     holds one or two folds, and readers of one fold open only its shards.
 
-    Args:
-        data_dir: a folder with train.csv and train_images/, or as the data set calls them.
-        dataset: the data set that the folder holds.
-        how: the settings; num_shards is at most the number of images.
-
-    Returns:
-        The images of each shard, and the faults of the annotations.
-
     Raises:
         FileNotFoundError, ValueError: there are no annotations, their masks are of another size, a
-            name to exclude is unknown, a fold is empty, or an argument is out of its range.
+            name to exclude is unknown, a fold is empty, or a setting is out of its range.
     """
     exclude, num_shards = how.exclude, how.num_shards
     lines = files.read_text(exclude).splitlines() if exclude else []
@@ -264,12 +251,7 @@ def _read_pseudo_labels(
 ) -> list[PlannedImage]:
     """Reads images to train on and their masks from a CSV; adds its faults to `faults`.
 
-    Args:
-        data_dir: the data folder, with the test images.
-        dataset: the data set.
-        how: the settings.
-        names: names of the training images, which the CSV may not have.
-        faults: those found so far.
+    The CSV may not have images named in `names`, the training images.
     """
     path, size = str(how.pseudo_labels), how.rle_size or dataset.submission_size
     table, named, found = check_csv(path, dataset, size=size)

@@ -76,10 +76,8 @@ def run(
 ) -> Iterator[Any]:
     """Yields function(*job) for every job, as they finish, from num_workers processes.
 
-    Args:
-        function: a function of a module, as processes import it.
-        jobs: the arguments of each call.
-        num_workers: number of processes; 1 calls in this one, in order.
+    The function is one of a module, which processes import; one process is this one, and keeps the
+    order of the jobs.
 
     Raises:
         ValueError: a worker process was killed. Errors of a job are raised as they are.
@@ -114,11 +112,8 @@ def run_in_beam(
 ) -> None:
     """Calls function(*job) for every job in an Apache Beam pipeline.
 
-    Args:
-        function: a function of a module, which workers import.
-        jobs: the arguments of each call; they travel with the pipeline, so they should be small.
-        runner: name of a Beam runner, such as "direct", "dask" or "dataflow".
-        beam_options: options of that runner, such as ["--project=P"].
+    The function is one of a module, which workers import; jobs travel with the pipeline, so they
+    should be small. `runner` is the name of a Beam runner, such as "direct", "dask" or "dataflow".
 
     Raises:
         ValueError: Apache Beam is not installed.

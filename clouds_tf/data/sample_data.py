@@ -40,12 +40,9 @@ def _noise(
 ) -> np.ndarray:
     """A random field of mean 0 and variance 1, float32 [*_RENDER_SIZE].
 
-    Args:
-        rng: a numpy.random.Generator.
-        wavelength: length of its waves, in pixels of _SCENE_SIZE.
-        octaves: how much that varies: 0.3 makes even ripples or blobs, 1.5 a fractal.
-        stretch: how many times longer the waves are in the direction of `angle`.
-        angle: radians, 0 is along a row.
+    Its waves have a length in pixels of _SCENE_SIZE, which varies by `octaves`: 0.3 makes even
+    ripples or blobs, 1.5 a fractal. Along `angle` (radians, 0 is along a row) they are `stretch`
+    times longer.
     """
     height, width = _RENDER_SIZE
     pitch = _SCENE_SIZE[0] / height

@@ -40,16 +40,11 @@ def _parse_weight(text: str) -> float:
 def weights_of(
     weights: Mapping[str, float], training: Sequence[str], others: Sequence[str]
 ) -> tf.Tensor:
-    """Weights of the images to train on, float32 [N].
-
-    Args:
-        weights: weight of each image by its file name.
-        training: names of the images to train on, each of which needs a weight.
-        others: names of the other images of the records, which may have one.
+    """Weights of the images to train on, float32 [N], by their file names.
 
     Raises:
-        ValueError: an image to train on has no weight, a name is not in the records, or all weights
-            are 0.
+        ValueError: an image to train on has no weight, a name is neither among them nor among
+            `others`, the other images of the records, or all weights are 0.
     """
     missing = sorted({*training} - {*weights})
     unknown = sorted({*weights} - {*training} - {*others})

@@ -27,9 +27,8 @@ def _augment_examples(
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Applies every augmentation, every part of `strong` and every mix to a few images.
 
-    Returns:
-        For each name, num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C], each of
-        the next image and with another seed.
+    For each name there are num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C],
+    each of the next image and with another seed.
     """
     info = records.info
     if info.num_examples < 2:

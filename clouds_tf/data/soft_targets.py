@@ -31,13 +31,10 @@ def map_size(dataset: Dataset) -> tuple[int, int]:
 def write_maps(
     folder: str, filenames: Sequence[str], probabilities: tf.Tensor, size: tuple[int, int]
 ) -> None:
-    """Writes the maps of a batch of images.
+    """Writes the maps of a batch of images into a folder that exists.
 
-    Args:
-        folder: a folder that exists.
-        filenames: names of B images.
-        probabilities: float32 [B, h, w, C] in [0, 1]; averaged over the area of each pixel.
-        size: (height, width) of the maps.
+    Probabilities, float32 [B, h, w, C] in [0, 1], are averaged over the area of each pixel of the
+    maps, whose (height, width) is `size`.
     """
     smaller = tf.image.resize(probabilities, size, "area")
     maps = tf.cast(tf.round(255 * tf.transpose(smaller, [0, 3, 1, 2])), tf.uint8)
@@ -47,14 +44,7 @@ def write_maps(
 
 
 def write_info(folder: str, dataset: Dataset, size: tuple[int, int], source: str) -> None:
-    """Writes the description of a folder of maps.
-
-    Args:
-        folder: the folder.
-        dataset: the Dataset of the classes.
-        size: (height, width) of the maps.
-        source: what the probabilities are from, for readers.
-    """
+    """Writes the description of a folder of maps; `source` tells readers what the maps are from."""
     content = {
         "version": _VERSION,
         "class_names": list(dataset.class_names),

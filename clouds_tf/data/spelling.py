@@ -22,16 +22,13 @@ def is_plain(dataset: Dataset) -> bool:
 def to_plain(text: str, dataset: Dataset) -> str:
     """Rewrites the spelling of a data set as the plain one.
 
+    What is not pairs of numbers is returned as it is, for `rle.faults` to describe.
+
     >>> from clouds_tf.dataset import CLOUDS
     >>> import dataclasses
     >>> relative = dataclasses.replace(CLOUDS, rle_start=0, rle_runs="relative")
     >>> to_plain("4 2 3 1", relative), from_plain("5 2 10 1", relative)
     ('5 2 10 1', '4 2 3 1')
-
-    Args:
-        text: a run-length encoding; one that is not of pairs of numbers is returned as it is, for
-            `rle.faults` to describe.
-        dataset: names the spelling.
     """
     words = text.split()
     if len(words) % 2 or not all(word.isdecimal() and len(word) < 13 for word in words):
@@ -73,13 +70,7 @@ def union(texts: Iterable[str]) -> str:
 
 
 def objects(text: str, size: tuple[int, int], order: str) -> list[str]:
-    """The connected components of a mask, each as a plain run-length encoding.
-
-    Args:
-        text: a plain run-length encoding that is not blank.
-        size: (height, width) of the mask.
-        order: "columns" or "rows".
-    """
+    """The connected components of a mask that is not empty, each as a plain run-length encoding."""
     labels = rle.components(rle.decode(text, size, size, order)).numpy()
     numbers = range(1, labels.max() + 1)  # one at a time, as there may be many
     return [rle.encode(labels == number, order).numpy().decode() for number in numbers]

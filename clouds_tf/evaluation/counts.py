@@ -19,6 +19,7 @@ TWENTIETHS = slice(4, None, 5)  # those of HUNDREDTHS: 0.05, 0.1, ...
 _TAIL = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075)
 EDGES = (*_TAIL, *HUNDREDTHS, *(1 - x for x in reversed(_TAIL)))
 
+_SPLITS = 10  # ways to halve a single fold
 _PLACES = slice(len(_TAIL) + 1, len(_TAIL) + 1 + len(HUNDREDTHS))  # in what `above` gives
 
 
@@ -66,16 +67,12 @@ class Counts:
         """Number of classes."""
         return self.histograms.shape[1]
 
-    def cross_fitting_groups(self, seed: int = 0, num_splits: int = 10) -> list[np.ndarray]:
+    def cross_fitting_groups(self, seed: int = 0) -> list[np.ndarray]:
         """Divides the images into groups, of which one is measured and the others are fitted on.
-
-        Args:
-            seed: seed of the halves.
-            num_splits: number of ways to halve a single fold.
 
         Returns:
             A list of int [N], the group 0..K-1 of each image: the folds or, where there is one fold
-            only, several ways to divide it into random halves.
+            only, ten ways to divide it into random halves, drawn from the seed.
 
         Raises:
             ValueError: there is one image only.
@@ -89,7 +86,7 @@ class Counts:
         if len(names) > 1:
             return [groups.reshape(-1)]
         rng = np.random.default_rng(seed)
-        return [rng.permutation(len(self.folds)) % 2 for _ in range(num_splits)]
+        return [rng.permutation(len(self.folds)) % 2 for _ in range(_SPLITS)]
 
 
 def above(numbers: np.ndarray) -> np.ndarray:
@@ -127,13 +124,5 @@ def _histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
 
 
 def count_pixels(probabilities: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Reduces a batch of predictions to what Counts keeps of them.
-
-    Args:
-        probabilities: float32 [B, h, w, C] in [0, 1].
-        masks: the truth, uint8 [B, h, w, C] of {0, 1}.
-
-    Returns:
-        Histograms, int64 [B, C, 2, len(EDGES) + 1], and top means, float32 [B, C].
-    """
+    """Histograms, as Counts has them, and top means of a batch of probabilities and true masks."""
     return _histogram(probabilities, masks), top_means(probabilities)

@@ -79,13 +79,7 @@ class Recorder:
         self._num_images += len(pixels)
 
     def write(self, counts: Counts, found: SearchResult, source: str) -> None:
-        """Writes the table, and what describes the maps.
-
-        Args:
-            counts: Counts of the images that were added.
-            found: what `search` found for them.
-            source: which models predicted.
-        """
+        """Writes the table and a description of the maps; `source` names the models."""
         self._writer.close()
         if self._table:
             files.write_parquet(self._table, _schema(), self._rows(counts, found))

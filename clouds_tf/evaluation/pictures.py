@@ -101,16 +101,7 @@ def write(
     areas: AreaResult,
     test_time_augmentation: str = "none",
 ) -> None:
-    """Writes all pictures as PNG into a folder.
-
-    Args:
-        folder: the folder; files NAME.png of NAMES in it are replaced.
-        held_out: the held-out images and their models.
-        counts: Counts of N images.
-        found: as `search` gives it.
-        areas: as `calibrate` gives it.
-        test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
-    """
+    """Writes all pictures into a folder, as NAME.png for each of NAMES; older ones are replaced."""
     drawn = {
         **_charts(held_out.records.dataset, counts, found, areas),
         "examples": _examples(held_out, counts, found, test_time_augmentation),

@@ -96,11 +96,8 @@ def _normalize_over_replicas(
 
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1 and the gradients on page 4. The
     forward and the backward pass take one sum over replicas each. Where `counted`, bool [], is
-    false, the values here are left out of the statistics and of the gradients.
-
-    Returns:
-        The normalized values, of the shape and dtype of x; and, without gradient, the mean and the
-        unbiased variance over all replicas, float32 [C].
+    false, the values here are left out of the statistics and of the gradients. The mean and the
+    unbiased variance over all replicas, float32 [C], are returned as well, without gradient.
     """
 
     def only_counted(values: tf.Tensor) -> tf.Tensor:

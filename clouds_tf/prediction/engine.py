@@ -73,11 +73,8 @@ def _images_spec(image_size: tuple[int, int], channels: int) -> tf.TensorSpec:
 class OpenVINONetwork:
     """A Network that OpenVINO computes, outside of graphs; threads take turns.
 
-    Args:
-        path: the .xml file that `convert` wrote, locally or wherever tf.io.gfile reads.
-
-    Attributes:
-        precision: "bfloat16" or "float32", in which it computes.
+    It is read from the .xml file that `convert` wrote, locally or wherever tf.io.gfile reads. Its
+    `precision` is "bfloat16" or "float32".
     """
 
     def __init__(self, path: str) -> None:

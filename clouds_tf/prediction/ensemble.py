@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from clouds_tf.models.probabilities import probabilities
 
-# What --test_time_augmentation takes; predictions of all views of an image are averaged.
+# Choices of --test_time_augmentation; predictions of all views of an image are averaged.
 AUGMENTATIONS = ("none", "flips", "rotations", "scales", "flips+scales", "rotations+scales")
 _MIRRORS: tuple[list[int], ...] = ([], [1], [2], [1, 2])  # axes of [B, H, W, C] to reverse
 _SCALES = (0.75, 1.25)  # of the size that a network was trained with, in addition to it

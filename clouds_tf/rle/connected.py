@@ -163,9 +163,8 @@ def _connect(
 ) -> list[tf.Tensor]:
     """Splits runs [R] at column ends and finds the pieces that are connected.
 
-    Returns:
-        int64 [S] each: y, x, length and row of each piece, and its root: the index of the first
-        piece of its component.
+    Returns, int64 [S] each, y, x, length and row of each piece, and its root: the index of the
+    first piece of its component.
     """
     if connectivity not in (4, 8):
         raise ValueError(f"connectivity: got {connectivity!r}, expected 4 or 8")

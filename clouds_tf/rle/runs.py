@@ -20,17 +20,10 @@ Runs = Tuple["tf.Tensor", "tf.Tensor", "tf.Tensor"]
 
 
 def split_size(size: Size, name: str = "size") -> tuple[tf.Tensor, tf.Tensor]:
-    """Checks a size and splits it into two int64 scalars.
-
-    Args:
-        size: (height, width), ints or int tensors.
-        name: name of the argument, for the message.
-
-    Returns:
-        The height and the width.
+    """Checks a (height, width), the argument of that name, and splits it into two int64 scalars.
 
     Raises:
-        ValueError: size is not a pair of whole numbers of at least 1, as far as its value is known
+        ValueError: it is not a pair of whole numbers of at least 1, as far as its value is known
             when a graph is built.
     """
     shown: Any = size

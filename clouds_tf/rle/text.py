@@ -107,19 +107,10 @@ def read_runs(rle: tf.Tensor, size: Optional[Size] = None, name: str = "rle") ->
 def raise_faults(
     name: str, sentences: tf.Tensor, shape: tf.Tensor, tensors: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
-    """Passes tensors on if no sentence names a fault.
+    """Passes tensors on if no sentence, string [N], names a fault of the argument called name.
 
-    Args:
-        name: name of the argument that the sentences are about.
-        sentences: string [N], "" where there is no fault.
-        shape: int64 [rank], shape of the argument, of N elements.
-        tensors: tensors to pass on.
-
-    Returns:
-        The tensors, which exist only if the check passes.
-
-    Raises:
-        tf.errors.InvalidArgumentError: with the index and the text of the first sentence.
+    The tensors that are returned exist only if the check passes; tf.errors.InvalidArgumentError has
+    the index and the text of the first sentence.
     """
     faulty = sentences != ""
     # tf.where takes no scalar, so every shape gets one axis more.

@@ -109,15 +109,10 @@ def _of_function(name: str) -> Encoder:
 def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> None:
     """Checks the feature maps and the layers of a user's encoder.
 
-    Args:
-        name: name of the encoder, for errors.
-        image: the input of the encoder.
-        features: the feature maps that it returned.
-
     Raises:
         ValueError: a map has another stride than those of `Encoder.apply`; or a layer has a name
-            that is of no use in files of weights: one of the decoder's, or one that Keras counts
-            up, which differs in another process.
+            of no use in files of weights: one of the decoder's, or one that Keras counts up,
+            which differs in another process.
     """
     model = keras.Model(image, features)
     for layer in model.layers:
@@ -148,11 +143,7 @@ def model_name(name: str) -> str:
 def encoder_name(model: Model) -> str:
     """Reads the name of a U-Net's encoder from that of the model, see `model_name`.
 
-    Args:
-        model: a keras.Model of `unet`, or a fused or loaded copy of one.
-
-    Raises:
-        ValueError: the model is not one of `unet`.
+    Copies of a U-Net, fused or loaded, keep it; ValueError for any other model.
     """
     if not model.name.startswith(_MODEL_NAME):
         raise ValueError(f"model: got {model.name!r}, expected a U-Net of clouds_tf.models.unet")
@@ -166,14 +157,7 @@ def encoder_of(model: Model) -> Encoder:
 
 
 def encoder_layers(model: Model) -> list[Any]:
-    """Lists the layers of a U-Net that belong to its encoder.
-
-    Args:
-        model: a keras.Model.
-
-    Returns:
-        Keras layers, in the order of the model; none if the model is not one of `unet`.
-    """
+    """Layers of a U-Net that belong to its encoder; none if the model is not one of `unet`."""
     if not model.name.startswith(_MODEL_NAME):
         return []
     prefixes = encoder_of(model).layer_prefixes

@@ -34,12 +34,7 @@ def relu6_sigmoid(x: tf.Tensor) -> tf.Tensor:
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class EverySecond(keras.layers.Layer):
-    """Takes every second row and column of maps [B, H, W, C].
-
-    Args:
-        row: the first row, 0 or 1.
-        column: the first column, 0 or 1.
-    """
+    """Takes every second row and column of maps [B, H, W, C], from the first row and column on."""
 
     def __init__(self, row: int, column: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -89,7 +84,7 @@ def _call_within(layer: Layer, *args: Any, **kwargs: Any) -> Any:
     """Calls a layer, or what a block consists of."""
     if not _is_block(layer):
         return layer(*args, **kwargs)
-    if hasattr(layer, "excite_conv"):  # multiplies with an operation that is no layer
+    if hasattr(layer, "excite_conv"):  # multiplies with an operation that is not a layer
         layer.excite_conv.activation = relu6_sigmoid
         scale = layer.excite_conv(layer.squeeze_conv(layer.global_average_pool(args[0])))
         return layers.Multiply()([args[0], scale])
@@ -111,15 +106,7 @@ def _name(prefix: str, position: int, layer: Layer) -> str:
 
 
 def innermost_layers(outputs: list[Any], prefix: str) -> dict[str, Any]:
-    """Lists the layers that symbolic tensors are made of.
-
-    Args:
-        outputs: symbolic tensors of one functional keras.Model.
-        prefix: what the names start with.
-
-    Returns:
-        A dict from the names that `copied` gives to the copies to the layers themselves.
-    """
+    """Layers that symbolic tensors of a model are made of, by the names that `copied` gives."""
     nodes = [node for node in _calls(_without_blocks(outputs)) if not node.is_input]
     found = [node.layer for node in nodes if not isinstance(node.layer, layers.Dropout)]
     return {_name(prefix, position, layer): layer for position, layer in enumerate(found, start=1)}
@@ -150,15 +137,9 @@ def _start(part: Any) -> int:
 
 
 def copied(outputs: list[Any], image: KerasTensor, prefix: str) -> list[Any]:
-    """Applies copies of the layers that symbolic tensors are made of to an image.
+    """Applies copies of the layers that symbolic tensors of a model are made of to an image.
 
-    Args:
-        outputs: symbolic tensors of one functional keras.Model.
-        image: the symbolic tensor to take for that model's input.
-        prefix: what the names of the copies start with.
-
-    Returns:
-        The symbolic tensors that take the place of `outputs`.
+    Returns the symbolic tensors that take the place of `outputs`; names start with `prefix`.
     """
     position = 0
     in_stem = True

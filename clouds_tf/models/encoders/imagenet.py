@@ -130,12 +130,6 @@ class _Unpickler(pickle.Unpickler):
 def read_tensors(content: bytes) -> dict[str, np.ndarray]:
     """Reads a state_dict that torch.save wrote before PyTorch 1.6, without running anything.
 
-    Args:
-        content: the bytes of the .pth file.
-
-    Returns:
-        A dict from names to arrays, as they are in the file.
-
     Raises:
         pickle.UnpicklingError: it names anything but tensors, or is not such a file.
     """

@@ -110,13 +110,7 @@ TORCH_VARIABLES = {
 
 
 def read_safetensors(path: str) -> dict[str, np.ndarray]:
-    """Reads a .safetensors file.
-
-    Args:
-        path: the file.
-
-    Returns:
-        A dict from names to arrays, as they are in the file.
+    """Reads the arrays of a .safetensors file by name.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -139,16 +133,9 @@ def write_safetensors(path: str, tensors: dict[str, np.ndarray]) -> None:
 def read_torch(path: str) -> dict[str, np.ndarray]:
     """Reads an encoder in PyTorch's names and layout from a .safetensors file.
 
-    Args:
-        path: the file; of a whole segmentation model, only what is named "encoder." is read.
-
-    Returns:
-        A dict from PyTorch's names, without "encoder.", to arrays with kernels in Keras' layout,
-        [height, width, in, out]. Classifiers and counters are left out.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is truncated or no .safetensors file.
+    Of a whole segmentation model, what is named "encoder." is read, and that is left out of the
+    names. Kernels get Keras' layout, [height, width, in, out]; classifiers and counters are left
+    out. Errors are those of `read_safetensors`.
     """
     tensors = read_safetensors(path)
     inner = {k[len("encoder.") :]: v for k, v in tensors.items() if k.startswith("encoder.")}
@@ -160,13 +147,9 @@ def read_torch(path: str) -> dict[str, np.ndarray]:
 
 
 def read_keras_h5(path: str) -> dict[str, np.ndarray]:
-    """Reads an encoder from a Keras .h5 file of weights or of a whole model.
+    """Reads an encoder's arrays by "layer/variable" from a Keras .h5 file of weights or of a model.
 
-    Args:
-        path: the file.
-
-    Returns:
-        A dict from "layer/variable" to arrays. Classifiers and decoders are left out.
+    Classifiers and decoders are left out.
 
     Raises:
         FileNotFoundError: there is no such file.
