@@ -61,12 +61,7 @@ class MovingAverage(tf.Module):
 
 @contextlib.contextmanager
 def mean_applied(model: Model, paths: Sequence[str]) -> Iterator[None]:
-    """Context in which the weights of a model are the mean of those of some checkpoints.
-
-    Args:
-        model: a Keras model.
-        paths: checkpoints that tf.train.Checkpoint(model=model) wrote.
-    """
+    """Context in which a model's weights are the mean of those in several checkpoints of it."""
     before = [weight.numpy() for weight in model.weights]
     sums = [0.0] * len(before)
     for path in paths:

@@ -270,11 +270,8 @@ class Callbacks:
         """Calls a method of all callbacks that have started; whether one of them returned True."""
         answers = []
         for callback in self._callbacks if method == "on_start" else self._started:
-            answers.append(getattr(callback, method, _nothing)(self._run, *arguments))
+            answer = getattr(callback, method, lambda *_: None)  # a method may be left out
+            answers.append(answer(self._run, *arguments))
             if method == "on_start":
                 self._started.append(callback)
         return True in answers
-
-
-def _nothing(*_: object) -> None:
-    """Takes the place of a method that a callback leaves out."""

@@ -188,10 +188,7 @@ class Checkpoints:
 
     def epoch_paths(self, epochs: list[int]) -> list[str]:
         """Paths of the checkpoints of epochs."""
-        return [self._epoch_path(epoch) for epoch in epochs]
-
-    def _epoch_path(self, epoch: int) -> str:
-        return os.path.join(self._workdir, _EPOCHS, f"ckpt-{epoch}")
+        return [os.path.join(self._workdir, _EPOCHS, f"ckpt-{epoch}") for epoch in epochs]
 
     def _next_number(self, name: str) -> int:
         """A number that no checkpoint in a folder has, not even an unfinished one."""

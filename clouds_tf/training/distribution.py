@@ -1,24 +1,25 @@
-"""Devices and numeric precision of a training."""
+"""Devices, numeric precision and batches of a training."""
 
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import functools
 import json
 import os
 import re
 from collections.abc import Callable, Iterator
-from typing import Any
+from typing import Any, Optional
 
 import tensorflow as tf
 
-from clouds_tf.keras import keras
+from clouds_tf.data.batching import Position
+from clouds_tf.keras import keras, policy_kept
 from clouds_tf.training import workers
 
 # Name -> policy of Keras.
 PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mixed_float16"}
 STRATEGIES = ("none", "mirrored", "multi_worker")
-_STOP_GRACE = 20.0  # seconds; clusters that announce the end of a machine give 30 or more
 
 
 # One of a kind in a process: TensorFlow numbers the sums over replicas of every MirroredStrategy
@@ -91,24 +92,36 @@ def is_chief(strategy: tf.distribute.Strategy) -> bool:
     return resolver is None or not resolver.task_id
 
 
-def stop_grace(strategy: tf.distribute.Strategy) -> float | None:
-    """Seconds that a worker told to stop may wait for others; None where there are no others."""
-    return _STOP_GRACE if workers.num_workers(strategy) > 1 else None
+@dataclasses.dataclass(frozen=True)
+class Feed:
+    """Functions that make the batches of a training run.
+
+    Attributes:
+        training: a function from a Position to a tf.data.Dataset of that worker's part of every
+            batch from there on.
+        validation: a function (worker, num_workers) -> its part of the held-out batches.
+        names: a function (epoch, step), both counted from 0 -> names of the images in that batch,
+            for error messages.
+        held_out_names: a function (number) -> names of the first held-out images, for pictures.
+        data_service: address of the tf.data service that makes the training batches, in no fixed
+            order; None for this process.
+    """
+
+    training: Callable[[Position], tf.data.Dataset]
+    validation: Callable[[int, int], tf.data.Dataset]
+    names: Callable[[int, int], "list[str]"]
+    held_out_names: Callable[[int], "list[str]"] = lambda number: []
+    data_service: Optional[str] = None
 
 
 def distribute_batches(
     strategy: tf.distribute.Strategy, make_batches: Callable[[int, int], tf.data.Dataset]
 ) -> Any:
-    """Gives every replica its part of every batch.
+    """Gives every replica its part of every batch: a tf.distribute.DistributedDataset.
 
-    Args:
-        strategy: a tf.distribute.Strategy.
-        make_batches: a function (worker, num_workers) -> tf.data.Dataset of that worker's part of
-            every global batch; all workers' datasets have as many elements.
-
-    Returns:
-        A tf.distribute.DistributedDataset. Parts differ by one image at most, and are empty where
-        there are fewer images than replicas.
+    Parts differ by one image at most, and are empty where there are fewer images than replicas.
+    `make_batches` is a function (worker, num_workers) -> that worker's part of every global batch;
+    the datasets of all workers have as many elements.
     """
 
     def of_this_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -135,17 +148,11 @@ def _divide(batches: tf.data.Dataset, parts: int) -> tf.data.Dataset:
     return batches.flat_map(cut)
 
 
-def set_deterministic() -> None:
-    """Makes every operation of this process give the same bits each time; some become slower."""
-    tf.config.experimental.enable_op_determinism()
-
-
 def check_deterministic(freeze_encoder: bool, num_replicas: int) -> None:
-    """Checks that a training can be deterministic on the GPUs of this machine.
+    """Raises ValueError if a training cannot be deterministic on the GPUs of this machine.
 
-    Raises:
-        ValueError: it cannot: TensorFlow has no deterministic gradient on GPUs for batch norm with
-            given statistics, which frozen encoders and several replicas use.
+    TensorFlow has no deterministic gradient on GPUs for batch norm with given statistics, which
+    frozen encoders and several replicas use.
     """
     if tf.config.list_physical_devices("GPU") and (freeze_encoder or num_replicas > 1):
         raise ValueError(
@@ -154,31 +161,22 @@ def check_deterministic(freeze_encoder: bool, num_replicas: int) -> None:
         )
 
 
-def set_precision(precision: str) -> None:
+def set_precision(name: str) -> None:
     """Sets the precision in which models compute that are built from now on.
 
     Weights, batch-norm statistics, logits and losses stay float32; float16 scales the loss.
 
     Args:
-        precision: "float32", "bfloat16" or "float16".
+        name: "float32", "bfloat16" or "float16".
     """
-    if precision not in PRECISIONS:
-        expected = ", ".join(PRECISIONS)
-        raise ValueError(f"precision: got {precision!r}, expected one of {expected}")
-    keras.mixed_precision.set_global_policy(PRECISIONS[precision])
+    if name not in PRECISIONS:
+        raise ValueError(f"precision: got {name!r}, expected one of {', '.join(PRECISIONS)}")
+    keras.mixed_precision.set_global_policy(PRECISIONS[name])
 
 
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
     """Context in which models are built to compute in a precision, as `set_precision` has it."""
-    before = keras.mixed_precision.global_policy()
-    set_precision(name)
-    try:
+    with policy_kept():
+        set_precision(name)
         yield
-    finally:
-        keras.mixed_precision.set_global_policy(before)
-
-
-def set_seed(seed: int) -> None:
-    """Makes the weights of the models that are built from now on repeatable."""
-    keras.utils.set_random_seed(seed)

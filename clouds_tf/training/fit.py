@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import json
 import math
 import os
@@ -23,12 +24,14 @@ from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
 from clouds_tf.training.callbacks import Callbacks
 from clouds_tf.training.checkpoints import Checkpoints
-from clouds_tf.training.feed import Feed
-from clouds_tf.training.profiling import Profile
-from clouds_tf.training.progress import Reporter
+from clouds_tf.training.distribution import Feed
+from clouds_tf.training.progress import Profile, Reporter
 from clouds_tf.training.stopping import StopRequest, limited_wait, listening
 from clouds_tf.training.trainer import Trainer
 
+# Seconds for which a worker told to stop waits for others; clusters that announce the end of a
+# machine give 30 or more.
+_STOP_GRACE = 20.0
 _INPUT_ERRORS = (
     tf.errors.NotFoundError,
     tf.errors.PermissionDeniedError,
@@ -76,7 +79,8 @@ def fit(
     first_epoch = loop.resume()
     if first_epoch < trainer.recipe.epochs and not trainer.recipe.is_over(loop.history):
         with contextlib.ExitStack() as stack:
-            loop.stop = stack.enter_context(listening(distribution.stop_grace(trainer.strategy)))
+            grace = _STOP_GRACE if workers.num_workers(trainer.strategy) > 1 else None
+            loop.stop = stack.enter_context(listening(grace))
             loop.begin()
             stack.callback(callbacks.call, "on_end")
             with workers.together(trainer.strategy):
@@ -90,33 +94,33 @@ def fit(
     return loop.history
 
 
+@dataclasses.dataclass
 class _Loop:
-    """What the epochs of one call of `fit` share."""
+    """State shared by the epochs of one call of `fit`, whose arguments it has."""
 
-    reporter: Reporter
-    stop: StopRequest
+    trainer: Trainer
+    feed: Feed
+    workdir: str
+    progress: Progress
+    report: Callable[[str], None]
+    callbacks: Callbacks
+    keep_best: int
 
-    def __init__(
-        self,
-        trainer: Trainer,
-        feed: Feed,
-        workdir: str,
-        progress: Progress,
-        report: Callable[[str], None],
-        callbacks: Callbacks,
-        keep_best: int,
-    ) -> None:
-        self.callbacks, self.is_over, self.is_stopping = callbacks, False, False
-        self.trainer, self.feed, self.workdir = trainer, feed, workdir
-        self.progress, self.report = progress, report
+    reporter: Reporter = dataclasses.field(init=False)
+    stop: StopRequest = dataclasses.field(init=False)
+    history: list[dict[str, float]] = dataclasses.field(default_factory=list)
+    is_over: bool = False
+    is_stopping: bool = False
+
+    def __post_init__(self) -> None:
+        trainer = self.trainer
         self.epochs, self.steps = trainer.recipe.epochs, trainer.steps_per_epoch
         self.average_last = trainer.recipe.average_last
         self.strategy = trainer.strategy
         self.chief = distribution.is_chief(self.strategy)
         self.checkpoints = Checkpoints(
-            workdir, trainer.model, trainer, self.average_last, keep_best, self.chief
+            self.workdir, trainer.model, trainer, self.average_last, self.keep_best, self.chief
         )
-        self.history: list[dict[str, float]] = []
 
     def resume(self) -> int:
         """Restores the last state; gives the number of finished epochs."""
@@ -228,8 +232,8 @@ class _Loop:
     def _train(self, epoch: int, profile_dir: Optional[str]) -> tuple[int, float]:
         """Takes the steps that are left of an epoch, or fewer if one worker is told to stop.
 
-        Returns:
-            The number of steps of this epoch that are done, and the seconds of waiting for input.
+        Returns the number of steps of this epoch that are done, and the seconds of waiting for
+        input.
         """
         waited, earlier = 0.0, None
         steps = range(int(self.trainer.epoch_step.numpy()), self.steps)

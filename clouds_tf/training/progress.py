@@ -1,7 +1,8 @@
-"""Reports training progress: a line per epoch, a table, and pictures."""
+"""Reports training progress: a line per epoch, a table, pictures, and a profile of steps."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 import sys
 from collections.abc import Callable, Sequence
@@ -10,25 +11,23 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from clouds_tf import figures
-from clouds_tf.progress import Pace, duration, is_watched, say
+from clouds_tf.messages import aligned
+from clouds_tf.progress import Pace, duration, is_watched
 from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.callbacks import Callbacks
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.workdir import History
 
 _NUM_PICTURES = 4
+_FIRST_PROFILED_STEP = 5  # the first ones are slower
+_PROFILED_STEPS = 5
 
 
 def epoch_line(history: History, epochs: int) -> str:
     """Describes the last epoch of a history in one line.
 
-    Args:
-        history: one dict per epoch, as `fit` gives it.
-        epochs: number of epochs of the whole run.
-
-    Returns:
-        Losses, Dice, speed, the fraction of the time in which the device waited for input, and the
-        time that is left at the mean pace so far.
+    It has losses, Dice, speed, the fraction of the time in which the device waited for input, and
+    the time that is left, of all `epochs`, at the mean pace so far.
     """
     row = history[-1]
     pace = sum(row["seconds"] for row in history) / len(history)
@@ -52,21 +51,14 @@ def summary_table(history: History, recipe: Recipe, class_names: Sequence[str]) 
         lines.append(
             [f"{row['epoch']:.0f} ({name})", *(f"{row[column]:.4f}" for column in columns)]
         )
-    return as_table(lines)
+    return aligned(lines)
 
 
-def as_table(lines: Sequence[Sequence[str]]) -> str:
-    """Aligns rows of cells at the right, in columns of at least 9 characters."""
-    widths = [max(9, *map(len, column)) for column in zip(*lines)]
-    return "\n".join(
-        "  ".join(f"{cell:>{width}}" for cell, width in zip(line, widths)) for line in lines
-    )
-
-
+@dataclasses.dataclass
 class Reporter:
     """Writes the history and pictures of a run; only the chief writes.
 
-    Args:
+    Attributes:
         workdir: folder for history.csv, curves.png and predictions.png.
         trainer: the Trainer of the run.
         held_out: distributed batches (images, masks); the first images of the first are pictured.
@@ -76,20 +68,17 @@ class Reporter:
         callbacks: the callbacks of the run, which get the pictures.
     """
 
-    def __init__(
-        self,
-        workdir: str,
-        trainer: Any,
-        held_out: Any,
-        chief: bool = True,
-        report: Callable[[str], None] = say,
-        names: Callable[[int], list[str]] = lambda number: [],
-        callbacks: Callbacks = Callbacks(),
-    ) -> None:
-        self._callbacks = callbacks
-        self._workdir, self._trainer, self._chief, self._report = workdir, trainer, chief, report
-        self._images, self._masks = next(iter(held_out))
-        self._names = names(_NUM_PICTURES) if chief else []
+    workdir: str
+    trainer: Any
+    held_out: Any
+    chief: bool
+    report: Callable[[str], None]
+    names: Callable[[int], "list[str]"]
+    callbacks: Callbacks
+
+    def __post_init__(self) -> None:
+        self._images, self._masks = next(iter(self.held_out))
+        self._names = self.names(_NUM_PICTURES) if self.chief else []
 
     def begin(self, first_step: int) -> None:
         """Notes the start of an epoch for `step`."""
@@ -97,21 +86,21 @@ class Reporter:
 
     def step(self, epoch: int, done: int, loss: float) -> None:
         """Reports a step, once a minute and where no progress bar shows it."""
-        if not self._chief or is_watched() or not self._pace.is_due():
+        if not self.chief or is_watched() or not self._pace.is_due():
             return
-        steps, each = self._trainer.steps_per_epoch, self._pace.seconds_each(done)
-        self._report(
+        steps, each = self.trainer.steps_per_epoch, self._pace.seconds_each(done)
+        self.report(
             f"epoch {epoch + 1:3}, step {done} of {steps}: loss {loss:.4f}, "
-            f"{self._trainer.recipe.batch_size / each:.1f} images/s, "
+            f"{self.trainer.recipe.batch_size / each:.1f} images/s, "
             f"{duration(each * (steps - done))} left in the epoch"
         )
 
     def epoch(self, history: History) -> None:
         """Reports and writes the last epoch."""
-        if not self._chief:
+        if not self.chief:
             return
-        self._report(epoch_line(history, self._trainer.recipe.epochs))
-        workdirs.write_history(self._workdir, history)
+        self.report(epoch_line(history, self.trainer.recipe.epochs))
+        workdirs.write_history(self.workdir, history)
 
     def pictures(self, history: History, found: Optional[tf.Tensor]) -> None:
         """Draws the curves and the predictions; what fails is reported, and does not end the run.
@@ -120,32 +109,32 @@ class Reporter:
             history: one dict per epoch.
             found: what `predictions` gave.
         """
-        if not self._chief or found is None:
+        if not self.chief or found is None:
             return
         try:
             picture = self._draw(found)
             epoch = int(history[-1]["epoch"])
-            self._callbacks.call("on_picture", epoch, figures.pixels(picture))
-            curves = figures.curves(history, self._trainer.class_names)
-            figures.save(curves, os.path.join(self._workdir, "curves.png"))
-            figures.save(picture, os.path.join(self._workdir, "predictions.png"))
+            self.callbacks.call("on_picture", epoch, figures.pixels(picture))
+            curves = figures.curves(history, self.trainer.class_names)
+            figures.save(curves, os.path.join(self.workdir, "curves.png"))
+            figures.save(picture, os.path.join(self.workdir, "predictions.png"))
         except (OSError, ValueError, tf.errors.OpError) as error:
-            print(f"{self._workdir}: pictures were not written: {error}", file=sys.stderr)
+            print(f"{self.workdir}: pictures were not written: {error}", file=sys.stderr)
 
     def mean(self, score: float, best: float) -> None:
         """Reports the score of the mean of the last epochs' weights."""
-        if self._chief:
-            recipe = self._trainer.recipe
+        if self.chief:
+            recipe = self.trainer.recipe
             beaten = f"not kept, as the best has {recipe.shown(best):.4f}"
-            self._report(
+            self.report(
                 f"mean of the last {recipe.average_last} epochs' weights: {recipe.monitor} "
                 f"{recipe.shown(score):.4f}, {'kept' if score > best else beaten}"
             )
 
     def end(self, history: History) -> None:
         """Reports the best and the last epoch."""
-        if self._chief:
-            self._report(summary_table(history, self._trainer.recipe, self._trainer.class_names))
+        if self.chief:
+            self.report(summary_table(history, self.trainer.recipe, self.trainer.class_names))
 
     def predictions(self) -> Optional[tf.Tensor]:
         """Masks of the first held-out images, for `pictures`; None where nothing can be drawn.
@@ -154,10 +143,10 @@ class Reporter:
         """
         if not figures.AVAILABLE:
             return None
-        return self._first(self._trainer.predict(self._images))
+        return self._first(self.trainer.predict(self._images))
 
     def _first(self, values: Any) -> tf.Tensor:
-        parts = self._trainer.strategy.experimental_local_results(values)
+        parts = self.trainer.strategy.experimental_local_results(values)
         return tf.concat(parts, axis=0)[:_NUM_PICTURES]
 
     def _draw(self, found: tf.Tensor) -> Any:
@@ -168,6 +157,38 @@ class Reporter:
             [image for image in images for _ in range(2)],
             [mask for pair in zip(masks, found.numpy()) for mask in pair],
             [f"{name}{kind}" for name in names for kind in ("truth", "prediction")],
-            self._trainer.class_names,
+            self.trainer.class_names,
             num_columns=2,
         )
+
+
+class Profile:
+    """Context that profiles a few of the steps of an epoch; if there are few, the last ones.
+
+    Args:
+        folder: folder of the TensorBoard events; None for no profile.
+        steps: numbers of the steps that will be taken.
+    """
+
+    def __init__(self, folder: Optional[str], steps: range) -> None:
+        self._folder, self._running = folder, False
+        self._start = min(steps.start + _FIRST_PROFILED_STEP, max(steps.stop - 1, steps.start))
+
+    def before(self, step: int) -> None:
+        """Call it before each step: starts or ends the profile where it is time."""
+        if self._folder and step == self._start:
+            tf.profiler.experimental.start(self._folder)
+            self._running = True
+        elif step == self._start + _PROFILED_STEPS:
+            self._finish()
+
+    def _finish(self) -> None:
+        if self._running:
+            self._running = False
+            tf.profiler.experimental.stop()
+
+    def __enter__(self) -> Profile:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._finish()

@@ -19,7 +19,8 @@ from clouds_tf.data.batching import Position
 from clouds_tf.data.records import Records
 from clouds_tf.data.sample_weights import read_sample_weights
 from clouds_tf.data.soft_targets import SoftTargets
-from clouds_tf.messages import counted
+from clouds_tf.keras import keras
+from clouds_tf.messages import aligned, counted
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
 from clouds_tf.progress import Progress, say
@@ -29,9 +30,8 @@ from clouds_tf.training import workers
 from clouds_tf.training.callbacks import Callbacks, make_callback
 from clouds_tf.training.checkpoints import BEST
 from clouds_tf.training.checks import check_memory, check_start
-from clouds_tf.training.feed import Feed
+from clouds_tf.training.distribution import Feed
 from clouds_tf.training.fit import fit
-from clouds_tf.training.progress import as_table
 from clouds_tf.training.recipe import Execution, Recipe
 from clouds_tf.training.schedules import Schedule
 from clouds_tf.training.trainer import Trainer
@@ -40,7 +40,7 @@ from clouds_tf.training.workdir import Run
 
 @dataclasses.dataclass(frozen=True)
 class TrainingResult:
-    """What a training run achieved, and where its files are.
+    """Scores of a training run, and the location of its files.
 
     Attributes:
         run: the settings of the run.
@@ -172,7 +172,7 @@ def train_folds(
 
 
 def folds_table(results: Sequence[TrainingResult]) -> str:
-    """Tabulates the scores of several folds and their mean, beside those of predicting nothing."""
+    """Tabulates the scores of several folds and their mean, next to those of predicting nothing."""
     names = [*(str(result.run.fold) for result in results), "mean"]
     scores = [result.best_score for result in results]
     blanks = [float("nan") if r.blank_score is None else r.blank_score for r in results]
@@ -182,15 +182,15 @@ def folds_table(results: Sequence[TrainingResult]) -> str:
     lines = [["fold", f"val_{recipe.monitor}", "all blank", "gain"]]
     for name, score, blank in zip(names, scores, blanks):
         lines.append([name, f"{recipe.shown(score):.4f}", f"{blank:.4f}", f"{score - blank:+.4f}"])
-    # What predicting nothing has is known of the Dice alone.
-    return as_table(lines if recipe.monitors_dice else [line[:2] for line in lines])
+    # The score of predicting nothing is known for the Dice alone.
+    return aligned(lines if recipe.monitors_dice else [line[:2] for line in lines])
 
 
 @contextlib.contextmanager
 def _session(recipe: Recipe, execution: Execution) -> Iterator[None]:
     """Context with the precision, the determinism and the restarts of a call."""
     if execution.deterministic:
-        distribution.set_deterministic()
+        tf.config.experimental.enable_op_determinism()
     with distribution.precision(recipe.precision):
         with workers.restarting(execution.distribute):
             yield
@@ -279,7 +279,7 @@ def make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -
     """Builds model and trainer, with the weights to start from."""
     recipe = run.recipe
     steps = records.steps_per_epoch(records.split(run.fold)[0], recipe.batch_size)
-    distribution.set_seed(recipe.seed)
+    keras.utils.set_random_seed(recipe.seed)  # so that the new weights are repeatable
     with strategy.scope():
         model = unet(**run.dataset.model_arguments(), **recipe.model_arguments())
         if recipe.encoder_weights:

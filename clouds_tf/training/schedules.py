@@ -61,8 +61,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
         name: a key of SCHEDULES, or "module:function" for such a function of the user's.
         learning_rate: peak learning rate.
         num_steps: number of steps of the whole run.
-        warmup_steps: number of first steps over which the rate rises linearly from 0 to that of the
-            schedule.
+        warmup_steps: number of first steps, in which the rate rises linearly from 0.
 
     Attributes:
         factor: float32 tf.Variable, a factor on the rate; 1 unless it is assigned.
@@ -89,14 +88,7 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
 
 
 def plateau_factor(scores: Iterable[float]) -> float:
-    """Factor on the learning rate that halves after every three epochs without a new best score.
-
-    Args:
-        scores: one score per finished epoch; higher is better.
-
-    Returns:
-        A number from 0.001 to 1.
-    """
+    """Factor on the learning rate: halved after three epochs without a new best, down to 0.001."""
     result, best, waited = 1.0, -math.inf, 0
     for score in scores:
         best, waited = (score, 0) if score > best else (best, waited + 1)

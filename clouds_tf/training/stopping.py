@@ -39,7 +39,7 @@ class StopRequest:
             print("Stopping after this step; Ctrl-C again stops at once", file=sys.stderr)
 
     def alive(self) -> None:
-        """Tells that the process is at work, not waiting for another one."""
+        """Records that the process is making progress rather than waiting for a peer."""
         self._alive = time.monotonic()
 
     def seconds_since_alive(self) -> float:
@@ -62,7 +62,7 @@ def listening(grace: Optional[float] = None) -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    # What nohup and shells ignore stays ignored.
+    # Signals that nohup and shells ignore stay ignored.
     heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, request.request) for number in heard}
     try:
@@ -118,9 +118,7 @@ def _watch(reader: socket.socket, request: StopRequest, grace: float) -> None:
 def limited_wait(request: StopRequest, message: str) -> Iterator[None]:
     """Context that ends the process if it waits for longer than WAIT_LIMIT, which TensorFlow may.
 
-    Args:
-        request: has the sign of work.
-        message: what the process waits for, and what to do; it goes to stderr.
+    The message, on stderr, says what the process waits for, and what to do.
     """
     done = threading.Event()
 

@@ -41,7 +41,7 @@ class Trainer(tf.Module):
         epoch: int64 tf.Variable, number of finished epochs.
         epoch_step: int64 tf.Variable, number of finished steps of the epoch that is under way.
         order: int64 tf.Variable, version of the order of the images that these steps were taken
-            in, `records.ORDER`; it is checkpointed beside this module.
+            in, `records.ORDER`; it is checkpointed next to this module.
         best_score: float64 tf.Variable, `Recipe.score` of the weights that are kept.
 
     Raises:

@@ -199,10 +199,7 @@ def pack_weights(workdir: str, path: str, kernels: str = "float16") -> None:
 
 
 def read_history(workdir: str) -> list[dict[str, float]]:
-    """Reads history.csv.
-
-    Returns:
-        One dict of numbers per finished epoch; none if there is no file.
+    """Reads history.csv: a dict of numbers per finished epoch; none if there is no file.
 
     Raises:
         ValueError: the file is damaged; its line is named.

@@ -62,7 +62,7 @@ def restarting(distribute: str) -> Iterator[None]:
 def meet(workers: Sequence[str], index: int) -> None:
     """Waits until every worker of a cluster has called this function.
 
-    TensorFlow waits too, but deaf to SIGTERM and for ever.
+    TensorFlow also waits, but it ignores SIGTERM and never times out.
 
     Args:
         workers: "host:port" of each worker; TensorFlow uses the ports afterwards.
@@ -189,11 +189,7 @@ def gather(strategy: tf.distribute.Strategy, text: str) -> list[str]:
 
 
 def check_agreement(strategy: tf.distribute.Strategy, settings: Mapping[str, Any]) -> None:
-    """Checks that all workers have the same settings; each calls it.
-
-    Args:
-        strategy: the strategy of all workers.
-        settings: JSON-like settings of this worker.
+    """Checks that all workers have the same JSON-like settings; each calls it.
 
     Raises:
         ValueError: another worker has others, which are named.

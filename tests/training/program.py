@@ -63,7 +63,7 @@ def recipe(**settings):
 
 def trainer(steps_per_epoch=10, **settings):
     """The trainer of all these tests; call it under a strategy."""
-    distribution.set_seed(0)
+    keras.utils.set_random_seed(0)
     return Trainer(network(), recipe(**settings), steps_per_epoch, CLOUDS.class_names)
 
 

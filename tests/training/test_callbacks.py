@@ -15,7 +15,7 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.training import Execution, Recipe
 from clouds_tf.training.callbacks import Callback, Callbacks, StepsCsv, make_callback
 from clouds_tf.training.checkpoints import Checkpoints
-from clouds_tf.training.feed import Feed
+from clouds_tf.training.distribution import Feed
 from clouds_tf.training.fit import fit
 from clouds_tf.training.workdir import Run
 

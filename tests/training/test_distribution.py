@@ -37,16 +37,6 @@ def test_precision_is_that_of_new_layers(precision):
         distribution.set_precision("float32")
 
 
-def test_a_seed_repeats_the_weights():
-    def weights(seed):
-        distribution.set_seed(seed)
-        dense = keras.layers.Dense(3)
-        dense.build([1, 2])
-        return dense.kernel.numpy().tolist()
-
-    assert weights(1) == weights(1) != weights(2)
-
-
 @pytest.mark.parametrize("config", ["", "{}", "[1]", '{"cluster": {"worker": ["a:1"]}}', "a"])
 def test_a_cluster_that_is_not_described_is_refused(config, monkeypatch):
     monkeypatch.setenv("TF_CONFIG", config)

@@ -27,7 +27,7 @@ from clouds_tf.training import workdir as workdirs
 from clouds_tf.training import workers
 from clouds_tf.training.callbacks import Callback, Callbacks, TensorBoard, make_callback
 from clouds_tf.training.checkpoints import Checkpoints
-from clouds_tf.training.feed import Feed
+from clouds_tf.training.distribution import Feed
 from clouds_tf.training.fit import fit
 from clouds_tf.training.stopping import limited_wait, listening
 

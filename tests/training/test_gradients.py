@@ -32,7 +32,7 @@ def _stepped(accumulate, num_devices=None, size=7, precision="float32"):
     """The weights, the loss and the metrics after a step."""
     strategy = distribution.strategy("mirrored" if num_devices else "none", num_devices)
     with distribution.precision(precision), strategy.scope():
-        distribution.set_seed(3)
+        keras.utils.set_random_seed(3)
         model = _network()
         optimizer = make_optimizer("sgd", 0.1, model.trainable_variables)
         meter = Meter(model, [])
