@@ -111,6 +111,9 @@ def read_polygons(path: str) -> list[Polygon]:
         raise ValueError(f"{path}: is no GeoJSON of polygons") from None
     if not found:
         raise ValueError(f"{path}: holds no polygons")
+    fewest = min(len(ring) for shape in found for ring in shape or [np.empty(0)])
+    if fewest < 4:
+        raise ValueError(f"{path}: a ring of {fewest} points, expected at least 4")
     if any(abs(ring[:, 1]).max() > 90 for shape in found for ring in shape):
         raise ValueError(
             f"{path}: has latitudes beyond 90, expected degrees of longitude and latitude"

@@ -120,12 +120,14 @@ def test_unusable_masks_are_named(tmp_path):
     (tmp_path / "p.geojson").write_text('{"type": "Point", "coordinates": [0, 0]}')
     (tmp_path / "x.geojson").write_text('{"coordinates": [0, 0]}')
     (tmp_path / "m.geojson").write_text(json.dumps(BOX).replace("22", "2200"))
+    (tmp_path / "t.geojson").write_text(json.dumps(BOX).replace(", [-88, 23], [-88, 22]", ""))
     (tmp_path / "d.tif").write_text("damaged")
     far = cover(Extent(0, 0, 2, 2), (0.04, 0.04))
     for grid, name, message in (
         (GRID, "p.geojson", "holds no polygons"),
         (GRID, "x.geojson", "is no GeoJSON of polygons"),
         (GRID, "m.geojson", "latitudes beyond 90"),
+        (GRID, "t.geojson", "a ring of 3 points, expected at least 4"),
         (GRID, "d.tif", "cannot be read"),
         (GRID, "F.nc:XY<2", "has no variable 'XY'"),
         (GRID, "F.nc", "has the variables"),
