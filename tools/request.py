@@ -13,7 +13,7 @@ from absl import flags
 from clouds_tf import client, files
 from clouds_tf.messages import counted
 from clouds_tf.prediction.metadata import Metadata
-from clouds_tf.serving import submission
+from clouds_tf.serving import outputs
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string(
@@ -29,7 +29,7 @@ def main() -> None:
     for path in FLAGS.images:
         files.require_local(path, "images")
     if FLAGS.output:
-        submission.check_output(FLAGS.output)
+        outputs.check_submission(FLAGS.output)
     dataset = Metadata.from_json(client.read_metadata(FLAGS.url)).dataset
     rows = []
     answers = client.request_files(FLAGS.url, FLAGS.images, FLAGS.batch_size)
@@ -39,7 +39,7 @@ def main() -> None:
         print(name, *(f"{c}: {p:.2f} on {a:.0%}" for c, p, a in found), sep="  ")
         rows += [(name, *row) for row in zip(dataset.class_names, answer["encoded_pixels"])]
     if FLAGS.output:
-        submission.write(FLAGS.output, rows, dataset)
+        outputs.write_submission(FLAGS.output, rows, dataset)
     print(
         f"{FLAGS.url} answered for {counted(len(FLAGS.images), 'image')}, with the probability and "
         "area above"

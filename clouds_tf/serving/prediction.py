@@ -19,7 +19,7 @@ from clouds_tf.prediction import stretch as stretches
 from clouds_tf.prediction.likeness import unlike_warning
 from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.progress import Progress, shown
-from clouds_tf.serving import pictures, submission
+from clouds_tf.serving import outputs
 from clouds_tf.serving.answers import Answer, answer_images, in_order
 from clouds_tf.serving.inputs import Inputs, read_inputs, read_sample_rows
 from clouds_tf.settings import parse_shard
@@ -94,8 +94,8 @@ def predict(
         shard: (i, n) predicts every n-th part from the i-th on, and merges only if n is 1.
         on_error: "blank" leaves the rows of an unreadable image blank, "fail" raises.
         stretch: brightness curve that is applied to each image first, one of `stretch.MODES`.
-        table: CSV to write with presence and areas, see `submission.write_table`; or None.
-        masks_dir: folder for masks at the size of each image, see `pictures.write_masks`; or None.
+        table: CSV to write with presence and areas, see `outputs.write_table`; or None.
+        masks_dir: folder for masks at the size of each image, see `outputs.write_masks`; or None.
         overlay_dir: folder for a picture of each image with its masks, or None.
         picture: PNG to write of the first images with their masks, or None.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
@@ -151,7 +151,7 @@ def _check_outputs(
     picture: str | None,
 ) -> None:
     """Raises ValueError if one of the outputs could not be written."""
-    submission.check_output(output)
+    outputs.check_submission(output)
     for name, path in (("--overlay_dir", overlay_dir), ("--picture", picture)):
         if path:
             files.require("matplotlib", "plots", name)
@@ -283,16 +283,16 @@ def _with_pictures(job: _Job, answer: Answer) -> Answer:
     if not answer.reason:
         try:
             if job.overlay_dir:
-                pictures.write_overlay(job.overlay_dir, answer, job.images_dir, dataset)
+                outputs.write_overlay(job.overlay_dir, answer, job.images_dir, dataset)
             if job.masks_dir:
-                pictures.write_masks(job.masks_dir, answer, dataset)
+                outputs.write_masks(job.masks_dir, answer, dataset)
             return answer
         except Exception as error:  # of whatever library: it is the fault of this image alone
             line = about_the_data(str(error)) or type(error).__name__
             answer = Answer(name, answer.class_names, reason=f"cannot be drawn: {line}")
     if job.on_error == "fail":
         raise ValueError(f"{os.path.join(job.images_dir, name)}: {answer.reason}")
-    pictures.remove(job.overlay_dir, job.masks_dir, name, dataset)
+    outputs.remove_pictures(job.overlay_dir, job.masks_dir, name, dataset)
     return answer
 
 
@@ -302,13 +302,13 @@ def _write_outputs(
     """Writes everything that is made of the answers to all images."""
     dataset, numbers = job.dataset, range(job.num_parts)
     if table:
-        submission.write_table(table, _answers(parts, numbers), dataset)
+        outputs.write_table(table, _answers(parts, numbers), dataset)
     if picture:
         readable = (answer for answer in _answers(parts, numbers) if not answer.reason)
         first = list(itertools.islice(readable, _IMAGES_IN_PICTURE))
         if first:
-            figures.save(pictures.draw(first, job.images_dir, dataset), picture)
-    submission.write(output, _rows(job, parts), dataset)
+            figures.save(outputs.draw(first, job.images_dir, dataset), picture)
+    outputs.write_submission(output, _rows(job, parts), dataset)
 
 
 def _rows(job: _Job, parts: Manifest) -> Iterator[tuple[str, str, str]]:

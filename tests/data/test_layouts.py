@@ -15,7 +15,7 @@ from clouds_tf import rle
 from clouds_tf.data import annotations, sources
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.evaluation.score import compare
-from clouds_tf.serving import submission
+from clouds_tf.serving import outputs
 from clouds_tf.serving.inputs import read_inputs, read_sample_rows
 
 SIZE = (6, 8)
@@ -49,7 +49,7 @@ def _masks(folder, dataset):
 def _submitted(tmp_path, dataset, rows):
     """Lines of a submission; it must score 1 against itself."""
     path = str(tmp_path / "submission.csv")
-    submission.write(path, rows, dataset)
+    outputs.write_submission(path, rows, dataset)
     assert compare(path, path, dataset).dice.min() == 1
     with open(path) as file:
         return file.read().splitlines()
@@ -93,10 +93,10 @@ def test_severstal_has_rows_of_present_classes_only(tmp_path):
 def test_rows_that_are_missing_in_the_truth_are_blank_but_not_in_a_submission(tmp_path):
     dataset = _dataset("severstal")
     truth, predicted = str(tmp_path / "train.csv"), str(tmp_path / "submission.csv")
-    submission.write(truth, [("a.jpg", "2", "1 4")], dataset)
+    outputs.write_submission(truth, [("a.jpg", "2", "1 4")], dataset)
     rows = [(name, label, "") for name in ("a.jpg", "b.jpg") for label in "1234"]
     rows[1], rows[6] = ("a.jpg", "2", "3 4"), ("b.jpg", "3", "1 1")
-    submission.write(predicted, rows, dataset)
+    outputs.write_submission(predicted, rows, dataset)
     assert compare(predicted, truth, dataset).dice.tolist() == [[1, 0.5, 1, 1], [1, 1, 0, 1]]
     with pytest.raises(ValueError, match="train.csv: no rows for b.jpg, which is in"):
         compare(truth, predicted, dataset)

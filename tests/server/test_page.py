@@ -24,7 +24,7 @@ from served import written  # noqa: F401
 from clouds_tf import client
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.engine import as_network
-from clouds_tf.serving import onnx, pictures, read_metadata, submission
+from clouds_tf.serving import onnx, outputs, read_metadata
 from clouds_tf.serving.answers import Answer
 
 NAME = "Aqua_20200101_-61--40_10-24.jpg"
@@ -141,10 +141,10 @@ def test_from_a_dropped_picture_to_the_files(page, url, images_dir, expected, tm
     path = _saved(page, page.get_by_role("button", name="Submission rows"), tmp_path)
     assert path.name == f"{NAME}.csv"
     rles = zip(itertools.repeat(NAME), CLOUDS.class_names, expected.encoded_pixels)
-    submission.write(str(tmp_path / "expected.csv"), rles, CLOUDS)
+    outputs.write_submission(str(tmp_path / "expected.csv"), rles, CLOUDS)
     assert path.read_text() == (tmp_path / "expected.csv").read_text()
 
-    pictures.write_masks(str(tmp_path), expected, CLOUDS)
+    outputs.write_masks(str(tmp_path), expected, CLOUDS)
     masks = client.decode_masks(expected.encoded_pixels, CLOUDS.to_json())
     for name in CLOUDS.class_names:
         (tmp_path / "page").mkdir(exist_ok=True)

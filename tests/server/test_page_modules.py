@@ -19,7 +19,7 @@ from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.geo.extent import parse_extent
 from clouds_tf.geo.grid import Grid
 from clouds_tf.geo.names import named_extent
-from clouds_tf.serving import submission
+from clouds_tf.serving import outputs
 
 PAGE = REPOSITORY / "clouds_tf" / "server" / "page"
 pytestmark = pytest.mark.skipif(not shutil.which("node"), reason="no Node.js on this machine")
@@ -165,7 +165,7 @@ def test_rows_are_spelled_as_the_data_set_wants_them(tmp_path):
     for dataset, text in zip(datasets, _node("masks.js", "submission", cases)):
         path = tmp_path / "rows.csv"
         rows = [("a, b.jpg", *row) for row in zip(dataset.class_names, rles)]
-        submission.write(str(path), rows, dataset)
+        outputs.write_submission(str(path), rows, dataset)
         assert text == path.read_text()
     objects = dataclasses.replace(CLOUDS, repeated_rows="objects").to_json()
     (error,) = _node("masks.js", "submission", [("a.jpg", rles, objects)])

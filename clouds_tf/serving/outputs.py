@@ -1,17 +1,68 @@
-"""Pictures of predictions: images with the outlines of their masks, and the masks as PNG files."""
+"""Outputs of a prediction: submissions, tables, and pictures of images with their masks."""
 
 from __future__ import annotations
 
+import itertools
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import tensorflow as tf
 
 from clouds_tf import figures, files, gfile, rle
+from clouds_tf.data.annotations import spelled, write_rows
 from clouds_tf.dataset import Dataset
 from clouds_tf.prediction.untrusted import decode_images
 from clouds_tf.serving.answers import Answer
+
+TABLE_COLUMNS = (
+    *("filename", "class", "presence", "area_fraction", "expected_area_fraction"),
+    "likeness",
+)
+
+
+def check_submission(path: str) -> None:
+    """Makes sure that a submission can be written; ValueError says why it cannot."""
+    files.check_output(path)
+    if _is_parquet(path):
+        files.require("pyarrow", "parquet", path)
+
+
+def _is_parquet(path: str) -> bool:
+    return path.endswith(".parquet")
+
+
+def write_submission(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> None:
+    """Writes the rows of a submission as they come, whole or not at all.
+
+    Args:
+        path: a Parquet file if it ends in .parquet, otherwise a CSV.
+        rows: (file name, class name, RLE).
+        dataset: names the columns and the spelling.
+    """
+    if not _is_parquet(path):
+        write_rows(path, rows, dataset)
+        return
+    import pyarrow
+
+    schema = pyarrow.schema([(name, pyarrow.string()) for name in dataset.columns])
+    files.write_parquet(path, schema, spelled(rows, dataset))
+
+
+def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
+    """Writes a CSV of presence, areas and likeness, a row for every image and class.
+
+    Numbers of unreadable images, and those that an older SavedModel does not give, are blank.
+    """
+
+    def rows() -> Iterator[tuple[object, ...]]:
+        for answer in answers:
+            numbers = (answer.presence, answer.area_fraction, answer.expected_area_fraction)
+            columns = (dataset.class_names, *numbers)
+            for row in itertools.zip_longest(*columns, fillvalue=""):
+                yield (answer.filename, *row, answer.likeness)
+
+    files.write_table(path, TABLE_COLUMNS, rows())
 
 
 def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> tf.Tensor:
@@ -60,7 +111,7 @@ def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
             tf.io.write_file(temporary, tf.io.encode_png(255 * mask))
 
 
-def remove(overlay_dir: str | None, masks_dir: str | None, filename: str, dataset: Dataset) -> None:
+def remove_pictures(overlay_dir: str | None, masks_dir: str | None, filename: str, dataset: Dataset) -> None:
     """Removes the files of an image that has become unreadable."""
     paths = [_overlay_path(overlay_dir, filename)] if overlay_dir else []
     if masks_dir:
