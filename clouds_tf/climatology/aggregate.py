@@ -124,7 +124,7 @@ class PeriodMeans:
 
 
 def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Period]:
-    """Groups days by periods.
+    """Groups days by periods, sorted by their (first) middles.
 
     Args:
         dates: dates such as "2017-01-31", in any order; for "hour" and "scene" as `days.key_of` has
@@ -132,9 +132,6 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
         by: a period, as for `Aggregation`.
         across_years: with "month" and "season", one period for the same month or season of all
             years; otherwise one for each year. The winter of a year begins in the December before.
-
-    Returns:
-        The periods that have days, by their (first) middles.
     """
     if by not in _BY:
         raise ValueError(f"by: got {by!r}, expected one of {', '.join(_BY)}")

@@ -73,17 +73,11 @@ def draw(dates: Sequence[str], shares: np.ndarray, num_resamples: int, seed: int
 
 
 def block_length(shares: np.ndarray) -> int:
-    """Length of blocks for the means of series, the longest one of all.
+    """Length of blocks for the means of k series [n, k], 1 to n: the longest one of all.
 
     After Politis and White ("Automatic block-length selection for the dependent bootstrap", 2004,
     with the correction by Patton, Politis and White, 2009), but at least the cube root of n, since
     short series hide their autocorrelation.
-
-    Args:
-        shares: float [n, k]; NaN is left out.
-
-    Returns:
-        1 to n.
     """
     number = len(shares)
     least = int(np.ceil(number ** (1 / 3) - 1e-9))

@@ -41,7 +41,7 @@ class Agreement:
 def agreement(
     table: BoxTable, num_classes: int, by: str = "season", num_resamples: int = 200, seed: int = 0
 ) -> list[Agreement]:
-    """Compares the labellers of every image, pair by pair.
+    """Compares the labellers of every image, pair by pair; sorted by region and period.
 
     Args:
         table: as `tables.read` gives it, of images that several people labelled.
@@ -49,9 +49,6 @@ def agreement(
         by: period, as for `aggregate.periods`; years are taken together.
         num_resamples: draws of days for the intervals; 0 for none (NaN).
         seed: of the draws.
-
-    Returns:
-        An Agreement for each region and period, sorted.
     """
     sums: dict[Extent, dict[str, np.ndarray]] = {}
     one = np.ones((1, num_classes))

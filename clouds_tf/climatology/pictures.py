@@ -148,7 +148,7 @@ def _frame(grid: Grid, seen: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray,
 
 
 def write(folder: str, product: str, store: DayStore, form: Aggregation, look: Look) -> int:
-    """Writes pictures into a folder, and report.html with all of them.
+    """Writes pictures into a folder, and report.html; returns how many were left out.
 
     Args:
         folder: the folder, made if there is none.
@@ -156,9 +156,6 @@ def write(folder: str, product: str, store: DayStore, form: Aggregation, look: L
         store: the days that it was made of.
         form: how the file was made; each of its regions gets a chart over time.
         look: settings of the pictures.
-
-    Returns:
-        The number of pictures that were left out.
     """
     found = _read(product, store.settings, form.by, look)
     extents = {"all": store.settings.grid.extent, **form.regions}

@@ -56,9 +56,6 @@ def write_report(
         seed: seed of that draw and of the examples.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
-    Returns:
-        The content of statistics.json, a dict.
-
     Raises:
         FileNotFoundError: the annotations or the folder of the training images are missing.
         ValueError: matplotlib is not installed, nothing can be written to output_dir, the

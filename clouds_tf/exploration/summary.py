@@ -24,15 +24,7 @@ _BLOCK = 1024  # images compared with all others at a time, which bounds the mem
 
 
 def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, Any]:
-    """Reduces Statistics to one dict.
-
-    Args:
-        statistics: result of `measure`.
-        class_names: names of the classes, in the order of the rows.
-
-    Returns:
-        The content of statistics.json, without the counts of files.
-    """
+    """Reduces Statistics to the content of statistics.json, without the counts of files."""
     rows, components = statistics.rows, statistics.components
     masks, images = rows[rows["area"] > 0], per_image(rows)
     present = pd.DataFrame(

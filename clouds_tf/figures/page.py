@@ -58,15 +58,12 @@ def render(
     figures_dir: str,
     formats: Sequence[str] = ("png",),
 ) -> str:
-    """Draws the figures and renders a page with a table of contents.
+    """Draws the figures and renders a page with a table of contents as HTML.
 
     Args:
         lead: paragraph below the title.
         figures_dir: folder for the figures as files.
         formats: of these files, as `save` knows them.
-
-    Returns:
-        The HTML of the page.
     """
 
     def draw(card: Card) -> dict[str, str]:

@@ -143,7 +143,7 @@ def panels(
     """Makes a figure with one axes per class in two columns; call it inside a styled function.
 
     Args:
-        class_names: names of the classes, the titles of the axes.
+        class_names: titles of the axes.
         height: height of an axes in inches.
         title: headline of the figure.
         labels: labels of the outer x and y axes.

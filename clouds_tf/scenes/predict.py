@@ -82,9 +82,6 @@ def predict_scenes(
         runner: where scenes are predicted; of several local processes each loads the model.
         progress: called with (done, total) scenes; True shows a bar in a terminal or notebook.
 
-    Returns:
-        A ScenesResult.
-
     Raises:
         FileNotFoundError, ValueError: there is no SavedModel or no scene, an optional package is
             missing, output_dir holds results of another model, or another process works there; or,

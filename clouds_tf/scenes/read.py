@@ -75,9 +75,6 @@ def open_scene(path: str, reading: Reading = Reading()) -> Iterator[Scene]:
             its name or with reading.extent; NetCDF or zarr on latitude and longitude.
         reading: fallback metadata.
 
-    Yields:
-        A Scene.
-
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: it is damaged, too large, of values that are no colours, or without a place or

@@ -87,9 +87,6 @@ def export(
         check_images: number of images to check it on.
         onnx: ONNX file to write as well, see `onnx.write`; in float32, whatever the precision.
 
-    Returns:
-        An ExportResult.
-
     Raises:
         FileNotFoundError: there is no such run, file of weights, or post-processing.
         ValueError: an argument is wrong, models and post-processing do not fit each other, nothing

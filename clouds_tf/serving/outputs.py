@@ -111,7 +111,9 @@ def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
             tf.io.write_file(temporary, tf.io.encode_png(255 * mask))
 
 
-def remove_pictures(overlay_dir: str | None, masks_dir: str | None, filename: str, dataset: Dataset) -> None:
+def remove_pictures(
+    overlay_dir: str | None, masks_dir: str | None, filename: str, dataset: Dataset
+) -> None:
     """Removes the files of an image that has become unreadable."""
     paths = [_overlay_path(overlay_dir, filename)] if overlay_dir else []
     if masks_dir:

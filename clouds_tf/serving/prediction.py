@@ -100,9 +100,6 @@ def predict(
         picture: PNG to write of the first images with their masks, or None.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
-    Returns:
-        A PredictionResult.
-
     Raises:
         FileNotFoundError: there is no SavedModel, sample, folder or image that the sample names.
         ValueError: an argument is wrong, a package is missing, an output cannot be written, the
