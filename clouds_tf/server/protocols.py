@@ -22,7 +22,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.server.batching import PROBABILITIES, Image, Output
-from clouds_tf.serving.server import MODEL_NAME
+from clouds_tf.serving.tf_serving import MODEL_NAME
 
 _MASKS = ("encoded_pixels", "presence", "area_fraction", "expected_area_fraction", "likeness")
 # Of each signature, its input and its outputs.

@@ -19,7 +19,7 @@ from clouds_tf.prediction.postprocessing import Postprocessing, plain_rules, rea
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 from clouds_tf.serving import integrity
 from clouds_tf.serving import onnx as onnx_files
-from clouds_tf.serving import parity, server
+from clouds_tf.serving import parity, tf_serving
 from clouds_tf.serving.cloud_model import CloudModel, write_version
 from clouds_tf.serving.members import Member, find_mismatches, read_members, tuned_weights
 from clouds_tf.training import distribution
@@ -135,7 +135,7 @@ def export(
         sums.update(integrity.checksums(path))
 
     path = write_version(build(precision, fused=True), export_dir, finish)
-    server.write_config(export_dir)
+    tf_serving.write_config(export_dir)
     return ExportResult(path, len(members), way, *checked[0], integrity.write(path, sums))
 
 
@@ -170,7 +170,7 @@ def _write_warmup(path: str, dataset: Dataset) -> bool:
     """Writes warm-up requests, if the package for them is there; says whether."""
     image = sample_data.render_images(1, dataset.submission_size, dataset=dataset)[0][0]
     try:
-        server.write_warmup(path, image)
+        tf_serving.write_warmup(path, image)
     except ImportError:
         return False
     return True

@@ -20,7 +20,7 @@ from programs import REPOSITORY, run_tool
 
 from clouds_tf import client
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.serving import Metadata, read_metadata, server
+from clouds_tf.serving import Metadata, read_metadata, tf_serving
 from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 
@@ -182,16 +182,16 @@ def test_the_documented_grpc_option_lets_probabilities_through():
 
 
 def test_settings_of_the_server_are_written_once(tmp_path):
-    server.write_config(str(tmp_path))
+    tf_serving.write_config(str(tmp_path))
     assert sorted(os.listdir(tmp_path)) == ["batching.txt", "models.config"]
     (tmp_path / "batching.txt").write_text("num_batch_threads { value: 64 }\n")
-    server.write_config(str(tmp_path))
+    tf_serving.write_config(str(tmp_path))
     assert (tmp_path / "batching.txt").read_text() == "num_batch_threads { value: 64 }\n"
 
 
 def test_the_server_can_read_its_settings(tmp_path):
     protos = pytest.importorskip("tensorflow_serving.config.model_server_config_pb2")
-    server.write_config(str(tmp_path))
+    tf_serving.write_config(str(tmp_path))
     config = protos.ModelServerConfig()
     text_format.Parse((tmp_path / "models.config").read_text(), config)
     (model,) = config.model_config_list.config
@@ -200,7 +200,7 @@ def test_the_server_can_read_its_settings(tmp_path):
 
 def test_warm_up_requests_are_answered(saved_model, images, tmp_path):
     protos = pytest.importorskip("tensorflow_serving.apis.prediction_log_pb2")
-    server.write_warmup(str(tmp_path), tf.io.decode_jpeg(images[0].read_bytes()).numpy())
+    tf_serving.write_warmup(str(tmp_path), tf.io.decode_jpeg(images[0].read_bytes()).numpy())
     path = tmp_path / "assets.extra" / "tf_serving_warmup_requests"
     module = tf.saved_model.load(saved_model)
     sizes = []
