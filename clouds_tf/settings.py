@@ -29,7 +29,8 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
         help: help text of the flag.
         **bounds: "min" and "max", if there are limits; "choices", all values that are allowed, of
             which a tuple has at least one; "own", where a callable of the user or its name,
-            "module:function", is allowed too: a dict of the library's own callables by name.
+            "module:function", is allowed too: a dict of the library's own callables by name;
+            "parse", a function from the text of the flag to a value, whose type is not checked.
     """
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
@@ -77,6 +78,8 @@ def _validate(settings: Any) -> None:
     types = typing.get_type_hints(type(settings))
     for field in fields(type(settings)):
         kind, value = types[field.name], getattr(settings, field.name)
+        if "parse" in field.metadata:
+            continue
         if typing.get_origin(kind) is typing.Union:  # Optional
             if value is None:
                 continue

@@ -90,6 +90,22 @@ class _Serializer(flags.ArgumentSerializer):
         return self._write(value)
 
 
+def _write(value: Any) -> str:
+    return ",".join(map(str, value)) if isinstance(value, tuple) else str(value)
+
+
+def _define(
+    name: str,
+    default: Any,
+    help: str,
+    kind: str,
+    read: Callable[[str], Any],
+    write: Callable[[Any], str] = _write,
+) -> Any:
+    """Defines a flag whose values are made of text by `read`, and written by `write`."""
+    return flags.DEFINE(_Parser(kind, read), name, default, help, serializer=_Serializer(write))
+
+
 def _read_size(text: str) -> tuple[int, int]:
     parts = text.split(",")
     if len(parts) != 2 or not all(p.strip().isdecimal() and int(p) > 0 for p in parts):
@@ -99,8 +115,7 @@ def _read_size(text: str) -> tuple[int, int]:
 
 def DEFINE_size(name: str, default: Any, help: str) -> Any:  # noqa: N802 (absl's spelling)
     """Defines a flag `--name=height,width` whose value is a tuple, or None."""
-    parser, serializer = _Parser("height,width", _read_size), _Serializer("{0[0]},{0[1]}".format)
-    return flags.DEFINE(parser, name, default, help, serializer=serializer)
+    return _define(name, default, help, "height,width", _read_size)
 
 
 def _read_numbers(text: str) -> tuple[float, ...]:
@@ -108,10 +123,6 @@ def _read_numbers(text: str) -> tuple[float, ...]:
         return tuple(map(float, text.split(","))) if text else ()
     except ValueError:
         raise ValueError(f"got {text!r}, expected comma-separated numbers") from None
-
-
-def _write_numbers(values: tuple[float, ...]) -> str:
-    return ",".join(map(repr, values))
 
 
 def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> Any:
@@ -168,9 +179,11 @@ def DEFINE_dataset() -> Any:  # noqa: N802 (absl's spelling)
     from clouds_tf.dataset import CLOUDS
 
     help = f"Data set: {', '.join(dataset_names())}, or a JSON file like those in recipes/datasets."
-    parser = _Parser("data set", read_dataset)
-    serializer = _Serializer(lambda dataset: json.dumps(dataset.to_json()))
-    return flags.DEFINE(parser, "dataset", CLOUDS, help, serializer=serializer)
+
+    def write(dataset: Dataset) -> str:
+        return json.dumps(dataset.to_json())
+
+    return _define("dataset", CLOUDS, help, "data set", read_dataset, write)
 
 
 def DEFINE_dataset_of_a_folder() -> None:  # noqa: N802 (absl's spelling)
@@ -206,7 +219,9 @@ def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
         name, meta = field.name, field.metadata
         default: Any = field.default
         bounds: Any = {"lower_bound": meta.get("min"), "upper_bound": meta.get("max")}
-        if kind is bool:
+        if "parse" in meta:
+            _define(name, default, meta["help"], "text", meta["parse"])
+        elif kind is bool:
             flags.DEFINE_boolean(name, default, meta["help"])
         elif kind is int:
             flags.DEFINE_integer(name, default, meta["help"], **bounds)
@@ -219,8 +234,7 @@ def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
             help = f"{meta['help']} One of {names}." if names else meta["help"]
             flags.DEFINE_string(name, default, help)
         elif typing.get_args(kind)[0] is float:
-            parser, serializer = _Parser("numbers", _read_numbers), _Serializer(_write_numbers)
-            flags.DEFINE(parser, name, default, meta["help"], serializer=serializer)
+            _define(name, default, meta["help"], "numbers", _read_numbers)
         elif typing.get_args(kind)[0] in (str, Any):
             flags.DEFINE_list(name, list(default), meta["help"])
         else:

@@ -16,13 +16,11 @@ import cli
 from absl import flags
 
 from clouds_tf.data.runners import Runner
-from clouds_tf.geo import parse_date, parse_extent
 from clouds_tf.messages import counted
 from clouds_tf.prediction.engine import ENGINES
-from clouds_tf.prediction.stretch import MODES
 from clouds_tf.scenes.jobs import Options
 from clouds_tf.scenes.predict import predict_scenes
-from clouds_tf.scenes.scene import MAX_PIXELS, Reading
+from clouds_tf.scenes.scene import Reading
 from clouds_tf.settings import parse_shard
 
 FLAGS = flags.FLAGS
@@ -37,42 +35,20 @@ flags.DEFINE_string(
     required=True,
 )
 flags.DEFINE_string("output_dir", None, "Folder of the results.", required=True)
-flags.DEFINE_string(
-    "extent",
-    None,
-    "Extent lon_min,lat_min,lon_max,lat_max in degrees, for scenes without a georeference.",
-)
-flags.DEFINE_string("date", None, "Date of scenes that do not say it: YYYY-MM-DD[THH:MM], UTC.")
 flags.DEFINE_boolean("pictures", False, "Also draw each scene with its masks (needs matplotlib).")
-flags.DEFINE_string(
-    "value_range", None, "LOW,HIGH: values mapped to black and white, for data that is not 8-bit."
-)
-flags.DEFINE_string("stretch", "none", f"Brightness curve for the pixels of scenes: {MODES}.")
-flags.DEFINE_list(
-    "bands", None, "Numbers of the bands to take for red, green and blue, or of one, from 1."
-)
-flags.DEFINE_string("variable", None, "Variable of NetCDF and zarr; default: the only one.")
-flags.DEFINE_integer("max_scene_pixels", MAX_PIXELS, "Refuse scenes of more pixels.", lower_bound=1)
 flags.DEFINE_enum(
     "engine", "tensorflow", ENGINES, "Library that runs the network; openvino runs on the CPU."
 )
 flags.DEFINE_string("shard", "0/1", "Share of the scenes to predict: 0/3, 1/3 or 2/3 of three.")
 flags.DEFINE_enum("on_error", "skip", ["skip", "fail"], "What to do with unusable scenes.")
+cli.DEFINE_dataclass(Reading)
 cli.DEFINE_dataclass(Options)
 cli.DEFINE_dataclass(Runner)
 flags.DEFINE_multi_string("beam_option", [], "One of --beam_options; may be repeated.")
 
 
 def _options() -> Options:
-    reading = Reading(
-        extent=parse_extent(FLAGS.extent) if FLAGS.extent else None,
-        date=parse_date(FLAGS.date) if FLAGS.date else None,
-        value_range=FLAGS.value_range and cli.numbers("value_range", FLAGS.value_range, float),
-        variable=FLAGS.variable,
-        bands=FLAGS.bands and cli.numbers("bands", ",".join(FLAGS.bands)),
-        max_pixels=FLAGS.max_scene_pixels,
-        stretch=FLAGS.stretch,
-    )
+    reading = cli.dataclass_from_flags(Reading)
     options = cli.dataclass_from_flags(Options, reading=reading)
     pictures = ("picture",) * FLAGS.pictures
     return dataclasses.replace(options, formats=(*options.formats, *pictures))

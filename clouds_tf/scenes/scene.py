@@ -7,12 +7,15 @@ import dataclasses
 import datetime
 import os
 from collections.abc import Callable, Iterator
+from typing import Optional
 
 import numpy as np
 
 from clouds_tf import gfile
-from clouds_tf.geo.extent import Extent
+from clouds_tf.geo.extent import Extent, parse_extent
+from clouds_tf.geo.names import parse_date
 from clouds_tf.prediction import stretch as stretches
+from clouds_tf.settings import CheckedSettings, setting
 
 MAX_PIXELS = 2**32  # of a scene: the globe at 0.004 degrees
 
@@ -51,29 +54,40 @@ class Scene:
         return height / self.size[0], width / self.size[1]
 
 
-@dataclasses.dataclass(frozen=True)
-class Reading:
-    """Fallback metadata for files that lack it, and how values are mapped to 0..255.
+def parse_bands(text: str) -> tuple[int, ...]:
+    """Reads comma-separated numbers of bands; ValueError for anything else."""
+    try:
+        return tuple(map(int, text.split(",")))
+    except ValueError:
+        raise ValueError(f"bands: got {text!r}, expected comma-separated numbers") from None
 
-    Attributes:
-        extent: of scenes without a georeference of their own.
-        date: of scenes without a date in their name or tags.
-        value_range: (lowest, highest) value, which become 0 and 255, of values that are not 8-bit.
-        variable: of NetCDF and zarr; None takes the only one with latitude and longitude.
-        bands: one or three bands from 1, the red one first; None takes the first ones.
-        max_pixels: scenes of more pixels are refused.
-        stretch: brightness curve, one of `stretch.MODES`, applied to values of 0 to 255.
-    """
 
-    extent: Extent | None = None
-    date: datetime.datetime | None = None
-    value_range: tuple[float, float] | None = None
-    variable: str | None = None
-    bands: tuple[int, ...] | None = None
-    max_pixels: int = MAX_PIXELS
-    stretch: str = "none"
+@dataclasses.dataclass(frozen=True, repr=False)
+class Reading(CheckedSettings):
+    """Fallback metadata for files that lack it, and how values are mapped to 0..255."""
+
+    extent: Optional[Extent] = setting(
+        None,
+        "Extent lon_min,lat_min,lon_max,lat_max in degrees, for scenes without a georeference.",
+        parse=parse_extent,
+    )
+    date: Optional[datetime.datetime] = setting(
+        None, "Date of scenes that do not say it: YYYY-MM-DD[THH:MM], UTC.", parse=parse_date
+    )
+    value_range: Optional[tuple[float, ...]] = setting(
+        None, "LOW,HIGH: values mapped to black and white, for data that is not 8-bit."
+    )
+    stretch: str = setting("none", f"Brightness curve for the pixels of scenes: {stretches.MODES}.")
+    bands: Optional[tuple[int, ...]] = setting(
+        None,
+        "Numbers of the bands to take for red, green and blue, or of one, from 1.",
+        parse=parse_bands,
+    )
+    variable: Optional[str] = setting(None, "Variable of NetCDF and zarr; default: the only one.")
+    max_scene_pixels: int = setting(MAX_PIXELS, "Refuse scenes of more pixels.", min=1)
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         stretches.check(self.stretch)
         values = self.value_range
         if values is not None and not (len(values) == 2 and values[0] < values[1]):
@@ -108,15 +122,15 @@ def check_pixels(size: tuple[int, int], reading: Reading) -> None:
     height, width = size
     if height < 1 or width < 1:
         raise ValueError(f"has {height} x {width} pixels (height x width), expected some")
-    if height * width > reading.max_pixels:
+    if height * width > reading.max_scene_pixels:
         raise ValueError(
-            f"has {height} x {width} pixels (height x width), more than the {reading.max_pixels} "
-            "of --max_scene_pixels"
+            f"has {height} x {width} pixels (height x width), more than the "
+            f"{reading.max_scene_pixels} of --max_scene_pixels"
         )
 
 
 def to_bytes(
-    values: np.ndarray, valid: np.ndarray, value_range: tuple[float, float] | None
+    values: np.ndarray, valid: np.ndarray, value_range: tuple[float, ...] | None
 ) -> np.ndarray:
     """Makes red, green, blue and data (0 or 255) of the values of one or three bands.
 
@@ -142,7 +156,7 @@ def to_bytes(
     return result
 
 
-def check_type(dtype: np.dtype, value_range: tuple[float, float] | None) -> None:
+def check_type(dtype: np.dtype, value_range: tuple[float, ...] | None) -> None:
     """Raises ValueError for values that need a value_range and have none."""
     if not np.issubdtype(dtype, np.number) or np.issubdtype(dtype, np.complexfloating):
         raise ValueError(f"has values of type {dtype}, expected numbers")
