@@ -144,7 +144,7 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
 
 
 def _group(by: str, folded: bool, date: str) -> Any:
-    """Equal for all days, hours or moments of one period."""
+    """Key that the days, hours or moments of one period share."""
     if by == "all":
         return by
     if by == "hour":

@@ -167,7 +167,7 @@ def of_regions(
     num_resamples: int,
     seed: int,
 ) -> tuple[Draws | None, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Draws of days whose blocks suit the shares of R regions, and what `interval` gives of these.
+    """Draws of days whose blocks suit the shares of R regions, and the means with intervals.
 
     Args:
         dates: the n days, sorted.

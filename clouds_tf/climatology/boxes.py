@@ -63,7 +63,7 @@ def looks_at(view: View, grid: Grid) -> bool:
 
 
 def _order(view: View) -> tuple[object, ...]:
-    """Views in an order that does not depend on that of the table, for equal sums."""
+    """Sort key of views, so that sums do not depend on the order of the table."""
     return view.extent, view.labels.tolist(), view.boxes.tolist()
 
 

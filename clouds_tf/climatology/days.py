@@ -99,12 +99,12 @@ class Areas:
 
     @classmethod
     def zeros(cls, num_classes: int, grid: Grid) -> Areas:
-        """Areas of 0, to which others are added."""
+        """Areas of zero, to add others to."""
         number, shape = num_classes, grid.shape
         return cls(*map(np.zeros, ((number, *shape), shape, shape, (number, number))))
 
     def fields(self, date: str, coverage: np.ndarray) -> DayFields:
-        """The shares of a day whose cells were observed to shares [h, w]."""
+        """Shares of a day, given the observed share of each cell [h, w]."""
         weight = np.where(self.seen > 0, self.seen, 1.0)
         shares = (self.covered / weight, self.nothing / weight, coverage)
         covered, nothing, coverage = (np.clip(x, 0, 1).astype(np.float32) for x in shares)

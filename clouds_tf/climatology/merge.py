@@ -123,7 +123,7 @@ def _shared(grid: Grid, other: Grid) -> tuple[np.ndarray, np.ndarray]:
 def _add(
     sums: Areas, scene: Scene, rows: slice, share: np.ndarray, measure: str, grid: Grid
 ) -> None:
-    """Adds the areas of some rows of a scene; `share` says how much each cell counts."""
+    """Adds the areas of some rows of a scene, each cell weighted by its share."""
     number = len(scene.class_names)
     from_rows, from_columns = _shared(grid, scene.grid)
     down, across = from_rows[:, rows], from_columns.T

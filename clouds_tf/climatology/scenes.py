@@ -1,4 +1,4 @@
-"""Scene files of tools/predict_scenes.py: their metadata, and which may be combined."""
+"""Scene files of tools/predict_scenes.py: their metadata, and whether they may be combined."""
 
 from __future__ import annotations
 

@@ -231,7 +231,7 @@ def _day_of(text: str) -> float:
 
 
 def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
-    """Rows in a row that name the same image are one view: what one labeller drew into it."""
+    """Consecutive rows of one image are one view: the boxes of one labeller."""
     table = pd.concat(_chunks(path, list(_LABELLER_COLUMNS)))
     corners = list(_LABELLER_COLUMNS[2:6])
     numbers = table[corners].apply(pd.to_numeric, errors="coerce").astype(float)

@@ -48,7 +48,7 @@ class Explored:
         return self.statistics.rows[self.statistics.rows["area"] > 0]
 
     def by_class(self, values: pd.Series, classes: pd.Series | None = None) -> dict[str, pd.Series]:
-        """Class name -> values of that class; without `classes`, they are of some of the rows."""
+        """Class name -> values of that class; without `classes`, values belong to the rows."""
         if classes is None:
             classes = self.statistics.rows["class"][values.index]
         return {name: values[classes == name] for name in self.dataset.class_names}

@@ -227,7 +227,7 @@ def measure(
 
 
 def _quietly(batches: Iterable[Any], said: list[str]) -> Iterator[Any]:
-    """Yields batches; collects in `said` what libjpeg says meanwhile, which names no file."""
+    """Yields batches; collects the messages of libjpeg, which name no file, in `said`."""
     remaining = iter(batches)
     while True:
         with native_lines() as lines:
@@ -239,7 +239,7 @@ def _quietly(batches: Iterable[Any], said: list[str]) -> Iterator[Any]:
 
 
 def _name_lines(paths: Sequence[str], channels: int) -> list[str]:
-    """Decodes images once more, one at a time, and says what libjpeg says, with the file."""
+    """Decodes images once more, one at a time, to put names to the messages of libjpeg."""
     problems = []
     for path in paths:
         with native_lines() as lines:
@@ -285,7 +285,7 @@ def _measured_batches(table: pd.DataFrame, paths: list[str], dataset: Dataset) -
 
 
 def _find_problem(path: str, dataset: Dataset) -> str:
-    """Says why an image could not be measured."""
+    """Reason why an image could not be measured."""
     try:
         read_image(path, dataset.mask_size, channels=dataset.channels)
     except ValueError as error:

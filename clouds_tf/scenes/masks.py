@@ -94,7 +94,7 @@ def objects_of(prediction: Prediction) -> list[tuple[list[Object], np.ndarray]]:
 
 
 def measure(prediction: Prediction, num_objects: Sequence[int]) -> list[ClassAreas]:
-    """Areas of every class, to which the number of its objects is added."""
+    """Areas of every class, with the given numbers of objects."""
     area = prediction.grid.row_areas
     observed = float(prediction.observed.sum(axis=1) @ area)
     result = []

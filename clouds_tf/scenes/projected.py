@@ -146,7 +146,7 @@ def _degrees(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _longitudes(lon: np.ndarray) -> tuple[float, float]:
-    """West and east of longitudes on the circle: what lies outside of the widest gap."""
+    """West and east of longitudes on the circle: the ends of the widest gap."""
     lon = np.unique(lon)
     gaps = np.diff(lon, append=lon[0] + 360)
     widest = int(gaps.argmax())

@@ -96,7 +96,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_blocks(source: Any, reading: Reading) -> None:
-    """Refuses what would not fit into memory, before any pixel is decoded."""
+    """Refuses rasters that would not fit into memory, before any pixel is decoded."""
     scenes.check_pixels(source.shape, reading)
     height, width = source.shape if source.driver != "GTiff" else source.block_shapes[0]
     if height * width > _MAX_PIXELS_AT_ONCE:

@@ -57,7 +57,7 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
 
 
 def require_packages(paths: list[str]) -> None:
-    """Makes sure that what reads these files and writes scenes is installed (extra `geo`)."""
+    """Makes sure that the packages that read these files and write scenes are installed."""
     files.require("rasterio", "geo", "a scene")
     files.require("h5netcdf", "geo", "a scene")
     if any(path.lower().endswith(ARRAYS) for path in paths):

@@ -105,7 +105,7 @@ def _numbers(item: ClassAreas) -> tuple[Any, ...]:
 
 
 def draw(*predictions: Prediction, num_columns: int = 1) -> Any:
-    """Draws scenes with their masks, coordinates on the axes: a matplotlib Figure."""
+    """Draws scenes with their masks, coordinates on the axes."""
     return scene_maps(
         [
             {

@@ -103,7 +103,7 @@ def stem(path: str) -> str:
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Context that reads a file: its path stands before the message of every ValueError.
+    """Context for reading a file, whose path then begins the message of every ValueError.
 
     Raises:
         FileNotFoundError: there is no such file.

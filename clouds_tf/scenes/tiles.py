@@ -109,7 +109,7 @@ def _on_axis(index: np.ndarray, length: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """Rows of cells that were read: what does not wait for the network.
+    """Rows of cells as they were read; these need no network.
 
     Attributes:
         start: first row.

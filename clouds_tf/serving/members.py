@@ -114,7 +114,7 @@ def find_mismatches(
     test_time_augmentation: str,
     member_weights: Sequence[float] = (),
 ) -> list[str]:
-    """Sentences on how post-processing was tuned for something else than these models."""
+    """Sentences on differences between these models and those of the post-processing."""
     found = []
     tuned_with = postprocessing.test_time_augmentation
     if tuned_with not in (None, test_time_augmentation):

@@ -62,7 +62,7 @@ def compare(
     batches: Iterable[tuple[tf.Tensor, tf.Tensor]],
     dataset: Dataset,
 ) -> Difference:
-    """Measures what an export has changed.
+    """Measures the differences between an export and the trained model.
 
     Args:
         trained: the signature from_pixels of the trained model.

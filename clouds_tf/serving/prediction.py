@@ -193,7 +193,7 @@ class _Job:
         return checksum([[*image, _file_identity(self.images_dir, image[0])] for image in images])
 
     def settings(self) -> dict[str, Any]:
-        """Whatever changes the parts besides the images, and the files written with them."""
+        """Settings that change the parts and the files written with them."""
         return {
             "version": _VERSION,
             "model": self.predictors[0].identity,

@@ -49,7 +49,7 @@ def usual_statistics(table, images_dir):
 
 
 def check_equal(ours, members, rows):
-    """Both ways found the same in some images, or the comparison would mean nothing."""
+    """Checks that both ways found the same in some images."""
     first = CLOUDS.num_classes * members[0]
     ours = ours.rows.iloc[first : first + len(rows)]
     for column in COMPARED:

@@ -56,7 +56,7 @@ def make_data(source, folder, num_images):
 
 
 class Generator:
-    """The usual one: OpenCV reads and resizes, numpy decodes the RLE at full size, flips."""
+    """The usual generator: OpenCV reads and resizes, numpy decodes the RLE at full size, flips."""
 
     def __init__(self, data_dir, size):
         super().__init__()

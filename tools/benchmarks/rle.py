@@ -87,7 +87,7 @@ def plain_decode(strings, size=FULL):
 
 
 def check_equal(functions):
-    """All give the same, or the comparison would mean nothing."""
+    """Checks that all contenders give the same results."""
     ours, *others = (np.asarray(function()) for function in functions.values())
     for name, other in zip(list(functions)[1:], others):
         if ours.dtype.kind == "f":
