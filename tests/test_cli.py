@@ -11,8 +11,9 @@ from conftest import REPOSITORY
 from programs import run_tool
 
 from clouds_tf.dataset import CLOUDS, Dataset
+from clouds_tf.geo import Extent, parse_extent
 from clouds_tf.messages import about_the_data
-from clouds_tf.settings import CheckedSettings
+from clouds_tf.settings import CheckedSettings, setting
 
 sys.path.insert(0, str(REPOSITORY / "tools"))
 import cli  # noqa: E402
@@ -107,6 +108,7 @@ class _Settings(CheckedSettings):
     a_name: Optional[str] = dataclasses.field(default=None, metadata={"help": "A name."})
     some_texts: Tuple[str, ...] = dataclasses.field(default=("a",), metadata={"help": "Texts."})
     a_pair: Tuple[int, int] = dataclasses.field(default=(3, 4), metadata={"help": "A size."})
+    a_place: Optional[Extent] = setting(None, "A place.", parse=parse_extent)
 
 
 cli.DEFINE_dataclass(_Settings)
@@ -134,12 +136,15 @@ def test_fields_of_a_dataclass_are_flags():
     flags.FLAGS(["test"])
     assert cli.dataclass_from_flags(_Settings) == _Settings()
     given = "--a_rate=0.25 --a_count=7 --a_switch --a_choice=y --a_name=n --some_texts=b,c"
-    flags.FLAGS(["test", *given.split(), "--a_pair=5,6"])
-    expected = _Settings(0.25, 7, True, "y", "n", ("b", "c"), (5, 6))
+    flags.FLAGS(["test", *given.split(), "--a_pair=5,6", "--a_place=170,-10,-170,10"])
+    expected = _Settings(0.25, 7, True, "y", "n", ("b", "c"), (5, 6), Extent(170, -10, 190, 10))
     assert cli.dataclass_from_flags(_Settings) == expected
+    assert flags.FLAGS["a_place"].serialize() == "--a_place=170.0,-10.0,190.0,10.0"
 
 
-@pytest.mark.parametrize("flag", ["--a_rate=2", "--a_count=0", "--a_choice=z", "--a_pair=5"])
+@pytest.mark.parametrize(
+    "flag", ["--a_rate=2", "--a_count=0", "--a_choice=z", "--a_pair=5", "--a_place=5"]
+)
 def test_values_outside_the_bounds_of_a_field_are_refused(flag):
     with pytest.raises(flags.IllegalFlagValueError):
         flags.FLAGS(["test", flag])
