@@ -1,6 +1,9 @@
 """Maps of a climatology, which stay readable in black and white.
 
-Shades run from light to dark on one scale of brightness; unobserved cells are hatched.
+Shades run from light to dark on one scale of brightness; unobserved cells are hatched. In all
+functions lon_edges [w + 1] and lat_edges [h + 1] are edges of columns and rows in degrees, colors
+the C colours of the dark end, None for the plain one, and coastlines lines of (longitude,
+latitude), which break at NaN.
 """
 
 from __future__ import annotations
@@ -41,13 +44,8 @@ def maps(
     """Draws one map for each of C classes.
 
     Args:
-        lon_edges: edges of the columns in degrees, [w + 1].
-        lat_edges: edges of the rows in degrees, [h + 1].
         values: shares [C, h, w]; NaN is hatched.
-        titles: C titles.
         limits: upper ends of the C scales; None for the largest value of each.
-        colors: C colours of the dark end, None for the plain one.
-        coastlines: lines of (longitude, latitude), which break at NaN.
     """
     aspect = _aspect(lon_edges, lat_edges)
     columns = 1 if len(values) == 1 or aspect < 0.2 else 2
@@ -85,13 +83,9 @@ def period_maps(
     """Draws a row of maps for each of T periods, with one scale and bar for each of C classes.
 
     Args:
-        lon_edges: edges of the columns in degrees, [w + 1].
-        lat_edges: edges of the rows in degrees, [h + 1].
         values: shares [T, C, h, w], or their differences; NaN is hatched.
         periods: T names.
         limits: upper ends of the C scales.
-        colors: C colours of the dark end, None for the plain one.
-        coastlines: lines of (longitude, latitude), which break at NaN.
         uncertain: bool [T, C, h, w], of differences: where zero is within the interval, dotted.
     """
     width = 2 * WIDTH / max(len(class_names), 2)
