@@ -45,7 +45,7 @@ def draw(dates: Sequence[str], shares: np.ndarray, num_resamples: int, seed: int
     Args:
         dates: the n days such as "2017-01-31", sorted.
         shares: float [n, k], k series that decide the length; NaN where nothing was observed.
-        num_resamples, seed: of the draws.
+        num_resamples: number of draws.
 
     Returns:
         Draws; None where no interval can be had: less than two blocks, or no draws.
@@ -173,7 +173,7 @@ def of_regions(
         dates: the n days, sorted.
         covered: float64 [n, R, C], of each day.
         observed: float64 [n, R, 1].
-        num_resamples, seed: of the draws.
+        num_resamples: number of draws.
     """
     shares = divide(covered, observed).reshape(len(dates), -1)
     draws = draw(dates, shares, num_resamples, seed)
