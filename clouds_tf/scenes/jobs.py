@@ -79,13 +79,6 @@ class Options(CheckedSettings):
         list(exclude.masks(self.land, self.ignore))  # raises ValueError if one is not a mask
 
 
-@dataclasses.dataclass(frozen=True)
-class Frame:
-    """A whole file that is one window, as `serving.predict` would get it."""
-
-    content: bytes
-
-
 class Job:
     """A scene in progress: its windows, and their answers so far.
 
@@ -159,11 +152,16 @@ class Job:
         unchanged = self._options.reading.stretch == "none"
         return scene.is_plain_image and fits and few and whole and unchanged
 
-    def parts(self) -> Iterator[Tile | Frame]:
-        """Reads the scene and yields the inputs of the network, from north to south."""
+    def parts(self) -> Iterator[Tile | bytes]:
+        """Yields the inputs of the network, from north to south.
+
+        If `is_frame`, there is one: the bytes of the file, as `serving.predict` would get it.
+        """
         gap_brightness = self._network.dataset.gap_brightness
-        is_frame = self.is_frame()
-        self.curve = self._make_curve()
+        is_frame, stretch, counts = self.is_frame(), self._options.reading.stretch, None
+        if stretch == "auto":
+            counts = resample.count_brightness(self.scene, gap_brightness)
+        self.curve = stretches.make_curve(stretch, counts)
         for part in tiles.cut(self.scene, self.layout, gap_brightness, self.curve.levels):
             if isinstance(part, Strip):
                 rows = slice(part.start, part.start + len(part.observed))
@@ -174,22 +172,15 @@ class Job:
             with gfile.opened(self.scene.path, "rb") as file:
                 content = file.read()
             self._network.decode(content)  # a damaged file is a fault of this scene alone
-            yield Frame(content)
+            yield content
 
     def _stretch(self) -> str:
         asked, about = self._options.reading.stretch, self.curve.about
         return f"{asked}: {about}" if about and asked == "auto" else asked
 
-    def _make_curve(self) -> stretches.Curve:
-        dataset, stretch = self._network.dataset, self._options.reading.stretch
-        counts = None
-        if stretch == "auto":
-            counts = resample.count_brightness(self.scene, dataset.gap_brightness)
-        return stretches.make_curve(stretch, counts)
-
     def add(
         self,
-        part: Tile | Frame,
+        part: Tile | bytes,
         probabilities: np.ndarray,
         masks: np.ndarray,
         likeness: float,

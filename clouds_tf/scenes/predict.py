@@ -18,7 +18,7 @@ from clouds_tf.prediction.likeness import known, unlike_warning
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.progress import Progress, shown
 from clouds_tf.scenes import exclude, read
-from clouds_tf.scenes.jobs import Frame, Job, Options
+from clouds_tf.scenes.jobs import Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.read import open_scene
 from clouds_tf.scenes.results import SCENES_CSV, Results, write_files
@@ -209,7 +209,7 @@ class _Event:
 
     path: str
     job: Job | None = None
-    part: Tile | Frame | None = None
+    part: Tile | bytes | None = None
     error: Exception | None = None
 
 
@@ -328,8 +328,8 @@ def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any
     parts = [event.part for event in batch if event.part is not None]
     if not parts:
         return iter(())
-    if isinstance(parts[0], Frame):
-        answers = model.predict_files([part.content for part in parts])  # type: ignore
+    if isinstance(parts[0], bytes):
+        answers = model.predict_files(parts)  # type: ignore
     else:
         answers = model.predict_tiles(parts)  # type: ignore
     return zip(answers.probabilities, answers.masks, map(float, answers.likeness))
