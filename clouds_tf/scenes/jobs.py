@@ -210,28 +210,21 @@ class Job:
         scene, network, grid = self.scene, self._network, self.layout.grid
         land, ignore = self._options.land, self._options.ignore
         self._observed &= ~exclude.excluded(grid, land, ignore, stem(scene.path))
-        probabilities, masks, observed, image = (
-            self._probabilities,
-            self._masks,
-            self._observed,
-            self._image,
-        )
+        probabilities, masks = self._probabilities, self._masks
+        observed, image = self._observed, self._image
         if self._options.resolution is not None:
             grid = cover(scene.extent, (self._options.resolution,) * 2)
-            axes = [
+            rows, columns = (
                 _whole(resample.taps(length, 0, side / cell, count))
                 for length, side, cell, count in zip(
                     self.layout.grid.shape, grid.cell, network.cell, grid.shape
                 )
-            ]
-            rows, columns = axes
-            seen = observed
-            probabilities, masks = (
-                resample.mean_of_seen(planes, seen, (rows, columns))
-                for planes in (probabilities, masks)
             )
-            masks = masks >= 0.5
-            colors = resample.mean_of_seen(np.moveaxis(image, -1, 0), seen, (rows, columns))
+            probabilities, shares, colors = (
+                resample.mean_of_seen(planes, observed, (rows, columns))
+                for planes in (probabilities, masks, np.moveaxis(image, -1, 0))
+            )
+            masks = shares >= 0.5
             image = np.rint(np.moveaxis(colors, 0, -1)).astype(np.uint8)
             seen_share = resample.apply(columns, resample.apply(rows, observed, 0), 1)
             observed = seen_share >= resample.LEAST_SEEN
