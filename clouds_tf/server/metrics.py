@@ -16,6 +16,17 @@ CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
+# Of clouds_errors_total.
+_KINDS = (
+    "bad_request",
+    "not_found",
+    "timeout",
+    "too_large",
+    "disconnected",
+    "internal",
+    "overloaded",
+    "draining",
+)
 _SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
 
 
@@ -43,6 +54,8 @@ class Metrics:
             "requests", "Requests, by protocol and status code.", "protocol", "code"
         )
         self.errors = counter("errors", "Failed requests, by the reason.", "kind")
+        for kind in _KINDS:  # at 0: Prometheus sees no increase in a series that begins at 1
+            self.errors.labels(kind)
         self.images = counter("images", "Images, answered or refused.", "outcome")
         self.latency = histogram("latency_seconds", "Seconds in each stage.", _SECONDS, "stage")
         self.batch_size = histogram("batch_size", "Images in a call of the network.", _SIZES)

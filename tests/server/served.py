@@ -2,8 +2,12 @@
 
 import base64
 import contextlib
+import http.client
+import json
 import shutil
+import signal
 import threading
+import time
 
 import numpy as np
 import pytest
@@ -16,6 +20,7 @@ from starlette.testclient import TestClient
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.likeness import Likeness, statistics
 from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.server import running
 from clouds_tf.server.app import make_app
 from clouds_tf.server.batching import Batcher
 from clouds_tf.server.http import ServerState
@@ -53,6 +58,40 @@ def served(saved_model, **settings):
     with TestClient(app, raise_server_exceptions=False) as client:
         client.versions, client.metrics, client.state = versions, metrics, state
         yield client
+
+
+@contextlib.contextmanager
+def running_server(saved_model, **settings):
+    """A server in a thread; gives (host, port) and the running.Server."""
+    servers, init = [], running.Server.__init__
+
+    def remember(self, *args):
+        init(self, *args)
+        servers.append(self)
+
+    settings = ServerSettings(port=0, access_log=False, **settings)
+    running.Server.__init__ = remember
+    thread = threading.Thread(target=running.run, args=(str(saved_model), settings))
+    thread.start()
+    try:
+        while not (servers and servers[0].started):
+            assert thread.is_alive()
+            time.sleep(0.01)
+        (listener,) = servers[0].servers[0].sockets
+        yield listener.getsockname()[:2], servers[0]
+    finally:
+        running.Server.__init__ = init
+        servers[0].handle_exit(signal.SIGINT, None)
+        thread.join(30)
+        assert not thread.is_alive()
+
+
+def post(address, content, path="/v1/models/clouds:predict"):
+    """Posts JSON on a connection of its own; gives (status, headers, body)."""
+    with contextlib.closing(http.client.HTTPConnection(*address, timeout=60)) as connection:
+        connection.request("POST", path, json.dumps(content))
+        response = connection.getresponse()
+        return response.status, dict(response.getheaders()), json.loads(response.read())
 
 
 def hold_networks(monkeypatch):

@@ -1,20 +1,30 @@
 """The files of deploy/ fit the server: flags, ports, paths, metrics, times, versions."""
 
+import contextlib
 import json
+import math
 import pathlib
 import re
 import shlex
+import shutil
+import socket
 import subprocess
 import sys
+import time
+import urllib.error
+import urllib.parse
+import urllib.request
 
 import pytest
 import yaml
 from conftest import REPOSITORY
+from served import b64, post, running_server, written  # noqa: F401
 from starlette.testclient import TestClient
 
 import clouds_tf
 from clouds_tf.server.app import make_app
-from clouds_tf.server.http import ServerState
+from clouds_tf.server.batching import Batcher
+from clouds_tf.server.http import _KINDS, ServerState
 from clouds_tf.server.metrics import Metrics
 from clouds_tf.server.running import _LAST_SECONDS
 from clouds_tf.server.settings import ServerSettings
@@ -151,6 +161,8 @@ def test_metrics_are_those_of_a_scrape(scraped):
     ]
     assert len(expressions) > 20
     assert not {text: found for text in expressions if (found := _unknown(text, scraped))}
+    kinds = re.findall(r'clouds_errors_total\{kind="(\w+)"\} 0', Metrics().render().decode())
+    assert set(kinds) == {*_KINDS.values(), "bad_request", "draining"}
     for wrong in ("clouds_nothing_total", "sum by (code) (clouds_errors_total)"):
         assert _unknown(wrong, scraped)
     assert _unknown('clouds_requests_total{kind="a"}', scraped) == ["kind"]
@@ -214,3 +226,73 @@ def test_checkers_find_nothing(command):
         pytest.skip("the extra deploy is not installed")
     done = subprocess.run([program, *arguments], cwd=REPOSITORY, capture_output=True, text=True)
     assert done.returncode == 0, done.stdout + done.stderr
+
+
+@contextlib.contextmanager
+def _prometheus(address, folder):
+    """Prometheus with the files of deploy/ on a server at an address; gives a function to ask it.
+
+    Only the address and the intervals differ, so that it takes seconds.
+    """
+    shutil.copytree(DEPLOY / "prometheus", folder / "etc")
+    config = folder / "etc" / "prometheus.yml"
+    text = config.read_text().replace("clouds:8501", "{}:{}".format(*address))
+    config.write_text(text.replace("15s", "1s"))
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        port = listener.getsockname()[1]
+    flags = [f"--config.file={config}", f"--web.listen-address=127.0.0.1:{port}"]
+    with open(folder / "log", "w") as log:
+        process = subprocess.Popen(
+            ["prometheus", *flags, f"--storage.tsdb.path={folder}/data"], stderr=log
+        )
+
+    def ask(path, **parameters):
+        query = urllib.parse.urlencode(parameters)
+        with urllib.request.urlopen(f"http://127.0.0.1:{port}/api/v1/{path}?{query}") as answer:
+            return json.load(answer)["data"]
+
+    try:
+        yield ask
+    finally:
+        process.kill()
+        process.wait()
+
+
+@pytest.mark.nightly
+@pytest.mark.skipif(not shutil.which("prometheus"), reason="no Prometheus on this machine")
+def test_prometheus_has_data_for_every_panel(
+    written, data_dir, tmp_path, monkeypatch  # noqa: F811
+):
+    config = str(DEPLOY / "prometheus" / "prometheus.yml")
+    done = subprocess.run(["promtool", "check", "config", config], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout + done.stderr
+    content = next((data_dir / "test_images").iterdir()).read_bytes()
+    empty = [place["expr"] for place in _walk(DASHBOARD["panels"]) if "expr" in place]
+    (mark,) = (place["expr"] for place in _walk(DASHBOARD["annotations"]) if "expr" in place)
+    rules, start = [], time.monotonic()
+    with running_server(f"{written}/1") as (address, _), _prometheus(address, tmp_path) as ask:
+        while empty or not rules or {rule["health"] for rule in rules} != {"ok"}:
+            assert time.monotonic() < start + 60, (empty, rules)
+            assert post(address, {"instances": [b64(content), b64(content)]})[0] == 200
+            assert post(address, {"instances": [b64(b"GIF89a")]})[0] == 400
+            time.sleep(0.5)
+            with contextlib.suppress(urllib.error.URLError):  # it is still starting
+                empty = [text for text in empty if not _has_data(ask, text)]
+                rules = [x for x in _walk(ask("rules")) if "health" in x]
+        expected = {x["alert"] for x in _walk(DOCUMENTS["prometheus/alerts.yml"]) if "alert" in x}
+        assert {rule["name"] for rule in rules} == expected
+        assert not _has_data(ask, mark)  # there was no new version
+        assert not {alert["labels"]["alertname"] for alert in ask("alerts")["alerts"]}
+        monkeypatch.setattr(Batcher, "_run_networks", lambda self, images: 1 / 0)
+        assert post(address, {"instances": [b64(content)]})[0] == 500  # the first one
+        while not (alerts := ask("alerts")["alerts"]):
+            assert time.monotonic() < start + 90
+            time.sleep(0.5)
+    assert [alert["labels"]["alertname"] for alert in alerts] == ["CloudsFaults"]
+
+
+def _has_data(ask, expression):
+    """Whether an expression of the dashboard has a number, with its variables as Grafana's."""
+    text = expression.replace("$__rate_interval", "1m").replace("$job", ".*")
+    values = [float(series["value"][1]) for series in ask("query", query=text)["result"]]
+    return any(not math.isnan(value) for value in values)

@@ -1,7 +1,5 @@
 """The server in a thread and in a process of its own: slow clients, lost clients, signals."""
 
-import contextlib
-import http.client
 import json
 import os
 import re
@@ -13,44 +11,9 @@ import time
 import pytest
 import served
 from programs import TOOLS, run_tool, start_program
-from served import b64, written  # noqa: F401
+from served import b64, post, running_server, written  # noqa: F401
 
-from clouds_tf.server import ServerSettings, running
 from clouds_tf.serving import integrity
-
-
-@contextlib.contextmanager
-def running_server(saved_model, **settings):
-    """A server in a thread; gives (host, port) and the running.Server."""
-    servers, init = [], running.Server.__init__
-
-    def remember(self, *args):
-        init(self, *args)
-        servers.append(self)
-
-    settings = ServerSettings(port=0, access_log=False, **settings)
-    running.Server.__init__ = remember
-    thread = threading.Thread(target=running.run, args=(str(saved_model), settings))
-    thread.start()
-    try:
-        while not (servers and servers[0].started):
-            assert thread.is_alive()
-            time.sleep(0.01)
-        (listener,) = servers[0].servers[0].sockets
-        yield listener.getsockname()[:2], servers[0]
-    finally:
-        running.Server.__init__ = init
-        servers[0].handle_exit(signal.SIGINT, None)
-        thread.join(30)
-        assert not thread.is_alive()
-
-
-def post(address, content, path="/v1/models/clouds:predict"):
-    """Posts JSON on a connection of its own; gives (status, headers, body)."""
-    with contextlib.closing(http.client.HTTPConnection(*address, timeout=60)) as connection:
-        connection.request("POST", path, json.dumps(content))
-        response = connection.getresponse()
-        return response.status, dict(response.getheaders()), json.loads(response.read())
 
 
 def closed_after(connection):
