@@ -5,7 +5,7 @@ from clouds_tf.server.settings import ServerSettings
 
 __all__ = ["ServerSettings", "serve"]
 
-_PACKAGES = ("orjson", "prometheus_client", "starlette", "uvicorn")
+_PACKAGES = ("orjson", "prometheus_client", "pybase64", "starlette", "uvicorn")
 
 
 def serve(saved_model: str, settings: ServerSettings = ServerSettings()) -> None:

@@ -6,7 +6,6 @@ https://github.com/kserve/open-inference-protocol. Everything in a request is un
 
 from __future__ import annotations
 
-import base64
 import binascii
 import dataclasses
 import os
@@ -16,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import orjson
+import pybase64
 from google.protobuf import json_format
 from google.protobuf.message import Message
 from tensorflow.core.protobuf import saved_model_pb2
@@ -223,7 +223,7 @@ def _read_base64(value: object, place: str) -> bytes:
         raise _wrong(place, value, "Base64 of a JPEG or PNG")
     for text in (value, "".join(value.split()).rstrip("=")):
         try:
-            return base64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+            return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
         except (binascii.Error, ValueError):
             continue
     raise _wrong(place, value, "Base64")
