@@ -11,11 +11,9 @@ import subprocess
 
 import numpy as np
 import pytest
-import served
 import shapely
 import stubs
 import tensorflow as tf
-from conftest import IMAGE_SIZE
 from pages import blocks
 from PIL import Image
 from programs import REPOSITORY, TOOLS, start_program
@@ -23,12 +21,15 @@ from served import written  # noqa: F401
 
 from clouds_tf import client
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.prediction.engine import as_network
-from clouds_tf.serving import onnx, outputs, read_metadata
+from clouds_tf.prediction.likeness import Likeness, statistics
+from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.serving import onnx, outputs
 from clouds_tf.serving.answers import Answer
+from clouds_tf.serving.cloud_model import CloudModel
 
 NAME = "Aqua_20200101_-61--40_10-24.jpg"
 SIZE = (140, 210)
+SMALL = (64, 96)  # of the input of the model in the browser
 # Where `npm install onnxruntime-web` puts it.
 ONNXRUNTIME_WEB = os.environ.get(
     "ONNXRUNTIME_WEB", f"{REPOSITORY}/node_modules/onnxruntime-web/dist"
@@ -58,14 +59,21 @@ def expected(written, images_dir):  # noqa: F811
 
 
 @pytest.fixture(scope="module")
-def onnx_flags(written, tmp_path_factory):  # noqa: F811
-    """Flags of a page that runs version 1 by itself; none without the packages for it."""
+def small_model():
+    """A model of another input size than the served ones, and without a classification head."""
+    noise = np.random.default_rng(1).integers(0, 256, (8, *SMALL, 3), np.uint8)
+    likeness = Likeness.fit(statistics(tf.constant(noise)).numpy(), SMALL)
+    return CloudModel([stubs.network(seed=2)], Metadata(CLOUDS, (SMALL,), likeness=likeness))
+
+
+@pytest.fixture(scope="module")
+def onnx_flags(small_model, tmp_path_factory):
+    """Flags of a page that runs the small model by itself; none without the packages for it."""
     if not os.path.isdir(ONNXRUNTIME_WEB) or not importlib.util.find_spec("tf2onnx"):
         return []
     path = str(tmp_path_factory.mktemp("onnx") / "m.onnx")
-    networks = [as_network(stubs.network(classification_head=True), IMAGE_SIZE)]
-    images = np.zeros((1, *IMAGE_SIZE, 3), np.uint8)
-    onnx.write(path, networks, read_metadata(f"{written}/1"), [images])
+    images = np.zeros((1, *SMALL, 3), np.uint8)
+    onnx.write(path, small_model.networks, small_model.metadata, [images])
     return [f"--onnx={path}", f"--onnxruntime_web={ONNXRUNTIME_WEB}"]
 
 
@@ -218,11 +226,11 @@ def test_pictures_beside_the_server_and_the_keyboard(page, url, images_dir):
 
 
 @pytest.mark.slow
-def test_the_browser_answers_as_the_saved_model(page, url, onnx_flags, images_dir, written):  # noqa
+def test_the_browser_answers_as_the_saved_model(page, url, onnx_flags, images_dir, small_model):
     if not onnx_flags:
         pytest.skip("needs the extra onnx, and onnxruntime-web (ONNXRUNTIME_WEB names its folder)")
     content = tf.io.encode_png(tf.io.decode_jpeg((images_dir / NAME).read_bytes())).numpy()
-    expected = served.signature(f"{written}/1")(image_bytes=[content])
+    expected = {k: v.numpy() for k, v in small_model.serve(tf.constant([content])).items()}
     page.goto(url)
     page.get_by_label("In this browser").check()
     _drop(page, "a.png", content)

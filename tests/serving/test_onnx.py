@@ -38,8 +38,8 @@ def _images(num):
     return render_images(num, IMAGE_SIZE, dataset=CLOUDS)[0].astype(np.uint8)
 
 
-def _model(*encoders, way="none", weights=(), likeness=None):
-    """A CloudModel of random weights, with a calibration."""
+def _model(*encoders, head=True, way="none", weights=(), likeness=None):
+    """A CloudModel of random weights, with a calibration, and by default a classification head."""
     curve = Curve((0, 0.3, 0.55, 0.7, 1), (0, 0.2, 0.4, 0.8, 0.9))
     metadata = Metadata(
         CLOUDS,
@@ -53,7 +53,7 @@ def _model(*encoders, way="none", weights=(), likeness=None):
     models = []
     for seed, encoder in enumerate(encoders):
         keras.utils.set_random_seed(seed)
-        models.append(unet(width=0.125, encoder=encoder, classification_head=True))
+        models.append(unet(width=0.125, encoder=encoder, classification_head=head))
     return CloudModel(models, metadata)
 
 
@@ -104,7 +104,7 @@ def _check(model, path):
 
 @pytest.fixture(scope="module")
 def model():
-    return _model("tiny")
+    return _model("tiny", head=False)
 
 
 @pytest.fixture(scope="module")
