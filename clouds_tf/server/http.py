@@ -18,7 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-from clouds_tf.server.metrics import Metrics
+from clouds_tf.server.metrics import STATUS_GONE, Metrics
 from clouds_tf.server.protocols import to_json
 from clouds_tf.server.settings import ServerSettings
 
@@ -29,15 +29,6 @@ _MAX_PATH = 200  # characters in the log
 _MB = 1e6
 _OPERATIONS = ("/healthz", "/readyz", "/metrics", "/v2/health/")  # never refused
 _PREFIXES = {"/v1/": "v1", "/v2": "v2", "/page/": "page", "/images/": "page"}
-_STATUS_GONE = 499  # of nginx, for the log: the client went away
-_KINDS = {
-    404: "not_found",
-    408: "timeout",
-    413: "too_large",
-    _STATUS_GONE: "disconnected",
-    500: "internal",
-    503: "overloaded",
-}
 
 
 @dataclasses.dataclass
@@ -139,9 +130,7 @@ class Front:
         protocol = next((x for start, x in _PREFIXES.items() if path.startswith(start)), "other")
         self._metrics.requests.labels("page" if path == "/" else protocol, status).inc()
         if status >= 400:
-            kind = _KINDS.get(status, "bad_request")
-            draining = status == 503 and self.state.refusing
-            self._metrics.errors.labels("draining" if draining else kind).inc()
+            self._metrics.count_error(status, self.state.refusing)
         if self._settings.access_log and not path.startswith(_OPERATIONS):
             _ACCESS_LOG.info("", extra={"fields": {**record, "seconds": round(seconds, 6)}})
 
@@ -160,7 +149,7 @@ class _Exchange:
             "client": (scope.get("client") or ("",))[0],
             "method": scope["method"],
             "path": scope["path"][:_MAX_PATH],
-            "status": _STATUS_GONE,
+            "status": STATUS_GONE,
             "received": 0,
             "sent": 0,
         }
@@ -235,7 +224,7 @@ async def body_of(
             sentence = f"the body did not arrive within {settings.body_seconds:g} s"
             raise ErrorResponse(408, sentence) from None
         except ClientDisconnect:
-            raise ErrorResponse(_STATUS_GONE, "the client went away") from None
+            raise ErrorResponse(STATUS_GONE, "the client went away") from None
         state.predicting += 1
         try:
             yield body
@@ -252,7 +241,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ErrorResponse(_STATUS_GONE, "the client went away")
+            raise ErrorResponse(STATUS_GONE, "the client went away")
         return task.result()
     finally:
         gone.cancel()
@@ -290,7 +279,7 @@ def make_protocol(settings: ServerSettings, metrics: Metrics) -> type[H11Protoco
                 self._limit = None
 
         def _expire(self) -> None:
-            metrics.errors.labels(_KINDS[408]).inc()
+            metrics.count_error(408)
             self.transport.close()
 
     return Protocol

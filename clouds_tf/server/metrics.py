@@ -16,17 +16,16 @@ CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
-# Of clouds_errors_total.
-_KINDS = (
-    "bad_request",
-    "not_found",
-    "timeout",
-    "too_large",
-    "disconnected",
-    "internal",
-    "overloaded",
-    "draining",
-)
+STATUS_GONE = 499  # of nginx, for the log: the client went away
+_KINDS = {
+    404: "not_found",
+    408: "timeout",
+    413: "too_large",
+    STATUS_GONE: "disconnected",
+    500: "internal",
+    503: "overloaded",
+}
+_OTHER_KINDS = _BAD_REQUEST, _DRAINING = "bad_request", "draining"
 _SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
 
 
@@ -54,7 +53,8 @@ class Metrics:
             "requests", "Requests, by protocol and status code.", "protocol", "code"
         )
         self.errors = counter("errors", "Failed requests, by the reason.", "kind")
-        for kind in _KINDS:  # at 0: Prometheus sees no increase in a series that begins at 1
+        # At 0: Prometheus sees no increase in a series that begins at 1.
+        for kind in (*_KINDS.values(), *_OTHER_KINDS):
             self.errors.labels(kind)
         self.images = counter("images", "Images, answered or refused.", "outcome")
         self.latency = histogram("latency_seconds", "Seconds in each stage.", _SECONDS, "stage")
@@ -75,6 +75,11 @@ class Metrics:
         start = time.perf_counter()
         yield
         self.latency.labels(stage).observe(time.perf_counter() - start)
+
+    def count_error(self, status: int, draining: bool = False) -> None:
+        """Counts a failed request by its status code."""
+        kind = _DRAINING if status == 503 and draining else _KINDS.get(status, _BAD_REQUEST)
+        self.errors.labels(kind).inc()
 
     def observe_answer(
         self, class_names: Sequence[str], likeness: float, presence: Iterable[float]
