@@ -313,7 +313,8 @@ class Batcher:
             likeness = tf.constant([item.likeness for item in batch])
             answer = self._stages.answer(probabilities, presence, likeness)
             answer[PROBABILITIES] = probabilities
-            columns = {name: value.numpy() for name, value in answer.items()}
+            wanted = frozenset().union(*(item.names for item in batch))
+            columns = {name: answer[name].numpy() for name in wanted}  # each a copy
             # Slices would keep the whole batch in memory.
             return [
                 {name: np.array(columns[name][i]) for name in item.names}
