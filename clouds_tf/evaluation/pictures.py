@@ -9,7 +9,6 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures
-from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation.areas import AreaResult, area_bias
 from clouds_tf.evaluation.counts import EDGES, HUNDREDTHS, TWENTIETHS, Counts
 from clouds_tf.evaluation.held_out import HeldOut
@@ -102,18 +101,7 @@ def write(
     test_time_augmentation: str = "none",
 ) -> None:
     """Writes all pictures into a folder, as NAME.png for each of NAMES; older ones are replaced."""
-    drawn = {
-        **_charts(held_out.records.dataset, counts, found, areas),
-        "examples": _examples(held_out, counts, found, test_time_augmentation),
-    }
-    for name in NAMES:
-        figures.save(drawn[name], os.path.join(folder, f"{name}.png"))
-
-
-def _charts(
-    dataset: Dataset, counts: Counts, found: SearchResult, areas: AreaResult
-) -> dict[str, Any]:
-    """The pictures that need no images, by name."""
+    dataset = held_out.records.dataset
     names, number = dataset.class_names, f"{len(counts.folds):,} held-out images"
     pixels = dataset.submission_size[0] * dataset.submission_size[1]
     predicted = {"tuned masks": found.areas, "expected area": areas.expected}
@@ -121,7 +109,7 @@ def _charts(
     for label, some in predicted.items():
         biases = [area_bias(x, true).value for x, true in zip(some.T, areas.true.T)]
         series[label] = some / pixels, biases
-    return {
+    drawn = {
         "scores": charts.score_maps(
             _score_maps(counts),
             found.all_blank.mean(axis=0),
@@ -139,4 +127,7 @@ def _charts(
         "areas": charts.predicted_areas(
             areas.true / pixels, series, names, f"Areas in {number}, cross-fitted"
         ),
+        "examples": _examples(held_out, counts, found, test_time_augmentation),
     }
+    for name in NAMES:
+        figures.save(drawn[name], os.path.join(folder, f"{name}.png"))

@@ -56,14 +56,13 @@ def fit(
 
     Args:
         trainer: a new Trainer; its recipe has the number of epochs.
-        feed: where the batches come from.
+        feed: the batches.
         workdir: folder for history.csv, checkpoints/, tensorboard/ and pictures.
-        profile: whether to write a trace of a few steps of the first epoch, for TensorBoard.
-        progress: called with (steps done, steps of the whole run); True shows a bar in a terminal
-            or notebook.
+        profile: as `Execution` has it.
+        progress: called with (steps done, steps of the whole run); True shows a bar.
         report: called with each line of text for the user.
         callbacks: the callbacks of the run.
-        keep_best: number of best epochs whose weights are kept too.
+        keep_best: as `Execution` has it.
 
     Returns:
         The history: a list of dicts, one per epoch, with loss, dice, val_dice and so on.

@@ -141,14 +141,7 @@ def train_folds(
 ) -> list[TrainingResult]:
     """Trains one model per fold, each in its own folder workdir/fold_<number>.
 
-    Args:
-        records_dir: folder of shards.
-        workdir: parent folder of the workdirs.
-        recipe: as for `train`.
-        execution: as for `train`.
-        on_start: as for `train`; called for every fold.
-        progress: as for `train`.
-        report: as for `train`.
+    Other arguments are those of `train`; on_start is called for every fold.
 
     Returns:
         One TrainingResult per fold.

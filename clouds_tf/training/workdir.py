@@ -52,7 +52,12 @@ class Run:
             ValueError: settings.json is damaged, or not that of a training run.
         """
         path = os.path.join(workdir, SETTINGS_FILE)
-        settings = _read_settings(workdir)
+        try:
+            settings = files.parse_json(files.read_text(path))
+        except ValueError as error:
+            raise ValueError(f"{path}: damaged, not valid JSON ({error})") from None
+        if not isinstance(settings, dict):
+            raise ValueError(f"{path}: not the settings of a training run")
         try:
             # Runs of before the data set was recorded, all of one data set, had "model" with the
             # arguments of `unet`.
@@ -104,18 +109,6 @@ class Run:
         """The content of settings.json, which `Run.open` reads."""
         data = {"dataset": self.dataset.to_json(), "fold": self.fold, "records": self.records}
         return {**self.recipe.to_json(), **data, **({"code": self.code} if self.code else {})}
-
-
-def _read_settings(workdir: str) -> dict[str, Any]:
-    """Reads settings.json as it is; ValueError if it is not a JSON object."""
-    path = os.path.join(workdir, SETTINGS_FILE)
-    try:
-        settings = files.parse_json(files.read_text(path))
-    except ValueError as error:
-        raise ValueError(f"{path}: damaged, not valid JSON ({error})") from None
-    if not isinstance(settings, dict):
-        raise ValueError(f"{path}: not the settings of a training run")
-    return settings
 
 
 def check_startable(run: Run) -> None:
