@@ -4,7 +4,7 @@ The rooms, from the ground floor up. A module imports only from floors below its
 
     lazy, gfile, own                  delayed imports; paths; a user's functions by name
     settings, messages                fields with bounds and help; errors in one line
-    dataset, keras, files             what a data set is; the door to Keras; files written whole
+    dataset, keras, files             facts of a data set; the door to Keras; files written whole
     client                            requests to a running server, without TensorFlow
     rle, figures                      run-length encoding as graph ops; pictures in one style
     data, models                      train.csv -> batches; batches -> logits and loss

@@ -156,7 +156,7 @@ def read_text(path: str) -> str:
     """Reads a text file in UTF-8.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, or it is no UTF-8; named by its path.
+        FileNotFoundError, ValueError: the file, named by its path, is missing or not UTF-8.
     """
     try:
         with gfile.opened(path) as file:

@@ -18,8 +18,8 @@ _HEARTBEAT, _SILENCE = 15, 120  # seconds: a lease is renewed, and counts as aba
 def reserved(folder: str, alone: bool = True) -> contextlib.AbstractContextManager[None]:
     """Reserves a folder for this process, until the block or the process ends.
 
-    A local folder is free as soon as the process ends. Remote storage has no locks: there, what a
-    killed process held is free after two minutes.
+    A local folder is free as soon as the process ends. Remote storage has no locks: there, a
+    folder that a killed process held is free after two minutes.
 
     Args:
         folder: an existing folder.

@@ -107,8 +107,8 @@ class Manifest:
     def open(self, alone: bool = True, redo: bool = True) -> Iterator[None]:
         """Reserves the folder for this process until the block or the process ends.
 
-        Pieces that were made with other settings are removed, or refused. What a killed process
-        has left unfinished is removed if no other process works here.
+        Pieces that were made with other settings are removed, or refused. Unfinished pieces of
+        killed processes are removed if no other process works here.
 
         Args:
             alone: whether no other process may work here; otherwise those that share the settings
@@ -150,7 +150,7 @@ class Manifest:
         return [f"{name} {old}, got {new}" for name, old, new in pairs if old != new]
 
     def _tidy(self) -> None:
-        """Removes pieces of other settings, and what killed processes have left."""
+        """Removes pieces of other settings, and leftovers of killed processes."""
         unfinished = [n for n in files.list_names(self._entries) if n.endswith(_STARTED)]
         targets = {name for entry in unfinished for name in self._read_files(entry)}
         for folder in {self._entries, *(os.path.dirname(self._path(name)) for name in targets)}:

@@ -103,7 +103,7 @@ def short_repr(result: Any) -> str:
 
 @contextlib.contextmanager
 def native_lines() -> Iterator[list[str]]:
-    """Catches what C libraries write to stderr; libjpeg, for example, names no file.
+    """Catches lines of C libraries on stderr, such as libjpeg's, which name no file.
 
     Yields:
         A list that holds these lines after the block, even if the block raises.

@@ -1,4 +1,4 @@
-"""Progress of long work: a bar where somebody watches, lines in a log file."""
+"""Progress of long work: a bar in a terminal or notebook, lines in a log file."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def shown(progress: Progress | bool, unit: str) -> Progress:
 
     Args:
         progress: such a function; True for a bar in a terminal or notebook; False for nothing.
-        unit: what is counted, such as "image".
+        unit: name of the things that are counted, such as "image".
     """
     if not isinstance(progress, bool):
         return progress
@@ -35,7 +35,7 @@ class Bar:
     """A bar in a terminal or notebook, from the first call until all is done.
 
     Args:
-        unit: what is counted, such as "image".
+        unit: name of the things that are counted, such as "image".
     """
 
     def __init__(self, unit: str) -> None:
@@ -85,7 +85,7 @@ class Lines:
     """Writes a line on stderr after ten seconds, and then one a minute at most.
 
     Args:
-        unit: what is counted, such as "image".
+        unit: name of the things that are counted, such as "image".
     """
 
     def __init__(self, unit: str) -> None:

@@ -114,7 +114,7 @@ def check_csv(
         The table of the images without fault, the set of the names of all images, and all faults.
 
     Raises:
-        FileNotFoundError, ValueError: there is no such file, or it is no such table.
+        FileNotFoundError, ValueError: the file is missing, or not such a table.
     """
     size = size or dataset.mask_size
     rows, faults = _split_labels(path, read_table(path, dataset.columns), dataset)
@@ -208,7 +208,7 @@ def _most_frequent_step(rles: Iterable[str]) -> int | None:
 
 
 def presence(table: pd.DataFrame) -> np.ndarray:
-    """Which classes each image of a `read_csv` table has: bool [N, C]."""
+    """Presence of each class in each image of a `read_csv` table: bool [N, C]."""
     return (table.drop(columns="filename") != "").to_numpy(dtype=bool)
 
 
@@ -256,7 +256,7 @@ def write_csv(
 ) -> None:
     """Writes one row for every class of every image, whole or not at all.
 
-    Where missing rows mean that the class is absent, absent classes have none.
+    Under missing_rows="absent", absent classes have no row.
 
     Args:
         path: the CSV to write.

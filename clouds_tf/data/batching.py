@@ -80,7 +80,7 @@ def batch_pairs(
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Where a stream of training batches starts, and which worker's part of it is wanted.
+    """Start of a stream of training batches, and the worker that reads its part of it.
 
     Attributes:
         epoch: the first epoch, from 0.
@@ -126,7 +126,7 @@ class MixedPart:
 def mixed_parts(
     num_examples: int, batch_size: int, worker: int = 0, num_workers: int = 1
 ) -> list[MixedPart]:
-    """Computes what one worker decodes for each batch that is mixed.
+    """Lists the examples that one worker decodes for each batch that is mixed.
 
     Args and errors are those of `slices`.
     """

@@ -195,7 +195,7 @@ def _counts(shape: dict[str, Any], size: Size) -> str | list[int]:
 
 
 def _decode(counts: list[Any], size: Size) -> list[str | ValueError]:
-    """Plain RLE of texts, or of lists of counts; errors in place of those that are malformed."""
+    """Plain RLE of texts, or of lists of counts; errors take the place of malformed ones."""
     try:
         if isinstance(counts[0], str):
             texts = rle.from_coco_string(counts, size)

@@ -143,8 +143,8 @@ class Records:
             epochs: number of epochs in the whole run.
             seed: seed of the order and of the augmentation.
             start: the first batch to show, and the worker's part.
-            augmentation: what happens to each image; see `augmentations.check_augmentation`.
-            mix: what happens to each batch, see `mixing.find_mix`; it depends on (seed, step).
+            augmentation: random change of each image; see `augmentations.check_augmentation`.
+            mix: random mix of each batch, see `mixing.find_mix`; it depends on (seed, step).
             sample_weights: weight of each image by its file name; batches then have a third part,
                 float32 [B], as Keras takes it.
             cache: where decoded images wait for the next epoch: "none", "memory" or "disk". Each

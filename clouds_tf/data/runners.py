@@ -19,7 +19,7 @@ _BEAM_RUNNERS = {"dask": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Runner(CheckedSettings):
-    """Where jobs run; the flags of programs that run many jobs are made from these fields.
+    """Runner of jobs; the flags of programs that run many jobs are made from these fields.
 
     Raises:
         ValueError: an unknown runner, fewer than one worker, or options without a Beam runner.

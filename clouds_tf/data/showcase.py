@@ -1,4 +1,4 @@
-"""Pictures of what the augmentations do to an image and its masks."""
+"""Pictures of an image and its masks under each augmentation."""
 
 from __future__ import annotations
 

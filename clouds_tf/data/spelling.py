@@ -22,7 +22,7 @@ def is_plain(dataset: Dataset) -> bool:
 def to_plain(text: str, dataset: Dataset) -> str:
     """Rewrites the spelling of a data set as the plain one.
 
-    What is not pairs of numbers is returned as it is, for `rle.faults` to describe.
+    A text that is not pairs of numbers is returned as it is, for `rle.faults` to describe.
 
     >>> from clouds_tf.dataset import CLOUDS
     >>> import dataclasses

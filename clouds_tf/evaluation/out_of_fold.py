@@ -145,7 +145,7 @@ def _schema() -> Any:
 
 
 def _encode(pixels: tf.Tensor, cuts: tf.Tensor, order: str) -> list[list[list[str]]]:
-    """RLE of the truth, and of what is above thresholds: [B, C, h, w] to B pairs of C strings."""
+    """RLE of the truth and of pixels above thresholds: [B, C, h, w] to B pairs of C strings."""
     levels = tf.cast(pixels % _TRUTH, tf.int64)
     masks = [pixels >= _TRUTH, levels > cuts[..., tf.newaxis, tf.newaxis]]
     encoded = rle.encode(tf.cast(tf.stack(masks, axis=1), tf.uint8), order).numpy()

@@ -73,7 +73,7 @@ def _dice(counts: Counts, c: int) -> np.ndarray:
 
 
 def places_of(limits: np.ndarray) -> np.ndarray:
-    """Where limits of `mask_thresholds` stand in HUNDREDTHS: float32 to int of the same shape."""
+    """Indices in HUNDREDTHS of limits of `mask_thresholds`: float32 to int of the same shape."""
     return np.searchsorted(np.array(HUNDREDTHS, np.float32), limits)
 
 

@@ -1,4 +1,4 @@
-"""Logits to probabilities, and these to what masks are cut from."""
+"""Logits to probabilities, and to the probabilities from which masks are cut."""
 
 from __future__ import annotations
 

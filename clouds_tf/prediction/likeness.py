@@ -146,7 +146,7 @@ def unlike_warning(likeness: Mapping[str, float | None], noun: str) -> str:
 
     Args:
         likeness: of each image, by its name; None where it is not known.
-        noun: what the images are called, such as "scene".
+        noun: name of the images, such as "scene".
     """
     unlike = sorted((x, name) for name, x in likeness.items() if x is not None and x < UNLIKE)
     if not unlike:

@@ -35,7 +35,7 @@ class Curve:
     """A brightness curve.
 
     Attributes:
-        levels: uint8 [256], what each of 0 to 255 becomes; 0 stays 0.
+        levels: uint8 [256], the new value of each of 0 to 255; 0 stays 0.
         about: the curve in words, such as "gamma 0.53"; "" for none.
     """
 

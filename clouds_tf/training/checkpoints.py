@@ -59,11 +59,11 @@ class Checkpoints:
     Args:
         workdir: a folder that all workers see.
         model: a Keras model.
-        state: a Trainer, whose state it takes to resume; None where nobody will.
+        state: the Trainer state to save for resuming; None if the run is never resumed.
         num_epochs: number of last epochs whose weights are kept.
         num_top: number of best epochs whose weights are kept, apart from those of `save_best`.
         chief: whether this is the worker whose files are kept. The others must save as well, as
-            some variables are sums over all of them, but what they write is thrown away.
+            some variables are sums over all of them, but their files are thrown away.
     """
 
     def __init__(

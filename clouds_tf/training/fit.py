@@ -169,7 +169,7 @@ class _Loop:
         )
 
     def run_epoch(self, epoch: int, profile: bool) -> None:
-        """Trains what is left of an epoch, validates and saves."""
+        """Trains the rest of an epoch, validates and saves."""
         trainer = self.trainer
         trainer.begin_epoch([trainer.recipe.score(row) for row in self.history])
         started, shown = time.monotonic(), trainer.meter.num_images()

@@ -107,7 +107,7 @@ class Reporter:
 
         Args:
             history: one dict per epoch.
-            found: what `predictions` gave.
+            found: result of `predictions`.
         """
         if not self.chief or found is None:
             return

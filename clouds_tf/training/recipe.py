@@ -95,7 +95,7 @@ class Recipe(CheckedSettings):
     ema: Optional[float] = setting(
         None,
         "Decay of an exponential moving average of the weights, which is then validated and kept; "
-        "by default there is none.",
+        "off by default.",
         min=0,
         max=1,
     )
@@ -119,7 +119,7 @@ class Recipe(CheckedSettings):
         min=1,
     )
     average_last: int = setting(
-        0, "Also evaluate the mean of the weights of the last N epochs; 0 does not.", min=0
+        0, "Also evaluate the mean of the weights of the last N epochs; 0: off.", min=0
     )
     width: float = setting(
         1.0, "Factor on the number of channels of every layer.", min=0.05, max=MAX_WIDTH
@@ -189,8 +189,7 @@ class Recipe(CheckedSettings):
         losses.parse(self.loss)
         check_augmentation(self.augmentation)
         check_optimizer(self.optimizer)
-        sources = [n for n in ("init_checkpoint", "init_weights") if getattr(self, n)]
-        if len(sources) > 1:
+        if self.init_checkpoint and self.init_weights:
             raise ValueError(
                 "init_weights: got init_checkpoint beside it, expected at most one of them"
             )
@@ -301,8 +300,8 @@ class Recipe(CheckedSettings):
     def from_json(cls, fields: Mapping[str, Any]) -> Recipe:
         """Reads what `to_json` wrote, now or in an earlier version.
 
-        Settings that are missing had no choice at that time, so they get their defaults; keys that
-        are no settings are left alone.
+        Settings that are missing had no choice at that time, so they get their defaults; other keys
+        are ignored.
         """
         fields = {"monitor": "dice", **fields}  # whatever the default becomes
         names = {field.name for field in dataclasses.fields(cls)}

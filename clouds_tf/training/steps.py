@@ -127,7 +127,7 @@ def training_step(
         size, stops = context.all_reduce("SUM", [size, tf.identity(stop)])
 
         def measure(outputs: Outputs) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
-            """Computes what `gradients.Measure` says, on this replica."""
+            """Measures the outputs of this replica, see `gradients.Measure`."""
             values = _losses(loss, masks, outputs)
             for weight in weights:
                 values = {name: weight * value for name, value in values.items()}

@@ -81,7 +81,7 @@ def _is_block(layer: Layer) -> bool:
 
 
 def _call_within(layer: Layer, *args: Any, **kwargs: Any) -> Any:
-    """Calls a layer, or what a block consists of."""
+    """Calls a layer, or the layers of a block."""
     if not _is_block(layer):
         return layer(*args, **kwargs)
     if hasattr(layer, "excite_conv"):  # multiplies with an operation that is not a layer
