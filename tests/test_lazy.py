@@ -32,6 +32,7 @@ MISSING = {
     "export": ("--weights=/x.safetensors --export_dir=E", "--weights: /x.safetensors"),
     "find_learning_rate": ("--records_dir=/x", "--records_dir: /x"),
     "make_land": ("--topojson=/x --output=l.npz", "--topojson: /x"),
+    "make_soft_targets": ("--boxes=/x --records_dir=R --output_dir=S", "--boxes: /x"),
     "make_tfrecords": ("--data_dir=/x --output_dir=R", "--data_dir: /x"),
     "pack_weights": ("--workdir=/x --output=w.safetensors", "--workdir: /x"),
     "predict": ("--saved_model=/x --images_dir=/y --output=s.csv", "--saved_model: /x"),

@@ -43,13 +43,16 @@ def write_maps(
         tf.io.write_file(os.path.join(folder, f"{filename}.png"), encoded)
 
 
-def write_info(folder: str, dataset: Dataset, size: tuple[int, int], source: str) -> None:
+def write_info(
+    folder: str, dataset: Dataset, size: tuple[int, int], source: str, partial: bool = False
+) -> None:
     """Writes the description of a folder of maps; `source` tells readers what the maps are from."""
     content = {
         "version": _VERSION,
         "class_names": list(dataset.class_names),
         "size": list(size),
         "source": source,
+        **({"partial": True} if partial else {}),
     }
     files.write_text(os.path.join(folder, INFO_FILE), json.dumps(content, indent=1) + "\n")
 
@@ -62,11 +65,14 @@ class SoftTargets:
         folder: the folder.
         size: (height, width) of its maps.
         weight: share of the maps in the targets, 0 to 1; the masks have the rest.
+        names: names of the maps in a folder that does not have one for every image; images without
+            are learned from their masks alone. None for other folders.
     """
 
     folder: str
     size: tuple[int, int]
     weight: float
+    names: tuple[str, ...] | None = None
 
     @classmethod
     def open(cls, folder: str, weight: float, dataset: Dataset) -> SoftTargets:
@@ -85,6 +91,7 @@ class SoftTargets:
         try:
             info = files.parse_json(files.read_text(path))
             version, names, (height, width) = info["version"], info["class_names"], info["size"]
+            partial = info.get("partial", False)
         except (KeyError, TypeError, ValueError) as error:
             raise ValueError(f"{path}: damaged, or of something else: {error!r}") from None
         if version != _VERSION:
@@ -92,18 +99,34 @@ class SoftTargets:
         if names != list(dataset.class_names):
             expected = list(dataset.class_names)
             raise ValueError(f"{path}: class_names: got {names}, expected {expected}")
-        return cls(folder, (int(height), int(width)), weight)
+        if not isinstance(partial, bool):
+            raise ValueError(f"{path}: partial: got {partial!r}, expected true or false")
+        maps = tuple(sorted({*files.list_names(folder)} - {INFO_FILE})) if partial else None
+        return cls(folder, (int(height), int(width)), weight, maps)
 
-    def check(self, filenames: Iterable[str]) -> None:
-        """Makes sure that images have maps; ValueError names the first ones that have none."""
-        there = set(files.list_names(self.folder))
-        missing = [name for name in filenames if f"{name}.png" not in there]
-        if missing:
+    def check(self, filenames: Iterable[str]) -> list[str]:
+        """Looks for images without a map.
+
+        Returns:
+            A remark with their number, or none if all images have one.
+
+        Raises:
+            ValueError: there are some, but the folder should have all, or none of a partial folder
+                is of these images; the first ones are named.
+        """
+        there, names = set(files.list_names(self.folder)), list(filenames)
+        missing = [name for name in names if f"{name}.png" not in there]
+        if not missing:
+            return []
+        if self.names is None or len(missing) == len(names):
             listed = ", ".join(missing[:3]) + (", ..." if len(missing) > 3 else "")
             raise ValueError(
                 f"soft_targets: {self.folder} has no map of {counted(len(missing), 'image')} to "
                 f"train on: {listed}"
             )
+        some = f"{len(missing):,} of {counted(len(names), 'image')}"
+        where = f"have no map in {self.folder}"
+        return [f"soft_targets: {some} {where}; their targets are their masks alone"]
 
     def blend(self, filename: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
         """Mixes the map of an image, resized bilinearly, into its mask.
@@ -118,6 +141,16 @@ class SoftTargets:
         Raises:
             tf.errors.OpError: the map cannot be read or has another size; its path is named.
         """
+        hard = 255.0 * tf.cast(mask, tf.float32)
+        if self.names is None:
+            soft = self._read(filename, mask)
+        else:
+            exists = tf.reduce_any(tf.constant(self.names) == filename + ".png")
+            soft = tf.cond(exists, lambda: self._read(filename, mask), lambda: hard)
+        return tf.cast(tf.round(hard + self.weight * (soft - hard)), tf.uint8)
+
+    def _read(self, filename: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
+        """The map of an image at the size of its mask, float32 [h, w, C] of 0 to 255."""
         (height, width), classes = self.size, mask.shape[-1]
         path = tf.strings.join([self.folder.rstrip("/"), "/", filename, ".png"])
         found = tf.io.decode_png(tf.io.read_file(path), channels=1)
@@ -127,6 +160,4 @@ class SoftTargets:
         )
         with tf.control_dependencies([tf.debugging.Assert(fits, [message, tf.shape(found)[:2]])]):
             soft = tf.transpose(tf.reshape(found, [classes, height, width]), [1, 2, 0])
-        soft = tf.image.resize(soft, mask.shape[:2])
-        hard = 255.0 * tf.cast(mask, tf.float32)
-        return tf.cast(tf.round(hard + self.weight * (soft - hard)), tf.uint8)
+        return tf.image.resize(soft, mask.shape[:2])

@@ -211,7 +211,7 @@ def _train(
         check_memory(recipe, workers.num_workers(strategy))
         if execution.deterministic:
             distribution.check_deterministic(recipe.freeze_encoder, strategy.num_replicas_in_sync)
-        feed = make_feed(records, run, execution)
+        feed = make_feed(records, run, execution, report if chief else str)
     trainer = make_trainer(records, run, strategy)
     with contextlib.ExitStack() as stack:
         with workers.together(strategy):
@@ -284,20 +284,23 @@ def make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -
         return Trainer(model, recipe, steps, run.dataset.class_names)
 
 
-def _soft_targets(records: Records, run: Run) -> SoftTargets | None:
-    """The soft targets of a run, of which no image that it trains on may lack one."""
+def _soft_targets(records: Records, run: Run, report: Callable[[str], Any]) -> SoftTargets | None:
+    """The soft targets of a run; reports how many of its images have none."""
     if not run.recipe.soft_targets:
         return None
     found = SoftTargets.open(run.recipe.soft_targets, run.recipe.soft_weight, run.dataset)
-    found.check(records.first_names(records.split(run.fold)[0]))
+    for remark in found.check(records.first_names(records.split(run.fold)[0])):
+        report(remark)
     return found
 
 
-def make_feed(records: Records, run: Run, execution: Execution = Execution()) -> Feed:
-    """The batches of a run."""
+def make_feed(
+    records: Records, run: Run, how: Execution = Execution(), report: Callable[[str], Any] = say
+) -> Feed:
+    """The batches of a run; `report` is called with remarks about them."""
     recipe = run.recipe
     folds, held_out = records.split(run.fold)
-    soft_targets = _soft_targets(records, run)
+    soft_targets = _soft_targets(records, run, report)
     sample_weights = None
     if recipe.sample_weights:
         sample_weights = read_sample_weights(recipe.sample_weights)
@@ -314,9 +317,9 @@ def make_feed(records: Records, run: Run, execution: Execution = Execution()) ->
             augmentation=recipe.augmentation,
             mix=recipe.mix,
             sample_weights=sample_weights,
-            cache=execution.cache,
-            cache_dir=execution.cache_dir,
-            data_service=execution.data_service,
+            cache=how.cache,
+            cache_dir=how.cache_dir,
+            data_service=how.data_service,
             soft_targets=soft_targets,
         )
 
@@ -334,5 +337,5 @@ def make_feed(records: Records, run: Run, execution: Execution = Execution()) ->
         validation,
         functools.partial(records.batch_names, folds, recipe.batch_size, recipe.seed),
         functools.partial(records.first_names, held_out),
-        execution.data_service,
+        how.data_service,
     )

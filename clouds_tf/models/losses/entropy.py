@@ -104,7 +104,8 @@ def presence_bce(mask: tf.Tensor, presence: tf.Tensor) -> tf.Tensor:
     """Cross entropy of the presence of each class in the image, the mean over classes.
 
     Args:
-        mask: see the package; the truth is its maximum, which in blended images is the share.
+        mask: see the package; the truth is its maximum: in blended images the share, in those of
+            several people the largest share of them who marked one pixel.
         presence: logits [B, C], of the classification head.
 
     Returns:

@@ -1,0 +1,47 @@
+"""Turns boxes of several people into soft targets: the share of people who marked each pixel.
+
+python tools/make_soft_targets.py --boxes=B.csv --records_dir=R --output_dir=S
+
+B.csv has the columns image, person, label, x1, y1, x2, y2: a row for each box, in pixels, and one
+with empty cells from label on for a person who saw nothing. train --soft_targets=S learns from the
+maps, and from the masks alone where an image has no boxes.
+"""
+
+import cli
+
+from absl import flags
+
+from clouds_tf.data.records import Records
+from clouds_tf.messages import counted
+
+FLAGS = flags.FLAGS
+flags.DEFINE_string("boxes", None, "CSV with the boxes.", required=True)
+flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
+flags.DEFINE_string("output_dir", None, "New folder for the maps.", required=True)
+cli.DEFINE_size(
+    "box_size",
+    None,
+    "Size of the images that the boxes are pixels of; default: that of the masks of the records.",
+)
+
+
+def main() -> None:
+    cli.check_inputs("boxes records_dir")
+    records = Records.open(FLAGS.records_dir)
+    from clouds_tf.data import labellers  # which needs TensorFlow
+
+    size = FLAGS.box_size or records.dataset.mask_size
+    views = labellers.read_boxes(FLAGS.boxes, records.dataset, size)
+    with cli.progress_bar("image") as progress:
+        found = labellers.write_shares(records, views, FLAGS.output_dir, FLAGS.boxes, progress)
+    unknown = f"; {counted(found.num_unknown, 'image')} of {FLAGS.boxes} are not in the records"
+    print(
+        f"Wrote {counted(found.num_maps, 'map')} to {FLAGS.output_dir}; "
+        f"{counted(found.num_others, 'image')} without boxes keep their masks; "
+        f"{found.outside:.1%} of what the boxes cover is outside the masks and counts as 0"
+        f"{unknown if found.num_unknown else ''}"
+    )
+
+
+if __name__ == "__main__":
+    cli.run(main)
