@@ -1,5 +1,7 @@
 """Programs answer before TensorFlow is imported, and nothing of what waits is lost."""
 
+import contextlib
+import gc
 import importlib
 import json
 import os
@@ -145,3 +147,20 @@ def test_a_package_that_is_missing_stays_missing():
     assert "no_such_package" not in sys.modules
     lazy.postpone("json")
     assert sys.modules["json"] is json
+
+
+def test_garbage_is_collected_again_after_what_went_without():
+    @lazy.uncollected()
+    def work(fails):
+        assert not gc.isenabled()
+        with lazy.uncollected():
+            pass
+        assert not gc.isenabled()  # the inner one leaves that to the outer one
+        if fails:
+            raise ValueError("mine")
+
+    assert gc.isenabled()
+    for fails in (False, True):
+        with contextlib.suppress(ValueError):
+            work(fails)
+        assert gc.isenabled()

@@ -20,6 +20,7 @@ from clouds_tf.data.records import Records
 from clouds_tf.data.sample_weights import read_sample_weights
 from clouds_tf.data.soft_targets import SoftTargets
 from clouds_tf.keras import keras
+from clouds_tf.lazy import uncollected
 from clouds_tf.messages import aligned, counted
 from clouds_tf.models import weights
 from clouds_tf.models.unet import unet
@@ -268,6 +269,7 @@ def _versions() -> dict[str, str]:
     }
 
 
+@uncollected()
 def make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -> Trainer:
     """Builds model and trainer, with the weights to start from."""
     recipe = run.recipe

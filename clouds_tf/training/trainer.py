@@ -11,6 +11,7 @@ import tensorflow as tf
 
 from clouds_tf.data.records import ORDER
 from clouds_tf.keras import Model, keras
+from clouds_tf.lazy import uncollected
 from clouds_tf.messages import counted
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
@@ -136,6 +137,7 @@ class Trainer(tf.Module):
         self.validation_step = validation_step(self.model, loss, self.validation_meter, self._tuned)
         self.predict = prediction_step(self.model)
 
+    @uncollected()
     def trace(self, training: Any, validation: Any) -> None:
         """Traces each step once for all batch sizes: an epoch's last batch is often smaller.
 
