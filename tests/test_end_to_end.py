@@ -232,7 +232,9 @@ def _expected_masks(saved_model, contents):
 
 @pytest.mark.slow
 @pytest.mark.lanes
-def test_a_data_set_of_rows_five_channels_and_three_classes_that_exclude_each_other(tmp_path):
+def test_a_data_set_of_rows_five_channels_and_three_classes_that_exclude_each_other(
+    tmp_path, monkeypatch
+):
     data, records, workdir = (str(tmp_path / name) for name in "DRW")
     sample_data.write_sample_data(
         data, num_train=6, num_test=2, image_size=(64, 400), dataset=STEEL
@@ -256,9 +258,11 @@ def test_a_data_set_of_rows_five_channels_and_three_classes_that_exclude_each_ot
     _check_table(out_of_fold)
     tuned = dataclasses.replace(read_postprocessing(rules, STEEL), rules=(LOW,) * 3, report={})
     write_postprocessing(rules, tuned, STEEL)
+    monkeypatch.setattr("clouds_tf.serving.exporting._BATCH_SIZE", 1)
     exported = serving.export(
-        [workdir], str(tmp_path / "E"), postprocessing=rules, records_dir=records, check_images=1
+        [workdir], str(tmp_path / "E"), postprocessing=rules, records_dir=records, check_images=2
     )
+    assert exported.difference.num_images == 2
     assert serving.read_metadata(exported.path).dataset == STEEL
     output, table = str(tmp_path / "s.csv"), str(tmp_path / "t.csv")
     serving.predict(

@@ -1,3 +1,5 @@
+import dataclasses
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -8,6 +10,7 @@ from test_search import _counts
 from clouds_tf.evaluation import areas
 from clouds_tf.evaluation.areas import _fit_isotonic, _log_loss, area_bias, calibrate
 from clouds_tf.evaluation.counts import EDGES
+from clouds_tf.models.probabilities import for_masks
 
 pytestmark = pytest.mark.lanes
 
@@ -137,6 +140,19 @@ def test_areas_from_histograms_are_those_of_calibrated_pixels(overconfident):
         threshold = areas._unbiased_threshold(rest_counts.histograms[:, c].sum(axis=0))
         masked = (probabilities[own][..., c] > threshold).sum(axis=(1, 2))
         np.testing.assert_allclose(found.unbiased_masks[own, c], masked, atol=12)
+
+
+def test_exclusive_classes_are_calibrated_by_all_probabilities_and_their_masks_by_the_highest(
+    overconfident,
+):
+    probabilities, masks, folds = overconfident
+    every = _counts(probabilities, masks, folds)
+    highest = _counts(for_masks(probabilities, exclusive=True), masks, folds)
+    found = calibrate(dataclasses.replace(highest, of_all=every.histograms))
+    assert found.calibration == calibrate(every).calibration
+    np.testing.assert_array_equal(found.expected, calibrate(every).expected)
+    np.testing.assert_array_equal(found.unbiased_masks, calibrate(highest).unbiased_masks)
+    assert (found.unbiased_masks != calibrate(every).unbiased_masks).any()
 
 
 @pytest.mark.slow

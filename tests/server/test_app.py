@@ -170,6 +170,7 @@ def test_bad_requests_get_a_sentence(client, body, sentence):
         ({"datatype": "FP32"}, "inputs[0].datatype: got FP32, expected BYTES"),
         ({"shape": [2]}, "inputs[0].data: got 1 values, expected 2"),
         ({"shape": [-1]}, "inputs[0].shape: got [-1]"),
+        ({"shape": [1, 2]}, "inputs[0].shape: got [1, 2]"),
         ({"shape": None}, "inputs[0].shape: got None"),
         ({"data": "x"}, "inputs[0].data: got x, expected a list"),
     ],
@@ -178,6 +179,16 @@ def test_bad_tensors_get_a_sentence(client, changes, sentence):
     tensor = {"name": "image_bytes", "datatype": "BYTES", "shape": [1], "data": ["R0lG"]}
     answer = client.post("/v2/models/clouds/infer", json={"inputs": [{**tensor, **changes}]})
     assert answer.status_code == 400 and answer.json()["error"].startswith(sentence)
+
+
+def test_the_pixels_of_all_images_of_a_request_count(client, monkeypatch):
+    _, batcher = client.versions.find()
+    number = 13 / batcher.predictor.metadata.max_image_pixels  # of GOOD's 6 pixels: two, not three
+    monkeypatch.setattr("clouds_tf.server.batching.LARGEST_IMAGES", number)
+    for instances, status in ([GOOD] * 2, 200), ([GOOD] * 3, 400):
+        answer = client.post(f"{V1}:predict", json={"instances": instances})
+        assert answer.status_code == status
+    assert "got 18 pixels in all images" in answer.json()["error"]
 
 
 def test_what_is_not_there_is_404_and_405(client):

@@ -17,8 +17,8 @@ from clouds_tf.data.preprocessing import decode_image, resize_image
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.prediction.calibration import Calibration, Curve
 from clouds_tf.prediction.ensemble import mean_prediction
-from clouds_tf.prediction.metadata import Metadata
-from clouds_tf.prediction.postprocessing import Rule, postprocess
+from clouds_tf.prediction.metadata import Metadata, read_metadata
+from clouds_tf.prediction.postprocessing import Rule, postprocess, read_postprocessing
 from clouds_tf.serving.cloud_model import CloudModel, write_version
 
 RULES = (
@@ -57,6 +57,14 @@ def image_bytes(data_dir):
     images = [path.read_bytes() for path in sorted((data_dir / "test_images").iterdir())]
     small = tf.io.encode_jpeg(decode_image(images[2], (77, 90))).numpy()
     return tf.constant([images[0], images[1], small])
+
+
+@pytest.mark.slow
+def test_an_export_has_all_that_evaluate_found(exported, evaluated):
+    found, tuned = read_metadata(exported), read_postprocessing(evaluated, CLOUDS)
+    assert tuned.calibration and tuned.likeness
+    for name in ("rules", "calibration", "likeness", "test_time_augmentation"):
+        assert getattr(found, name) == getattr(tuned, name), name
 
 
 @pytest.mark.slow
