@@ -12,6 +12,7 @@ from clouds_tf.figures import style
 from clouds_tf.keras import keras
 from clouds_tf.models.encoders import ENCODERS, resnet
 from clouds_tf.models.normalization import BatchNorm
+from clouds_tf.training import progress
 
 layers = keras.layers
 
@@ -51,3 +52,6 @@ ENCODERS["tiny_preactivation"] = _replaced(ENCODERS["resnet34_preactivation"], T
 
 sample_data._RENDER_SIZE = (140, 210)  # a 25th of the pixels
 style._STYLE["figure.dpi"] = 80  # a quarter of them
+progress._NUM_PICTURES = (
+    1  # in each epoch's picture, not 4: drawing them took a fifth of a training
+)

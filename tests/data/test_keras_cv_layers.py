@@ -127,6 +127,7 @@ def test_the_precision_of_the_training_does_not_matter():
     np.testing.assert_array_equal(found, expected)
 
 
+@pytest.mark.slow
 @needs_keras_cv
 def test_batches_are_the_same_after_a_resume_on_two_workers(records_dir):
     def batches(**arguments):

@@ -42,6 +42,7 @@ def _targets(records, maps=None, weight=0.5, **settings):
     return [np.concatenate(parts) for parts in zip(*batches)]
 
 
+@pytest.mark.slow
 def test_maps_are_mixed_into_the_masks(records, maps):
     images, masks = _targets(records, augmentation="none")
     names = records.batch_names([0, 1], len(masks), 0, 0, 0)

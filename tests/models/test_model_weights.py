@@ -78,6 +78,7 @@ def test_a_model_comes_back(encoder, head, tmp_path):
             np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 def test_fused_logits_of_a_loaded_model_are_close(tmp_path):
     # Variances near 1, as after training: then the error is that of kernels rounded to 11 bits.
     saved, path = unet(**ARGUMENTS), str(tmp_path / "model.safetensors")
@@ -96,6 +97,7 @@ def test_the_metadata_and_the_tensors_are_read(path, model):
     assert kinds == {(True, "float16"), (False, "float32")}
 
 
+@pytest.mark.slow
 def test_a_file_takes_little_more_than_two_bytes_a_weight(tmp_path):
     model, path = unet(), str(tmp_path / "model.safetensors")
     save_model_weights(model, path, {"model": {}})

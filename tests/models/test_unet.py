@@ -1,3 +1,4 @@
+import functools
 import re
 
 import numpy as np
@@ -22,16 +23,20 @@ def _logits(model, images):
     return model(images, training=False)["logits"]
 
 
-@pytest.fixture(scope="module")
+@functools.lru_cache(maxsize=None)
+def _model(encoder):
+    keras.utils.set_random_seed(0)
+    return unet(width=WIDTH, encoder=encoder)
+
+
+@pytest.fixture
 def model():
-    keras.utils.set_random_seed(0)
-    return unet(width=WIDTH)
+    return _model("resnet34")
 
 
-@pytest.fixture(scope="module", params=["resnet34", "resnet34_preactivation"])
+@pytest.fixture(params=["resnet34", "resnet34_preactivation"])
 def either(request):
-    keras.utils.set_random_seed(0)
-    return unet(width=WIDTH, encoder=request.param)
+    return _model(request.param)
 
 
 @pytest.fixture
@@ -51,11 +56,13 @@ def _count(weights):
     return sum(int(np.prod(weight.shape)) for weight in weights)
 
 
+@pytest.mark.slow
 @pytest.mark.lanes
 def test_parameters_are_those_of_segmentation_models_pytorch():
     assert _count(unet(num_classes=4).trainable_weights) == 24_436_804
 
 
+@pytest.mark.slow
 def test_parameters_are_those_of_segmentation_models():
     model = unet(num_classes=4, encoder="resnet34_preactivation")
     assert _count(model.weights) == 24_456_589
@@ -164,6 +171,7 @@ def test_images_of_a_batch_do_not_see_each_other(either):
     np.testing.assert_allclose(_logits(either, images), alone, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_classification_head_gives_presence_beside_the_same_logits(model):
     both = unet(width=WIDTH, classification_head=True)
     weights = {weight.name: weight for weight in model.weights}

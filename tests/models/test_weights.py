@@ -212,6 +212,7 @@ def _save(model, folder):
     return manager.save()
 
 
+@pytest.mark.slow
 def test_own_checkpoint_by_folder_and_by_prefix(model, tmp_path):
     prefix = _save(model, tmp_path)
     other = unet(width=WIDTH)
@@ -223,6 +224,7 @@ def test_own_checkpoint_by_folder_and_by_prefix(model, tmp_path):
             np.testing.assert_array_equal(left, right)
 
 
+@pytest.mark.slow
 def test_own_checkpoint_of_another_model_is_an_error(model, preactivation, tmp_path):
     _save(model, tmp_path)
     with pytest.raises(ValueError, match="missing: .*stem_image_bn/beta.*unexpected: "):

@@ -369,6 +369,7 @@ def test_a_table_has_the_numbers_of_every_image_and_class(images_dir, run, tmp_p
     assert len(rows) == 30 * 4
 
 
+@pytest.mark.slow
 def test_masks_of_an_image_that_became_unreadable_are_removed(data_dir, tmp_path):
     folder, masks, overlays = (tmp_path / name for name in ("images", "masks", "overlays"))
     shutil.copytree(data_dir / "test_images", folder)

@@ -163,6 +163,7 @@ def test_other_records_are_refused(make_workdir, records_dir, tmp_path):
         run.check_records(others)
 
 
+@pytest.mark.slow
 def test_packed_weights_describe_themselves(make_workdir, tmp_path):
     folder = make_workdir(fold=1)
     path = str(tmp_path / "model.safetensors")

@@ -148,6 +148,7 @@ def test_graphs_of_any_size_and_xla_give_the_same():
             np.testing.assert_allclose(got[1], wanted[1], rtol=1e-4, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.lanes
 def test_replicas_give_the_loss_and_gradient_of_one_device():
     names = ["bce", *BATCH_LOSSES]  # all others know but one image
