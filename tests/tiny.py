@@ -52,6 +52,4 @@ ENCODERS["tiny_preactivation"] = _replaced(ENCODERS["resnet34_preactivation"], T
 
 sample_data._RENDER_SIZE = (140, 210)  # a 25th of the pixels
 style._STYLE["figure.dpi"] = 80  # a quarter of them
-progress._NUM_PICTURES = (
-    1  # in each epoch's picture, not 4: drawing them took a fifth of a training
-)
+progress._NUM_PICTURES = 1  # a picture of four took a fifth of a training

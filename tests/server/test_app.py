@@ -16,7 +16,7 @@ from starlette.testclient import TestClient
 
 from clouds_tf.prediction.metadata import Metadata, read_metadata
 from clouds_tf.server import pages
-from clouds_tf.server.batching import Batcher
+from clouds_tf.server.batching import Batcher, OverloadedError
 
 FLOATS = ("presence", "area_fraction", "expected_area_fraction", "likeness")
 
@@ -246,6 +246,15 @@ def test_more_than_there_is_room_for_is_503(client, monkeypatch):
         gate.set()
         assert first.result().status_code == 200
     assert client.post(url, json=body).status_code == 200
+
+
+def test_as_many_images_as_allowed_are_admitted_and_no_more(client):
+    workers = client.versions.workers
+    with workers.admit(workers.settings.max_images):
+        with pytest.raises(OverloadedError), workers.admit(1):
+            pass
+    with workers.admit(1):
+        pass
 
 
 @pytest.mark.parametrize("kind", [RuntimeError, KeyError])  # not as of a version, which is 404

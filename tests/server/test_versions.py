@@ -10,7 +10,7 @@ from served import V1, b64, sample, written  # noqa: F401
 from clouds_tf.data.sample_data import render_images
 from clouds_tf.server.metrics import Metrics
 from clouds_tf.server.settings import ServerSettings
-from clouds_tf.server.versions import Versions
+from clouds_tf.server.versions import Found, Versions
 from clouds_tf.serving import integrity
 
 
@@ -103,6 +103,14 @@ def test_a_damaged_version_is_refused_and_the_old_one_stays(
         served.copy_version(written, 2, tmp_path, to=3)
         look(client)
         assert predict(client, image) == masks[2] and states(client)[3] == "AVAILABLE"
+
+
+def test_of_two_under_one_number_the_one_loaded_last_answers(tmp_path):
+    """The other one is kept until its last request is answered."""
+    versions = Versions(str(tmp_path), ServerSettings(), Metrics())
+    found = [Found(number, "E", identity) for number, identity in ((2, "a"), (1, "b"), (2, "c"))]
+    versions._loaded.update(zip(found, "abc"))
+    assert (versions.find(), versions.find(1)) == ((2, "c"), (1, "b"))
 
 
 def test_without_any_version_nothing_starts(written, tmp_path):  # noqa: F811

@@ -487,4 +487,5 @@ def test_what_one_worker_cannot_find_ends_all_workers(records_dir, tmp_path):
 
 
 if __name__ == "__main__":  # a child of the tests above
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
     globals()[sys.argv[1]](*sys.argv[2:])
