@@ -17,6 +17,7 @@ from starlette.testclient import TestClient
 from clouds_tf.prediction.metadata import Metadata, read_metadata
 from clouds_tf.server import pages
 from clouds_tf.server.batching import Batcher, OverloadedError
+from clouds_tf.server.metrics import Metrics
 
 FLOATS = ("presence", "area_fraction", "expected_area_fraction", "likeness")
 
@@ -236,6 +237,7 @@ def test_large_bodies_are_refused(client):
 def test_more_than_there_is_room_for_is_503(client, monkeypatch):
     gate = served.hold_networks(monkeypatch)
     url, body = f"{V1}:predict", {"instances": [GOOD] * 40}
+    before = sample(client, "clouds_errors_total", kind="overloaded")
     with concurrent.futures.ThreadPoolExecutor(1) as pool:
         first = pool.submit(client.post, url, json=body)
         while client.versions.workers._images < 40:
@@ -243,6 +245,7 @@ def test_more_than_there_is_room_for_is_503(client, monkeypatch):
         answer = client.post(url, json=body)
         assert answer.status_code == 503 and int(answer.headers["Retry-After"]) >= 1
         assert "too many images" in answer.json()["error"]
+        assert sample(client, "clouds_errors_total", kind="overloaded") == before + 1
         gate.set()
         assert first.result().status_code == 200
     assert client.post(url, json=body).status_code == 200
@@ -267,6 +270,13 @@ def test_a_fault_of_ours_is_500_without_a_traceback(client, monkeypatch, caplog,
     assert answer.status_code == 500 and "secret" not in answer.text
     assert answer.headers["x-request-id"] in answer.json()["error"]
     assert "secret" in caplog.text and answer.headers["x-request-id"] in caplog.text
+
+
+def test_an_unknown_likeness_is_not_counted():
+    metrics = Metrics()
+    metrics.observe_answer(("Fish",), np.nan, [0.5])
+    text = metrics.render().decode()
+    assert "clouds_likeness_sum 0.0" in text and 'clouds_presence_sum{class="Fish"} 0.5' in text
 
 
 def test_metrics_count_what_happens(client, contents):
