@@ -297,7 +297,10 @@ def _soft_targets(records: Records, run: Run, report: Callable[[str], Any]) -> S
 
 
 def make_feed(
-    records: Records, run: Run, how: Execution = Execution(), report: Callable[[str], Any] = say
+    records: Records,
+    run: Run,
+    execution: Execution = Execution(),
+    report: Callable[[str], Any] = say,
 ) -> Feed:
     """The batches of a run; `report` is called with remarks about them."""
     recipe = run.recipe
@@ -319,9 +322,9 @@ def make_feed(
             augmentation=recipe.augmentation,
             mix=recipe.mix,
             sample_weights=sample_weights,
-            cache=how.cache,
-            cache_dir=how.cache_dir,
-            data_service=how.data_service,
+            cache=execution.cache,
+            cache_dir=execution.cache_dir,
+            data_service=execution.data_service,
             soft_targets=soft_targets,
         )
 
@@ -339,5 +342,5 @@ def make_feed(
         validation,
         functools.partial(records.batch_names, folds, recipe.batch_size, recipe.seed),
         functools.partial(records.first_names, held_out),
-        how.data_service,
+        execution.data_service,
     )
