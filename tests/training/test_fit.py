@@ -367,7 +367,19 @@ def _start_worker(index, ports, *arguments, program=__file__):
     return start_program(program, *arguments, env=environment, merge=True)
 
 
-def _fit_in_cluster(workdir, steps, last_epoch=None, **settings):
+class KilledOnce(Callback):
+    """Kills this process in the second epoch, unless an earlier one was."""
+
+    def __init__(self, workdir, steps):
+        self._mark, self._step = f"{workdir}.killed", steps + 1
+
+    def on_step(self, run, step, loss):
+        if step == self._step and not os.path.exists(self._mark):
+            open(self._mark, "x").close()
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+def _fit_in_cluster(workdir, steps, last_epoch=None, callbacks=(), **settings):
     """A run that a callback of the chief ends after an epoch."""
     cluster = distribution.strategy("multi_worker")
     with cluster.scope():
@@ -378,7 +390,7 @@ def _fit_in_cluster(workdir, steps, last_epoch=None, **settings):
         lambda epoch, step: [],
     )
     end = make_callback(lambda run, row: row["epoch"] == last_epoch)
-    told = Callbacks(None, [end], chief=distribution.is_chief(cluster))
+    told = Callbacks(None, [end, *callbacks], chief=distribution.is_chief(cluster))
     with mock.patch.object(figures, "AVAILABLE", False):
         fit(of_cluster, feed, workdir, callbacks=told)
 
@@ -386,7 +398,7 @@ def _fit_in_cluster(workdir, steps, last_epoch=None, **settings):
 def work(workdir):
     """One of the workers of a run that outlives the loss of a worker."""
     with workers.restarting("multi_worker"):
-        _fit_in_cluster(workdir, 40, epochs=4)
+        _fit_in_cluster(workdir, 3, epochs=4, callbacks=[KilledOnce(workdir, 3)])
 
 
 def work_with_a_late_chief(workdir):
@@ -415,19 +427,16 @@ def work_with_a_failing_chief(workdir):
 
 
 def test_a_worker_is_killed_and_started_again_and_the_job_goes_on(tmp_path):
-    ports = free_ports(2)
-    chief, other = (_start_worker(index, ports, "work", tmp_path) for index in range(2))
-    deadline = time.monotonic() + 200
-    while not workdirs.read_history(str(tmp_path)):
-        assert time.monotonic() < deadline and chief.poll() is None, chief.communicate()[0]
-        time.sleep(0.1)
-    chief.kill()
-    chief.communicate()
-    chief = _start_worker(0, ports, "work", tmp_path)
+    ports, workdir = free_ports(2), tmp_path / "W"
+    chief, other = (_start_worker(index, ports, "work", workdir) for index in range(2))
+    output, _ = chief.communicate(timeout=200)
+    assert chief.returncode == -signal.SIGKILL, output
+    assert [row["epoch"] for row in workdirs.read_history(str(workdir))] == [1]
+    chief = _start_worker(0, ports, "work", workdir)
     outputs = [process.communicate(timeout=300)[0] for process in (chief, other)]
     assert chief.returncode == other.returncode == 0, outputs
     assert "A worker was lost; starting again" in outputs[1]
-    assert [row["epoch"] for row in workdirs.read_history(str(tmp_path))] == [1, 2, 3, 4]
+    assert [row["epoch"] for row in workdirs.read_history(str(workdir))] == [1, 2, 3, 4]
 
 
 def test_workers_average_the_same_epochs_however_late_the_chief_writes(tmp_path):
