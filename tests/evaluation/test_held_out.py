@@ -111,6 +111,7 @@ def test_every_image_is_predicted_by_the_models_that_held_it_out(members, small_
     np.testing.assert_allclose(counts.top_means, pixels[:, -37:].mean(1), atol=1e-4)  # 0.5 %
 
 
+@pytest.mark.slow
 def test_flips_and_chosen_places(members, small_records):
     members = {1: members[2]}  # as if it had held out another fold
     held_out = HeldOut(small_records, members)

@@ -186,6 +186,7 @@ def test_images_without_a_gap_have_none(tmp_path):
     assert statistics._describe_image(tf.io.encode_jpeg(image), 2)["gap"].numpy() == 1
 
 
+@pytest.mark.slow
 def test_runs_along_rows_measure_the_same(measured, tmp_path):
     images, masks, found = measured
     _write_folder(tmp_path, images, masks)

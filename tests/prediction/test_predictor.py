@@ -146,6 +146,7 @@ def test_a_saved_model_without_networks_is_to_be_exported_again(tmp_path):
         Predictor.open(saved_model, "openvino")
 
 
+@pytest.mark.slow
 @pytest.mark.lanes
 def test_only_networks_are_optimized_and_answers_stay(written, data_dir, tmp_path):
     contents = [path.read_bytes() for path in sorted((data_dir / "test_images").iterdir())]

@@ -288,6 +288,7 @@ def test_the_documented_requests_by_hand_are_answered(url, images_dir, expected,
     assert outputs["presence"] == pytest.approx(expected.presence, abs=1e-6)
 
 
+@pytest.mark.slow
 def test_colours_can_be_read_in_light_and_dark():
     text = (REPOSITORY / "clouds_tf" / "server" / "page" / "page.css").read_text()
     light, dark = (

@@ -57,6 +57,7 @@ def damage(path):
         file.truncate(100)
 
 
+@pytest.mark.slow
 @pytest.mark.lanes
 def test_a_new_version_takes_over_and_a_removal_rolls_back(
     written, image, masks, tmp_path  # noqa: F811
@@ -85,6 +86,7 @@ def test_a_new_version_takes_over_and_a_removal_rolls_back(
         assert states(client) == {1: "AVAILABLE"}
 
 
+@pytest.mark.slow
 def test_a_damaged_version_is_refused_and_the_old_one_stays(
     written, image, masks, tmp_path, caplog  # noqa: F811
 ):
