@@ -10,6 +10,7 @@ must not. So a package imports its public names through `face`, and tables of ch
 
 from __future__ import annotations
 
+import atexit
 import collections
 import contextlib
 import functools
@@ -116,6 +117,7 @@ def traced(function: _Function) -> _Function:
     def make() -> Any:
         import tensorflow as tf
 
+        atexit.register(make.cache_clear)  # after TensorFlow's own modules it could not end itself
         return tf.function(function, autograph=False)
 
     @functools.wraps(function)

@@ -51,9 +51,9 @@ def overlay(
         mask = masks[:, :, i].astype(float)
         if not mask.any():
             continue
-        tint = mask[:, :, np.newaxis] * rgba(color, 0.2)
+        tint = masks[:, :, i, np.newaxis] * np.round(np.multiply(rgba(color, 0.2), 255))
         extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-        axes.imshow(tint, extent=extent, interpolation="nearest")
+        axes.imshow(tint.astype(np.uint8), extent=extent, interpolation="nearest")
         length = sum(np.abs(np.diff(mask, axis=axis)).sum() for axis in (0, 1))
         if length <= _LONGEST_OUTLINE * sum(mask.shape):
             _outline(axes, columns, rows, mask, color, 1.2)

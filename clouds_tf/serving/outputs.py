@@ -7,18 +7,23 @@ import os
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures, files, gfile, rle
 from clouds_tf.data.annotations import spelled, write_rows
 from clouds_tf.dataset import Dataset
-from clouds_tf.prediction.untrusted import decode_images
+from clouds_tf.lazy import traced
+from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS, decode_images
 from clouds_tf.serving.answers import Answer
 
 TABLE_COLUMNS = (
     *("filename", "class", "presence", "area_fraction", "expected_area_fraction"),
     "likeness",
 )
+
+# Called one by one, their hundreds of small operations take most of the time.
+_decode_images, _decode_masks = traced(decode_images), traced(rle.decode)
 
 
 def check_submission(path: str) -> None:
@@ -65,19 +70,20 @@ def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
     files.write_table(path, TABLE_COLUMNS, rows())
 
 
-def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> tf.Tensor:
-    """Masks of an answer, uint8 [C, *size] of {0, 1}."""
-    encoded = list(answer.encoded_pixels)
-    return rle.decode(encoded, dataset.submission_size, size, dataset.rle_order)
+def _masks(answer: Answer, dataset: Dataset) -> np.ndarray:
+    """Masks of an answer, uint8 [C, h, w] of {0, 1} at the submission size."""
+    size, encoded = dataset.submission_size, tf.constant(answer.encoded_pixels)
+    return _decode_masks(encoded, size, size, dataset.rle_order).numpy()
 
 
 def draw(answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_columns: int = 3) -> Any:
     """Draws readable images with their masks, `num_columns` in a row."""
     size, channels, images, masks = dataset.submission_size, dataset.channels, [], []
     for answer in answers:
-        masks.append(tf.transpose(_masks(answer, size, dataset), [1, 2, 0]).numpy())
+        masks.append(_masks(answer, dataset).transpose(1, 2, 0))
         encoded = tf.io.read_file(os.path.join(images_dir, answer.filename))
-        images.append(decode_images(encoded[tf.newaxis], size, channels=channels)[0].numpy())
+        decoded = _decode_images(encoded[tf.newaxis], size, MAX_IMAGE_PIXELS, channels)
+        images.append(decoded[0].numpy())
     names = [answer.filename for answer in answers]
     return figures.overlays(
         images, masks, names, num_columns=num_columns, class_names=dataset.class_names
@@ -95,20 +101,22 @@ def _mask_path(folder: str, filename: str, class_name: str) -> str:
 def write_overlay(folder: str, answer: Answer, images_dir: str, dataset: Dataset) -> None:
     """Writes a picture of an image with its masks: a.jpg becomes a.jpg.png."""
     figure = draw([answer], images_dir, dataset, num_columns=1)
-    figures.save(figure, _overlay_path(folder, answer.filename))
+    figures.save(figure, _overlay_path(folder, answer.filename), compression=2)
 
 
 def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
     """Writes the masks of an image at the image's own size, as one PNG of {0, 255} for each class.
 
-    The masks of a.jpg become a.jpg_Fish.png and so on; absent classes are black.
+    They are resized by nearest neighbour at pixel centres. The masks of a.jpg become a.jpg_Fish.png
+    and so on; absent classes are black.
     """
     assert answer.size is not None
-    for i, name in enumerate(dataset.class_names):
-        one = Answer("", (), encoded_pixels=answer.encoded_pixels[i : i + 1])
-        mask = _masks(one, answer.size, dataset)[0, :, :, tf.newaxis]
+    sides = zip(answer.size, dataset.submission_size)
+    rows, columns = ((2 * np.arange(large) + 1) * small // (2 * large) for large, small in sides)
+    for name, small in zip(dataset.class_names, 255 * _masks(answer, dataset)):
+        mask = np.take(np.take(small, columns, axis=1), rows, axis=0)[..., np.newaxis]
         with files.written_whole(_mask_path(folder, answer.filename, name)) as temporary:
-            tf.io.write_file(temporary, tf.io.encode_png(255 * mask))
+            tf.io.write_file(temporary, tf.io.encode_png(mask))
 
 
 def remove_pictures(
