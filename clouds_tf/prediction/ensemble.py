@@ -8,8 +8,6 @@ from typing import Any
 
 import tensorflow as tf
 
-from clouds_tf.models.probabilities import probabilities
-
 # Choices of --test_time_augmentation; predictions of all views of an image are averaged.
 AUGMENTATIONS = ("none", "flips", "rotations", "scales", "flips+scales", "rotations+scales")
 _MIRRORS: tuple[list[int], ...] = ([], [1], [2], [1, 2])  # axes of [B, H, W, C] to reverse
@@ -46,7 +44,7 @@ def input_sizes(image_size: tuple[int, int], test_time_augmentation: str) -> lis
     return list(dict.fromkeys(sizes))
 
 
-def _views(test_time_augmentation: str) -> list[tuple[bool, list[int]]]:
+def views_of(test_time_augmentation: str) -> list[tuple[bool, list[int]]]:
     """Views of an image: whether rows and columns change places, and the axes then reversed."""
     if test_time_augmentation not in AUGMENTATIONS:
         raise ValueError(
@@ -94,19 +92,19 @@ def mean_prediction(
             "each of at least one model"
         )
     check_weights(member_weights, len(models))
-    views = _views(test_time_augmentation)
+    views = views_of(test_time_augmentation)
     pixels, presences = [], []
+    # Mirrored and averaged before they are resized, which takes a quarter of the time.
     for model, image, weight in zip(models, images, member_weights or [1.0] * len(models)):
+        upright = []
         for turn, axes in views:
             outputs = model(tf.reverse(_transposed(image) if turn else image, axes))
             if "presence_logits" in outputs:
                 logits = tf.cast(outputs["presence_logits"], tf.float32)
                 presences.append((tf.sigmoid(logits), weight))
-            if turn:
-                logits = _transposed(tf.reverse(outputs["logits"], axes))
-                pixels.append((probabilities(logits, size), weight))
-            else:
-                pixels.append((tf.reverse(probabilities(outputs["logits"], size), axes), weight))
+            found = tf.reverse(tf.sigmoid(tf.cast(outputs["logits"], tf.float32)), axes)
+            upright.append(_transposed(found) if turn else found)
+        pixels.append((tf.image.resize(tf.add_n(upright) / len(upright), size), weight))
     mean = _weighted_mean(pixels)
     return mean, _weighted_mean(presences) if presences else tf.reduce_max(mean, axis=[1, 2])
 
