@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from clouds_tf.keras import Layer, Model, keras
+from clouds_tf.lazy import unconverted
 from clouds_tf.models.upsampling import UpsampleConv, spread_kernel
 
 layers = keras.layers
@@ -14,6 +15,7 @@ layers = keras.layers
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, UpsampleConv)
 
 
+@unconverted
 def fuse(model: Model) -> Any:
     """Builds an equivalent inference model with batch norm fused, and upsampling prepared.
 
@@ -36,6 +38,8 @@ def fuse(model: Model) -> Any:
         if layer.name in fused_names:
             return layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
         config = layer.get_config()
+        for name in config.keys() & {"kernel_initializer", "depthwise_initializer"}:
+            config[name] = "zeros"  # random numbers would be drawn for nothing
         if layer.name in norms:
             config["use_bias"] = True
         if isinstance(layer, UpsampleConv):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -34,6 +35,7 @@ class Signatures:
         compiled: whether the networks are TensorFlow's, and may be compiled with their ensemble.
 
     Attributes:
+        networks: the Networks.
         read_bytes, read_pixels: first stage, from image_bytes, string [N], or from images, uint8
             [N, H, W, channels], to N images for each network and their likeness, float32 [N].
         run_networks: second stage, from such images, N at least 1, to probabilities, float32
@@ -44,7 +46,7 @@ class Signatures:
     def __init__(
         self, networks: Sequence[Network], metadata: Metadata, compiled: bool = False
     ) -> None:
-        self._networks, self._metadata = networks, metadata
+        self.networks, self._metadata = networks, metadata
         limit, channels = metadata.max_image_pixels, metadata.dataset.channels
         decode = functools.partial(decode_images, max_image_pixels=limit, channels=channels)
         size, num_classes = metadata.dataset.submission_size, metadata.dataset.num_classes
@@ -69,6 +71,12 @@ class Signatures:
             run = function(run, input_signature=[images])
         self.run_networks = run
         self.answer = function(self._make_answer, input_signature=self._specs)
+
+    def of(self, networks: Sequence[Network]) -> Signatures:
+        """The same with other Networks, not compiled with their ensemble; traces are shared."""
+        other = copy.copy(self)
+        other.networks, other.run_networks = networks, other._mean_prediction
+        return other
 
     def serve(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
         """Maps image_bytes, string [N], to masks and numbers; see `write_version`."""
@@ -96,14 +104,14 @@ class Signatures:
             `serve_pixels` gives; the likeness is NaN if it was fitted at another size.
         """
         likeness = self._find_likeness({tuple(images.shape[1:3]): images})
-        probabilities, presence = self._mean_prediction([images] * len(self._networks))
+        probabilities, presence = self._mean_prediction([images] * len(self.networks))
         answer = self._make_masks(probabilities, presence, likeness)
         return {**answer, "probabilities": probabilities}
 
     def _mean_prediction(self, images: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         metadata = self._metadata
         size, way = metadata.dataset.submission_size, metadata.test_time_augmentation
-        return mean_prediction(self._networks, images, size, way, metadata.member_weights)
+        return mean_prediction(self.networks, images, size, way, metadata.member_weights)
 
     def _predict(self, inputs: tf.Tensor, read: Read) -> _Prediction:
         def predict_some() -> list[tf.Tensor]:

@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import os
 from collections.abc import Iterable, Sequence
+from typing import Any
 
 import tensorflow as tf
 
@@ -13,9 +14,12 @@ from clouds_tf import files
 from clouds_tf.data import sample_data
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
+from clouds_tf.lazy import uncollected
 from clouds_tf.prediction import ensemble
+from clouds_tf.prediction.engine import as_network
 from clouds_tf.prediction.metadata import Metadata, read_metadata
 from clouds_tf.prediction.postprocessing import Postprocessing, plain_rules, read_postprocessing
+from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 from clouds_tf.serving import integrity
 from clouds_tf.serving import onnx as onnx_files
@@ -113,30 +117,42 @@ def export(
     batches = _check_batches(members, records_dir, check_images)
     files.check_output(os.path.join(export_dir, "models.config"))
 
-    def build(precision: str, fused: bool) -> CloudModel:
-        with distribution.precision(precision):
-            loaded = ([member.load()] * len(_sizes(member, way)) for member in members)
-            return CloudModel(list(itertools.chain.from_iterable(loaded)), metadata, fused)
-
+    trained = _load(members, way, "float32")
+    loaded = trained if precision == "float32" else _load(members, way, precision)
+    model = _build(loaded, metadata, precision)
     checked, sums = [], {}
 
     def finish(path: str) -> None:
-        exported = tf.saved_model.load(path)  # its signatures hold its variables only weakly
-        trained = build("float32", fused=False)
-        predict = exported.signatures["from_pixels"]
-        difference = parity.compare(trained.serve_pixels, predict, batches, dataset)
+        predict = Predictor.open(path).functions["from_pixels"]
+        before = model.stages.of(list(map(as_network, trained, metadata.image_sizes)))
+        with uncollected():
+            difference = parity.compare(before.serve_pixels, predict, batches, dataset)
         parity.require_parity(difference, precision)
         has_warmup, error = _write_warmup(path, dataset), None
         if onnx is not None:
-            networks = build("float32", fused=True).networks
+            exact = model if precision == "float32" else _build(trained, metadata, "float32")
             images = (images for images, _ in batches)
-            error = onnx_files.write(onnx, networks, read_metadata(path), images)
+            error = onnx_files.write(onnx, exact.networks, read_metadata(path), images)
         checked.append((difference, has_warmup, tuple(warnings), error))
         sums.update(integrity.checksums(path))
 
-    path = write_version(build(precision, fused=True), export_dir, finish)
+    path = write_version(model, export_dir, finish)
     tf_serving.write_config(export_dir)
     return ExportResult(path, len(members), way, *checked[0], integrity.write(path, sums))
+
+
+@uncollected()
+def _load(members: Sequence[Member], way: str, precision: str) -> list[Any]:
+    """A Keras model for each network: the same one at each size that a member sees."""
+    with distribution.precision(precision):
+        loaded = ([member.load()] * len(_sizes(member, way)) for member in members)
+        return list(itertools.chain.from_iterable(loaded))
+
+
+@uncollected()
+def _build(models: Sequence[Any], metadata: Metadata, precision: str) -> CloudModel:
+    with distribution.precision(precision):
+        return CloudModel(models, metadata)
 
 
 def _sizes(member: Member, way: str) -> list[tuple[int, int]]:

@@ -9,7 +9,9 @@ from stubs import write_workdir
 from clouds_tf.data import sample_data
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet
+from clouds_tf.prediction.engine import as_network
 from clouds_tf.prediction.metadata import Metadata
+from clouds_tf.prediction.signatures import Signatures
 from clouds_tf.serving.cloud_model import CloudModel
 from clouds_tf.serving.parity import Difference, compare, require_parity
 from clouds_tf.training import distribution
@@ -34,7 +36,7 @@ def batches():
 
 @pytest.fixture(scope="module")
 def trained(run):
-    return CloudModel([run[1]], METADATA, fused=False)
+    return Signatures([as_network(run[1], IMAGE_SIZE)], METADATA)
 
 
 def test_fusing_changes_nothing_and_other_weights_do(trained, run, batches):
