@@ -1,7 +1,8 @@
 """Suite predict: images to submission beside the usual loop on segmentation_models.
 
 Needs the extra [parity]. All contenders have the same weights, and every turn runs in a process of
-its own. With the extra [openvino], --engine=openvino is measured too.
+its own. With the extra [openvino], --engine=openvino is measured too. With --saved_model there is
+no peer: it is a model's `predict` beside its networks alone, in CPU time.
 """
 
 import functools
@@ -33,9 +34,11 @@ from benchmarks._unets import PRECISIONS, SIZE, network, of_ours, write_models
 from clouds_tf import rle, serving
 from clouds_tf.data import annotations
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.prediction.ensemble import views_of
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.training import distribution
 
+flags.DEFINE_string("saved_model", None, "SavedModel to compare with its networks, such as E/1.")
 flags.DEFINE_string(
     "images_dir", str(DATA / "clouds_native" / "train_images"), "Images; drawn ones if absent."
 )
@@ -95,6 +98,29 @@ def run_child(contender, folder):
     print(json.dumps({**found, "megabytes": peak_megabytes()}))
 
 
+def compare_with_networks(folder, engine):
+    """The CPU seconds of `predict`, and of all views of the images in the networks alone."""
+    ours = Predictor.open(FLAGS.saved_model, engine)
+    if ours.warning:  # TensorFlow would be measured instead
+        sys.exit(ours.warning)
+    metadata, networks = ours.metadata, ours.load_stages().networks
+    shapes = [(FLAGS.batch_size, *size, 3) for size in metadata.image_sizes]
+    batches = [tf.cast(tf.random.uniform(shape, 0, 255), tf.uint8) for shape in shapes]
+
+    def run_networks():
+        for _ in views_of(metadata.test_time_augmentation) * (FLAGS.num_images // FLAGS.batch_size):
+            for run, batch in zip(networks, batches):
+                run(batch)["logits"].numpy()
+
+    images_dir, output = os.path.join(folder, "images"), os.path.join(folder, "ours.csv")
+    predict = functools.partial(serving.predict, ours, images_dir, output, progress=False)
+    functions = {
+        "predict": functools.partial(predict, batch_size=FLAGS.batch_size),
+        "networks": run_networks,
+    }
+    return measure(functions, FLAGS.repeats, time.process_time)
+
+
 def print_latency(folder):
     """Sends single images to each SavedModel in this process."""
     paths = sorted(pathlib.Path(folder, "images").iterdir())
@@ -130,12 +156,21 @@ def main() -> None:
         os.makedirs(f"{folder}/images")
         for i in range(FLAGS.num_images):
             os.symlink(paths[i % len(paths)], f"{folder}/images/{i:04d}.jpg")
+        engines = ["openvino"] if importlib.util.find_spec("openvino") else []
+        if FLAGS.saved_model:
+            rows = [("engine", "predict, CPU ms/image", "networks alone", "networks / predict")]
+            for engine in ["tensorflow", *engines]:
+                found = compare_with_networks(folder, engine)
+                costs = [f"{1e3 * seconds / FLAGS.num_images:.1f}" for seconds in found.values()]
+                rows.append((engine, *costs, f"{found['networks'] / found['predict']:.3f}"))
+            print_table(rows)
+            return
         image = cv2.imread(str(paths[0]))
         assert image is not None, paths[0]
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB)
         write_models(folder, cv2.resize(image, SIZE[::-1]))
 
-        ours = [*PRECISIONS, *(["openvino"] if importlib.util.find_spec("openvino") else [])]
+        ours = [*PRECISIONS, *engines]
         settings = {"batch_size": FLAGS.batch_size, "chunk": FLAGS.chunk}
         found = take_turns("predict", folder, ["peer", *ours], FLAGS.repeats, settings)
         rate = {name: FLAGS.num_images / one["seconds"] for name, one in found.items()}
