@@ -100,6 +100,8 @@ def run_child(contender, folder):
 
 def compare_with_networks(folder, engine):
     """The CPU seconds of `predict`, and of all views of the images in the networks alone."""
+    if FLAGS.num_images % FLAGS.batch_size:
+        sys.exit(f"--num_images: got {FLAGS.num_images}, expected whole batches")
     ours = Predictor.open(FLAGS.saved_model, engine)
     if ours.warning:  # TensorFlow would be measured instead
         sys.exit(ours.warning)
@@ -119,6 +121,16 @@ def compare_with_networks(folder, engine):
         "networks": run_networks,
     }
     return measure(functions, FLAGS.repeats, time.process_time)
+
+
+def print_shares(folder, engines):
+    """Prints the share of the networks in `predict` for each engine."""
+    rows = [("engine", "predict, CPU ms/image", "networks alone", "networks / predict")]
+    for engine in engines:
+        found = compare_with_networks(folder, engine)
+        ours, alone = (seconds / FLAGS.num_images * 1e3 for seconds in found.values())
+        rows.append((engine, f"{ours:.1f}", f"{alone:.1f}", f"{alone / ours:.3f}"))
+    print_table(rows)
 
 
 def print_latency(folder):
@@ -158,12 +170,7 @@ def main() -> None:
             os.symlink(paths[i % len(paths)], f"{folder}/images/{i:04d}.jpg")
         engines = ["openvino"] if importlib.util.find_spec("openvino") else []
         if FLAGS.saved_model:
-            rows = [("engine", "predict, CPU ms/image", "networks alone", "networks / predict")]
-            for engine in ["tensorflow", *engines]:
-                found = compare_with_networks(folder, engine)
-                costs = [f"{1e3 * seconds / FLAGS.num_images:.1f}" for seconds in found.values()]
-                rows.append((engine, *costs, f"{found['networks'] / found['predict']:.3f}"))
-            print_table(rows)
+            print_shares(folder, ["tensorflow", *engines])
             return
         image = cv2.imread(str(paths[0]))
         assert image is not None, paths[0]
