@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Sequence
 
 import tensorflow as tf
@@ -149,10 +150,9 @@ def _at_most(limit: int, things: str, encoded: tf.Tensor, patterns: Sequence[byt
 def _count(content: tf.Tensor, pattern: bytes) -> tf.Tensor:
     """How often a pattern occurs in bytes, uint8 [N]: int32."""
     starts = tf.maximum(tf.size(content) - len(pattern) + 1, 0)
-    found = tf.ones([starts], tf.bool)
-    for i, byte in enumerate(pattern):
-        found &= content[i : i + starts] == byte
-    return tf.math.count_nonzero(found, dtype=tf.int32)
+    matches = [content[i : i + starts] == byte for i, byte in enumerate(pattern)]
+    # tf.math.count_nonzero would make an int64 of each byte.
+    return tf.reduce_sum(tf.cast(functools.reduce(tf.logical_and, matches), tf.int32))
 
 
 def why_too_dim(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:
