@@ -40,7 +40,9 @@ class Views:
         """Share of people with a box of a class over the centre of a pixel: float32 [h, w, C]."""
         height, width = size
         found = np.zeros((self.num_people, height, width, num_classes), bool)
-        edges = np.ceil(self.boxes * [width, height, width, height] - 0.5).clip(0).astype(int)
+        # Rounded, as edges at the centre of a pixel would otherwise fall on either side of it.
+        edges = np.round(self.boxes * [width, height, width, height] - 0.5, 6)
+        edges = np.ceil(edges).clip(0).astype(int)
         for person, label, (left, top, right, bottom) in zip(self.people, self.labels, edges):
             found[person, top:bottom, left:right, label] = True
         return found.mean(0, dtype=np.float32)
