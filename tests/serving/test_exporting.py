@@ -198,6 +198,9 @@ def test_rules_that_were_tuned_for_something_else_are_named(workdir):
     other = Postprocessing(RULES, "none", ("R/W7", "W8"), None, member_weights=(3, 1))
     names, weights = find_mismatches(members, other, "none", tuned_weights(members, other))
     assert "with W7, W8, got" in names and "member weights 3,1, got equal ones" in weights
+    assert tuned_weights(members, weighed) == (3,)
+    unknown = dataclasses.replace(members[0], path="R/W9")  # equal ones, rather than none for it
+    assert tuned_weights([*members, unknown], weighed) == ()
     assert [text.split(" ")[4:] for text in found] == [
         ["with", "--test_time_augmentation=flips,", "got", "none"],
         ["with", "W7,", "got", os.path.basename(workdir)],
