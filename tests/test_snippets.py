@@ -109,10 +109,12 @@ def test_a_recipe_opens_with_its_command_time_and_score(path, monkeypatch):
 
 def _write_weights(folder):
     os.mkdir(folder)
-    shutil.copy(REPOSITORY / "models" / "postprocessing.json", folder)
+    for name in ("postprocessing.json", "postprocessing_small.json"):
+        shutil.copy(REPOSITORY / "models" / name, folder)
     model = {"num_classes": 4, "width": 0.125, "encoder": "tiny", "classification_head": True}
     metadata = {"model": model, "dataset": CLOUDS.to_json(), "image_size": [32, 48]}
-    save_model_weights(unet(**model), f"{folder}/clouds_unet.safetensors", metadata)
+    for name in ("clouds_unet", "clouds_unet_small"):
+        save_model_weights(unet(**model), f"{folder}/{name}.safetensors", metadata)
 
 
 def _write_scenes(image, folder):

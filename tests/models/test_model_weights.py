@@ -147,6 +147,15 @@ def test_weights_that_were_shipped_are_read_as_they_are():
         np.testing.assert_array_equal(values, tensors[name])
 
 
+def test_the_small_model_that_was_shipped_has_four_megabytes_and_no_head():
+    path = os.path.join(REPOSITORY, "models", "clouds_unet_small.safetensors")
+    assert os.path.getsize(path) <= 4_000_000
+    metadata, tensors = read_model_weights(path)
+    assert metadata["image_size"] == [160, 240]
+    assert tensors["decoder1_conv2/kernel"].shape == (3, 3, 96, 96)
+    assert "presence/kernel" not in tensors
+
+
 def test_the_file_has_the_permissions_of_any_new_file(path, tmp_path):
     (tmp_path / "other").write_text("")
     assert os.stat(path).st_mode == os.stat(tmp_path / "other").st_mode
