@@ -131,8 +131,8 @@ def traced(function: _Function) -> _Function:
 def uncollected() -> Iterator[None]:
     """Context, and decorator, without garbage collection.
 
-    A quarter of `import tensorflow` and of loading a SavedModel, and a tenth of building and
-    tracing a network for training, is otherwise spent on looking for garbage that is not there.
+    A quarter of `import tensorflow`, and of loading a SavedModel, is otherwise spent on looking for
+    garbage that is not there; up to a tenth of building and tracing a network, by its size.
     """
     enabled = gc.isenabled()
     gc.disable()
