@@ -11,7 +11,6 @@ import tensorflow as tf
 from clouds_tf import own
 from clouds_tf.dataset import MAX_CHANNELS, MAX_CLASSES
 from clouds_tf.keras import KerasTensor, Model, keras
-from clouds_tf.lazy import unconverted
 from clouds_tf.models.encoders import (
     MAX_WIDTH,
     Encoder,
@@ -83,7 +82,6 @@ class LogOdds(keras.layers.Layer):
         return log_odds[..., :-1], log_odds[..., -1:]
 
 
-@unconverted  # AutoGraph rewrites layers for a second, and none of them needs it
 def unet(
     num_classes: int = 4,
     width: float = 1.0,

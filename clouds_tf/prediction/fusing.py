@@ -7,7 +7,6 @@ from typing import Any
 import numpy as np
 
 from clouds_tf.keras import Layer, Model, keras
-from clouds_tf.lazy import unconverted
 from clouds_tf.models.upsampling import UpsampleConv, spread_kernel
 
 layers = keras.layers
@@ -15,7 +14,6 @@ layers = keras.layers
 _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, UpsampleConv)
 
 
-@unconverted
 def fuse(model: Model) -> Any:
     """Builds an equivalent inference model with batch norm fused, and upsampling prepared.
 
