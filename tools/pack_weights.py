@@ -18,7 +18,7 @@ flags.DEFINE_enum(
     "kernels",
     "float16",
     packing.KERNELS,
-    "Storage of convolution kernels in the file; int8 halves it once more, at a small error.",
+    "Type of the kernels in the file; int8 makes it half as large as float16, with a small error.",
 )
 
 

@@ -35,12 +35,12 @@ def packed(weights: Mapping[str, np.ndarray], kernels: str) -> dict[str, np.ndar
     for name, values in weights.items():
         if not np.isfinite(values).all():
             raise ValueError(f"{name}: got values that are not finite; the training has diverged")
-        largest = np.abs(values).max(initial=0)
         if kernels == "int8" and values.ndim > 1 and values.size >= MIN_INT8_VALUES:
             scale = _scale(name, values)
             tensors[name] = np.rint(values / scale).astype(np.int8)
             tensors[name + _SCALE] = scale
         else:
+            largest = np.abs(values).max(initial=0)
             narrow = values.ndim > 1 and largest <= np.finfo(np.float16).max
             tensors[name] = np.ascontiguousarray(values, np.float16 if narrow else np.float32)
     return tensors

@@ -42,7 +42,7 @@ def cosine_restarts(share: tf.Tensor) -> tf.Tensor:
     return half_cosine((position - (length - 1)) / length)
 
 
-@tf.autograph.experimental.do_not_convert  # AutoGraph warns of what imports a module
+@tf.autograph.experimental.do_not_convert  # AutoGraph would warn of the import in it
 def _shape(name: str, share: tf.Tensor) -> tf.Tensor:
     """Factor on the learning rate at a finished share of the run, float32 []."""
     if name in SCHEDULES:

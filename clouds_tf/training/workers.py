@@ -158,7 +158,7 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 def gather(strategy: tf.distribute.Strategy, text: str) -> list[str]:
     """Gives every worker the texts of all of them, in the order of the workers; each calls it.
 
-    Afterwards any worker may end: none has still to receive something from it.
+    A worker may end as soon as this returns; no other one is still waiting to receive its text.
     """
     count = num_workers(strategy)
     if count == 1:
@@ -181,8 +181,8 @@ def gather(strategy: tf.distribute.Strategy, text: str) -> list[str]:
     padded = np.zeros(lengths.max() + 1)
     padded[: len(data)] = list(data)
     rows = summed(own_row * padded)
-    # A worker that has all texts may be ahead of one that is receiving them, and must not end yet.
-    # One that is lost here ended with all of them; who still needs it will see.
+    # A worker that has all texts must not end before the others have received them too. If one is
+    # lost at this point, all have the texts; the next exchange, if any, reports the loss.
     with contextlib.suppress(tf.errors.UnavailableError):
         summed(own_row[:, 0])
     return [bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths)]

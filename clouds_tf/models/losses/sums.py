@@ -54,7 +54,7 @@ class OwnScore:
     setting: str
     name: str
 
-    @unconverted  # AutoGraph warns of what imports a module
+    @unconverted  # AutoGraph would warn of the import in it
     def __call__(self, mask: tf.Tensor, logits: tf.Tensor, **arguments: float) -> tf.Tensor:
         """Calls it with float32 mask and logits of one size, [B, h, w, C]; returns float32 [B]."""
         found = own.call(self.setting, self.name, *prepared(mask, logits), **arguments)
