@@ -70,17 +70,19 @@ def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
     files.write_table(path, TABLE_COLUMNS, rows())
 
 
-def _masks(answer: Answer, dataset: Dataset) -> np.ndarray:
-    """Masks of an answer, uint8 [C, h, w] of {0, 1} at the submission size."""
-    size, encoded = dataset.submission_size, tf.constant(answer.encoded_pixels)
-    return _decode_masks(encoded, size, size, dataset.rle_order).numpy()
+def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> np.ndarray:
+    """Masks of an answer, uint8 [C, *size] of {0, 1}."""
+    encoded = tf.constant(answer.encoded_pixels)
+    # A size in a tensor, so that images of all sizes share one trace.
+    masks = _decode_masks(encoded, dataset.submission_size, tf.constant(size), dataset.rle_order)
+    return masks.numpy()
 
 
 def draw(answers: Sequence[Answer], images_dir: str, dataset: Dataset, num_columns: int = 3) -> Any:
     """Draws readable images with their masks, `num_columns` in a row."""
     size, channels, images, masks = dataset.submission_size, dataset.channels, [], []
     for answer in answers:
-        masks.append(_masks(answer, dataset).transpose(1, 2, 0))
+        masks.append(_masks(answer, size, dataset).transpose(1, 2, 0))
         encoded = tf.io.read_file(os.path.join(images_dir, answer.filename))
         decoded = _decode_images(encoded[tf.newaxis], size, MAX_IMAGE_PIXELS, channels)
         images.append(decoded[0].numpy())
@@ -107,16 +109,12 @@ def write_overlay(folder: str, answer: Answer, images_dir: str, dataset: Dataset
 def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
     """Writes the masks of an image at the image's own size, as one PNG of {0, 255} for each class.
 
-    They are resized by nearest neighbour at pixel centres. The masks of a.jpg become a.jpg_Fish.png
-    and so on; absent classes are black.
+    The masks of a.jpg become a.jpg_Fish.png and so on; absent classes are black.
     """
     assert answer.size is not None
-    sides = zip(answer.size, dataset.submission_size)
-    rows, columns = ((2 * np.arange(large) + 1) * small // (2 * large) for large, small in sides)
-    for name, small in zip(dataset.class_names, 255 * _masks(answer, dataset)):
-        mask = np.take(np.take(small, columns, axis=1), rows, axis=0)[..., np.newaxis]
+    for name, mask in zip(dataset.class_names, 255 * _masks(answer, answer.size, dataset)):
         with files.written_whole(_mask_path(folder, answer.filename, name)) as temporary:
-            tf.io.write_file(temporary, tf.io.encode_png(mask))
+            tf.io.write_file(temporary, tf.io.encode_png(mask[..., np.newaxis]))
 
 
 def remove_pictures(
