@@ -103,10 +103,16 @@ class EvaluationResult:
     def __str__(self) -> str:
         names = self.dataset.class_names
         table = score.table(self.search.scores, names, "cross_fitted", baseline="all_blank")
-        parts = [table, _area_table(self.area_biases, names)]
+        parts = [table, _presence_table(self.search, names), _area_table(self.area_biases, names)]
         if self.rungs:
             parts.append(ladder_text(self.rungs, names))
         return "\n\n".join([*parts, "\n".join(self.remarks)])
+
+
+def _presence_table(found: SearchResult, names: tuple[str, ...]) -> str:
+    """Formats how often the presence of each class is right."""
+    title = "Share of images with a mask where the class is, and none where it is not, cross-fitted:"
+    return f"{title}\n{score.table({'accuracy': found.presence_accuracy}, names, 'accuracy')}"
 
 
 def _area_table(biases: dict[str, tuple[Bias, ...]], names: Sequence[str]) -> str:
@@ -289,8 +295,10 @@ def _report(result: EvaluationResult) -> dict[str, Any]:
         finite = [round(float(x), 4) if math.isfinite(x) else None for x in numbers]
         return dict(zip((*names, "mean"), finite))
 
+    def interval(scores: np.ndarray) -> list[dict[str, float | None]]:
+        return [by_class(end) for end in score.intervals(scores)]
+
     means = {name: score.class_means(values) for name, values in found.scores.items()}
-    ends = np.asarray(score.intervals(found.cross_fitted))
     gain = {name: by_class(values - means["all_blank"]) for name, values in means.items()}
     gain.pop("all_blank")
     biases = {
@@ -304,7 +312,9 @@ def _report(result: EvaluationResult) -> dict[str, Any]:
         "metric": "competition Dice",
         "scores": {name: by_class(values) for name, values in means.items()},
         "gain_over_all_blank": gain,
-        "interval_of_cross_fitted": [by_class(end) for end in ends],
+        "interval_of_cross_fitted": interval(found.cross_fitted),
+        "presence_accuracy": by_class(score.class_means(found.presence_accuracy)),
+        "interval_of_presence_accuracy": interval(found.presence_accuracy),
         "area_bias": biases,
         "unbiased_thresholds": by_class(areas.thresholds),
         "log_loss": {name: by_class(values) for name, values in areas.log_losses.items()},

@@ -65,6 +65,11 @@ class SearchResult:
         names = ("all_blank", "plain", "tuned", "cross_fitted")
         return {name: getattr(self, name) for name in names}
 
+    @property
+    def presence_accuracy(self) -> np.ndarray:
+        """Share of the ways above in which a class has a mask where it should: float64 [N, C]."""
+        return np.where(self.all_blank, 1 - self.present, self.present)
+
 
 def _dice(counts: Counts, c: int) -> np.ndarray:
     """The competition's Dice of the masks of class `c` at every hundredth: float64 [N, 99]."""

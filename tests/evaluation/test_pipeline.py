@@ -134,6 +134,11 @@ def test_the_file_has_all_blank_beside_every_score(result, folder):
             if name != "all_blank":
                 gain = content["gain_over_all_blank"][name][class_name]
                 assert gain == pytest.approx(expected - blank[:, c].mean(), abs=6e-5)
+    right, ends = content["presence_accuracy"], content["interval_of_presence_accuracy"]
+    present = pd.DataFrame(result.search.present > 0.5, columns=STEEL.class_names)  # of two folds
+    expected = (present == (blank == 0)).mean()
+    assert right == pytest.approx({**expected, "mean": expected.mean()}, abs=6e-5)
+    assert all(ends[0][name] <= right[name] <= ends[1][name] for name in right)
     for c, class_name in enumerate(STEEL.class_names):
         bias = area_bias(result.areas.expected[:, c], result.areas.true[:, c])
         stored = content["area_bias"]["expected_area"][class_name]
@@ -147,6 +152,8 @@ def test_the_report_shows_blank_biases_and_remarks(result):
     assert lines[0] == [*STEEL.class_names, "mean"]
     assert lines[1][:2] == ["all", "blank"] and text.count("over blank") == 3
     assert "tuned masks" in text and "expected area" in text
+    accuracy = [f"{x:.4f}" for x in result.search.presence_accuracy.mean(axis=0)]
+    assert ["accuracy", *accuracy] in [line[:4] for line in lines]
     assert "Best: " in text and text.count(" flips ") == 2
     assert "The epoch that each run kept was chosen on its own held-out fold" in text
     assert repr(result).startswith(f"EvaluationResult({result.num_images} images")

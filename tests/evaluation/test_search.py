@@ -113,6 +113,23 @@ def test_the_three_scores():
     np.testing.assert_array_equal(found.present[folds == 2], masks.any(axis=(1, 2)))
     np.testing.assert_array_equal(found.areas[folds == 2], masks.sum(axis=(1, 2)))
     np.testing.assert_array_equal(found.all_blank, counts.truths == 0)
+    right = masks.any(axis=(1, 2)) == truth.any(axis=(1, 2))
+    np.testing.assert_array_equal(found.presence_accuracy[folds == 2], right)
+
+
+def test_presence_of_one_fold_is_the_mean_over_ways_to_halve_it():
+    probabilities, masks = _random_images(12, seed=2)
+    counts, right = _counts(probabilities, masks), np.zeros([12, 4])
+    splits = counts.cross_fitting_groups(seed=3)
+    for groups in splits:
+        for group in (0, 1):
+            own, other = groups == group, groups != group
+            rules = search(_counts(probabilities[other], masks[other])).rules
+            found = postprocess(probabilities[own], rules).numpy().any(axis=(1, 2))
+            right[own] += found == masks[own].any(axis=(1, 2))
+    accuracy = search(counts, seed=3).presence_accuracy
+    np.testing.assert_allclose(accuracy, right / len(splits), atol=1e-9)
+    assert 0 < accuracy.mean() < 1 and len(np.unique(accuracy)) > 2
 
 
 def test_tuning_on_noise_is_exposed_by_cross_fitting():
