@@ -111,7 +111,7 @@ class EvaluationResult:
 
 def _presence_table(found: SearchResult, names: tuple[str, ...]) -> str:
     """Formats how often the presence of each class is right."""
-    title = "Share of images with a mask where the class is, and none where it is not, cross-fitted:"
+    title = "Share of images with a mask if the class is there, and only then, cross-fitted:"
     return f"{title}\n{score.table({'accuracy': found.presence_accuracy}, names, 'accuracy')}"
 
 
