@@ -5,7 +5,8 @@ python tools/predict.py --saved_model=E/1 --images_dir=T --sample_submission=S.c
 
 Exits with status 2 if images were unreadable. Killed, the same command resumes where it stopped.
 Several processes share the work with --shard=0/3, --shard=1/3, --shard=2/3; when they have
-finished, the command without --shard predicts missing images and merges the parts.
+finished, the command without --shard predicts missing images and merges the parts. --num_workers
+and --runner predict in several processes, or in a pipeline of Apache Beam.
 """
 
 import sys
@@ -17,6 +18,7 @@ import cli
 from absl import flags
 
 from clouds_tf import serving
+from clouds_tf.data.runners import Runner
 from clouds_tf.messages import counted
 from clouds_tf.prediction.engine import ENGINES
 from clouds_tf.prediction.stretch import MODES
@@ -44,14 +46,18 @@ flags.DEFINE_string("table", None, "CSV for presence and areas of every image an
 flags.DEFINE_string("masks_dir", None, "Folder for masks as PNG, at the size of each image.")
 flags.DEFINE_string("overlay_dir", None, "Folder for a picture of each image with its masks.")
 flags.DEFINE_string("picture", None, "PNG of the first six images with their masks.")
+cli.DEFINE_dataclass(Runner)
 
 _LISTED = 20  # remarks of a kind
 
 
 def main() -> None:
     start, shard = time.time(), parse_shard(FLAGS.shard)
+    runner = cli.dataclass_from_flags(Runner)
     cli.refuse_unused(
         ("num_devices", "--engine=tensorflow", FLAGS.engine == "tensorflow"),
+        ("num_devices", "one process, which --num_workers=1 is", runner == Runner()),
+        ("num_workers", "--runner=local", FLAGS.runner == "local"),
         ("table picture", "the merge, without --shard", shard[1] == 1),
     )
     cli.check_inputs("saved_model images_dir sample_submission")
@@ -71,6 +77,7 @@ def main() -> None:
             masks_dir=FLAGS.masks_dir,
             overlay_dir=FLAGS.overlay_dir,
             picture=FLAGS.picture,
+            runner=runner,
             progress=progress,
         )
     show("warning: {}", result.warnings)

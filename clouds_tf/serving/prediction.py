@@ -3,31 +3,26 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
-import operator
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from typing import Any
 
-from clouds_tf import figures, files, gfile
-from clouds_tf.dataset import Dataset
-from clouds_tf.manifest import Manifest, checksum, file_identity
-from clouds_tf.messages import about_the_data, short_repr
+from clouds_tf import figures, files
+from clouds_tf.data.runners import Runner
+from clouds_tf.manifest import Manifest
+from clouds_tf.messages import short_repr
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction import stretch as stretches
 from clouds_tf.prediction.likeness import unlike_warning
 from clouds_tf.prediction.predictor import Predictor, devices
 from clouds_tf.progress import Progress, shown
 from clouds_tf.serving import outputs
-from clouds_tf.serving.answers import Answer, answer_images, in_order
-from clouds_tf.serving.inputs import Inputs, read_inputs, read_sample_rows
+from clouds_tf.serving.inputs import read_inputs, read_sample_rows
+from clouds_tf.serving.parts import Job, answers_of, key, predict_missing
 from clouds_tf.settings import parse_shard
 
 ON_ERROR = ("blank", "fail")
-_BATCHES_IN_PART = 8  # the most that a killed process loses
 _IMAGES_IN_PICTURE = 6
-_VERSION = 2  # of the parts
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,6 +68,7 @@ def predict(
     masks_dir: str | None = None,
     overlay_dir: str | None = None,
     picture: str | None = None,
+    runner: Runner = Runner(),
     progress: Progress | bool = True,
 ) -> PredictionResult:
     """Predicts a folder of images and writes a submission.
@@ -98,6 +94,8 @@ def predict(
         masks_dir: folder for masks at the size of each image, see `outputs.write_masks`; or None.
         overlay_dir: folder for a picture of each image with its masks, or None.
         picture: PNG to write of the first images with their masks, or None.
+        runner: where parts are predicted; each of several processes loads the model, and takes one
+            device.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Raises:
@@ -115,7 +113,9 @@ def predict(
     _check_outputs(output, table, masks_dir, overlay_dir, picture)
     predictors: tuple[Predictor, ...]
     if isinstance(saved_model, str):
-        names = ["CPU:0"] if engine == "openvino" else devices(num_devices)
+        names: Sequence[str | None] = [None]  # the one that a process of a runner finds
+        if runner == Runner():
+            names = ["CPU:0"] if engine == "openvino" else devices(num_devices)
         predictors = tuple(Predictor.open(saved_model, engine, name) for name in names)
     else:
         predictors = (saved_model,) if isinstance(saved_model, Predictor) else tuple(saved_model)
@@ -123,15 +123,15 @@ def predict(
         predictor.functions  # a damaged SavedModel is noticed before any work
     stretches.check(stretch, predictors[0].metadata.dataset)
     inputs = read_inputs(images_dir, sample_submission, predictors[0].metadata.dataset)
-    job = _Job(
+    job = Job(
         predictors, images_dir, inputs, batch_size, on_error, stretch, masks_dir, overlay_dir
     )
     parts = Manifest(f"{output}.parts", job.settings())
     whole = shard[1] == 1
     with parts.open(alone=whole):
-        parts.prune(keep=set(map(_key, range(job.num_parts))).__contains__)
+        parts.prune(keep=set(map(key, range(job.num_parts))).__contains__)
         mine = range(shard[0], job.num_parts, shard[1])
-        _predict_missing(job, parts, mine, whole, shown(progress, "image"))
+        predict_missing(job, parts, mine, whole, runner, shown(progress, "image"))
         if whole:
             _write_outputs(job, parts, output, table, picture)
         result = _summary(job, parts, mine, output if whole else None)
@@ -158,160 +158,25 @@ def _check_outputs(
         files.check_output(os.path.join(folder, "image.png"))
 
 
-@dataclasses.dataclass(frozen=True)
-class _Job:
-    """Settings shared by all shards of a prediction."""
-
-    predictors: tuple[Predictor, ...]
-    images_dir: str
-    inputs: Inputs
-    batch_size: int
-    on_error: str
-    stretch: str
-    masks_dir: str | None
-    overlay_dir: str | None
-
-    @property
-    def images_in_part(self) -> int:
-        return _BATCHES_IN_PART * self.batch_size
-
-    @property
-    def num_parts(self) -> int:
-        return -(-len(self.inputs.images) // self.images_in_part)
-
-    def images(self, number: int) -> tuple[tuple[str, tuple[str, ...]], ...]:
-        start = number * self.images_in_part
-        return self.inputs.images[start : start + self.images_in_part]
-
-    @property
-    def dataset(self) -> Dataset:
-        return self.predictors[0].metadata.dataset
-
-    def source(self, number: int) -> str:
-        """Identity of the images of a part, and of the rows that are wanted of them."""
-        images = self.images(number)
-        return checksum([[*image, _file_identity(self.images_dir, image[0])] for image in images])
-
-    def settings(self) -> dict[str, Any]:
-        """Settings that change the parts and the files written with them."""
-        return {
-            "version": _VERSION,
-            "model": self.predictors[0].identity,
-            "images_dir": _absolute(self.images_dir),
-            "batch_size": self.batch_size,
-            "stretch": self.stretch,
-            "masks_dir": self.masks_dir and _absolute(self.masks_dir),
-            "overlay_dir": self.overlay_dir and _absolute(self.overlay_dir),
-        }
-
-
-def _key(number: int) -> str:
-    return f"{number:06d}"
-
-
-def _file_identity(folder: str, name: str) -> str:
-    try:
-        return file_identity(os.path.join(folder, name))
-    except OSError:  # such as a link to nothing
-        return "unreadable"
-
-
-def _answers(parts: Manifest, numbers: Iterable[int]) -> Iterator[Answer]:
-    """Yields the answers of finished parts, one part in memory at a time."""
-    for number in numbers:
-        part = parts.read(_key(number))
-        assert part is not None
-        yield from map(Answer.from_json, part.value)
-
-
-def _absolute(path: str) -> str:
-    return path if gfile.is_remote(path) else os.path.realpath(path)
-
-
-def _predict_missing(
-    job: _Job, parts: Manifest, mine: Iterable[int], whole: bool, progress: Progress
-) -> None:
-    """Predicts and writes those parts of `mine` that are not there yet.
-
-    Where all are merged afterwards, parts with unreadable images are done again: a cause outside
-    the files, such as permissions, may be gone.
-    """
-    sources = {number: job.source(number) for number in mine}
-    todo = [
-        number
-        for number, source in sources.items()
-        if not parts.is_done(_key(number), source)
-        or (whole and any(answer.reason for answer in _answers(parts, [number])))
-    ]
-    total = sum(len(job.images(number)) for number in mine)
-    done = total - sum(len(job.images(number)) for number in todo)
-    progress(done, total)
-    batches = (
-        (number, images[start : start + job.batch_size])
-        for number in todo
-        for images in [job.images(number)]
-        for start in range(0, len(images), job.batch_size)
-    )
-    metadata = job.predictors[0].metadata
-    limit, gap = metadata.max_image_pixels, job.dataset.gap_brightness
-    stretch = functools.partial(stretches.stretched_bytes, job.stretch, gap, limit)
-
-    def answer(predict: Any, batch: tuple[int, Any]) -> tuple[int, list[Answer]]:
-        return batch[0], answer_images(predict, job.images_dir, batch[1], metadata, stretch)
-
-    answered = in_order(answer, job.predictors, batches)
-    for number, group in itertools.groupby(answered, key=operator.itemgetter(0)):
-        answers = []
-        for _, some in group:
-            answers += [_with_pictures(job, one) for one in some]
-            done += len(some)
-            progress(done, total)
-        with parts.piece(_key(number), sources[number]) as part:
-            part.value = [answer.to_json() for answer in answers]
-
-
-def _with_pictures(job: _Job, answer: Answer) -> Answer:
-    """Writes the masks and the picture of one image; its answer gets a reason if that fails.
-
-    Raises:
-        ValueError: the image has a reason, and on_error is "fail".
-    """
-    dataset, name = job.dataset, answer.filename
-    if not answer.reason:
-        try:
-            if job.overlay_dir:
-                outputs.write_overlay(job.overlay_dir, answer, job.images_dir, dataset)
-            if job.masks_dir:
-                outputs.write_masks(job.masks_dir, answer, dataset)
-            return answer
-        except Exception as error:  # of whatever library: it is the fault of this image alone
-            line = about_the_data(str(error)) or type(error).__name__
-            answer = Answer(name, answer.class_names, reason=f"cannot be drawn: {line}")
-    if job.on_error == "fail":
-        raise ValueError(f"{os.path.join(job.images_dir, name)}: {answer.reason}")
-    outputs.remove_pictures(job.overlay_dir, job.masks_dir, name, dataset)
-    return answer
-
-
 def _write_outputs(
-    job: _Job, parts: Manifest, output: str, table: str | None, picture: str | None
+    job: Job, parts: Manifest, output: str, table: str | None, picture: str | None
 ) -> None:
     """Writes everything that is made of the answers to all images."""
     dataset, numbers = job.dataset, range(job.num_parts)
     if table:
-        outputs.write_table(table, _answers(parts, numbers), dataset)
+        outputs.write_table(table, answers_of(parts, numbers), dataset)
     if picture:
-        readable = (answer for answer in _answers(parts, numbers) if not answer.reason)
+        readable = (answer for answer in answers_of(parts, numbers) if not answer.reason)
         first = list(itertools.islice(readable, _IMAGES_IN_PICTURE))
         if first:
             figures.save(outputs.draw(first, job.images_dir, dataset), picture)
     outputs.write_submission(output, _rows(job, parts), dataset)
 
 
-def _rows(job: _Job, parts: Manifest) -> Iterator[tuple[str, str, str]]:
+def _rows(job: Job, parts: Manifest) -> Iterator[tuple[str, str, str]]:
     """The rows of the submission, in their order."""
     dataset = job.dataset
-    answers = _answers(parts, range(job.num_parts))
+    answers = answers_of(parts, range(job.num_parts))
     if job.inputs.sample is None:
         for answer in answers:
             by_class = dict(zip(dataset.class_names, answer.encoded_pixels))
@@ -326,11 +191,11 @@ def _rows(job: _Job, parts: Manifest) -> Iterator[tuple[str, str, str]]:
 
 
 def _summary(
-    job: _Job, parts: Manifest, mine: Iterable[int], output: str | None
+    job: Job, parts: Manifest, mine: Iterable[int], output: str | None
 ) -> PredictionResult:
     count, unreadable, squeezed, curves = 0, [], [], []
     likeness: dict[str, float | None] = {}
-    for answer in _answers(parts, mine):
+    for answer in answers_of(parts, mine):
         count += 1
         curves.append(answer.curve)
         if answer.reason:

@@ -1,9 +1,11 @@
 import csv
 import functools
+import importlib.util
 import io
 import os
 import shutil
 import signal
+import sys
 import threading
 
 import numpy as np
@@ -14,6 +16,7 @@ from conftest import IMAGE_SIZE
 from PIL import Image
 from programs import run_program
 
+from clouds_tf.data.runners import Runner
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import plain_rules
@@ -516,6 +519,43 @@ def test_a_model_of_something_else_is_refused(tmp_path):
 def saved_model(tmp_path_factory):
     folder = str(tmp_path_factory.mktemp("export") / "E")
     return write_version(CloudModel([stubs.network()], METADATA), folder)
+
+
+def _in_a_cluster(predict):
+    """Calls predict with a runner of Dask."""
+    distributed = pytest.importorskip("distributed")
+    how = {"processes": False, "dashboard_address": None}  # a process would import TensorFlow
+    with distributed.LocalCluster(n_workers=1, threads_per_worker=1, **how) as it:
+        options = (f"--dask_client_address={it.scheduler_address}",)
+        predict(runner=Runner("dask", beam_options=options))
+        distributed.default_client().close()
+
+
+@pytest.mark.slow
+def test_processes_beam_and_dask_write_the_bytes_of_one_process(saved_model, images_dir, tmp_path):
+    """With an unreadable image, a table and masks."""
+    (images_dir / "03.jpg").write_bytes(b"GIF89a")
+    made = []
+
+    def run(**how):
+        folder = tmp_path / str(len(made))
+        paths = {"table": f"{folder}/t.csv", "masks_dir": f"{folder}/masks"}
+        result = predict(
+            saved_model, str(images_dir), f"{folder}/s.csv", batch_size=2, **paths, **how
+        )
+        assert len(result.unreadable) == 1 and result.num_images == 30
+        found = sorted(path for path in folder.rglob("*") if path.is_file())
+        made.append({str(path.relative_to(folder)): path.read_bytes() for path in found})
+
+    seen = []
+    run()
+    run(runner=Runner(num_workers=2), progress=lambda *counts: seen.append(counts))
+    assert seen == [(0, 30), (16, 30), (30, 30)]
+    if importlib.util.find_spec("apache_beam"):
+        run(runner=Runner("direct", beam_options=("--direct_num_workers=1",)))
+        if sys.version_info >= (3, 10):
+            _in_a_cluster(run)
+    assert len(made[0]) == 2 + 4 * 29 and made[1:] == made[:1] * (len(made) - 1)
 
 
 @pytest.mark.slow
