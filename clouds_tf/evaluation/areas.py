@@ -8,7 +8,7 @@ import math
 import numpy as np
 
 from clouds_tf.evaluation.counts import EDGES, Counts, above
-from clouds_tf.evaluation.score import resamples
+from clouds_tf.evaluation.score import resampled_sums
 from clouds_tf.messages import short_repr
 from clouds_tf.prediction.calibration import Calibration, Curve
 
@@ -93,8 +93,7 @@ def area_bias(predicted: np.ndarray, true: np.ndarray) -> Bias:
     """
     if not np.sum(true):
         return Bias(float("nan"), float("nan"), float("nan"))
-    drawn = resamples(len(true))
-    totals = drawn @ np.stack([predicted, true], axis=1)
+    totals = resampled_sums(np.stack([predicted, true], axis=1))
     totals = totals[totals[:, 1] > 0]  # in a resample the class may be missing
     low, high = np.percentile(totals[:, 0] / totals[:, 1] - 1, [2.5, 97.5])
     return Bias(float(np.sum(predicted) / np.sum(true) - 1), float(low), float(high))

@@ -28,7 +28,7 @@ class Counts:
     """Pixel counts of N held-out images of C classes, at the submission size.
 
     Attributes:
-        histograms: int64 [N, C, 2, B]: pixels outside and inside the truth, by probability; the B
+        histograms: int32 [N, C, 2, B]: pixels outside and inside the truth, by probability; the B
             bins lie between 0, EDGES and 1, and a probability on an edge belongs below it.
         presence: float32 [N, C]: presence that was predicted.
         top_means: float32 [N, C]: of the predicted probabilities; see `postprocessing.top_means`.
@@ -54,12 +54,13 @@ class Counts:
 
     @functools.cached_property
     def areas(self) -> np.ndarray:
-        """Pixels that are more probable than each of HUNDREDTHS, int64 [N, C, 99]."""
-        return above(self.histograms.sum(axis=2))[..., _PLACES]
+        """Pixels that are more probable than each of HUNDREDTHS, int32 [N, C, 99]."""
+        both = self.histograms.sum(axis=2, dtype=self.histograms.dtype)
+        return above(both)[..., _PLACES]
 
     @functools.cached_property
     def intersections(self) -> np.ndarray:
-        """The pixels among them that belong to the truth, int64 [N, C, 99]."""
+        """The pixels among them that belong to the truth, int32 [N, C, 99]."""
         return above(self.histograms[:, :, 1])[..., _PLACES]
 
     @property
@@ -98,7 +99,8 @@ def above(numbers: np.ndarray) -> np.ndarray:
     Returns:
         [..., B + 1], of the same dtype.
     """
-    counts = np.flip(np.flip(numbers, axis=-1).cumsum(axis=-1), axis=-1)
+    sums = np.flip(numbers, axis=-1).cumsum(axis=-1, dtype=numbers.dtype)
+    counts = np.flip(sums, axis=-1)
     return np.concatenate([counts, np.zeros_like(counts[..., :1])], axis=-1)
 
 
@@ -112,7 +114,7 @@ def levels(probabilities: tf.Tensor, edges: Sequence[float]) -> tf.Tensor:
 def _histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
     """Counts the pixels of each image and class by truth and probability, in one pass.
 
-    float32 [B, h, w, C] in [0, 1] and masks of {0, 1} -> int64 [B, C, 2, len(EDGES) + 1].
+    float32 [B, h, w, C] in [0, 1] and masks of {0, 1} -> int32 [B, C, 2, len(EDGES) + 1].
     """
     num_bins = len(EDGES) + 1
     batch, classes = tf.shape(masks)[0], masks.shape[3]
@@ -120,7 +122,7 @@ def _histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
     bins = (row * 2 + tf.cast(masks, tf.int32)) * num_bins + levels(probabilities, EDGES)
     length = batch * classes * 2 * num_bins
     counts = tf.math.bincount(tf.reshape(bins, [-1]), minlength=length, maxlength=length)
-    return tf.cast(tf.reshape(counts, [batch, classes, 2, num_bins]), tf.int64)
+    return tf.reshape(counts, [batch, classes, 2, num_bins])
 
 
 def count_pixels(probabilities: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:

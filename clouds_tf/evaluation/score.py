@@ -13,7 +13,7 @@ from clouds_tf.data.annotations import check_mask_size, read_csv
 from clouds_tf.dataset import Dataset
 from clouds_tf.messages import Fault, aligned, counted, raise_faults
 
-_RESAMPLES = 2000
+_RESAMPLES, _AT_A_TIME = 2000, 50
 
 
 def dice_of_areas(shared: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
@@ -134,14 +134,20 @@ def intervals(dice: np.ndarray) -> np.ndarray:
         float64 [2, C + 1]: lower and upper ends, of each class and of the mean over classes.
     """
     values = np.column_stack([dice, np.mean(dice, axis=1)])
-    drawn = resamples(len(values))
-    return np.percentile(drawn @ values / len(values), [2.5, 97.5], axis=0)
+    return np.percentile(resampled_sums(values) / len(values), [2.5, 97.5], axis=0)
 
 
-def resamples(num_images: int) -> np.ndarray:
-    """Draws bootstrap resamples: int64 [_RESAMPLES, num_images], how often each has an image."""
-    rng = np.random.default_rng(0)
-    return rng.multinomial(num_images, np.full(num_images, 1 / num_images), _RESAMPLES)
+def resampled_sums(values: np.ndarray) -> np.ndarray:
+    """Sums values [N, K] of N images over bootstrap resamples: float64 [_RESAMPLES, K].
+
+    A few resamples are drawn at a time: all of them would take 16 kB an image.
+    """
+    rng, count = np.random.default_rng(0), len(values)
+    sums = np.empty((_RESAMPLES, values.shape[1]))
+    for start in range(0, _RESAMPLES, _AT_A_TIME):
+        drawn = rng.multinomial(count, np.full(count, 1 / count), _AT_A_TIME)
+        sums[start : start + _AT_A_TIME] = drawn @ values.astype(float)
+    return sums
 
 
 def table(

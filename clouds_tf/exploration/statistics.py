@@ -201,8 +201,10 @@ def measure(
     paths = [os.path.join(images_dir, filename) for filename in table["filename"]]
     batches = []
     said: list[str] = []
+    covered = np.zeros((dataset.num_classes, *GRID))
     for batch in _quietly(_measured_batches(table, paths, dataset), said):
         areas = batch.pop("component_areas")
+        covered += batch.pop("covered").numpy()
         arrays = {key: value.numpy() for key, value in batch.items()}
         arrays["components"] = areas.values.row_lengths().numpy()
         batches.append({**arrays, "component_areas": areas.flat_values.numpy()})
@@ -214,12 +216,11 @@ def measure(
     found = {key: np.concatenate([batch[key] for batch in batches]) for key in batches[0]}
     rows = _make_rows(found, table["filename"].to_numpy()[found["index"]], dataset)
     per_component = rows[["filename", "class"]].loc[rows.index.repeat(rows["components"])]
-    covered = found["covered"].reshape(-1, dataset.num_classes, *GRID).sum(0)
     unread = np.setdiff1d(np.arange(len(paths)), found["index"])
     return Statistics(
         rows=rows,
         components=per_component.assign(area=found["component_areas"]).reset_index(drop=True),
-        average_masks=covered / len(found["index"]),
+        average_masks=(covered / len(found["index"])).astype(np.float32),
         thumbnails=found["thumbnail"],
         problems=[_find_problem(paths[i], dataset) for i in unread]
         + (_name_lines([paths[i] for i in found["index"]], dataset.channels) if said else []),

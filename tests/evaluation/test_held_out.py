@@ -34,7 +34,7 @@ def test_counts_equal_those_of_one_threshold_after_the_other():
     areas, intersections, truths = _by_hand(probabilities, masks)
     for function in (_histogram, tf.function(_histogram)):
         found = function(probabilities, masks)
-        assert found.dtype == tf.int64 and found.shape == (3, 4, 2, len(EDGES) + 1)
+        assert found.dtype == tf.int32 and found.shape == (3, 4, 2, len(EDGES) + 1)
         counts = Counts(found.numpy(), None, None, None)
         np.testing.assert_array_equal(counts.intersections, intersections)
         np.testing.assert_array_equal(counts.areas, areas)
