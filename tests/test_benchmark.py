@@ -27,7 +27,7 @@ def test_without_a_suite_it_names_them(args):
 
 def test_help_names_the_suites():
     result = run_tool("benchmark", "--help")
-    assert result.returncode == 0 and "Suites: climatology, explore, fuzz" in result.stdout
+    assert result.returncode == 0 and "Suites: all, climatology, explore, fuzz" in result.stdout
 
 
 @pytest.mark.nightly
@@ -37,7 +37,7 @@ def test_rle_on_sample_masks(tmp_path):
     assert "64 sample rows" in result.stdout
     table = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
     assert {"numpy + OpenCV", "plain TensorFlow", "OpenCV"} <= {row[2].strip() for row in table}
-    assert all(float(row[3]) > 0 and float(row[4]) > 0 for row in table[2:])
+    assert all(_number(row[3]) > 0 and _number(row[4]) > 0 for row in table[2:])
 
 
 @pytest.mark.nightly
@@ -48,11 +48,12 @@ def test_input_on_sample_images(tmp_path):
     assert result.returncode == 0, result.stderr
     assert re.search(r"MB resident after each epoch of 4 images: \d+, \d+, \d+", result.stdout)
     lines = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
-    parts, table = ([line for line in lines if len(line) == length] for length in (4, 8))
+    parts, table, ratios = ([x for x in lines if len(x) == length] for length in (4, 6, 9))
     has_keras_cv = importlib.util.find_spec("keras_cv") is not None
     assert len(parts) == 10 + has_keras_cv and all(float(row[2]) > 0 for row in parts[2:])
     assert {"ours, native, flips", "Keras Sequence, 1 worker"} <= {row[1].strip() for row in table}
-    assert all(float(row[2]) > 0 and float(row[5]) > 0 for row in table[2:])
+    assert all(_number(cell) > 0 for row in table[2:] for cell in row[2:5])
+    assert len(ratios) == 2 + 10 and all(_number(row[6]) > 0 for row in ratios[2:])
 
 
 @pytest.mark.nightly
@@ -90,21 +91,82 @@ def test_serve_under_load_and_faults():
 
 @pytest.mark.nightly
 def test_climatology_of_a_few_days():
-    flags = ["--num_days=3", "--num_days=6", "--cell=10", "--peer_days=2", "--boxes=none"]
+    flags = ["--cell=10", "--peer_days=2", "--boxes=none"]
     result = run_program(BENCHMARK, "climatology", *flags)
     assert result.returncode == 0, result.stderr
+    (row,) = [line.split("|") for line in result.stdout.splitlines() if "| shapely" in line]
+    assert _number(row[6]) > 0
+
+
+@pytest.mark.nightly
+def test_growth_of_a_few_pieces(tmp_path):
+    flags = ["--images=10,20,30", "--days=2,4,6", f"--picture={tmp_path}/growth.png"]
+    flags += ["--parts=records,training input,climatology of boxes"]
+    result = run_program(BENCHMARK, "growth", *flags)
+    assert result.returncode == 0, result.stderr
     lines = [line.split("|") for line in result.stdout.splitlines() if line.startswith("|")]
-    runs, peers = ([line for line in lines if len(line) == length] for length in (7, 8))
-    assert [row[2].strip() for row in runs[2:]] == ["3", "6"]
-    assert all(float(row[3]) > 0 and float(row[5]) >= 0 for row in runs[2:])
-    assert float(peers[2][5]) > 0
+    sizes, ratios = ([x for x in lines if len(x) == length] for length in (7, 9))
+    assert [row[2].strip() for row in sizes[2:]] == ["10", "20", "30"] * 2 + ["2", "4", "6"]
+    assert all(_number(row[3]) > 0 and _number(row[5]) > 0 for row in sizes[2:])
+    assert len(ratios) == 2 + 6
+    assert (tmp_path / "growth.png").read_bytes().startswith(b"\x89PNG")
+
+
+def _number(cell):
+    return float(cell.replace(",", ""))
 
 
 def test_a_speed_up_is_the_time_of_the_peer_over_ours(monkeypatch, capsys):
     monkeypatch.setattr(benchmarks, "measure", lambda *_: {"ours": 0.002, "peer": 0.006})
     benchmarks.compare([("task", {"ours": None, "peer": None}, {"peer": 2})], 1)
     *_, row = capsys.readouterr().out.splitlines()
-    assert [cell.strip() for cell in row.split("|")[3:7]] == ["2.00", "6.00", "3.00", "2"]
+    assert [cell.strip() for cell in row.split("|")[3:8]] == ["2", "6", "ms", "3.00", "at least 2"]
+
+
+@pytest.mark.parametrize(
+    "kind, aim, expected",
+    [
+        ("time", 0.5, ("0.50", "at least 0.5")),
+        ("time", 0.6, ("0.50", "at least 0.6, missed")),
+        ("rate", 3, ("2.00", "at least 3, missed")),
+        ("cost", 2, ("2.00", "at most 2")),
+        ("cost", 1.2, ("2.00", "at most 1.2, missed")),
+        ("rate", None, ("2.00", "")),
+    ],
+)
+def test_a_ratio_that_misses_its_aim_says_so(kind, aim, expected):
+    assert benchmarks.Ratio("t", "p", 4, 2, "s", aim, kind).cells()[-2:] == expected
+
+
+PROGRAM = """
+import json, os, sys
+suite, flag = sys.argv[1:]
+with open(os.environ["CLOUDS_TF_RATIOS"], "a") as file:
+    for _ in range(flag.count("r")):
+        row = {"task": suite, "peer": "a peer", "ours": 2, "theirs": 6, "unit": "s", "aim": 2}
+        file.write(json.dumps(row) + "\\n")
+sys.exit("the disk is full" if suite == "bad" else 0)
+"""
+
+
+def test_all_keeps_the_rows_of_suites_that_fail_and_names_them(tmp_path, monkeypatch):
+    program, output = tmp_path / "program.py", tmp_path / "page.md"
+    program.write_text(PROGRAM)
+    monkeypatch.setattr(sys, "argv", [str(program)])
+    with flagsaver.flagsaver():
+        suite = importlib.import_module("benchmarks.all")
+        names = {"output": str(output), "suites": [], "minutes": 1}
+        monkeypatch.setattr(suite, "FLAGS", types.SimpleNamespace(**names))
+        monkeypatch.setattr(suite, "RUNS", [("bad", "rr"), ("good", "r"), ("silent", "-")])
+        with pytest.raises(SystemExit, match="bad rr: .*; silent -: it gave no row"):
+            suite.main()
+    del sys.modules["benchmarks.all"]
+    text = output.read_text()
+    rows = [[cell.strip() for cell in line.split("|")[1:-1]] for line in text.splitlines()]
+    found = [row for row in rows if "a peer" in row]
+    cells = ["a peer", "2", "6", "s", "3.00", "at least 2"]
+    assert found == [["bad", "bad", *cells]] * 2 + [["good", "good", *cells]]
+    assert "- bad rr: exit status 1: the disk is full\n" in text
 
 
 def test_the_time_of_a_function_is_the_median_of_all_but_its_first_call():

@@ -1,5 +1,6 @@
-"""Shared by the suites: measurements, tables, and the peer U-Net."""
+"""Shared by the suites: measurements, tables, headlines, data, and the peer U-Net."""
 
+import dataclasses
 import json
 import os
 import pathlib
@@ -11,10 +12,12 @@ import time
 import numpy as np
 
 from clouds_tf import files
-from clouds_tf.data import sample_data
-from clouds_tf.dataset import CLOUDS, TRAIN_IMAGES
+from clouds_tf.data import annotations, sample_data
+from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
 
-DATA = pathlib.Path(__file__).resolve().parents[3] / "shared" / "data"  # real images, if any
+BOXES_A_DAY = 71  # as in 2017
+REPOSITORY = pathlib.Path(__file__).resolve().parents[2]
+DATA = REPOSITORY.parent / "shared" / "data"  # real images, if any
 
 
 def measure(functions, repeats, clock=time.perf_counter):
@@ -68,12 +71,70 @@ def peak_megabytes():
         return next(int(line.split()[1]) / 1024 for line in file if line.startswith("VmHWM"))
 
 
-def print_table(rows):
-    """Prints rows of strings as a table in Markdown; the first row is the head."""
+def table(rows):
+    """Gives rows of strings as a table in Markdown; the first row is the head."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     rule = ["-" * width for width in widths]
-    for row in [rows[0], rule, *rows[1:]]:
-        print("| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |")
+    lines = [
+        "| " + " | ".join(cell.ljust(width) for cell, width in zip(row, widths)) + " |"
+        for row in [rows[0], rule, *rows[1:]]
+    ]
+    return "\n".join(lines)
+
+
+def print_table(rows):
+    """Prints rows of strings as a table."""
+    print(table(rows))
+
+
+@dataclasses.dataclass(frozen=True)
+class Ratio:
+    """A headline: a value of ours beside that of a peer, or beside a limit.
+
+    Attributes:
+        task: what was measured.
+        peer: name of the peer or limit.
+        ours: our value.
+        theirs: the value of the peer or limit.
+        unit: of both.
+        aim: the least ratio that is aimed at, of a "cost" the highest; None for none.
+        kind: "rate" for ours / theirs; "time" for theirs / ours, the speed-up; "cost" for
+            ours / theirs, of which less is better.
+    """
+
+    task: str
+    peer: str
+    ours: float
+    theirs: float
+    unit: str
+    aim: "float | None" = None
+    kind: str = "time"
+
+    def cells(self):
+        """The cells of its row under HEAD."""
+        ratio = self.theirs / self.ours if self.kind == "time" else self.ours / self.theirs
+        aim = ""
+        if self.aim is not None:
+            missed = ratio > self.aim if self.kind == "cost" else ratio < self.aim
+            aim = f"{'at most' if self.kind == 'cost' else 'at least'} {self.aim:g}"
+            aim += ", missed" * missed
+        values = (f"{x:,.0f}" if x >= 100 else f"{x:.3g}" for x in (self.ours, self.theirs))
+        return self.task, self.peer, *values, self.unit, f"{ratio:.2f}", aim
+
+
+HEAD = ("task", "peer or limit", "ours", "theirs", "unit", "ratio", "aim")
+RATIOS_FILE = "CLOUDS_TF_RATIOS"  # variable with the file in which the suite `all` reads them
+
+
+def show(ratios):
+    """Prints headlines as a table, and hands those with an aim to the suite `all`."""
+    print()
+    print_table([HEAD, *(ratio.cells() for ratio in ratios)])
+    if path := os.environ.get(RATIOS_FILE):
+        with open(path, "a", encoding="utf-8") as file:
+            for ratio in ratios:
+                if ratio.aim is not None:
+                    file.write(json.dumps(dataclasses.asdict(ratio)) + "\n")
 
 
 def compare(tasks, repeats):
@@ -84,21 +145,13 @@ def compare(tasks, repeats):
             function without arguments; targets maps a peer to the speed-up that is aimed at.
         repeats: how often each function is called.
     """
-    rows = [("task", "peer", "ours, ms", "peer, ms", "peer / ours", "aim")]
+    ratios = []
     for title, functions, targets in tasks:
-        seconds = measure(functions, repeats)
-        for peer in list(functions)[1:]:
-            rows.append(
-                (
-                    title,
-                    peer,
-                    f"{seconds['ours'] * 1e3:.2f}",
-                    f"{seconds[peer] * 1e3:.2f}",
-                    f"{seconds[peer] / seconds['ours']:.2f}",
-                    f"{targets[peer]:g}" if peer in targets else "",
-                )
-            )
-    print_table(rows)
+        ours, *others = measure(functions, repeats).items()
+        for name, seconds in others:
+            times = 1e3 * ours[1], 1e3 * seconds
+            ratios.append(Ratio(title, name, *times, "ms", targets.get(name)))
+    show(ratios)
 
 
 def image_paths(source, folder):
@@ -108,6 +161,38 @@ def image_paths(source, folder):
         sample_data.write_sample_data(f"{folder}/sample", num_train=8, num_test=1)
         source = f"{folder}/sample/{TRAIN_IMAGES}"
     return sorted(pathlib.Path(source).resolve().iterdir())
+
+
+def link_data(source, folder, num_images, dataset):
+    """Writes a folder of data of num_images links to the images of another."""
+    table = annotations.read_csv(os.path.join(source, TRAIN_CSV), dataset)
+    rows = table.to_dict("records")
+    rows = [rows[i % len(rows)] for i in range(num_images)]
+    names = [f"{i:06d}_{row['filename']}" for i, row in enumerate(rows)]
+    os.makedirs(os.path.join(folder, TRAIN_IMAGES))
+    for name, row in zip(names, rows):
+        os.symlink(
+            os.path.join(source, TRAIN_IMAGES, row["filename"]),
+            os.path.join(folder, TRAIN_IMAGES, name),
+        )
+    rles = [[row[c] for c in dataset.class_names] for row in rows]
+    annotations.write_csv(os.path.join(folder, TRAIN_CSV), names, rles, dataset)
+
+
+def write_boxes(path, num_days):
+    """A table of boxes of the size of those of 2017, day after day."""
+    rng = np.random.default_rng(0)
+    with open(path, "w", encoding="utf-8") as file:
+        file.write("date,label,lon1,lon2,lat1,lat2\n")
+        for day in range(num_days):
+            date = np.datetime64("1998-01-01") + day
+            west, south = rng.uniform(-180, 180, BOXES_A_DAY), rng.uniform(-60, 55, BOXES_A_DAY)
+            east = west + rng.gamma(6, 1.4, BOXES_A_DAY)
+            north = south + rng.gamma(9, 0.8, BOXES_A_DAY)
+            labels = rng.choice(CLOUDS.class_names, BOXES_A_DAY)
+            east = np.where(east > 180, east - 360, east)
+            for row in zip(labels, west, east, south, np.minimum(north, 90)):
+                file.write(f"{date}," + ",".join(map(str, row)) + "\n")
 
 
 def numpy_decode(string):

@@ -1,4 +1,4 @@
-"""Shared by the suites predict and serve: a peer U-Net and ours with the same weights."""
+"""Models of the suites: a peer U-Net and ours with the same weights, and a network of one layer."""
 
 import os
 
@@ -7,6 +7,7 @@ import tensorflow as tf
 from benchmarks import peer_unet
 
 from clouds_tf.dataset import CLOUDS
+from clouds_tf.keras import keras
 from clouds_tf.prediction import engine as engines
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.training import distribution
@@ -63,6 +64,17 @@ def write_models(folder, image):
         model = CloudModel([ours], Metadata(CLOUDS, (SIZE,)))
         write_version(model, os.path.join(folder, precision))
     distribution.set_precision("float32")
+
+
+def write_small_model(folder, size, dataset):
+    """Writes a version of a network of one layer, which costs nearly nothing."""
+    from clouds_tf.serving.cloud_model import CloudModel, write_version
+
+    keras.utils.set_random_seed(0)
+    image = keras.Input([None, None, 3])
+    logits = keras.layers.Conv2D(dataset.num_classes, 3, padding="same", name="logits")(image)
+    model = keras.Model(image, {"logits": logits})
+    return write_version(CloudModel([model], Metadata(dataset, (size,))), folder)
 
 
 def of_ours(contender):

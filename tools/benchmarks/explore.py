@@ -7,7 +7,7 @@ import cv2
 import numpy as np
 import pandas as pd
 from absl import flags
-from benchmarks import DATA, numpy_decode, print_table
+from benchmarks import DATA, Ratio, numpy_decode, show
 from scipy import ndimage
 
 from clouds_tf.data import annotations
@@ -79,19 +79,8 @@ def main() -> None:
             average += covered / len(table)
     np.testing.assert_allclose(found.average_masks, average, atol=1e-4)
     ours = np.mean(times)
-    print_table(
-        [
-            ("task", "peer", "ours, s", "peer, s", "peer / ours", "aim"),
-            (
-                f"statistics of {4 * len(table)} rows",
-                "pandas + numpy + scipy",
-                f"{ours:.1f}",
-                f"{peer:.1f}",
-                f"{peer / ours:.1f}",
-                "10",
-            ),
-        ]
-    )
+    task, peer_name = f"statistics of {4 * len(table)} rows", "pandas + numpy + scipy"
+    show([Ratio(task, peer_name, ours, peer, "s", 10)])
     print(
         f"ours is the mean of {len(times)} runs ({min(times):.1f} to {max(times):.1f} s), "
         "between the parts of the peer"

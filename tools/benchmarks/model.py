@@ -13,7 +13,7 @@ import cli
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from benchmarks import measure, peer_unet, print_table
+from benchmarks import Ratio, measure, peer_unet, print_table, show
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras
@@ -155,8 +155,8 @@ def compare_peers():
             counts = {"ours": operations(fused), PEER[0]: operations(peer)}
     distribution.set_precision("float32")
 
-    head = ["mode", "batch", "library", "precision", "ms", f"{PEER[0]} / this", "aim"]
-    rows = [(*head, "of matmul peak")]
+    rows = [("mode", "batch", "library", "precision", "ms", "of matmul peak")]
+    ratios = []
     for mode in FLAGS.modes:
         for batch_size in map(int, FLAGS.batch_sizes):
             image, mask = random_batch(batch_size)
@@ -175,20 +175,14 @@ def compare_peers():
                     if library == "ours":  # but not by the image, as theirs has weights before it
                         work -= count[0]
                 share = work * batch_size / seconds / peak[precision]
-                aim = f"{AIMS[mode, precision]:g}" if library == "ours" else ""
-                rows.append(
-                    (
-                        mode,
-                        str(batch_size),
-                        library,
-                        precision,
-                        f"{seconds * 1e3:.0f}",
-                        f"{measured[PEER] / seconds:.2f}",
-                        aim,
-                        f"{share:.0%}",
-                    )
-                )
+                cells = mode, str(batch_size), library, precision
+                rows.append((*cells, f"{seconds * 1e3:.0f}", f"{share:.0%}"))
+                if library != PEER[0]:
+                    task = f"{mode}, batch {batch_size}, {library}, {precision}"
+                    times = seconds * 1e3, measured[PEER] * 1e3
+                    ratios.append(Ratio(task, PEER[0], *times, "ms", AIMS[mode, precision]))
     print_table(rows)
+    show(ratios)
 
 
 def main() -> None:

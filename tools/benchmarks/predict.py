@@ -21,12 +21,14 @@ import tensorflow as tf
 from absl import flags
 from benchmarks import (
     DATA,
+    Ratio,
     image_paths,
     measure,
     numpy_encode,
     peak_megabytes,
     peer_unet,
     print_table,
+    show,
     take_turns,
 )
 from benchmarks._unets import PRECISIONS, SIZE, network, of_ours, write_models
@@ -51,6 +53,7 @@ flags.DEFINE_string("contender", None, "Of a child process: which one it is.")
 flags.DEFINE_string("folder", None, "Of a child process: where everything is.")
 FLAGS = flags.FLAGS
 
+PEER = "loop on segmentation_models"
 AIMS = {"float32": 1.3, "bfloat16": 2, "openvino": 3}
 
 
@@ -125,12 +128,13 @@ def compare_with_networks(folder, engine):
 
 def print_shares(folder, engines):
     """Prints the share of the networks in `predict` for each engine."""
-    rows = [("engine", "predict, CPU ms/image", "networks alone", "networks / predict")]
+    ratios = []
     for engine in engines:
-        found = compare_with_networks(folder, engine)
-        ours, alone = (seconds / FLAGS.num_images * 1e3 for seconds in found.values())
-        rows.append((engine, f"{ours:.1f}", f"{alone:.1f}", f"{alone / ours:.3f}"))
-    print_table(rows)
+        seconds = compare_with_networks(folder, engine)
+        ours, alone = (1e3 * seconds[x] / FLAGS.num_images for x in ("predict", "networks"))
+        task = f"images to submission, this model, {engine}"
+        ratios.append(Ratio(task, "its networks", ours, alone, "CPU ms/image", 0.9))
+    show(ratios)
 
 
 def print_latency(folder):
@@ -186,17 +190,20 @@ def main() -> None:
         distribution.set_precision("float32")
         alone = {n: FLAGS.batch_size / s for n, s in measure(networks, 9).items()}
 
-        head = ["contender", "images/s", "/ peer", "aim", "network alone, images/s", "/ alone"]
-        rows = [(*head, "peak MB", "/ peer")]
+        rows = [("contender", "images/s", "network alone, images/s", "peak MB")]
+        ratios = []
         for name in found:
-            of_ours = ("", "", "")
-            if name in ours:
-                of_ours = f"{AIMS[name]:g}", f"{alone[name]:.1f}", f"{rate[name] / alone[name]:.2f}"
-            rows.append(
-                (name, f"{rate[name]:.1f}", f"{rate[name] / rate['peer']:.2f}")
-                + (*of_ours, f"{memory[name]:.0f}", f"{memory[name] / memory['peer']:.2f}")
-            )
+            of_network = f"{alone[name]:.1f}" if name in ours else ""
+            rows.append((name, f"{rate[name]:.1f}", of_network, f"{memory[name]:.0f}"))
+        for name in ours:
+            task, unit = f"images to submission, {name}", "images/s"
+            ratios += [
+                Ratio(task, PEER, rate[name], rate["peer"], unit, AIMS[name], "rate"),
+                Ratio(task, "its network", rate[name], alone[name], unit, 0.9, "rate"),
+                Ratio(task, PEER, memory[name], memory["peer"], "MB", 1, "cost"),
+            ]
         print_table(rows)
+        show(ratios)
         print(
             f"{FLAGS.num_images} images, median of {FLAGS.repeats} turns; Dice between the masks "
             f"of peer and float32, which shrink images differently: {agreement(folder):.4f}\n"

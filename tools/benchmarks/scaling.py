@@ -16,7 +16,7 @@ import tempfile
 import cli
 
 from absl import flags
-from benchmarks import print_table
+from benchmarks import Ratio, print_table, show
 
 from clouds_tf.data import sample_data, shards
 from clouds_tf.dataset import CLOUDS
@@ -91,9 +91,8 @@ def main() -> None:
     cli.refuse_unused(("num_images", "drawn images, without --records_dir", not FLAGS.records_dir))
     if len(os.sched_getaffinity(0)) < 2:
         raise ValueError("scaling: got 1 core, expected at least 2")
-    rows = [
-        ("images per worker", "workers", "s/step", "images/s", "input wait", "efficiency", "aim")
-    ]
+    rows = [("images per worker", "workers", "s/step", "images/s", "input wait")]
+    ratios = []
     with tempfile.TemporaryDirectory() as folder:
         records_dir = FLAGS.records_dir or os.path.join(folder, "records")
         if not FLAGS.records_dir:
@@ -103,19 +102,15 @@ def main() -> None:
             sample_data.write_sample_data(data_dir, num_train, 1, CLOUDS.submission_size)
             shards.write_records(data_dir, records_dir, CLOUDS)
         for batch_size in map(int, FLAGS.batch_sizes):
-            alone = None
+            rates = []
             for num_workers in (1, 2):
                 rate, wait = measure(num_workers, batch_size, folder, records_dir)
-                alone = alone or rate
-                rows.append(
-                    (
-                        str(batch_size),
-                        str(num_workers),
-                        f"{batch_size * num_workers / rate:.2f}",
-                        f"{rate:.2f}",
-                        f"{wait:.1%}",
-                        f"{rate / alone / num_workers:.2f}",
-                        f"{AIM}" if num_workers > 1 else "",
-                    )
-                )
+                rates.append(rate)
+                seconds = f"{batch_size * num_workers / rate:.2f}"
+                numbers = str(batch_size), str(num_workers), seconds, f"{rate:.2f}", f"{wait:.1%}"
+                rows.append(numbers)
+            task = f"training, {batch_size} images a worker, 2 workers with a core each"
+            one, two = rates
+            ratios.append(Ratio(task, "twice one", two, 2 * one, "images/s", AIM, "rate"))
     print_table(rows)
+    show(ratios)

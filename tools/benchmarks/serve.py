@@ -20,15 +20,14 @@ import cv2
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from benchmarks import DATA
+from benchmarks import DATA, Ratio
 from benchmarks import _load as load
-from benchmarks import image_paths, measure, numpy_encode, peer_unet, print_table
+from benchmarks import image_paths, measure, numpy_encode, peer_unet, print_table, show
 from benchmarks._mutations import seeds
-from benchmarks._unets import SIZE, network, of_ours, write_models
+from benchmarks._unets import SIZE, network, of_ours, write_models, write_small_model
 
 from clouds_tf.data import sample_data
 from clouds_tf.dataset import CLOUDS
-from clouds_tf.prediction.metadata import Metadata
 
 flags.DEFINE_string(
     "images_dir", str(DATA / "clouds_native" / "train_images"), "Images; drawn ones if absent."
@@ -119,8 +118,8 @@ def ours(saved_model, *more):
 
 def print_throughput(folder, bodies):
     """Each contender's server beside its network alone, and ours at half of its capacity."""
-    rows = [("server", "clients", "images/s", "alone", "/ alone", "CPU ms", "/ alone", "/ peers")]
-    latencies, rates = [("server", "requests/s", "p50, ms", "p99, ms")], {}
+    rows = [("server", "clients", "images/s", "CPU ms")]
+    latencies, rates, ratios = [("server", "requests/s", "p50, ms", "p99, ms")], {}, []
     for name in sorted(FLAGS.contenders, key=lambda name: name not in PEERS):
         call = None if name in PEERS else network(folder, name, FLAGS.batch_size)
         with load.started(arguments(name, folder)) as (process, address):
@@ -134,20 +133,24 @@ def print_throughput(folder, bodies):
                 alone.append(cost(call))
                 wall, cpu_alone = np.mean(alone, axis=0) * 1e3
                 rates[name, clients] = rate
-                row = [name, str(clients), f"{rate:.1f}", "", "", f"{cpu:.0f}", "", ""]
+                rows.append((name, str(clients), f"{rate:.1f}", f"{cpu:.0f}"))
+                print(*rows[-1], file=sys.stderr, flush=True)  # it takes minutes
                 if call:
-                    row[3:5] = f"{1e3 / wall:.1f}", f"{rate * wall / 1e3:.2f}"
-                    peers = [rates[x, clients] for x in PEERS if (x, clients) in rates]
-                    row[6:] = f"{cpu_alone / cpu:.2f}", ", ".join(f"{rate / x:.1f}" for x in peers)
-                rows.append(tuple(row))
-                print(*row, file=sys.stderr, flush=True)  # it takes minutes
+                    task, unit = f"server, {name}, {clients} clients", "images/s"
+                    ratios += [
+                        Ratio(task, "its network", rate, 1e3 / wall, unit, 0.85, "rate"),
+                        Ratio(task, "its network", cpu, cpu_alone, "CPU ms/image"),
+                    ]
+                    for peer in PEERS:
+                        if other := rates.get((peer, clients)):
+                            ratios.append(Ratio(task, peer, rate, other, unit, 3, "rate"))
             if call:
                 half = rates[name, int(FLAGS.clients[-1])] / 2
                 found = load.open_loop(address, bodies, half, FLAGS.num_latencies)
                 p50, p99 = np.percentile(found, [50, 99]) * 1e3
                 latencies.append((name, f"{half:.1f}", f"{p50:.0f}", f"{p99:.0f}"))
     print_table(rows)
-    print("CPU ms are those of the server for an image, beside those of the network alone.")
+    show(ratios)
     print(
         f"\nAt half of the capacity, {FLAGS.num_latencies} requests of one image at random times:"
     )
@@ -160,19 +163,6 @@ def cost(call):
         return 0.0, 0.0
     clocks = time.perf_counter, time.process_time
     return [measure({"network": call}, 5, clock)["network"] / FLAGS.batch_size for clock in clocks]
-
-
-def small_model(folder, seed):
-    """Writes a version of a network of one layer, whose time is that of the server."""
-    from clouds_tf.keras import keras
-    from clouds_tf.serving.cloud_model import CloudModel, write_version
-
-    keras.utils.set_random_seed(seed)
-    image = keras.Input([None, None, 3])
-    logits = keras.layers.Conv2D(4, 3, padding="same", name="logits")(image)
-    dataset = dataclasses.replace(CLOUDS, mask_size=SMALL, submission_size=SMALL)
-    model = keras.Model(image, {"logits": logits})
-    return write_version(CloudModel([model], Metadata(dataset, (SMALL,))), folder)
 
 
 def small_bodies():
@@ -197,6 +187,8 @@ def print_memory(folder):
         f"{sum(counts):,} requests of a small image by 8 clients, {rate:.0f} a second; MB resident"
     )
     print(f"after every {counts[0]:,}: " + ", ".join(f"{size:.0f}" for size in sizes))
+    task, peer = f"server after {sum(counts):,} requests", f"after {counts[0]:,}"
+    show([Ratio(task, peer, sizes[-1], sizes[0], "MB", 1.2, "cost")])
 
 
 def print_hostile(folder):
@@ -234,6 +226,8 @@ def print_hostile(folder):
     kinds = ", ".join(f"{outcome} {count:,}" for outcome, count in sorted(outcomes.items()))
     print(f"{FLAGS.num_hostile:,} hostile requests: {kinds}; of {len(good):,} good ones among them")
     print(f"{sum(good):,} had the right answer")
+    task = f"server, good requests among {FLAGS.num_hostile:,} hostile ones, right answers"
+    show([Ratio(task, "sent", sum(good), len(good), "requests", 1, "rate")])
 
 
 def print_switch(folder, bodies):
@@ -277,6 +271,8 @@ def print_drain(folder):
     counts = {int(s): int(np.count_nonzero(found[:, 0] == s)) for s in np.unique(found[:, 0])}
     print(f"SIGTERM under 8 clients: status {counts} (0: refused connection, -1: lost), ", end="")
     print(f"exit status {process.returncode}")
+    lost, total = counts.get(-1, 0), sum(counts.values())
+    show([Ratio("server, lost at SIGTERM", "sent", lost, total, "requests", 0, "cost")])
 
 
 def print_slow(folder, bodies):
@@ -328,7 +324,8 @@ def main() -> None:
         sys.exit(f"--parts: got {', '.join(unknown)}, expected some of {', '.join(PARTS)}")
     with tempfile.TemporaryDirectory() as folder:
         small = os.path.join(folder, "small")
-        small_model(small, seed=0)
+        tiny = dataclasses.replace(CLOUDS, mask_size=SMALL, submission_size=SMALL)
+        write_small_model(small, SMALL, tiny)
         bodies = []
         if {"throughput", "switch", "slow"} & set(FLAGS.parts):
             paths = image_paths(FLAGS.images_dir, folder)
