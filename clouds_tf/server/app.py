@@ -15,9 +15,9 @@ from starlette.types import ASGIApp
 
 import clouds_tf
 from clouds_tf.server import pages, protocols
-from clouds_tf.server.batching import Batcher, OverloadedError, RefusedError
+from clouds_tf.server.batching import Batcher
+from clouds_tf.server.errors import RequestError
 from clouds_tf.server.http import (
-    ErrorResponse,
     Front,
     JSONResponse,
     ServerState,
@@ -27,7 +27,7 @@ from clouds_tf.server.http import (
     unless_gone,
 )
 from clouds_tf.server.metrics import CONTENT_TYPE, Metrics
-from clouds_tf.server.protocols import MODEL_NAME, BadRequestError, Query
+from clouds_tf.server.protocols import MODEL_NAME, Query
 from clouds_tf.server.settings import ServerSettings
 from clouds_tf.server.versions import Versions
 
@@ -67,11 +67,11 @@ def _number(request: Request) -> int | None:
     """The version in the path, or None; also checks the name of the model."""
     name, text = request.path_params["name"], request.path_params.get("number")
     if name != MODEL_NAME:
-        raise ErrorResponse(404, f"no model {name!r}, expected {MODEL_NAME!r}")
+        raise RequestError(404, f"no model {name!r}, expected {MODEL_NAME!r}")
     if text is None:
         return None
     if not (text.isascii() and text.isdecimal() and len(text) < 19):
-        raise ErrorResponse(404, f"version: got {text!r}, expected a number")
+        raise RequestError(404, f"version: got {text!r}, expected a number")
     return int(text)
 
 
@@ -126,7 +126,7 @@ class _API:
         number = _number(request)
         found = self._versions.status(number)
         if not found:
-            raise ErrorResponse(404, f"no version {number} of the model {MODEL_NAME!r}")
+            raise RequestError(404, f"no version {number} of the model {MODEL_NAME!r}")
         return JSONResponse({"model_version_status": found})
 
     async def _model_ready(self, request: Request) -> Response:
@@ -147,14 +147,11 @@ class _API:
 
     def _find(self, request: Request) -> tuple[int, Batcher]:
         """The version that a request asks for, or the newest one."""
-        try:
-            return self._versions.find(_number(request))
-        except LookupError as error:
-            raise ErrorResponse(404, str(error)) from None
+        return self._versions.find(_number(request))
 
     async def _predict(self, parse: Parse, request: Request) -> Response:
         if self._state.refusing:
-            raise ErrorResponse(503, "the server is shutting down", _DRAINING_SECONDS)
+            raise RequestError(503, "the server is shutting down", _DRAINING_SECONDS)
         number, batcher = self._find(request)
         with self._metrics.timed("total"), batcher.in_use():
             request.scope["record"].update(version=number)
@@ -172,19 +169,11 @@ class _API:
         batcher: Batcher,
     ) -> bytes:
         workers = self._versions.workers
-        run, pool = workers.run, workers.decoding
-        try:
-            query = await run(pool, parse, body)
-            request.scope["record"].update(images=len(query.images))
-            if query.names == ("metadata",):
-                metadata = batcher.predictor.metadata
-                outputs = protocols.metadata_outputs(metadata, len(query.images))
-            else:
-                outputs = await batcher.predict(query.images, frozenset(query.names))
-        except (BadRequestError, RefusedError) as error:
-            if isinstance(error, RefusedError):
-                self._metrics.images.labels("refused").inc()
-            raise ErrorResponse(400, str(error)) from None
-        except OverloadedError as error:
-            raise ErrorResponse(503, str(error), error.retry_after) from None
-        return await run(pool, query.answer, outputs, number)
+        query = await workers.run(workers.decoding, parse, body)
+        request.scope["record"].update(images=len(query.images))
+        if query.names == ("metadata",):
+            metadata = batcher.predictor.metadata
+            outputs = protocols.metadata_outputs(metadata, len(query.images))
+        else:
+            outputs = await batcher.predict(query.images, frozenset(query.names))
+        return await workers.run(workers.decoding, query.answer, outputs, number)

@@ -24,6 +24,7 @@ import tensorflow as tf
 from clouds_tf.data.preprocessing import encode_image
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.prediction.untrusted import LARGEST_IMAGES, image_size, why_unreadable
+from clouds_tf.server.errors import RequestError
 from clouds_tf.server.metrics import Metrics
 from clouds_tf.server.settings import ServerSettings
 
@@ -33,18 +34,6 @@ Output = dict[str, Any]
 Image = Union[bytes, np.ndarray]
 
 PROBABILITIES = "probabilities"
-
-
-class RefusedError(ValueError):
-    """An image of a request cannot be predicted; the message says which one, and why."""
-
-
-class OverloadedError(Exception):
-    """There are too many images in progress; `retry_after` is in seconds."""
-
-    def __init__(self, retry_after: int) -> None:
-        super().__init__(f"too many images in progress; try again in {retry_after} s")
-        self.retry_after = retry_after
 
 
 class Workers:
@@ -67,19 +56,21 @@ class Workers:
         """Calls a function in a thread of a pool."""
         return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
 
+    def refuse(self, sentence: str) -> RequestError:
+        """Counts a request whose images cannot be predicted, and gives the error to raise."""
+        self.metrics.images.labels("refused").inc()
+        return RequestError(400, sentence)
+
     @contextlib.contextmanager
     def admit(self, number: int) -> Iterator[None]:
-        """Context in which a request's images are in progress; OverloadedError at the limit.
-
-        Raises:
-            RefusedError: the request alone has more images than may ever be in progress.
-        """
+        """Context in which a request's images are in progress; RequestError beyond the limit."""
         limit = self.settings.max_images
         if number > limit:
-            raise RefusedError(f"got {number} images, expected at most {limit} in a request")
+            raise self.refuse(f"got {number} images, expected at most {limit} in a request")
         if self._images + number > limit:
-            seconds = self._images * self.seconds_per_image
-            raise OverloadedError(max(1, math.ceil(seconds)))
+            seconds = max(1, math.ceil(self._images * self.seconds_per_image))
+            sentence = f"too many images in progress; try again in {seconds} s"
+            raise RequestError(503, sentence, seconds)
         self._images += number
         try:
             yield
@@ -130,19 +121,17 @@ class Batcher:
     """
 
     def __init__(self, predictor: Predictor) -> None:
-        self.predictor, self._stages = predictor, predictor.load_stages()
-        self._users, self._metrics = 0, Metrics()  # those of the warm-up, which nobody reads
+        self.predictor, self._stages, self._users = predictor, predictor.load_stages(), 0
         self._channels = predictor.metadata.dataset.channels
 
     def warm_up(self, max_batch: int) -> None:
         """Runs all stages on batches of 1, 2, 4, ... images: the first one of a size is slow."""
-        shape = *self.predictor.metadata.dataset.mask_size, self._channels
-        images, likeness = self._read(encode_image(np.zeros(shape, np.uint8)))
+        stages, shape = self._stages, (*self.predictor.metadata.dataset.mask_size, self._channels)
+        images, likeness = stages.read_bytes([encode_image(np.zeros(shape, np.uint8))])
         size = 1
         while size <= max_batch:
-            probabilities, presence = self._run_networks([images] * size)
-            item = _Item(images, likeness, frozenset(), None)
-            self._answer(probabilities, presence, [item] * size)
+            batch = [tf.repeat(image, size, axis=0) for image in images]
+            stages.answer(*stages.run_networks(batch), tf.repeat(likeness, size))
             size *= 2
 
     def start(self, workers: Workers) -> None:
@@ -180,15 +169,15 @@ class Batcher:
             N outputs.
 
         Raises:
-            RefusedError: one of the images, or their number, is not accepted.
-            OverloadedError: there are too many images in progress.
+            RequestError: one of the images, or their number, is not accepted, or there are too
+                many images in progress.
         """
         workers = self._workers
         with workers.admit(len(images)):
             pixels = await workers.run(workers.decoding, self._count_pixels, images)
             limit = LARGEST_IMAGES * self.predictor.metadata.max_image_pixels
             if sum(pixels) > limit:
-                raise RefusedError(
+                raise workers.refuse(
                     f"got {sum(pixels):,} pixels in all images, expected at most {limit:,}"
                 )
             places = [_place(i, images) for i in range(len(images))]
@@ -207,29 +196,27 @@ class Batcher:
     async def _decode(self, image: Image, pixels: int, place: str) -> tuple[Any, float]:
         workers = self._workers
         async with workers.decoding_pixels(pixels):
-            try:
-                return await workers.run(workers.decoding, self._read, image)
-            except RefusedError as error:
-                raise RefusedError(f"{place}{error}") from None
+            return await workers.run(workers.decoding, self._read, image, place)
 
     def _count_pixels(self, images: Sequence[Image]) -> list[int]:
-        """The pixels of each image by its header; RefusedError where there is none."""
+        """The pixels of each image by its header; RequestError where there is none."""
         found, expected = [], self._channels
         for i, image in enumerate(images):
             if isinstance(image, np.ndarray):
                 height, width, got = image.shape
                 if got != expected:
                     reason = f"got {got} channels, expected {expected}, in image_bytes"
-                    raise RefusedError(_place(i, images) + reason)
+                    raise self._workers.refuse(_place(i, images) + reason)
             else:
                 try:
                     height, width = image_size(image, expected)
                 except tf.errors.InvalidArgumentError:
-                    raise RefusedError(_place(i, images) + why_unreadable(image)) from None
+                    reason = why_unreadable(image)
+                    raise self._workers.refuse(_place(i, images) + reason) from None
             found.append(height * width)
         return found
 
-    def _read(self, image: Image) -> tuple[tuple[np.ndarray, ...], float]:
+    def _read(self, image: Image, place: str) -> tuple[tuple[np.ndarray, ...], float]:
         """First stage: the image for each network, and its likeness."""
         limit = self.predictor.metadata.max_image_pixels
         with self._metrics.timed("decode"):
@@ -239,7 +226,8 @@ class Batcher:
                 try:
                     images, likeness = self._stages.read_bytes(tf.constant([image]))
                 except tf.errors.InvalidArgumentError:
-                    raise RefusedError(why_unreadable(image, limit, self._channels)) from None
+                    reason = why_unreadable(image, limit, self._channels)
+                    raise self._workers.refuse(place + reason) from None
         # TensorFlow 2.15 loses 48 bytes for each tensor on Python 3.11: no slices of tensors.
         return tuple(x.numpy()[0] for x in images), float(likeness.numpy()[0])
 

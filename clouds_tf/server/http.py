@@ -18,6 +18,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
+from clouds_tf.server.errors import RequestError
 from clouds_tf.server.metrics import STATUS_GONE, Metrics
 from clouds_tf.server.protocols import to_json
 from clouds_tf.server.settings import ServerSettings
@@ -60,14 +61,6 @@ class JSONResponse(Response):
         return content if isinstance(content, bytes) else to_json(content)
 
 
-class ErrorResponse(HTTPException):
-    """An answer {"error": sentence} with a status, to raise."""
-
-    def __init__(self, status: int, sentence: str, retry_after: int | None = None) -> None:
-        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
-        super().__init__(status, sentence, headers)
-
-
 async def answer_error(request: Request, error: Exception) -> Response:
     """The response to an HTTPException."""
     assert isinstance(error, HTTPException)
@@ -104,20 +97,17 @@ class Front:
             await self._app(scope, receive, send)
             return
         exchange = _Exchange(self, scope, receive, send)
-        start = time.perf_counter()
-        self._metrics.in_progress.inc()
+        app, start = self._app, time.perf_counter()
+        if self._is_crowded(scope["path"]):
+            headers = {"Retry-After": "1", "Connection": "close"}
+            app = JSONResponse({"error": "too many connections"}, 503, headers)
         try:
-            if self._is_crowded(scope["path"]):
-                headers = {"Retry-After": "1", "Connection": "close"}
-                refusal = JSONResponse({"error": "too many connections"}, 503, headers)
-                await refusal(scope, exchange.receive, exchange.send)
-            else:
-                await self._app(scope, exchange.receive, exchange.send)
+            with self._metrics.in_progress.track_inprogress():
+                await app(scope, exchange.receive, exchange.send)
         except Exception as error:
             _LOG.error("request %s: %r", exchange.record["id"], error, exc_info=error)
             exchange.record["error"] = repr(error)
         finally:
-            self._metrics.in_progress.dec()
             self._finish(exchange, time.perf_counter() - start)
 
     def _is_crowded(self, path: str) -> bool:
@@ -198,10 +188,10 @@ async def body_of(
     """Context with the body of a request, which counts in `state` meanwhile.
 
     Raises:
-        ErrorResponse: it is too large or too slow, there are too many, or the client is gone.
+        RequestError: it is too large or too slow, there are too many, or the client is gone.
     """
     limit, body = settings.max_body_mb * _MB, bytearray()
-    too_large = ErrorResponse(
+    too_large = RequestError(
         413, f"the body is larger than {settings.max_body_mb:g} MB; send fewer images at a time"
     )
     declared = request.headers.get("content-length", "0")
@@ -215,16 +205,16 @@ async def body_of(
             if len(body) > limit:
                 raise too_large
             if state.body_bytes > settings.max_bodies_mb * _MB:
-                raise ErrorResponse(503, "too many bodies in memory; try again in 1 s", 1)
+                raise RequestError(503, "too many bodies in memory; try again in 1 s", 1)
 
     try:
         try:
             await asyncio.wait_for(read(), settings.body_seconds)
         except asyncio.TimeoutError:
             sentence = f"the body did not arrive within {settings.body_seconds:g} s"
-            raise ErrorResponse(408, sentence) from None
+            raise RequestError(408, sentence) from None
         except ClientDisconnect:
-            raise ErrorResponse(STATUS_GONE, "the client went away") from None
+            raise RequestError(STATUS_GONE, "the client went away") from None
         state.predicting += 1
         try:
             yield body
@@ -241,7 +231,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
     try:
         await asyncio.wait({task, gone}, return_when=asyncio.FIRST_COMPLETED)
         if not task.done():
-            raise ErrorResponse(STATUS_GONE, "the client went away")
+            raise RequestError(STATUS_GONE, "the client went away")
         return task.result()
     finally:
         gone.cancel()

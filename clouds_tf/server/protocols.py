@@ -6,7 +6,6 @@ https://github.com/kserve/open-inference-protocol. Everything in a request is un
 
 from __future__ import annotations
 
-import binascii
 import dataclasses
 import os
 import reprlib
@@ -22,6 +21,7 @@ from tensorflow.core.protobuf import saved_model_pb2
 
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.server.batching import PROBABILITIES, Image, Output
+from clouds_tf.server.errors import RequestError
 from clouds_tf.serving.tf_serving import MODEL_NAME
 
 _MASKS = ("encoded_pixels", "presence", "area_fraction", "expected_area_fraction", "likeness")
@@ -35,10 +35,6 @@ _SIGNATURES = {
 # Of each input of V2, its datatype and its shape.
 _TENSORS_V2 = {"image_bytes": ("BYTES", (-1,)), "images": ("UINT8", (-1, -1, -1, 3))}
 _SHOWN = 50  # characters of a value in an error
-
-
-class BadRequestError(ValueError):
-    """The body of a request is malformed; the message says where."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,13 +66,13 @@ def _plain(value: object) -> Any:
 
 
 def parse_v1(body: bytes | bytearray) -> Query:
-    """Reads the body of a predict request; BadRequestError if it is malformed."""
+    """Reads the body of a predict request; RequestError if it is malformed."""
     fields = _parse_object(body)
     signature = fields.get("signature_name") or "serving_default"
     if not isinstance(signature, str) or signature not in _SIGNATURES:
         raise _wrong("signature_name", signature, f"one of {', '.join(_SIGNATURES)}")
     if ("instances" in fields) == ("inputs" in fields):
-        raise BadRequestError("expected either 'instances' or 'inputs'")
+        raise RequestError(400, "expected either 'instances' or 'inputs'")
     name, names = _SIGNATURES[signature]
     in_rows = "instances" in fields
     if in_rows:
@@ -122,7 +118,7 @@ def _only(row: dict[str, Any], place: str, name: str) -> Any:
 
 
 def parse_v2(body: bytes | bytearray) -> Query:
-    """Reads the body of an infer request; BadRequestError if it is malformed.
+    """Reads the body of an infer request; RequestError if it is malformed.
 
     An input of BYTES has Base64, which JSON needs for images.
     """
@@ -196,16 +192,16 @@ def _parse_object(body: bytes | bytearray) -> dict[str, Any]:
     try:
         fields = orjson.loads(body)
     except orjson.JSONDecodeError as error:
-        raise BadRequestError(f"the body is not JSON: {error}") from None
+        raise RequestError(400, f"the body is not JSON: {error}") from None
     if not isinstance(fields, dict):
         raise _wrong("the body", fields, "an object")
     return fields
 
 
-def _wrong(place: str, value: object, expected: str) -> BadRequestError:
+def _wrong(place: str, value: object, expected: str) -> RequestError:
     shown = value if isinstance(value, str) else reprlib.repr(value)  # of whatever size and depth
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
-    return BadRequestError(f"{place}: got {shown}, expected {expected}")
+    return RequestError(400, f"{place}: got {shown}, expected {expected}")
 
 
 def _read_bytes(value: object, place: str) -> bytes:
@@ -221,12 +217,14 @@ def _read_base64(value: object, place: str) -> bytes:
     """Reads Base64; whitespace in it and missing padding are tolerated."""
     if not isinstance(value, str):
         raise _wrong(place, value, "Base64 of a JPEG or PNG")
-    for text in (value, "".join(value.split()).rstrip("=")):
-        try:
-            return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
-        except (binascii.Error, ValueError):
-            continue
-    raise _wrong(place, value, "Base64")
+    try:
+        return pybase64.b64decode(value, validate=True)
+    except ValueError:
+        text = "".join(value.split()).rstrip("=")
+    try:
+        return pybase64.b64decode(text + "=" * (-len(text) % 4), validate=True)
+    except ValueError:
+        raise _wrong(place, value, "Base64") from None
 
 
 def _as_pixels(value: object, place: str, shape: tuple[int, ...] | None = None) -> np.ndarray:

@@ -14,6 +14,7 @@ from clouds_tf.manifest import file_identity
 from clouds_tf.messages import about_the_data
 from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.server.batching import Batcher, Workers
+from clouds_tf.server.errors import RequestError
 from clouds_tf.server.metrics import Metrics
 from clouds_tf.server.settings import ServerSettings
 from clouds_tf.serving import integrity
@@ -115,11 +116,12 @@ class Versions:
         """Number and batcher of a loaded version, by default of the newest.
 
         Raises:
-            LookupError: there is no such version.
+            RequestError: there is no such version.
         """
         found = [v for v in self._loaded if number in (None, v.number)]
         if not found:
-            raise LookupError(f"version {number} is not loaded, got one of {self.numbers}")
+            sentence = f"version {number} is not loaded, expected one of {self.numbers}"
+            raise RequestError(404, sentence)
         version = max(reversed(found), key=lambda v: v.number)  # of two, the one loaded last
         return version.number, self._loaded[version]
 

@@ -16,7 +16,8 @@ from starlette.testclient import TestClient
 
 from clouds_tf.prediction.metadata import Metadata, read_metadata
 from clouds_tf.server import pages
-from clouds_tf.server.batching import Batcher, OverloadedError
+from clouds_tf.server.batching import Batcher
+from clouds_tf.server.errors import RequestError
 from clouds_tf.server.metrics import Metrics
 
 FLOATS = ("presence", "area_fraction", "expected_area_fraction", "likeness")
@@ -254,7 +255,7 @@ def test_more_than_there_is_room_for_is_503(client, monkeypatch):
 def test_as_many_images_as_allowed_are_admitted_and_no_more(client):
     workers = client.versions.workers
     with workers.admit(workers.settings.max_images):
-        with pytest.raises(OverloadedError), workers.admit(1):
+        with pytest.raises(RequestError, match="503"), workers.admit(1):
             pass
     with workers.admit(1):
         pass

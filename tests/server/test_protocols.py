@@ -7,7 +7,8 @@ import hypothesis
 import numpy as np
 from hypothesis import strategies
 
-from clouds_tf.server.protocols import BadRequestError, parse_v1, parse_v2
+from clouds_tf.server.errors import RequestError
+from clouds_tf.server.protocols import parse_v1, parse_v2
 
 _WORDS = ["instances", "inputs", "outputs", "signature_name", "image_bytes", "images", "b64"]
 _WORDS += ["name", "shape", "datatype", "data", "id", "BYTES", "UINT8", "probabilities", "AAAA"]
@@ -32,8 +33,9 @@ def _check(parse, body):
     """Reads a body; an error is one short sentence."""
     try:
         query = parse(body)
-    except BadRequestError as error:
-        assert 0 < len(str(error)) < 400 and "\n" not in str(error)
+    except RequestError as error:
+        assert error.status_code == 400
+        assert 0 < len(error.detail) < 400 and "\n" not in error.detail
         return
     for image in query.images:
         assert isinstance(image, bytes) or (image.dtype == np.uint8 and image.shape[2] == 3)

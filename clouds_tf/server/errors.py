@@ -1,0 +1,19 @@
+"""Requests that are refused."""
+
+from __future__ import annotations
+
+from starlette.exceptions import HTTPException
+
+
+class RequestError(HTTPException):
+    """A request that is answered with a status and {"error": sentence}.
+
+    Args:
+        status: HTTP status code, from 400 on.
+        sentence: says what is wrong.
+        retry_after: seconds after which the client may try again.
+    """
+
+    def __init__(self, status: int, sentence: str, retry_after: int | None = None) -> None:
+        headers = {} if retry_after is None else {"Retry-After": str(retry_after)}
+        super().__init__(status, sentence, headers)
