@@ -6,6 +6,7 @@ import contextlib
 import http.client
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import threading
@@ -18,12 +19,25 @@ from benchmarks._mutations import mutate
 
 PATH = "/v1/models/clouds:predict"
 _TIMEOUT = 300
+_TOOLS = pathlib.Path(__file__).resolve().parent.parent
 
 
 def body(content):
     """The body of a request for one image."""
     encoded = base64.b64encode(content).decode()
     return json.dumps({"instances": [{"image_bytes": {"b64": encoded}}]}).encode()
+
+
+def ours(saved_model, *more):
+    """The command line of our server."""
+    flags = [f"--saved_model={saved_model}", "--port=0", "--noaccess_log", *more]
+    return [str(_TOOLS / "serve.py"), *flags]
+
+
+def peer(contender, folder):
+    """The command line of a peer's server, which is `serve_peer` of the suite serve."""
+    flags = [f"--contender={contender}", f"--folder={folder}"]
+    return [str(_TOOLS / "benchmark.py"), "serve", *flags]
 
 
 @contextlib.contextmanager
