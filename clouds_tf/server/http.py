@@ -188,8 +188,14 @@ async def body_of(
     """Context with the body of a request, which counts in `state` meanwhile.
 
     Raises:
-        RequestError: it is too large or too slow, there are too many, or the client is gone.
+        RequestError: it is compressed, binary, too large or too slow, there are too many, or the
+            client is gone.
     """
+    encoding = request.headers.get("content-encoding", "identity")
+    if encoding != "identity":
+        raise RequestError(415, f"Content-Encoding: got {encoding}, expected a body as it is")
+    if "inference-header-content-length" in request.headers:  # an extension of protocol V2
+        raise RequestError(415, "binary tensors are not read, expected JSON (binary_data=False)")
     limit, body = settings.max_body_mb * _MB, bytearray()
     too_large = RequestError(
         413, f"the body is larger than {settings.max_body_mb:g} MB; send fewer images at a time"

@@ -235,6 +235,12 @@ def test_large_bodies_are_refused(client):
     assert client.state.body_bytes == 0
 
 
+def test_bodies_that_are_not_plain_json_are_refused(client):
+    for header, word in ("Content-Encoding", "gzip"), ("Inference-Header-Content-Length", "binary"):
+        answer = client.post(f"{V1}:predict", content=b"\x1f\x8b", headers={header: "gzip"})
+        assert answer.status_code == 415 and word in answer.json()["error"]
+
+
 def test_more_than_there_is_room_for_is_503(client, monkeypatch):
     gate = served.hold_networks(monkeypatch)
     url, body = f"{V1}:predict", {"instances": [GOOD] * 40}
