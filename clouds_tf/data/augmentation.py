@@ -18,8 +18,8 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf.data.degradation import degrade, photometric
+from clouds_tf.data.mask_words import from_words, to_words
 from clouds_tf.data.mixing import Example, Seed
-from clouds_tf.data.packing import from_words, to_words
 
 
 def unchanged(example: Example, seed: Seed) -> Example:

@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
-from clouds_tf.data.packing import classes_last
+from clouds_tf.data.mask_words import classes_last
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
 

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from clouds_tf.data import augmentation, packing
+from clouds_tf.data import augmentation, mask_words
 
 CLASSES = (1, 3, 4, 5, 17, 32)
 
@@ -14,16 +14,16 @@ def _masks(num_classes, seed=0):
 @pytest.mark.parametrize("num_classes", CLASSES)
 def test_classes_move_to_the_end(num_classes):
     masks = _masks(num_classes)
-    found = tf.function(packing.classes_last)(tf.constant(masks))
+    found = tf.function(mask_words.classes_last)(tf.constant(masks))
     np.testing.assert_array_equal(found, np.moveaxis(masks, 0, -1))
 
 
 @pytest.mark.parametrize("num_classes", CLASSES)
 def test_words_hold_four_classes_each(num_classes):
     mask = np.moveaxis(_masks(num_classes) * 255, 0, -1)
-    words = packing.to_words(tf.constant(mask))
+    words = mask_words.to_words(tf.constant(mask))
     assert [word.shape for word in words] == [(12, 18)] * -(-num_classes // 4)
-    np.testing.assert_array_equal(packing.from_words(words, num_classes), mask)
+    np.testing.assert_array_equal(mask_words.from_words(words, num_classes), mask)
 
 
 @pytest.mark.parametrize("num_classes", CLASSES)
