@@ -23,35 +23,34 @@ flags.DEFINE_enum(
     "measure",
     "mask",
     MEASURES,
-    "Of scenes: the area of the masks, or the expected area by calibrated probabilities.",
+    "Area in scenes: that of the masks, or the expected area from calibrated probabilities.",
 )
 flags.DEFINE_list(
     "platforms",
     [],
-    "Satellites whose scenes count, such as Terra,Aqua or VIIRS; default: all together.",
+    "Satellites whose scenes count, such as Terra,Aqua or VIIRS; default: all.",
 )
 flags.DEFINE_string("output", None, "NetCDF file to write.", required=True)
 flags.DEFINE_string(
     "days_dir",
     None,
-    "Folder of the daily fields, one NetCDF file a day, to which days are added; default: the "
-    "output's name with _days. Without --boxes and --scenes_dir, its days are aggregated as they "
-    "are.",
+    "Folder of the daily fields, one NetCDF file per day, to which days are added; default: the "
+    "output's name with _days. Without --boxes and --scenes_dir, its existing days are aggregated.",
 )
 flags.DEFINE_float(
     "cell", None, "Width and height of a grid cell in degrees; default: 1.", lower_bound=0
 )
 flags.DEFINE_string(
-    "extent", None, "Grid: lon_min,lat_min,lon_max,lat_max; default: -180,-90,180,90."
+    "extent", None, "Extent of the grid: lon_min,lat_min,lon_max,lat_max; default: the globe."
 )
 flags.DEFINE_boolean(
     "each_year", False, "Keep the months and seasons of each year apart, as a time series."
 )
 flags.DEFINE_multi_string(
-    "region", [], "Also the mean over NAME:lon_min,lat_min,lon_max,lat_max; may be repeated."
+    "region", [], "Region to average over: NAME:lon_min,lat_min,lon_max,lat_max; may be repeated."
 )
 flags.DEFINE_enum(
-    "on_error", "fail", ["fail", "skip"], "Faulty rows: stop, or leave them out and count them."
+    "on_error", "fail", ["fail", "skip"], "Stop at faulty rows, or leave them out and count them."
 )
 cli.DEFINE_dataclass(product.ExtraOutputs)
 cli.DEFINE_dataclass(pictures.Look)

@@ -1,4 +1,4 @@
-"""Draws a network: its stages, their sizes and the skips.
+"""Draws a network: its stages, their sizes, and the skip connections.
 
 python tools/draw_network.py --output=docs/network.png
 """

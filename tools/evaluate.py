@@ -13,22 +13,26 @@ from clouds_tf.evaluation import Settings
 from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
+flags.DEFINE_string("records_dir", None, "Folder of records from make_tfrecords.", required=True)
 flags.DEFINE_list(
-    "workdirs", [], "Workdirs of train, or patterns of them; models of one fold are averaged."
+    "workdirs", [], "Workdirs of train, or patterns; models of the same fold are averaged."
 )
 flags.DEFINE_list("weights", [], "Files (.safetensors) of models to average, instead of workdirs.")
-flags.DEFINE_multi_string("folds", [], "Folds to predict with --weights: 0,2; default: all.")
+flags.DEFINE_multi_string(
+    "folds", [], "Folds to predict with --weights, such as 0,2; default: all."
+)
 flags.DEFINE_string("output", None, "JSON file for rules, calibration and scores.", required=True)
 flags.DEFINE_string(
-    "ladder", None, "Output CSV with the score of each search, without and with flips."
+    "ladder",
+    None,
+    "Output CSV with the scores at a threshold of 0.5 and with tuned rules, without and with flips.",
 )
 flags.DEFINE_string("pictures_dir", None, "Folder for pictures of scores, areas and examples.")
 flags.DEFINE_string(
     "member_weights",
     None,
-    "Weight of each model, or pattern of models, in the average, such as 0.7,0.3; by default all "
-    "are equal.",
+    "Weight of each model, or pattern of models, in the average, such as 0.7,0.3; default: equal "
+    "weights.",
 )
 flags.DEFINE_string(
     "out_of_fold",

@@ -1,4 +1,4 @@
-"""Writes one SavedModel, from JPEG bytes to RLE, of one or several trained models.
+"""Writes a SavedModel of one or several trained models: JPEG bytes in, RLE out.
 
 python tools/export.py --workdirs=W0,W1 --export_dir=E --postprocessing=postprocessing.json
 python tools/export.py --weights=models/clouds_unet.safetensors --export_dir=E \
@@ -17,21 +17,21 @@ from clouds_tf.prediction.ensemble import AUGMENTATIONS
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 
 FLAGS = flags.FLAGS
-flags.DEFINE_list("workdirs", [], "Workdirs of train, or patterns of them; several are averaged.")
-flags.DEFINE_list("weights", [], "Files of whole models (.safetensors), instead of workdirs.")
+flags.DEFINE_list("workdirs", [], "Workdirs of train, or patterns; several models are averaged.")
+flags.DEFINE_list("weights", [], "Weights of whole models (.safetensors), instead of workdirs.")
 flags.DEFINE_string("export_dir", None, "Folder of all versions of the SavedModel.", required=True)
-flags.DEFINE_string("postprocessing", None, "JSON file of evaluate; by default a cut at 0.5.")
+flags.DEFINE_string("postprocessing", None, "JSON file of evaluate; default: a threshold of 0.5.")
 flags.DEFINE_enum(
     "test_time_augmentation",
     None,
     AUGMENTATIONS,
-    "Views of an image to average over; by default as the post-processing was tuned, else none.",
+    "Test-time augmentation; default: the one that the post-processing was tuned with, or none.",
 )
 flags.DEFINE_string(
     "member_weights",
     None,
-    "Weight of each model, or pattern of models, in the average, such as 0.7,0.3; by default as "
-    "the post-processing was tuned, else equal.",
+    "Weight of each model, or pattern of models, in the average, such as 0.7,0.3; default: those "
+    "that the post-processing was tuned with, or equal weights.",
 )
 flags.DEFINE_enum(
     "precision",
@@ -43,9 +43,9 @@ flags.DEFINE_integer(
     "max_image_pixels", MAX_IMAGE_PIXELS, "Images with more pixels are refused.", lower_bound=1
 )
 flags.DEFINE_string(
-    "records_dir", None, "Records with held-out images for the check; by default drawn images."
+    "records_dir", None, "Records whose held-out images are checked; default: synthetic images."
 )
-flags.DEFINE_string("onnx", None, "ONNX file F.onnx to write as well, in float32.")
+flags.DEFINE_string("onnx", None, "Also write the model to this ONNX file, in float32.")
 flags.DEFINE_integer("check_images", 16, "Number of images for the check.", lower_bound=1)
 
 
@@ -73,7 +73,7 @@ def main() -> None:
     if not result.has_warmup:
         print("No warm-up requests; these need pip install -e '.[serving]'")
     print(f"Checksums of its files: {result.manifest}")
-    cut = FLAGS.postprocessing or "a cut at 0.5"
+    cut = FLAGS.postprocessing or "a threshold of 0.5"
     way = result.test_time_augmentation
     views = "" if way == "none" else f" and {way}"
     print(f"Exported {counted(result.num_models, 'model')} with {cut}{views} to {result.path}")

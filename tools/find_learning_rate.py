@@ -13,9 +13,9 @@ from clouds_tf import figures, files
 from clouds_tf.training import Recipe
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
-flags.DEFINE_string("output", "rates.csv", "CSV to write; a picture goes beside it, as PNG.")
-flags.DEFINE_integer("fold", 0, "Fold that the training holds out.", lower_bound=0)
+flags.DEFINE_string("records_dir", None, "Folder of records from make_tfrecords.", required=True)
+flags.DEFINE_string("output", "rates.csv", "CSV to write; the curve is drawn next to it, as PNG.")
+flags.DEFINE_integer("fold", 0, "Fold to hold out.", lower_bound=0)
 flags.DEFINE_float("lowest", 1e-7, "Learning rate of the first step.")
 flags.DEFINE_float("highest", 1.0, "Learning rate of the last step.")
 flags.DEFINE_integer("num_steps", 100, "Number of steps.", lower_bound=10)

@@ -2,8 +2,8 @@
 
     python tools/make_sample_data.py --output_dir=D [--num_train=48 --num_test=12]
 
-Procedural cloud textures, train.csv, test.csv (the truth) and sample_submission.csv; with
---dataset, the names and the spelling of that data set.
+It has procedural cloud textures, train.csv, test.csv (the true masks) and sample_submission.csv,
+with the names and formats of --dataset.
 """
 
 import cli
@@ -21,9 +21,11 @@ flags.DEFINE_integer("num_test", 12, "Number of test images.", lower_bound=1)
 cli.DEFINE_size(
     "image_size",
     None,
-    "Size of the images; the RLE stays at the data set's mask_size, which is the default here.",
+    "Size of the images; default: the data set's mask_size, at which the RLE always is.",
 )
-flags.DEFINE_integer("seed", 0, "Seed of the images; it fixes every byte.", lower_bound=0)
+flags.DEFINE_integer(
+    "seed", 0, "Seed of the images; the same seed gives the same bytes.", lower_bound=0
+)
 
 
 def main() -> None:

@@ -2,9 +2,9 @@
 
 python tools/make_soft_targets.py --boxes=B.csv --records_dir=R --output_dir=S
 
-B.csv has the columns image, person, label, x1, y1, x2, y2: a row for each box, in pixels, and one
-with empty cells from label on for a person who saw nothing. train --soft_targets=S learns from the
-maps, and from the masks alone where an image has no boxes.
+B.csv has the columns image, person, label, x1, y1, x2, y2: a row for each box, in pixels, and for
+each person who saw nothing, a row whose cells from label on are empty. train --soft_targets=S
+learns from the maps; images without boxes are learned from their masks alone.
 """
 
 import cli
@@ -16,12 +16,12 @@ from clouds_tf.messages import counted
 
 FLAGS = flags.FLAGS
 flags.DEFINE_string("boxes", None, "CSV with the boxes.", required=True)
-flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
+flags.DEFINE_string("records_dir", None, "Folder of records from make_tfrecords.", required=True)
 flags.DEFINE_string("output_dir", None, "New folder for the maps.", required=True)
 cli.DEFINE_size(
     "box_size",
     None,
-    "Size of the images that the boxes are pixels of; default: that of the masks of the records.",
+    "Size of the images in which the boxes were drawn; default: the mask size of the records.",
 )
 
 

@@ -1,8 +1,8 @@
-"""Writes a data folder as shards of TFRecords.
+"""Converts a data folder to TFRecord shards.
 
 python tools/make_tfrecords.py --data_dir=D --output_dir=R
 
-The same command finishes a run that was killed. With --verify, the shards in R are only checked.
+If a run was killed, the same command finishes it. With --verify, the shards in R are only checked.
 """
 
 import dataclasses

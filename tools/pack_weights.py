@@ -1,4 +1,4 @@
-"""Writes the best model of a workdir as one .safetensors file of weights, to pass on.
+"""Writes the weights of a workdir's best model to one .safetensors file, for sharing.
 
 python tools/pack_weights.py --workdir=W --output=clouds_unet.safetensors
 """
@@ -18,7 +18,7 @@ flags.DEFINE_enum(
     "kernels",
     "float16",
     packing.KERNELS,
-    "Type of the kernels in the file; int8 makes it half as large as float16, with a small error.",
+    "Type of the kernels in the file; int8 halves the size of float16, with a small error.",
 )
 
 

@@ -26,22 +26,22 @@ from clouds_tf.serving.prediction import ON_ERROR
 from clouds_tf.settings import parse_shard
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("saved_model", None, "A version that export wrote, such as E/1.", required=True)
+flags.DEFINE_string("saved_model", None, "SavedModel from export, such as E/1.", required=True)
 flags.DEFINE_string("images_dir", None, "Folder of the images.", required=True)
 flags.DEFINE_string(
-    "sample_submission", None, "CSV with the rows to fill in; by default all images by name."
+    "sample_submission", None, "CSV with the rows to fill in; default: all images, sorted by name."
 )
 flags.DEFINE_string("output", None, "Submission to write: CSV, or NAME.parquet.", required=True)
 flags.DEFINE_integer("batch_size", 16, "Images in a batch.", lower_bound=1)
-flags.DEFINE_integer("num_devices", None, "Number of GPUs; all by default.", lower_bound=1)
+flags.DEFINE_integer("num_devices", None, "Number of GPUs; default: all.", lower_bound=1)
 flags.DEFINE_enum(
     "engine", "tensorflow", ENGINES, "Library that runs the network; openvino runs on the CPU."
 )
-flags.DEFINE_string("shard", "0/1", "Share of the work to do: 0/3, 1/3 or 2/3 of three.")
+flags.DEFINE_string("shard", "0/1", "Part of the work to do: 0/3, 1/3 or 2/3 for three processes.")
 flags.DEFINE_enum(
-    "on_error", "blank", ON_ERROR, "Leave the rows of an unreadable image blank, or stop there."
+    "on_error", "blank", ON_ERROR, "Leave the rows of an unreadable image blank, or stop at it."
 )
-flags.DEFINE_string("stretch", "none", f"Brightness curve for the pixels of images: {MODES}.")
+flags.DEFINE_string("stretch", "none", f"Brightness curve to apply to the images: {MODES}.")
 flags.DEFINE_string("table", None, "CSV for presence and areas of every image and class.")
 flags.DEFINE_string("masks_dir", None, "Folder for masks as PNG, at the size of each image.")
 flags.DEFINE_string("overlay_dir", None, "Folder for a picture of each image with its masks.")

@@ -24,9 +24,7 @@ from clouds_tf.scenes.scene import Reading
 from clouds_tf.settings import parse_shard
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string(
-    "saved_model", None, "SavedModel that export wrote, such as E/1.", required=True
-)
+flags.DEFINE_string("saved_model", None, "SavedModel from export, such as E/1.", required=True)
 flags.DEFINE_string(
     "scenes",
     None,
@@ -39,8 +37,10 @@ flags.DEFINE_boolean("pictures", False, "Also draw each scene with its masks (ne
 flags.DEFINE_enum(
     "engine", "tensorflow", ENGINES, "Library that runs the network; openvino runs on the CPU."
 )
-flags.DEFINE_string("shard", "0/1", "Share of the scenes to predict: 0/3, 1/3 or 2/3 of three.")
-flags.DEFINE_enum("on_error", "skip", ["skip", "fail"], "What to do with unusable scenes.")
+flags.DEFINE_string("shard", "0/1", "Part of the scenes to predict: 0/3, 1/3 or 2/3 for three.")
+flags.DEFINE_enum(
+    "on_error", "skip", ["skip", "fail"], "Skip unusable scenes, or stop at the first."
+)
 cli.DEFINE_dataclass(Reading)
 cli.DEFINE_dataclass(Options)
 cli.DEFINE_dataclass(Runner)

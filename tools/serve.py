@@ -2,8 +2,8 @@
 
 python tools/serve.py --saved_model=E
 
-Then open http://127.0.0.1:8501/. New versions in E are loaded while the server runs. SIGTERM ends
-it, once it has answered what it accepted.
+Then open http://127.0.0.1:8501/. New versions in E are loaded while the server runs. On SIGTERM,
+it answers the accepted requests and exits.
 """
 
 import cli

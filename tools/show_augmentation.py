@@ -11,7 +11,7 @@ from clouds_tf import figures, files
 from clouds_tf.data.records import Records
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
+flags.DEFINE_string("records_dir", None, "Folder of records from make_tfrecords.", required=True)
 flags.DEFINE_string("output", "augmentation.png", "Picture to write.")
 cli.DEFINE_size("image_size", (320, 480), "Size of the images.")
 flags.DEFINE_integer("seed", 0, "Seed of the augmentations.", lower_bound=0)

@@ -16,7 +16,7 @@ from clouds_tf.progress import Bar
 from clouds_tf.training import Execution, Recipe
 
 FLAGS = flags.FLAGS
-flags.DEFINE_string("records_dir", None, "Folder of shards, of make_tfrecords.", required=True)
+flags.DEFINE_string("records_dir", None, "Folder of records from make_tfrecords.", required=True)
 flags.DEFINE_string("workdir", None, "Folder for checkpoints, history and pictures.", required=True)
 flags.DEFINE_string(
     "fold", "0", "Fold to hold out; all trains one model per fold, in W/fold_0, W/fold_1, ..."

@@ -46,7 +46,7 @@ class Aggregation(CheckedSettings):
     regions: Mapping[str, Extent] = dataclasses.field(default_factory=dict)
     layout: str = setting(
         "cf",
-        "Variables of the output: CF, or freq(date, ...) of C3ONTEXT alone.",
+        "Layout of the output: cf, or c3ontext with the only variable freq(date, ...).",
         choices=_LAYOUTS,
     )
     num_resamples: int = setting(

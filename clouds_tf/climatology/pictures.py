@@ -41,11 +41,11 @@ class Look(CheckedSettings):
 
     colors: str = setting(
         "plain",
-        "Single-hue colour map, or the colours used in the literature.",
+        "Colours of the maps: plain, single-hue maps; or field, those used in the literature.",
         choices=draw.COLORS,
     )
     coastlines: str = setting(
-        "auto", f"Lines on the maps: auto for {land.SOURCE}, a GeoJSON file, or none."
+        "auto", f"Coastlines on the maps: auto for {land.SOURCE}, a GeoJSON file, or none."
     )
     picture_formats: Tuple[str, ...] = setting(
         ("png",), f"Formats of the pictures: {', '.join(FORMATS)}.", choices=FORMATS

@@ -27,15 +27,15 @@ class ExtraOutputs(CheckedSettings):
     """
 
     track: Optional[str] = setting(
-        None, "CSV of time, latitude, longitude: also writes the fractions along it."
+        None, "CSV of time, latitude, longitude: also write the fractions along this track."
     )
     agreement: Optional[str] = setting(
-        None, "CSV to write: agreement of several labellers of one image, by season."
+        None, "Output CSV with the agreement between labellers of the same image, by season."
     )
     objects: Optional[str] = setting(
         None,
-        "Parquet file to write: all objects of the scenes; and beside it a CSV of the scenes with "
-        "cloud fraction and organisation.",
+        "Output Parquet file with all objects of the scenes; a CSV next to it has cloud fraction "
+        "and organisation of each scene.",
     )
     pictures_dir: Optional[str] = setting(None, "Folder for maps, charts and report.html.")
     look: pictures.Look = pictures.Look()

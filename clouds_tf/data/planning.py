@@ -147,9 +147,9 @@ class Conversion(Runner, Source):
     )
     num_folds: int = setting(5, "Number of folds for cross-validation.", min=2)
     image_size: Optional[tuple[int, int]] = setting(
-        None, "Size to reduce the images to; default: the files as they are."
+        None, "Size to reduce the images to: height,width; default: store the files unchanged."
     )
-    seed: int = setting(0, "Seed of the folds and of the order.", min=0)
+    seed: int = setting(0, "Seed of the folds and of the order of the images.", min=0)
     jpeg_quality: int = setting(95, "JPEG quality of reduced images.", min=1, max=100)
     folds_csv: Optional[str] = setting(
         None,

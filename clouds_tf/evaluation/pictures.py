@@ -87,7 +87,7 @@ def _examples(
         [drawn[i][0] for i in chosen],
         [drawn[i][1] for i in chosen],
         [f"{name}: {dice[i]:.3f}" for name, i in named],
-        ["truth", "cut at 0.5", "post-processed"],
+        ["truth", "threshold 0.5", "post-processed"],
         dataset.class_names,
     )
 

@@ -41,7 +41,7 @@ class SearchResult:
     Attributes:
         rules: C Rules, tuned on all images.
         all_blank: float64 [N, C]: Dice of blank masks, which a model should beat.
-        plain: float64 [N, C]: Dice of a cut at 0.5.
+        plain: float64 [N, C]: Dice at a threshold of 0.5.
         tuned: float64 [N, C]: Dice on the images that the rules were tuned on: optimistic.
         cross_fitted: float64 [N, C]: Dice of rules that were tuned on the other folds or, where
             there is one fold, on the other half; the mean over ten ways to halve it.
@@ -204,7 +204,7 @@ class Rung:
 
     Attributes:
         prediction: test-time augmentation, such as "flips".
-        masks: "blank", "plain" (a cut at 0.5), or "rules" that were searched for.
+        masks: "blank", "plain" (a threshold of 0.5), or "rules" that were searched for.
         dice: the cross-fitted Dice of each class and their mean, C + 1 numbers.
         gain: mean minus that of the rules of the first prediction.
         interval: lower and upper end of the 95 % bootstrap interval of the gain.
@@ -237,7 +237,7 @@ def ladder(counts: dict[str, Counts], seed: int = 0) -> list[Rung]:
         seed: as `search` takes it.
 
     Returns:
-        Rungs, the best first: blank masks and, for each prediction, a cut at 0.5 and the rules.
+        Rungs, the best first: blank masks and, for each prediction, a threshold of 0.5 and the rules.
     """
     found: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for prediction, some in counts.items():

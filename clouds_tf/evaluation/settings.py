@@ -17,8 +17,8 @@ class Settings(CheckedSettings):
     batch_size: int = setting(16, "Images in a batch.", min=1)
     test_time_augmentation: str = setting(
         "none",
-        "Test-time augmentation, to average over: mirror images; with rotations by 90 degrees too "
-        "(square inputs); scales 0.75, 1 and 1.25.",
+        "Test-time augmentation to average over: flips; rotations: flips and turns by 90 degrees "
+        "(square inputs); scales: 0.75, 1 and 1.25 times the input size.",
         choices=ensemble.AUGMENTATIONS,
     )
     precision: str = setting(
@@ -28,9 +28,7 @@ class Settings(CheckedSettings):
     )
     engine: str = setting(
         "tensorflow",
-        "Library that runs the networks; openvino runs on the CPU, in a precision that it chooses.",
+        "Library that runs the networks; openvino runs on the CPU and chooses the precision.",
         choices=ENGINES,
     )
-    seed: int = setting(
-        0, "Seed of the random halves for cross-fitting where there is only one fold.", min=0
-    )
+    seed: int = setting(0, "Seed of the random halves for cross-fitting with a single fold.", min=0)

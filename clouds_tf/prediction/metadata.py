@@ -27,7 +27,7 @@ class Metadata:
         dataset: classes, sizes and CSV spelling of the answers.
         image_sizes: for each network, the (height, width) of its input; with the test-time
             augmentation "scales" a model is several networks.
-        rules: post-processing, one Rule for each class; by default a cut at 0.5.
+        rules: post-processing, one Rule for each class; by default a threshold of 0.5.
         test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
         max_image_pixels: larger images are refused before they are decoded.
         calibration: map from the network's probabilities to calibrated ones, or None.

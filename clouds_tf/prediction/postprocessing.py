@@ -39,7 +39,7 @@ _GONE = {
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
-    """Post-processing of one class; by default a cut at 0.5 and nothing more.
+    """Post-processing of one class; by default a threshold of 0.5.
 
     The class is present in an image if the mean of its most probable pixels (TOP_SHARE of all) is
     at least `min_top_mean`. Its mask is then the pixels that are more probable than `threshold` and

@@ -41,10 +41,13 @@ class Options(CheckedSettings):
     """
 
     overlap: float = setting(
-        0.25, "Share of a window that its neighbour covers too.", min=0, max=0.75
+        0.25, "Overlap of neighbouring windows, as a share of their side.", min=0, max=0.75
     )
     resolution: Optional[float] = setting(
-        None, "Side of a cell in degrees; default: the grid of the training.", min=0.005, max=1
+        None,
+        "Cell size of the results in degrees; default: that of the training.",
+        min=0.005,
+        max=1,
     )
     formats: Tuple[str, ...] = setting(
         ("netcdf", "cog", "geojson"),
@@ -53,13 +56,13 @@ class Options(CheckedSettings):
     )
     land: str = setting(
         "auto",
-        "Which area is land, and so does not count as observed: auto, by the coasts of Natural "
-        "Earth; none; or FILE, as for --ignore.",
+        "Land mask; land does not count as observed: auto for the coasts of Natural Earth, none, "
+        "or a file as for --ignore.",
     )
     ignore: Tuple[str, ...] = setting(
         (),
-        "Masks of area that does not count as observed: GeoJSON, GeoTIFF, or NetCDF with a "
-        "condition, such as F.nc:BT<280; {scene} is replaced by the name of the scene.",
+        "Masks of other areas that do not count as observed: GeoJSON, GeoTIFF or NetCDF, with a "
+        "condition if needed, such as F.nc:BT<280; {scene} stands for the name of the scene.",
     )
     batch_size: int = setting(16, "Windows in a batch.", min=1)
     force: bool = setting(
@@ -67,7 +70,7 @@ class Options(CheckedSettings):
     )
     min_likeness: float = setting(
         0.0,
-        "Leave out scenes of a lower likeness to the images of the training: 0.01 drops noise, "
+        "Leave out scenes whose likeness to the training images is lower: 0.01 drops noise, "
         "night and deserts, and one good scene in a hundred.",
         min=0,
         max=1,

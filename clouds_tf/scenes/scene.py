@@ -72,7 +72,7 @@ class Reading(CheckedSettings):
         parse=parse_extent,
     )
     date: Optional[datetime.datetime] = setting(
-        None, "Date of scenes that do not say it: YYYY-MM-DD[THH:MM], UTC.", parse=parse_date
+        None, "Date of scenes without a date: YYYY-MM-DD[THH:MM], UTC.", parse=parse_date
     )
     value_range: Optional[tuple[float, ...]] = setting(
         None, "LOW,HIGH: values mapped to black and white, for data that is not 8-bit."
@@ -80,11 +80,11 @@ class Reading(CheckedSettings):
     stretch: str = setting("none", f"Brightness curve for the pixels of scenes: {stretches.MODES}.")
     bands: Optional[tuple[int, ...]] = setting(
         None,
-        "Numbers of the bands to take for red, green and blue, or of one, from 1.",
+        "Numbers of the bands for red, green and blue, or of a single band; the first is 1.",
         parse=parse_bands,
     )
     variable: Optional[str] = setting(None, "Variable of NetCDF and zarr; default: the only one.")
-    max_scene_pixels: int = setting(MAX_PIXELS, "Refuse scenes of more pixels.", min=1)
+    max_scene_pixels: int = setting(MAX_PIXELS, "Refuse scenes with more pixels.", min=1)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -13,7 +13,7 @@ from clouds_tf.settings import CheckedSettings, setting
 class ServerSettings(CheckedSettings):
     """Settings of `serve`; every field is a flag of tools/serve.py."""
 
-    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all of this machine.")
+    host: str = setting("127.0.0.1", "Address to listen on; 0.0.0.0 for all interfaces.")
     port: int = setting(8501, "Port to listen on; 0 takes a free one.", min=0, max=65535)
     engine: str = setting(
         "tensorflow",
@@ -23,7 +23,7 @@ class ServerSettings(CheckedSettings):
     manifest: Optional[str] = setting(
         None,
         "File of SHA-256 checksums, or folder with a file N.sha256 for each version N; versions "
-        "whose files differ from it are refused.",
+        "with other checksums are refused.",
     )
     images_dir: Optional[str] = setting(None, "Folder of images that the page offers.")
     onnx: Optional[str] = setting(None, "ONNX file that the page runs in the browser.")
@@ -64,9 +64,9 @@ class ServerSettings(CheckedSettings):
     )
     keep_versions: int = setting(1, "Number of newest versions that are kept loaded.", min=1)
     poll_seconds: float = setting(
-        5.0, "Seconds between two looks for new versions; 0 never looks again.", min=0
+        5.0, "Seconds between checks for new versions; 0 checks only at the start.", min=0
     )
     drain_seconds: float = setting(
         5.0, "Seconds after SIGTERM in which new requests are still answered.", min=0
     )
-    access_log: bool = setting(True, "Write a line of JSON for each request to stdout.")
+    access_log: bool = setting(True, "Log each request to stdout as a line of JSON.")

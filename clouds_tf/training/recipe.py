@@ -48,8 +48,8 @@ class Recipe(CheckedSettings):
     batch_size: int = setting(32, "Images per global batch, over all devices.", min=1)
     accumulate: int = setting(
         1,
-        "Number of parts of a batch whose gradients a step computes one after the other, to save "
-        "memory; the step is still that of the whole batch.",
+        "Number of parts of a batch whose gradients are computed one after the other, to save "
+        "memory; loss and step are still those of the whole batch.",
         min=1,
     )
     image_size: tuple[int, int] = setting(
@@ -64,8 +64,8 @@ class Recipe(CheckedSettings):
     )
     class_weights: tuple[float, ...] = setting(
         (),
-        "Comma-separated weights of the classes: the loss is then the weighted mean of the loss of "
-        "each class by itself.",
+        "Comma-separated weights of the classes: the loss is the weighted mean of the losses of "
+        "the single classes.",
     )
     sample_weights: Optional[str] = setting(
         None, "CSV with the columns image and weight: a factor on the loss of each training image."
@@ -101,14 +101,14 @@ class Recipe(CheckedSettings):
     )
     metrics: tuple[Name, ...] = setting(
         (),
-        "Your own scores of the held-out images, after every epoch: comma-separated "
+        "Additional scores of the held-out images after every epoch: comma-separated "
         "module:function.",
         own={},
     )
     monitor: Name = setting(
         "dice",
         "Held-out value that decides which epoch is kept: dice at a threshold of 0.5; loss; or "
-        "tuned_dice, with rules found on the other half of the images.",
+        "tuned_dice, with rules tuned on the other half of the images.",
         choices=MONITORS,
         own={},
     )
@@ -170,7 +170,7 @@ class Recipe(CheckedSettings):
         "--out_of_fold_maps writes.",
     )
     soft_weight: float = setting(
-        0.5, "Share of the soft targets in what is learned; the masks have the rest.", min=0, max=1
+        0.5, "Weight of the soft targets; the masks have the rest, 1 - W.", min=0, max=1
     )
     precision: str = setting(
         "float32", "Numeric precision of the computation.", choices=tuple(PRECISIONS)
@@ -328,7 +328,7 @@ class Execution(CheckedSettings):
     deterministic: bool = setting(
         False, "Compute the same bits in every run; some operations become slower."
     )
-    cache: str = setting("none", "Where decoded images are kept between epochs.", choices=CACHES)
+    cache: str = setting("none", "Cache of decoded images between epochs.", choices=CACHES)
     cache_dir: Optional[str] = setting(None, "Folder for --cache=disk.")
     data_service: Optional[str] = setting(
         None, "Address of tools/data_service.py that decodes and augments: grpc://host:port."

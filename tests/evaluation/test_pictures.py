@@ -76,7 +76,7 @@ def test_examples_are_held_out_images_with_their_truth(small_records):
     scores = found.cross_fitted.mean(axis=1)
     assert figure.axes[0].texts[0].get_text() == f"best: {scores.max():.3f}"
     names = [axes.get_title("left") for axes in figure.axes[:4]]
-    assert names == ["image", "truth", "cut at 0.5", "post-processed"]
+    assert names == ["image", "truth", "threshold 0.5", "post-processed"]
     # The truth in the first row is that of the best image.
     classes = {text.get_text() for text in figure.axes[1].texts}
     present = counts.truths[scores.argmax()] > 0

@@ -22,7 +22,7 @@ from clouds_tf.data import sample_data, shards
 from clouds_tf.dataset import CLOUDS
 
 flags.DEFINE_string(
-    "records_dir", None, "Folder of shards, of make_tfrecords; by default, drawn images."
+    "records_dir", None, "Folder of records from make_tfrecords; default: synthetic images."
 )
 flags.DEFINE_list("batch_sizes", ["8", "16"], "Images per worker and step.")
 flags.DEFINE_integer("num_images", 320, "Number of drawn images per epoch.", lower_bound=8)
