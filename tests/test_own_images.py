@@ -67,7 +67,7 @@ def test_settings_that_need_other_images_or_classes_are_refused_before_any_work(
     workdir = tmp_path / "W"
     for changes, reason in (
         ({"augmentation": "robust"}, "augmentation: robust is for RGB, the images have 5 channels"),
-        ({"class_weights": (1, 1, 1)}, "class_weights: got cce beside it"),
+        ({"class_weights": (1, 1, 1)}, "class_weights: got the loss cce"),
     ):
         settings = {**RECIPE.to_json(), **changes}
         with pytest.raises(ValueError, match=reason):

@@ -1,4 +1,4 @@
-"""The CSV of annotations and of submissions: read, checked and written."""
+"""Reads, checks and writes CSV files of annotations and submissions."""
 
 from __future__ import annotations
 
@@ -50,7 +50,7 @@ def _split_labels(
         labels = pd.DataFrame({0: shown, 1: dataset.class_names[0]})
         expected = "the image {!r}, expected a file name for "
     elif len(columns) == 1:
-        # The longest class name wins, where one ends in another.
+        # If one class name ends in another, the longest wins.
         names = "|".join(map(re.escape, sorted(dataset.class_names, key=len, reverse=True)))
         labels = shown.str.extract(f"^(.+?)_({names})$", flags=re.DOTALL)
         expected = "the label {!r}, expected <file name>_<class> with a class of "
@@ -70,7 +70,7 @@ def _split_labels(
         Fault(path, line, f"got {expected.format(label)}{', '.join(dataset.class_names)}")
         for line, label in shown[unknown].items()
     ]
-    # Names become paths of files that are read and written: none may lead out of a folder.
+    # Names become paths of files to read and write, which must stay inside a folder.
     paths = ~unknown & rows["filename"].str.contains(files.UNSAFE_NAME, na=False)
     faults += [
         Fault(path, line, f"got the file name {name!r}, expected one without a folder")
@@ -88,9 +88,9 @@ def read_csv(path: str, dataset: Dataset, size: tuple[int, int] | None = None) -
         size: (height, width) of the masks that the RLE encodes; None takes dataset.mask_size.
 
     Returns:
-        A DataFrame of strings, a row per image in order of first appearance, with the columns
-        filename and one per class: its plain RLE in the order of the data set, "" where the class
-        is absent.
+        A DataFrame of strings with one row per image, in order of first appearance. Its columns
+        are filename and one per class: the plain RLE in the order of the data set, "" where the
+        class is absent.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -108,13 +108,13 @@ def check_csv(
     exclude: Collection[str] = (),
     size: tuple[int, int] | None = None,
 ) -> tuple[pd.DataFrame, set[str], list[Fault]]:
-    """Reads a CSV as `read_csv` does, leaving out the images in `exclude` and those with a fault.
+    """Reads a CSV like `read_csv`, without the images in `exclude` and faulty ones.
 
     Returns:
-        The table of the images without fault, the set of the names of all images, and all faults.
+        The table of the faultless images, the set of the names of all images, and all faults.
 
     Raises:
-        FileNotFoundError, ValueError: the file is missing, or not such a table.
+        FileNotFoundError, ValueError: the file is missing, or not a table of annotations.
     """
     size = size or dataset.mask_size
     rows, faults = _split_labels(path, read_table(path, dataset.columns), dataset)
@@ -135,7 +135,7 @@ def check_csv(
         reasons = rle.faults(tf.constant(some["rle"].tolist()), size).numpy()
         for row, reason in zip(some.itertuples(), reasons):
             if row.rle.strip().lower() in _MARKS_OF_ABSENCE:
-                advice = 'leave the cell of an absent class empty, or say "absent" in --dataset'
+                advice = 'leave the cell of an absent class empty, or set "absent" in --dataset'
                 add(row.Index, row.filename, f", {row[2]}: got {row.rle!r}; {advice}")
             elif reason:
                 add(row.Index, row.filename, f", {row[2]}: {reason.decode()}{note}")
@@ -155,7 +155,7 @@ def check_csv(
 
 
 def _join_repeated(rows: pd.DataFrame, faulty: Collection[str]) -> pd.DataFrame:
-    """Joins the rows of one image and class, except in images that have a fault."""
+    """Joins the rows of the same image and class, except in faulty images."""
     key = ["filename", "class"]
     several = rows.duplicated(key, keep=False) & ~rows["filename"].isin(faulty)
     groups = rows[several].groupby(key, sort=False, as_index=False)
@@ -165,11 +165,11 @@ def _join_repeated(rows: pd.DataFrame, faulty: Collection[str]) -> pd.DataFrame:
 def check_mask_size(
     table: pd.DataFrame, dataset: Dataset, path: str, flag: str, size: tuple[int, int] | None = None
 ) -> None:
-    """Makes sure that the RLE of a table can be of masks of a size, by the step from run to run.
+    """Checks the size of the masks that an RLE table encodes, by the distances between runs.
 
-    Masks are blunt shapes, so most runs begin exactly one column (one row, where the RLE runs along
-    rows) after the run before: the most frequent step between starts is the height (the width) of
-    the masks. Tables with too few runs to tell pass.
+    Masks are compact shapes, so most runs start exactly one column after the previous run (one
+    row, if the RLE runs along rows): the most frequent distance between starts is the height (or
+    width) of the masks. Tables with too few runs pass.
 
     Args:
         table: masks as `read_csv` returns them.
@@ -179,7 +179,7 @@ def check_mask_size(
         size: (height, width) that the masks were read with; None for dataset.mask_size.
 
     Raises:
-        ValueError: the runs are those of masks of another height or width.
+        ValueError: the runs belong to masks of another height or width.
     """
     size = size or dataset.mask_size
     along_rows = dataset.rle_order == "rows"
@@ -195,7 +195,7 @@ def check_mask_size(
 
 
 def _most_frequent_step(rles: Iterable[str]) -> int | None:
-    """The most frequent step between the starts of runs; None where no step is frequent."""
+    """The most frequent distance between the starts of runs; None if none is frequent."""
     steps: list[np.ndarray] = []
     for text in filter(None, rles):
         steps.append(np.diff(np.array(text.split()[::2], np.int64)))
@@ -215,11 +215,11 @@ def presence(table: pd.DataFrame) -> np.ndarray:
 def spelled(
     rows: Iterable[tuple[str, str, str]], dataset: Dataset, size: tuple[int, int] | None = None
 ) -> Iterator[tuple[str, ...]]:
-    """Yields the cells of a CSV in the spelling of a data set.
+    """Yields the cells of a CSV in the format of a data set.
 
     Args:
         rows: (file name, class name, plain RLE in the order of the data set).
-        dataset: names the spelling.
+        dataset: defines the format.
         size: (height, width) of the masks; None takes dataset.submission_size.
     """
     for filename, class_name, encoded in rows:
@@ -236,7 +236,7 @@ def write_rows(
     dataset: Dataset,
     size: tuple[int, int] | None = None,
 ) -> None:
-    """Writes annotations or a submission row by row as they come, whole or not at all.
+    """Writes annotations or a submission row by row, whole or not at all.
 
     Args:
         path: the CSV to write.

@@ -1,11 +1,10 @@
-"""(example, seed) -> example: random changes that move image and mask together.
+"""Random augmentations, (example, seed) -> example, that transform image and mask together.
 
 An example is a dict with image uint8 [h, w, channels] and mask uint8 [h, w, C] of {0, 1}. A seed
-is an int [2]; the same seed makes the same choice, whatever else runs. All of it is stateless, and
-so are the layers of keras-cv once `keras_cv_layers` has given them their seeds.
+is an int [2]. All functions are stateless: the result follows from the example and the seed.
 
-XLA compiles the work on each pixel in `baseline` and `strong` into one loop, which takes less than
-half the time of the ops one after the other, and of the resampler of addons.
+XLA compiles the per-pixel work of `baseline` and `strong` into one loop, which takes less than half
+the time of separate ops, or of the resampler of addons.
 """
 
 from __future__ import annotations
@@ -41,11 +40,11 @@ def _draw_flips(seed: Seed) -> tf.Tensor:
 
 
 def baseline(example: Example, seed: Seed) -> Example:
-    """Flips, and shifts, scales and rotates with probability 1/2, in one projective warp.
+    """Flips; with probability 1/2, also shifts, scales and rotates, in one affine warp.
 
     Shifts by up to 15 % of each side, scales by 0.85 to 1.15, and rotates by up to 45 degrees. The
     image is sampled bilinearly, the mask by nearest neighbour. Pixels from outside the image are
-    black and of no class, like the gap between orbits.
+    black and without a class, like the gap between orbits.
     """
     seeds = tf.random.experimental.stateless_split(seed, 3)
     pair = {name: example[name] for name in ("image", "mask")}
@@ -66,8 +65,8 @@ def _baseline_warp(pair: Example, seeds: tf.Tensor) -> Example:
 def strong(example: Example, seed: Seed) -> Example:
     """Flips, then `affine_places`, `bend` and `cutout` in one warp, then `photometric`.
 
-    Each of the three that move pixels comes with probability 1/2. Image and mask move alike;
-    colours change in the image alone.
+    Each part of the warp is applied with probability 1/2, to image and mask alike; colours change
+    in the image alone.
     """
     pair = {name: example[name] for name in ("image", "mask")}
     return {**example, **_strong(pair, seed)}
@@ -84,7 +83,7 @@ def _strong(pair: Example, seed: tf.Tensor) -> Example:
 
 
 def robust(example: Example, seed: Seed) -> Example:
-    """Flips, then `degradation.degrade`: for images that look unlike those of the training."""
+    """Flips, then `degradation.degrade`: for images that were processed differently."""
     seeds = tf.random.experimental.stateless_split(seed, 2)
     return degrade(flips(example, seeds[0]), seeds[1])
 
@@ -98,14 +97,14 @@ def affine_places(size: Sequence[int], seed: Seed, strength: tf.Tensor | float =
         strength: 1 for up to 0.15 of each side, 0.85 to 1.15 and 45 degrees; 0 for none.
 
     Returns:
-        float32 [2, h, w]: the place, x and y, in the source that each pixel of the result shows.
+        float32 [2, h, w]: the x and y of the source that each pixel of the result shows.
     """
     height, width = size
     u = strength * tf.random.stateless_uniform([4], seed, -1, 1)
     radians, zoom = u[0] * math.pi / 4, 1 / (1 + 0.15 * u[1])
     cos, sin = zoom * tf.cos(radians), zoom * tf.sin(radians)
     center_x, center_y = (width - 1) / 2, (height - 1) / 2
-    # From the result back to the source, about the centre.
+    # The inverse map, from the result to the source, about the centre.
     x = tf.range(width, dtype=tf.float32) - center_x - 0.15 * width * u[2]
     y = tf.range(height, dtype=tf.float32)[:, tf.newaxis] - center_y - 0.15 * height * u[3]
     return tf.stack([cos * x + sin * y + center_x, cos * y - sin * x + center_y])
@@ -126,18 +125,15 @@ def bend(
     grid: tuple[int, int] = (5, 7),
     max_shift: float = 0.25,
 ) -> tf.Tensor:
-    """Moves the knots of a coarse grid at random, and all between them smoothly.
-
-    Covers both grid distortion (independent knots) and elastic deformation (cubic interpolation
-    between them).
+    """Elastic deformation: random shifts of a coarse grid of knots, with cubic interpolation.
 
     Args:
-        places: float32 [2, h, w], as `affine_places` gives them; the result is like them.
+        places: float32 [2, h, w], as `affine_places` returns them; the result is like them.
         seed: int [2].
         strength: 1, or 0 for none.
         grid: rows and columns of knots; those on the border stay.
-        max_shift: of a knot, as a fraction of the distance between knots. Draws that would fold the
-            image are weakened until they do not.
+        max_shift: maximum shift of a knot, as a fraction of the distance between knots. Shifts that
+            would fold the image are reduced until they do not.
     """
     height, width = places.shape[1:]
     steps = [width / (grid[1] - 1), height / (grid[0] - 1)]
@@ -200,18 +196,18 @@ def cutout(places: tf.Tensor, seed: Seed, strength: tf.Tensor | float = 1.0) -> 
 
 
 def warp(example: Example, places: tf.Tensor) -> Example:
-    """Shows other places of an image and its mask.
+    """Samples an image and its mask at given places.
 
     Args:
         example: a dict with image and mask.
-        places: float32 [2, h, w], as `affine_places` gives them.
+        places: float32 [2, h, w], as `affine_places` returns them.
 
     Returns:
-        A dict: image uint8 [h, w, channels], sampled bilinearly at whole 1/256 pixels, and mask
-        uint8 [h, w, C], by nearest neighbour. Both are 0 where a place is outside.
+        A dict: image uint8 [h, w, channels], sampled bilinearly at places rounded to 1/256 pixel,
+        and mask uint8 [h, w, C], by nearest neighbour. Both are 0 where a place is outside.
     """
     height, width = example["image"].shape[:2]
-    # A border of zeros, and what is far outside is moved there: no place needs a test of its own.
+    # Zero padding, to which all places outside are moved, so that no place needs a test.
     colors, classes = (
         [tf.reshape(tf.pad(words, [[1, 2], [1, 2]]), [-1]) for words in to_words(example[name])]
         for name in ("image", "mask")

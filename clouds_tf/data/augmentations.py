@@ -24,7 +24,7 @@ AUGMENTATIONS = Registry(
         "robust": "clouds_tf.data.augmentation:robust",
     }
 )
-# Operations whose numbers depend on what was drawn before.
+# Operations whose random numbers depend on earlier draws.
 _UNSEEDED = (
     *("Random", "TruncatedNormal", "ParameterizedTruncatedNormal", "Multinomial"),
     *("StatefulUniform", "StatefulStandard", "StatefulTruncated", "StatefulRandom"),
@@ -32,7 +32,7 @@ _UNSEEDED = (
 
 
 def suits(spec: str, channels: int) -> bool:
-    """Whether an augmentation takes images of so many channels; changes of colour need RGB."""
+    """Whether an augmentation takes images with that many channels; colour changes need RGB."""
     return channels == 3 or not (spec == "robust" or spec.startswith(KERAS_CV))
 
 
@@ -41,11 +41,11 @@ def check_augmentation(spec: str, channels: int = 3) -> None:
 
     Args:
         spec: a key of AUGMENTATIONS, layers of keras-cv as `parse_layers` reads them, or
-            "module:function" for a function of the user's.
+            "module:function" for a function of the user.
         channels: number of channels of the images.
 
     Raises:
-        ValueError: it is something else, or changes colours and the images are not RGB.
+        ValueError: the name is unknown, or the augmentation needs RGB images.
     """
     if not suits(spec, channels):
         found = f"{spec} is for RGB, the images have {counted(channels, 'channel')}"
@@ -70,9 +70,9 @@ def find_augmentation(spec: str, channels: int = 3) -> Augmentation:
         A function (example, seed) -> example, see AUGMENTATIONS.
 
     Raises:
-        ValueError: there is none of that name, or keras-cv does not work here. A user's function
-            raises it when it returns other shapes or dtypes than it got, or draws numbers that do
-            not follow from the seed.
+        ValueError: the name is unknown, or keras-cv does not work here. A user's function raises it
+            when called if it changes a shape or dtype, or draws numbers that do not follow from
+            the seed.
     """
     check_augmentation(spec, channels)
     if own.is_own(spec):
@@ -94,7 +94,7 @@ def _apply_own(spec: str, example: Example, seed: Seed) -> Example:
     if drawn:
         raise ValueError(
             f"augmentation: {spec} draws with {drawn[0]}, which a resumed run would not repeat; "
-            "use tf.random.stateless_uniform and its relatives with the seed"
+            "use tf.random.stateless_uniform and similar functions with the seed"
         )
     expected = {name: (x.dtype, x.shape) for name, x in pair.items()}
     found = step.structured_outputs

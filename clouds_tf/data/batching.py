@@ -1,4 +1,4 @@
-"""Even batches of an epoch, and the part of each that one of several workers decodes."""
+"""Divides epochs into even batches, and batches into the parts of several workers."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from clouds_tf.messages import counted
 
 
 def batch_sizes(num_examples: int, batch_size: int) -> list[int]:
-    """Divides examples into the fewest batches of at most batch_size, as even as can be.
+    """Divides examples into the fewest batches of at most batch_size, of nearly equal size.
 
-    Of 33 images and a batch size of 32 come batches of 16 and 17: a last batch of one would be a
-    whole step on one image, and would leave all replicas but one without any.
+    33 images at a batch size of 32 become batches of 16 and 17. A last batch of one image would be
+    a whole step on that image, and would leave all replicas but one idle.
 
     Returns:
-        A list of whole numbers that differ by at most 1, and add up to num_examples.
+        A list of integers that differ by at most 1 and add up to num_examples.
     """
     return [end - start for start, end in slices(num_examples, batch_size)]
 
@@ -27,20 +27,20 @@ def batch_sizes(num_examples: int, batch_size: int) -> list[int]:
 def slices(
     num_examples: int, batch_size: int, worker: int = 0, num_workers: int = 1
 ) -> list[tuple[int, int]]:
-    """Computes one worker's part of each batch, where several workers share each batch.
+    """Computes one worker's part of each batch that several workers share.
 
     Args:
         num_examples: number of examples in an epoch, at least 1.
-        batch_size: the most examples in a batch, over all workers; see `batch_sizes`.
+        batch_size: maximum number of examples in a batch, over all workers; see `batch_sizes`.
         worker: number of the worker, from 0.
-        num_workers: number of workers; their parts are as even as can be.
+        num_workers: number of workers; their parts differ by at most one example.
 
     Returns:
-        A list of (start, end), the positions in the epoch, one pair for each batch.
+        A list of (start, end), positions in the epoch, one pair for each batch.
 
     Raises:
-        ValueError: there are no examples, no such worker, or less than one example for each worker
-            in a batch.
+        ValueError: there are no examples, no such worker, or fewer examples than workers in a
+            batch.
     """
     if num_examples < 1:
         raise ValueError("folds: got folds without images, expected at least one image")
@@ -51,8 +51,8 @@ def slices(
     steps = math.ceil(num_examples / batch_size)
     if num_examples // steps < num_workers:
         raise ValueError(
-            f"batch_size: got {batch_size}, which makes batches of {num_examples // steps} of the "
-            f"{counted(num_examples, 'image')}, expected at least one image for each of "
+            f"batch_size: got {batch_size}, which divides {counted(num_examples, 'image')} into "
+            f"batches of {num_examples // steps}, expected at least one image for each of "
             f"{num_workers} workers"
         )
     bounds = [num_examples * i // steps for i in range(steps + 1)]
@@ -68,10 +68,9 @@ def slices(
 def batch_pairs(
     examples: tf.data.Dataset, sizes: Sequence[int], initial_step: int = 0
 ) -> tf.data.Dataset:
-    """Batches the (image, mask) pairs of examples, or (image, mask, weight) if they have one.
+    """Batches examples as (image, mask), or (image, mask, weight) if they have a weight.
 
-    The sizes of batches repeat in every epoch; the first batch is number `initial_step` of its
-    epoch.
+    The batch sizes repeat in every epoch; the first batch is number `initial_step` of its epoch.
     """
     names = [name for name in ("image", "mask", "weight") if name in examples.element_spec]
     pairs = examples.map(lambda example: tuple(example[name] for name in names))
@@ -80,14 +79,14 @@ def batch_pairs(
 
 @dataclasses.dataclass(frozen=True)
 class Position:
-    """Start of a stream of training batches, and the worker that reads its part of it.
+    """Start of a stream of training batches, and the worker that reads it.
 
     Attributes:
         epoch: the first epoch, from 0.
-        step: number of batches of that epoch to leave out; they are not decoded.
+        step: number of batches of that epoch to skip without decoding them.
         worker: number of the worker, from 0.
-        num_workers: number of workers that share each batch. Together, and in the order of their
-            numbers, their parts of batch i are the batch i of a single worker, mixed or not.
+        num_workers: number of workers that share each batch. Their parts of a batch, concatenated
+            in the order of the workers, are the batch of a single worker, mixed or not.
     """
 
     epoch: int = 0
@@ -103,9 +102,9 @@ class MixedPart:
     The predecessor of the first example of the batch is the last one.
 
     Attributes:
-        positions: places in the epoch, ascending, of the worker's examples and, with several
+        positions: positions in the epoch, ascending, of the worker's examples and, with several
             workers, of the predecessor of the first one.
-        places: the same, counted from the start of the batch.
+        places: these positions counted from the start of the batch.
         batch_size: number of examples in the whole batch.
         first: index in `positions` of the worker's first example.
         size: number of the worker's examples.
@@ -126,9 +125,9 @@ class MixedPart:
 def mixed_parts(
     num_examples: int, batch_size: int, worker: int = 0, num_workers: int = 1
 ) -> list[MixedPart]:
-    """Lists the examples that one worker decodes for each batch that is mixed.
+    """Lists the examples that one worker decodes for each mixed batch.
 
-    Args and errors are those of `slices`.
+    Arguments and errors are those of `slices`.
     """
     parts = []
     for (start, end), (first, last) in zip(
@@ -152,10 +151,10 @@ def mixed_parts(
 def mix_batches(
     numbered_batches: tf.data.Dataset, mix: Mix, parts: Sequence[MixedPart], seed: int
 ) -> tf.data.Dataset:
-    """Mixes batches, (step of the run, (images, masks)), by seeds that follow from their steps.
+    """Mixes batches, (step of the run, (images, masks)), with seeds that follow from the step.
 
-    Examples that were there to be mixed in alone are left out; `parts` has one entry for each batch
-    of an epoch.
+    Predecessors that belong to other workers are left out of the result; `parts` has one entry for
+    each batch of an epoch.
     """
     places = tf.ragged.constant([part.places for part in parts])
     numbers = tf.constant([(part.batch_size, part.first, part.size) for part in parts])
@@ -163,7 +162,7 @@ def mix_batches(
     def mix_one(step: tf.Tensor, batch: tuple[tf.Tensor, tf.Tensor]) -> tuple[tf.Tensor, ...]:
         part = step % len(parts)
         batch_size, first, size = tf.unstack(numbers[part])
-        # The fold of 0 keeps the mixes of earlier versions, which folded in the worker.
+        # The 0 keeps the mixes of earlier versions, which folded in the number of the worker.
         mixed = mix(*batch, fold_in([seed, 1], step, 0), places[part], batch_size)
         return tuple(x[first : first + size] for x in mixed)
 

@@ -1,4 +1,4 @@
-"""Caches of decoded images, in memory or on disk, that are filled and read in any order."""
+"""Caches of decoded images, in memory or on disk."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _reserved = contextlib.ExitStack()
 
 
 class Cache:
-    """Pairs (number, example with image and mask) of images; each is decoded when first asked for.
+    """Decoded examples (image and mask) by number; each is decoded when first needed.
 
     Args:
-        folder: a folder on this machine, or None for memory. What is there from an earlier run is
-            used; an image that was not written whole is decoded again.
+        folder: a local folder, or None for memory. Images from earlier runs are used; one that was
+            not written whole is decoded again.
         size: (height, width) of images and masks.
         dataset: gives the number of channels and of classes.
         count: number of images.
@@ -40,7 +40,7 @@ class Cache:
         self._specs = tf.TensorSpec([], tf.int64), {"image": image, "mask": mask}
         self._folder = folder
         self._sizes = [s.shape.num_elements() * s.dtype.size for s in tf.nest.flatten(self._specs)]
-        # Of each number the serialized image, or the path of the file that has it.
+        # Number -> the serialized image, or the path of its file.
         self._table = tf.lookup.experimental.MutableHashTable(tf.int64, tf.string, "")
         if folder is not None:
             os.makedirs(folder, exist_ok=True)
@@ -63,8 +63,8 @@ class Cache:
     ) -> Cache | None:
         """Makes a Cache of one of CACHES, or None for the kind "none".
 
-        `name` has the parts of the name of a folder in `cache_dir`, for the kind "disk", which
-        other records, folds or sizes do not share.
+        For the kind "disk", `name` has the parts of the name of a folder in `cache_dir`, which
+        must differ between records, folds and sizes.
         """
         if kind == "none":
             return None
@@ -82,7 +82,7 @@ class Cache:
         }
 
     def get(self, number: tf.Tensor, epoch: tf.Tensor, decode: Callable[[], Any]) -> Any:
-        """Gives the image of a number, int64 []; calls `decode` if it is not there yet."""
+        """Returns the example of a number, int64 []; calls `decode` if it is not cached yet."""
         found = self._table.lookup(number)
 
         def put() -> Any:
@@ -91,7 +91,7 @@ class Cache:
             packed = tf.concat([tf.reshape(part, [-1]) for part in words], axis=0)
             value = tf.io.serialize_tensor(packed)
             if self._folder is not None:
-                # With the epoch, so that no file is written that another epoch reads.
+                # The epoch is in the name, so that no file is written while another epoch reads it.
                 name = tf.strings.join([tf.strings.as_string(x) for x in (number, epoch)], "-")
                 path = tf.strings.join([self._folder, name], os.sep)
                 with tf.control_dependencies([tf.io.write_file(path, value)]):
@@ -121,8 +121,8 @@ def check_cache(kind: str, cache_dir: str | None) -> None:
         raise ValueError(f"cache: got {kind!r}, expected one of {', '.join(CACHES)}")
     if kind == "disk" and (not cache_dir or gfile.is_remote(cache_dir)):
         raise ValueError(
-            f"cache_dir: got {cache_dir or 'nothing'}, expected a folder on this machine for the "
-            "cache on disk"
+            f"cache_dir: got {cache_dir or 'nothing'}, expected a folder on this machine for "
+            "cache=disk"
         )
 
 
@@ -140,6 +140,6 @@ def _reserve(folder: str) -> None:
     except ValueError:
         raise ValueError(
             f"cache_dir: another run is filling {folder}; wait until its first epoch has ended, "
-            "or give another folder"
+            "or use another folder"
         ) from None
     _folders.add(folder)

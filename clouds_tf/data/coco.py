@@ -1,4 +1,4 @@
-"""COCO JSON: polygons and run-length encodings of objects to a mask for each image and class."""
+"""Reads COCO JSON: polygons and run-length encodings to a mask for each image and class."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ class Masks:
 
 
 def describe(path: str) -> Dataset:
-    """The data set of a COCO JSON: its categories by id, at the most frequent size of its images.
+    """Describes the data set of a COCO JSON: its categories by id, and its most frequent size.
 
     Raises:
         FileNotFoundError, ValueError: there is no such file, or it is not COCO JSON.
@@ -61,8 +61,8 @@ def describe(path: str) -> Dataset:
 def read(path: str, dataset: Dataset) -> tuple[dict[str, Masks], list[Fault]]:
     """Reads COCO JSON.
 
-    Polygons are drawn as pycocotools draws them. Objects of one category in one image, crowds among
-    them, are one mask; images without objects have blank masks.
+    Polygons are drawn as in pycocotools. All objects of a category in an image, including crowds,
+    form one mask; images without objects have blank masks.
 
     Args:
         path: the JSON file.
@@ -175,10 +175,10 @@ def _field(entry: dict[str, Any], key: str, kind: type) -> Any:
 
 
 def _known(entry: dict[str, Any], key: str, known: dict[int, Any]) -> int:
-    """The id in a field; ValueError if nothing has it."""
+    """Reads the id in a field; ValueError if it is unknown."""
     number = _field(entry, key, int)
     if number not in known:
-        raise ValueError(f"{key}: got {number}, which nothing has")
+        raise ValueError(f"{key}: got {number}, which does not exist")
     return number
 
 
@@ -195,7 +195,7 @@ def _counts(shape: dict[str, Any], size: Size) -> str | list[int]:
 
 
 def _decode(counts: list[Any], size: Size) -> list[str | ValueError]:
-    """Plain RLE of texts, or of lists of counts; errors take the place of malformed ones."""
+    """Converts texts, or lists of counts, to plain RLE; malformed ones become errors."""
     try:
         if isinstance(counts[0], str):
             texts = rle.from_coco_string(counts, size)
@@ -226,10 +226,10 @@ def _polygons(shape: object) -> Iterator[np.ndarray]:
 
 
 def draw_polygon(points: np.ndarray, size: Size) -> str:
-    """Plain RLE of a polygon, pixel for pixel as pycocotools draws it; runs may touch.
+    """Rasterises a polygon to plain RLE, pixel for pixel as pycocotools does; runs may touch.
 
-    The outline is walked at a fifth of a pixel. Wherever it enters another column of pixels, the
-    mask begins or ends there.
+    The outline is followed in steps of a fifth of a pixel. Wherever it enters another column of
+    pixels, the mask begins or ends.
 
     Args:
         points: float64 [N, 2], x and y in pixels from the upper left corner of the image.
@@ -239,7 +239,7 @@ def draw_polygon(points: np.ndarray, size: Size) -> str:
     first = np.trunc(_UPSAMPLING * points + 0.5).astype(np.int64)
     last = np.roll(first, -1, axis=0)
     length = np.abs(last - first)
-    is_wide = length[:, 0] >= length[:, 1]  # such an edge has one point for each x, others each y
+    is_wide = length[:, 0] >= length[:, 1]  # these edges have a point for each x, others for each y
     edges, along = np.arange(len(first)), np.where(is_wide, 0, 1)
     backwards = (first[edges, along] > last[edges, along])[:, np.newaxis]
     low, high = np.where(backwards, last, first), np.where(backwards, first, last)

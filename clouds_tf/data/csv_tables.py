@@ -1,4 +1,4 @@
-"""CSV files as tables of strings, with the line of each row; Parquet files likewise."""
+"""Reads CSV and Parquet files as tables of strings with line numbers."""
 
 from __future__ import annotations
 
@@ -22,9 +22,9 @@ def read_table(path: str, columns: Sequence[str]) -> pd.DataFrame:
     """Reads a CSV or a Parquet file as strings.
 
     Args:
-        path: a CSV, which may be compressed by gzip or begin with a byte order mark; or a table
-            whose name ends in .parquet.
-        columns: the columns that it must have; blanks around a name in the CSV are ignored.
+        path: a CSV, which may be gzip-compressed or begin with a byte order mark; or a file whose
+            name ends in .parquet.
+        columns: required columns; blanks around a name in the CSV are ignored.
 
     Returns:
         A DataFrame of strings, "" for empty cells; its index is the line number, from 2.
@@ -53,7 +53,7 @@ def _read_parquet(path: str, columns: Sequence[str]) -> pd.DataFrame:
 
 
 def read_frames(path: str, columns: Sequence[str]) -> Iterator[pd.DataFrame]:
-    """Yields what `read_table` reads, some rows at a time."""
+    """Reads like `read_table`, but yields some rows at a time."""
     if not gfile.exists(path):
         raise FileNotFoundError(f"{path}: no such file")
     empty, line = True, 2
@@ -87,7 +87,7 @@ def _check_columns(path: str, table: pd.DataFrame, columns: Sequence[str]) -> No
 
 
 def repeated(path: str, table: pd.DataFrame, column: str) -> list[Fault]:
-    """Faults of the rows of a `read_table` table whose cell in a column an earlier row has too."""
+    """Finds rows of a `read_table` table that repeat the cell of a column of an earlier row."""
     again = table[column][table.duplicated(column)]
     return [Fault(path, line, f"second row for {name}") for line, name in again.items()]
 
@@ -95,11 +95,11 @@ def repeated(path: str, table: pd.DataFrame, column: str) -> list[Fault]:
 def parse_cells(
     source: str | Iterable[str], rows_at_a_time: int, **options: Any
 ) -> Iterator[pd.DataFrame]:
-    """Parses a CSV some rows at a time as text: "" for empty cells, and a row for a blank line.
+    """Parses a CSV as text, some rows at a time: "" for empty cells, and a row for a blank line.
 
     Args:
-        source: path on this machine, or open file.
-        rows_at_a_time: the most rows in a DataFrame.
+        source: local path, or open file.
+        rows_at_a_time: maximum number of rows in a DataFrame.
         **options: other arguments of `pandas.read_csv`.
     """
     frames = pd.read_csv(
@@ -116,10 +116,10 @@ def parse_cells(
 
 
 def _parse(path: str, text: Iterable[str]) -> Iterator[pd.DataFrame]:
-    """Parses a CSV some rows at a time; whatever goes wrong becomes a ValueError with the path."""
+    """Parses a CSV some rows at a time; any error becomes a ValueError with the path."""
     try:
         with warnings.catch_warnings():
-            # Rows longer than the header: pandas would drop cells, or make an index of them.
+            # Rows longer than the header: pandas would drop cells, or use them as an index.
             warnings.simplefilter("error", pd.errors.ParserWarning)
             yield from parse_cells(text, ROWS_AT_A_TIME, index_col=False)
     except pd.errors.ParserWarning:

@@ -1,9 +1,8 @@
-"""Random changes of pixel values that leave the labels true.
+"""Random changes of pixel values that keep the labels valid.
 
-They make a training image look like other people's pictures of the same clouds, which were shrunk
-in other ways (every n-th pixel, averages, several times), show linear reflectance instead of a
-stretched picture, are grey or hazy, have other black gaps, or were compressed harder. All draws
-follow from a seed, int [2].
+They imitate images of the same clouds from other sources, which were reduced differently
+(subsampled, averaged, several times), show linear instead of contrast-stretched reflectance, are
+grey or hazy, have other black gaps, or were compressed more. All draws follow from a seed, int [2].
 """
 
 from __future__ import annotations
@@ -16,15 +15,15 @@ import tensorflow as tf
 from clouds_tf.data.mixing import Example, Seed
 from clouds_tf.data.preprocessing import BLACK
 
-_LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, as JPEG has it
+_LUMA = (0.299, 0.587, 0.114)  # of ITU-R BT.601, as in JPEG
 _HAZE = (190.0, 200.0, 210.0)
 
 
 def degrade(example: Example, seed: Seed) -> Example:
-    """Resamples, recolours, hides a strip, adds noise and compresses, each of them at random.
+    """Resamples, recolours, blackens a strip, adds noise and compresses, each at random.
 
-    Probabilities are 1/2 for the resampling and for the colours, 1/4 for the others. The mask
-    changes only where a strip is hidden.
+    The probability is 1/2 for resampling and for recolouring, and 1/4 for the others. The mask
+    changes only in the black strip.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     image, mask = _degrade_pixels(example["image"], example["mask"], seeds[0])
@@ -57,11 +56,11 @@ def _degrade_pixels(
 
 
 def resample(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
-    """Shrinks float32 [h, w, C] by 1 to 2 and enlarges again, by averages or by every n-th pixel.
+    """Shrinks float32 [h, w, C] by 1 to 2 and enlarges it again, by averaging or subsampling.
 
-    A picture of every n-th pixel of a fine one is not smooth, as each pixel differs from the mean
-    around it by what the fine picture has there: here by noise in proportion to the local contrast,
-    after a sharpening. Their strengths give the roughness, at four scales, of MODIS scenes of which
+    A subsampled image is not smooth, as each pixel differs from the mean around it by the fine
+    structure of the original. This is imitated by sharpening and by noise proportional to the local
+    contrast; their strengths reproduce the roughness, at four scales, of MODIS scenes of which
     every fourth to seventh pixel was taken.
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
@@ -80,12 +79,12 @@ def resample(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
 
 
 def _along_axes(pixels: tf.Tensor, matrices: Sequence[tf.Tensor]) -> tf.Tensor:
-    """Applies a matrix [h, h] to the rows of [h, w, C], and one [w, w] to the columns."""
+    """Multiplies [h, w, C] by a matrix [h, h] along the rows, and by [w, w] along the columns."""
     return tf.einsum("hi,wj,ijc->hwc", *matrices, pixels)
 
 
 def _blur(length: int) -> tf.Tensor:
-    """A mean of three neighbours with weights 1, 2 and 1, as a matrix [length, length]."""
+    """Mean of three neighbours with weights 1, 2 and 1, as a matrix [length, length]."""
     place = tf.range(length, dtype=tf.float32)
     return _normalised(tf.nn.relu(1 - tf.abs(place[:, tf.newaxis] - place) / 2))
 
@@ -93,10 +92,10 @@ def _blur(length: int) -> tf.Tensor:
 def resampling_matrix(
     length: int, scale: tf.Tensor, average: tf.Tensor, phase: tf.Tensor
 ) -> tf.Tensor:
-    """Shrinks one axis and enlarges it again, as a matrix that is applied to its pixels.
+    """Shrinking and enlarging one axis, as a matrix to multiply its pixels by.
 
     Args:
-        length: of the axis, in pixels.
+        length: length of the axis in pixels.
         scale: float32 [], how many times larger the coarse pixels are, at least 1.
         average: bool [], whether a coarse pixel is the mean over its width; otherwise it is the
             nearest fine pixel. Enlarging is linear.
@@ -113,7 +112,7 @@ def resampling_matrix(
     nearest = tf.cast(tf.round(centers)[:, tf.newaxis] == place, tf.float32)
     down = tf.where(average, shares, nearest)
     up = tf.nn.relu(1 - tf.abs(place[:, tf.newaxis] / scale - phase - place))
-    # Coarse pixels outside the picture have no weight.
+    # Coarse pixels outside the image have no weight.
     inside = tf.cast(tf.reduce_sum(down, axis=1) > 0, tf.float32)
     return _normalised(up * inside) @ _normalised(down)
 
@@ -126,8 +125,8 @@ def _normalised(weights: tf.Tensor) -> tf.Tensor:
 def recolour(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
     """Changes gamma, brightness, saturation and haze of float32 [h, w, 3] in 0..255.
 
-    Gamma of 0.6 to 2 (linear reflectance has about 2 against the picture), gain of 0.8 to 1.2,
-    saturation of 0 to 1.3 with grey in one of three, and up to 30 % of haze in one of three.
+    Gamma is 0.6 to 2 (linear reflectance has about 2 relative to true colour), gain 0.8 to 1.2,
+    saturation 0 to 1.3, grey in one image of three, and haze up to 30 %, in one image of three.
     """
     u = tf.random.stateless_uniform([6], seed)
     gamma = tf.exp(tf.math.log(0.6) + u[0] * math.log(2 / 0.6))
@@ -142,9 +141,8 @@ def recolour(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
 def photometric(image: tf.Tensor, seed: Seed) -> tf.Tensor:
     """Changes brightness, contrast and colour of uint8 [h, w, C]: x becomes x (a + b (1 - x)).
 
-    All colours are multiplied by 0.8 to 1.2, each by 0.95 to 1.05 apart from the others, and dark
-    parts by up to 30 % more or less than bright ones. Black stays black, like the gap between two
-    orbits.
+    The image is multiplied by 0.8 to 1.2, each colour by 0.95 to 1.05, and dark parts by up to 30 %
+    more or less than bright ones. Black stays black, like the gap between two orbits.
     """
     u = tf.random.stateless_uniform([2 + image.shape[-1]], seed, -1, 1)
     bright, bent = (1 + 0.2 * u[0]) * (1 + 0.05 * u[1:-1]), 0.3 * u[-1]
@@ -154,7 +152,7 @@ def photometric(image: tf.Tensor, seed: Seed) -> tf.Tensor:
 
 
 def strip(size: tf.TensorShape, seed: Seed) -> tf.Tensor:
-    """A straight strip of any direction, up to a quarter of the picture wide: bool [h, w]."""
+    """A straight strip in a random direction, up to a quarter of the image wide: bool [h, w]."""
     height, width = size
     u = tf.random.stateless_uniform([4], seed)
     y = tf.range(height, dtype=tf.float32)[:, tf.newaxis] - u[0] * height

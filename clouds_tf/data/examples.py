@@ -1,4 +1,4 @@
-"""tf.train.Example: written, parsed and decoded."""
+"""Writes, parses and decodes tf.train.Examples."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _MASK_HEIGHT_KEY = "mask/height"
 _MASK_WIDTH_KEY = "mask/width"
 _FOLD_KEY = "fold"
 
-# Raised whenever the meaning of the records changes.
+# Incremented whenever the meaning of the records changes.
 SCHEMA_VERSION = 2
 
 
@@ -39,7 +39,7 @@ def to_column_major(
         size: (height, width) of the masks; None takes the data set's mask_size.
 
     Returns:
-        String [...]; unchanged where the data set counts down the columns already.
+        String [...]; unchanged if the data set already counts down the columns.
 
     Raises:
         tf.errors.InvalidArgumentError: a RLE is malformed.
@@ -51,7 +51,7 @@ def to_column_major(
 
 
 def check_exclusive(rles: Sequence[str], dataset: Dataset) -> None:
-    """Raises ValueError if masks, an RLE for each class, overlap although classes are exclusive."""
+    """Raises ValueError if masks of exclusive classes overlap; `rles` has an RLE for each class."""
     if not dataset.exclusive:
         return
     pairs = list(itertools.combinations(range(dataset.num_classes), 2))
@@ -83,8 +83,8 @@ def make_example(
         size: (height, width) of that image.
         rles: one RLE string per class, in the order of the data set.
         fold: the fold in which the image is held out.
-        dataset: has the size of the masks and the order of the RLE; the example's runs are
-            column-major whatever that order is.
+        dataset: has the size of the masks and the order of the RLE; the example's runs are always
+            column-major.
         mask_size: (height, width) of the masks; None takes the data set's.
 
     Returns:
@@ -100,7 +100,7 @@ def make_example(
     def integers(*values: int) -> tf.train.Feature:
         return tf.train.Feature(int64_list=tf.train.Int64List(value=values))
 
-    # The text is parsed once, here: doing so in every epoch would take longer than to draw it.
+    # Parsed once, here: parsing the text in every epoch would take longer than drawing the mask.
     mask_size = mask_size or dataset.mask_size
     runs = rle.parse(to_column_major(tf.constant(rles), dataset, mask_size), mask_size)
     runs = np.column_stack([runs.value_rowids(), runs.values])
@@ -118,7 +118,7 @@ def make_example(
 
 
 def parse_example(serialized: tf.Tensor) -> dict[str, tf.Tensor]:
-    """Parses what `make_example` made; nothing is decoded yet.
+    """Parses an example of `make_example`, without decoding image and mask.
 
     Args:
         serialized: a serialized tf.train.Example, string [].
@@ -150,7 +150,7 @@ def load_example(
     mask_size: tuple[int, int],
     dataset: Dataset,
 ) -> dict[str, tf.Tensor]:
-    """Decodes a parsed record: image and masks, each at the size asked for.
+    """Decodes image and masks of a parsed record, each at a given size.
 
     Args:
         record: a dict as `parse_example` returns it.

@@ -1,4 +1,4 @@
-"""Training batches of a folder of records by its path; `Records` opens it once for all calls."""
+"""Training batches of a folder of records, given by its path."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ def training_batches(
     num_workers: int = 1,
     **settings: Any,
 ) -> tf.data.Dataset:
-    """Batches of every epoch to come of a folder of shards: `Records.training_batches`."""
+    """Opens a folder of shards and returns its `Records.training_batches`."""
     start = Position(initial_epoch, initial_step, worker, num_workers)
     records = Records.open(records_dir)
     return records.training_batches(folds, image_size, batch_size, epochs, seed, start, **settings)

@@ -1,9 +1,9 @@
-"""Random layers of keras-cv as augmentations, (example, seed) -> example, like those of ours.
+"""Random layers of keras-cv as stateless augmentations, (example, seed) -> example.
 
-The layers draw from generators that remember what they drew before. Here all their draws follow
-from the seed instead, so that an image looks the same in a resumed run, in any order, and on any
-number of workers. That is why each image is augmented by itself, on all cores, and not in batches:
-layers such as RandAugment and GridMask go through a batch image by image anyway.
+The layers draw from stateful generators. Here all their draws follow from the seed instead, so that
+an image looks the same in a resumed run, in any order, and on any number of workers. For this, each
+image is augmented separately, on all cores, not in batches; layers such as RandAugment and GridMask
+process a batch image by image anyway.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ _DEFAULT = ("random_flip", "rand_augment")
 _RANGE = {"value_range": (0, 255)}
 _BLACK = {"fill_mode": "constant"}  # pixels from outside the image, as in our own augmentations
 
-# Arguments of each layer on offer. Those that choose among several images are not: see MIXES.
+# Arguments of each available layer. Layers that combine several images are not: see MIXES.
 _LAYERS: dict[str, dict[str, Any]] = {
     "auto_contrast": _RANGE,
     "equalization": _RANGE,
@@ -48,14 +48,14 @@ _LAYERS: dict[str, dict[str, Any]] = {
 
 
 def parse_layers(spec: str) -> tuple[str, ...]:
-    """Reads which layers an augmentation asks for, without importing keras-cv.
+    """Parses the layers of an augmentation, without importing keras-cv.
 
     Args:
         spec: "keras_cv", which is short for keras_cv:random_flip,rand_augment; or "keras_cv:" and
-            keys of LAYERS with commas between them.
+            comma-separated keys of _LAYERS.
 
     Raises:
-        ValueError: it is something else.
+        ValueError: it has another form.
 
     >>> parse_layers("keras_cv:rand_augment,grid_mask")
     ('rand_augment', 'grid_mask')
@@ -65,14 +65,14 @@ def parse_layers(spec: str) -> tuple[str, ...]:
     unknown = [name for name in layers if name not in _LAYERS]
     if prefix != KERAS_CV or unknown:
         raise ValueError(
-            f"augmentation: got {spec!r}, expected {KERAS_CV}, or {KERAS_CV}: and some of "
-            f"{', '.join(_LAYERS)}, with commas between them"
+            f"augmentation: got {spec!r}, expected {KERAS_CV}, or {KERAS_CV}: and comma-separated "
+            f"layers of {', '.join(_LAYERS)}"
         )
     return layers
 
 
 class _Draws:
-    """Stands in for the tf.random.Generator of layers; what it draws follows from a seed."""
+    """Replaces the tf.random.Generator of layers; its draws follow from a seed."""
 
     def __init__(self) -> None:
         self._seed: Any = (0, 0)
@@ -107,7 +107,7 @@ class _Draws:
 
 
 def _build(name: str, draws: _Draws) -> Any:
-    """Makes a layer, and lets it and the layers within it draw from `draws`."""
+    """Makes a layer that draws, with the layers inside it, from `draws`."""
     layers = import_keras_cv(
         f"augmentation: {KERAS_CV}:{name}", "none, flips, baseline and strong"
     ).layers
@@ -128,12 +128,12 @@ def _build(name: str, draws: _Draws) -> Any:
 
 @contextlib.contextmanager
 def _building() -> Iterator[None]:
-    """Context in which layers can be built, and compute in float32 in every precision."""
+    """Context in which layers can be built, and compute in float32 whatever the precision."""
     try:
         tf.random.get_global_generator()
     except RuntimeError:
-        # Layers ask for it, which --deterministic forbids as long as nobody has set it. Nothing is
-        # drawn from it.
+        # Layers need a global generator, which --deterministic forbids unless it is set. Nothing
+        # is drawn from it.
         tf.random.set_global_generator(tf.random.Generator.from_seed(0))
     with policy_kept():
         keras.mixed_precision.set_global_policy("float32")
@@ -141,11 +141,11 @@ def _building() -> Iterator[None]:
 
 
 def make_augmentation(names: Sequence[str]) -> Callable[[dict[str, tf.Tensor], Any], Any]:
-    """Makes an augmentation of layers, keys of _LAYERS, that are applied one after the other.
+    """Makes an augmentation that applies layers, keys of _LAYERS, one after the other.
 
-    Layers that move pixels move the mask as well; those that hide some, grid_mask and
-    random_cutout, leave the mask as it is. ValueError if keras-cv is missing, or does not work with
-    this TensorFlow.
+    Geometric layers transform the mask as well; those that erase pixels, grid_mask and
+    random_cutout, leave it unchanged. Raises ValueError if keras-cv is missing or does not work
+    with this TensorFlow.
     """
     draws = _Draws()
     with _building():

@@ -1,4 +1,4 @@
-"""Soft targets from the boxes of several people: the share of them who marked a pixel."""
+"""Soft targets from the boxes of several people: the share of people who marked each pixel."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ _BATCH_SIZE = 16
 
 @dataclasses.dataclass(frozen=True)
 class Views:
-    """What people drew into one image.
+    """Boxes that people drew in one image.
 
     Attributes:
         num_people: number of people who looked at it, with or without a box.
-        people: int [n], who drew each box, from 0.
+        people: int [n], the person who drew each box, from 0.
         labels: int [n], class of each box.
         boxes: float64 [n, 4]: x1, y1, x2, y2 as shares of the width and height.
     """
@@ -40,7 +40,7 @@ class Views:
         """Share of people with a box of a class over the centre of a pixel: float32 [h, w, C]."""
         height, width = size
         found = np.zeros((self.num_people, height, width, num_classes), bool)
-        # Rounded, as edges at the centre of a pixel would otherwise fall on either side of it.
+        # Rounded, so that an edge at the centre of a pixel is always on the same side of it.
         edges = np.round(self.boxes * [width, height, width, height] - 0.5, 6)
         edges = np.ceil(edges).clip(0).astype(int)
         for person, label, (left, top, right, bottom) in zip(self.people, self.labels, edges):
@@ -56,7 +56,7 @@ class Summary:
         num_maps: images of the records with a map.
         num_others: images of the records without boxes, which have no map.
         num_unknown: images of the table that are not in the records.
-        outside: share of what the boxes cover that is outside the masks, which counts as 0.
+        outside: share of the boxes' area that is outside the masks and counts as 0.
     """
 
     num_maps: int
@@ -69,14 +69,14 @@ def read_boxes(path: str, dataset: Dataset, size: tuple[int, int]) -> dict[str, 
     """Reads a table of boxes: a row for each box, or one for a person who drew none.
 
     Args:
-        path: a CSV with the `COLUMNS`. A row whose label and corners are empty says that the person
-            looked at the image and saw nothing.
+        path: a CSV with the `COLUMNS`. Empty label and corners mean that the person looked at the
+            image and saw nothing.
         dataset: the Dataset of the labels.
-        size: (height, width) of the images that the corners are pixels of. Boxes may reach beyond
-            the edges, and are cut there.
+        size: (height, width) of the images, in the pixels of the corners. Boxes are clipped to the
+            image.
 
     Returns:
-        A dict from file names to Views.
+        A dict from file name to Views.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -105,7 +105,7 @@ def _cells(path: str) -> tuple[list[int], list[list[str]]]:
 
 
 def _fault(image: str, cells: Sequence[str], dataset: Dataset, size: tuple[int, int]) -> str:
-    """Says what is wrong with a row, "" for nothing."""
+    """Describes what is wrong with a row; "" if nothing is."""
     person, label, *corners = cells
     if not image or not person:
         return "expected an image and a person"
@@ -148,13 +148,13 @@ def write_shares(
     """Writes the share of people who marked a pixel as a folder of soft targets.
 
     Where a mask is 0, such as in the black gap of an image, the share is 0. Images without boxes
-    get no map; the folder says that these are learned from their masks alone.
+    get no map and are learned from their masks alone.
 
     Args:
         records: the records that the folder is for.
-        views: what people drew, by file name.
-        folder: the folder to write; it must not exist or be empty.
-        source: what the boxes are from, for readers.
+        views: the boxes of each image, by file name.
+        folder: the folder to write: a new or an empty one.
+        source: description of the origin of the boxes, for readers.
         progress: called with (done, total) images; True shows a bar.
 
     Raises:
@@ -167,7 +167,8 @@ def write_shares(
     unknown = views.keys() - {*names}
     if len(unknown) == len(views):
         raise ValueError(
-            f"{source}: no image of it is in {records.path}, such as {min(unknown, default='none')}"
+            f"{source}: none of its images is in {records.path}, for example "
+            f"{min(unknown, default='none')}"
         )
     files.check_output(os.path.join(folder, soft_targets.INFO_FILE))
     covered, outside, done = 0.0, 0.0, 0

@@ -1,4 +1,4 @@
-"""Masks in PNG files: one of class values for each image, or one for each image and class."""
+"""Reads masks in PNG files: one with class values per image, or one per image and class."""
 
 from __future__ import annotations
 
@@ -25,12 +25,12 @@ def read(
 
     Args:
         masks_dir: folder of the PNG files.
-        layout: "values" has a.png for a.jpg, where 0 is the background and i the i-th class (of a
-            single class, 255 too); "classes" has CLASS/a.png or a.jpg_CLASS.png, where a pixel that
-            is not 0 belongs to the mask. Grey values and palettes are read.
+        layout: "values" has a.png for a.jpg, where 0 is the background and i the i-th class (with a
+            single class, also 255); "classes" has CLASS/a.png or a.jpg_CLASS.png, where nonzero
+            pixels belong to the mask. Files are grey-scale or have a palette.
         images: file names of the images.
-        dataset: names the classes; under missing_rows="absent", images and classes without a file
-            are blank.
+        dataset: names the classes; with missing_rows="absent", images and classes without a file
+            have blank masks.
 
     Returns:
         The masks of each image that has a file, in the order of the images, and all faults.
@@ -66,7 +66,7 @@ def read(
 
 
 def _expected(image: str, layout: str, names: set[str], dataset: Dataset) -> Iterator[str]:
-    """Name of the file of the image, or of each class; "" where there is none."""
+    """Yields the name of the file of the image, or of each class; "" if it is missing."""
     stem = os.path.splitext(image)[0]
     for name in dataset.class_names if layout == "classes" else [None]:
         spellings = [f"{stem}{_ENDING}", f"{image}{_ENDING}"]
@@ -133,7 +133,7 @@ def _is_mask(values: np.ndarray) -> np.ndarray:
 
 
 def _read_values(path: str) -> np.ndarray:
-    """Grey values, or indices of the palette, [h, w]; ValueError does not repeat the path."""
+    """Reads grey values, or palette indices, [h, w]; a ValueError does not repeat the path."""
     from PIL import Image, UnidentifiedImageError
 
     with gfile.opened(path, "rb") as file:

@@ -1,4 +1,4 @@
-"""Masks as 32-bit words, four classes in each: to move whole pixels is faster than single bytes."""
+"""Masks as 32-bit words of four classes each, which are faster to move than single bytes."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ _BYTES = 4
 
 
 def to_words(mask: tf.Tensor) -> list[tf.Tensor]:
-    """Packs uint8 [..., C] as ceil(C / 4) words int32 [...]; free of cost for four classes."""
+    """Packs uint8 [..., C] into ceil(C / 4) words, int32 [...]; no copy for four classes."""
     num_classes = mask.shape[-1]
     missing = -num_classes % _BYTES
     if missing:
@@ -22,7 +22,7 @@ def to_words(mask: tf.Tensor) -> list[tf.Tensor]:
 
 
 def from_words(words: Sequence[tf.Tensor], num_classes: int) -> tf.Tensor:
-    """Unpacks words int32 [...] as uint8 [..., num_classes]."""
+    """Unpacks words, int32 [...], to uint8 [..., num_classes]."""
     masks = [tf.bitcast(word, tf.uint8) for word in words]
     mask = tf.concat(masks, axis=-1) if len(masks) > 1 else masks[0]
     return mask[..., :num_classes] if num_classes % _BYTES else mask
@@ -30,7 +30,7 @@ def from_words(words: Sequence[tf.Tensor], num_classes: int) -> tf.Tensor:
 
 def classes_last(masks: tf.Tensor) -> tf.Tensor:
     """Moves the classes of masks uint8 [C, h, w] to the end, [h, w, C]; C is static."""
-    # By words, because tf.transpose takes longer.
+    # With words, because tf.transpose takes longer.
     shifted = [
         tf.bitwise.left_shift(tf.cast(mask, tf.int32), 8 * (i % _BYTES))
         for i, mask in enumerate(tf.unstack(masks))

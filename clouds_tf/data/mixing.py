@@ -1,7 +1,7 @@
-"""(images, masks, seed) -> images and masks: random mixes of the examples of one batch.
+"""Random mixes of the examples of a batch: (images, masks, seed) -> images and masks.
 
-All of them are stateless, and an example is mixed with the one before it in the batch alone: so
-workers that share a batch can mix their parts as if one had the whole.
+All of them are stateless, and mix an example only with the previous one of the batch, so that
+workers that share a batch can mix their parts like a single worker.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ def mixup(
     batch_size: tf.Tensor | int | None = None,
     alpha: float = 0.2,
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Blends each example of a batch with the one before it, the first with the last.
+    """Blends each example of a batch with the previous one, and the first with the last.
 
     Arguments are those of `cutmix`; alpha is the parameter of the Beta distribution of the share.
     Images, 0..255, and masks, 0..1, become float32.
@@ -38,7 +38,7 @@ def mixup(
     def blend(x: tf.Tensor) -> tf.Tensor:
         x = tf.cast(x, tf.float32)
         other = tf.roll(x, 1, axis=0)
-        return other + share * (x - other)  # where both are 1 it is 1, and not a little more
+        return other + share * (x - other)  # in this form, exactly 1 where both are 1
 
     return blend(images), blend(masks)
 
@@ -57,9 +57,9 @@ def cutmix(
         images: uint8 [B, h, w, 3].
         masks: uint8 [B, h, w, C] of {0, 1}.
         seed: int [2].
-        places: int [B], the place of each example in a batch of which these are a part; None for
-            the whole batch.
-        batch_size: number of examples in that batch.
+        places: int [B], the position of each example in the whole batch, if these are a part of it;
+            None for the whole batch.
+        batch_size: number of examples in the whole batch.
         alpha: parameter of the Beta distribution of the rectangle's share, drawn for each example.
 
     Returns:
@@ -88,7 +88,7 @@ def cutmix(
 def _beta(shape: Sequence[Any], alpha: float, seed: Seed) -> tf.Tensor:
     """Beta(alpha, alpha), float32 of that shape."""
     one, other = tf.unstack(tf.random.stateless_gamma([2, *shape], seed, alpha))
-    # Both are 0 to the last bit once in a while, if alpha is small.
+    # With a small alpha, both are occasionally 0.
     return (one + 1e-30) / (one + other + 2e-30)
 
 
@@ -103,11 +103,11 @@ def check_mix(name: str, sample_weights: object = None) -> None:
     """Checks the name of a mix.
 
     Raises:
-        ValueError: it is neither a key of MIXES nor "module:function"; or images that are mixed
-            have weights.
+        ValueError: it is neither a key of MIXES nor "module:function", or a mix is used together
+            with sample weights.
     """
     if sample_weights and name != "none":
-        raise ValueError(f"sample_weights: got mix={name} beside it, expected none")
+        raise ValueError(f"sample_weights: got mix={name} as well, expected mix=none")
     if name not in MIXES and not own.is_own(name):
         expected = f"one of {', '.join(MIXES)}, or module:function"
         raise ValueError(f"mix: got {name!r}, expected {expected}")
@@ -117,7 +117,7 @@ def find_mix(name: str) -> Mix:
     """Finds a function with the arguments and results of `cutmix`.
 
     Raises:
-        ValueError: there is none of that name. A user's mix raises it when it changes a shape.
+        ValueError: the name is unknown. A user's mix raises it when called if it changes a shape.
     """
     check_mix(name)
     if not own.is_own(name):

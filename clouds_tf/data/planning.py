@@ -1,4 +1,4 @@
-"""Decides which image of a data folder goes to which shard and fold of a cross-validation."""
+"""Assigns the images of a data folder to shards and cross-validation folds."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ _MAX_FOLDS = 1000
 def _split_into_folds(
     labels: np.ndarray, num_folds: int, seed: int, groups: Optional[np.ndarray] = None
 ) -> np.ndarray:
-    """Assigns images (labels bool [N, C]) to folds with even shares of every class: int64 [N].
+    """Assigns images (labels bool [N, C]) to folds, stratified by class: int64 [N].
 
     Images of one group, int64 [N], stay together.
     """
@@ -34,7 +34,7 @@ def _split_into_folds(
         together = np.zeros((groups.max() + 1, labels.shape[1]), bool)
         np.logical_or.at(together, groups, labels)
         return _split_into_folds(together, num_folds, seed)[groups]
-    # Imported here, because scikit-learn and scipy.stats would add a second to every start.
+    # Imported here, because importing scikit-learn and scipy.stats takes a second.
     from iterstrat.ml_stratifiers import MultilabelStratifiedKFold
 
     if len(labels) < 2:
@@ -42,7 +42,7 @@ def _split_into_folds(
     if not 2 <= num_folds <= min(len(labels), _MAX_FOLDS):
         most = min(len(labels), _MAX_FOLDS)
         raise ValueError(f"num_folds: got {num_folds}, expected 2 to {most}, one image each")
-    if labels.shape[1] == 1:  # the splitter wants several labels: with the class, and without it
+    if labels.shape[1] == 1:  # the splitter needs several labels: class present, class absent
         labels = np.column_stack([labels, ~labels])
     folds = np.empty(len(labels), np.int64)
     splitter = MultilabelStratifiedKFold(num_folds, shuffle=True, random_state=seed)
@@ -54,8 +54,8 @@ def _split_into_folds(
 def _read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
     """Reads the fold of each image from a CSV with the columns filename and fold: int64 [N].
 
-    Images of the fold -1 are never held out. The CSV, such as the folds.csv beside the shards, may
-    have more images.
+    Images of fold -1 are never held out. The CSV, such as folds.csv of other records, may list
+    further images.
     """
     frame = read_table(path, ("filename", "fold"))
     faults = [
@@ -74,7 +74,7 @@ def _read_folds(path: str, filenames: Sequence[str]) -> np.ndarray:
 def _read_groups(path: str, filenames: Sequence[str]) -> np.ndarray:
     """Reads the group of each image from a CSV with the columns filename and group: int64 [N].
 
-    Images without a row are groups of their own; the CSV may have more images.
+    Images without a row are groups of their own; the CSV may list further images.
     """
     frame = read_table(path, ("filename", "group"))
     raise_faults(repeated(path, frame, "filename"))
@@ -86,9 +86,9 @@ def _read_groups(path: str, filenames: Sequence[str]) -> np.ndarray:
 
 
 def check_folds(folds: Iterable[int], origin: str) -> None:
-    """Raises ValueError if a fold from 0 to the last one has no image, or is 1,000 or more; -1 may.
+    """Raises ValueError if a fold from 0 to the last one is empty, or a fold is 1,000 or more.
 
-    `origin` says in the message where the folds come from.
+    `origin` names the source of the folds in the message.
     """
     found = set(map(int, folds))
     last = max({0, *found})
@@ -104,13 +104,13 @@ def check_folds(folds: Iterable[int], origin: str) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class PlannedImage:
-    """One image of a shard to come.
+    """An image of a planned shard.
 
     Attributes:
         filename: name of the image's file.
         rles: one plain RLE string per class, in the order of the data set.
         fold: the fold in which the image is held out; -1 for never.
-        mask_size: (height, width) that the RLE counts in; None for that of the data set.
+        mask_size: (height, width) of the masks of the RLE; None for that of the data set.
         folder: folder of the image; None for that of the training images.
     """
 
@@ -121,7 +121,7 @@ class PlannedImage:
     folder: str | None = None
 
     def to_json(self) -> list[object]:
-        """A list of the fields, without those at the end that are None; `from_json` reads it."""
+        """A list of the fields, without trailing None, that `from_json` reads."""
         values = list(dataclasses.astuple(self))
         while values[-1] is None:
             values.pop()
@@ -153,8 +153,8 @@ class Conversion(Runner, Source):
     jpeg_quality: int = setting(95, "JPEG quality of reduced images.", min=1, max=100)
     folds_csv: Optional[str] = setting(
         None,
-        "CSV with the columns filename and fold, to use instead of new folds; images of the fold "
-        "-1 are only trained on.",
+        "CSV with the columns filename and fold, to use instead of new folds; images of fold -1 "
+        "are trained on and never held out.",
     )
     group_csv: Optional[str] = setting(
         None,
@@ -162,18 +162,18 @@ class Conversion(Runner, Source):
         "and place, get the same fold.",
     )
     exclude: Optional[str] = setting(
-        None, "Text file with the names of images to leave out, one a line."
+        None, "Text file with the names of images to leave out, one per line."
     )
     on_error: str = setting(
         "fail",
-        "What to do about faulty images and rows: list them and fail, or leave these images out "
-        "and list the faults in rejected.csv.",
+        "Handling of faulty images and rows: list them and fail, or skip these images and list "
+        "the faults in rejected.csv.",
         choices=("fail", "skip"),
     )
     pseudo_labels: Optional[str] = setting(
         None,
-        "CSV of masks of the images in test_images/, such as a submission, to train on as well; "
-        "their fold is -1.",
+        "CSV of masks of the images in test_images/, such as a submission, to add to the training "
+        "images; their fold is -1.",
     )
     rle_size: Optional[tuple[int, int]] = setting(
         None, "Size of the masks of --pseudo_labels; default: that of a submission."
@@ -188,10 +188,10 @@ class Conversion(Runner, Source):
 def plan_shards(
     data_dir: str, dataset: Dataset, how: Conversion
 ) -> tuple[list[list[PlannedImage]], list[Fault]]:
-    """Assigns the images of a data folder to shards; also gives the faults of the annotations.
+    """Assigns the images of a data folder to shards; also returns the faults of the annotations.
 
-    Images are ordered by fold, shuffled within it, and cut into shards of equal count. So a shard
-    holds one or two folds, and readers of one fold open only its shards.
+    Images are ordered by fold, shuffled within each fold, and divided into shards of equal count.
+    So a shard usually holds one or two folds, and readers of one fold open only its shards.
 
     Raises:
         FileNotFoundError, ValueError: there are no annotations, their masks are of another size, a
@@ -235,7 +235,7 @@ def _assign_folds(
 ) -> np.ndarray:
     """The fold of each image, int64 [N], by its name and its labels, bool [N, C]."""
     if how.folds_csv and how.group_csv:
-        raise ValueError("group_csv: does nothing, because folds_csv gives the folds")
+        raise ValueError("group_csv: has no effect, because folds_csv sets the folds")
     if how.folds_csv:
         return _read_folds(how.folds_csv, names)
     if how.num_folds > len(names):
@@ -249,9 +249,9 @@ def _assign_folds(
 def _read_pseudo_labels(
     data_dir: str, dataset: Dataset, how: Conversion, names: Collection[str], faults: list[Fault]
 ) -> list[PlannedImage]:
-    """Reads images to train on and their masks from a CSV; adds its faults to `faults`.
+    """Reads additional training images and their masks from a CSV; appends to `faults`.
 
-    The CSV may not have images named in `names`, the training images.
+    Images in `names`, the annotated training images, are faults.
     """
     path, size = str(how.pseudo_labels), how.rle_size or dataset.submission_size
     table, named, found = check_csv(path, dataset, size=size)

@@ -1,4 +1,4 @@
-"""Bytes of a file, or pixels -> image: the one step that training and serving share."""
+"""Decodes and resizes images, in the same way for training and serving."""
 
 from __future__ import annotations
 
@@ -17,31 +17,31 @@ _Size = Union["tf.Tensor", Sequence[int]]  # (height, width)
 
 JPEG, PNG = b"\xff\xd8\xff", b"\x89PNG\r\n\x1a\n"  # first bytes
 NUMPY = b"\x93NUMPY\x01\x00"  # version 1 of its format, which np.save writes
-DEEP = b"\x10"  # byte 24 of a PNG, which says 16 bits a value
-# Of 255. Values of a sensor of 14, 12 or 10 bits stay below, if they are stored in 16.
+DEEP = b"\x10"  # byte 24 of a PNG with 16 bits per value
+# Of 255. Values of a 14-, 12- or 10-bit sensor stay below it if they are stored in 16 bits.
 _DIMMEST_WHITE = 64
-TOO_DIM = "a PNG of 16 bits a value, all below 16384; scale them to 65535"
+TOO_DIM = "a PNG of 16 bits a value, all below 16384; scale them up to 65535"
 
 _SIDE = r"([1-9]\d{0,4})"
 
-# Of 255. A pixel of a resized image was observed if one of its colours is above; what the black
-# gap between two orbits holds of JPEG's noise and of its neighbours is below.
+# Of 255. A pixel of a resized image was observed if one of its colours is above it; JPEG noise and
+# neighbours in the black gap between two orbits are below it.
 BLACK = 10
 
 _DCT = "INTEGER_ACCURATE"
 _REDUCTIONS = (1, 2, 4, 8)  # libjpeg decodes at these fractions, in the frequency domain
-# How far a pixel of the result may lie from its true place, in pixels of the result. libjpeg rounds
-# reduced sizes up: of 2100 columns an eighth is 263, which show 2104.
+# Maximum displacement of a pixel, in pixels of the result. libjpeg rounds reduced sizes up: an
+# eighth of 2100 columns is 263, which represent 2104.
 _MISPLACEMENT = 0.05
 
 
 def decode_image(encoded: tf.Tensor | bytes, size: _Size, channels: int = 3) -> tf.Tensor:
-    """Decodes an image at the size asked for.
+    """Decodes an image at a given size.
 
     Args:
         encoded: the bytes of a JPEG or a PNG for 1 or 3 channels, otherwise of a NumPy file;
             string []. Grey and CMYK become RGB, or colours become grey; 16-bit values keep their
-            upper 8 bits; transparency and the orientation that EXIF may ask for are ignored.
+            upper 8 bits; transparency and EXIF orientation are ignored.
         size: (height, width) of the result.
         channels: 3 for RGB, 1 for grey, or the channels of the NumPy file.
 
@@ -64,7 +64,7 @@ def decode_image(encoded: tf.Tensor | bytes, size: _Size, channels: int = 3) -> 
 
 
 def is_png(encoded: tf.Tensor | bytes) -> tf.Tensor:
-    """Whether bytes, string [], begin as a PNG does."""
+    """Whether bytes, string [], begin like a PNG."""
     return tf.strings.substr(encoded, 0, len(PNG)) == PNG
 
 
@@ -77,7 +77,7 @@ def decode_png(encoded: tf.Tensor | bytes, channels: int = 3) -> tf.Tensor:
 
 
 def numpy_kind(channels: int) -> str:
-    """Describes the NumPy files of so many channels that are images.
+    """Describes NumPy files that are images of a number of channels.
 
     >>> numpy_kind(4)
     'a NumPy file of uint8 [height, width, 4]'
@@ -104,7 +104,7 @@ def _header_length(encoded: tf.Tensor | bytes) -> tf.Tensor:
 
 
 def numpy_size(encoded: tf.Tensor | bytes, channels: int) -> tf.Tensor:
-    """(height, width) of a NumPy file by its header, int32 [2]; zeros if it is another file."""
+    """(height, width) in the header of a NumPy file, int32 [2]; zeros if it is another file."""
     start, length = len(NUMPY), tf.strings.length(encoded)
     header = tf.strings.substr(encoded, 0, tf.minimum(length, start + 2 + _header_length(encoded)))
     text = tf.strings.substr(tf.strings.join([header, b" " * (start + 2)]), start + 2, -1)
@@ -132,7 +132,7 @@ def encode_image(pixels: np.ndarray, jpeg_quality: int = 95) -> bytes:
 
 
 def encoded_size(encoded: tf.Tensor | bytes, channels: int = 3) -> tf.Tensor:
-    """The (height, width) of an image by its header, int32 [2]; `image_size` in graphs."""
+    """The (height, width) in the header of an image, int32 [2]; `image_size` for graphs."""
     if not is_photographic(channels):
         return numpy_size(encoded, channels)
     return tf.cond(
@@ -146,7 +146,7 @@ def image_size(encoded: bytes, channels: int = 3) -> tuple[int, int]:
     """Reads the (height, width) of an image from its header.
 
     Raises:
-        tf.errors.InvalidArgumentError: it is neither JPEG nor PNG, or its header is not whole.
+        tf.errors.InvalidArgumentError: it is neither JPEG nor PNG, or its header is truncated.
     """
     if not is_photographic(channels):
         height, width = numpy_size(encoded, channels).numpy().tolist()
@@ -158,7 +158,7 @@ def image_size(encoded: bytes, channels: int = 3) -> tuple[int, int]:
 
 
 def _png_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
-    """The (height, width) of a PNG by its header, int32 [2]; zeros if that is cut off."""
+    """The (height, width) in the header of a PNG, int32 [2]; zeros if it is truncated."""
     header = tf.strings.join([tf.strings.substr(encoded, 0, 24), b"\0" * 24])
     sides = tf.io.decode_raw(tf.strings.substr(header, 16, 8), tf.int32, little_endian=False)
     return tf.reverse(sides, [0])
@@ -167,12 +167,12 @@ def _png_size(encoded: tf.Tensor | bytes) -> tf.Tensor:
 def _decode_jpeg(encoded: tf.Tensor | bytes, size: _Size, channels: int) -> tf.Tensor:
     """Decodes a JPEG at the smallest of libjpeg's scales that is fine enough, then resizes it.
 
-    That scale is not below `size` and moves no pixel by more than 0.05; it skips most of the work.
-    The rest of the way is an area average where it shrinks, and bilinear where it grows.
+    That scale is not below `size`, displaces no pixel by more than 0.05, and saves most of the
+    work. The remaining step is area averaging to shrink, or bilinear interpolation to enlarge.
     """
     image = tf.switch_case(
         _choose_reduction(tf.io.extract_jpeg_shape(encoded)[:2], size),
-        # TensorFlow's default is the fast transform, which is darker by 0.7 of 255 on real images.
+        # TensorFlow's default, the fast transform, makes real images darker by 0.7 of 255.
         [
             functools.partial(tf.io.decode_jpeg, encoded, channels, ratio, dct_method=_DCT)
             for ratio in _REDUCTIONS
@@ -186,11 +186,11 @@ def _decode_jpeg(encoded: tf.Tensor | bytes, size: _Size, channels: int) -> tf.T
 
 
 def resize_image(image: tf.Tensor | np.ndarray, size: _Size) -> tf.Tensor:
-    """Resizes pixels as `decode_image` resizes a JPEG.
+    """Resizes pixels like `decode_image` resizes a JPEG.
 
     Where that would decode at a fraction of the size, blocks of pixels are averaged first. On
-    images of the competition the two then differ by less than 0.3 of 255 in the mean, and by at
-    most 4; a single average over the area would differ by 5 and 68.
+    images of the competition, the two then differ by less than 0.3 of 255 on average, and by at
+    most 4; a single area average would differ by 5 and 68.
 
     Args:
         image: uint8 [H, W, C] or [N, H, W, C].
@@ -208,19 +208,19 @@ def resize_image(image: tf.Tensor | np.ndarray, size: _Size) -> tf.Tensor:
 
 
 def _choose_reduction(source_size: tf.Tensor, size: _Size) -> tf.Tensor:
-    """Index of the strongest of _REDUCTIONS that is fine enough and exact enough, int32 []."""
+    """Index of the strongest of _REDUCTIONS that is fine and exact enough, int32 []."""
     usable = []
     for reduction in _REDUCTIONS[1:]:
         reduced = -(-source_size // reduction)
         surplus = tf.cast((reduced * reduction - source_size) * size, tf.float32)
         exact = surplus <= _MISPLACEMENT * tf.cast(source_size, tf.float32)
         usable.append(tf.reduce_all((reduced >= size) & exact))
-    # The strongest one, also where a weaker one is not usable.
+    # The strongest one, even if a weaker one is not usable.
     return tf.reduce_max(tf.cast(usable, tf.int32) * tf.range(1, len(_REDUCTIONS)))
 
 
 def _average(pixels: tf.Tensor, reduction: int) -> tf.Tensor:
-    """Averages blocks of float32 [N, H, W, C]; the last ones repeat the border, as libjpeg's do."""
+    """Averages blocks of float32 [N, H, W, C]; the last ones repeat the border, as in libjpeg."""
     if reduction == 1:
         return pixels
     height, width = -tf.shape(pixels)[1] % reduction, -tf.shape(pixels)[2] % reduction
@@ -229,8 +229,8 @@ def _average(pixels: tf.Tensor, reduction: int) -> tf.Tensor:
 
 
 def _resample(image: tf.Tensor, size: _Size) -> tf.Tensor:
-    """float32 [..., H, W, 3] -> uint8: by area where it shrinks, bilinearly where it grows."""
-    # Not antialias=True: that kernel takes four times as long, and most of the decoder's own time.
+    """float32 [..., H, W, 3] -> uint8: by area to shrink, bilinearly to enlarge."""
+    # Not antialias=True: that kernel takes four times as long.
     smaller = tf.minimum(tf.shape(image)[-3:-1], size)
     image = tf.image.resize(image, smaller, "area")
     image = tf.cond(

@@ -1,4 +1,4 @@
-"""A folder of shards as a value: what it holds, and its batches as tf.data."""
+"""`Records`, an open folder of shards: its description, and its batches as tf.data."""
 
 from __future__ import annotations
 
@@ -34,15 +34,15 @@ from clouds_tf.settings import check_size
 
 Size = tuple[int, int]
 
-# Version of the order of an epoch, raised when the same seed gives another one: a run that stopped
-# within an epoch cannot resume there in another order.
+# Version of the order of an epoch, incremented when the same seed gives another one: a run that
+# stopped within an epoch cannot resume in another order.
 ORDER = 2
-_PARALLEL_READS = 16  # which hides the latency of remote storage
-_READ_AHEAD = 128  # records that wait to be decoded
+_PARALLEL_READS = 16  # hides the latency of remote storage
+_READ_AHEAD = 128  # number of records read in advance
 
 
 class Records:
-    """An open folder of shards; make it by `Records.open`.
+    """An open folder of shards; create it with `Records.open`.
 
     Attributes:
         path: the folder.
@@ -56,11 +56,12 @@ class Records:
 
     @classmethod
     def open(cls, path: str) -> Records:
-        """Reads the dataset_info.json of a folder of shards and checks that the shards are there.
+        """Reads the dataset_info.json of a folder of shards and checks that the shards exist.
 
         Raises:
-            FileNotFoundError: it, or a shard that it names, is not there.
-            ValueError: damaged, another version of the schema, or a shard of another length.
+            FileNotFoundError: dataset_info.json or a shard is missing.
+            ValueError: dataset_info.json is damaged or of another version, or a shard has another
+                length.
         """
         return cls(path, *read_info(path))
 
@@ -69,11 +70,11 @@ class Records:
 
     @property
     def dataset(self) -> Dataset:
-        """The data set that the images are of."""
+        """The data set of the images."""
         return self.info.dataset
 
     def verify(self) -> None:
-        """Reads all shards from end to end; ValueError names those with another checksum."""
+        """Reads all shards; raises ValueError with those whose checksums differ."""
         faults = []
         for shard in self.info.shards:
             path = os.path.join(self.path, shard.file)
@@ -88,7 +89,7 @@ class Records:
         Images that are never held out, fold -1, are trained on in every split.
 
         Raises:
-            ValueError: there is no such fold, no image in it, or none outside of it.
+            ValueError: there is no such fold, or no image in it or outside of it.
         """
         num_folds = self.info.num_folds
         if not 0 <= fold < num_folds:
@@ -103,7 +104,7 @@ class Records:
         return [*self.info.extra_folds, *others], [fold]
 
     def steps_per_epoch(self, folds: Collection[int], batch_size: int) -> int:
-        """Number of batches in which an epoch shows every image once."""
+        """Number of batches in an epoch, which shows every image once."""
         return len(batch_sizes(self.info.count(folds), batch_size))
 
     def _locate(self, folds: Sequence[int]) -> Located:
@@ -111,7 +112,7 @@ class Records:
             self._located[tuple(folds)] = Located(self.path, self.info, folds)
         return self._located[tuple(folds)]
 
-    # AutoGraph takes seconds to rewrite all functions that are called here; none of them needs it.
+    # AutoGraph would take seconds to rewrite all functions that are called here; none needs it.
     @unconverted
     def training_batches(
         self,
@@ -130,16 +131,17 @@ class Records:
         data_service: str | None = None,
         soft_targets: SoftTargets | None = None,
     ) -> tf.data.Dataset:
-        """Batches of every epoch to come, one after the other.
+        """Batches of all remaining epochs, one after the other.
 
-        An epoch shows every image exactly once, in an order that is drawn over all of them from
-        (seed, epoch), with an augmentation that follows from (seed, epoch, file name): so a run
-        that is resumed sees what an undisturbed one would have seen, whatever its cache.
+        An epoch shows every image exactly once, in an order that follows from (seed, epoch), with
+        an augmentation that follows from (seed, epoch, file name). So a resumed run sees the same
+        batches as an uninterrupted one, whatever its cache.
 
         Args:
             folds: the folds to train on.
             image_size: (height, width) of images and masks.
-            batch_size: the most images in a batch, over all replicas; see `batching.batch_sizes`.
+            batch_size: maximum number of images in a batch, over all replicas; see
+                `batching.batch_sizes`.
             epochs: number of epochs in the whole run.
             seed: seed of the order and of the augmentation.
             start: the first batch to show, and the worker's part.
@@ -147,26 +149,27 @@ class Records:
             mix: random mix of each batch, see `mixing.find_mix`; it depends on (seed, step).
             sample_weights: weight of each image by its file name; batches then have a third part,
                 float32 [B], as Keras takes it.
-            cache: where decoded images wait for the next epoch: "none", "memory" or "disk". Each
-                worker keeps the images that it has shown.
-            cache_dir: a folder for "disk", on this machine. What is in it is used by runs on the
-                same records, folds and size.
+            cache: cache of decoded images for the next epochs: "none", "memory" or "disk". Each
+                worker caches the images that it has shown.
+            cache_dir: a local folder for "disk". Runs with the same records, folds and size share
+                its content.
             data_service: grpc://host:port of the dispatcher of a tf.data service, whose workers
                 then read, decode and augment. Each image is still shown once in an epoch, but in
-                the order in which it comes.
-            soft_targets: maps that are mixed into the masks, which are then float32. Within the
+                no fixed order.
+            soft_targets: maps that are blended into the masks, which are then float32. During
                 augmentation they are uint8 of 0..255.
 
         Returns:
             A tf.data.Dataset of (image uint8 [B, h, w, channels] 0..255, mask uint8 [B, h, w, C] of
-            {0, 1}); both float32, and masks of 0..1, under mixup; and of weights, if given. Where
-            a shard cannot be read, iterating raises tf.errors.OpError, which names it.
+            {0, 1}), and of weights, if given; with mixup, images and masks are float32, and masks
+            are in 0..1. If a shard cannot be read, iterating raises tf.errors.OpError, which names
+            the shard.
 
         Raises:
-            ValueError: an argument is out of its range; no folder for a cache on disk, or another
-                run is filling it; nothing listens at data_service, or it is asked for together
-                with a cache, several workers or a first step; or a cache on disk with soft
-                targets, or an image that has none.
+            ValueError: an argument is out of range; the folder of a disk cache is missing, or
+                another run is filling it; nothing listens at data_service, or it is combined with
+                a cache, several workers or a first step; or soft targets are combined with a disk
+                cache, or an image has none.
         """
         check_size("image_size", image_size)
         check_mix(mix, sample_weights)
@@ -185,13 +188,13 @@ class Records:
         kept = Cache.open(cache, cache_dir, name, image_size, self.dataset, located.count)
 
         def one_epoch(epoch: tf.Tensor) -> tf.data.Dataset:
-            """(epoch, number of the record) of what an epoch shows, in its order."""
+            """(epoch, number of the record) of each image of an epoch, in its order."""
             numbers = tf.gather(_order(located.count, seed, epoch), places)
             numbers = numbers[tf.where(epoch == start.epoch, num_shown, 0) :]
             return tf.data.Dataset.from_tensor_slices(numbers).map(lambda number: (epoch, number))
 
         def read(epoch: tf.Tensor, place: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, Any]:
-            """A parsed record; with a cache, what `load` makes of it."""
+            """A parsed record; with a cache, the result of `load`."""
             if kept is None:
                 return epoch, place, located.read(place)
             return epoch, place, kept.get(place, epoch, lambda: load(located.read(place)))
@@ -220,14 +223,14 @@ class Records:
         worker: int = 0,
         num_workers: int = 1,
     ) -> tf.data.Dataset:
-        """Batches of held-out images, once, in the order of the shards; masks at the metric's size.
+        """Batches of held-out images, once, in the order of the shards.
 
         Args:
             folds: the folds that are held out.
             image_size: (height, width) of the images.
-            batch_size: the most images in a batch; see `batching.batch_sizes`.
-            mask_size: (height, width) of the masks, decoded at that size straight from the runs;
-                None takes the data set's submission_size.
+            batch_size: maximum number of images in a batch; see `batching.batch_sizes`.
+            mask_size: (height, width) of the masks, which are decoded from the runs at that size;
+                None takes the data set's submission_size, at which metrics are computed.
             worker: number of this worker, from 0.
             num_workers: number of workers that share each batch.
 
@@ -266,13 +269,13 @@ class Records:
     def batch_names(
         self, folds: Sequence[int], batch_size: int, seed: int, epoch: int, step: int
     ) -> list[str]:
-        """Files of the batch at a step of an epoch of `training_batches`, without decoding any."""
+        """File names of one batch of `training_batches`, without decoding images."""
         located = self._locate(folds)
         start, end = slices(located.count, batch_size)[step]
         return located.names(_order(located.count, seed, tf.constant(epoch))[start:end])
 
     def first_names(self, folds: Sequence[int], number: int | None = None) -> list[str]:
-        """Files of the first images of `held_out_batches`, at most `number`; or of all."""
+        """File names of the first `number` images of `held_out_batches`; None for all."""
         located = self._locate(folds)
         if number is None:
             return [*located.all_names]
@@ -280,7 +283,7 @@ class Records:
 
 
 def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
-    """The numbers of an epoch's images in their order, int64 [count]; a change raises ORDER."""
+    """Order of the images of an epoch, int64 [count]; increment ORDER when it changes."""
     seeds = tf.stack([tf.constant(seed, tf.int64), tf.cast(epoch, tf.int64)])
     return tf.random.experimental.stateless_shuffle(tf.range(count, dtype=tf.int64), seeds)
 
@@ -288,7 +291,7 @@ def _order(count: int, seed: int, epoch: tf.Tensor) -> tf.Tensor:
 def _load_numbered(
     image_size: Size, dataset: Dataset, soft: SoftTargets | None, record: dict[str, tf.Tensor]
 ) -> tuple[tf.Tensor, dict[str, tf.Tensor]]:
-    """A number that follows from the name of an image, and its example."""
+    """An example, and a number that follows from the name of its image."""
     number = tf.strings.to_hash_bucket_fast(record["filename"], 1 << 31)
     example = load_example(record, image_size, image_size, dataset)
     if soft:
@@ -301,7 +304,7 @@ def _in_shares(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
 
 
 def _in_parallel(numbers: tf.data.Dataset, read: Any, finish: Any) -> tf.data.Dataset:
-    """Reads ahead, and decodes with all processors."""
+    """Reads ahead, and decodes on all CPU cores."""
     elements = numbers.map(read, num_parallel_calls=_PARALLEL_READS).prefetch(_READ_AHEAD)
     return elements.map(finish, num_parallel_calls=tf.data.AUTOTUNE)
 
@@ -320,8 +323,8 @@ def _check_together(
     epochs: int,
     start: Position,
 ) -> None:
-    """Raises ValueError for arguments of `training_batches` that do not fit each other."""
-    if soft_targets and cache == "disk":  # where nothing tells one folder of maps from another
+    """Raises ValueError for incompatible arguments of `training_batches`."""
+    if soft_targets and cache == "disk":  # whose files do not depend on the folder of maps
         raise ValueError("cache: got disk, expected none or memory with soft_targets")
     if epochs < 1:
         raise ValueError(f"epochs: got {epochs}, expected at least 1")
@@ -329,12 +332,12 @@ def _check_together(
         raise ValueError(f"epoch: got {start.epoch}, expected 0 to {epochs}")
     if data_service and (cache != "none" or start.num_workers > 1):
         raise ValueError(
-            f"data_service: got cache={cache!r} and {start.num_workers} workers beside it, "
-            "expected no cache and 1 worker"
+            f"data_service: got cache={cache!r} and {start.num_workers} workers as well, expected "
+            "no cache and 1 worker"
         )
     if data_service and start.step:
         raise ValueError(
-            f"data_service: got step {start.step} beside it, expected 0: a service shows the "
-            "images of an epoch in no fixed order, so the ones already shown are unknown; go on "
-            "from the start of an epoch, or without the service"
+            f"data_service: got step {start.step} as well, expected 0: a service shows the images "
+            "of an epoch in no fixed order, so those already shown are unknown; resume at the "
+            "start of an epoch, or without the service"
         )

@@ -1,4 +1,4 @@
-"""A folder of shards: dataset_info.json, and its records read one by one at their byte offsets."""
+"""Reads a folder of shards: dataset_info.json, and single records at their byte offsets."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.messages import short_repr
 
 INFO_FILE = "dataset_info.json"
-TRIES = 5  # to read a record, before an error
-_PAUSE = 1.0  # seconds before the second try; each later pause is twice as long
+TRIES = 5  # number of attempts to read a record
+_PAUSE = 1.0  # seconds before the second attempt; each later pause is twice as long
 TRAINING_ONLY = -1  # fold of images that are never held out
 FRAMING = 16  # bytes that a TFRecord file adds to each record: its length and two checksums
 
@@ -35,7 +35,7 @@ class Shard:
         folds: number of images by fold; folds without images are left out.
         num_bytes: length of the file.
         sha256: its SHA-256 in hexadecimal digits.
-        offsets: byte at which each record starts; none in shards of earlier versions.
+        offsets: byte offset of each record; empty in shards of earlier versions.
     """
 
     file: str
@@ -46,7 +46,7 @@ class Shard:
     offsets: tuple[int, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """A JSON-like dict that `from_json` reads; the offsets are text, to stay on one line."""
+        """A JSON-like dict that `from_json` reads; the offsets are one text, for a compact file."""
         fields = {**dataclasses.asdict(self), "offsets": " ".join(map(str, self.offsets))}
         return {**fields, "folds": {str(k): n for k, n in self.folds.items()}}
 
@@ -60,15 +60,14 @@ class Shard:
 
 @dataclasses.dataclass(frozen=True)
 class RecordsInfo:
-    """Content of dataset_info.json: what a folder of shards holds.
+    """Content of dataset_info.json, which describes a folder of shards.
 
     Attributes:
         dataset: the data set, with the size that its masks were read with.
-        image_size: (height, width) that the images were reduced to; None for the bytes of the
-            files.
+        image_size: (height, width) that the images were reduced to; None for unchanged files.
         num_examples: number of images in all shards.
         num_folds: number of folds, without the fold -1 of images that are never held out.
-        seed: seed of the folds and of the order.
+        seed: seed of the folds and of the order of the images.
         num_rejected: number of faults that were skipped, see rejected.csv.
         shards: the shards, by name.
     """
@@ -95,7 +94,7 @@ class RecordsInfo:
         return (*self.extra_folds, *range(self.num_folds))
 
     def count(self, folds: Collection[int]) -> int:
-        """Counts the images of some folds; ValueError for a fold that is not there, or repeated."""
+        """Counts the images of some folds; ValueError for an unknown or repeated fold."""
         if not set(folds) <= set(self.all_folds) or len(set(folds)) < len(folds):
             raise ValueError(
                 f"folds: got {list(folds)}, expected some of 0 to {self.num_folds - 1}, each once"
@@ -116,7 +115,7 @@ class RecordsInfo:
         """
         if "dataset" in fields:
             dataset = Dataset.from_json(fields["dataset"])
-        else:  # earlier versions knew the competition's data set alone, and left out the rest
+        else:  # version 0.1 supported only the competition's data set
             dataset = dataclasses.replace(
                 CLOUDS, class_names=fields["class_names"], mask_size=fields["mask_size"]
             )
@@ -139,7 +138,7 @@ def write_info(folder: str, info: RecordsInfo) -> None:
 
 
 def read_info(folder: str) -> tuple[RecordsInfo, str]:
-    """Reads dataset_info.json as `Records.open` does: its content, and the records' identity."""
+    """Reads and checks dataset_info.json: its content, and the identity of the records."""
     path = os.path.join(folder, INFO_FILE)
     try:
         text = files.read_text(path)
@@ -148,8 +147,8 @@ def read_info(folder: str) -> tuple[RecordsInfo, str]:
         info = RecordsInfo.from_json(fields) if version == SCHEMA_VERSION else None
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(
-            f"{path}: damaged, or not written by make_tfrecords ({error!r}); the command that "
-            "wrote these records mends it"
+            f"{path}: damaged, or not written by make_tfrecords ({error!r}); to repair it, repeat "
+            "the command that wrote these records"
         ) from None
     if info is None:
         raise ValueError(
@@ -167,7 +166,7 @@ def read_info(folder: str) -> tuple[RecordsInfo, str]:
 
 
 class Located:
-    """The records of some folds of a folder of shards, numbered in the order of the shards.
+    """Random access to the records of some folds, numbered in the order of the shards.
 
     Only the shards of these folds are opened.
 
@@ -175,7 +174,7 @@ class Located:
         count: number of records.
 
     Raises:
-        ValueError: a shard of an earlier version, which has to be searched, is damaged.
+        ValueError: a shard of an earlier version, which has to be scanned, is damaged.
     """
 
     def __init__(self, folder: str, info: RecordsInfo, folds: Collection[int]) -> None:
@@ -194,18 +193,18 @@ class Located:
         """Reads the record of a number, int64 []; see `parse_example`.
 
         Raises:
-            tf.errors.OpError: it cannot be read in TRIES tries; the shard is named.
+            tf.errors.OpError: TRIES attempts to read it failed; the message names the shard.
         """
         shard, offset, size = tf.unstack(tf.gather(tf.constant(self._places), number))
         return parse_example(_read(tf.gather(tf.constant(self._paths), shard), offset, size))
 
     @functools.cached_property
     def all_names(self) -> list[str]:
-        """File names of all images; read once, since that reads the whole shards."""
+        """File names of all images; cached, since this reads the whole shards."""
         return self.names(range(self.count))
 
     def names(self, numbers: Collection[int]) -> list[str]:
-        """File names of the images of records."""
+        """File names of the images of some records."""
         found = tf.data.Dataset.from_tensor_slices(np.asarray(numbers, np.int64)).map(
             lambda number: self.read(number)["filename"], num_parallel_calls=tf.data.AUTOTUNE
         )
@@ -216,7 +215,7 @@ def _places(path: str, shard: Shard) -> tuple[np.ndarray, np.ndarray]:
     """Offset and fold of each record of a shard, int64 [N] each."""
     if shard.offsets:  # in a shard, records are in the order of their folds
         return np.array(shard.offsets), np.repeat([*shard.folds], [*shard.folds.values()])
-    # Written by an earlier version, which did not note the offsets.
+    # Written by an earlier version, which did not store the offsets.
     records = tf.data.TFRecordDataset(path).take(shard.num_examples)
     try:
         found = np.array(
@@ -241,10 +240,10 @@ def _damage(path: str, reason: str) -> str:
 
 
 def _read(path: tf.Tensor, offset: tf.Tensor, size: tf.Tensor) -> tf.Tensor:
-    """Reads the serialized example at an offset of a shard; waits and tries again where it fails.
+    """Reads the serialized example at an offset of a shard; if that fails, waits and retries.
 
-    An outage of a network share takes seconds, and must not end a training of days. The errors of
-    tf.data do not name the file where a record is damaged, so that is done here.
+    An outage of a network share takes seconds, and must not end a training of days. tf.data's error
+    about a damaged record does not name the file, so this function does.
     """
 
     def pause(attempt: tf.Tensor) -> tf.Tensor:

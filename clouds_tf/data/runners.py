@@ -13,13 +13,13 @@ from typing import Any
 from clouds_tf.progress import Progress
 from clouds_tf.settings import CheckedSettings, setting
 
-# Runners that Beam does not know by their short name.
+# Beam runners whose class name does not follow from their short name.
 _BEAM_RUNNERS = {"dask": "apache_beam.runners.dask.dask_runner.DaskRunner"}
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Runner(CheckedSettings):
-    """Runner of jobs; the flags of programs that run many jobs are made from these fields.
+    """Runner of many jobs; its fields are flags of the tools that have them.
 
     Raises:
         ValueError: an unknown runner, fewer than one worker, or options without a Beam runner.
@@ -40,7 +40,7 @@ class Runner(CheckedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.beam_options and self.runner == "local":
-            raise ValueError("beam_options: need a runner of Apache Beam, got runner local")
+            raise ValueError("beam_options: got runner local, expected a runner of Apache Beam")
 
     def run(
         self,
@@ -52,7 +52,7 @@ class Runner(CheckedSettings):
         """Calls function(*job) for every job.
 
         Args:
-            function: a function of a module, which workers import.
+            function: a module-level function, which workers import.
             jobs: the arguments of each call.
             total: number of jobs, for the progress.
             progress: called with (jobs done, total), unless Beam runs them.
@@ -74,13 +74,13 @@ class Runner(CheckedSettings):
 def run(
     function: Callable[..., Any], jobs: Iterable[Sequence[Any]], num_workers: int
 ) -> Iterator[Any]:
-    """Yields function(*job) for every job, as they finish, from num_workers processes.
+    """Runs function(*job) for every job in num_workers processes; yields results as they finish.
 
-    The function is one of a module, which processes import; one process is this one, and keeps the
-    order of the jobs.
+    The function must be a module-level one, which the processes import. With one worker, it runs in
+    this process, in the order of the jobs.
 
     Raises:
-        ValueError: a worker process was killed. Errors of a job are raised as they are.
+        ValueError: a worker process was killed. Errors of a job are raised unchanged.
     """
     if num_workers == 1:
         yield from (function(*job) for job in jobs)
@@ -112,8 +112,9 @@ def run_in_beam(
 ) -> None:
     """Calls function(*job) for every job in an Apache Beam pipeline.
 
-    The function is one of a module, which workers import; jobs travel with the pipeline, so they
-    should be small. `runner` is the name of a Beam runner, such as "direct", "dask" or "dataflow".
+    The function must be a module-level one, which the workers import. Jobs are part of the
+    pipeline, so they should be small. `runner` is the name of a Beam runner, such as "direct",
+    "dask" or "dataflow".
 
     Raises:
         ValueError: Apache Beam is not installed.
@@ -129,12 +130,12 @@ def run_in_beam(
         list(beam_options), runner=_BEAM_RUNNERS.get(runner, f"{runner.title()}Runner")
     )
     with beam.Pipeline(options=options) as pipeline:
-        # Without the reshuffle, one worker would take all jobs.
+        # Without the reshuffle, one worker would run all jobs.
         pipeline | beam.Create(jobs) | beam.Reshuffle() | beam.MapTuple(function)
 
 
 def _end_with_parent() -> None:
-    """Exits this worker process when its parent dies; by itself it would wait for jobs forever."""
+    """Exits this worker process when its parent dies; it would otherwise wait for jobs forever."""
     parent = multiprocessing.parent_process()
     assert parent is not None  # this is a worker
 

@@ -1,6 +1,6 @@
-"""A synthetic data folder, for the demo and the tests.
+"""Synthetic data folders, for the demo and the tests.
 
-All lengths of a scene are in pixels of 1400x2100, so that it is the same at every size.
+All lengths are in pixels of 1400x2100, so that a scene looks the same at every size.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from clouds_tf.progress import Progress, shown
 
 # (height, width) of a scene.
 _SCENE_SIZE = (1400, 2100)
-# Clouds are drawn at this size and then resized: it shows the finest texture, and is fast.
+# Clouds are drawn at this size, which is fine enough for all textures and fast, and then resized.
 _RENDER_SIZE = (700, 1050)
 
 
@@ -40,9 +40,9 @@ def _noise(
 ) -> np.ndarray:
     """A random field of mean 0 and variance 1, float32 [*_RENDER_SIZE].
 
-    Its waves have a length in pixels of _SCENE_SIZE, which varies by `octaves`: 0.3 makes even
-    ripples or blobs, 1.5 a fractal. Along `angle` (radians, 0 is along a row) they are `stretch`
-    times longer.
+    `wavelength` is in pixels of _SCENE_SIZE and varies by `octaves`: 0.3 makes regular ripples or
+    blobs, 1.5 a fractal. Along `angle` (radians, 0 is along a row), waves are `stretch` times
+    longer.
     """
     height, width = _RENDER_SIZE
     pitch = _SCENE_SIZE[0] / height
@@ -51,10 +51,10 @@ def _noise(
     along = x * math.cos(angle) + y * math.sin(angle)
     across = y * math.cos(angle) - x * math.sin(angle)
     frequency = wavelength * np.hypot(stretch * along, across)
-    frequency[0, 0] = np.inf  # the mean is no wave
-    # The same energy in every octave, under a bell around the wavelength.
+    frequency[0, 0] = np.inf  # no mean
+    # Equal energy per octave, times a bell curve around the wavelength.
     amplitude = np.exp(-0.5 * np.square(np.log2(frequency) / octaves)) / frequency
-    # Their sum is normally distributed although the waves are not, and these are faster to draw.
+    # Their sum is normally distributed although the amplitudes, which are faster to draw, are not.
     real, imaginary = rng.random((2, *amplitude.shape), dtype=np.float32) - 0.5
     field = tf.signal.irfft2d(amplitude * (real + 1j * imaginary), _RENDER_SIZE).numpy()
     return field / field.std()
@@ -66,7 +66,7 @@ def _ramp(x: np.ndarray, low: float, high: float) -> np.ndarray:
 
 
 def _ridges(field: np.ndarray, width: float) -> np.ndarray:
-    """1 on the lines where a field changes its sign, and falling to 0 on either side."""
+    """1 on the zero lines of a field, falling to 0 on either side."""
     return np.exp(-np.square(field / width))
 
 
@@ -80,7 +80,7 @@ def _fish(rng: np.random.Generator) -> np.ndarray:
 
 
 def _flower(rng: np.random.Generator) -> np.ndarray:
-    """Large blobs, apart from each other, with ragged edges."""
+    """Large, separate blobs with ragged edges."""
     detail = _noise(rng, 70, 1.6)
     return _ramp(_noise(rng, 330, 0.3) + 0.35 * detail, 0.2, 0.9) * (0.85 + 0.15 * detail)
 
@@ -92,11 +92,11 @@ def _gravel(rng: np.random.Generator) -> np.ndarray:
 
 
 def _sugar(rng: np.random.Generator) -> np.ndarray:
-    """A dust of tiny puffs."""
+    """Fields of tiny clouds."""
     return _ramp(_noise(rng, 16, 0.7) + 0.4 * _noise(rng, 400, 1), 0, 2.2)
 
 
-# Opacity and colour of the classes, from the highest clouds to the lowest; further classes repeat
+# Opacity and colour of the classes, from the highest to the lowest clouds; further classes repeat
 # them.
 _TEXTURES = (
     (_fish, (214, 222, 232)),
@@ -109,7 +109,7 @@ _TEXTURES = (
 _Size = tuple[int, int]
 
 
-# How many training images of the competition have 1, 2, 3 and 4 labels.
+# Numbers of training images of the competition with 1, 2, 3 and 4 labels.
 _LABEL_COUNTS = (1348, 2372, 1560, 266)
 # Weights of a draw without replacement, fitted so that each class is present as often as in the
 # competition: in 2781, 2365, 2939 and 3751 of 5546 images.
@@ -122,11 +122,11 @@ _VEIL = (214, 222, 232)
 
 @dataclasses.dataclass(frozen=True)
 class _Scene:
-    """Classes of a drawn image and their places.
+    """Classes and boxes of a synthetic image.
 
     Attributes:
-        boxes: float [num_boxes, 4] (top, left, bottom, right) for the name of each present class.
-        gap: float [2, 2], where the orbit gap begins and ends in the first row and in the last.
+        boxes: float [num_boxes, 4] (top, left, bottom, right) by the name of each present class.
+        gap: float [2, 2], start and end of the orbit gap in the first row and in the last.
     """
 
     boxes: dict[str, np.ndarray]
@@ -134,10 +134,10 @@ class _Scene:
 
 
 def _draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> _Scene:
-    """Draws which classes an image shows, and where.
+    """Draws the classes of an image and their boxes.
 
-    The four classes of CLOUDS are as frequent as in the competition, those of other data sets all
-    alike.
+    The four classes of CLOUDS are as frequent as in the competition; classes of other data sets are
+    equally frequent.
     """
     height, width = _SCENE_SIZE
     class_counts, class_weights = np.ones(min(4, dataset.num_classes)), None
@@ -148,12 +148,12 @@ def _draw_scene(rng: np.random.Generator, dataset: Dataset = CLOUDS) -> _Scene:
 
     boxes = {}
     for place, name in enumerate(classes):
-        # Classes are spread from left to right, so that they overlap in part but rarely in whole.
+        # Classes are spread from left to right, so that they overlap partly but rarely fully.
         sides = rng.uniform((0.35, 0.25), (0.95, 0.65)) * _SCENE_SIZE
         free = _SCENE_SIZE - sides
         start = free * (rng.uniform(), (place + rng.uniform()) / num_labels)
         box = np.concatenate([start, start + sides])
-        # Three annotators see the same clouds and hardly agree on where they end.
+        # Three annotators see the same clouds but disagree on their edges.
         drawn = box + rng.uniform(-0.1, 0.1, (3, 4)) * np.tile(sides, 2)
         boxes[str(name)] = np.clip(drawn, 0, (height, width, height, width))
 
@@ -172,14 +172,14 @@ def _pixel_centers(size: _Size) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _is_gap(gap: np.ndarray, size: _Size) -> np.ndarray:
-    """Bool [h, w]: whether a pixel lies in the orbit gap."""
+    """Whether each pixel lies in the orbit gap, bool [h, w]."""
     y, x = _pixel_centers(size)
     left, right = (first + (last - first) * y / _SCENE_SIZE[0] for first, last in gap.T)
     return (left <= x) & (x < right)
 
 
 def _depth(boxes: np.ndarray, size: _Size) -> np.ndarray:
-    """Float32 [h, w]: how far a pixel lies inside the union of the boxes; negative outside."""
+    """Distance of each pixel to the edge of the union of the boxes, float32 [h, w]; < 0 outside."""
     y, x = _pixel_centers(size)
     top, left, bottom, right = np.asarray(boxes, np.float32).T[..., None, None]
     return np.minimum(np.minimum(y - top, bottom - y), np.minimum(x - left, right - x)).max(axis=0)
@@ -196,7 +196,7 @@ def _make_masks(scene: _Scene, size: _Size, dataset: Dataset = CLOUDS) -> np.nda
 
 
 def _blend(image: np.ndarray, color: Sequence[float], opacity: np.ndarray) -> np.ndarray:
-    """`image` [3, h, w] under a cloud of one colour; opacity [h, w] is cut to 0..1."""
+    """Blends a cloud of one colour over an image [3, h, w]; opacity [h, w] is clipped to 0..1."""
     return image + np.clip(opacity, 0, 1) * (np.array(color, np.float32)[:, None, None] - image)
 
 
@@ -218,7 +218,7 @@ def _render_image(
     for place, name in reversed(list(enumerate(dataset.class_names))):
         if name in scene.boxes:
             draw_opacity, color = _TEXTURES[place % len(_TEXTURES)]
-            # The clouds end near the edge of the label, raggedly.
+            # The clouds have ragged edges near the edge of the label.
             depth = _depth(scene.boxes[name], _RENDER_SIZE) + 25 * _noise(rng, 200, 1)
             image = _blend(image, color, draw_opacity(rng) * _ramp(depth, -40, 40))
 
@@ -245,7 +245,7 @@ def render_images(
 
 
 def _make_filename(seed: int, split: int, index: int, ending: str = ".jpg") -> str:
-    """Seven hexadecimal digits, as in the competition; no two images of a folder share a name."""
+    """A unique name of seven hexadecimal digits, as in the competition."""
     offset = np.random.default_rng(seed).integers(16**7)
     # An odd factor permutes the numbers below 16**7.
     return f"{(offset + 0x9E3779B * (2 * index + split)) % 16**7:07x}{ending}"
@@ -263,7 +263,7 @@ def _write_images(
     size, order = dataset.mask_size, dataset.rle_order
 
     def write_image(index: int) -> tuple[str, list[str]]:
-        # A generator of its own, so that an image depends neither on the others nor on the threads.
+        # Each image has its own generator, so that it does not depend on other images or threads.
         rng = np.random.default_rng((seed, split, index))
         scene = _draw_scene(rng, dataset)
         image = _render_image(rng, scene, image_size, dataset)
@@ -290,16 +290,16 @@ def write_sample_data(
 ) -> None:
     """Writes a folder in the layout of a data set, whole or not at all.
 
-    It also has test.csv, the truth of the test images. The RLE is at the data set's mask_size, also
-    where the images are smaller.
+    It also has test.csv, the true masks of the test images. The RLE is at the data set's mask_size,
+    even if the images are smaller.
 
     Args:
-        output_dir: a folder that does not exist yet, or is empty.
+        output_dir: a new or an empty folder.
         num_train: number of training images, at least 1.
         num_test: number of test images, at least 1.
         image_size: (height, width) of the image files; None takes the data set's mask_size.
         seed: at least 0; the same seed writes the same bytes.
-        dataset: names classes, columns and files, and has the sizes and the spelling of the RLE.
+        dataset: defines classes, columns, files, sizes and the format of the RLE.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Raises:
@@ -316,7 +316,7 @@ def write_sample_data(
             raise ValueError(f"{name}: got {value}, expected at least {least}")
     is_folder = gfile.isdir(output_dir)
     if gfile.listdir(output_dir) if is_folder else gfile.exists(output_dir):
-        raise ValueError(f"{output_dir}: exists already, expected a new or an empty folder")
+        raise ValueError(f"{output_dir}: already exists, expected a new or an empty folder")
 
     total, done, tell = num_train + num_test, 0, shown(progress, "image")
     with files.written_whole(output_dir.rstrip("/")) as folder:

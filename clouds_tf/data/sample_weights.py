@@ -16,8 +16,8 @@ def read_sample_weights(path: str) -> dict[str, float]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing, an image is listed twice, or a weight is not such a number;
-            the first ten faults are named by their lines.
+        ValueError: a column is missing, an image is listed twice, or a weight is not a number of at
+            least 0; the first ten faults are named by their lines.
     """
     table = read_table(path, ("image", "weight"))
     weights = [_parse_weight(text) for text in table["weight"]]
@@ -30,7 +30,7 @@ def read_sample_weights(path: str) -> dict[str, float]:
 
 
 def _parse_weight(text: str) -> float:
-    """The number in a cell; NaN if there is none."""
+    """The number in a cell; NaN if it is not a number."""
     try:
         return float(text)
     except ValueError:
@@ -40,11 +40,11 @@ def _parse_weight(text: str) -> float:
 def weights_of(
     weights: Mapping[str, float], training: Sequence[str], others: Sequence[str]
 ) -> tf.Tensor:
-    """Weights of the images to train on, float32 [N], by their file names.
+    """Looks up the weights of the training images, float32 [N], by their file names.
 
     Raises:
-        ValueError: an image to train on has no weight, a name is neither among them nor among
-            `others`, the other images of the records, or all weights are 0.
+        ValueError: a training image has no weight, all weights are 0, or a name is neither a
+            training image nor among `others`, the other images of the records.
     """
     missing = sorted({*training} - {*weights})
     unknown = sorted({*weights} - {*training} - {*others})
@@ -55,5 +55,5 @@ def weights_of(
             )
     found = [weights[name] for name in training]
     if not any(found):
-        raise ValueError("sample_weights: all images to train on have the weight 0")
+        raise ValueError("sample_weights: all training images have the weight 0")
     return tf.constant(found, tf.float32)

@@ -1,4 +1,4 @@
-"""A tf.data service: other processes read, decode and augment the images of training."""
+"""tf.data service: other processes read, decode and augment the images of a training."""
 
 from __future__ import annotations
 
@@ -19,15 +19,15 @@ def all_epochs(
     epochs: int,
     data_service: str | None,
 ) -> tf.data.Dataset:
-    """The examples of all epochs to come, made here or by a tf.data service.
+    """The examples of all remaining epochs, from this process or from a tf.data service.
 
-    The workers of a service make each epoch together, in the order in which its elements come.
+    The workers of a service share each epoch; its elements arrive in no fixed order.
 
     Args:
         one_epoch: a function from an epoch, int64 [], to the numbers of its examples.
         in_parallel: a function from these to the examples.
         first: the first epoch.
-        epochs: the epoch behind the last one.
+        epochs: the number of epochs; the last one is epochs - 1.
         data_service: grpc://host:port of the dispatcher of a service; None for this process.
 
     Raises:
@@ -38,7 +38,7 @@ def all_epochs(
         return in_parallel(epochs_to_come.flat_map(one_epoch))
     service = tf.data.experimental.service
     _check_listening(data_service)
-    # Traced, so that the graph is built once and not for every epoch.
+    # Traced, so that the graph is built only once, not for every epoch.
     make_epoch = tf.function(lambda epoch: in_parallel(one_epoch(epoch)))
     datasets = [make_epoch(tf.constant(epoch, tf.int64)) for epoch in range(first, epochs)]
     ids = [service.register_dataset(data_service, dataset) for dataset in datasets]
@@ -55,7 +55,7 @@ def all_epochs(
 
 
 def _check_listening(data_service: str) -> None:
-    """Raises ValueError if nothing listens there; TensorFlow would wait for an hour."""
+    """Raises ValueError if nothing listens at the address; TensorFlow would wait for an hour."""
     match = re.fullmatch(r"grpc://(.+):(\d+)", data_service)
     if not match:
         raise ValueError(f"data_service: got {data_service!r}, expected grpc://host:port")
@@ -66,16 +66,15 @@ def _check_listening(data_service: str) -> None:
 
 
 def start_server(dispatcher: str | None, host: str = "localhost", port: int = 0) -> tuple[Any, str]:
-    """Starts one server of a tf.data service; it serves as long as it is referenced.
+    """Starts a server of a tf.data service; it serves as long as it is referenced.
 
     Args:
-        dispatcher: host:port of the dispatcher that a worker belongs to; None starts a dispatcher.
-        host: host name under which training reaches a worker.
-        port: port to listen at; 0 takes any free one.
+        dispatcher: host:port of the worker's dispatcher; None starts a dispatcher.
+        host: host name under which training reaches the worker.
+        port: port to listen on; 0 takes a free one.
 
     Returns:
-        The server, and its address: grpc://host:port for a dispatcher, that of its dispatcher for a
-        worker.
+        The server, and the address of the dispatcher, grpc://host:port.
     """
     service = tf.data.experimental.service
     if dispatcher is None:

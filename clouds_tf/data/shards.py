@@ -1,4 +1,4 @@
-"""Sharded TFRecords: written and resumed."""
+"""Writes sharded TFRecords; resumable."""
 
 from __future__ import annotations
 
@@ -31,12 +31,12 @@ from clouds_tf.progress import Progress, shown
 
 _FOLDS_FILE = "folds.csv"
 _REJECTED_FILE = "rejected.csv"
-_PLAN_ENDING = ".plan.json"  # of the list of images of a shard, for runners elsewhere
+_PLAN_ENDING = ".plan.json"  # of the list of images of a shard, for Beam workers
 
 
 @dataclasses.dataclass(frozen=True)
 class _Source:
-    """A folder of images, the data set that they are of, and how they become examples."""
+    """A folder of images, their data set, and how they become examples."""
 
     images_dir: str
     dataset: Dataset
@@ -51,9 +51,9 @@ class _Source:
 def _write_shard(
     manifest: Manifest, name: str, images: Sequence[PlannedImage], source: _Source
 ) -> str:
-    """Writes one shard, a piece of a manifest, unless it is there already; returns its name.
+    """Writes one shard, a piece of a manifest, unless it is up to date; returns its name.
 
-    One with a faulty image is not written at all, or under "skip" without that image.
+    A shard with a faulty image is not written, or with on_error="skip" without that image.
     """
     path, identity = os.path.join(manifest.folder, name), _describe_sources(images, source)
     if manifest.is_done(name, identity):
@@ -80,8 +80,7 @@ def _write_shard(
                 example = make_example(
                     image.filename, encoded, size, image.rles, image.fold, source.dataset, mask_size
                 )
-                # The order of a map is that of its keys, not of their hashes, which differ by
-                # process.
+                # Maps are sorted by key; the default order differs between processes.
                 record = example.SerializeToString(deterministic=True)
                 writer.write(record)
                 written.append(image.fold)
@@ -103,7 +102,7 @@ def _write_shard(
 
 
 def _describe_sources(images: Sequence[PlannedImage], source: _Source) -> str:
-    """A checksum of the images, rows and folds of a shard."""
+    """Checksum of the images, rows and folds of a shard."""
     found = []
     for image in images:
         with contextlib.suppress(FileNotFoundError):
@@ -112,7 +111,7 @@ def _describe_sources(images: Sequence[PlannedImage], source: _Source) -> str:
 
 
 def _read_piece(manifest: Manifest, name: str) -> tuple[Shard | None, list[Fault]]:
-    """The description of a shard, None if it has faults, and its faults."""
+    """The description of a shard, or None if it has faults; and its faults."""
     piece = manifest.read(name)
     assert piece is not None  # it was just written
     shard = Shard.from_json(piece.value["shard"]) if piece.value["shard"] else None
@@ -127,15 +126,15 @@ def write_records(
     progress: Progress | bool = True,
     **settings: Any,
 ) -> RecordsInfo:
-    """Writes a folder of data as shards of TFRecords, folds.csv, and dataset_info.json last.
+    """Converts a data folder to TFRecord shards, folds.csv and, last, dataset_info.json.
 
-    Killed at any moment and called again, it writes only the shards that are missing, and the
-    result is that of one undisturbed call.
+    If it is killed and called again, it writes only the missing shards, and the result is the same
+    as without interruption.
 
     Args:
-        data_dir: a folder with train.csv and train_images/, or as the data set calls them.
+        data_dir: a folder with train.csv and train_images/, or the names in the data set.
         output_dir: folder for the shards.
-        dataset: the data set in data_dir. Runs along rows are turned into columns.
+        dataset: the data set in data_dir. Runs along rows are converted to runs along columns.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
         settings: the fields of `planning.Conversion` that differ from their defaults.
 
@@ -144,8 +143,8 @@ def write_records(
 
     Raises:
         FileNotFoundError, ValueError: train.csv or images are missing or faulty, an argument is out
-            of its range, or another process writes into the folder. Shards that were finished
-            stay; dataset_info.json is not written.
+            of range, or another process writes into the folder. Finished shards are kept, and
+            dataset_info.json is not written.
     """
     how = Conversion(**settings)
     plan, faults = plan_shards(data_dir, dataset, how)
@@ -212,7 +211,7 @@ def _collect(
     total: int,
     progress: Progress,
 ) -> tuple[list[Shard], list[Fault]]:
-    """The shards without a fault among those that are written, as they come, and all faults."""
+    """Collects the faultless shards, and all faults, while shards are written."""
     shards: list[Shard] = []
     faults: list[Fault] = []
     for name in names:
@@ -227,9 +226,9 @@ def _collect(
 def _write_in_beam(
     jobs: Sequence[tuple[Manifest, str, Sequence[PlannedImage], _Source]], how: Conversion
 ) -> Iterator[str]:
-    """Writes shards in Apache Beam, which gets their plans by way of files.
+    """Writes shards in Apache Beam, with their plans in files.
 
-    The RLE of all images are 200 MB of text and more, too much for a description of a pipeline.
+    The RLE of all images has 200 MB of text or more, too much for the graph of a pipeline.
     """
     plans = {}
     for manifest, name, images, _ in jobs:
@@ -249,9 +248,9 @@ def _write_planned_shard(manifest: Manifest, name: str, plan: str, source: _Sour
 
 
 def _remove_leftovers(manifest: Manifest) -> None:
-    """Removes the markers of complete records, and shards that are in no manifest.
+    """Removes the completion markers, and files that are not in the manifest.
 
-    These are of earlier versions, or of the plans of a Beam pipeline that was killed.
+    The latter are shards of earlier versions, and plans of a killed Beam pipeline.
     """
     kept = {piece.key for piece in manifest.pieces()}
     for name in gfile.listdir(manifest.folder):

@@ -27,15 +27,15 @@ def _augment_examples(
 ) -> dict[str, list[tuple[np.ndarray, np.ndarray]]]:
     """Applies every augmentation, every part of `strong` and every mix to a few images.
 
-    For each name there are num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C],
-    each of the next image and with another seed.
+    Returns num_columns pairs of image uint8 [h, w, 3] and mask uint8 [h, w, C] for each name, each
+    of another image and with another seed.
     """
     info = records.info
     if info.num_examples < 2:
         raise ValueError(f"{records.path}: has one image, expected two or more to mix")
     if num_columns < 1:
         raise ValueError(f"num_columns: got {num_columns}, expected at least 1")
-    # All folds, so that the batch has two images or more whatever their folds are.
+    # All folds, so that the batch has at least two images.
     folds = range(info.num_folds)
     batches = records.held_out_batches(folds, image_size, _BATCH_SIZE, image_size)
     images, masks = next(iter(batches))
@@ -50,7 +50,7 @@ def _augment_examples(
 def _steps(
     images: tf.Tensor, masks: tf.Tensor, more: Sequence[str]
 ) -> dict[str, Callable[[list[int]], Example]]:
-    """Functions from a seed to an example of the first image, by their names."""
+    """Named functions from a seed to an augmented example of the first image."""
     example = {"image": images[0], "mask": masks[0]}
     *size, channels = example["image"].shape
     still = augmentation.affine_places(size, [0, 0], strength=0.0)
@@ -94,7 +94,7 @@ def draw_augmentations(
     num_columns: int = 3,
     more: Sequence[str] = (),
 ) -> Any:
-    """Draws what `_augment_examples` returns: a matplotlib Figure, a row for each augmentation."""
+    """Draws images under every augmentation: a matplotlib Figure with a row for each."""
     shown = _augment_examples(records, image_size, seed, num_columns, more)
     cells = [(*pair, name) for name, pairs in shown.items() for pair in pairs]
     images, masks, names = zip(*cells)

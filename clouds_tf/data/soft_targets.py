@@ -46,7 +46,7 @@ def write_maps(
 def write_info(
     folder: str, dataset: Dataset, size: tuple[int, int], source: str, partial: bool = False
 ) -> None:
-    """Writes the description of a folder of maps; `source` tells readers what the maps are from."""
+    """Writes the description of a folder of maps; `source` tells readers their origin."""
     content = {
         "version": _VERSION,
         "class_names": list(dataset.class_names),
@@ -59,14 +59,14 @@ def write_info(
 
 @dataclasses.dataclass(frozen=True)
 class SoftTargets:
-    """A folder of maps that training learns from, beside the masks; make it by `open`.
+    """A folder of maps to learn from in addition to the masks; create it with `open`.
 
     Attributes:
         folder: the folder.
         size: (height, width) of its maps.
-        weight: share of the maps in the targets, 0 to 1; the masks have the rest.
-        names: names of the maps in a folder that does not have one for every image; images without
-            are learned from their masks alone. None for other folders.
+        weight: weight of the maps in the targets, 0 to 1; the masks have the rest.
+        names: names of the maps in a partial folder, in which images without a map are learned from
+            their masks alone; None for other folders.
     """
 
     folder: str
@@ -80,7 +80,7 @@ class SoftTargets:
 
         Args:
             folder: the folder.
-            weight: share of the maps in the targets.
+            weight: weight of the maps in the targets.
             dataset: the Dataset to train on.
 
         Raises:
@@ -93,7 +93,7 @@ class SoftTargets:
             version, names, (height, width) = info["version"], info["class_names"], info["size"]
             partial = info.get("partial", False)
         except (KeyError, TypeError, ValueError) as error:
-            raise ValueError(f"{path}: damaged, or of something else: {error!r}") from None
+            raise ValueError(f"{path}: damaged, or another kind of file: {error!r}") from None
         if version != _VERSION:
             raise ValueError(f"{path}: version: got {version}, expected {_VERSION}")
         if names != list(dataset.class_names):
@@ -111,8 +111,8 @@ class SoftTargets:
             A remark with their number, or none if all images have one.
 
         Raises:
-            ValueError: there are some, but the folder should have all, or none of a partial folder
-                is of these images; the first ones are named.
+            ValueError: there are some although the folder is not partial, or a partial folder has
+                none of these images; the first ones are named.
         """
         there, names = set(files.list_names(self.folder)), list(filenames)
         missing = [name for name in names if f"{name}.png" not in there]
@@ -129,7 +129,7 @@ class SoftTargets:
         return [f"soft_targets: {some} {where}; their targets are their masks alone"]
 
     def blend(self, filename: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-        """Mixes the map of an image, resized bilinearly, into its mask.
+        """Blends the map of an image, resized bilinearly, with its mask.
 
         Args:
             filename: name of the image, string [].
@@ -139,7 +139,7 @@ class SoftTargets:
             Targets, uint8 [h, w, C], in 1/255.
 
         Raises:
-            tf.errors.OpError: the map cannot be read or has another size; its path is named.
+            tf.errors.OpError: the map cannot be read or has another size; the message has its path.
         """
         hard = 255.0 * tf.cast(mask, tf.float32)
         if self.names is None:

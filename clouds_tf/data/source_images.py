@@ -1,4 +1,4 @@
-"""The image files of a data folder: read, checked and reduced."""
+"""Reads, checks and reduces the image files of a data folder."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from clouds_tf.dataset import is_photographic
 from clouds_tf.messages import Fault, native_lines
 
 TIFF_ENDINGS = (".tif", ".tiff")
-# First bytes of files that are often found where images are expected.
+# First bytes of other formats that are often found among images.
 _OTHER_FORMATS = {
     "a TIFF": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
     "a GIF": (b"GIF8",),
@@ -37,7 +37,7 @@ _OTHER_FORMATS = {
     "HTML or XML": (b"<",),
     "a NumPy file": (NUMPY[:6],),
 }
-_SKEW = 0.02  # of the ratio of the sides, between an image and its masks
+_SKEW = 0.02  # tolerated relative difference of the aspect ratios of an image and its masks
 
 
 def read_image(
@@ -47,27 +47,27 @@ def read_image(
     jpeg_quality: int = 95,
     channels: int = 3,
 ) -> tuple[bytes, tuple[int, int]]:
-    """Reads an image file and makes sure that all of it can be decoded.
+    """Reads an image file and checks that all of it can be decoded.
 
-    The orientation that EXIF may ask for is not applied: the masks are those of the stored pixels.
+    EXIF orientation is not applied, because the masks belong to the stored pixels.
 
     Args:
         path: the file.
-        mask_size: (height, width) of its masks; the image must have about the same shape.
+        mask_size: (height, width) of its masks; the image must have about the same aspect ratio.
         image_size: (height, width) to reduce the image to; None keeps the bytes of the file.
         jpeg_quality: quality of a reduced JPEG, 1 to 100; a reduced PNG is a PNG, without loss.
-        channels: number of channels in the data set, which decides on the format.
+        channels: number of channels of the data set, which determines the format.
 
     Returns:
         The bytes of a JPEG, PNG or NumPy file, and its (height, width).
 
     Raises:
         ValueError: there is no such file, it is not a complete image of that format, its 16-bit
-            values are all dark, or its shape is another; the message does not repeat the path.
+            values are all dark, or its aspect ratio differs; the message does not have the path.
     """
     with native_lines() as lines:
         found = _read(path, mask_size, image_size, jpeg_quality, channels)
-    for line in dict.fromkeys(lines):  # such as libjpeg's about bytes that it passes over
+    for line in dict.fromkeys(lines):  # such as libjpeg's about bytes that it skips
         print(f"{path}: {line}", file=sys.stderr)
     return found
 
@@ -79,7 +79,7 @@ def _read(
     jpeg_quality: int,
     channels: int,
 ) -> tuple[bytes, tuple[int, int]]:
-    """Reads and checks as `read_image` does; libjpeg's own lines go to stderr."""
+    """Reads and checks like `read_image`; libjpeg's own messages go to stderr."""
     if os.path.islink(path) and not os.path.exists(path):
         raise ValueError(f"a link to {os.readlink(path)}, which is not there")
     try:
@@ -90,7 +90,7 @@ def _read(
             raise ValueError(_why_not_an_image(path, encoded))
         size = image_size(encoded)
         _check_shape(size, mask_size)
-        # A look at the header is not enough: a truncated file shows only when it is decoded.
+        # The header is not enough: only decoding detects a truncated file.
         if encoded.startswith(PNG):
             pixels = decode_png(encoded, channels)
             if new_size:
@@ -122,7 +122,7 @@ def _read_numpy(
     new_size: tuple[int, int] | None,
     channels: int,
 ) -> tuple[bytes, tuple[int, int]]:
-    """Checks and reduces a NumPy file as `read_image` does."""
+    """Checks and reduces a NumPy file like `read_image`."""
     height, width = image_size(encoded, channels)
     if not height:
         raise ValueError(why_not_numpy(encoded, channels))
@@ -137,7 +137,7 @@ def _read_numpy(
 
 
 def why_not_numpy(encoded: bytes, channels: int) -> str:
-    """Says why bytes are not a NumPy file of uint8 [height, width, channels].
+    """Explains why bytes are not a NumPy file of uint8 [height, width, channels].
 
     >>> why_not_numpy(b"GIF89a", 4)
     'a GIF, expected a NumPy file of uint8 [height, width, 4]; see docs/own_data_set.md, Channels'
@@ -172,7 +172,7 @@ def _why_not_an_image(path: str, encoded: bytes) -> str:
 
 
 def how_to_convert(path: str, channels: int = 3) -> str:
-    """Says that a file is a TIFF, and how to convert it."""
+    """Explains that a file is a TIFF, and how to convert it."""
     if not is_photographic(channels):
         return f"a TIFF, {_expected_numpy(channels)}"
     png = os.path.splitext(path)[0] + ".png"
@@ -186,7 +186,7 @@ def _check_shape(size: tuple[int, int], mask_size: tuple[int, int]) -> None:
     if abs(height * columns - width * rows) > _SKEW * width * rows + max(rows, columns):
         raise ValueError(
             f"{height}x{width} (height x width) is another shape than the masks' {rows}x{columns}; "
-            "is it rotated, or cut?"
+            "is it rotated or cropped?"
         )
 
 

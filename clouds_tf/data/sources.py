@@ -1,4 +1,4 @@
-"""Annotations of a data folder, from the rows of a CSV, from PNG masks or from COCO JSON."""
+"""Reads the annotations of a data folder from a CSV, PNG masks or COCO JSON."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ Size = tuple[int, int]
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Source(CheckedSettings):
-    """Location of the annotations of a data folder; flags of tools are made from these fields."""
+    """Location of the annotations of a data folder; its fields are flags of the tools."""
 
     masks_dir: Optional[str] = setting(
         None, "Folder of PNG masks, to use instead of the CSV of annotations."
@@ -42,7 +42,7 @@ class Source(CheckedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.masks_dir and self.coco:
-            raise ValueError(f"coco: got {self.coco} beside masks_dir, expected one of the two")
+            raise ValueError(f"coco: got {self.coco} and masks_dir, expected one of the two")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -50,12 +50,12 @@ class Annotations:
     """Masks of the images of a data folder.
 
     Attributes:
-        table: a row per image, with filename and the RLE of each class, plain and in the order of
-            the data set; "" where the class is absent.
+        table: one row per image, with filename and the plain RLE of each class in the order of the
+            data set; "" where the class is absent.
         sizes: (height, width) of the masks of images, by file name; images without an entry have
             masks of the data set's mask_size.
-        named: names of all annotated images, faulty ones among them.
-        faults: what is wrong with the annotations; their images are not in the table.
+        named: names of all annotated images, including faulty ones.
+        faults: faults of the annotations; their images are not in the table.
         unlisted: faults of images without annotations.
         origin: the file or folder of the annotations.
     """
@@ -86,17 +86,17 @@ def read_annotations(
 ) -> Annotations:
     """Reads the annotations of a data folder.
 
-    Where missing rows mean that the class is absent, images without annotations get blank ones.
+    With missing_rows="absent", images without annotations get blank masks.
 
     Args:
-        data_dir: folder with the images, and the CSV unless `source` names something else.
+        data_dir: folder with the images, and the CSV unless `source` names another one.
         dataset: the data set that the folder holds.
-        source: where the annotations are.
+        source: location of the annotations.
         exclude: names of images to leave out.
 
     Raises:
-        FileNotFoundError, ValueError: there are no annotations, they are not of the format, or the
-            runs of a CSV are those of masks of another size.
+        FileNotFoundError, ValueError: there are no annotations, they have another format, or the
+            runs of a CSV belong to masks of another size.
     """
     images_dir = os.path.join(data_dir, dataset.train_images)
     images = [

@@ -1,7 +1,7 @@
-"""Run-length encodings as a data set spells them, and as `clouds_tf.rle` reads them.
+"""Conversion between the run-length format of a data set and that of `clouds_tf.rle`.
 
-The plain spelling, which the rest of the code has, counts from 1 and from the first pixel of the
-mask, in the order of the data set.
+The plain format, which the rest of the code uses, has absolute starts that count from 1, in the
+order of the data set.
 """
 
 from __future__ import annotations
@@ -15,14 +15,14 @@ from clouds_tf.dataset import Dataset
 
 
 def is_plain(dataset: Dataset) -> bool:
-    """Whether the data set spells runs as `clouds_tf.rle` does."""
+    """Whether the data set uses the format of `clouds_tf.rle`."""
     return dataset.rle_start == 1 and dataset.rle_runs == "absolute"
 
 
 def to_plain(text: str, dataset: Dataset) -> str:
-    """Rewrites the spelling of a data set as the plain one.
+    """Converts the format of a data set to the plain one.
 
-    A text that is not pairs of numbers is returned as it is, for `rle.faults` to describe.
+    A text that is not pairs of numbers is returned unchanged; `rle.faults` describes its fault.
 
     >>> from clouds_tf.dataset import CLOUDS
     >>> import dataclasses
@@ -40,9 +40,9 @@ def to_plain(text: str, dataset: Dataset) -> str:
 
 
 def from_plain(text: str, dataset: Dataset) -> str:
-    """Rewrites a plain run-length encoding in the spelling of a data set.
+    """Converts a plain run-length encoding to the format of a data set, the inverse of `to_plain`.
 
-    It is the inverse of `to_plain`; a blank one becomes the data set's word for an absent class.
+    A blank one becomes the data set's word for an absent class.
     """
     if not text.strip():
         return dataset.absent
@@ -56,7 +56,7 @@ def from_plain(text: str, dataset: Dataset) -> str:
 
 
 def union(texts: Iterable[str]) -> str:
-    """Joins plain run-length encodings, which may overlap, as that of one mask.
+    """Joins plain run-length encodings, which may overlap, to that of one mask.
 
     >>> union(["8 2", "1 3 9 4", ""])
     '1 3 8 5'
@@ -72,7 +72,7 @@ def union(texts: Iterable[str]) -> str:
 def objects(text: str, size: tuple[int, int], order: str) -> list[str]:
     """The connected components of a mask that is not empty, each as a plain run-length encoding."""
     labels = rle.components(rle.decode(text, size, size, order)).numpy()
-    numbers = range(1, labels.max() + 1)  # one at a time, as there may be many
+    numbers = range(1, labels.max() + 1)  # one at a time, to save memory
     return [rle.encode(labels == number, order).numpy().decode() for number in numbers]
 
 

@@ -1,4 +1,4 @@
-"""Training: a recipe and a folder of records -> a trained model in a workdir."""
+"""Trains a model by a recipe on a folder of records; results are in a workdir."""
 
 import typing
 

@@ -1,4 +1,4 @@
-"""Averages of weights: over the steps of a run, or over its last checkpoints."""
+"""Weight averaging over the steps of a run, or over its last checkpoints."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ class MovingAverage(tf.Module):
     """Exponential moving average of all weights of a model, batch-norm statistics included.
 
     Args:
-        model: a Keras model; make the average under the strategy of the model.
+        model: a Keras model; create the average in the scope of the model's strategy.
         decay: decay per step, 0..1. In the first steps it is smaller, (1 + t) / (10 + t), as in
             tf.train.ExponentialMovingAverage.
     """
@@ -30,7 +30,7 @@ class MovingAverage(tf.Module):
         ]
 
     def update(self) -> None:
-        """Counts one more step; call it outside of replicas."""
+        """Updates the average after a step; call it outside of replicas."""
         self.step.assign_add(1)
         step = tf.cast(self.step.read_value(), tf.float32)
         rate = 1 - tf.minimum(self.decay, (1 + step) / (10 + step))
@@ -61,7 +61,7 @@ class MovingAverage(tf.Module):
 
 @contextlib.contextmanager
 def mean_applied(model: Model, paths: Sequence[str]) -> Iterator[None]:
-    """Context in which a model's weights are the mean of those in several checkpoints of it."""
+    """Context in which a model's weights are the mean of those in several of its checkpoints."""
     before = [weight.numpy() for weight in model.weights]
     sums = [0.0] * len(before)
     for path in paths:

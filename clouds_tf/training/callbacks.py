@@ -1,6 +1,6 @@
-"""Callbacks: they receive the numbers and pictures of a run as it trains, and may stop it.
+"""Callbacks, which receive the numbers and pictures of a run while it trains, and may stop it.
 
-Only the chief calls them; a stop that one of them asks for is a stop of all workers.
+Only the chief calls them; if one of them stops the run, all workers stop.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ Row = Mapping[str, float]
 
 
 class Callback:
-    """Base of callbacks; each method may be left out."""
+    """Base class of callbacks; override the methods that you need."""
 
     def on_start(self, run: Run, step: int) -> None:
         """The run starts or resumes; `step` is the number of steps that are already done."""
@@ -31,30 +31,31 @@ class Callback:
     def on_step(self, run: Run, step: int, loss: float) -> Optional[bool]:
         """A step has ended; steps are counted from 1 over all epochs.
 
-        The next step is under way already. True stops the run after that one, as SIGTERM does: its
-        state is saved, and `train` raises SystemExit with status 0.
+        The next step is already running. True stops the run after it, as SIGTERM does: the state
+        is saved, and `train` raises SystemExit with status 0.
         """
         return None
 
     def on_epoch_end(self, run: Run, row: Row) -> Optional[bool]:
         """An epoch has ended, and the best checkpoint is written.
 
-        An epoch that is killed before its last checkpoint is repeated, and so is this call.
+        If the run is killed before the last checkpoint of an epoch, the epoch is repeated, and so
+        is this call.
 
         Args:
             run: the run; `run.load_model()` gives its best model so far.
             row: the row of history.csv.
 
         Returns:
-            True to end the run here; the same call of `train` would go on.
+            True to end the run here; the same call of `train` continues it.
         """
         return None
 
     def on_picture(self, run: Run, epoch: int, pixels: np.ndarray) -> None:
-        """Truth and prediction of some held-out images were drawn: uint8 [height, width, 3]."""
+        """A picture of true and predicted masks was drawn: uint8 [height, width, 3]."""
 
     def on_end(self, run: Run) -> None:
-        """The call of `train` ends, also where it fails or is stopped."""
+        """The call of `train` ends, even if it fails or is stopped."""
 
 
 _METHODS = tuple(name for name in vars(Callback) if name.startswith("on_"))
@@ -72,7 +73,7 @@ class _OfFunction(Callback):
 
 
 class TensorBoard(Callback):
-    """Writes W/tensorboard/: numbers of every epoch, and pictures."""
+    """Writes the numbers and pictures of every epoch to W/tensorboard/."""
 
     def on_start(self, run: Run, step: int) -> None:
         """Opens the files."""
@@ -102,10 +103,10 @@ class TensorBoard(Callback):
 
 
 class StepsCsv(Callback):
-    """Writes W/steps.csv, the loss of every step; history.csv has the epochs."""
+    """Writes the loss of every step to W/steps.csv."""
 
     def on_start(self, run: Run, step: int) -> None:
-        """Opens the file, and removes the steps that will be repeated."""
+        """Opens the file, and removes steps that will be repeated."""
         path = os.path.join(run.path, "steps.csv")
         kept: list[list[str]] = []
         if gfile.exists(path):
@@ -119,7 +120,7 @@ class StepsCsv(Callback):
         self._file.write(f"{step},{loss!r}\n")
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
-        """Makes the steps of the epoch visible to readers."""
+        """Flushes the rows of the epoch."""
         self._file.flush()
 
     def on_end(self, run: Run) -> None:
@@ -128,7 +129,7 @@ class StepsCsv(Callback):
 
 
 def _run_name(run: Run) -> str:
-    """Name of a run in another system: that of its workdir."""
+    """Name of a run in an external system: the name of its workdir."""
     return os.path.basename(os.path.normpath(run.path))
 
 
@@ -137,13 +138,13 @@ def _id_path(run: Run, system: str) -> str:
 
 
 def _read_id(run: Run, system: str) -> Optional[str]:
-    """Id of a run in another system, from its workdir; None before its first start there."""
+    """Id of a run in an external system, as its workdir stores it; None before the first start."""
     path = _id_path(run, system)
     return files.read_text(path).strip() if gfile.exists(path) else None
 
 
 def _write_id(run: Run, system: str, value: str) -> None:
-    """Keeps the id of a run in another system in its workdir."""
+    """Stores the id of a run in an external system in its workdir."""
     files.write_text(_id_path(run, system), value + "\n")
 
 
@@ -237,11 +238,11 @@ def make_callback(given: Any) -> Any:
     """Makes a callback from its name, class or function.
 
     Args:
-        given: a key of CALLBACKS; "module:name" for a subclass of Callback, an object of one, or a
-            function of (run, row); or one of these itself.
+        given: a key of CALLBACKS; a subclass of Callback, an instance of one, or a function of
+            (run, row); or the "module:name" of one of these.
 
     Raises:
-        ValueError: there is none of that name, or its package is missing.
+        ValueError: the name is unknown, or the package is missing.
     """
     if isinstance(given, str):
         if given not in CALLBACKS and not own.is_own(given):
@@ -258,7 +259,7 @@ def make_callback(given: Any) -> Any:
 
 
 class Callbacks:
-    """The callbacks of a run, called together; workers other than the chief have none."""
+    """The callbacks of a run, which are called together; only the chief has any."""
 
     def __init__(
         self, run: Optional[Run] = None, callbacks: Iterable[Any] = (), chief: bool = True
@@ -267,7 +268,7 @@ class Callbacks:
         self._started: list[Any] = []
 
     def call(self, method: str, *arguments: object) -> bool:
-        """Calls a method of all callbacks that have started; whether one of them returned True."""
+        """Calls a method of all started callbacks; returns whether one of them returned True."""
         answers = []
         for callback in self._callbacks if method == "on_start" else self._started:
             answer = getattr(callback, method, lambda *_: None)  # a method may be left out

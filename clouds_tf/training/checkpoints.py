@@ -1,4 +1,4 @@
-"""Checkpoints of one run: the best weights, those of its last epochs, and the state to resume."""
+"""Checkpoints of a run: the best weights, those of its last epochs, and the state to resume."""
 
 from __future__ import annotations
 
@@ -20,7 +20,6 @@ _EPOCHS = "checkpoints/epochs"
 _TOP = "checkpoints/top"
 _LAST = "checkpoints/last"
 _ORDER = "order/.ATTRIBUTES/VARIABLE_VALUE"
-_BEST_SCORE = "state/best_score/.ATTRIBUTES/VARIABLE_VALUE"  # key in a checkpoint
 
 
 def restore_best(model: Model, workdir: str) -> None:
@@ -28,7 +27,7 @@ def restore_best(model: Model, workdir: str) -> None:
 
     Raises:
         FileNotFoundError: no epoch has ended.
-        ValueError: the checkpoint is damaged, or of another model.
+        ValueError: the checkpoint is damaged, or that of another model.
     """
     folder = os.path.join(workdir, BEST)
     files.check_loadable(folder)
@@ -54,16 +53,16 @@ def _restore(checkpoint: tf.train.Checkpoint, path: str) -> Any:
 
 
 class Checkpoints:
-    """Writes and restores the checkpoints of a run. No file of an earlier checkpoint is changed.
+    """Writes and restores the checkpoints of a run; never changes an existing checkpoint.
 
     Args:
         workdir: a folder that all workers see.
         model: a Keras model.
         state: the Trainer state to save for resuming; None if the run is never resumed.
         num_epochs: number of last epochs whose weights are kept.
-        num_top: number of best epochs whose weights are kept, apart from those of `save_best`.
-        chief: whether this is the worker whose files are kept. The others must save as well, as
-            some variables are sums over all of them, but their files are thrown away.
+        num_top: number of best epochs whose weights are kept, in addition to `save_best`.
+        chief: whether this worker's files are kept. The other workers must also save, since some
+            variables are sums over all workers, but their files are deleted.
     """
 
     def __init__(
@@ -77,7 +76,7 @@ class Checkpoints:
     ) -> None:
         self._workdir, self._chief = workdir, chief
         self._num_epochs, self._num_top = num_epochs, num_top
-        self._state, self._model = state, model
+        self._state = state
         weights = tf.train.Checkpoint(model=model)
         self._last = tf.train.Checkpoint(
             model=model, **({"state": state, "order": state.order} if state else {})
@@ -107,8 +106,8 @@ class Checkpoints:
         folder = os.path.join(self._workdir, _LAST)
         path = tf.train.latest_checkpoint(folder)
         if path:
-            self._restore_state(path, [row["val_dice"] for row in history])
-        # A run that was killed in the first save of all has one epoch, and starts again.
+            self._restore_state(path)
+        # A run that was killed during its very first save has one epoch, and starts again.
         elif len(history) > 1 or gfile.exists(os.path.join(folder, "checkpoint")):
             raise ValueError(
                 f"{folder}: no checkpoint to resume from, but history.csv has "
@@ -116,49 +115,41 @@ class Checkpoints:
                 "workdir"
             )
 
-    def _restore_state(self, path: str, scores: list[float]) -> None:
+    def _restore_state(self, path: str) -> None:
         try:
-            older = tf.train.load_checkpoint(path).get_variable_to_dtype_map()
+            keys = set(tf.train.load_checkpoint(path).get_variable_to_dtype_map())
         except (tf.errors.OpError, ValueError, IndexError):
-            older = {_ORDER: tf.int64}  # restoring tells what is wrong
-        last, exact = self._last, self._state.best_score
-        if _ORDER not in older:  # of earlier versions
-            last = tf.train.Checkpoint(model=self._model, state=self._state)
-            self._state.order.assign(0)
-        rounded = older.get(_BEST_SCORE) == tf.float32  # of still earlier ones
-        if rounded:
-            with self._state.strategy.scope():
-                self._state.best_score = tf.Variable(0.0, trainable=False)
-        try:
-            _restore(last, path).assert_consumed()
-        except AssertionError:
+            keys = {_ORDER}  # restoring tells what is wrong
+        order = self._state.order.numpy()
+        is_resumable = _ORDER in keys
+        if is_resumable:
+            try:
+                _restore(self._last, path).assert_consumed()
+                is_resumable = self._state.order.numpy() == order
+            except AssertionError:
+                is_resumable = False
+        if not is_resumable:
             raise ValueError(
-                f"{path}: the state in it does not fit: radam, lamb and lookahead of clouds_tf 2 "
-                "kept another; start a new workdir with "
-                f"--init_checkpoint={os.path.join(self._workdir, BEST)}"
-            ) from None
-        if rounded:
-            found = self._state.best_score.numpy()
-            same = [score for score in scores if found.dtype.type(score) == found]
-            exact.assign(same[0] if same else float(found))
-            self._state.best_score = exact
+                f"{path}: saved by another version of clouds_tf, which this one cannot resume; "
+                f"start a new workdir with --init_checkpoint={os.path.join(self._workdir, BEST)}"
+            )
 
     def save_best(self) -> None:
         """Saves the weights as the best."""
         self._save(BEST, self._next_number(BEST))
 
     def save_epoch(self, epoch: int) -> None:
-        """Saves the weights as those of an epoch, if those of any are kept."""
+        """Saves the weights of an epoch, unless `num_epochs` is 0."""
         if self._num_epochs:
             self._remove(_EPOCHS, epoch)  # left by a run that was killed in this epoch
             self._save(_EPOCHS, epoch)
 
     def save_top(self, scores: Sequence[float]) -> None:
-        """Saves the weights of the last epoch if it is among the best, and removes all others.
+        """Saves the weights of the last epoch if it is among the best, and removes the others.
 
         Args:
-            scores: a number for every epoch so far; higher is better, and the earlier of two equal
-                ones.
+            scores: a number for every epoch so far; higher is better, and of equal scores the
+                earlier one.
         """
         if not self._num_top:
             return
@@ -171,7 +162,7 @@ class Checkpoints:
             self._save(_TOP, len(scores))
 
     def _remove(self, name: str, number: int) -> None:
-        """Removes a checkpoint of a folder, whole or half-written."""
+        """Removes a checkpoint of a folder, complete or partial."""
         if self._chief:
             for path in gfile.glob(os.path.join(self._workdir, name, f"ckpt-{number}.*")):
                 gfile.remove(path)
@@ -191,7 +182,7 @@ class Checkpoints:
         return [os.path.join(self._workdir, _EPOCHS, f"ckpt-{epoch}") for epoch in epochs]
 
     def _next_number(self, name: str) -> int:
-        """A number that no checkpoint in a folder has, not even an unfinished one."""
+        """A number that no checkpoint in a folder has, including partial ones."""
         folder = os.path.join(self._workdir, name)
         names = gfile.listdir(folder) if gfile.exists(folder) else []
         found = [re.match(r"ckpt-(\d+)", name) for name in names]

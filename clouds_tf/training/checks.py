@@ -1,4 +1,4 @@
-"""Checks before a training starts: packages, weights that saw held-out images, memory."""
+"""Checks before training: packages, memory, and initial weights that saw held-out images."""
 
 from __future__ import annotations
 
@@ -16,32 +16,32 @@ from clouds_tf.training import workdir as workdirs
 from clouds_tf.training.recipe import Recipe
 from clouds_tf.training.workdir import Run
 
-# Outputs of the convolutions and of batch norm that wait for the gradient, counted over the layers:
-# 180 numbers per pixel of the input at width 1 with the smallest encoder, mobilenet_v3_small; 277
-# with resnet34. The true need is higher.
+# Activations of convolutions and batch norm that are kept for the gradient: 180 numbers per pixel
+# of the input at width 1 with the smallest encoder, mobilenet_v3_small; 277 with resnet34. The
+# actual memory is larger.
 _NUMBERS_PER_PIXEL = 180
 _CGROUP_LIMIT = "/sys/fs/cgroup/memory.max"
 
 
 def check_start(run: Run) -> None:
-    """Checks augmentation, loss, the user's functions and the weights to start from.
+    """Checks augmentation, loss, the user's functions and the initial weights.
 
     Raises:
-        FileNotFoundError: there is no such file of weights.
-        ValueError: the augmentation needs a package that does not work here, or RGB; the loss needs
-            exclusive classes; a function is not found; or the weights were trained on images of the
-            fold that this run holds out.
+        FileNotFoundError: a file of weights does not exist.
+        ValueError: the augmentation needs a package that does not work here, or RGB images; the
+            loss needs exclusive classes; a function is not found; or the initial weights were
+            trained on images of the fold that this run holds out.
     """
     recipe = run.recipe
     find_augmentation(recipe.augmentation, run.dataset.channels)
     if losses.parse(recipe.loss).uses("cce"):
         if not run.dataset.exclusive:
             raise ValueError(
-                "loss: cce is for exclusive classes, which those of the records are not; write "
-                'records with a data set that has "exclusive": true, or take bce'
+                "loss: cce is for exclusive classes, but those of the records are not exclusive; "
+                'write records with a data set that has "exclusive": true, or use bce'
             )
         if recipe.class_weights:
-            raise ValueError("class_weights: got cce beside it, a loss of all classes at once")
+            raise ValueError("class_weights: got the loss cce, which has no separate classes")
     for name, setting in recipe.own_names().items():
         own.find(setting, name)
     if recipe.encoder_weights == IMAGENET:
@@ -59,13 +59,13 @@ def check_start(run: Run) -> None:
                 raise ValueError(
                     f"{name}: {getattr(recipe, name)} was trained on these records with fold "
                     f"{fold} held out, so it saw the images of fold {run.fold}, and the held-out "
-                    f"scores would be too good; start from a run of fold {run.fold}, or insist "
-                    "with allow_seen_images"
+                    f"scores would be too good; start from a run of fold {run.fold}, or set "
+                    "allow_seen_images"
                 )
 
 
 def _runs_of_checkpoint(path: Optional[str]) -> list[tuple[Any, Any]]:
-    """Records and fold of the run of a checkpoint, and of those that it started from itself."""
+    """Records and folds of the run of a checkpoint, and of the runs that it started from."""
     found: list[tuple[Any, Any]] = []
     seen = set()
     while path and path not in seen:
@@ -84,7 +84,7 @@ def _runs_of_checkpoint(path: Optional[str]) -> list[tuple[Any, Any]]:
 
 
 def _runs_of_weights(path: Optional[str]) -> list[tuple[Any, Any]]:
-    """Records and fold of the run that a file of weights came from, if the file tells."""
+    """Records and folds of the runs that a file of weights came from, if it names them."""
     if not path or not gfile.exists(path):
         return []
     metadata, _ = weights.read_model_weights(path)
@@ -94,13 +94,13 @@ def _runs_of_weights(path: Optional[str]) -> list[tuple[Any, Any]]:
 
 
 def check_memory(recipe: Recipe, num_workers: int = 1) -> None:
-    """Checks that a training step can fit into the memory of this machine, where it has no GPU.
+    """Checks that a training step can fit into memory, on machines without a GPU.
 
     Raises:
-        ValueError: it cannot; the message has the size that it would need at least.
+        ValueError: it cannot; the message names the minimum that it needs.
     """
     if tf.config.list_physical_devices("GPU"):
-        return  # which say by themselves what they lack
+        return  # GPUs report missing memory themselves
     height, width = recipe.image_size
     bytes_per_number = 4 if recipe.precision == "float32" else 2
     pixels = height * width * max(1, recipe.batch_size // (num_workers * recipe.accumulate))
@@ -109,13 +109,13 @@ def check_memory(recipe: Recipe, num_workers: int = 1) -> None:
     if needed > available:
         raise ValueError(
             f"image_size: a step on {recipe.batch_size} images of {height}x{width} needs at least "
-            f"{needed / 1e9:.0f} GB of memory, and this machine has {available / 1e9:.0f} GB; give "
+            f"{needed / 1e9:.0f} GB of memory, and this machine has {available / 1e9:.0f} GB; use "
             "a smaller image_size or batch_size"
         )
 
 
 def _memory() -> float:
-    """Bytes of memory of this machine or container; infinite where that is unknown."""
+    """Memory of this machine or container in bytes; infinite if unknown."""
     found = [float("inf")]
     with contextlib.suppress(OSError, ValueError, AttributeError):
         found.append(float(os.sysconf("SC_PAGE_SIZE")) * os.sysconf("SC_PHYS_PAGES"))

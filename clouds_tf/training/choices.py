@@ -1,4 +1,4 @@
-"""Names of optimizers and learning-rate schedules, without importing Keras."""
+"""Names of optimizers and learning-rate schedules, available without importing Keras."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from clouds_tf import own
 from clouds_tf.lazy import Registry
 
 ADDONS_PREFIX = "addons:"
-# Of tensorflow-addons, those that take a learning rate and no other optimizer.
+# Optimizers of tensorflow-addons that take a learning rate and no other optimizer.
 _ADDONS = ("AdaBelief", "LAMB", "LazyAdam", "NovoGrad", "ProximalAdagrad", "RectifiedAdam", "Yogi")
-# Those that work in both lanes.
+# Optimizers that work in both lanes.
 KERAS_OPTIMIZERS = ("adam", "adamw", "nadam", "sgd")
-# Names of optimizers, besides addons:NAME.
+# All named optimizers, except addons:NAME.
 OPTIMIZERS = (*KERAS_OPTIMIZERS, "lamb", "lookahead", "radam")
 # Name -> a function from the finished share of the run (0..1) to a factor on the learning rate.
 SCHEDULES = Registry(

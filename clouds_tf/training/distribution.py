@@ -22,25 +22,25 @@ PRECISIONS = {"float32": "float32", "bfloat16": "mixed_bfloat16", "float16": "mi
 STRATEGIES = ("none", "mirrored", "multi_worker")
 
 
-# One of a kind in a process: TensorFlow numbers the sums over replicas of every MirroredStrategy
-# from the same start, and stops where those of a second one have other shapes.
+# Cached, because TensorFlow numbers the all-reduces of every MirroredStrategy in a process from the
+# same start, and fails if a second strategy has other shapes.
 @functools.lru_cache(maxsize=None)
 def strategy(distribute: str = "none", num_devices: int | None = None) -> tf.distribute.Strategy:
-    """Makes the tf.distribute strategy of a run; called again, it gives the same one.
+    """Makes the tf.distribute strategy of a run; repeated calls return the same one.
 
     Args:
-        distribute: "none"; "mirrored" for all GPUs of this machine; or "multi_worker" for those of
-            all machines that the environment variable TF_CONFIG names, one process on each.
-        num_devices: number of GPUs under "mirrored"; on a machine without one, number of logical
-            CPU devices to try it out with. None takes every GPU, or the one CPU.
+        distribute: "none"; "mirrored" for all GPUs of this machine; or "multi_worker" for the GPUs
+            of all machines in the environment variable TF_CONFIG, one process on each.
+        num_devices: number of GPUs for "mirrored"; on a machine without GPUs, number of logical
+            CPU devices, for trying it out. None uses all GPUs, or the CPU.
 
     Returns:
-        A tf.distribute.Strategy. Under "multi_worker" the call waits for all workers.
+        A tf.distribute.Strategy. With "multi_worker", the call waits for all workers.
 
     Raises:
-        ValueError: more devices than there are GPUs, an unknown strategy, or a TF_CONFIG that does
-            not say which workers there are and which one this is.
-        RuntimeError: the CPU is in use already and cannot be divided any more.
+        ValueError: more devices than GPUs, an unknown strategy, or a TF_CONFIG that does not name
+            the workers and the index of this one.
+        RuntimeError: the CPU is already in use and can no longer be divided.
     """
     if distribute == "none":
         return tf.distribute.get_strategy()
@@ -65,7 +65,7 @@ def strategy(distribute: str = "none", num_devices: int | None = None) -> tf.dis
 
 
 def _divide_cpu(num_devices: int) -> None:
-    """Makes that many logical devices of the CPU, unless there are enough already."""
+    """Divides the CPU into that many logical devices, unless there are enough already."""
     cpu = tf.config.list_physical_devices("CPU")[0]
     if len(tf.config.get_logical_device_configuration(cpu) or [cpu]) < num_devices:
         logical = [tf.config.LogicalDeviceConfiguration()] * num_devices
@@ -73,7 +73,7 @@ def _divide_cpu(num_devices: int) -> None:
 
 
 def _read_cluster(text: str) -> tuple[list[str], int]:
-    """All workers as "host:port" and the index of this one, from the text of TF_CONFIG."""
+    """Reads TF_CONFIG: "host:port" of all workers, and the index of this one."""
     try:
         config = json.loads(text)
         workers, task = config["cluster"]["worker"], config["task"]
@@ -97,14 +97,14 @@ class Feed:
     """Functions that make the batches of a training run.
 
     Attributes:
-        training: a function from a Position to a tf.data.Dataset of that worker's part of every
+        training: a function from a Position to a tf.data.Dataset with that worker's part of every
             batch from there on.
-        validation: a function (worker, num_workers) -> its part of the held-out batches.
-        names: a function (epoch, step), both counted from 0 -> names of the images in that batch,
-            for error messages.
+        validation: a function (worker, num_workers) -> that worker's part of the held-out batches.
+        names: a function (epoch, step), both from 0 -> names of the images in that batch, for
+            error messages.
         held_out_names: a function (number) -> names of the first held-out images, for pictures.
         data_service: address of the tf.data service that makes the training batches, in no fixed
-            order; None for this process.
+            order; None if this process makes them.
     """
 
     training: Callable[[Position], tf.data.Dataset]
@@ -117,11 +117,11 @@ class Feed:
 def distribute_batches(
     strategy: tf.distribute.Strategy, make_batches: Callable[[int, int], tf.data.Dataset]
 ) -> Any:
-    """Gives every replica its part of every batch: a tf.distribute.DistributedDataset.
+    """Distributes batches to replicas, as a tf.distribute.DistributedDataset.
 
-    Parts differ by one image at most, and are empty where there are fewer images than replicas.
-    `make_batches` is a function (worker, num_workers) -> that worker's part of every global batch;
-    the datasets of all workers have as many elements.
+    The parts of a batch differ by at most one image, and are empty if there are fewer images than
+    replicas. `make_batches` is a function (worker, num_workers) -> that worker's part of every
+    global batch; the datasets of all workers have the same number of elements.
     """
 
     def of_this_worker(context: tf.distribute.InputContext) -> tf.data.Dataset:
@@ -133,7 +133,7 @@ def distribute_batches(
 
 
 def _divide(batches: tf.data.Dataset, parts: int) -> tf.data.Dataset:
-    """Cuts each batch into parts, one after the other, as even as can be."""
+    """Splits each batch into consecutive parts of nearly equal size."""
     if parts == 1:
         return batches
 
@@ -157,14 +157,14 @@ def check_deterministic(freeze_encoder: bool, num_replicas: int) -> None:
     if tf.config.list_physical_devices("GPU") and (freeze_encoder or num_replicas > 1):
         raise ValueError(
             "deterministic: TensorFlow has no deterministic gradient on GPUs for batch norm with "
-            "given statistics, which freeze_encoder and several devices use; leave one of them out"
+            "given statistics, which freeze_encoder and several devices use; do without one of them"
         )
 
 
 def set_precision(name: str) -> None:
-    """Sets the precision in which models compute that are built from now on.
+    """Sets the numeric precision of models that are built from now on.
 
-    Weights, batch-norm statistics, logits and losses stay float32; float16 scales the loss.
+    Weights, batch-norm statistics, logits and losses stay float32; float16 uses loss scaling.
 
     Args:
         name: "float32", "bfloat16" or "float16".
@@ -176,7 +176,7 @@ def set_precision(name: str) -> None:
 
 @contextlib.contextmanager
 def precision(name: str) -> Iterator[None]:
-    """Context in which models are built to compute in a precision, as `set_precision` has it."""
+    """Context in which models are built for a numeric precision, see `set_precision`."""
     with policy_kept():
         set_precision(name)
         yield

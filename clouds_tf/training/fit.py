@@ -15,7 +15,6 @@ from typing import Any, Optional
 import tensorflow as tf
 
 from clouds_tf.data.batching import Position
-from clouds_tf.data.records import ORDER
 from clouds_tf.data.records_info import TRIES
 from clouds_tf.messages import about_the_data, counted
 from clouds_tf.progress import Progress, say, shown
@@ -29,8 +28,8 @@ from clouds_tf.training.progress import Profile, Reporter
 from clouds_tf.training.stopping import StopRequest, limited_wait, listening
 from clouds_tf.training.trainer import Trainer
 
-# Seconds for which a worker told to stop waits for others; clusters that announce the end of a
-# machine give 30 or more.
+# Seconds for which a stopping worker waits for others; clusters announce the end of a machine at
+# least 30 seconds before.
 _STOP_GRACE = 20.0
 _INPUT_ERRORS = (
     tf.errors.NotFoundError,
@@ -58,21 +57,21 @@ def fit(
         trainer: a new Trainer; its recipe has the number of epochs.
         feed: the batches.
         workdir: folder for history.csv, checkpoints/, tensorboard/ and pictures.
-        profile: as `Execution` has it.
+        profile: see `Execution`.
         progress: called with (steps done, steps of the whole run); True shows a bar.
         report: called with each line of text for the user.
         callbacks: the callbacks of the run.
-        keep_best: as `Execution` has it.
+        keep_best: see `Execution`.
 
     Returns:
         The history: a list of dicts, one per epoch, with loss, dice, val_dice and so on.
 
     Raises:
-        ValueError: a loss is not finite, a checkpoint cannot be written (the one before it is
-            kept), or the workdir lacks what it takes to resume.
+        ValueError: a loss is not finite, a checkpoint cannot be written (the previous one is
+            kept), or files that are needed to resume are missing from the workdir.
         SystemExit: SIGTERM, Ctrl-C or a callback stopped the run, and its state is saved; the
-            status is 143, 130 or 0. Batches of a data service have no fixed order, so then the
-            epoch is done again.
+            status is 143, 130 or 0. With a data service, whose batches have no fixed order, the
+            epoch is repeated.
     """
     loop = _Loop(trainer, feed, workdir, shown(progress, "step"), report, callbacks, keep_best)
     first_epoch = loop.resume()
@@ -122,7 +121,7 @@ class _Loop:
         )
 
     def resume(self) -> int:
-        """Restores the last state; gives the number of finished epochs."""
+        """Restores the last state; returns the number of finished epochs."""
         history = workdirs.read_history(self.workdir)
         self.checkpoints.restore_last(history)
         finished = int(self.trainer.epoch.numpy())
@@ -133,17 +132,10 @@ class _Loop:
                 f"the checkpoint has {finished}; restore the file, or start again in a new workdir"
             )
         self.history = history[:finished]
-        if self.trainer.epoch_step.numpy() and self.trainer.order.numpy() != ORDER:
-            self.say(
-                f"epoch {finished + 1} starts again: its first steps were taken by another version "
-                "of clouds_tf, in another order of the images"
-            )
-            self.trainer.epoch_step.assign(0)
-        self.trainer.order.assign(ORDER)
         return finished
 
     def say(self, line: str) -> None:
-        """Reports a line of the chief."""
+        """Reports a line, on the chief only."""
         if self.chief:
             self.report(line)
 
@@ -196,7 +188,7 @@ class _Loop:
         self._end_epoch(row)
         if (epoch + 1 == self.epochs or self.is_over) and self.average_last:
             self._try_mean()
-        # Last of all: whatever is killed before this line is done again.
+        # Last of all: if the run is killed before this line, the epoch is repeated.
         trainer.epoch.assign(epoch + 1)
         trainer.epoch_step.assign(0)
         with workers.together(self.strategy):
@@ -207,7 +199,7 @@ class _Loop:
             sys.exit(self.stop.status)
 
     def _end_epoch(self, row: dict[str, float]) -> None:
-        """Calls the callbacks, and decides for all workers alike whether the run is over."""
+        """Calls the callbacks, and decides for all workers whether the run is over."""
         with workers.together(self.strategy):
             asked = self.callbacks.call("on_epoch_end", row)
         asked = workers.gather(self.strategy, "stop" if asked else "")[0] == "stop"
@@ -216,9 +208,9 @@ class _Loop:
         self.is_over = asked or exhausted
         if exhausted:
             waited = counted(recipe.patience or 0, "epoch")
-            self.say(f"no better {recipe.monitor} for {waited}: the run ends early")
+            self.say(f"no better {recipe.monitor} in {waited}: the run ends early")
         elif asked:
-            self.say("a callback ends the run; the same command goes on")
+            self.say("a callback ended the run; the same command continues it")
 
     def _tell_step(self, epoch: int, done: int, loss: float) -> None:
         """Reports a step; a callback may ask for a stop."""
@@ -229,10 +221,9 @@ class _Loop:
             self.stop.requested.set()
 
     def _train(self, epoch: int, profile_dir: Optional[str]) -> tuple[int, float]:
-        """Takes the steps that are left of an epoch, or fewer if one worker is told to stop.
+        """Runs the remaining steps of an epoch, or fewer if one worker is told to stop.
 
-        Returns the number of steps of this epoch that are done, and the seconds of waiting for
-        input.
+        Returns the number of finished steps of this epoch, and the seconds spent waiting for input.
         """
         waited, earlier = 0.0, None
         steps = range(int(self.trainer.epoch_step.numpy()), self.steps)
@@ -249,7 +240,7 @@ class _Loop:
                 done = step + 1
                 self.stop.alive()
                 self.progress(epoch * self.steps + done, self.epochs * self.steps)
-                # Checks the step before, so that a GPU always has one more to go on with.
+                # Checks the previous step, so that a GPU always has another step in its queue.
                 if earlier:
                     self._tell_step(epoch, step, self._check(epoch, done, *earlier[:2]))
                     if earlier[2] > 0:
@@ -260,17 +251,17 @@ class _Loop:
         return done, waited
 
     def _limit(self) -> contextlib.AbstractContextManager[None]:
-        """Context that ends the process where a data service sends nothing any more."""
+        """Context that ends the process if a data service no longer sends batches."""
         if not self.feed.data_service:
             return contextlib.nullcontext()
         return limited_wait(
             self.stop,
-            f"no batches from the data service at {self.feed.data_service}; look for workers that "
-            "were lost; the last checkpoint is kept, and the same command resumes",
+            f"no batches from the data service at {self.feed.data_service}; check its workers; the "
+            "last checkpoint is kept, and the same command resumes",
         )
 
     def _next(self, epoch: int, step: int) -> Any:
-        """The next batch; ValueError, with the reason, if it cannot be made."""
+        """Returns the next batch; raises ValueError with the reason if that fails."""
         try:
             return next(self.batches)
         except _INPUT_ERRORS as error:
@@ -283,15 +274,15 @@ class _Loop:
             ) from error
 
     def _check(self, epoch: int, done: int, step: int, loss: Any) -> float:
-        """The loss of a step; ValueError if it is not finite."""
+        """Returns the loss of a step; raises ValueError if it is not finite."""
         if not math.isfinite(loss):
             rate = self.trainer.learning_rate(steps_ago=done - step)
             names = ", ".join(self.feed.names(epoch, step))
             with workers.together(self.strategy):
                 raise ValueError(
                     f"loss is {float(loss)} in epoch {epoch + 1}, step {step + 1} ({names}), at "
-                    f"learning rate {rate:.3g}; the last checkpoint is kept, and a run in another "
-                    "workdir with a lower rate can start from it"
+                    f"learning rate {rate:.3g}; the last checkpoint is kept; a run with a lower "
+                    "learning rate in another workdir can start from it"
                 )
         return float(loss)
 
@@ -324,7 +315,7 @@ class _Loop:
 
     def _try_mean(self) -> None:
         """Validates the mean of the last epochs' weights, and keeps it if it is the best."""
-        # The chief tells which, as its last file may not be there yet for the others.
+        # The chief names the epochs, as the others may not see its last file yet.
         epochs = json.dumps(self.checkpoints.last_epochs() if self.chief else [])
         paths = self.checkpoints.epoch_paths(json.loads(workers.gather(self.strategy, epochs)[0]))
         with averaging.mean_applied(self.trainer.model, paths):

@@ -11,8 +11,8 @@ from clouds_tf.keras import Model, keras
 from clouds_tf.models.normalization import counting
 
 Outputs = dict[str, tf.Tensor]
-# Outputs -> the number to differentiate, the part of these images in the loss of the global batch,
-# and the losses of each image by name.
+# Outputs -> the scalar to differentiate, the contribution of these images to the loss of the global
+# batch, and the losses of each image by name.
 Measure = Callable[[Outputs], tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]]
 # Gradients and outputs, and the last two results of the Measure.
 Found = tuple[list[tf.Tensor], Outputs, tf.Tensor, dict[str, tf.Tensor]]
@@ -21,10 +21,10 @@ _RANDOM = ("Dropout", "Noise", "StochasticDepth", "DropPath")  # in the names of
 
 
 def forward(model: Model, images: tf.Tensor, training: bool) -> Outputs:
-    """Applies a model, also to no images at all, which oneDNN's convolutions refuse.
+    """Applies a model, even to an empty batch, which oneDNN's convolutions refuse.
 
-    An empty part still takes part in the sums over replicas, with a black image that is left out of
-    the result, of the statistics of batch norm and of the gradients.
+    A replica without images must still take part in the sums over replicas: it uses a black image,
+    which is left out of the result, the statistics of batch norm and the gradients.
     """
     size = tf.shape(images)[0]
     padded = tf.pad(images, [[0, tf.cast(size == 0, tf.int32)], [0, 0], [0, 0], [0, 0]])
@@ -43,11 +43,11 @@ def whole(model: Model, images: tf.Tensor, measure: Measure) -> Found:
 
 
 def accumulated(model: Model, images: tf.Tensor, measure: Measure, parts: int) -> Found:
-    """Gradients of all images, found part by part, which takes the memory of one part.
+    """Gradients of all images, computed part by part with the memory of one part.
 
-    A first pass computes the outputs of all images, so that the loss and its slopes are those of
-    the whole batch, whatever the loss; a second pass takes the slopes back to the weights, one part
-    after the other. Only batch norm differs from `whole`: it normalizes over one part.
+    A first pass computes the outputs of all images, and from them the loss of the whole batch and
+    its gradients with respect to the outputs; a second pass backpropagates these to the weights,
+    one part after the other. Only batch norm differs from `whole`: it normalizes over one part.
     """
     size = tf.shape(images)[0]
     pieces = [slice(size * i // parts, size * (i + 1) // parts) for i in range(parts)]
@@ -55,7 +55,7 @@ def accumulated(model: Model, images: tf.Tensor, measure: Measure, parts: int) -
     before = [variable.read_value() for variable in statistics]
     found: list[Outputs] = []
     for piece in pieces:
-        # TensorFlow would run the parts at once, with the memory of all of them.
+        # Otherwise TensorFlow would run the parts in parallel, with the memory of all of them.
         with tf.control_dependencies(tf.nest.flatten(found[-1:])):
             found.append(forward(model, images[piece], training=True))
     for variable, value in zip(statistics, before):
@@ -85,7 +85,7 @@ def _statistics(model: Model) -> list[Any]:
 
 
 def check_accumulation(model: Model) -> None:
-    """Raises ValueError for a layer that would draw other numbers in the second pass."""
+    """Raises ValueError for a layer that draws random numbers, as both passes would differ."""
     for layer in model.submodules:
         if any(word in type(layer).__name__ for word in _RANDOM):
             raise ValueError(

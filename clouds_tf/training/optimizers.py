@@ -23,8 +23,8 @@ class Nadam(keras.optimizers.Nadam):
     """Adam with Nesterov momentum: Dozat, "Incorporating Nesterov Momentum into Adam", 2016, p. 4.
 
     Keras 2.15 keeps one product of the momentum schedule for all variables, and in a graph
-    multiplies it once per variable instead of once per step; under a strategy of several replicas
-    the weights become infinite. Here every variable has a product of its own, as in PyTorch.
+    multiplies it once per variable instead of once per step; with several replicas, the weights
+    become infinite. Here every variable has its own product, as in PyTorch.
     """
 
     def build(self, var_list: list[tf.Variable]) -> None:
@@ -37,7 +37,7 @@ class Nadam(keras.optimizers.Nadam):
             ]
 
     def _distributed_apply_gradients_fn(self, *args: Any, **kwargs: Any) -> Any:
-        """Computes what is the same for all variables once per step, then applies the step."""
+        """Computes the values shared by all variables once per step, then applies the step."""
         step = tf.cast(self.iterations + 1, tf.float32)
         now, then = (self.beta_1 * (1 - 0.5 * tf.pow(0.96, x)) for x in (step, step + 1))
         correction = tf.sqrt(1 - tf.pow(self.beta_2, step))
@@ -55,13 +55,13 @@ class Nadam(keras.optimizers.Nadam):
         product = u.assign(u * now)
         m.assign_add((1 - self.beta_1) * (gradient - m))
         v.assign_add((1 - self.beta_2) * (tf.square(gradient) - v))
-        # Scalars are combined first: each pass over a large variable takes time.
+        # Scalars are combined first, to save passes over large variables.
         change = rate_then / (1 - product * then) * m + rate_now / (1 - product) * gradient
         variable.assign_sub(change / (tf.sqrt(v) + epsilon))
 
 
 def _vectors(variables: Sequence[tf.Variable]) -> list[tf.Variable]:
-    """Biases and the parameters of batch norm, which do not decay."""
+    """Biases and the parameters of batch norm, to which weight decay does not apply."""
     return [variable for variable in variables if len(variable.shape) < 2]
 
 
@@ -138,7 +138,7 @@ def _of_the_user(name: str, schedule: _LearningRate, *_: object) -> Any:
 def _from_addons(
     given: str, schedule: _LearningRate, variables: Sequence[tf.Variable], weight_decay: float
 ) -> Any:
-    """Makes an optimizer of tensorflow-addons; radam and lookahead do not decay the weights."""
+    """Makes an optimizer of tensorflow-addons; radam and lookahead have no weight decay."""
     name = {"lamb": "LAMB"}.get(given, given.replace(ADDONS_PREFIX, ""))
     optimizers = import_addons(f"optimizer: {given}", ", ".join(KERAS_OPTIMIZERS)).optimizers
     if given in ("radam", "lookahead"):
@@ -154,7 +154,7 @@ def _from_addons(
     optimizer = getattr(optimizers, name)(schedule)
     take_step = optimizer._resource_apply_dense
 
-    # Not by addons' own extension: under several replicas it does not find the variables.
+    # Not with addons' own extension, which does not find the variables of several replicas.
     def decay_and_step(gradient: tf.Tensor, variable: tf.Variable, *args: Any, **more: Any) -> Any:
         if variable.name.split(":")[0].split("/replica_")[0] in vectors:
             return take_step(gradient, variable, *args, **more)
@@ -170,7 +170,7 @@ def _from_addons(
 def make_optimizer(
     name: str, schedule: _LearningRate, variables: Sequence[tf.Variable], weight_decay: float = 0.01
 ) -> Any:
-    """Makes an optimizer with all its slots, so that a checkpoint can be restored at once.
+    """Makes an optimizer with all its slot variables, so that a checkpoint can be restored.
 
     Args:
         name: one of OPTIMIZERS, "module:function" for a function or class that makes an optimizer
@@ -180,12 +180,11 @@ def make_optimizer(
             al., "Large Batch Optimization for Deep Learning", 2020.
         schedule: learning rate: a number, or a LearningRateSchedule.
         variables: the variables to optimize.
-        weight_decay: fraction of each weight that "adamw" and addons:NAME take away per step and
-            unit of learning rate, and that LAMB adds to its step; biases and the scales of batch
-            norm do not decay.
+        weight_decay: weight decay per step and unit of learning rate, decoupled in "adamw" and
+            addons:NAME, and part of the step in LAMB; not applied to biases and batch norm.
 
     Returns:
-        An optimizer; under mixed_float16 one that scales the loss.
+        An optimizer; with loss scaling if the policy is mixed_float16.
 
     Raises:
         ValueError: there is no such optimizer, or tensorflow-addons does not work here.
@@ -208,19 +207,18 @@ def scale_learning_rate(
 ) -> None:
     """Scales the learning rate of some variables by a factor.
 
-    The change of a variable is scaled after the optimizer has made it, and not the gradient before:
-    Adam and its relatives divide by the size of the gradients, so a factor on these would vanish.
-    For every optimizer whose step is proportional to its learning rate, this equals a separate
-    learning rate for those variables; only decoupled weight decay keeps the full rate.
+    It scales the update of a variable rather than the gradient, because Adam and similar
+    optimizers are invariant to the scale of the gradients. For every optimizer whose update is
+    proportional to its learning rate, this equals a separate learning rate for those variables;
+    only decoupled weight decay keeps the full rate.
 
     Args:
-        optimizer: a Keras optimizer of the newer or the older kind, changed in place; a strategy
-            may call it on every replica.
-        variables: tf.Variables, each with a name of its own.
+        optimizer: a Keras optimizer, new or legacy, changed in place; replicas may call it.
+        variables: tf.Variables with unique names.
         factor: >= 0; 1 changes nothing.
     """
     names = {variable.name.split(":")[0] for variable in variables}
-    # Optimizers that scale the loss or look ahead leave the steps to the optimizer inside.
+    # Loss scaling and Lookahead wrap the optimizer that applies the updates.
     while inner := getattr(optimizer, "inner_optimizer", getattr(optimizer, "_optimizer", None)):
         optimizer = inner
     method = "update_step" if hasattr(optimizer, "update_step") else "_resource_apply_dense"

@@ -1,4 +1,4 @@
-"""Reports training progress: a line per epoch, a table, pictures, and a profile of steps."""
+"""Training reports: a line per epoch, a table, pictures, and a profile of steps."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ _PROFILED_STEPS = 5
 def epoch_line(history: History, epochs: int) -> str:
     """Describes the last epoch of a history in one line.
 
-    It has losses, Dice, speed, the fraction of the time in which the device waited for input, and
-    the time that is left, of all `epochs`, at the mean pace so far.
+    It has losses, Dice, speed, the share of time spent waiting for input, and the estimated
+    remaining time of all `epochs`.
     """
     row = history[-1]
     pace = sum(row["seconds"] for row in history) / len(history)
@@ -85,7 +85,7 @@ class Reporter:
         self._pace = Pace(first_step)
 
     def step(self, epoch: int, done: int, loss: float) -> None:
-        """Reports a step, once a minute and where no progress bar shows it."""
+        """Reports a step once a minute, unless a progress bar shows it."""
         if not self.chief or is_watched() or not self._pace.is_due():
             return
         steps, each = self.trainer.steps_per_epoch, self._pace.seconds_each(done)
@@ -103,7 +103,7 @@ class Reporter:
         workdirs.write_history(self.workdir, history)
 
     def pictures(self, history: History, found: Optional[tf.Tensor]) -> None:
-        """Draws the curves and the predictions; what fails is reported, and does not end the run.
+        """Draws the curves and the predictions; a failure is reported but does not end the run.
 
         Args:
             history: one dict per epoch.
@@ -137,7 +137,7 @@ class Reporter:
             self.report(summary_table(history, self.trainer.recipe, self.trainer.class_names))
 
     def predictions(self) -> Optional[tf.Tensor]:
-        """Masks of the first held-out images, for `pictures`; None where nothing can be drawn.
+        """Masks of the first held-out images, for `pictures`; None if matplotlib is missing.
 
         Call it on all workers.
         """
@@ -150,7 +150,7 @@ class Reporter:
         return tf.concat(parts, axis=0)[:_NUM_PICTURES]
 
     def _draw(self, found: tf.Tensor) -> Any:
-        """A figure of truth and prediction side by side."""
+        """Draws the true and predicted masks side by side."""
         images, masks = self._first(self._images).numpy(), self._first(self._masks).numpy()
         names = [f"{name}: " for name in self._names] or [""] * len(images)
         return figures.overlays(
@@ -163,11 +163,11 @@ class Reporter:
 
 
 class Profile:
-    """Context that profiles a few of the steps of an epoch; if there are few, the last ones.
+    """Context that profiles a few steps of an epoch; in a short epoch, the last ones.
 
     Args:
         folder: folder of the TensorBoard events; None for no profile.
-        steps: numbers of the steps that will be taken.
+        steps: numbers of the steps of the epoch.
     """
 
     def __init__(self, folder: Optional[str], steps: range) -> None:
@@ -175,7 +175,7 @@ class Profile:
         self._start = min(steps.start + _FIRST_PROFILED_STEP, max(steps.stop - 1, steps.start))
 
     def before(self, step: int) -> None:
-        """Call it before each step: starts or ends the profile where it is time."""
+        """Starts or ends the profile if it is time; call it before each step."""
         if self._folder and step == self._start:
             tf.profiler.experimental.start(self._folder)
             self._running = True

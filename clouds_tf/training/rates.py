@@ -1,4 +1,4 @@
-"""Learning-rate range test: proposes a rate from the losses of steps at a rising rate."""
+"""Learning-rate range test: proposes a learning rate from the losses at a rising rate."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ class RateCurve:
 
 
 def rising(share: tf.Tensor, ratio: float) -> tf.Tensor:
-    """Factor on the highest rate: from `ratio` to 1, by the same factor in every step."""
+    """Factor on the highest rate, which rises exponentially from `ratio` to 1."""
     return tf.pow(tf.constant(ratio), 1 - share)
 
 
@@ -68,8 +68,8 @@ def smooth(losses: Sequence[float], weight: float = _SMOOTHING) -> tuple[float, 
 def propose(rates: Sequence[float], smoothed: Sequence[float]) -> Optional[float]:
     """The rate at which a smoothed loss falls fastest per factor of the rate, before its minimum.
 
-    Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3, takes the
-    range in which the loss falls. The first tenth of the steps, where the mean is of few of them,
+    Smith, "Cyclical Learning Rates for Training Neural Networks", 2017, section 3.3, uses the
+    range in which the loss falls. The first tenth of the steps, where the running mean is noisy,
     is left out.
     """
     first, last = len(rates) // 10, int(np.argmin(smoothed))
@@ -89,18 +89,18 @@ def find_learning_rate(
     num_steps: int = 100,
     progress: Progress | bool = True,
 ) -> RateCurve:
-    """Trains for some steps while the learning rate rises; nothing is kept but the losses.
+    """Trains for some steps while the learning rate rises; only the losses are kept.
 
-    The steps are those of `train`, on one device, with augmentation, mixed precision and whatever
-    else the recipe has; its learning rate, schedule, warmup and number of epochs are not used.
+    The steps are those of `train` on one device, with all settings of the recipe except learning
+    rate, schedule, warm-up and number of epochs.
 
     Args:
         records_dir: folder of shards.
         recipe: settings of the training.
         fold: the fold that the training holds out.
         lowest: learning rate of the first step.
-        highest: learning rate of the last step. The test ends earlier where the smoothed loss is
-            above 4 times its lowest value, or not finite.
+        highest: learning rate of the last step. The test ends earlier if the smoothed loss exceeds
+            4 times its lowest value, or is not finite.
         num_steps: number of steps, at least 10.
         progress: called with (steps done, num_steps); True shows a bar in a terminal or notebook.
 

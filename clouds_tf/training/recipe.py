@@ -12,7 +12,7 @@ from clouds_tf.data.augmentations import AUGMENTATIONS, check_augmentation
 from clouds_tf.data.cache import CACHES, check_cache
 from clouds_tf.data.mixing import MIXES, check_mix
 from clouds_tf.models import losses
-from clouds_tf.models.encoders import ENCODERS, MAX_WIDTH, check_encoder
+from clouds_tf.models.encoders import ENCODERS, MAX_WIDTH
 from clouds_tf.settings import CheckedSettings, Name, fields, setting
 from clouds_tf.training.choices import OPTIMIZERS, SCHEDULES, check_optimizer
 from clouds_tf.training.distribution import PRECISIONS, STRATEGIES
@@ -30,12 +30,12 @@ _COLUMNS = (
 class Recipe(CheckedSettings):
     """Everything that decides what a training run learns.
 
-    Two runs with equal recipes on the same records and fold give equal models. A new setting is one
-    field here and the place that uses it: flags, validation and settings.json follow from it.
+    Two runs with equal recipes on the same records and fold give equal models. To add a setting,
+    add a field here and use it: flags, validation and settings.json follow from the field.
 
-    A loss, an optimizer, a schedule, an encoder, an augmentation, a mix, a metric and the monitor
-    may be a function of the user's. It is kept by its name, "module:function", so that other
-    processes find it; the page docs/own_ideas.md has the arguments and results of each.
+    Loss, optimizer, schedule, encoder, augmentation, mix, metrics and monitor may be functions of
+    the user. They are stored by name, "module:function", so that other processes can import them;
+    docs/own_ideas.md describes the arguments and results of each.
 
     Raises:
         ValueError: a value has the wrong type, is out of bounds or is not among the choices.
@@ -182,8 +182,6 @@ class Recipe(CheckedSettings):
             object.__setattr__(self, "loss", self.loss.spec)
         if not callable(self.optimizer) and not isinstance(self.optimizer, str):
             self._take_optimizer()
-        if isinstance(self.encoder, str) and not own.is_own(self.encoder):
-            check_encoder(self.encoder)  # which says more of one that was removed
         super().__post_init__()
         self._check_metrics()
         losses.parse(self.loss)
@@ -191,7 +189,7 @@ class Recipe(CheckedSettings):
         check_optimizer(self.optimizer)
         if self.init_checkpoint and self.init_weights:
             raise ValueError(
-                "init_weights: got init_checkpoint beside it, expected at most one of them"
+                "init_weights: got init_checkpoint as well, expected at most one of them"
             )
         if self.class_weights and not (min(self.class_weights) >= 0 < max(self.class_weights)):
             raise ValueError(
@@ -199,7 +197,7 @@ class Recipe(CheckedSettings):
             )
         check_mix(self.mix, self.sample_weights)
         if self.xla and self.accumulate > 1:
-            raise ValueError(f"xla: got accumulate={self.accumulate} beside it, expected 1")
+            raise ValueError(f"xla: got accumulate={self.accumulate} as well, expected 1")
 
     def _take_optimizer(self) -> None:
         """Replaces an optimizer of Keras by its description, and takes its learning rate."""
@@ -210,13 +208,13 @@ class Recipe(CheckedSettings):
         if self.learning_rate not in (default, rate):
             raise ValueError(
                 f"learning_rate: got {self.learning_rate}, but the optimizer has {rate:.6g}; "
-                "give it in one of both places"
+                "give it in one place only"
             )
         object.__setattr__(self, "optimizer", name)
         object.__setattr__(self, "learning_rate", rate)
 
     def own_metrics(self) -> list[str]:
-        """Names of the user's scores of held-out images, the monitor included if it is one."""
+        """Names of the user's scores of held-out images, including the monitor if it is one."""
         return list(dict.fromkeys([*self.metrics, *filter(own.is_own, [self.monitor])]))
 
     def _check_metrics(self) -> None:
@@ -227,12 +225,12 @@ class Recipe(CheckedSettings):
             title = own.title(name)
             if title in _COLUMNS or [own.title(other) for other in names].count(title) > 1:
                 raise ValueError(
-                    f"metrics: got {name!r}, but the history has a column val_{title} already; "
-                    "expected another name of the function"
+                    f"metrics: got {name!r}, but the history already has a column val_{title}; "
+                    "rename the function"
                 )
 
     def own_names(self) -> dict[str, str]:
-        """The user's functions in this recipe: a dict from "module:function" to its setting."""
+        """The user's functions in this recipe: "module:function" -> name of the setting."""
         return {
             name: field.name
             for field in fields(type(self))
@@ -241,7 +239,7 @@ class Recipe(CheckedSettings):
         }
 
     def code(self) -> dict[str, str]:
-        """Checksums of the source of the user's functions, and of the table of sample weights.
+        """Checksums of the source code of the user's functions and of the sample weights.
 
         Raises:
             FileNotFoundError, ValueError: one is missing.
@@ -259,12 +257,10 @@ class Recipe(CheckedSettings):
         return MONITORS.get(self.monitor) or (f"val_{own.title(self.monitor)}", 1)
 
     def score(self, row: Mapping[str, float]) -> float:
-        """Score of an epoch's row of the history: the monitored value, or minus a loss.
-
-        Higher is better.
+        """Score of an epoch's row of the history, higher is better: the monitored value or -loss.
 
         Raises:
-            ValueError: it is not finite, so no epoch would be kept.
+            ValueError: the value is not finite, so no epoch would be kept.
         """
         column, sign = self._monitored()
         if not math.isfinite(row[column]):
@@ -284,7 +280,7 @@ class Recipe(CheckedSettings):
         return self.monitor in ("dice", "tuned_dice")
 
     def shown(self, score: float) -> float:
-        """The monitored value of a `score`, as users know it: a loss without its minus."""
+        """Converts a `score` to the monitored value: a loss without its minus sign."""
         return self._monitored()[1] * score
 
     def model_arguments(self) -> dict[str, Any]:
@@ -300,8 +296,8 @@ class Recipe(CheckedSettings):
     def from_json(cls, fields: Mapping[str, Any]) -> Recipe:
         """Reads what `to_json` wrote, now or in an earlier version.
 
-        Settings that are missing had no choice at that time, so they get their defaults; other keys
-        are ignored.
+        Missing settings did not exist in that version and get their defaults; other keys are
+        ignored.
         """
         fields = {"monitor": "dice", **fields}  # whatever the default becomes
         names = {field.name for field in dataclasses.fields(cls)}

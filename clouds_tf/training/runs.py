@@ -46,8 +46,8 @@ class TrainingResult:
     Attributes:
         run: the settings of the run.
         history: one dict per epoch, with loss, dice, val_loss, val_dice and so on.
-        best_score: held-out `recipe.monitor` of the weights that are kept, less than 0 if it is the
-            loss. They were chosen by this score, so it is slightly too good.
+        best_score: held-out `recipe.monitor` of the best weights, or minus it if it is the loss.
+            As the weights were chosen by this score, it is slightly optimistic.
         best_epoch: epoch of these weights; None for the mean of the last epochs' weights.
         blank_score: Dice of predicting nothing on the held-out images; None if it is unknown.
     """
@@ -85,7 +85,7 @@ class TrainingResult:
         return (
             f"Trained {counted(len(self.history), 'epoch')}; best held-out {monitor} "
             f"{self.run.recipe.shown(self.best_score):.4f} {whose} "
-            f"(chosen on these held-out images{blank}); workdir {self.run.path}"
+            f"(chosen on the same held-out images{blank}); workdir {self.run.path}"
         )
 
 
@@ -103,14 +103,14 @@ def train(
     """Trains a U-Net on all folds but one; the same call resumes an interrupted run.
 
     Args:
-        records_dir: folder of shards, of `shards.write_records`.
+        records_dir: folder of shards that `shards.write_records` wrote.
         workdir: folder for settings, checkpoints, history and pictures: a new one, or that of the
-            same run, whose recipe may have more epochs, or as few as are finished.
+            run to resume, whose number of epochs may change, but not below the finished ones.
         recipe: settings of the training.
         fold: the held-out fold.
-        execution: devices, caches, callbacks. With distribute="multi_worker" the call blocks until
-            all workers are there, and restarts the program when one of them is lost.
-        on_start: called by the chief with the workdir, once that exists.
+        execution: devices, caches, callbacks. With distribute="multi_worker", the call waits for
+            all workers, and restarts the program when one of them is lost.
+        on_start: called by the chief with the workdir, once the folder exists.
         progress: called with (steps done, steps of the whole run); True shows a bar in a terminal
             or notebook, False nothing.
         report: called with each line of text for the user; prints by default.
@@ -166,7 +166,7 @@ def train_folds(
 
 
 def folds_table(results: Sequence[TrainingResult]) -> str:
-    """Tabulates the scores of several folds and their mean, next to those of predicting nothing."""
+    """Tabulates the scores of several folds and their mean, next to those of blank masks."""
     names = [*(str(result.run.fold) for result in results), "mean"]
     scores = [result.best_score for result in results]
     blanks = [float("nan") if r.blank_score is None else r.blank_score for r in results]
@@ -176,13 +176,13 @@ def folds_table(results: Sequence[TrainingResult]) -> str:
     lines = [["fold", f"val_{recipe.monitor}", "all blank", "gain"]]
     for name, score, blank in zip(names, scores, blanks):
         lines.append([name, f"{recipe.shown(score):.4f}", f"{blank:.4f}", f"{score - blank:+.4f}"])
-    # The score of predicting nothing is known for the Dice alone.
+    # The score of blank masks is known for the Dice only.
     return aligned(lines if recipe.monitors_dice else [line[:2] for line in lines])
 
 
 @contextlib.contextmanager
 def _session(recipe: Recipe, execution: Execution) -> Iterator[None]:
-    """Context with the precision, the determinism and the restarts of a call."""
+    """Context with the precision, determinism and restarts of a call."""
     if execution.deterministic:
         tf.config.experimental.enable_op_determinism()
     with distribution.precision(recipe.precision):
@@ -216,7 +216,7 @@ def _train(
     trainer = make_trainer(records, run, strategy)
     with contextlib.ExitStack() as stack:
         with workers.together(strategy):
-            # Not before, so that a wrong file of weights leaves no workdir behind.
+            # Not earlier, so that a wrong file of weights leaves no workdir behind.
             if chief:
                 stack.enter_context(locks.reserved(workdir))
                 _tell_new_rate(trainer, workdir, report)
@@ -244,7 +244,7 @@ def _train(
 
 
 def _tell_new_rate(trainer: Trainer, workdir: str, report: Callable[[str], None]) -> None:
-    """Reports a jump of the learning rate where a run resumes with another number of epochs."""
+    """Reports a jump of the learning rate if a run resumes with another number of epochs."""
     if not gfile.exists(os.path.join(workdir, workdirs.SETTINGS_FILE)):
         return
     epochs, schedule = workdirs.Run.open(workdir).recipe.epochs, trainer.schedule
@@ -260,7 +260,7 @@ def _tell_new_rate(trainer: Trainer, workdir: str, report: Callable[[str], None]
 
 
 def _versions() -> dict[str, str]:
-    """Versions of what decides the numbers of a training."""
+    """Versions of the packages that influence the results of a training."""
     return {
         "clouds_tf": clouds_tf.__version__,
         "TensorFlow": tf.__version__,
@@ -271,7 +271,7 @@ def _versions() -> dict[str, str]:
 
 @uncollected()
 def make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -> Trainer:
-    """Builds model and trainer, with the weights to start from."""
+    """Builds the model, with its initial weights, and the trainer."""
     recipe = run.recipe
     steps = records.steps_per_epoch(records.split(run.fold)[0], recipe.batch_size)
     keras.utils.set_random_seed(recipe.seed)  # so that the new weights are repeatable
@@ -287,7 +287,7 @@ def make_trainer(records: Records, run: Run, strategy: tf.distribute.Strategy) -
 
 
 def _soft_targets(records: Records, run: Run, report: Callable[[str], Any]) -> SoftTargets | None:
-    """The soft targets of a run; reports how many of its images have none."""
+    """Opens the soft targets of a run; reports the number of images without any."""
     if not run.recipe.soft_targets:
         return None
     found = SoftTargets.open(run.recipe.soft_targets, run.recipe.soft_weight, run.dataset)

@@ -28,7 +28,7 @@ def half_cosine(share: tf.Tensor) -> tf.Tensor:
 def one_cycle(
     share: tf.Tensor, rise: float = 0.3, start: float = 1 / 25, end: float = 1e-4 / 25
 ) -> tf.Tensor:
-    """Smith and Topin, "Super-Convergence", 2018, section 3, with cosines in place of lines."""
+    """Smith and Topin, "Super-Convergence", 2018, section 3, with cosines instead of lines."""
     rising = 1 - (1 - start) * half_cosine(share / rise)
     falling = end + (1 - end) * half_cosine((share - rise) / (1 - rise))
     return tf.where(share < rise, rising, falling)
@@ -58,10 +58,10 @@ class Schedule(keras.optimizers.schedules.LearningRateSchedule):
     """Learning rate as a function of the step.
 
     Args:
-        name: a key of SCHEDULES, or "module:function" for such a function of the user's.
+        name: a key of SCHEDULES, or "module:function" for a function of the user.
         learning_rate: peak learning rate.
         num_steps: number of steps of the whole run.
-        warmup_steps: number of first steps, in which the rate rises linearly from 0.
+        warmup_steps: number of first steps in which the rate rises linearly from 0.
 
     Attributes:
         factor: float32 tf.Variable, a factor on the rate; 1 unless it is assigned.

@@ -1,8 +1,8 @@
 """One step of training or of validation, the same on any number of replicas.
 
 Each replica sees its part of a global batch. Losses are summed over images and divided by the
-number of images in the whole batch; gradients are summed over replicas, then clipped: so nothing
-depends on how a batch is divided.
+number of images in the whole batch; gradients are summed over replicas, then clipped. The result
+does not depend on how a batch is divided.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ _PRESENCE_WEIGHT = 0.1
 
 _Loss = Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
 
-# Gradients are sent in packs, since one pack of them all waits for the last gradient, and its 98 MB
-# are memory that the operating system has to find anew at each step.
+# Gradients are sent in packs: a single pack would wait for the last gradient, and its 98 MB would
+# have to be allocated again in each step.
 _GRADIENT_PACKS = tf.distribute.experimental.CommunicationOptions(bytes_per_pack=1 << 20)
 
 
@@ -78,7 +78,7 @@ class Meter(tf.Module):
         return float(tf.identity(self.means["loss"].count))
 
     def blank_dice(self) -> float:
-        """Mean Dice of predicting nothing on these images; call it as `result`."""
+        """Mean Dice of blank masks on these images; call it like `result`."""
         scores, *_ = self.metrics
         return float(tf.reduce_mean(scores.blank_dice()))
 
@@ -101,7 +101,7 @@ def training_step(
     """Makes the function of one training step.
 
     Args:
-        model: a model of `unet`; like all other arguments, made under the current strategy.
+        model: a model of `unet`; all arguments belong to the current strategy.
         optimizer: of `make_optimizer`.
         loss: a function (masks, logits) -> float32 [B].
         meter: a Meter, or None to measure nothing.
@@ -112,8 +112,8 @@ def training_step(
 
     Returns:
         A tf.function (images, masks, stop) or (images, masks, weights, stop) -> (loss, stops):
-        float32 scalars, the mean loss of the global batch, each image times its weight, and the sum
-        over replicas of `stop`, a number that each worker may set.
+        float32 scalars: the (weighted) mean loss of the global batch, and the sum over replicas of
+        `stop`, a number that each worker may set.
     """
     strategy = tf.distribute.get_strategy()
     variables = model.trainable_variables
@@ -123,7 +123,7 @@ def training_step(
         *weights, stop = rest
         context = tf.distribute.get_replica_context()
         size = tf.cast(tf.shape(images)[0], tf.float32)
-        # The sum over replicas wants values on the replicas' own devices: hence the identity.
+        # The identity copies the value to the replica's device, as the sum over replicas needs.
         size, stops = context.all_reduce("SUM", [size, tf.identity(stop)])
 
         def measure(outputs: Outputs) -> tuple[tf.Tensor, tf.Tensor, dict[str, tf.Tensor]]:
@@ -160,16 +160,16 @@ def training_step(
 
 
 def _first(strategy: tf.distribute.Strategy, value: Any) -> tf.Tensor:
-    """Value of this worker's first replica, where all replicas have the same."""
+    """Value of this worker's first replica, for values that are equal on all replicas."""
     return strategy.experimental_local_results(value)[0]
 
 
 def validation_step(
     model: Model, loss: _Loss, meter: Meter, tuned: TunedDice
 ) -> tf.types.experimental.PolymorphicFunction:
-    """Makes a tf.function (images, masks) that adds a batch to the meters and changes nothing else.
+    """Makes a tf.function (images, masks) that adds a batch to the meters.
 
-    The halves for `tuned` follow from the pixels, whatever the order of the images and the batches.
+    The halves for `tuned` follow from the pixels, not from the order of the images.
     """
     strategy = tf.distribute.get_strategy()
 

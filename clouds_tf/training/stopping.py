@@ -1,4 +1,4 @@
-"""Stops on Ctrl-C, and on SIGTERM, which clusters send before they take a machine away."""
+"""Clean stops on Ctrl-C, and on SIGTERM, which clusters send before they take a machine away."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class StopRequest:
         self._alive = time.monotonic()
 
     def seconds_since_alive(self) -> float:
-        """Seconds since the last sign of work."""
+        """Seconds since the last call of `alive`."""
         return time.monotonic() - self._alive
 
 
@@ -52,17 +52,17 @@ def listening(grace: Optional[float] = None) -> Iterator[StopRequest]:
     """Context that turns SIGTERM and Ctrl-C into a request to stop.
 
     Args:
-        grace: seconds without a sign of work after which the process ends at once when it was told
-            to stop, because it waits for a worker that may never come back; None leaves it alone.
+        grace: seconds without progress after which a process that was told to stop ends at once,
+            because it may wait for a worker that never comes back; None for no limit.
 
     Yields:
-        A StopRequest. Outside of the main thread, where Python handles no signals, nothing sets it.
+        A StopRequest. Outside the main thread, which alone handles signals, it is never set.
     """
     request = StopRequest()
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    # Signals that nohup and shells ignore stay ignored.
+    # Signals that nohup or a shell has set to be ignored stay ignored.
     heard = [number for number in _SIGNALS if signal.getsignal(number) != signal.SIG_IGN]
     before = {number: signal.signal(number, request.request) for number in heard}
     try:
@@ -77,9 +77,9 @@ def listening(grace: Optional[float] = None) -> Iterator[StopRequest]:
 
 @contextlib.contextmanager
 def _watched(request: StopRequest, grace: float) -> Iterator[None]:
-    """Context in which a thread looks for signals, and ends the process after the grace."""
-    # The handler above runs between two lines of Python in the main thread, so not while that waits
-    # for other workers inside TensorFlow. The byte that Python writes for a signal comes at once.
+    """Context in which a thread watches for signals, and ends the process after the grace."""
+    # Python runs the handler above between two lines of the main thread, so not while that waits
+    # inside TensorFlow. The byte that Python writes for each signal arrives at once.
     reader, writer = socket.socketpair()
     writer.setblocking(False)
     wakeup = signal.set_wakeup_fd(writer.fileno(), warn_on_full_buffer=False)
@@ -95,7 +95,7 @@ def _watched(request: StopRequest, grace: float) -> Iterator[None]:
 
 
 def _watch(reader: socket.socket, request: StopRequest, grace: float) -> None:
-    """Ends the process if it was told to stop and waits for others for longer than a grace."""
+    """Ends the process if it was told to stop and makes no progress for longer than a grace."""
     while data := reader.recv(64):
         found = set(_SIGNALS) & set(data)
         if not found:
@@ -116,9 +116,9 @@ def _watch(reader: socket.socket, request: StopRequest, grace: float) -> None:
 
 @contextlib.contextmanager
 def limited_wait(request: StopRequest, message: str) -> Iterator[None]:
-    """Context that ends the process if it waits for longer than WAIT_LIMIT, which TensorFlow may.
+    """Context that ends the process if TensorFlow waits for longer than WAIT_LIMIT.
 
-    The message, on stderr, says what the process waits for, and what to do.
+    The message on stderr says what the process waited for, and what to do.
     """
     done = threading.Event()
 

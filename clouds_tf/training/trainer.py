@@ -29,25 +29,25 @@ from clouds_tf.training.tuned_dice import TunedDice
 class Trainer(tf.Module):
     """A model, its optimizer and averages, and the progress of its training.
 
-    Make it under the strategy of the model.
+    Create it in the scope of the model's strategy.
 
     Args:
         model: a model of `unet`.
-        recipe: settings of the training; those of the model and of the data are not used here.
+        recipe: settings of the training; settings of the model and the data are not used here.
         steps_per_epoch: number of batches per epoch.
         class_names: names of the mask's channels.
 
     Attributes:
         step, validation_step, predict: the functions of clouds_tf.training.steps.
         epoch: int64 tf.Variable, number of finished epochs.
-        epoch_step: int64 tf.Variable, number of finished steps of the epoch that is under way.
-        order: int64 tf.Variable, version of the order of the images that these steps were taken
-            in, `records.ORDER`; it is checkpointed next to this module.
-        best_score: float64 tf.Variable, `Recipe.score` of the weights that are kept.
+        epoch_step: int64 tf.Variable, number of finished steps of the current epoch.
+        order: int64 tf.Variable, version of the order of the images in these steps,
+            `records.ORDER`; it is checkpointed next to this module.
+        best_score: float64 tf.Variable, `Recipe.score` of the best weights.
 
     Raises:
-        ValueError: XLA under several replicas, whose sums TensorFlow does not compile; or batch
-            norm over the images of one of several replicas.
+        ValueError: XLA with several replicas, which TensorFlow does not support; or batch norm
+            that is not synchronised over several replicas.
     """
 
     def __init__(
@@ -56,7 +56,9 @@ class Trainer(tf.Module):
         super().__init__()
         self.strategy = tf.distribute.get_strategy()
         if recipe.xla and self.strategy.num_replicas_in_sync > 1:
-            raise ValueError("xla: TensorFlow compiles the step of one device only, got several")
+            raise ValueError(
+                "xla: got several devices, expected one: TensorFlow compiles no others"
+            )
         self._check_normalization(model)
         if recipe.accumulate > 1:
             check_accumulation(model)
@@ -82,12 +84,12 @@ class Trainer(tf.Module):
         self.epoch = tf.Variable(0, dtype=tf.int64, trainable=False)
         self.epoch_step = tf.Variable(0, dtype=tf.int64, trainable=False)
         order = tf.Variable(ORDER, dtype=tf.int64, trainable=False)
-        self._order = lambda: order  # not an attribute, which older checkpoints would lack
+        self._order = lambda: order  # not an attribute, as it would be part of this module's state
         self.best_score = tf.Variable(-math.inf, dtype=tf.float64, trainable=False)
 
     @property
     def order(self) -> tf.Variable:
-        """Version of the order that `epoch_step` counts in."""
+        """Version of the order of the images that `epoch_step` counts."""
         return self._order()
 
     def describe(self, epoch: int) -> str:
@@ -139,7 +141,7 @@ class Trainer(tf.Module):
 
     @uncollected()
     def trace(self, training: Any, validation: Any) -> None:
-        """Traces each step once for all batch sizes: an epoch's last batch is often smaller.
+        """Traces each step once for all batch sizes; the last batch of an epoch is often smaller.
 
         Args:
             training: distributed dataset of the batches to train on.
@@ -154,8 +156,8 @@ class Trainer(tf.Module):
         """Prepares for an epoch.
 
         Args:
-            earlier_scores: held-out score of every finished epoch; the plateau schedule takes the
-                learning rate from them.
+            earlier_scores: held-out score of every finished epoch, which determines the learning
+                rate of the plateau schedule.
         """
         if self.schedule.name == "plateau":
             self.schedule.factor.assign(plateau_factor(earlier_scores))
@@ -163,9 +165,9 @@ class Trainer(tf.Module):
             self.meter.reset()
 
     def learning_rate(self, steps_ago: int = 0) -> float:
-        """Learning rate of the step to come, or of an earlier one.
+        """Learning rate of the next step, or of an earlier one.
 
-        Waits until the device has finished the steps that it was given.
+        Waits until the device has finished its queued steps.
         """
         return float(self.schedule(self.optimizer.iterations - steps_ago))
 
@@ -181,7 +183,7 @@ class Trainer(tf.Module):
 
         Returns:
             A dict of val_loss, val_dice and so on; val_tuned_dice, see `TunedDice`; and
-            val_blank_dice, the Dice of predicting nothing at all.
+            val_blank_dice, the Dice of blank masks.
         """
         self.validation_meter.reset()
         self._tuned.reset()

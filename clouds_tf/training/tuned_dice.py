@@ -1,4 +1,4 @@
-"""The score of an epoch with the best rules: an estimate of what `evaluate` will find."""
+"""The Dice of an epoch with tuned rules: an estimate of the score that `evaluate` will report."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from clouds_tf.prediction.postprocessing import (
 class TunedDice:
     """The competition's Dice with a rule for each class, cross-fitted on halves of the images.
 
-    Each half is scored by the rule that is best on the other one, so the score is not too good. The
-    rules are those that `evaluate` chooses from. Every second pixel of each side is enough, and
-    cheap beside the network.
+    Each half is scored with the rule that is best on the other half, so the score is unbiased. The
+    candidate rules are those of `evaluate`. Every second row and column is used, which is accurate
+    enough, and cheap compared with the network.
 
-    Make it under the strategy of the model. It is no part of a model's or a run's checkpoint.
+    Create it in the scope of the model's strategy. It is not part of any checkpoint.
 
     Args:
         num_classes: number of classes.

@@ -48,7 +48,7 @@ class Run:
         """Reads the settings of the run in a workdir, as this or an earlier version wrote them.
 
         Raises:
-            FileNotFoundError: there is no run in this folder.
+            FileNotFoundError: the folder does not hold a run.
             ValueError: settings.json is damaged, or not that of a training run.
         """
         path = os.path.join(workdir, SETTINGS_FILE)
@@ -59,8 +59,8 @@ class Run:
         if not isinstance(settings, dict):
             raise ValueError(f"{path}: not the settings of a training run")
         try:
-            # Runs of before the data set was recorded, all of one data set, had "model" with the
-            # arguments of `unet`.
+            # Version 0.1 had one data set, which it did not record, and the arguments of `unet` in
+            # "model".
             fields = {**settings, **settings.get("model", {})}
             dataset = Dataset.from_json(settings["dataset"]) if "dataset" in settings else CLOUDS
             recipe = Recipe.from_json(fields)
@@ -80,8 +80,8 @@ class Run:
         """Loads the model of the best epoch.
 
         Returns:
-            A keras.Model from images to a dict of logits, as `unet` makes it. It computes in the
-            global precision policy of Keras, float32 unless it was changed.
+            A keras.Model of `unet`, from images to a dict of logits. It computes in the global
+            precision policy of Keras, which is float32 by default.
 
         Raises:
             FileNotFoundError: no epoch has ended.
@@ -94,15 +94,15 @@ class Run:
         return model
 
     def check_records(self, records: Records) -> None:
-        """Checks that the run was trained on given records.
+        """Checks that the run was trained on the given records.
 
         Raises:
-            ValueError: it was trained on others, so it may have seen what is held out there.
+            ValueError: it was trained on others, so it may have seen their held-out images.
         """
         if records.identity != self.records:
             raise ValueError(
                 f"{self.path}: trained on records with the fingerprint {self.records}, but "
-                f"{records.path} has {records.identity}, so it may have seen what is held out there"
+                f"{records.path} has {records.identity}, so it may have seen their held-out images"
             )
 
     def to_json(self) -> dict[str, Any]:
@@ -115,8 +115,8 @@ def check_startable(run: Run) -> None:
     """Checks that a run can start, or resume, in its workdir; writes nothing.
 
     Raises:
-        ValueError: the folder holds something else, or a run with other settings, which are named;
-            only `patience` may differ, and `epochs`, if so many are not yet finished.
+        ValueError: the folder holds other files, or a run with other settings, which are named;
+            only `patience` may differ, and `epochs`, down to the number of finished ones.
     """
     files.check_loadable(run.path)
     path = os.path.join(run.path, SETTINGS_FILE)
@@ -131,28 +131,28 @@ def check_startable(run: Run) -> None:
             advice = f"at least {finished} epochs" if key == "epochs" else "the same settings"
             raise ValueError(
                 f"workdir: {run.path} holds a run with {key}={earlier[key]}, got {key}={now[key]}; "
-                f"give {advice} to resume it, or a new workdir"
+                f"use {advice} to resume it, or a new workdir"
             )
     elif gfile.exists(run.path):
         names = gfile.listdir(run.path)
         if any(not _LOCKS.fullmatch(x) and not files.is_unfinished(x) for x in names):
             raise ValueError(
-                f"workdir: {run.path} holds files, but no run ({SETTINGS_FILE}) to resume"
+                f"workdir: {run.path} has files, but no run to resume ({SETTINGS_FILE} is missing)"
             )
 
 
 def _check_code(run: Run, earlier: Mapping[str, str]) -> None:
-    """Raises ValueError if functions or files of the user have changed since a run started."""
+    """Raises ValueError if functions or files of the user have changed since the run started."""
     changed = [x for x, code in run.code.items() if code and earlier.get(x) not in (None, "", code)]
     if changed:
         raise ValueError(
             f"workdir: {run.path} holds a run in which {', '.join(changed)} had other source code "
-            "or content; give a new workdir, or restore it to resume"
+            "or content; restore it to resume, or use a new workdir"
         )
 
 
 def start(run: Run) -> None:
-    """Makes the workdir of a run, or finds that it is this run's already.
+    """Creates the workdir of a run, unless it exists.
 
     Raises:
         ValueError: as `check_startable` does.
@@ -163,17 +163,16 @@ def start(run: Run) -> None:
 
 
 def pack_weights(workdir: str, path: str, kernels: str = "float16") -> None:
-    """Writes the model of the best epoch as one file of weights, to pass on.
+    """Writes the model of the best epoch to one file of weights, for sharing.
 
     Args:
         workdir: the folder of a run.
-        path: the .safetensors file to write. It describes itself: the arguments of `unet`, the data
-            set, the image size, the recipe, the fold that was held out and the fingerprint of the
-            records.
+        path: the .safetensors file to write. It also stores the arguments of `unet`, the data set,
+            the image size, the recipe, the held-out fold and the fingerprint of the records.
         kernels: "float16", or "int8" for half of the size; see `models.packing.packed`.
 
     Raises:
-        FileNotFoundError, ValueError: as `Run.load_model` does, or the path ends otherwise.
+        FileNotFoundError, ValueError: as `Run.load_model`, or the path has another ending.
     """
     from clouds_tf.models.unet import unet_arguments  # which needs Keras
     from clouds_tf.models.weights import save_model_weights
@@ -195,7 +194,7 @@ def read_history(workdir: str) -> list[dict[str, float]]:
     """Reads history.csv: a dict of numbers per finished epoch; none if there is no file.
 
     Raises:
-        ValueError: the file is damaged; its line is named.
+        ValueError: the file is damaged; the message names the line.
     """
     path = os.path.join(workdir, HISTORY_FILE)
     if not gfile.exists(path):

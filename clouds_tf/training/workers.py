@@ -1,4 +1,4 @@
-"""Several workers: they meet before they start, fail together, and restart when one is lost."""
+"""Coordination of workers: a common start, common failure, and restart when one is lost."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ _HELLO, _GO = b"clouds_tf worker ", b"clouds_tf go\n"
 
 @contextlib.contextmanager
 def restarting(distribute: str) -> Iterator[None]:
-    """Context for a run that outlives the loss of a worker.
+    """Context for a run that survives the loss of a worker.
 
-    TensorFlow lets no worker join others that are running. So where one is lost, which the others
-    learn within a minute, each of them starts its program again with the same arguments, waits for
+    In TensorFlow, a worker cannot join others that are running. When one is lost, which the others
+    notice within a minute, each of them restarts its program with the same arguments, waits for
     the lost one to come back, and resumes from the last checkpoint.
 
     Args:
-        distribute: as `distribution.strategy` has it; only "multi_worker" restarts.
+        distribute: see `distribution.strategy`; only "multi_worker" restarts.
 
     Raises:
         ValueError: the limit of restarts in a row is reached.
@@ -49,10 +49,10 @@ def restarting(distribute: str) -> Iterator[None]:
         count = 0 if steady else int(os.environ.get(_RESTARTS, 0))
         if count >= _MAX_RESTARTS:
             raise ValueError(
-                f"a worker was lost again after {count} restarts in a row; look for its error, "
-                "then start all workers again"
+                f"a worker was lost again after {count} restarts in a row; find its error, then "
+                "start all workers again"
             ) from None
-        print("A worker was lost; starting again, from the last checkpoint, when it is back")
+        print("A worker was lost; restarting from the last checkpoint when it is back")
         sys.stdout.flush()
         time.sleep(min(2.0**count, _LONGEST_PAUSE))
         os.environ[_RESTARTS] = str(count + 1)
@@ -66,10 +66,10 @@ def meet(workers: Sequence[str], index: int) -> None:
 
     Args:
         workers: "host:port" of each worker; TensorFlow uses the ports afterwards.
-        index: which of them this one is; the first one is the chief.
+        index: index of this worker; the first one is the chief.
 
     Raises:
-        ValueError: the port of the chief is in use, or a restarted worker waits for too long.
+        ValueError: the port of the chief is in use, or a restarted worker has waited too long.
     """
     limit = _MEETING_TIME if _RESTARTS in os.environ else float("inf")
     deadline = time.monotonic() + limit
@@ -111,7 +111,7 @@ def _await_workers(port: int, expected: set[int], deadline: float) -> None:
         with contextlib.suppress(OSError), caller:
             caller.sendall(_GO)
             caller.settimeout(1)
-            caller.recv(1)  # so that the caller closes first, and the port is free at once
+            caller.recv(1)  # lets the caller close first, so that the port is free at once
 
 
 def _is_open(caller: socket.socket) -> bool:
@@ -127,7 +127,7 @@ def _is_open(caller: socket.socket) -> bool:
 
 
 def _call_chief(host: str, port: int, index: int, deadline: float) -> bool:
-    """Says hello to the chief and waits for its answer; False if the chief is not there."""
+    """Contacts the chief and waits for its answer; False if the chief is not there."""
     with contextlib.suppress(OSError):
         with socket.create_connection((host, port), timeout=5) as chief:
             chief.sendall(_HELLO + str(index).encode() + b"\n")
@@ -140,9 +140,9 @@ def _call_chief(host: str, port: int, index: int, deadline: float) -> bool:
 
 
 def default_sigterm() -> None:
-    """Lets SIGTERM end the process again: TensorFlow's cluster takes the signal and does nothing.
+    """Restores the default action of SIGTERM, which TensorFlow's cluster ignores.
 
-    Only the main thread may change that; elsewhere nothing happens.
+    Only the main thread may do so; in other threads, nothing happens.
     """
     if threading.current_thread() is threading.main_thread():
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -156,9 +156,9 @@ def num_workers(strategy: tf.distribute.Strategy) -> int:
 
 
 def gather(strategy: tf.distribute.Strategy, text: str) -> list[str]:
-    """Gives every worker the texts of all of them, in the order of the workers; each calls it.
+    """Gathers a text from each worker on all workers, in their order; each worker calls it.
 
-    A worker may end as soon as this returns; no other one is still waiting to receive its text.
+    A worker may end as soon as this returns, since all others have received its text.
     """
     count = num_workers(strategy)
     if count == 1:
@@ -169,7 +169,7 @@ def gather(strategy: tf.distribute.Strategy, text: str) -> list[str]:
     def summed(values: np.ndarray) -> np.ndarray:
         def on_replica(row: tf.Tensor) -> tf.Tensor:
             context = tf.distribute.get_replica_context()
-            # Every replica of a worker gives the same.
+            # All replicas of a worker give the same text.
             return context.all_reduce("SUM", tf.identity(row) * (count / replicas))
 
         run = tf.function(lambda row: strategy.run(on_replica, args=(row,)))
@@ -182,17 +182,17 @@ def gather(strategy: tf.distribute.Strategy, text: str) -> list[str]:
     padded[: len(data)] = list(data)
     rows = summed(own_row * padded)
     # A worker that has all texts must not end before the others have received them too. If one is
-    # lost at this point, all have the texts; the next exchange, if any, reports the loss.
+    # lost now, all have the texts; the next exchange, if any, reports the loss.
     with contextlib.suppress(tf.errors.UnavailableError):
         summed(own_row[:, 0])
     return [bytes(row[:length].tolist()).decode() for row, length in zip(rows, lengths)]
 
 
 def check_agreement(strategy: tf.distribute.Strategy, settings: Mapping[str, Any]) -> None:
-    """Checks that all workers have the same JSON-like settings; each calls it.
+    """Checks that all workers have the same JSON-like settings; each worker calls it.
 
     Raises:
-        ValueError: another worker has others, which are named.
+        ValueError: a worker has other settings, which are named.
     """
     everywhere = [json.loads(text) for text in gather(strategy, json.dumps(settings))]
     for worker, other in enumerate(everywhere):
@@ -207,12 +207,12 @@ def check_agreement(strategy: tf.distribute.Strategy, settings: Mapping[str, Any
 
 @contextlib.contextmanager
 def together(strategy: tf.distribute.Strategy) -> Iterator[None]:
-    """Context that fails on all workers when it fails on one; so none waits for one that failed.
+    """Context that fails on all workers if it fails on one, so that none waits for a failed one.
 
-    All workers enter it, and within it none waits for another.
+    All workers enter it; its body must not wait for other workers.
 
     Raises:
-        ValueError: another worker failed; its message is in this one.
+        ValueError: another worker failed; the message includes its message.
     """
     failure = None
     try:

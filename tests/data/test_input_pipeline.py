@@ -98,7 +98,7 @@ def test_batches_are_few_and_even(num_examples, batch_size):
 def test_the_slices_of_all_workers_are_the_batches(num_examples, batch_size, num_workers):
     sizes = batching.batch_sizes(num_examples, batch_size)
     if min(sizes) < num_workers:
-        with pytest.raises(ValueError, match=f"batch_size: got {batch_size}, which makes batches"):
+        with pytest.raises(ValueError, match=f"batch_size: got {batch_size}, which divides"):
             batching.slices(num_examples, batch_size, 0, num_workers)
         return
     parts = [

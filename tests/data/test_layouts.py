@@ -202,7 +202,7 @@ def test_carvana_counts_along_the_rows(tmp_path):
         ),
         ("siim", "a,-5 3", "line 2: a.png, pneumothorax: .*-5"),
         ("siim", ", 1 2", "line 2: got the image '', expected a file name for pneumothorax"),
-        ("tgs_salt", "a,-1", 'line 2: a.png, salt: got .-1.; .* say "absent" in --dataset'),
+        ("tgs_salt", "a,-1", 'line 2: a.png, salt: got .-1.; .* set "absent" in --dataset'),
         ("airbus", "x/a.jpg,", "line 2: got the file name 'x/a.jpg'"),
         ("airbus", "a.jpg,5 3\na.jpg,4 1 2 1", "line 3: a.jpg, ship: pair 2"),
         ("severstal", "a.jpg,5,1 1", "line 2: got the class '5', expected .*1, 2, 3, 4"),

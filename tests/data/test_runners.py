@@ -68,7 +68,7 @@ def test_a_runner_is_checked():
     for wrong, message in (
         ({"runner": "slurm"}, "runner: got 'slurm', expected one of local, direct, dask"),
         ({"num_workers": 0}, "num_workers: got 0, expected at least 1"),
-        ({"beam_options": ("--project=P",)}, "beam_options: need a runner of Apache Beam"),
+        ({"beam_options": ("--project=P",)}, "beam_options: got runner local"),
     ):
         with pytest.raises(ValueError, match=message):
             runners.Runner(**wrong)

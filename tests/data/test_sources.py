@@ -119,7 +119,7 @@ def test_faulty_masks_are_named(tmp_path):
     assert any("got the values 0, 1, 2, 3, 4, ...; expected 0 and one" in text for text in reasons)
     with pytest.raises(FileNotFoundError, match="nowhere: no such folder"):
         read_annotations(folder, STEEL, Source(masks_dir="nowhere"))
-    with pytest.raises(ValueError, match="coco: got a.json beside masks_dir"):
+    with pytest.raises(ValueError, match="coco: got a.json and masks_dir"):
         Source(masks_dir="M", coco="a.json")
 
 
@@ -212,7 +212,7 @@ def _set(path, value):
         (
             ["annotations", 3, "image_id"],
             5,
-            r"annotations\[3\]: image_id: got 5, which nothing has",
+            r"annotations\[3\]: image_id: got 5, which does not exist",
         ),
         (
             ["annotations", 0, "category_id"],

@@ -180,7 +180,7 @@ def test_the_rows_of_unreadable_images_are_blank_and_the_reason_is_said(images_d
         "03.jpg: a GIF, expected a JPEG or a PNG",
         "04.jpg: a broken link, or a name that is not UTF-8",
         "05.jpg: a folder",
-        "06.jpg: a PNG of 16 bits a value, all below 16384; scale them to 65535",
+        "06.jpg: a PNG of 16 bits a value, all below 16384; scale them up to 65535",
         "20.jpg: a damaged or truncated JPEG",
         "\\xff.jpg: a broken link, or a name that is not UTF-8",
     ]

@@ -75,7 +75,7 @@ def test_callbacks_are_told_of_each_step_and_epoch_in_their_order(undisturbed):
     *_, lines, recorder = undisturbed
     epochs = [[("step", 2 * i + 1), ("step", 2 * i + 2), ("epoch", i + 1)] for i in range(4)]
     assert recorder.told == [("start", 0), *sum(epochs, []), ("end",)]
-    assert "no better mine:constant for 3 epochs: the run ends early" in lines
+    assert "no better mine:constant in 3 epochs: the run ends early" in lines
 
 
 @pytest.mark.slow

@@ -1,4 +1,3 @@
-import math
 import shutil
 
 import numpy as np
@@ -73,22 +72,18 @@ def test_a_checkpoint_of_another_model_is_named(tmp_path):
         restore_best(network(), str(tmp_path))
 
 
-def test_the_best_score_of_a_checkpoint_of_before_it_was_float64_is_read(tmp_path):
+def test_the_state_of_another_version_is_refused_with_advice(tmp_path):
     older = trainer()
-    older.best_score = tf.Variable(0.1, trainable=False)  # float32, as it was
-    older.epoch.assign(2)
-    Checkpoints(str(tmp_path), older.model, older).save_last()
-    for scores, expected in (([0.05, 0.1], 0.1), ([0.05, 0.2], float(np.float32(0.1)))):
+    tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=older.model, state=older), str(tmp_path / "A/checkpoints/last"), 1
+    ).save()  # without the version of the order, as it was
+    newer = trainer()
+    newer.order.assign_add(1)
+    Checkpoints(str(tmp_path / "B"), newer.model, newer).save_last()
+    for folder in (tmp_path / "A", tmp_path / "B"):
         run = trainer()
-        assert run.best_score.numpy() == -math.inf
-        checkpoints = Checkpoints(str(tmp_path), run.model, run)
-        checkpoints.restore_last([{"val_dice": score} for score in scores])
-        assert run.best_score.dtype == tf.float64 and run.best_score.numpy() == expected
-        assert run.epoch.numpy() == 2
-    checkpoints.save_last()  # as float64 from now on
-    again = trainer()
-    Checkpoints(str(tmp_path), again.model, again).restore_last([])
-    assert again.best_score.numpy() == expected
+        with pytest.raises(ValueError, match=f"another version.*--init_checkpoint={folder}"):
+            Checkpoints(str(folder), run.model, run).restore_last([])
 
 
 def test_a_first_save_that_was_killed_is_no_reason_to_stop(tmp_path):

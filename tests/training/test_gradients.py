@@ -83,7 +83,7 @@ def test_batch_norm_counts_each_part_once():
 
 
 def test_what_cannot_be_exact_is_refused():
-    with pytest.raises(ValueError, match="^xla: got accumulate=2 beside it"):
+    with pytest.raises(ValueError, match="^xla: got accumulate=2 as well"):
         Recipe(xla=True, accumulate=2)
     image = keras.Input([*SIZE, 3])
     logits = keras.layers.Dropout(0.5, name="drop")(keras.layers.Conv2D(4, 1)(image))

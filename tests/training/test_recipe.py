@@ -50,7 +50,7 @@ def test_a_wrong_loss_is_refused():
 
 
 def test_two_models_to_start_from_are_refused():
-    with pytest.raises(ValueError, match="init_weights: got init_checkpoint beside it"):
+    with pytest.raises(ValueError, match="init_weights: got init_checkpoint as well"):
         Recipe(init_weights="a.safetensors", init_checkpoint="W/checkpoints/best")
 
 

@@ -61,7 +61,7 @@ def test_a_result_tells_what_was_achieved(result, records_dir):
     present = np.concatenate(masks).any(axis=(1, 2))
     assert result.blank_score == pytest.approx(1 - present.mean(), abs=1e-6)
     assert re.fullmatch(
-        r"Trained 1 epoch; best held-out Dice 0\.\d{4} in epoch 1 \(chosen on these held-out "
+        r"Trained 1 epoch; best held-out Dice 0\.\d{4} in epoch 1 \(chosen on the same held-out "
         r"images; all blank: 0\.\d{4}\); workdir .*/W",
         str(result),
     )

@@ -66,7 +66,7 @@ def test_weights_of_other_images_are_refused(records_dir, table, tmp_path):
     wrong = [
         ({**weights, "x.jpg": 1}, "1 image not in the records, the first is x.jpg"),
         ({k: v for k, v in weights.items() if k != first}, f"without a weight, .* {first}"),
-        (dict.fromkeys(weights, 0), "all images to train on have the weight 0"),
+        (dict.fromkeys(weights, 0), "all training images have the weight 0"),
     ]
     for given, fault in wrong:
         with pytest.raises(ValueError, match=f"^sample_weights: .*{fault}"):

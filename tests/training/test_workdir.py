@@ -104,7 +104,7 @@ def test_damaged_or_foreign_settings_are_named(tmp_path, text, message):
 
 def test_a_folder_of_something_else_is_refused(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
-    with pytest.raises(ValueError, match="holds files, but no run"):
+    with pytest.raises(ValueError, match="has files, but no run"):
         workdirs.start(_run(tmp_path))
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 

@@ -73,11 +73,6 @@ def find_encoder(name: str) -> Encoder:
 
 def check_encoder(name: str) -> None:
     """Checks the name of an encoder without importing it; raises as `find_encoder` does."""
-    if name == "mit_b0":  # of version 2
-        raise ValueError(
-            "encoder: mit_b0 is no longer part of clouds_tf; a SavedModel with it still runs, "
-            "weights and recipes need clouds_tf 2"
-        )
     if name not in ENCODERS and not own.is_own(name):
         raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(sorted(ENCODERS))}")
 

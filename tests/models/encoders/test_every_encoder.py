@@ -21,7 +21,7 @@ from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.models.unet import outline, unet
 from clouds_tf.models.weights import load_encoder_weights, load_model, save_model_weights
 from clouds_tf.prediction.fusing import fuse
-from clouds_tf.training import Recipe, distribution
+from clouds_tf.training import distribution
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 
@@ -274,9 +274,3 @@ def test_lane_two_says_which_encoders_it_has():
     message = "needs TensorFlow 2.15.*efficientnet_lite2 work with both"
     with pytest.raises(ValueError, match=message):
         unet(encoder="densenet121")
-
-
-def test_an_encoder_that_was_removed_is_named():
-    for make in (unet, Recipe):
-        with pytest.raises(ValueError, match="^encoder: mit_b0 is no longer part of clouds_tf"):
-            make(encoder="mit_b0")
