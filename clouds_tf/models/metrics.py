@@ -1,4 +1,4 @@
-"""The competition's Dice, and a Keras metric of it and related scores."""
+"""The competition's Dice, and a Keras metric with it and related scores."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from clouds_tf.keras import keras
 from clouds_tf.models.losses import OwnScore
 from clouds_tf.models.probabilities import probabilities
 
-_NUM_SUMS = 9  # of which `Scores` is made, for each class
+_NUM_SUMS = 9  # number of sums per class in the state of `Scores`
 
 
 def competition_dice(mask: tf.Tensor, predicted: tf.Tensor) -> tf.Tensor:
     """Dice of each image and class, 2 |X and Y| / (|X| + |Y|); 1 where both are empty.
 
     Args:
-        mask: truth [B, h, w, C], zero or not.
-        predicted: [B, h, w, C], zero or not.
+        mask: truth [B, h, w, C]; nonzero pixels belong to the mask.
+        predicted: prediction [B, h, w, C]; nonzero pixels belong to the mask.
 
     Returns:
         float32 [B, C] in [0, 1].
@@ -46,16 +46,16 @@ class Scores(keras.metrics.Metric):
     | `presence_precision` | share of images with the class, of those where it was found           |
     | `presence_recall`    | share of images where it was found, of those with the class           |
 
-    The result is a dict: each name, which is the mean over classes, and `<name>_<class>`; 0 stands
-    where there is nothing to divide by. These names stay when Keras puts the name of an output
-    before that of the metric. The state is sums, so the values do not depend on how the images are
-    divided over batches or replicas.
+    The result is a dict of each name, the mean over classes, and each `<name>_<class>`; quotients
+    with the denominator 0 are 0. Keras' prefix for the name of an output is not added. The state
+    consists of sums, so the values do not depend on how images are divided into batches or over
+    replicas.
     """
 
     def __init__(self, class_names: Sequence[str], name: str = "scores", **kwargs: Any) -> None:
         super().__init__(name=name, **kwargs)
         self.class_names = tuple(class_names)
-        # In float64, as float32 stops counting pixels at 2^24: one batch of 91 masks.
+        # In float64, as float32 cannot count beyond 2^24 pixels, which 91 masks have.
         self.sums = self.add_weight(
             "sums", [_NUM_SUMS, len(class_names)], dtype=tf.float64, initializer="zeros"
         )
@@ -95,7 +95,7 @@ class Scores(keras.metrics.Metric):
         return result
 
     def blank_dice(self) -> tf.Tensor:
-        """Dice of predicting nothing, float32 [C]: the fraction of images without the class."""
+        """Dice of blank masks, float32 [C]: the share of images without the class."""
         *_, truth, _, images = tf.unstack(self.sums)
         return tf.cast(1 - tf.math.divide_no_nan(truth, images), tf.float32)
 
@@ -107,9 +107,9 @@ class Scores(keras.metrics.Metric):
 
 
 class OwnMetric(keras.metrics.Metric):
-    """Mean over the images of a user's function of (mask, logits), see `OwnScore`.
+    """Mean over images of a user's function of (mask, logits), see `OwnScore`.
 
-    The result is a dict of one number, by the name of the function.
+    The result is a dict with one number, named after the function.
     """
 
     def __init__(self, spec: str) -> None:

@@ -1,4 +1,4 @@
-"""Batch norm over the images of all replicas, about as fast as over those of one."""
+"""Batch norm synchronised over all replicas, about as fast as that of one replica."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import tensorflow as tf
 
 from clouds_tf.keras import keras
 
-_context = threading.local()  # replicas are traced in threads of their own
+_context = threading.local()  # each replica is traced in its own thread
 
 
 def _affine(
@@ -34,7 +34,7 @@ def _affine(
 
 
 def _moments(x: tf.Tensor) -> tf.Tensor:
-    """Number, mean and sum of squared deviations of the values of each channel: float32 [3, C]."""
+    """Count, mean and sum of squared deviations of the values of each channel: float32 [3, C]."""
     channels = tf.shape(x)[-1]
     count = tf.cast(tf.size(x) // channels, tf.float32)
     ones = tf.ones([channels])
@@ -47,7 +47,7 @@ def _moments(x: tf.Tensor) -> tf.Tensor:
 
 
 def _combine(moments: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-    """Number, mean and variance of each channel, [C], of the `_moments` of all replicas [R, 3, C].
+    """Count, mean and variance of each channel, [C], from the `_moments` of all replicas [R, 3, C].
 
     Chan, Golub and LeVeque, "Updating formulae and a pairwise algorithm", 1979: E[x^2] - E[x]^2
     would lose all digits where the mean is much larger than the deviations.
@@ -63,7 +63,7 @@ def _combine(moments: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
 
 @contextlib.contextmanager
 def counting(counted: tf.Tensor) -> Iterator[None]:
-    """Context in which BatchNorm leaves this replica's values out unless `counted`, a bool [].
+    """Context in which BatchNorm ignores this replica's values unless `counted`, a bool [].
 
     For a replica without images, which takes part in the sums over replicas with padding.
     """
@@ -79,7 +79,7 @@ def _sum_over_replicas(values: tf.Tensor) -> tf.Tensor:
 
 
 def _of_all_replicas(values: tf.Tensor) -> tf.Tensor:
-    """The values [...] of each replica, [R, ...]: a sum in which each has a row of its own."""
+    """Gathers the values [...] of each replica to [R, ...], as a sum of separate rows."""
     replica = tf.distribute.get_replica_context()
     row = tf.one_hot(replica.replica_id_in_sync_group, replica.num_replicas_in_sync)
     return _sum_over_replicas(tf.reshape(row, [-1, *[1] * len(values.shape)]) * values)
@@ -95,9 +95,9 @@ def _normalize_over_replicas(
     """Normalizes [B, H, W, C] by the mean and variance over all replicas; call it in each replica.
 
     Ioffe and Szegedy, "Batch Normalization", 2015, algorithm 1 and the gradients on page 4. The
-    forward and the backward pass take one sum over replicas each. Where `counted`, bool [], is
-    false, the values here are left out of the statistics and of the gradients. The mean and the
-    unbiased variance over all replicas, float32 [C], are returned as well, without gradient.
+    forward and the backward pass take one all-reduce each. If `counted`, bool [], is false, this
+    replica's values are left out of the statistics and the gradients. Also returns the mean and the
+    unbiased variance over all replicas, float32 [C], without gradient.
     """
 
     def only_counted(values: tf.Tensor) -> tf.Tensor:
@@ -108,7 +108,7 @@ def _normalize_over_replicas(
         count, mean, variance = _combine(_of_all_replicas(only_counted(_moments(x))))
 
         def gradient(dy: tf.Tensor, *_: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor, tf.Tensor]:
-            # These sums are over this replica alone, as the gradients of other weights are.
+            # Sums over this replica alone, like the gradients of other weights.
             dx, d_scale, d_offset, *_ = tf.raw_ops.FusedBatchNormGradV3(
                 y_backprop=dy,
                 x=x,
@@ -132,10 +132,10 @@ def _normalize_over_replicas(
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class BatchNorm(keras.layers.BatchNormalization):
-    """Keras' batch norm with statistics over the images of all replicas.
+    """Keras' batch norm, synchronised over all replicas.
 
-    Keras' own `synchronized` takes six sums over replicas, and adds and multiplies whole maps one
-    operation at a time. Weights, and everything but training on several replicas, are Keras'.
+    Keras' own `synchronized` takes six all-reduces, and adds and multiplies whole maps one
+    operation at a time. Only training on several replicas differs from Keras' layer.
     """
 
     def call(self, inputs: tf.Tensor, training: bool | None = None) -> tf.Tensor:

@@ -1,4 +1,4 @@
-"""Tensors as files of weights hold them: kernels in 16 or 8 bits, vectors in float32."""
+"""Compact storage of weights: kernels in 16 or 8 bits, vectors in float32."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 
 KERNELS = ("float16", "int8")
 
-# Smaller kernels stay float16. Most are of the first layers: in the shipped model they have 1 % of
-# the weights, but in 8 bits they made half of the error of the probabilities.
+# Smaller kernels stay float16. In the shipped model, they are mostly in the first layers and have
+# 1 % of the weights, but in 8 bits they caused half of the error of the probabilities.
 MIN_INT8_VALUES = 8192
 
-_SCALE = ":scale"  # names of variables have no colon
+_SCALE = ":scale"  # names of variables do not have a colon
 _LARGEST = 127
 
 
 def packed(weights: Mapping[str, np.ndarray], kernels: str) -> dict[str, np.ndarray]:
-    """Converts the weights of a model to what a file holds.
+    """Converts the weights of a model to the tensors of a file.
 
-    Vectors stay float32: moving variances range over more powers of ten than float16 has.
+    Vectors stay float32, because moving variances exceed the range of float16.
 
     Args:
         weights: float32 arrays by name of the variable.
@@ -47,14 +47,14 @@ def packed(weights: Mapping[str, np.ndarray], kernels: str) -> dict[str, np.ndar
 
 
 def unpacked(tensors: Mapping[str, np.ndarray], path: str) -> dict[str, np.ndarray]:
-    """Gives the weights that the tensors of a file stand for; those of 8 bits become float32.
+    """Converts the tensors of a file to weights; those of 8 bits become float32.
 
     Args:
         tensors: all tensors of the file.
         path: the file, for errors.
 
     Raises:
-        ValueError: a kernel of 8 bits has no scale or a wrong one, or a scale has no such kernel.
+        ValueError: a kernel of 8 bits has no scale or a wrong one, or a scale has no kernel.
     """
     kernels = {name: values for name, values in tensors.items() if values.dtype == np.int8}
     weights = {name: values for name, values in tensors.items() if not name.endswith(_SCALE)}
@@ -76,7 +76,7 @@ def unpacked(tensors: Mapping[str, np.ndarray], path: str) -> dict[str, np.ndarr
 
 
 def _scale(name: str, values: np.ndarray) -> np.ndarray:
-    """Steps of the output channels of a kernel, float32, in a shape that broadcasts to it."""
+    """Scale of each output channel of a kernel, float32, in a shape that broadcasts to it."""
     kept = _scale_shape(name, values.shape)
     axes = tuple(axis for axis, length in enumerate(kept) if length == 1)
     scale = np.abs(values).max(axes, keepdims=True) / np.float32(_LARGEST)

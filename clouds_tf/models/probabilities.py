@@ -1,4 +1,4 @@
-"""Logits to probabilities, and to the probabilities from which masks are cut."""
+"""Converts logits to probabilities, and makes those of exclusive classes disjoint."""
 
 from __future__ import annotations
 
@@ -23,12 +23,12 @@ def probabilities(logits: tf.Tensor, size: tf.Tensor | Sequence[int]) -> tf.Tens
 
 
 def for_masks(probabilities: np.ndarray | tf.Tensor, exclusive: bool) -> Any:
-    """Probabilities from which masks are cut, so that those of exclusive classes never overlap.
+    """Prepares probabilities for thresholding, so that masks of exclusive classes never overlap.
 
     Args:
         probabilities: [..., C], of numpy or TensorFlow.
-        exclusive: whether to set all but the most probable class of each pixel to 0; of equal ones,
-            the first stays.
+        exclusive: whether to set all but the most probable class of each pixel to 0; of equally
+            probable classes, the first is kept.
 
     >>> for_masks(np.array([[0.2, 0.4, 0.4], [0.6, 0.1, 0.3]]), exclusive=True)
     array([[0. , 0.4, 0. ],

@@ -32,9 +32,9 @@ _LEAST_SHARE = 1e-37  # a normal float32, which keeps logarithms finite
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class ReflectPad(keras.layers.Layer):
-    """Pads images [B, H, W, C] at the bottom and right, by reflection, to multiples of 32.
+    """Pads images [B, H, W, C] at the bottom and right to multiples of 32, by reflection.
 
-    Any size works, including images smaller than the padding, which tf.pad refuses.
+    Images may be smaller than the padding, which tf.pad refuses.
     """
 
     def call(self, image: tf.Tensor) -> tf.Tensor:
@@ -64,18 +64,18 @@ class CropLike(keras.layers.Layer):
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class LogOdds(keras.layers.Layer):
-    """Scores [B, H, W, C] of classes against a background of score 0, as log odds.
+    """Converts scores [B, H, W, C] of classes, against a background of score 0, to log odds.
 
-    Returns the log odds log(q / (1 - q)) of the classes, [B, H, W, C], and those of the background,
-    [B, H, W, 1], where q are the softmax probabilities of the scores and of 0. So the sigmoid of
-    the log odds is the softmax, and they can stand wherever logits of independent classes can.
+    Returns the log odds log(q / (1 - q)) of the classes, [B, H, W, C], and of the background,
+    [B, H, W, 1], where q are the softmax probabilities of the scores and of 0. Their sigmoid is the
+    softmax, so they can be used like logits of independent classes.
     """
 
     def call(self, scores: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
         scores = tf.pad(scores, [[0, 0]] * 3 + [[0, 1]])
         scores -= tf.stop_gradient(tf.reduce_max(scores, axis=-1, keepdims=True))
         shares = tf.exp(scores)
-        # Sums of the others' shares without subtraction, which would lose all digits near q = 1.
+        # The sum of the other classes, not 1 - q, which would lose all digits near q = 1.
         others = tf.cumsum(shares, axis=-1, exclusive=True)
         others += tf.cumsum(shares, axis=-1, exclusive=True, reverse=True)
         log_odds = scores - tf.math.log(others + _LEAST_SHARE)
@@ -94,8 +94,9 @@ def unet(
     """Builds a U-Net.
 
     Ronneberger et al., "U-Net", 2015, figure 1, with the decoder of segmentation_models: five
-    steps, each of which upsamples, joins the encoder's feature map of that resolution if it has
-    one, and applies two 3x3 convolutions with batch norm. With 4 classes at width 1 it equals
+    steps, each of which upsamples, concatenates the encoder's feature map of that resolution if
+    there is one, and applies two 3x3 convolutions with batch norm. With 4 classes at width 1, it
+    equals
 
         segmentation_models_pytorch's with encoder "resnet34": 24,436,804 trainable parameters;
         segmentation_models' with "resnet34_preactivation": 24,456,589 parameters, 24,439,239 of
@@ -103,24 +104,23 @@ def unet(
         buffers and does not count).
 
     Args:
-        num_classes: number of maps; 1 to 32.
-        width: multiplies the channels of every stage but the input's and the head's; above 0 and
-            at most 8.
+        num_classes: number of classes, 1 to 32.
+        width: multiplies the channels of every stage except input and head; above 0 and at most 8.
         encoder: a key of clouds_tf.models.encoders.ENCODERS; or a function with the arguments and
             results of `Encoder.apply`, or its name, "module:function".
-        classification_head: whether to predict as well, from the mean of the deepest features,
-            which classes are present anywhere in the image.
+        classification_head: whether to also predict which classes are present in the image, from
+            the mean of the deepest features.
         channels: number of channels of the images, 1 to 16.
         exclusive: whether a pixel belongs to at most one class, or else to the background.
         decoder_width: multiplies the channels of the decoder, in addition to `width`; above 0 and
             at most 8.
 
     Returns:
-        A keras.Model from images [B, H, W, channels] of any numeric dtype in 0..255, any height and
-        width, to a dict: "logits", float32 [B, H, W, num_classes], whose sigmoid is the probability
-        of each class; with a classification head "presence_logits", float32 [B, num_classes]; of
-        exclusive classes "background_logits", float32 [B, H, W, 1]. Their probabilities are a
-        softmax over the classes and the background, see `LogOdds`. Scaling is part of the model.
+        A keras.Model from images [B, H, W, channels] of any numeric dtype in 0..255, of any height
+        and width, to a dict: "logits", float32 [B, H, W, num_classes], whose sigmoid is the
+        probability of each class; with a classification head, "presence_logits", float32
+        [B, num_classes]; for exclusive classes, "background_logits", float32 [B, H, W, 1], with
+        which the probabilities are a softmax, see `LogOdds`. Input scaling is part of the model.
 
     Raises:
         ValueError: an unknown encoder, or another argument out of bounds.
@@ -156,17 +156,17 @@ def unet(
     outputs["logits"] = CropLike(name="logits", dtype="float32")([x, image])
     if classification_head:
         pooled = layers.GlobalAveragePooling2D(dtype="float32", name="presence_pool")(deepest)
-        # Checkpoints know the layer as "presence".
+        # In checkpoints, the layer is called "presence".
         head = layers.Dense(num_classes, dtype="float32", name="presence")
         outputs["presence_logits"] = head(pooled)
     model = keras.Model(image, outputs, name=model_name(encoder))
-    # Not as an attribute of Keras, which would track it in checkpoints.
+    # Not as a normal attribute, which Keras would track in checkpoints.
     vars(model)[_ARGUMENTS] = {
         "num_classes": num_classes,
         "width": width,
         "encoder": encoder,
         "classification_head": classification_head,
-        # Left out by default, so that earlier versions can read files of models without them.
+        # Omitted if they have the default, so that earlier versions can read the file.
         **({} if channels == 3 else {"channels": channels}),
         **({"exclusive": True} if exclusive else {}),
         **({} if decoder_width == 1 else {"decoder_width": decoder_width}),
@@ -178,7 +178,7 @@ def unet_arguments(model: Model) -> dict[str, Any]:
     """The arguments with which `unet` built a model.
 
     Raises:
-        ValueError: another function made it, or it is a copy.
+        ValueError: it was not made by `unet`, or is a copy.
     """
     if _ARGUMENTS not in vars(model):
         raise ValueError(
@@ -217,14 +217,14 @@ def _decode(features: dict[int, Any], width: float, encoder: Encoder) -> Any:
 
 @dataclasses.dataclass(frozen=True)
 class Stage:
-    """One box in a drawing of a U-Net: the map that a stage returns.
+    """A stage of a U-Net and the map that it returns, for a drawing.
 
     Attributes:
         name: such as "stem", "stage2", "decoder1" or "head".
-        convolutions: how many convolutions the stage applies one after the other.
-        height: of the map, in pixels.
-        width: of the map, in pixels.
-        channels: of the map.
+        convolutions: number of convolutions that the stage applies one after the other.
+        height: height of the map in pixels.
+        width: width of the map in pixels.
+        channels: number of channels of the map.
     """
 
     name: str
@@ -263,7 +263,7 @@ def outline(model: Model, image_size: tuple[int, int]) -> tuple[list[Stage], lis
 
 
 def _convolutions(model: Model, maps: list[Any]) -> list[int]:
-    """Counts the convolutions on the longest path to each map from the one before it."""
+    """Counts the convolutions on the longest path from each map to the next."""
     depths: dict[int, int] = {}
     for layer in model.layers:  # in the order of the graph
         counted = isinstance(layer, (layers.Conv2D, layers.DepthwiseConv2D, UpsampleConv))

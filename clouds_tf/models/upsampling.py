@@ -1,4 +1,4 @@
-"""Upsampling and the convolution after it, in fewer multiplications."""
+"""Upsampling and the following convolution in one layer, with fewer multiplications."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ import tensorflow as tf
 
 from clouds_tf.keras import keras
 
-# Each row of a 4x4 kernel as a sum of rows of a 3x3 one: on an upsampled map, two of the three rows
-# fall on the same row of the original, and which two depends on the parity of the output's row.
+# Each row of a 4x4 kernel as a sum of rows of a 3x3 kernel: on an upsampled map, two of the three
+# rows see the same row of the original; which two depends on the parity of the output row.
 _ROWS = np.array([[0, 0, 1], [0, 1, 1], [1, 1, 0], [1, 0, 0]], np.float32)
 _SPREAD = np.kron(_ROWS, _ROWS)  # [16, 9], for rows and columns
 
 
 def spread_kernel(kernel: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tensor]:
-    """Splits the 3x3 kernel for joined maps and spreads the part for the upsampled ones.
+    """Splits the 3x3 kernel for concatenated maps and converts the part for upsampled ones.
 
     Args:
-        kernel: float [3, 3, C + S, F] of a convolution of C upsampled maps and S of a skip.
+        kernel: float [3, 3, C + S, F] of a convolution of C upsampled channels and S of a skip.
         channels: C.
 
     Returns:
@@ -34,12 +34,12 @@ def spread_kernel(kernel: tf.Tensor, channels: int) -> tuple[tf.Tensor, tf.Tenso
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class UpsampleConv(keras.layers.Layer):
-    """Upsamples maps to twice the size, joins a skip, and applies a 3x3 convolution.
+    """Upsamples maps to twice the size, concatenates a skip, and applies a 3x3 convolution.
 
     Nearest-neighbour upsampling is a transposed convolution with a 2x2 kernel of ones at stride 2;
-    together with the 3x3 convolution after it, it is one with a 4x4 kernel: 16 multiplications for
-    each pixel of the input and pair of channels instead of 36. A convolution of joined maps is the
-    sum of one convolution each, so no upsampled or joined map is ever made.
+    combined with the following 3x3 convolution, it has a 4x4 kernel: 16 multiplications per input
+    pixel and pair of channels instead of 36. A convolution of concatenated maps is the sum of the
+    convolutions of each, so upsampled and concatenated maps are never made.
 
     Args:
         filters: F, the channels of the result.
@@ -60,7 +60,7 @@ class UpsampleConv(keras.layers.Layer):
         self.filters, self.use_bias, self.fused = filters, use_bias, fused
 
     def build(self, input_shape: Any) -> None:
-        # A saved model gives a single shape as a list too.
+        # Saved models pass a single shape as a list, too.
         several = isinstance(input_shape[0], (list, tuple, tf.TensorShape))
         shapes = input_shape if several else [input_shape]
         channels = [shape[-1] for shape in shapes]

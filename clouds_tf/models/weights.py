@@ -1,8 +1,8 @@
-"""Weights of a model in files: published encoders, checkpoints, and whole models to pass on.
+"""Files of weights: published encoders, checkpoints, and whole models for sharing.
 
-A whole model travels as one .safetensors file, which holds no code: tensors by variable name, and
-in the header's metadata under "clouds_tf" a JSON object with the arguments of `unet`, whatever else
-describes the model, and a checksum of both. A user's own encoder is stored as its function's name.
+A whole model is stored as one .safetensors file, which contains no code: tensors by variable name,
+and in the header's metadata, under "clouds_tf", a JSON object with the arguments of `unet`, a
+description of the model, and a checksum of both. A user's own encoder is stored by its name.
 """
 
 from __future__ import annotations
@@ -27,8 +27,8 @@ from clouds_tf.models.encoders.interface import fitted, read_safetensors
 from clouds_tf.models.packing import packed, unpacked
 from clouds_tf.settings import check_size
 
-# Versions of the files of `save_model_weights`, which only those that need it carry, so that older
-# versions of clouds_tf read all others.
+# Format version of `save_model_weights` by type of kernels. Older versions of clouds_tf can read
+# all files but those with a version that they do not know.
 _VERSIONS = {"float16": 1, "int8": 2}
 
 _KEY = "clouds_tf"  # in the metadata of the .safetensors header
@@ -56,9 +56,9 @@ def _assign(
     path: str,
     channels: int = 3,
 ) -> None:
-    """Sets variables to the tensors of the same names; all of them, or none.
+    """Sets variables to the tensors of the same names, either all or none.
 
-    Weights for RGB are adapted where the model takes images with other `channels`.
+    Weights for RGB are adapted if the model takes images with other `channels`.
     """
     if channels != 3:
         both = variables.keys() & tensors.keys()
@@ -85,26 +85,26 @@ def load_encoder_weights(model: Model, path: str) -> None:
     """Loads published weights, such as those of ImageNet, into the encoder of a U-Net.
 
     Args:
-        model: of `unet`, at width 1 for the files that are published.
-        path: for the encoder "resnet34" a .safetensors file with the names of torchvision's and
+        model: a model of `unet`, which must have width 1 for the published files.
+        path: for the encoder "resnet34", a .safetensors file with the names of torchvision's and
             timm's resnet34, or a whole U-Net of segmentation_models_pytorch with these names after
-            "encoder."; for "resnet34_preactivation" a Keras .h5 file with the names of
+            "encoder."; for "resnet34_preactivation", a Keras .h5 file with the names of
             `classification_models`, with or without its classifier; for "efficientnet_lite0" to
-            "efficientnet_lite2" a .safetensors file with the names of `efficientnet_lite_pytorch`,
-            or "imagenet", which downloads it; for the encoders of keras-cv a .h5, .weights.h5 or
-            .keras file of the backbone. Classifiers, decoders and counters in them are left out.
-            For images of other channels than RGB, the first layers are adapted; see `fitted`.
+            "efficientnet_lite2", a .safetensors file with the names of `efficientnet_lite_pytorch`,
+            or "imagenet", which downloads it; for the encoders of keras-cv, a .h5, .weights.h5 or
+            .keras file of the backbone. Classifiers, decoders and counters are ignored. If the
+            model does not take RGB, the first layers are adapted; see `fitted`.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: another kind of file, or one that does not fit; the message lists the tensors
-            that are missing, unexpected and misshapen, in the names of the file. The model is
-            unchanged then.
+        ValueError: another kind of file, or one that does not fit the model, which then stays
+            unchanged; the message lists missing, unexpected and misshapen tensors by their names
+            in the file.
     """
     encoder = encoder_of(model)
     if not encoder.weights_suffixes:
         raise ValueError(
-            f"encoder_weights: got {path}, but your own encoder loads its weights by itself"
+            f"encoder_weights: got {path}, but your own encoder has to load its weights itself"
         )
     if path == IMAGENET:
         path = imagenet_weights(encoder_name(model))
@@ -117,17 +117,17 @@ def load_encoder_weights(model: Model, path: str) -> None:
 
 
 def load_checkpoint(model: Model, path: str) -> None:
-    """Loads the whole model from a checkpoint of ours, whatever it was trained on.
+    """Loads a whole model from a checkpoint of clouds_tf.
 
     Args:
-        model: of `unet`, with the arguments that the checkpoint's model was built with.
+        model: a model of `unet`, with the same arguments as the checkpoint's model.
         path: a folder with a checkpoint, such as workdir/checkpoints/best, or the prefix of one,
             such as workdir/checkpoints/best/ckpt-7.
 
     Raises:
         FileNotFoundError: there is no checkpoint.
-        ValueError: it does not fit; the message lists what is missing, unexpected and misshapen.
-            The model is unchanged then.
+        ValueError: it does not fit the model, which then stays unchanged; the message lists
+            missing, unexpected and misshapen tensors.
     """
     from tensorflow.core.protobuf import trackable_object_graph_pb2
 
@@ -136,7 +136,7 @@ def load_checkpoint(model: Model, path: str) -> None:
     if not gfile.exists(f"{prefix}.index"):
         raise FileNotFoundError(f"{path}: no checkpoint; one is in workdir/checkpoints/best")
     reader = tf.train.load_checkpoint(prefix)
-    # Checkpoints number the layers; the graph of objects in them knows the variables' own names.
+    # Checkpoints number the layers; their object graph has the names of the variables.
     graph = trackable_object_graph_pb2.TrackableObjectGraph.FromString(
         reader.get_tensor("_CHECKPOINTABLE_OBJECT_GRAPH")
     )
@@ -162,17 +162,17 @@ def save_model_weights(
 
     Args:
         model: a keras.Model of `unet`.
-        path: the .safetensors file to write; an earlier one is replaced when the new one is whole.
-        metadata: further JSON-like description. "fold" and "records", the fold that was held out
-            and `Records.identity`, let `evaluate` tell which images the model has not seen; "model"
-            holds the arguments of `unet`, for a model that is a copy of what `unet` returned.
-        dataset: the data set that the model predicts; evaluation and export need it.
-        image_size: (height, width) of its input; evaluation and export need it.
+        path: the .safetensors file to write, whole or not at all.
+        metadata: further JSON-like description. From "fold" and "records", the held-out fold and
+            `Records.identity`, `evaluate` knows which images the model has not seen; "model" has
+            the arguments of `unet`, and is needed for copies of models of `unet`.
+        dataset: the data set of the predictions; evaluation and export need it.
+        image_size: (height, width) of the input; evaluation and export need it.
         kernels: "float16" halves the file, "int8" halves it once more; see `packing.packed`.
 
     Raises:
-        ValueError: the path ends otherwise, the metadata does not describe this model, data set or
-            size are missing, `kernels` is unknown, or a weight is not finite.
+        ValueError: the path has another ending, the metadata does not describe this model, data set
+            or size are missing, `kernels` is unknown, or a weight is not finite.
     """
     if not path.endswith(".safetensors"):
         raise ValueError(f"{path}: expected a path that ends in .safetensors")
@@ -197,14 +197,14 @@ def save_model_weights(
     version = {"version": _VERSIONS[kernels]}
     content = json.loads(json.dumps({**metadata, **version}))  # as it will be read
     content["sha256"] = _checksum(content, tensors)
-    # safetensors' own save_file makes a file that nobody but its owner can read.
+    # safetensors' own save_file makes a file that only its owner can read.
     data = safetensors.numpy.save(tensors, {_KEY: json.dumps(content)})
     with files.written_whole(path) as temporary, gfile.opened(temporary, "wb") as file:
         file.write(data)
 
 
 def _checksum(content: dict[str, Any], tensors: dict[str, np.ndarray]) -> str:
-    """SHA-256 of the metadata, without its checksum, and of all tensors in order of their names."""
+    """SHA-256 of the metadata, without its checksum, and of all tensors, sorted by name."""
     described = {key: value for key, value in content.items() if key != "sha256"}
     digest = hashlib.sha256(json.dumps(described, sort_keys=True).encode())
     for name in sorted(tensors):
@@ -225,7 +225,7 @@ def _check_arguments(arguments: object, where: str) -> None:
 
 
 def _check_description(model: Model, arguments: dict[str, Any]) -> None:
-    """Raises ValueError where arguments of `unet` contradict a model."""
+    """Raises ValueError if arguments of `unet` contradict a model."""
     from clouds_tf.models.unet import unet
 
     defaults = {k: v.default for k, v in inspect.signature(unet).parameters.items()}
@@ -246,14 +246,14 @@ def _check_description(model: Model, arguments: dict[str, Any]) -> None:
 
 
 def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """Reads what `save_model_weights` wrote, and checks that it is unaltered.
+    """Reads a file of `save_model_weights` and verifies its checksum.
 
     Args:
         path: the .safetensors file.
 
     Returns:
-        The metadata as it was given, whose "model" holds the arguments of `unet`; and a dict from
-        variable names to arrays, float16 or float32; kernels in 8 bits are float32.
+        The metadata, in which "model" has the arguments of `unet`; and a dict from variable names
+        to arrays, float16 or float32. 8-bit kernels become float32.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -264,14 +264,14 @@ def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
         encoded = (file.metadata() or {}).get(_KEY)
     if encoded is None:
         raise ValueError(
-            f"{path}: holds tensors, but no model of clouds_tf; weights that others have published "
-            "for an encoder are loaded into the encoder alone"
+            f"{path}: has tensors, but is not a model of clouds_tf; load published weights of an "
+            "encoder with encoder_weights"
         )
     try:
         content = json.loads(encoded)
         version, checksum = content["version"], content["sha256"]
     except (json.JSONDecodeError, KeyError, TypeError) as error:
-        raise ValueError(f"{path}: damaged metadata ({error!r}); get the file anew") from None
+        raise ValueError(f"{path}: damaged metadata ({error!r}); get the file again") from None
     if version not in _VERSIONS.values():
         raise ValueError(
             f"{path}: got format version {version}, expected at most {max(_VERSIONS.values())}; "
@@ -280,7 +280,7 @@ def read_model_weights(path: str) -> tuple[dict[str, Any], dict[str, np.ndarray]
     if checksum != _checksum(content, tensors):
         raise ValueError(
             f"{path}: the content does not match its checksum, so the file was altered or damaged; "
-            "get it anew"
+            "get it again"
         )
     _check_arguments(content.get("model"), path)
     metadata = {key: value for key, value in content.items() if key not in _OWN_FIELDS}
@@ -291,15 +291,15 @@ def load_weights(model: Model, path: str, heads: bool = True) -> None:
     """Loads all weights of a U-Net from a file of `save_model_weights`.
 
     Args:
-        model: of `unet`, with the arguments that the file's model was built with.
+        model: a model of `unet`, with the same arguments as the file's model.
         path: the .safetensors file.
-        heads: whether to load the last layers too. Without them the number of classes may differ,
-            and either model may have a classification head; the last layers then stay as they are.
+        heads: whether to load the last layers, too. If not, they stay unchanged; the numbers of
+            classes may differ, and either model may have a classification head.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it does not fit the model, or is truncated or altered. The model is unchanged
-            then.
+        ValueError: it does not fit the model, which then stays unchanged, or is truncated or
+            altered.
     """
     metadata, tensors = read_model_weights(path)
     variables = _by_name(model.weights)
@@ -310,13 +310,13 @@ def load_weights(model: Model, path: str, heads: bool = True) -> None:
         _assign(variables, tensors, path, model.input_shape[-1])
     except ValueError as error:
         arguments = ", ".join(f"{name}={value!r}" for name, value in metadata["model"].items())
-        raise ValueError(f"{error}; the file holds a unet({arguments})") from None
+        raise ValueError(f"{error}; the file has a unet({arguments})") from None
 
 
 def load_model(path: str) -> tuple[Any, dict[str, Any]]:
     """Builds the U-Net of a file of `save_model_weights`.
 
-    It computes in the global Keras precision.
+    It computes in the global precision policy of Keras.
 
     Args:
         path: the .safetensors file.

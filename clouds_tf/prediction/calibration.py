@@ -1,4 +1,4 @@
-"""Calibration: a monotone map per class from the network's probabilities to honest ones."""
+"""Calibration of probabilities by a monotone map per class."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ class Curve:
     Attributes:
         inputs: K >= 2 probabilities of the network, strictly increasing from 0 to 1.
         outputs: the K calibrated probabilities there, never decreasing, in [0, 1].
-        method: how the curve was fitted, such as "isotonic" or "platt".
+        method: method of the fit, such as "isotonic".
     """
 
     inputs: tuple[float, ...]
@@ -111,5 +111,5 @@ def _interpolate(values: tf.Tensor, curve: Curve) -> tf.Tensor:
         tf.gather(tf.constant(numbers, tf.float32), segment)
         for numbers in (x[:-1], y[:-1], np.diff(y) / np.diff(x))
     )
-    # Rounding may lead past the ends.
+    # Rounding may exceed the end values.
     return tf.clip_by_value(base + slope * (values - start), y[0], y[-1])

@@ -1,4 +1,4 @@
-"""Engines that compute a network: TensorFlow, or OpenVINO on the CPU."""
+"""Engines that run a network: TensorFlow, or OpenVINO on the CPU."""
 
 from __future__ import annotations
 
@@ -28,22 +28,22 @@ Network = Callable[["tf.Tensor"], "dict[str, tf.Tensor]"]
 
 _TRIAL = openvino_trial.__file__
 _CHECK_IMAGES = 8
-_DICE_TOLERANCE = 1e-3  # of the soft Dice, which no single pixel decides
-# Of probabilities, on average; bfloat16 changed those of a trained network by 0.0006 in either
-# engine, and those of random weights by 0.007.
+_DICE_TOLERANCE = 1e-3  # of the soft Dice, which does not depend on single pixels
+# Of the mean change of probabilities; bfloat16 changed those of a trained network by 0.0006 in
+# either engine, and those of random weights by 0.007.
 _TOLERANCE = 0.01
 
 
 class UnusableError(Exception):
-    """OpenVINO cannot take the place of TensorFlow on this machine; the message says why."""
+    """OpenVINO cannot replace TensorFlow on this machine; the message says why."""
 
 
 class DifferentError(UnusableError):
-    """OpenVINO computes something else; it would do so again."""
+    """OpenVINO gives different results, which trying again would not change."""
 
 
 def require(engine: str) -> None:
-    """Makes sure that an engine can be asked for.
+    """Checks that an engine exists and that its package is installed.
 
     Raises:
         ValueError: there is no such engine, or its package is missing.
@@ -55,7 +55,7 @@ def require(engine: str) -> None:
 
 
 def as_network(model: Model, image_size: tuple[int, int]) -> Any:
-    """Makes a Network, a tf.function for images of (height, width), of a Keras model."""
+    """Makes a Network, a tf.function for images of (height, width), from a Keras model."""
     signature = [_images_spec(image_size, model.input_shape[-1])]
     # Not inlined, so that all views of an image share one optimized copy with its packed weights.
     return tf.function(
@@ -71,10 +71,10 @@ def _images_spec(image_size: tuple[int, int], channels: int) -> tf.TensorSpec:
 
 
 class OpenVINONetwork:
-    """A Network that OpenVINO computes, outside of graphs; threads take turns.
+    """A Network that OpenVINO runs, outside graphs and for one thread at a time.
 
-    It is read from the .xml file that `convert` wrote, locally or wherever tf.io.gfile reads. Its
-    `precision` is "bfloat16" or "float32".
+    It is read from an .xml file of `convert`, which may be remote. Its `precision` is "bfloat16" or
+    "float32".
     """
 
     def __init__(self, path: str) -> None:
@@ -99,14 +99,14 @@ class OpenVINONetwork:
 def convert(
     network: Any, image_size: tuple[int, int], dataset: Dataset, path: str
 ) -> OpenVINONetwork:
-    """Converts a network to OpenVINO, and checks that it gives the same answers there.
+    """Converts a network to OpenVINO, and checks that the results are the same.
 
-    Another process converts, compiles and runs it first, because OpenVINO may crash there. Then
-    both engines predict drawn images: their soft Dice may differ by at most 0.001, and their
+    A separate process converts, compiles and runs it first, because OpenVINO may crash. Then both
+    engines predict synthetic images: their soft Dice may differ by at most 0.001, and their
     probabilities by at most 0.01 on average.
 
     Args:
-        network: a tf.function that is a Network, such as `as_network` gives.
+        network: a Network that is a tf.function, such as one of `as_network`.
         image_size: (height, width) of the images.
         dataset: the Dataset of the classes.
         path: local .xml file to write; the weights go into the .bin file next to it.
@@ -115,7 +115,7 @@ def convert(
         The converted network.
 
     Raises:
-        UnusableError: OpenVINO dies, cannot convert the network, or computes something else.
+        UnusableError: OpenVINO crashes, cannot convert the network, or gives different results.
     """
     spec, module = _images_spec(image_size, dataset.channels), tf.Module()
     module.variables_of_network = network.get_concrete_function(spec).variables

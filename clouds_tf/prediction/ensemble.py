@@ -8,18 +8,18 @@ from typing import Any
 
 import tensorflow as tf
 
-# Choices of --test_time_augmentation; predictions of all views of an image are averaged.
+# Choices of --test_time_augmentation, which averages the predictions of several views of an image.
 AUGMENTATIONS = ("none", "flips", "rotations", "scales", "flips+scales", "rotations+scales")
 _MIRRORS: tuple[list[int], ...] = ([], [1], [2], [1, 2])  # axes of [B, H, W, C] to reverse
-_SCALES = (0.75, 1.25)  # of the size that a network was trained with, in addition to it
-_STRIDE = 32  # of the deepest features, whose multiples need no padding
+_SCALES = (0.75, 1.25)  # of the training size, in addition to it
+_STRIDE = 32  # of the deepest features; multiples of it need no padding
 
 
 def check_weights(weights: Sequence[float], num_models: int) -> None:
-    """Checks the weights of the members of an ensemble; none at all means equal ones.
+    """Checks the weights of the members of an ensemble; empty for equal weights.
 
     Raises:
-        ValueError: another number of them than of models, or one that is not above 0.
+        ValueError: the numbers of weights and models differ, or a weight is not above 0.
     """
     if weights and len(weights) != num_models:
         raise ValueError(
@@ -31,7 +31,7 @@ def check_weights(weights: Sequence[float], num_models: int) -> None:
 
 
 def input_sizes(image_size: tuple[int, int], test_time_augmentation: str) -> list[tuple[int, int]]:
-    """Sizes at which a network sees each image: one, or three under "scales".
+    """Sizes at which a network sees each image: one, or three with "scales".
 
     >>> input_sizes((256, 384), "flips+scales")
     [(256, 384), (192, 288), (320, 480)]
@@ -45,7 +45,7 @@ def input_sizes(image_size: tuple[int, int], test_time_augmentation: str) -> lis
 
 
 def views_of(test_time_augmentation: str) -> list[tuple[bool, list[int]]]:
-    """Views of an image: whether rows and columns change places, and the axes then reversed."""
+    """Views of an image: whether to transpose it, and the axes to reverse after that."""
     if test_time_augmentation not in AUGMENTATIONS:
         raise ValueError(
             f"test_time_augmentation: got {test_time_augmentation!r}, expected one of "
@@ -65,7 +65,7 @@ def mean_prediction(
     test_time_augmentation: str = "none",
     member_weights: Sequence[float] = (),
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """Averages the predictions of models, and of mirrored or rotated images if asked for.
+    """Averages the predictions of models, and of test-time augmentation.
 
     Args:
         models: functions from images [B, h, w, 3] in 0..255 to a dict of "logits" [B, h, w, C]
@@ -73,18 +73,18 @@ def mean_prediction(
         images: for each model the same images, at a size of `input_sizes`.
         size: (height, width) of the result.
         test_time_augmentation: one of AUGMENTATIONS: "flips" averages the four mirror images,
-            "rotations" the eight symmetries of a square. "scales" changes nothing here: it is
-            models and images at several sizes.
-        member_weights: the weight of each model in the average; by default all are equal.
+            "rotations" the eight symmetries of a square. For "scales", pass a model and images for
+            each size.
+        member_weights: the weight of each model in the average; by default, all are equal.
 
     Returns:
         Probabilities, float32 [B, height, width, C] in [0, 1]; and presence, float32 [B, C] in
-        [0, 1]: the mean of the classification heads or, where no model has one, the highest
+        [0, 1]: the mean of the classification heads or, if no model has one, the highest
         probability of the class in the image.
 
     Raises:
-        ValueError: there is no model, not one batch of images for each, no such augmentation, or
-            an image to rotate is not square.
+        ValueError: there is no model, or not one batch of images for each; the augmentation is
+            unknown; or an image to rotate is not square.
     """
     if not models or len(models) != len(images):
         raise ValueError(
@@ -94,7 +94,7 @@ def mean_prediction(
     check_weights(member_weights, len(models))
     views = views_of(test_time_augmentation)
     pixels, presences = [], []
-    # Mirrored and averaged before they are resized, which takes a quarter of the time.
+    # Mirrored and averaged before resizing, which takes a quarter of the time.
     for model, image, weight in zip(models, images, member_weights or [1.0] * len(models)):
         upright = []
         for turn, axes in views:
@@ -110,7 +110,7 @@ def mean_prediction(
 
 
 def _transposed(image: tf.Tensor) -> tf.Tensor:
-    """Exchanges rows and columns of square images [B, h, h, C]."""
+    """Transposes square images [B, h, h, C]."""
     if image.shape[1] != image.shape[2]:
         raise ValueError(
             f"test_time_augmentation: rotations need square images, but a model takes "

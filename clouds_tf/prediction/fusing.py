@@ -17,17 +17,17 @@ _CONVOLUTIONS = (layers.Conv2D, layers.DepthwiseConv2D, UpsampleConv)
 def fuse(model: Model) -> Any:
     """Builds an equivalent inference model with batch norm fused, and upsampling prepared.
 
-    With batch norm y = gamma (x - mean) / sqrt(variance + epsilon) + beta after a convolution, the
-    factor goes into the kernel and the rest into a bias. Batch norm without a convolution of its
-    own right before it stays, such as that of a pre-activation encoder after additions. The kernels
-    of upsampling are spread once, in advance.
+    For batch norm y = gamma (x - mean) / sqrt(variance + epsilon) + beta after a convolution, the
+    factor is merged into the kernel and the rest into a bias. Batch norm that does not directly
+    follow its own convolution stays, such as that after additions in a pre-activation encoder. The
+    kernels of upsampling are converted in advance.
 
     Args:
         model: a functional keras.Model.
 
     Returns:
-        A keras.Model with weights of its own; its outputs equal those of
-        `model(..., training=False)` but for rounding.
+        A keras.Model with its own weights; its outputs equal those of `model(..., training=False)`
+        except for rounding.
     """
     norms = _fusible_norms(model)
     fused_names = {norm.name for norm in norms.values()}
@@ -37,7 +37,7 @@ def fuse(model: Model) -> Any:
             return layers.Activation("linear", name=layer.name, dtype=layer.dtype_policy)
         config = layer.get_config()
         for name in config.keys() & {"kernel_initializer", "depthwise_initializer"}:
-            config[name] = "zeros"  # random numbers would be drawn for nothing
+            config[name] = "zeros"  # avoids drawing random numbers
         if layer.name in norms:
             config["use_bias"] = True
         if isinstance(layer, UpsampleConv):
@@ -60,7 +60,7 @@ def fuse(model: Model) -> Any:
 
 
 def _fusible_norms(model: Model) -> dict[str, Any]:
-    """Finds batch norm that alone follows a convolution: a dict by name of the convolution."""
+    """Finds batch norm that is the only consumer of a convolution, by name of the convolution."""
     norms = {}
     for norm in model.layers:
         if isinstance(norm, layers.BatchNormalization):
@@ -77,7 +77,7 @@ def _fusible_norms(model: Model) -> dict[str, Any]:
 
 
 def _fused_weights(conv: Layer, norm: Layer) -> list[np.ndarray]:
-    """Computes the float32 kernel and bias of a convolution followed by `norm` in inference."""
+    """Computes the float32 kernel and bias of a convolution followed by batch norm."""
     kernel, *biases = conv.get_weights()
     bias = biases[0] if biases else 0
     gamma = norm.gamma.numpy() if norm.scale else 1

@@ -1,8 +1,8 @@
-"""How much an image looks like those that the models learned from, whichever clouds it shows.
+"""Likeness of an image to the training images, whatever clouds it shows.
 
-A network answers noise, deserts and night as confidently as clouds. Plain statistics of the pixels
-tell such pictures apart better than the network's own features do: brightness, colour of bright
-and dark parts, saturation, and how rough the picture is from one pixel to the next at six scales.
+A network predicts noise, deserts and night scenes as confidently as clouds. Plain statistics of the
+pixels detect such images better than the network's own features do: brightness, colours of bright
+and dark parts, saturation, and roughness at six scales.
 """
 
 from __future__ import annotations
@@ -20,25 +20,25 @@ from clouds_tf.data.preprocessing import BLACK
 from clouds_tf.lazy import traced
 from clouds_tf.messages import counted
 
-UNLIKE = 0.01  # images whose likeness is below are warned of
+UNLIKE = 0.01  # images whose likeness is below cause a warning
 
 _DARK, _WHITE = 40, 250
-_BLOCK = 16  # pixels, of which the darkest one shows what is behind the clouds
-_SCALES = 6  # each twice as coarse as the one before
+_BLOCK = 16  # pixels; the darkest pixel of a block shows the background of the clouds
+_SCALES = 6  # each twice as coarse as the previous one
 _REGULARIZATION = 0.05  # added to the variances, which are 1 on average
-_LEAST_DEVIATION = 0.05  # or a statistic that hardly varies would make everything unlike
+_LEAST_DEVIATION = 0.05  # otherwise, a statistic that hardly varies would dominate
 _QUANTILES = 200
 
 
 @dataclasses.dataclass(frozen=True)
 class Likeness:
-    """Distribution of the statistics of images that a model was trained for.
+    """Distribution of the statistics of the images that a model is for.
 
-    The distance of an image is the one of Mahalanobis (1936): its D statistics less their mean,
-    divided by their standard deviations along the principal axes.
+    The distance of an image is that of Mahalanobis (1936): its D statistics minus their mean,
+    divided by the standard deviations along the principal axes.
 
     Attributes:
-        image_size: (height, width) at which images are looked at.
+        image_size: (height, width) at which the statistics are computed.
         mean: D means.
         transform: D rows of D numbers, from statistics to axes along which they vary by 1.
         distances: squared distances of the images, from the smallest to the largest.
@@ -53,8 +53,8 @@ class Likeness:
     def fit(cls, found: np.ndarray, image_size: tuple[int, int]) -> Likeness:
         """Fits the distribution of `statistics`, float [N, D], of images of one size.
 
-        The distances are cross-fitted: those of either half of the images to the other half's
-        distribution. So a new image of the same kind has a uniform likeness.
+        The distances are cross-fitted: those of each half of the images to the distribution of the
+        other half. So the likeness of new images of the same kind is uniformly distributed.
 
         Raises:
             ValueError: there are fewer than two images.
@@ -74,10 +74,10 @@ class Likeness:
         )
 
     def __call__(self, images: tf.Tensor) -> tf.Tensor:
-        """The likeness of images, uint8 [N, *image_size, C]: float32 [N] in [0, 1].
+        """Computes the likeness of images, uint8 [N, *image_size, C]: float32 [N] in [0, 1].
 
-        It is the share of the images it was fitted on that are less alike: of their own kind one
-        image in a hundred has less than 0.01.
+        It is the share of the fitted images that are less typical: of images of the same kind, one
+        in a hundred has a likeness below 0.01.
         """
         axes = (statistics(images) - np.array(self.mean, np.float32)) @ np.array(
             self.transform, np.float32
@@ -105,7 +105,7 @@ class Likeness:
         transform = tuple(_split(row) for row in fields["transform"])
         mean, distances = _split(fields["mean"]), _split(fields["distances"])
         if not distances or {len(mean)} != {len(transform), *map(len, transform)}:
-            raise ValueError("likeness: mean, transform and distances do not fit each other")
+            raise ValueError("likeness: mean, transform and distances do not match")
         return cls((int(height), int(width)), mean, transform, distances)
 
 
@@ -134,7 +134,7 @@ def _squared(found: np.ndarray, mean: np.ndarray, transform: np.ndarray) -> np.n
 
 
 def known(likeness: float) -> float | None:
-    """A likeness with six digits; None for NaN, which a SavedModel gives if it does not know any.
+    """Rounds a likeness to six digits; None for NaN, the answer of a SavedModel without likeness.
 
     >>> known(0.25), known(math.nan)
     (0.25, None)
@@ -146,7 +146,7 @@ def unlike_warning(likeness: Mapping[str, float | None], noun: str) -> str:
     """One line on images whose likeness is below UNLIKE; "" if there are none.
 
     Args:
-        likeness: of each image, by its name; None where it is not known.
+        likeness: likeness of each image by its name; None if unknown.
         noun: name of the images, such as "scene".
     """
     unlike = sorted((x, name) for name, x in likeness.items() if x is not None and x < UNLIKE)
@@ -155,8 +155,8 @@ def unlike_warning(likeness: Mapping[str, float | None], noun: str) -> str:
     (lowest, worst), count = unlike[0], counted(len(unlike), noun)
     do = "does" if len(unlike) == 1 else "do"
     return (
-        f"{count} of {len(likeness)} {do} not look like the images of the training, so the answers "
-        f"may mean nothing; least alike is {worst} (likeness {lowest:.3f}, expected {UNLIKE} or "
+        f"{count} of {len(likeness)} {do} not look like the training images, so their predictions "
+        f"may be meaningless; the worst is {worst} (likeness {lowest:.3f}, expected {UNLIKE} or "
         "more)"
     )
 
@@ -172,7 +172,7 @@ def statistics(images: tf.Tensor) -> tf.Tensor:
         float32 [N, D]: D is 28 for three channels.
     """
     pixels = tf.cast(images, tf.float32)
-    # Reductions over three channels, and powers, take five times as long as what is used here.
+    # Reductions over three channels, and powers, would take five times as long.
     light, channels = tf.reduce_mean(pixels, axis=3), tf.unstack(pixels, axis=3)
     brightest, darkest = (functools.reduce(f, channels) for f in (tf.maximum, tf.minimum))
     observed = brightest > BLACK
@@ -198,7 +198,7 @@ def statistics(images: tf.Tensor) -> tf.Tensor:
 
 
 def _mean(values: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Means of [N, h, w] over the pixels of a bool [N, h, w]: [N]; 0 where there are none."""
+    """Means of [N, h, w] over the pixels of a bool [N, h, w]: [N]; 0 if there are none."""
     total = tf.reduce_sum(tf.where(where, values, 0.0), axis=[1, 2])
     number = tf.reduce_sum(tf.cast(where, tf.float32), axis=[1, 2])
     return total / tf.maximum(number, 1.0)
@@ -232,7 +232,7 @@ def _highest(values: tf.Tensor, side: int) -> tf.Tensor:
 
 
 def _roughness(light: tf.Tensor, observed: tf.Tensor) -> list[tf.Tensor]:
-    """By scale, the logarithms of the squared steps between neighbours and of their ratio."""
+    """For each scale, logarithms of the squared differences of neighbours and of their ratio."""
     found = []
     for scale in range(_SCALES):
         if scale:

@@ -1,4 +1,4 @@
-"""Metadata of a SavedModel: which data set, networks and post-processing it holds."""
+"""Metadata of a SavedModel: its data set, networks and post-processing."""
 
 from __future__ import annotations
 
@@ -16,24 +16,24 @@ from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS
 METADATA_FILE = "assets.extra/metadata.json"  # in the SavedModel
 _GRAPHS = ("saved_model.pb", "saved_model.pbtxt")
 _SCHEMA_VERSION = 3
-_WITHOUT_DATASET = 2  # SavedModels of the time when there was one data set
+_WITHOUT_DATASET = 2  # of version 0.1, which supported one data set
 
 
 @dataclasses.dataclass(frozen=True)
 class Metadata:
-    """Facts that a SavedModel carries about itself.
+    """Description of a SavedModel.
 
     Attributes:
-        dataset: classes, sizes and CSV spelling of the answers.
-        image_sizes: for each network, the (height, width) of its input; with the test-time
-            augmentation "scales" a model is several networks.
+        dataset: classes, sizes and CSV format of the predictions.
+        image_sizes: (height, width) of the input of each network; with the test-time augmentation
+            "scales", a model has several networks.
         rules: post-processing, one Rule for each class; by default a threshold of 0.5.
         test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
         max_image_pixels: larger images are refused before they are decoded.
         calibration: map from the network's probabilities to calibrated ones, or None.
-        training: for each model, JSON-like facts about the run that trained it.
+        training: for each model, a JSON-like description of the run that trained it.
         version: number of the SavedModel's folder.
-        member_weights: for each network, its weight in the average; empty where all are equal.
+        member_weights: weight of each network in the average; empty if all are equal.
         likeness: distribution of the images that the models are for, or None.
     """
 
@@ -59,7 +59,7 @@ class Metadata:
         return {
             "version": self.version,
             "schema_version": _SCHEMA_VERSION,
-            # These two stand in "dataset" too; they are here for programs that read them already.
+            # These two are part of "dataset", too; they stay here for existing readers.
             "class_names": list(dataset.class_names),
             "mask_size": list(dataset.submission_size),
             "dataset": dataset.to_json(),
@@ -75,7 +75,7 @@ class Metadata:
 
     @classmethod
     def from_json(cls, fields: dict[str, Any]) -> Metadata:
-        """Reads what `to_json` wrote, in this version or the one before; ValueError otherwise."""
+        """Reads what `to_json` wrote, in this or the previous version; ValueError otherwise."""
         version = fields.get("schema_version")
         if version not in (_WITHOUT_DATASET, _SCHEMA_VERSION):
             raise ValueError(
@@ -110,7 +110,7 @@ def read_metadata(saved_model: str) -> Metadata:
 
     Raises:
         FileNotFoundError: there is no SavedModel.
-        ValueError: the SavedModel is not one of `export`, or its metadata are damaged.
+        ValueError: the SavedModel was not written by `export`, or its metadata is damaged.
     """
     files.check_loadable(saved_model)
     if not any(gfile.exists(os.path.join(saved_model, name)) for name in _GRAPHS):

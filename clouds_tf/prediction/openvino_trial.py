@@ -1,7 +1,7 @@
 """A program that converts a network to OpenVINO and runs it once.
 
-It has a process of its own because some versions of OpenVINO die of SIGFPE or SIGILL on CPUs that
-they do not know.
+It runs in a separate process, because some versions of OpenVINO crash with SIGFPE or SIGILL on CPUs
+that they do not know.
 """
 
 import sys
@@ -9,7 +9,7 @@ from typing import Any
 
 
 def compile_network(network: Any) -> Any:
-    """Compiles an openvino.Model for this CPU, in bfloat16 if it has that and else in float32."""
+    """Compiles an openvino.Model for this CPU, in bfloat16 if supported, otherwise in float32."""
     import openvino
 
     core = openvino.Core()

@@ -16,18 +16,18 @@ from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.calibration import Calibration
 from clouds_tf.prediction.likeness import Likeness
 
-# Raised whenever the meaning of postprocessing.json changes. Versions 3 and 4 had other rules.
+# Incremented whenever the meaning of postprocessing.json changes. Versions 3 and 4 had other rules.
 VERSION = 5
 _READABLE_VERSIONS = (3, 4, VERSION)
 
-TOP_SHARE = 0.005  # of the pixels of an image: how many of the most probable ones are averaged
+TOP_SHARE = 0.005  # share of the pixels of an image, the most probable ones, that is averaged
 
-# The rules that are searched for the best one, in `Rule`'s terms.
+# Candidate values of the attributes of `Rule`.
 LOWEST_THRESHOLD = 0.01
 RELATIVE_THRESHOLDS = tuple(round(0.05 * i, 2) for i in range(4, 20))
 MIN_TOP_MEANS = tuple(round(0.02 * i, 2) for i in range(51))
 
-# Fields of earlier versions, with the values that do nothing, which a file may still have.
+# Fields of earlier versions, with the values without effect, which a file may still have.
 _GONE = {
     "min_area": 0,
     "min_presence": 0,
@@ -42,8 +42,8 @@ class Rule:
     """Post-processing of one class; by default a threshold of 0.5.
 
     The class is present in an image if the mean of its most probable pixels (TOP_SHARE of all) is
-    at least `min_top_mean`. Its mask is then the pixels that are more probable than `threshold` and
-    than `relative_threshold` times that mean, rounded to hundredths.
+    at least `min_top_mean`. Its mask then has the pixels whose probability exceeds both `threshold`
+    and `relative_threshold` times that mean, rounded to hundredths.
 
     Attributes:
         threshold: probability in [0, 1].
@@ -65,18 +65,18 @@ class Rule:
         """Reads the fields of a rule, of this version or an earlier one.
 
         Raises:
-            ValueError: fields are missing, unknown or impossible, or the rule does something that
-                this version does not do.
+            ValueError: fields are missing, unknown or impossible, or the rule has an effect that
+                this version does not support.
         """
         fields = dict(fields)
         for name, nothing in _GONE.items():
             value = fields.pop(name, nothing)
             if value != nothing:
                 raise ValueError(
-                    f"{name}: got {value!r}, which is not applied any more because other rules "
+                    f"{name}: got {value!r}, which is no longer supported because other rules "
                     "score higher on held-out images; run evaluate and export again"
                 )
-        if set(fields) == {"threshold", "top_threshold"}:  # the second decided on areas only
+        if set(fields) == {"threshold", "top_threshold"}:  # the second was for areas only
             return cls(fields["threshold"])
         expected = [field.name for field in dataclasses.fields(cls)]
         if set(fields) != set(expected):
@@ -89,7 +89,7 @@ def _is_number(value: object) -> bool:
 
 
 def plain_rules(num_classes: int) -> tuple[Rule, ...]:
-    """Rules that cut every class at 0.5 and do nothing more."""
+    """Rules with a threshold of 0.5 for every class."""
     return (Rule(),) * num_classes
 
 
@@ -124,8 +124,8 @@ def mask_thresholds(means: tf.Tensor, threshold: tf.Tensor, relative: tf.Tensor)
         relative: float32, the relative threshold of rules.
 
     Returns:
-        float32, in whole hundredths where the relative threshold decides: evaluation keeps pixel
-        counts for these.
+        float32, in whole hundredths where the relative threshold decides, because evaluation has
+        pixel counts for these.
     """
     return tf.maximum(threshold, tf.round(100 * relative * means) / 100)
 
@@ -145,7 +145,7 @@ def limits_of(means: tf.Tensor, rules: Sequence[Rule]) -> tf.Tensor:
     Returns:
         float32 [B, C], infinite where the class counts as absent.
     """
-    # In the precision of the network, so that equal numbers are equal.
+    # In the precision of the network, so that comparisons are exact.
     columns = zip(*(dataclasses.astuple(rule) for rule in rules))
     threshold, relative, min_top_mean = (np.array(column, np.float32) for column in columns)
     limits = mask_thresholds(means, threshold, relative)
@@ -163,14 +163,14 @@ def postprocess(
     Args:
         probabilities: float32 [B, h, w, C] in [0, 1].
         rules: C Rules, in the order of the classes.
-        exclusive: whether a pixel counts for its most probable class only, see `for_masks`.
-        filled: as `top_means` takes it.
+        exclusive: whether a pixel counts only for its most probable class, see `for_masks`.
+        filled: see `top_means`.
 
     Returns:
         bool [B, h, w, C].
 
     Raises:
-        ValueError: the number of rules is not that of the classes.
+        ValueError: the numbers of rules and classes differ.
     """
     if len(rules) != probabilities.shape[-1]:
         raise ValueError(
@@ -187,13 +187,13 @@ class Postprocessing:
 
     Attributes:
         rules: C Rules, in the order of the data set's classes.
-        test_time_augmentation: the one that the rules were tuned with; None if not known.
+        test_time_augmentation: the one that the rules were tuned with; None if unknown.
         workdirs: workdirs (or files of weights) of the models that they were tuned with.
-        records: fingerprint of the records that they were tuned on; None if not known.
+        records: fingerprint of the records that they were tuned on; None if unknown.
         calibration: a Calibration, or None.
-        report: further JSON-like facts for readers, such as scores.
-        member_weights: the weight of each of `workdirs` in the average; empty where all are equal.
-        likeness: distribution of the images that they were tuned on; None if not known.
+        report: further JSON-like information for readers, such as scores.
+        member_weights: weight of each of `workdirs` in the average; empty if all are equal.
+        likeness: distribution of the images that they were tuned on; None if unknown.
     """
 
     rules: tuple[Rule, ...]
@@ -212,7 +212,7 @@ def write_postprocessing(path: str, postprocessing: Postprocessing, dataset: Dat
     Args:
         path: the file to write.
         postprocessing: a Postprocessing, with a rule for every class of the data set.
-        dataset: the Dataset, for the names of classes and the size that the rules are for.
+        dataset: the Dataset, for class names and mask size.
     """
     calibration = postprocessing.calibration
     rules = zip(dataset.class_names, postprocessing.rules)

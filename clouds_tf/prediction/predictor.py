@@ -1,4 +1,4 @@
-"""A SavedModel as one value: what it predicts with, and its functions, on one device."""
+"""`Predictor`, a SavedModel on one device."""
 
 from __future__ import annotations
 
@@ -35,19 +35,19 @@ _REFUSED = "refused.txt"  # why a network cannot be converted
 class Predictor:
     """A SavedModel of `serving.export`, which is loaded when it is first called.
 
-    Pickled, it is opened again where it arrives, once per process; ValueError if it is another one
-    there.
+    A pickled Predictor is opened again where it is unpickled, once per process; ValueError if the
+    SavedModel differs there.
 
     Attributes:
         path: folder of the version, such as E/1.
         metadata: data set, sizes, rules, calibration and test-time augmentation.
-        identity: differs between predictors that may answer differently: by weights, graph,
-            precision, rules, calibration, test-time augmentation, or engine.
+        identity: a string that differs between predictors whose answers may differ, because of
+            weights, graph, precision, rules, calibration, test-time augmentation, or engine.
         load: returns the functions.
-        load_stages: returns the same as `Signatures`, whose stages can be called one by one.
-        engine: "tensorflow" or "openvino", as asked for.
-        device: name of the device that keeps the weights and computes; None lets TensorFlow choose.
-        warning: why TensorFlow computes where OpenVINO was asked for, or "".
+        load_stages: returns `Signatures`, whose stages can be called one by one.
+        engine: the requested engine, "tensorflow" or "openvino".
+        device: name of the device for weights and computation; None lets TensorFlow choose.
+        warning: the reason why TensorFlow replaces OpenVINO, or "".
     """
 
     path: str
@@ -63,18 +63,18 @@ class Predictor:
     def open(cls, path: str, engine: str = "tensorflow", device: str | None = None) -> Predictor:
         """Opens a SavedModel that `serving.export` wrote.
 
-        With OpenVINO, the networks are converted into the folder PATH.openvino, if it can be
-        written; the next process loads them from there.
+        With OpenVINO, the networks are converted and cached in the folder PATH.openvino, if it is
+        writable.
 
         Args:
             path: folder of a version, such as E/1.
-            engine: "tensorflow", or "openvino" on the CPU, where it works.
+            engine: "tensorflow", or "openvino" on the CPU if it works there.
             device: name of a device, for TensorFlow.
 
         Raises:
             FileNotFoundError: there is no SavedModel.
-            ValueError: it is damaged or one of something else, OpenVINO is not installed, or the
-                SavedModel is too old for it.
+            ValueError: it is damaged or not one of `export`, OpenVINO is not installed, or the
+                SavedModel is too old for OpenVINO.
         """
         engines.require(engine)
         metadata, identity = read_metadata(path), _identity(path)
@@ -85,7 +85,7 @@ class Predictor:
         try:
             networks = _openvino_networks(path, device, metadata, identity)
         except UnusableError as error:
-            warning = f"OpenVINO {error}; TensorFlow computes instead"
+            warning = f"OpenVINO {error}; using TensorFlow instead"
             return cls(path, metadata, identity, load, stages, engine, device, warning)
         graph = Signatures(networks, metadata)
         functions = {
@@ -102,7 +102,7 @@ class Predictor:
 
     @functools.cached_property
     def functions(self) -> Functions:
-        """The functions, loaded now or earlier; ValueError if the SavedModel is damaged."""
+        """The functions, loaded once; ValueError if the SavedModel is damaged."""
         return self.load()
 
     def __call__(self, image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
@@ -119,12 +119,12 @@ class Predictor:
 def _open_again(path: str, engine: str, device: str | None, identity: str) -> Predictor:
     predictor = Predictor.open(path, engine, device)
     if predictor.identity != identity:
-        raise ValueError(f"{path}: is {predictor.identity} here, expected {identity}")
+        raise ValueError(f"{path}: got identity {predictor.identity}, expected {identity}")
     return predictor
 
 
 def _identity(path: str) -> str:
-    """A checksum of everything in a SavedModel that an answer depends on."""
+    """Checksum of everything in a SavedModel that influences its answers."""
     names = files.list_names(os.path.join(path, _WEIGHTS))
     kept = [METADATA_FILE, _GRAPH, *(os.path.join(_WEIGHTS, name) for name in names)]
     return checksum([[name, files.sha256(os.path.join(path, name))] for name in kept])
@@ -135,7 +135,7 @@ def _load_module(path: str, device: str | None) -> Any:
         with tf.device(device), uncollected():
             module = tf.saved_model.load(path)
         outputs = module.signatures["serving_default"].structured_outputs
-    except Exception as error:  # bytes that are damaged raise anything
+    except Exception as error:  # damaged bytes may raise any error
         reason = about_the_data(str(error)) or type(error).__name__
         raise ValueError(
             f"{path}: cannot be loaded ({reason}); if it is damaged, export it again"
@@ -145,7 +145,7 @@ def _load_module(path: str, device: str | None) -> Any:
     return module
 
 
-@functools.lru_cache(maxsize=1)  # a second call of predict_scenes need not wait
+@functools.lru_cache(maxsize=1)  # for a second call of predict_scenes
 def _load(path: str, device: str | None, identity: str) -> Any:
     return _load_module(path, device)
 
@@ -163,7 +163,7 @@ def _call(module: tf.Module, apart: bool, name: str, **inputs: tf.Tensor) -> dic
 
 
 def _has_networks_apart(module: tf.Module) -> bool:
-    """Whether the networks stay functions of their own at run time; older exports inline them."""
+    """Whether the networks are separate functions at run time; older exports inline them."""
     networks: list[Any] = list(getattr(module, "networks", []))
     functions = [function for network in networks for function in network.concrete_functions]
     return bool(functions) and all("_noinline" in f.function_def.attr for f in functions)
@@ -171,11 +171,11 @@ def _has_networks_apart(module: tf.Module) -> bool:
 
 @contextlib.contextmanager
 def _only_networks_optimized() -> Iterator[None]:
-    """Context in which functions are called without optimizing their graphs first.
+    """Context in which no graphs but the networks, which configure it themselves, are optimized.
 
-    Around the networks, which have a configuration of their own, are thousands of small operations:
-    optimizing them takes a second, and does not make them faster. This is for the calls of this
-    thread; tf.config.optimizer would change it for the whole process.
+    The graph around the networks has thousands of small operations: optimizing them takes a second
+    and does not make them faster. The context affects only this thread; tf.config.optimizer would
+    affect the whole process.
     """
     from tensorflow.python.eager import context
 
@@ -204,12 +204,12 @@ def _call_network(module: tf.Module, index: int, images: tf.Tensor) -> dict[str,
 def _require_networks(path: str, module: tf.Module, purpose: str) -> None:
     if not hasattr(module, "networks"):
         raise ValueError(
-            f"{path}: too old for {purpose}, it has no network apart from the rest; export it again"
+            f"{path}: too old for {purpose}, its networks are not separate; export it again"
         )
 
 
 def devices(num_devices: int | None = None) -> list[str]:
-    """Names of the GPUs of this machine, all or the first ones; without any, of the CPU.
+    """Names of all or the first GPUs of this machine, or of the CPU if there is no GPU.
 
     Raises:
         ValueError: fewer than `num_devices` are available.
@@ -224,7 +224,7 @@ def devices(num_devices: int | None = None) -> list[str]:
 def _openvino_networks(
     path: str, device: str | None, metadata: Metadata, identity: str
 ) -> list[OpenVINONetwork]:
-    """The networks of a SavedModel, converted now or earlier, on a CPU of this kind."""
+    """The converted networks of a SavedModel, from the cache of this kind of CPU if possible."""
     import openvino
 
     cpu = openvino.Core().get_property("CPU", "FULL_DEVICE_NAME")
@@ -249,7 +249,7 @@ def _openvino_networks(
             with contextlib.suppress(OSError):
                 files.write_text(refused, str(error))
             raise
-        # Beside a SavedModel that cannot be written to, every process converts for itself.
+        # If the folder is not writable, every process converts the networks again.
         with contextlib.suppress(OSError):
             _keep(folder, kept)
     return networks
@@ -269,7 +269,7 @@ def _keep(folder: str, kept: str) -> None:
 
 
 def _is_whole(kept: str) -> bool:
-    """Whether a folder holds converted networks that nothing has damaged."""
+    """Whether a folder has undamaged converted networks."""
     try:
         checksums = json.loads(files.read_text(os.path.join(kept, _CHECKSUMS)))
         return all(files.sha256(os.path.join(kept, name)) == checksums[name] for name in checksums)

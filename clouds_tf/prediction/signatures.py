@@ -1,4 +1,4 @@
-"""Serving signatures of a SavedModel: bytes of images in, run-length encoded masks out."""
+"""Serving signatures of a SavedModel: image bytes in, run-length encoded masks out."""
 
 from __future__ import annotations
 
@@ -18,21 +18,21 @@ from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.postprocessing import postprocess
 from clouds_tf.prediction.untrusted import decode_images
 
-# Probabilities [N, h, w, C], presence [N, C] and likeness [N], the last one NaN if it is not known.
+# Probabilities [N, h, w, C], presence [N, C] and likeness [N], which is NaN if unknown.
 _Prediction = tuple["tf.Tensor", ...]
 # From N inputs to uint8 [N, *size, channels] for each network, and their likeness [N].
 Read = Callable[["tf.Tensor"], "tuple[list[tf.Tensor], tf.Tensor]"]
 
 
 class Signatures:
-    """The three signatures of a SavedModel that predict, and their stages, on either engine.
+    """The three predicting signatures of a SavedModel, and their stages, on either engine.
 
-    All that comes before and after the networks is compiled in any case.
+    All steps before and after the networks are always graph functions.
 
     Args:
-        networks: Networks, which are averaged.
+        networks: Networks to average.
         metadata: the sizes of their images, limits and post-processing.
-        compiled: whether the networks are TensorFlow's, and may be compiled with their ensemble.
+        compiled: whether the networks are TensorFlow's, and can be part of a graph.
 
     Attributes:
         networks: the Networks.
@@ -55,7 +55,7 @@ class Signatures:
             tf.TensorSpec([None, num_classes]),
             tf.TensorSpec([None]),
         ]
-        # A signature each: batches of many sizes would be traced one by one.
+        # With input signatures, since otherwise each batch size would be traced.
         function = functools.partial(tf.function, autograph=False)
         self.read_bytes: Read = function(
             functools.partial(self._read_images, read=decode),
@@ -73,7 +73,7 @@ class Signatures:
         self.answer = function(self._make_answer, input_signature=self._specs)
 
     def of(self, networks: Sequence[Network]) -> Signatures:
-        """The same with other Networks, not compiled with their ensemble; traces are shared."""
+        """A copy with other Networks, which are not part of a graph; shares the traced stages."""
         other = copy.copy(self)
         other.networks, other.run_networks = networks, other._mean_prediction
         return other
@@ -87,21 +87,21 @@ class Signatures:
         return {"probabilities": self._predict(image_bytes, self.read_bytes)[0]}
 
     def serve_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Maps images, uint8 [N, H, W, channels], to a dict of everything."""
+        """Maps images, uint8 [N, H, W, channels], to a dict of all outputs."""
         predicted = self._predict(images, self.read_pixels)
         return {**self.answer(*predicted), "probabilities": predicted[0]}
 
     def predict_resized(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Predicts images that have the size of all networks already, as `serve_pixels` does.
+        """Predicts images that already have the size of all networks.
 
-        Uses only operations that other runtimes have too: masks take the place of RLE.
+        It uses only operations that other runtimes support, and returns masks instead of RLE.
 
         Args:
             images: uint8 [N, h, w, channels], N at least 1.
 
         Returns:
-            "masks", uint8 [N, H, W, C] of {0, 1} at the submission size, and all else that
-            `serve_pixels` gives; the likeness is NaN if it was fitted at another size.
+            "masks", uint8 [N, H, W, C] of {0, 1} at the submission size, and the other outputs of
+            `serve_pixels`; the likeness is NaN if it was fitted at another size.
         """
         likeness = self._find_likeness({tuple(images.shape[1:3]): images})
         probabilities, presence = self._mean_prediction([images] * len(self.networks))
@@ -121,7 +121,7 @@ class Signatures:
         def predict_none() -> list[tf.Tensor]:
             return [tf.zeros([0, *spec.shape[1:]], spec.dtype) for spec in self._specs]
 
-        # oneDNN fails on a convolution of no image.
+        # oneDNN fails on a convolution of an empty batch.
         predicted = tf.cond(tf.shape(inputs)[0] > 0, predict_some, predict_none)
         return tuple(tf.ensure_shape(x, spec.shape) for x, spec in zip(predicted, self._specs))
 
@@ -135,7 +135,7 @@ class Signatures:
         return [images[size] for size in sizes], self._find_likeness(images)
 
     def _find_likeness(self, images: Mapping[Any, tf.Tensor]) -> tf.Tensor:
-        """Likeness of N images by their (height, width); NaN if its own size is not among them."""
+        """Likeness of N images, given at several sizes; NaN if its own size is not among them."""
         likeness = self._metadata.likeness
         if likeness and likeness.image_size in images:
             return likeness(images[likeness.image_size])
@@ -160,7 +160,7 @@ class Signatures:
             "masks": masks,
             "presence": presence,
             "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[1, 2]),
-            # By rows: one float32 sum over all pixels was wrong by up to 0.0005.
+            # By rows: a single float32 sum over all pixels was wrong by up to 0.0005.
             "expected_area_fraction": tf.reduce_mean(tf.reduce_mean(calibrated, axis=2), axis=1),
             "likeness": likeness,
         }

@@ -1,4 +1,4 @@
-"""Run-length encoding as graph ops: strings, runs and masks, without Python in between."""
+"""Run-length encoding as graph ops that convert between strings, runs and masks."""
 
 from clouds_tf.rle.algebra import area, dice, intersection
 from clouds_tf.rle.coco import (

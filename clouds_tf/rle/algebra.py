@@ -1,4 +1,4 @@
-"""Areas and overlaps of masks, from their runs."""
+"""Areas and overlaps of masks, computed from their runs."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ def _overlap(a: Strings, b: Strings) -> list[tf.Tensor]:
         raise ValueError(f"b: got shape {b.shape}, expected that of a, {a.shape}")
     a_start, a_length, a_row = read_runs(a, name="a")
     b_start, b_length, b_row = read_runs(b, name="b")
-    # Lay all masks out one after the other, on one line.
+    # All masks one after the other, on one line.
     span = tf.reduce_max(tf.concat([[0], a_start + a_length, b_start + b_length], axis=0))
     a_start += a_row * span
     b_start += b_row * span

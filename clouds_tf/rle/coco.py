@@ -1,9 +1,9 @@
-"""Strings <-> the run-length encodings of COCO.
+"""Conversion to and from the run-length encodings of COCO.
 
 COCO lists the lengths of runs through the column-major mask, alternating between outside and inside
-and starting outside. A compressed string holds each count, from the fourth on as the difference
-from the count two places before, in groups of 5 bits, lowest first, as characters from "0" (48) on.
-Bit 32 says that more groups follow; bit 16 of the last group is the sign.
+and starting outside. A compressed string has each count, from the fourth on as the difference from
+the count two places before, in groups of 5 bits, lowest first, as characters from "0" (48) on. Bit
+32 marks that more groups follow; bit 16 of the last group is the sign.
 """
 
 from __future__ import annotations
@@ -32,11 +32,11 @@ from clouds_tf.rle.text import (
     write_runs,
 )
 
-_LONGEST = 7  # characters of a count below 2^32, the largest that COCO holds
+_LONGEST = 7  # characters of a count below 2^32, COCO's limit
 
 
 def to_coco_counts(rle: Strings, size: Size) -> Union[tf.Tensor, tf.RaggedTensor]:
-    """Rewrites run-length encodings as COCO's lists of counts.
+    """Converts run-length encodings to COCO's lists of counts.
 
     Args:
         rle: string [...], run-length encodings.
@@ -56,7 +56,7 @@ def to_coco_counts(rle: Strings, size: Size) -> Union[tf.Tensor, tf.RaggedTensor
 def from_coco_counts(
     counts: Union[npt.ArrayLike, tf.Tensor, tf.RaggedTensor], size: Size
 ) -> tf.Tensor:
-    """Rewrites COCO's lists of counts as run-length encodings.
+    """Converts COCO's lists of counts to run-length encodings.
 
     Args:
         counts: int Tensor, nested list or RaggedTensor [..., C], ragged only in C.
@@ -82,7 +82,7 @@ def from_coco_counts(
 
 
 def to_coco_string(rle: Strings, size: Size) -> tf.Tensor:
-    """Rewrites run-length encodings as COCO's compressed strings.
+    """Converts run-length encodings to COCO's compressed strings.
 
     Args:
         rle: string [...], run-length encodings.
@@ -117,7 +117,7 @@ def to_coco_string(rle: Strings, size: Size) -> tf.Tensor:
 
 
 def from_coco_string(string: Strings, size: Size) -> tf.Tensor:
-    """Rewrites COCO's compressed strings as run-length encodings.
+    """Converts COCO's compressed strings to run-length encodings.
 
     Args:
         string: string [...], without missing values.
@@ -154,7 +154,7 @@ def from_coco_string(string: Strings, size: Size) -> tf.Tensor:
     row = tf.boolean_mask(row, ~more)
     counts = tf.math.segment_sum(value + sign, number)
 
-    # Each count is stored as the difference from the one two places before, except the first.
+    # Each count but the first ones is stored as the difference from the one two places before.
     index = index_in_row(row)
     turn = tf.equal(index[:, tf.newaxis] % 2, [0, 1])
     steps = tf.where(turn & (index > 0)[:, tf.newaxis], counts[:, tf.newaxis], 0)

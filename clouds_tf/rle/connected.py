@@ -29,7 +29,7 @@ def components(mask: tf.Tensor, connectivity: int = 8) -> tf.Tensor:
 
     number = tf.cumsum(tf.cast(_is_root(root), tf.int64))
     number -= tf.gather(tf.concat([[0], number], axis=0), count_below(row, row))
-    # Counted up from its number in the upper half, each pixel of a run shows the number there.
+    # Each pixel of a run counts up from the number in the upper half, so the upper half keeps it.
     place = (row * width + x) * height + y
     base = tf.bitwise.left_shift(tf.gather(number - 1, root), 32)
     steps = count_up(place, place + length, base, tf.size(mask, tf.int64))
@@ -184,7 +184,7 @@ def _connect(
         count_below(end, start + column - reach + 1), count_below(start, end + column + reach)
     )
 
-    # Each round hooks the larger root of each pair of neighbours below the smaller one, then halves
+    # Each round attaches the larger root of each pair of neighbours to the smaller one, then halves
     # the paths to the roots, until all neighbours agree (Shiloach and Vishkin, 1982).
     def disagree(root: tf.Tensor) -> tf.Tensor:
         return tf.reduce_any(tf.gather(root, left) != tf.gather(root, right))

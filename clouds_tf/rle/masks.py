@@ -1,4 +1,4 @@
-"""Strings <-> masks, at any size."""
+"""Conversion between strings and masks, at any size."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ import tensorflow as tf
 from clouds_tf.rle.runs import Runs, Size, count_up, merge_runs, split_size
 from clouds_tf.rle.text import Strings, read_runs, to_strings, write_runs
 
-# Whether runs count along the rows; F and C are the spelling of earlier versions.
+# Whether runs count along the rows; F and C are names of earlier versions.
 _ORDERS = {"columns": False, "rows": True, "F": False, "C": True}
 
 
 def decode(rle: Strings, source_size: Size, size: Size, order: str = "columns") -> tf.Tensor:
     """Draws masks at any size.
 
-    Equal to the masks of source_size resized by nearest neighbour at pixel centres: target row i
-    shows source row floor((i + 0.5) * H / h). The full-size masks are never made: the time is
+    The result equals the masks of source_size resized by nearest neighbour at pixel centres: target
+    row i shows source row floor((i + 0.5) * H / h). The full-size masks are never made; the time is
     O(runs + target pixels).
 
     >>> from clouds_tf import rle
@@ -86,7 +86,7 @@ def _draw(
     source_width = tf.cast(source_size[1], dtype)
     height, width = tf.unstack(tf.cast(size, dtype), num=2)
     count = tf.cast(count, dtype)
-    # A wider target repeats columns of the source; each is drawn once.
+    # A wider target repeats columns of the source, which are drawn only once.
     drawn = tf.minimum(width, source_width)
     start, end = _sample([start, start + length], source_size, [height, drawn])
     steps = count_up(
@@ -126,7 +126,7 @@ def resize(rle: Strings, source_size: Size, size: Size, order: str = "columns") 
         tf.errors.InvalidArgumentError: as `parse` does.
     """
     source_size, size = split_size(source_size, "source_size"), split_size(size)
-    if _along_rows(order):  # which are the columns of the transposed mask
+    if _along_rows(order):  # rows are the columns of the transposed mask
         source_size, size = source_size[::-1], size[::-1]
     rle = to_strings(rle)
 
@@ -168,8 +168,9 @@ def _samples_before(position: tf.Tensor, source: tf.Tensor, target: tf.Tensor) -
 def coverage(rle: Strings, source_size: Size, size: Size, order: str = "columns") -> tf.Tensor:
     """Computes the fraction of each target cell that the mask covers.
 
-    Equal to the area average of the masks of source_size, also at fractional ratios, and exact: it
-    is summed in integers. The full-size masks are never made: the time is O(runs + target pixels).
+    The result is the area average of the masks of source_size, also for fractional ratios, and is
+    exact, as it is summed in integers. The full-size masks are never made; the time is
+    O(runs + target pixels).
 
     Args:
         rle: string [...], 1-based "start length start length ...".
@@ -265,7 +266,7 @@ def find_runs(mask: tf.Tensor) -> Runs:
     before = tf.concat([above, pixels[:, :-1]], axis=1)
     place = tf.where(tf.reshape(pixels != before, [-1]))[:, 0]
     row, y, x = place // (height * width), place // width % height, place % width
-    # A run that reaches the last pixel ends behind it.
+    # A run that includes the last pixel ends after it.
     full = tf.where(pixels[:, -1, -1] != 0)[:, 0]
     area = height * width + 1
     edges = tf.concat([row * area + x * height + y, full * area + area - 1], axis=0)

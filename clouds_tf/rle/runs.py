@@ -1,8 +1,8 @@
-"""Runs, the form between strings and masks.
+"""Runs, the representation between strings and masks.
 
-In this package the runs of a batch of N masks are three int64 vectors [R], sorted by mask and
-position: `start`, the 0-based column-major position of a run's first pixel in its mask; `length`,
-in pixels; and `row`, the index of its mask, 0..N-1.
+The runs of a batch of N masks are three int64 vectors [R], sorted by mask and position: `start`,
+the 0-based column-major position of a run's first pixel in its mask; `length`, in pixels; and
+`row`, the index of its mask, 0..N-1.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import tensorflow as tf
 
 # (height, width) in pixels: whole numbers, an int array or tensor [2], or two int scalars.
 Size = Union[Sequence[int], Sequence["tf.Tensor"], np.ndarray, "tf.Tensor"]
-# start, length and row, as above.
+# start, length and row.
 Runs = Tuple["tf.Tensor", "tf.Tensor", "tf.Tensor"]
 
 
@@ -23,8 +23,8 @@ def split_size(size: Size, name: str = "size") -> tuple[tf.Tensor, tf.Tensor]:
     """Checks a (height, width), the argument of that name, and splits it into two int64 scalars.
 
     Raises:
-        ValueError: it is not a pair of whole numbers of at least 1, as far as its value is known
-            when a graph is built.
+        ValueError: it is not a pair of whole numbers of at least 1, if its value is known when the
+            graph is built.
     """
     shown: Any = size
     if tf.is_tensor(shown):
@@ -57,7 +57,7 @@ def _are_lengths(sides: Any) -> bool:
 
 
 def shift(x: tf.Tensor, first: int) -> tf.Tensor:
-    """Moves a vector x [R] up by one place: first, x[0], ..., x[R - 2]."""
+    """Shifts a vector x [R] by one place: first, x[0], ..., x[R - 2]."""
     return tf.concat([tf.cast([first], x.dtype), x], axis=0)[:-1]
 
 
@@ -79,7 +79,7 @@ def expand(first: tf.Tensor, last: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     Returns:
         int64 [E], the numbers, and int64 [E], the index of the pair of bounds of each.
     """
-    # Counted in the lower half of each number, the index in the upper half. The row ids of a
+    # Counts in the lower half of each number, with the index in the upper half. The row ids of a
     # tf.RaggedTensor would take a matrix of R times the longest range.
     index = tf.bitwise.left_shift(tf.range(tf.size(first, tf.int64)), 32)
     numbers = tf.ragged.range(index + first, index + last).values
@@ -108,7 +108,7 @@ def count_up(
 
     Args:
         start: int64 or int32 [R], the first position of each run, sorted.
-        end: [R], the position behind each run.
+        end: [R], the position after each run.
         base: int64 [R], at least 0; or int32, where gaps and runs are shorter than 2^31.
         size: length of the line.
 

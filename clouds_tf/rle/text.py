@@ -1,4 +1,4 @@
-"""Strings <-> runs."""
+"""Conversion between strings and runs."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ import tensorflow as tf
 
 from clouds_tf.rle.runs import Runs, Size, count_below, shift, split_size, to_ragged
 
-# A string, nested lists of them, an array or tensor, or a column of pandas. Outside of graphs,
-# missing values (None, NaN, pandas.NA) stand for "", the encoding of an empty mask.
+# A string, or strings in nested lists, an array, a tensor, or a column of pandas. Outside graphs,
+# missing values (None, NaN, pandas.NA) count as "", the encoding of an empty mask.
 Strings = Any
 
 # With 12 digits, more than any image needs, no sum of positions over a batch can overflow.
@@ -60,37 +60,35 @@ def _is_missing(value: Any) -> bool:
 
 
 def faults(rle: Strings, size: Optional[Size] = None) -> tf.Tensor:
-    """Says what is wrong with run-length encodings.
+    """Describes faults of run-length encodings.
 
     Args:
         rle: string [...], "start length start length ...", 1-based and column-major.
-        size: (height, width) of the masks, ints or int tensors; None leaves it open.
+        size: (height, width) of the masks, ints or int tensors; None does not check it.
 
     Returns:
-        String [...]: "" where the encoding is well formed, as a blank one is, otherwise a sentence
-        that names its first fault.
+        String [...]: "" if the encoding is well formed, which blank ones are; otherwise a
+        description of its first fault.
     """
     rle = to_strings(rle)
     *_, sentences = _read(tf.reshape(rle, [-1]), size)
     return tf.reshape(sentences, tf.shape(rle))
 
 
-def parse(
-    rle: Strings, size: Optional[Size] = None
-) -> Union[tf.Tensor, tf.RaggedTensor]:
-    """Reads run-length encodings as runs.
+def parse(rle: Strings, size: Optional[Size] = None) -> Union[tf.Tensor, tf.RaggedTensor]:
+    """Converts run-length encodings to runs.
 
     Args:
         rle: string [...], "start length start length ...", 1-based and column-major.
-        size: (height, width) of the masks, ints or int tensors; None leaves it open.
+        size: (height, width) of the masks, ints or int tensors; None does not check it.
 
     Returns:
         int64 RaggedTensor [..., R, 2] (a Tensor where rle is a scalar): the 0-based position of
         each run's first pixel, and the run's length in pixels.
 
     Raises:
-        tf.errors.InvalidArgumentError: names the index of the first string that is not well formed
-            and says, as `faults` does, what is wrong with it.
+        tf.errors.InvalidArgumentError: a string is not well formed; the message has the index of
+            the first one, and its fault as `faults` describes it.
     """
     rle = to_strings(rle)
     start, length, row = read_runs(rle, size)
@@ -107,13 +105,13 @@ def read_runs(rle: tf.Tensor, size: Optional[Size] = None, name: str = "rle") ->
 def raise_faults(
     name: str, sentences: tf.Tensor, shape: tf.Tensor, tensors: Sequence[tf.Tensor]
 ) -> list[tf.Tensor]:
-    """Passes tensors on if no sentence, string [N], names a fault of the argument called name.
+    """Returns tensors unchanged if all sentences, string [N] on the argument called name, are "".
 
-    The tensors that are returned exist only if the check passes; tf.errors.InvalidArgumentError has
-    the index and the text of the first sentence.
+    Otherwise, computing the returned tensors raises tf.errors.InvalidArgumentError with the index
+    and the text of the first sentence.
     """
     faulty = sentences != ""
-    # tf.where takes no scalar, so every shape gets one axis more.
+    # tf.where does not take scalars, so every shape gets one more axis.
     index = tf.where(tf.reshape(faulty, tf.concat([[1], shape], axis=0)))[:1, 1:]
     index = tf.strings.reduce_join(tf.strings.as_string(index), axis=1, separator=", ")
     message = tf.strings.join([name, "[", index, "]: ", tf.boolean_mask(sentences, faulty)[:1]])
@@ -126,13 +124,11 @@ def raise_faults(
 
 def printable(text: tf.Tensor) -> tf.Tensor:
     """Cuts each string to the printable part of its first 24 bytes, up to the first blank."""
-    # \C is any byte, also one that is no UTF-8 and could not stand in an error.
+    # \C is any byte, including those that are not UTF-8 and cannot be part of an error.
     return tf.strings.regex_replace(tf.strings.substr(text, 0, 24), r"^([!-~]*)\C*", r"\1")
 
 
-def write_runs(
-    start: tf.Tensor, length: tf.Tensor, row: tf.Tensor, shape: tf.Tensor
-) -> tf.Tensor:
+def write_runs(start: tf.Tensor, length: tf.Tensor, row: tf.Tensor, shape: tf.Tensor) -> tf.Tensor:
     """Writes sorted runs [R] as strings [*shape]; rows count through shape."""
     numbers = tf.strings.as_string(tf.stack([start + 1, length], axis=1))
     rle = tf.strings.unsorted_segment_join(
@@ -183,7 +179,7 @@ def _describe_pairs(
     least: tf.Tensor,
     size: Optional[Size],
 ) -> tf.Tensor:
-    """Says what is wrong with the runs of index pair [P] -> sentences [P]."""
+    """Describes faults of the runs of index pair [P] -> sentences [P]."""
     join, text = tf.strings.join, tf.strings.as_string
     number = pair - count_below(row, tf.gather(row, pair)) + 1
     start, length, least = (tf.gather(x, pair) for x in (start, length, least))
@@ -201,7 +197,7 @@ def _describe_pairs(
 
 
 def _describe_text(rle: tf.Tensor) -> tf.Tensor:
-    """Says what is wrong with strings [N] that are not pairs of numbers -> sentences [N]."""
+    """Describes faults of strings [N] that are not pairs of numbers -> sentences [N]."""
     join, text = tf.strings.join, tf.strings.as_string
     rest = tf.strings.regex_replace(rle, _NUMBERS, "", replace_global=False)
     numbers = tf.strings.split(rle).row_lengths() - tf.strings.split(rest).row_lengths()

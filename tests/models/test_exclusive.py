@@ -97,7 +97,7 @@ def test_other_losses_see_the_classes_alone():
 
 
 def test_categorical_cross_entropy_of_independent_classes_is_refused():
-    with pytest.raises(ValueError, match="cce needs exclusive classes"):
+    with pytest.raises(ValueError, match="cce needs all classes at once, and exclusive ones"):
         losses.parse("cce+dice")(_truth(), _scores())
     with pytest.raises(ValueError, match="no class_weights"):
         losses.ByClass(losses.parse("cce"), (1.0, 1.0, 1.0))(_truth(), _log_odds(_scores()))

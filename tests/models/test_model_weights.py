@@ -213,7 +213,7 @@ def test_a_truncated_file_is_named(path, size):
 def test_files_of_others_are_named(tmp_path):
     path = str(tmp_path / "other.safetensors")
     safetensors.numpy.save_file({"conv1.weight": np.zeros([2, 2])}, path, {"format": "pt"})
-    with pytest.raises(ValueError, match="other.safetensors: holds tensors, but no model"):
+    with pytest.raises(ValueError, match="other.safetensors: has tensors, but is not a model"):
         read_model_weights(path)
     for damaged in ("[]", "{", "{}"):
         safetensors.numpy.save_file({"x": np.zeros(2)}, path, {"clouds_tf": damaged})
@@ -248,7 +248,7 @@ def test_a_model_that_does_not_fit_is_named_and_unchanged(path, arguments, heads
     before = other.get_weights()
     with pytest.raises(ValueError, match=message) as error:
         load_weights(other, path, heads)
-    assert str(error.value).endswith("the file holds a unet(num_classes=3, width=0.125)")
+    assert str(error.value).endswith("the file has a unet(num_classes=3, width=0.125)")
     for left, right in zip(other.get_weights(), before):
         np.testing.assert_array_equal(left, right)
 

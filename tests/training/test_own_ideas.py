@@ -161,7 +161,7 @@ def test_a_mix_is_called_with_the_parts_of_a_batch():
 @pytest.mark.parametrize(
     "name, fault",
     [
-        ("unnamed", "a layer is called 'conv2d.*expected a name of its own"),
+        ("unnamed", "a layer is called 'conv2d.*expected a unique name"),
         ("fine", "a map of a 64x96 image is 64x96, expected 32x48, for stride 2"),
         ("falling", "does not take its arguments"),
     ],

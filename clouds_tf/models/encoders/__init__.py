@@ -1,4 +1,4 @@
-"""Encoders of the U-Net by name: images -> feature maps."""
+"""Encoders of the U-Net, by name."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from clouds_tf.keras import KerasTensor, Model, keras
 from clouds_tf.lazy import Registry
 from clouds_tf.models.encoders.interface import MAX_WIDTH, Encoder
 
-# Name -> where its Encoder is; a dict has those of keras-cv, by name.
+# Name -> location of its Encoder, or of a dict of Encoders by name.
 ENCODERS = Registry(
     {
         "resnet34": f"{__name__}.resnet:RESNET34",
@@ -62,7 +62,7 @@ def find_encoder(name: str) -> Encoder:
         The encoder.
 
     Raises:
-        ValueError: there is none of that name; the message lists those that there are.
+        ValueError: the name is unknown; the message lists all names.
     """
     check_encoder(name)
     if own.is_own(name):
@@ -72,13 +72,13 @@ def find_encoder(name: str) -> Encoder:
 
 
 def check_encoder(name: str) -> None:
-    """Checks the name of an encoder without importing it; raises as `find_encoder` does."""
+    """Checks the name of an encoder without importing it; raises like `find_encoder`."""
     if name not in ENCODERS and not own.is_own(name):
         raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(sorted(ENCODERS))}")
 
 
 def _of_function(name: str) -> Encoder:
-    """Makes an Encoder of a user's function, with the decoder's settings of ResNet-34."""
+    """Makes an Encoder from a user's function, with the decoder settings of ResNet-34."""
 
     def apply(image: KerasTensor, width: float) -> list[Any]:
         features = list(own.call("encoder", name, image, width))
@@ -105,9 +105,9 @@ def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> Non
     """Checks the feature maps and the layers of a user's encoder.
 
     Raises:
-        ValueError: a map has another stride than those of `Encoder.apply`; or a layer has a name
-            of no use in files of weights: one of the decoder's, or one that Keras counts up,
-            which differs in another process.
+        ValueError: a map does not have its stride of `Encoder.apply`; or the name of a layer with
+            weights is one of the decoder's, or was numbered by Keras and so differs between
+            processes.
     """
     model = keras.Model(image, features)
     for layer in model.layers:
@@ -117,8 +117,8 @@ def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> Non
         is_decoder = _DECODER.fullmatch(layer.name) and layer.name not in ("pad", "image")
         if is_decoder or (counted and layer.weights):
             raise ValueError(
-                f"encoder: {name}: a layer is called {layer.name!r}, expected a name of its own, "
-                "other than those that Keras counts and those of the decoder"
+                f"encoder: {name}: a layer is called {layer.name!r}, expected a unique name, "
+                "neither one that Keras numbers nor one of the decoder"
             )
     maps = model(np.zeros([1, 64, 96, image.shape[-1]], np.float32))
     for stride, found in zip(_STRIDES, maps):
@@ -130,15 +130,15 @@ def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> Non
 
 
 def model_name(name: str) -> str:
-    """The name that a U-Net with the encoder of a given name has as a keras.Model."""
-    # TensorFlow takes no colons and brackets in the name of a scope.
+    """Name of a U-Net as a keras.Model, from the name of its encoder."""
+    # TensorFlow does not allow colons and brackets in names of scopes.
     return _MODEL_NAME + re.sub(r"[^\w.]", lambda match: f"-{ord(match[0]):02x}", name)
 
 
 def encoder_name(model: Model) -> str:
     """Reads the name of a U-Net's encoder from that of the model, see `model_name`.
 
-    Copies of a U-Net, fused or loaded, keep it; ValueError for any other model.
+    Fused and loaded copies of a U-Net keep the name; ValueError for any other model.
     """
     if not model.name.startswith(_MODEL_NAME):
         raise ValueError(f"model: got {model.name!r}, expected a U-Net of clouds_tf.models.unet")
@@ -152,7 +152,7 @@ def encoder_of(model: Model) -> Encoder:
 
 
 def encoder_layers(model: Model) -> list[Any]:
-    """Layers of a U-Net that belong to its encoder; none if the model is not one of `unet`."""
+    """Layers of a U-Net that belong to its encoder; none if the model is not a U-Net."""
     if not model.name.startswith(_MODEL_NAME):
         return []
     prefixes = encoder_of(model).layer_prefixes

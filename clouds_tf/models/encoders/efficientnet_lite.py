@@ -53,7 +53,7 @@ def _block(
         padding="same",
         use_bias=False,
         depthwise_initializer="he_normal",
-        # TensorFlow's gradient is slow in bfloat16 on CPUs: with float32 in this layer only, a
+        # TensorFlow's gradient is slow in bfloat16 on CPUs: with float32 in this layer alone,
         # training in bfloat16 is 1.8 times as fast.
         dtype="float32",
         name=f"{name}_depthwise_conv",
@@ -76,7 +76,7 @@ def efficientnet_lite(
     Args:
         image: in 0..255, float [B, H, W, channels]; H and W divisible by 32.
         width: multiplies the channels of every stage.
-        stages: number of blocks and channels of each of the seven stages; by default of Lite0.
+        stages: (blocks, channels) of each of the seven stages; by default those of Lite0.
 
     Returns:
         Five feature maps, float [B, H/s, W/s, channels] for strides s = 2, 4, 8, 16, 32. Lite0

@@ -1,14 +1,14 @@
-"""Backbones of nested blocks as flat graphs of plain Keras layers.
+"""Flattens backbones of nested blocks to graphs of plain Keras layers.
 
-keras-cv nests convolutions and batch norm in blocks. Copies of the innermost layers, under names
-that are the same in every process, are what freezing, fusing, batch norm over all replicas and
-saving work on. Three things differ from the original, none of which changes a prediction:
+keras-cv nests convolutions and batch norm in blocks. Freezing, fusing, synchronised batch norm and
+saving work on copies of the innermost layers, with names that are the same in every process. Three
+things differ from the original, none of which changes a prediction:
 
-*   Batch norm has a momentum of 0.9. Published values go up to 0.999, which takes thousands of
-    steps until the moving statistics are those of the data.
+*   Batch norm has a momentum of 0.9. With published values of up to 0.999, the moving statistics
+    take thousands of steps to reach those of the data.
 *   Stochastic depth is left out: its random state is not part of a checkpoint, so a resumed run
-    would differ from one that was not interrupted.
-*   The image's scaling and the first convolution compute in float32 in every precision.
+    would differ from an uninterrupted one.
+*   Input scaling and the first convolution compute in float32 whatever the precision.
 """
 
 from __future__ import annotations
@@ -28,13 +28,13 @@ MOMENTUM = 0.9
 
 @keras.utils.register_keras_serializable("clouds_tf")
 def relu6_sigmoid(x: tf.Tensor) -> tf.Tensor:
-    """MobileNet's hard sigmoid, relu6(x + 3) / 6; Keras 2 has another one of that name."""
+    """MobileNet's hard sigmoid, relu6(x + 3) / 6, which differs from that of Keras 2."""
     return tf.nn.relu6(x + 3) / 6
 
 
 @keras.utils.register_keras_serializable("clouds_tf")
 class EverySecond(keras.layers.Layer):
-    """Takes every second row and column of maps [B, H, W, C], from the first row and column on."""
+    """Takes every second row and column of maps [B, H, W, C], starting with the first."""
 
     def __init__(self, row: int, column: int, **kwargs: Any) -> None:
         super().__init__(**kwargs)
@@ -48,7 +48,7 @@ class EverySecond(keras.layers.Layer):
 
 
 def _calls(outputs: list[Any]) -> list[Any]:
-    """Lists the Keras nodes that lead to symbolic tensors, each after those it depends on."""
+    """Lists the Keras nodes that symbolic tensors depend on, in topological order."""
     ordered: dict[int, Any] = {}
     pending = [tensor.node for tensor in outputs]
     while pending:
@@ -84,15 +84,15 @@ def _call_within(layer: Layer, *args: Any, **kwargs: Any) -> Any:
     """Calls a layer, or the layers of a block."""
     if not _is_block(layer):
         return layer(*args, **kwargs)
-    if hasattr(layer, "excite_conv"):  # multiplies with an operation that is not a layer
+    if hasattr(layer, "excite_conv"):  # its multiplication is an operation, not a layer
         layer.excite_conv.activation = relu6_sigmoid
         scale = layer.excite_conv(layer.squeeze_conv(layer.global_average_pool(args[0])))
         return layers.Multiply()([args[0], scale])
-    return layer.call(*args, **kwargs)  # Keras takes note of each layer that is called in it
+    return layer.call(*args, **kwargs)  # Keras records each layer that is called in it
 
 
 def _without_blocks(outputs: list[Any]) -> list[Any]:
-    """Repeats a graph with the layers that its blocks consist of, which keep their weights."""
+    """Repeats a graph with the layers inside its blocks, which keep their weights."""
     while any(_is_block(node.layer) for node in _calls(outputs)):
         (shape,) = (node.outputs.shape for node in _calls(outputs) if node.is_input)
         outputs = _replay(outputs, keras.Input(shape[1:]), _call_within)
@@ -100,27 +100,27 @@ def _without_blocks(outputs: list[Any]) -> list[Any]:
 
 
 def _name(prefix: str, position: int, layer: Layer) -> str:
-    """Names a layer by its position: keras-cv's names depend on what was built before."""
+    """Names a layer by its position, as keras-cv's names depend on what was built before."""
     kind = type(layer).__name__.lower()
     return f"{prefix}{position:03d}_{kind.replace('batchnormalization', 'batchnorm')}"
 
 
 def innermost_layers(outputs: list[Any], prefix: str) -> dict[str, Any]:
-    """Layers that symbolic tensors of a model are made of, by the names that `copied` gives."""
+    """The layers that compute symbolic tensors of a model, by their names in `copied`."""
     nodes = [node for node in _calls(_without_blocks(outputs)) if not node.is_input]
     found = [node.layer for node in nodes if not isinstance(node.layer, layers.Dropout)]
     return {_name(prefix, position, layer): layer for position, layer in enumerate(found, start=1)}
 
 
 def _copy(layer: Layer, name: str, dtype: str | None) -> Any:
-    """Makes a new layer like another, which can be saved; the dtype None keeps its own."""
+    """Makes a copy of a layer that can be saved; the dtype None keeps that of the layer."""
     config = {**layer.get_config(), "name": name}
     if dtype:
         config["dtype"] = dtype
     if isinstance(layer, layers.BatchNormalization):
         return BatchNorm.from_config({**config, "momentum": MOMENTUM})
     same = {"name": name, "dtype": config["dtype"]}
-    # Functions and slices of CSPDarkNet, which Keras writes to files but does not read.
+    # Functions and slices of CSPDarkNet, which Keras can write to files but not read.
     if isinstance(layer, layers.Lambda):
         return layers.Activation("swish", **same)
     if type(layer).__name__ == "SlicingOpLambda":
@@ -132,14 +132,14 @@ def _copy(layer: Layer, name: str, dtype: str | None) -> Any:
 
 
 def _start(part: Any) -> int:
-    """First index of a slice, which Keras keeps as a dict."""
+    """First index of a slice, which Keras stores as a dict."""
     return (part["start"] if isinstance(part, dict) else part.start) or 0
 
 
 def copied(outputs: list[Any], image: KerasTensor, prefix: str) -> list[Any]:
-    """Applies copies of the layers that symbolic tensors of a model are made of to an image.
+    """Applies copies of the layers that compute symbolic tensors of a model to an image.
 
-    Returns the symbolic tensors that take the place of `outputs`; names start with `prefix`.
+    Returns the symbolic tensors that correspond to `outputs`; names start with `prefix`.
     """
     position = 0
     in_stem = True

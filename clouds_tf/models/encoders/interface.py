@@ -1,4 +1,4 @@
-"""Interface of an encoder to the rest of the library, and readers of published weights."""
+"""Interface of encoders, and readers of published weights."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ MAX_WIDTH = 8.0
 
 @dataclasses.dataclass(frozen=True)
 class Encoder:
-    """An encoder for the U-Net: a new one is a file with such a record, and its entry in ENCODERS.
+    """An encoder of the U-Net.
 
-    Its batch norm is `clouds_tf.models.normalization.BatchNorm`, which several replicas need, and
-    every layer with weights has a name that does not depend on what was built before.
+    Its batch norm must be `clouds_tf.models.normalization.BatchNorm`, which is synchronised over
+    replicas, and the names of layers with weights must not depend on what was built before.
 
     Attributes:
         apply: function of an image, float [B, H, W, channels] in 0..255 with H and W divisible by
             32, and a width, which multiplies the channels of every stage. Returns feature maps
             [B, H/s, W/s, channels] for the strides s = 2, 4, 8, 16 and 32.
-        layer_prefixes: what the names of its layers, and of no others, start with; empty if all
-            layers outside the decoder are its own.
-        decoder_momentum: momentum of the decoder's batch norm, of 1 for averages that never move.
+        layer_prefixes: prefixes of the names of its layers, and of no others; empty if all layers
+            outside the decoder belong to the encoder.
+        decoder_momentum: momentum of the decoder's batch norm, as in Keras.
         decoder_epsilon: epsilon of the decoder's batch norm.
-        weights_suffixes: endings of the files in which its weights are published; empty if it loads
-            them by itself.
-        read_weights: function of the path of such a file. Returns a dict from the names in the file
-            to arrays in Keras' layout; raises ValueError for any other file.
-        published_name: function from a name of ours, such as "stem_conv/kernel", to that in the
+        weights_suffixes: endings of files of its published weights; empty if it loads its weights
+            itself.
+        read_weights: function from the path of such a file to a dict from the names in the file to
+            arrays in Keras' layout; raises ValueError for any other file.
+        published_name: function from a name of ours, such as "stem_conv/kernel", to the name in the
             file.
     """
 
@@ -51,8 +51,8 @@ class Encoder:
 def for_channels(of_rgb: np.ndarray, channels: int, is_kernel: bool = False) -> np.ndarray:
     """Adapts values for red, green and blue to images with another number of channels.
 
-    One channel gets the mean of the three, or the sum in kernels. Otherwise the three are repeated
-    in their order, and kernels scaled so that their sum stays about the same, as timm does.
+    One channel gets the mean of the three, or in kernels their sum. Otherwise the three are
+    repeated in their order, and kernels are scaled to keep their sum about the same, as in timm.
 
     Args:
         of_rgb: [..., 3].
@@ -75,7 +75,7 @@ def for_channels(of_rgb: np.ndarray, channels: int, is_kernel: bool = False) -> 
 
 
 def fitted(tensor: np.ndarray, shape: list[int], channels: int) -> np.ndarray:
-    """Adapts weights for RGB to images with another number of channels, in layers that see these.
+    """Adapts weights for RGB to images with another number of channels, in the first layers.
 
     The first kernel of CSPDarkNet takes several pixels at once: its inputs are the channels of one
     pixel after those of another.
@@ -86,7 +86,7 @@ def fitted(tensor: np.ndarray, shape: list[int], channels: int) -> np.ndarray:
         channels: number of channels of the images.
 
     Returns:
-        Weights of that shape; or `tensor` itself where more than the channels differs.
+        Weights of that shape; or `tensor` itself if more than the channels differs.
     """
     if tensor.ndim == 1 and tensor.shape == (3,) and shape == [channels]:
         return for_channels(tensor, channels)
@@ -98,7 +98,7 @@ def fitted(tensor: np.ndarray, shape: list[int], channels: int) -> np.ndarray:
     return for_channels(by_pixel, channels, is_kernel=True).swapaxes(3, 4).reshape(shape)
 
 
-# A variable of Keras -> that of PyTorch.
+# Name of a variable in Keras -> name in PyTorch.
 TORCH_VARIABLES = {
     "kernel": "weight",
     "depthwise_kernel": "weight",
@@ -114,14 +114,14 @@ def read_safetensors(path: str) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated or no .safetensors file.
+        ValueError: it is truncated, or not a .safetensors file.
     """
     try:
         with files.local_copy(path) as local:
             tensors = safetensors.numpy.load_file(local)
         return {name: np.asarray(tensor) for name, tensor in tensors.items()}
     except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: broken, or no .safetensors file ({error})") from None
+        raise ValueError(f"{path}: damaged, or not a .safetensors file ({error})") from None
 
 
 def write_safetensors(path: str, tensors: dict[str, np.ndarray]) -> None:
@@ -133,9 +133,9 @@ def write_safetensors(path: str, tensors: dict[str, np.ndarray]) -> None:
 def read_torch(path: str) -> dict[str, np.ndarray]:
     """Reads an encoder in PyTorch's names and layout from a .safetensors file.
 
-    Of a whole segmentation model, what is named "encoder." is read, and that is left out of the
-    names. Kernels get Keras' layout, [height, width, in, out]; classifiers and counters are left
-    out. Errors are those of `read_safetensors`.
+    From a whole segmentation model, tensors with the prefix "encoder." are read, without it.
+    Kernels get Keras' layout, [height, width, in, out]; classifiers and counters are left out.
+    Errors are those of `read_safetensors`.
     """
     tensors = read_safetensors(path)
     inner = {k[len("encoder.") :]: v for k, v in tensors.items() if k.startswith("encoder.")}
@@ -153,7 +153,7 @@ def read_keras_h5(path: str) -> dict[str, np.ndarray]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is truncated or no Keras .h5 file.
+        ValueError: it is truncated, or not a Keras .h5 file.
     """
     tensors: dict[str, np.ndarray] = {}
 
@@ -169,5 +169,5 @@ def read_keras_h5(path: str) -> dict[str, np.ndarray]:
     except FileNotFoundError:
         raise
     except (OSError, ValueError) as error:
-        raise ValueError(f"{path}: broken, or no Keras .h5 file ({error})") from None
+        raise ValueError(f"{path}: damaged, or not a Keras .h5 file ({error})") from None
     return tensors

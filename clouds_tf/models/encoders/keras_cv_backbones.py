@@ -1,9 +1,8 @@
 """Backbones of keras-cv 0.9 as encoders, built offline from their published configurations.
 
-keras-cv's named models fetch their configuration from the network, so those used here are written
-out. An encoder holds copies of a backbone's innermost layers; `flattening` says how and why.
-
-keras-cv is imported when such an encoder is asked for, and not before.
+keras-cv's named models download their configuration, so the configurations are written out here.
+An encoder consists of copies of a backbone's innermost layers, see `flattening`. keras-cv is
+imported only when such an encoder is used.
 """
 
 from __future__ import annotations
@@ -60,31 +59,31 @@ _STAGES_MOBILENET_LARGE = {
 
 
 def _outputs(*names: str) -> Callable[[Any], list[Any]]:
-    """Makes a function from a backbone to the outputs of layers, by name or pyramid level."""
+    """Makes a function from a backbone to the outputs of some layers, by name or pyramid level."""
 
     def find(backbone: Model) -> list[Any]:
         levels = backbone.pyramid_level_inputs
         layers = [backbone.get_layer(levels.get(name, name)) for name in names]
-        # CSPDarkNet's stem is a model of its own, whose `output` would be another tensor.
+        # CSPDarkNet's stem is a separate model, whose `output` would be another tensor.
         return [layer.get_output_at(0) for layer in layers]
 
     return find
 
 
 def _efficientnetv2_features(backbone: Model) -> list[Any]:
-    """The last block of each stride; the 1x1 convolution after it is for classification."""
+    """The last block of each stride, without the final 1x1 convolution for classification."""
     return [*_outputs("P1", "P2", "P3", "P4")(backbone), backbone.get_layer("top_conv").input]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Backbone:
-    """A backbone of keras-cv and the feature maps that are taken from it.
+    """A backbone of keras-cv and the feature maps to take from it.
 
     Attributes:
         model: name of its class in keras_cv.models.
         arguments: function from a width, which multiplies the channels of every stage, to the
             arguments of that class.
-        features: function of the functional model. Returns its feature maps at strides 2 to 32.
+        features: function from the functional model to its feature maps at strides 2 to 32.
     """
 
     model: str
@@ -92,7 +91,7 @@ class _Backbone:
     features: Callable[[Any], list[Any]]
 
     def build(self, width: float, channels: int) -> Any:
-        """Builds the model; ValueError where keras-cv is missing or does not work."""
+        """Builds the model; ValueError if keras-cv is missing or does not work."""
         models = import_keras_cv(
             "encoder: a backbone of keras-cv",
             "resnet34, resnet34_preactivation, efficientnet_lite0 and efficientnet_lite2",
@@ -106,16 +105,14 @@ class _Backbone:
         return copied(self.features(self.build(width, image.shape[-1])), image, _PREFIX)
 
     def read_weights(self, path: str) -> dict[str, np.ndarray]:
-        """Reads a .h5, .weights.h5 or .keras file that was saved from such a backbone.
-
-        Nothing in the file is executed.
+        """Reads a .h5, .weights.h5 or .keras file of this backbone, without running code from it.
 
         Returns:
             Arrays by name of the variables that `apply` makes.
 
         Raises:
             FileNotFoundError: there is no such file.
-            ValueError: it is broken, or holds the weights of another model.
+            ValueError: it is damaged, or has the weights of another model.
         """
         with files.local_copy(path) as local:  # before seconds go into a backbone
             backbone = self.build(1.0, 3)

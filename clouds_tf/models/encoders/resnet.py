@@ -1,4 +1,4 @@
-"""ResNet-34 in two versions: activation after the addition, and before it."""
+"""ResNet-34 in two versions: with post-activation and with pre-activation."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ _norm_preactivation = functools.partial(BatchNorm, momentum=0.99, epsilon=2e-5)
 def scale_channels(channels: int, width: float) -> int:
     """Multiplies channels by a width and rounds to a multiple of 8, at least 16.
 
-    GPUs are fastest on multiples of 8; and below 16 channels the gradient of a 1x1 convolution at
+    GPUs are fastest with multiples of 8. Below 16 channels, the gradient of a 1x1 convolution at
     stride 2 corrupts memory on CPUs (oneDNN in TensorFlow 2.15).
     """
     return max(16, 8 * round(channels * width / 8))
@@ -50,10 +50,10 @@ def _conv(
     name: str,
     dtype: str | None = None,
 ) -> Any:
-    """Applies a convolution without bias, padded alike on both sides as in torchvision.
+    """Applies a convolution without bias and with symmetric padding, as in torchvision.
 
     Keras' "same" pads an even input at stride 2 only at its end, which shifts every feature by half
-    a pixel against weights that were trained with symmetric padding.
+    a pixel relative to weights that were trained with symmetric padding.
     """
     padding = "same"
     if strides > 1 and kernel_size > 1:
@@ -72,15 +72,14 @@ def _conv(
 
 
 def _stem(x: KerasTensor, width: float, norm: Any) -> tuple[Any, Any]:
-    """Applies a convolution and a pooling of stride 2 each; returns the maps after either.
+    """Applies a convolution and a pooling of stride 2 each; returns the maps after each.
 
-    The convolution, and the scaling of the image before it, stay float32 in every precision: their
-    rounding shifts whole images, and made up six sevenths of the difference that bfloat16 made to
-    the logits.
+    The convolution, and the input scaling before it, stay float32 whatever the precision: their
+    rounding shifts whole images, and caused six sevenths of the effect of bfloat16 on the logits.
     """
     x = _conv(x, scale_channels(64, width), 7, 2, "stem_conv", dtype="float32")
     x = layers.ReLU(name="stem_relu")(norm(name="stem_bn")(x))
-    # Padding a maximum with zeros is exact: nothing is below zero after the ReLU.
+    # Zero padding does not change the maximum, since no value is negative after the ReLU.
     padded = layers.ZeroPadding2D(1, name="stem_pool_pad")(x)
     return x, layers.MaxPool2D(3, 2, name="stem_pool")(padded)
 
@@ -96,7 +95,7 @@ def _blocks(width: float) -> Iterator[list[tuple[str, int, int]]]:
 
 
 def _block(x: KerasTensor, filters: int, strides: int, name: str) -> Any:
-    """Adds two 3x3 convolutions to the identity, or to a projection where the shape changes."""
+    """Adds two 3x3 convolutions to the identity, or to a projection if the shape changes."""
     shortcut = x
     if strides > 1 or x.shape[-1] != filters:
         shortcut = _conv(x, filters, 1, strides, f"{name}_projection_conv")
@@ -109,13 +108,13 @@ def _block(x: KerasTensor, filters: int, strides: int, name: str) -> Any:
 
 
 def _image_statistics(channels: int) -> tuple[np.ndarray, np.ndarray]:
-    """Mean and standard deviation of each channel of an image, by ImageNet's RGB, in 0..1."""
+    """Mean and standard deviation of each channel of an image, from ImageNet's RGB, in 0..1."""
     mean, std = (for_channels(np.array(x), channels) for x in (_IMAGE_MEAN, _IMAGE_STD))
     return mean, std
 
 
 def resnet34(image: KerasTensor, width: float = 1.0) -> list[Any]:
-    """Applies torchvision's ResNet-34, with the activation after the addition (version 1).
+    """Applies torchvision's ResNet-34, with post-activation (version 1).
 
     He et al., "Deep Residual Learning for Image Recognition", 2015, table 1 and figure 3. With
     pooling and a 1000-way classifier it has torchvision's 21,797,672 trainable parameters.
@@ -146,7 +145,7 @@ def resnet34(image: KerasTensor, width: float = 1.0) -> list[Any]:
 
 
 def resnet34_preactivation(image: KerasTensor, width: float = 1.0) -> list[Any]:
-    """Applies segmentation_models' ResNet-34, with the activation before the convolutions.
+    """Applies segmentation_models' ResNet-34, with pre-activation.
 
     He et al., "Identity Mappings in Deep Residual Networks", 2016, figure 4 (e), in the form of
     MXNet and `classification_models`: batch norm of the image instead of a fixed scaling, and a
@@ -157,8 +156,8 @@ def resnet34_preactivation(image: KerasTensor, width: float = 1.0) -> list[Any]:
         width: multiplies the channels of every stage.
 
     Returns:
-        Five feature maps of the shapes of `resnet34`. Those of the stages are taken after the batch
-        norm and ReLU that come next: in the following stage's first block, and after the last.
+        Five feature maps with the shapes of `resnet34`. Those of the stages are taken after the
+        next batch norm and ReLU, in the following stage's first block or after the last stage.
     """
 
     def activated(x: KerasTensor, name: str) -> Any:
@@ -167,8 +166,8 @@ def resnet34_preactivation(image: KerasTensor, width: float = 1.0) -> list[Any]:
 
     constant = keras.initializers.Constant
     means, stds = _image_statistics(image.shape[-1])
-    # The moving statistics start at ImageNet's: from 0 and 1, the first hundred steps would
-    # evaluate images of 0..255 unscaled, which overflows float16.
+    # The moving statistics start at ImageNet's. If they started at 0 and 1, evaluation within the
+    # first hundred steps would see images of 0..255 unscaled, which overflows float16.
     x = _norm_preactivation(
         name="stem_image_bn",
         dtype="float32",

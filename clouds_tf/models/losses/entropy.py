@@ -1,7 +1,7 @@
 """Cross-entropy losses: means over pixels and classes.
 
-All are written with log q = -softplus(-x) and log(1 - q) = -softplus(x), q the probability of the
-logit x: these are exact where q is 0 or 1 to the last bit, and so are their gradients.
+All use log q = -softplus(-x) and log(1 - q) = -softplus(x) for the probability q of the logit x.
+These and their gradients are exact even where q rounds to 0 or 1.
 """
 
 from __future__ import annotations
@@ -33,8 +33,7 @@ def cce(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
     Args:
         mask: see the package.
-        logits: log odds [B, h', w', C + 1], as `models.unet.LogOdds` gives them, the background's
-            last.
+        logits: log odds [B, h', w', C + 1] of `models.unet.LogOdds`, the background last.
 
     Returns:
         float32 [B], >= 0.
@@ -44,8 +43,8 @@ def cce(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """
     if logits.shape[-1] != mask.shape[-1] + 1:
         raise ValueError(
-            "loss: cce needs exclusive classes, and all of them at once; take bce, or a data set "
-            "that says exclusive, and no class_weights"
+            "loss: cce needs all classes at once, and exclusive ones; use bce, or a data set with "
+            '"exclusive": true and no class_weights'
         )
     mask = tf.cast(mask, tf.float32)
     background = 1 - tf.reduce_sum(mask, axis=-1, keepdims=True)
@@ -54,7 +53,7 @@ def cce(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
 
 
 def weighted_bce(mask: tf.Tensor, logits: tf.Tensor, beta: float = 2.0) -> tf.Tensor:
-    """Cross entropy with weight `beta` on mask pixels: -[beta p log q + (1-p) log(1-q)].
+    """Cross entropy with weight `beta` for mask pixels: -[beta p log q + (1-p) log(1-q)].
 
     Returns:
         float32 [B], >= 0.
@@ -64,7 +63,7 @@ def weighted_bce(mask: tf.Tensor, logits: tf.Tensor, beta: float = 2.0) -> tf.Te
 
 
 def balanced_bce(mask: tf.Tensor, logits: tf.Tensor, beta: float | None = None) -> tf.Tensor:
-    """Cross entropy with weights on both sides: -[beta p log q + (1-beta) (1-p) log(1-q)].
+    """Class-balanced cross entropy: -[beta p log q + (1-beta) (1-p) log(1-q)].
 
     Xie and Tu, "Holistically-Nested Edge Detection", 2015, equation 2.
 
@@ -85,7 +84,7 @@ def balanced_bce(mask: tf.Tensor, logits: tf.Tensor, beta: float | None = None) 
 
 
 def focal(mask: tf.Tensor, logits: tf.Tensor, gamma: float = 2.0, alpha: float = 0.25) -> tf.Tensor:
-    """Focal loss: cross entropy that weighs down pixels that are already right.
+    """Focal loss: cross entropy with low weight for well-classified pixels.
 
     -[alpha (1-q)^gamma p log q + (1-alpha) q^gamma (1-p) log(1-q)]: Lin et al., "Focal Loss for
     Dense Object Detection", 2017, equation 5.
@@ -104,8 +103,8 @@ def presence_bce(mask: tf.Tensor, presence: tf.Tensor) -> tf.Tensor:
     """Cross entropy of the presence of each class in the image, the mean over classes.
 
     Args:
-        mask: see the package; the truth is its maximum: in blended images the share, in those of
-            several people the largest share of them who marked one pixel.
+        mask: see the package. The target is its maximum: for blended images, the share of the
+            image; for soft targets of several people, the largest share who marked a pixel.
         presence: logits [B, C], of the classification head.
 
     Returns:
@@ -116,17 +115,17 @@ def presence_bce(mask: tf.Tensor, presence: tf.Tensor) -> tf.Tensor:
     return tf.reduce_mean(tf.nn.sigmoid_cross_entropy_with_logits(present, presence), axis=1)
 
 
-# A key is a squared distance and, in its lower bits, the label of the object that it leads to.
+# A key is a squared distance and, in its lower bits, the label of the object at that distance.
 _LABEL_BITS = 20  # enough for dots in every second row and column of 1400x2100
 _LABEL = (1 << _LABEL_BITS) - 1
 _FAR = 2**31 - 1
 _ROW_AROUND = [[0, 0], [1, 1], [0, 0]]
-_MAX_RADIUS = 31  # whose square, twice, fits into the upper bits
+_MAX_RADIUS = 31  # twice its square fits into the upper bits
 _Keys = Sequence["tf.Tensor"]  # two of them
 
 
 def _nearest_two(one: _Keys, other: _Keys) -> _Keys:
-    """Merges two pairs of keys into the two least keys that lead to different objects."""
+    """Merges two pairs of keys into the two smallest keys of different objects."""
     (a1, a2), (b1, b2) = one, other
     same = (a1 ^ b1) & _LABEL == 0
     rest = tf.where(same, _FAR, tf.maximum(a1, b1))
@@ -136,10 +135,10 @@ def _nearest_two(one: _Keys, other: _Keys) -> _Keys:
 def _squared_distances(labels: tf.Tensor, radius: int) -> list[tf.Tensor]:
     """Computes squared distances to the nearest two objects: two int32 [N, h, w].
 
-    Steps up and down that cost 1, 3, 5, ... cost the square of their number; the same to the left
-    and right gives the Euclidean distance. Two keys in each pixel suffice: an object that is third
-    in its column is third, or further, for every pixel of that row. What is beyond `radius` rows or
-    columns counts as _FAR.
+    Vertical steps that cost 1, 3, 5, ... add up to the square of their number; adding the same
+    horizontally gives the squared Euclidean distance. Two keys per pixel suffice: the third nearest
+    object of a column is never among the nearest two of a pixel in that row. Objects more than
+    `radius` rows or columns away count as _FAR.
     """
 
     def step(number: tf.Tensor, *keys: tf.Tensor) -> tuple:
@@ -159,12 +158,12 @@ def _squared_distances(labels: tf.Tensor, radius: int) -> list[tf.Tensor]:
 def separation_weights(mask: tf.Tensor, w0: float = 10.0, sigma: float = 5.0) -> tf.Tensor:
     """Extra weights of pixels between two objects of a class.
 
-    w0 exp(-(d1 + d2)^2 / (2 sigma^2)), d1 and d2 its distances to the nearest two objects, which
-    are connected components (corners connect); 0 inside one. Ronneberger et al., "U-Net", 2015,
-    equation 2. An object further away than 4 sigma is ignored: at most w0 / 2981 is lost.
+    w0 exp(-(d1 + d2)^2 / (2 sigma^2)), where d1 and d2 are the distances to the nearest two objects
+    (8-connected components); 0 inside objects. Ronneberger et al., "U-Net", 2015, equation 2.
+    Objects further away than 4 sigma are ignored, which changes weights by at most w0 / 2981.
 
-    A distance transform such as that of addons knows the nearest object only, so it would have
-    to be called for each; it runs on the CPU alone, and would make the pipeline carry a third map.
+    A distance transform such as that of addons finds the nearest object only, so it would have to
+    be called for each object; it runs only on the CPU, and would need a third map in the pipeline.
 
     Args:
         mask: [B, h, w, C] of numbers in 0..1; objects are where it is at least 1/2.

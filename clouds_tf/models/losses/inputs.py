@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def checked(mask: tf.Tensor) -> tf.Tensor:
-    """Casts a mask to float32; InvalidArgumentError where a number is not in 0..1."""
+    """Casts a mask to float32; raises InvalidArgumentError if a number is not in 0..1."""
     mask = tf.cast(mask, tf.float32)
     inside = tf.reduce_all((mask >= 0) & (mask <= 1))
     message = "mask: expected numbers from 0 to 1 (divide masks of 0 and 255 by 255), got up to"
@@ -17,7 +17,7 @@ def checked(mask: tf.Tensor) -> tf.Tensor:
 def prepared(mask: tf.Tensor, logits: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
     """Casts mask and logits to float32, checks the mask, and resizes the logits to its size.
 
-    A last map of logits, those of the background, is left out; `cce` alone uses it.
+    An additional last map of logits, that of the background, is left out.
     """
     logits = tf.cast(logits, tf.float32)
     if logits.shape[-1] == mask.shape[-1] + 1:

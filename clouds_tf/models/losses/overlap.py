@@ -1,4 +1,4 @@
-"""Overlap losses: 1 - a ratio of sums, with truth p and probability q; and the Lovász hinge."""
+"""Overlap losses, 1 - a ratio of sums of masks p and probabilities q; and the Lovász hinge."""
 
 from __future__ import annotations
 
@@ -27,12 +27,12 @@ def _batch_sums(mask: tf.Tensor, logits: tf.Tensor, soft: bool = False) -> list[
     sums = _sums(mask, logits, [0, 1, 2, 3], soft)
     context = tf.distribute.get_replica_context()
     if context and context.num_replicas_in_sync > 1:
-        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)  # so is its gradient
+        sums = context.all_reduce(tf.distribute.ReduceOp.SUM, sums)  # also in its gradient
     return sums
 
 
 def _for_each_image(value: tf.Tensor, mask: tf.Tensor) -> tf.Tensor:
-    """Repeats the one number of a batch for each of its images in this replica."""
+    """Repeats the number of a batch for each image of this replica."""
     return tf.fill([tf.shape(mask)[0]], value)
 
 
@@ -55,13 +55,13 @@ def _jaccard(sums: list[tf.Tensor], smooth: float) -> tf.Tensor:
 def dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
     """1 - soft Dice of each image and class, the mean over classes.
 
-    1 - (2 sum(pq) + s) / (sum p + sum q + s). Milletari et al., "V-Net", 2016, section 3, has the
-    form with squares; this one is the common one.
+    1 - (2 sum(pq) + s) / (sum p + sum q + s), the common form; that of Milletari et al., "V-Net",
+    2016, section 3, has squares.
 
     Args:
         mask: see the package.
         logits: see the package.
-        smooth: s, in pixels; keeps the loss finite where both are empty.
+        smooth: s, in pixels; keeps the loss finite if mask and prediction are empty.
 
     Returns:
         float32 [B] in [0, 1].
@@ -70,7 +70,7 @@ def dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
 
 
 def present_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
-    """`dice` over the classes present in an image, and 0 for an image of none: float32 [B]."""
+    """`dice` over the classes present in an image, 0 for an image without any: float32 [B]."""
     sums = _sums(mask, logits)
     present = tf.cast(sums[1] > 0, tf.float32)
     total = tf.reduce_sum(present * _dice(sums, smooth), axis=1)
@@ -80,16 +80,16 @@ def present_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.
 def batch_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
     """`dice` of all pixels, images and classes of the batch together: float32 [B], all equal.
 
-    The baseline's loss. The competition's score counts every image and class the same instead.
+    This is the baseline's loss. The competition's score weights every image and class equally.
     """
     return _for_each_image(_dice(_batch_sums(mask, logits), smooth), mask)
 
 
 def semimetric_dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
-    """Dice loss for soft targets, smallest where q = p; equals `dice` if all targets are 0 or 1.
+    """Dice loss for soft targets, minimal at q = p; equals `dice` if all targets are 0 or 1.
 
     1 - (sum p + sum q - sum |p - q| + s) / (sum p + sum q + s): Wang et al., "Dice Semimetric
-    Losses", 2023 (arXiv 2303.16296). With soft targets, the other overlap losses are smallest where
+    Losses", 2023 (arXiv 2303.16296). With soft targets, the other overlap losses are minimal where
     q is 0 or 1.
 
     Returns:
@@ -114,8 +114,8 @@ def tversky(
     Args:
         mask: see the package.
         logits: see the package.
-        beta: of pixels found that are not there, against 1 - beta of those missed. At 1/2 and s = 0
-            it is `dice`.
+        beta: weight of false positives; false negatives have 1 - beta. With 1/2 and s = 0, this is
+            `dice`.
         smooth: s, in pixels.
 
     Returns:
@@ -162,7 +162,7 @@ def _hinge(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     errors, order = tf.math.top_k(errors, tf.shape(errors)[1])
     mask = tf.gather(mask, order, batch_dims=1)
     truth = tf.reduce_sum(mask, axis=1, keepdims=True)
-    # Where the pixels up to each position are wrong and those after it right:
+    # If the pixels up to each position are wrong and those after it are right:
     intersection = truth - tf.cumsum(mask, axis=1)
     union = truth + tf.cumsum(1 - mask, axis=1)
     jaccard = tf.pad(1 - intersection / union, [[0, 0], [1, 0]])
@@ -183,8 +183,8 @@ def _mean_over_classes(values: tf.Tensor, like: tf.Tensor) -> tf.Tensor:
 def lovasz(mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
     """The Lovász hinge of each image and class, the mean over classes.
 
-    The errors relu(1 - x (2p - 1)), sorted descending, times what each adds to 1 - intersection
-    over union if all those before it are wrong.
+    The errors relu(1 - x (2p - 1)), sorted in descending order, times the increase of 1 -
+    intersection over union due to each if all before it are wrong.
 
     Returns:
         float32 [B], >= 0.

@@ -44,7 +44,7 @@ _KNOB = re.compile(rf"(\w+)=({_NUMBER})")
 
 @dataclasses.dataclass(frozen=True)
 class OwnScore:
-    """A user's function (mask, logits) that returns a number per image; looked up when called.
+    """A user's function (mask, logits) that returns a number per image; imported when called.
 
     Attributes:
         setting: the setting that names it, for errors.
@@ -56,7 +56,7 @@ class OwnScore:
 
     @unconverted  # AutoGraph would warn of the import in it
     def __call__(self, mask: tf.Tensor, logits: tf.Tensor, **arguments: float) -> tf.Tensor:
-        """Calls it with float32 mask and logits of one size, [B, h, w, C]; returns float32 [B]."""
+        """Calls the function with float32 mask and logits [B, h, w, C]; returns float32 [B]."""
         found = own.call(self.setting, self.name, *prepared(mask, logits), **arguments)
         values = tf.cast(tf.convert_to_tensor(found), tf.float32)
         if values.shape.rank != 1:
@@ -106,7 +106,7 @@ class WeightedSum:
 
     def __init__(self, spec: str) -> None:
         self.spec = spec
-        self.__name__ = re.sub(r"\W+", "_", spec)  # Keras wants one
+        self.__name__ = re.sub(r"\W+", "_", spec)  # required by Keras
         terms = _SHORT.get(spec, spec).replace(" ", "").split("+")
         self._terms = tuple(_parse_term(term, spec) for term in terms)
 
@@ -139,14 +139,14 @@ class WeightedSum:
 
 @dataclasses.dataclass(frozen=True)
 class ByClass:
-    """Weighted mean of a loss that is computed for each class by itself.
+    """Weighted mean over classes of a loss that is computed for each class separately.
 
-    With equal weights, a loss that is a mean over classes stays the same, such as "bce" and "dice".
+    With equal weights, losses that are means over classes, such as "bce" and "dice", are unchanged.
     The `batch_` losses sum over the images and pixels of one class at a time.
 
     Attributes:
         loss: a function (mask, logits) -> float32 [B].
-        weights: one for each class; they are divided by their sum.
+        weights: one weight per class; they are normalised by their sum.
     """
 
     loss: Callable[[tf.Tensor, tf.Tensor], tf.Tensor]
@@ -163,21 +163,21 @@ class ByClass:
 
 
 def parse(spec: str) -> WeightedSum:
-    """Reads a loss such as "0.75*bce+0.25*dice" or "focal(gamma=3)+lovasz".
+    """Parses a loss such as "0.75*bce+0.25*dice" or "focal(gamma=3)+lovasz".
 
     Args:
-        spec: names in LOSSES, or "module:function" for a function of the user's with the same
-            arguments and result (it gets float32 of one size), joined by "+", each after a weight
-            and "*" if it is not 1, and before its keyword arguments in brackets unless all keep
-            their defaults; or "bce_dice", short for the baseline's "bce+batch_dice".
+        spec: a sum of terms WEIGHT*NAME(ARGUMENT=NUMBER,...), in which weight and arguments are
+            optional. NAME is a key of LOSSES, or "module:function" for a function of the user with
+            the same arguments and result, which gets float32 of one size. "bce_dice" is short for
+            the baseline's "bce+batch_dice".
 
     Returns:
-        A function of (mask, logits) that returns float32 [B], as every loss does. It raises
-        ValueError where a user's function is not found or returns something else.
+        A function of (mask, logits) that returns float32 [B]. It raises ValueError if a user's
+        function is not found or returns something else.
 
     Raises:
-        ValueError: a name or an argument is unknown, or a weight is 0; the message lists the names
-            that are known.
+        ValueError: a name or an argument is unknown, or a weight is 0; the message lists the known
+            names.
 
     >>> loss = parse("0.75*bce+0.25*dice(smooth=2)")
     >>> loss

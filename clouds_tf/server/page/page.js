@@ -216,7 +216,7 @@ function showLikeness({ answer: { likeness }, metadata: { dataset }, size }) {
   }
   if (known && likeness < UNLIKE) {
     warnings.push(
-      "This picture does not look like those of the training, so the answer may mean nothing " +
+      "This image does not look like the training images, so the prediction may be meaningless " +
         `(likeness ${likeness.toFixed(3)}, expected ${UNLIKE} or more).`);
   }
   $("warning").hidden = !warnings.length;
