@@ -1,6 +1,6 @@
-"""A client of a running server, over the REST API of TensorFlow Serving, which KServe calls V1.
+"""Client of a running server, for TensorFlow Serving's REST API (V1 in KServe).
 
-It needs the standard library; `decode_masks` needs numpy.
+It needs only the standard library; `decode_masks` needs numpy.
 
     from clouds_tf import client
 
@@ -33,14 +33,14 @@ _OVERLOADED = 503
 
 
 def read_metadata(url: str, timeout: float = 60) -> dict[str, Any]:
-    """Asks a server for the metadata of its SavedModel, as `Metadata.to_json` has them.
+    """Requests the metadata of a server's SavedModel, see `Metadata.to_json`.
 
     Args:
-        url: of the model, such as http://localhost:8501/v1/models/clouds.
+        url: URL of the model, such as http://localhost:8501/v1/models/clouds.
         timeout: seconds to wait for an answer.
 
     Raises:
-        ValueError: the URL is not one of a model, or the server refuses the request.
+        ValueError: the URL is not that of a model, or the server refuses the request.
         ConnectionError: there is no answer.
     """
     body = {"signature_name": "metadata", "instances": [{"image_bytes": {"b64": ""}}]}
@@ -49,20 +49,21 @@ def read_metadata(url: str, timeout: float = 60) -> dict[str, Any]:
 
 
 def request(url: str, image_bytes: Sequence[bytes], timeout: float = 60) -> list[dict[str, Any]]:
-    """Asks a server for the masks of images.
+    """Requests the masks of images.
 
     Args:
-        url: of the model, such as http://localhost:8501/v1/models/clouds.
+        url: URL of the model, such as http://localhost:8501/v1/models/clouds.
         image_bytes: N JPEGs or PNGs.
-        timeout: seconds to wait for an answer. A server that is overloaded says when to ask again
-            (Retry-After), and is asked again for as long.
+        timeout: seconds to wait for an answer. If the server is overloaded, the request is repeated
+            after the pause that the server asks for (Retry-After), until the timeout.
 
     Returns:
-        N dicts, each with lists of C values: encoded_pixels, presence, area_fraction and
-        expected_area_fraction; and with one value, likeness.
+        N dicts, each with lists of C values, encoded_pixels, presence, area_fraction and
+        expected_area_fraction, and one value, likeness.
 
     Raises:
-        ValueError: the URL is not one of a model, or the server refuses the request; says why.
+        ValueError: the URL is not that of a model, or the server refuses the request, with the
+            reason.
         ConnectionError: there is no answer.
     """
     instances = [{"image_bytes": {"b64": base64.b64encode(x).decode()}} for x in image_bytes]
@@ -73,16 +74,16 @@ def request_files(url: str, paths: Sequence[str], batch_size: int = 8) -> Iterat
     """Sends image files to a server, a batch at a time, and yields its answers in their order.
 
     Args:
-        url: of the model, such as http://localhost:8501/v1/models/clouds.
+        url: URL of the model, such as http://localhost:8501/v1/models/clouds.
         paths: image files.
-        batch_size: images in a request.
+        batch_size: number of images in a request.
 
     Yields:
         Dicts as `request` returns them.
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: as `request` does; it names the file that the server refuses.
+        ValueError: see `request`; the message names the refused file.
         ConnectionError: there is no answer.
     """
     for start in range(0, len(paths), batch_size):
@@ -102,14 +103,14 @@ def decode_masks(encoded_pixels: Sequence[str], dataset: Mapping[str, Any]) -> n
     """Decodes the run-length encodings of one answer with numpy.
 
     Args:
-        encoded_pixels: C strings "start length start length ...", the first pixel being 1.
+        encoded_pixels: C strings "start length start length ...", counting pixels from 1.
         dataset: the metadata's "dataset", for the size and the order of the pixels.
 
     Returns:
         uint8 [C, h, w] of {0, 1} at the submission size.
 
     Raises:
-        ValueError: a string is not such an encoding, or leads past the end of the mask.
+        ValueError: a string is malformed, or a run exceeds the mask.
     """
     import numpy as np
 
@@ -129,7 +130,7 @@ def decode_masks(encoded_pixels: Sequence[str], dataset: Mapping[str, Any]) -> n
 
 
 def _blame(url: str, paths: Sequence[str], contents: Sequence[bytes]) -> str:
-    """The first of several files that the server refuses alone, and why; "" if it takes each."""
+    """Names the first file that the server refuses alone, with the reason; "" if there is none."""
     for path, content in zip(paths, contents):
         try:
             request(url, [content])
@@ -166,13 +167,13 @@ def _post(url: str, body: dict[str, Any], timeout: float) -> list[Any]:
 
 
 def _pause(error: urllib.error.HTTPError) -> float | None:
-    """Seconds after which an overloaded server wants to be asked again; None if it does not."""
+    """Seconds after which an overloaded server accepts a new request; None if it names none."""
     after = error.headers.get("Retry-After", "")
     return float(after) if error.code == _OVERLOADED and after.isdecimal() else None
 
 
 def _reason(text: str) -> str:
-    """The line of a server's error that is about the data, without the names of graph nodes."""
+    """The relevant line of a server's error, without the names of graph nodes."""
     try:
         text = json.loads(text)["error"]
     except (ValueError, KeyError, TypeError):

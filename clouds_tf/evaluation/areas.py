@@ -12,7 +12,7 @@ from clouds_tf.evaluation.score import resampled_sums
 from clouds_tf.messages import short_repr
 from clouds_tf.prediction.calibration import Calibration, Curve
 
-# A few dozen segments of the probabilities, on whose calibration curves have their knots.
+# A few dozen segments of the probabilities, at which calibration curves have their knots.
 _SEGMENTS = (
     *(0.0005, 0.002, 0.005, 0.01, 0.02, 0.03),
     *(round(0.05 * i, 2) for i in range(1, 20)),
@@ -21,16 +21,16 @@ _SEGMENTS = (
 _STARTS = [0, *(int(np.isclose(EDGES, edge).argmax()) + 1 for edge in _SEGMENTS)]  # first bins
 _ALL_EDGES = np.array([0, *EDGES, 1])
 _MIDDLES = (_ALL_EDGES[:-1] + _ALL_EDGES[1:]) / 2  # of the bins, [B]
-_SMALLEST = 1e-6  # a probability that counts as 0 in a logarithm
+_SMALLEST = 1e-6  # smallest probability in a logarithm
 
 
 def _fit_isotonic(pixels: np.ndarray) -> Curve:
-    """Fits the monotone curve that is nearest to the observed shares of pixels [2, B].
+    """Fits a calibration curve to pixels by truth and probability, [2, B].
 
-    Shares of the truth in segments of probability, made monotone by isotonic regression (Zadrozny
-    and Elkan, 2002), joined by straight lines.
+    The shares of true pixels in segments of probability are made monotone by isotonic regression
+    (Zadrozny and Elkan, 2002) and interpolated linearly.
     """
-    from sklearn.isotonic import isotonic_regression  # would add a second to every start
+    from sklearn.isotonic import isotonic_regression  # importing it takes a second
 
     numbers = pixels.sum(axis=0)
     weights, inside, sums = np.add.reduceat([numbers, pixels[1], numbers * _MIDDLES], _STARTS, 1)
@@ -38,7 +38,7 @@ def _fit_isotonic(pixels: np.ndarray) -> Curve:
     if not some.any():
         return Curve((0, 1), (0, 1))
     shares = isotonic_regression(inside[some] / weights[some], sample_weight=weights[some])
-    # Flat from the outermost points to 0 and to 1.
+    # Constant from the outermost points to 0 and to 1.
     inputs = [0.0, *(sums[some] / weights[some]).tolist(), 1.0]
     outputs = [shares[0], *shares, shares[-1]]
     return Curve(tuple(inputs), tuple(map(float, outputs)))
@@ -56,7 +56,7 @@ def _unbiased_threshold(pixels: np.ndarray) -> float:
 
 
 def _area_above(numbers: np.ndarray, threshold: float) -> np.ndarray:
-    """Pixels above any threshold, by interpolation between the EDGES: [N, B] to float64 [N]."""
+    """Pixels above a threshold, interpolated between the EDGES: [N, B] to float64 [N]."""
     counts = above(numbers)
     upper = int(np.clip(np.searchsorted(_ALL_EDGES, threshold), 1, len(EDGES) + 1))
     low, high = _ALL_EDGES[upper - 1 : upper + 1]
@@ -69,7 +69,7 @@ class Bias:
     """Bias of predicted areas: predicted over true area of all images, minus 1.
 
     Attributes:
-        value: the bias; 0.02 means areas that are 2 % too large; nan without any true area.
+        value: the bias; 0.02 means areas that are 2 % too large; nan if there is no true area.
         low: lower end of its 95 % bootstrap interval over images.
         high: upper end.
     """
@@ -94,7 +94,7 @@ def area_bias(predicted: np.ndarray, true: np.ndarray) -> Bias:
     if not np.sum(true):
         return Bias(float("nan"), float("nan"), float("nan"))
     totals = resampled_sums(np.stack([predicted, true], axis=1))
-    totals = totals[totals[:, 1] > 0]  # in a resample the class may be missing
+    totals = totals[totals[:, 1] > 0]  # the class may be missing in a resample
     low, high = np.percentile(totals[:, 0] / totals[:, 1] - 1, [2.5, 97.5])
     return Bias(float(np.sum(predicted) / np.sum(true) - 1), float(low), float(high))
 
@@ -106,8 +106,8 @@ class AreaResult:
     Attributes:
         calibration: the Calibration, fitted on all images.
         log_losses: "uncalibrated" and "isotonic" -> mean held-out log loss of a pixel, C numbers.
-        thresholds: C thresholds that are unbiased in area, fitted on all images.
-        true: areas of the truth in pixels, int64 [N, C].
+        thresholds: C area-unbiased thresholds, fitted on all images.
+        true: true areas in pixels, int64 [N, C].
         unbiased_masks: areas above cross-fitted unbiased thresholds, float64 [N, C].
         expected: sums of cross-fitted calibrated probabilities, float64 [N, C].
     """
@@ -127,10 +127,10 @@ def calibrate(counts: Counts, seed: int = 0) -> AreaResult:
 
     Args:
         counts: Counts of N held-out images.
-        seed: as `search` takes it.
+        seed: see `search`.
 
     Raises:
-        ValueError: there is one image only.
+        ValueError: there is only one image.
     """
     splits = counts.cross_fitting_groups(seed)
     unbiased_masks, expected = (np.zeros(counts.presence.shape) for _ in range(2))

@@ -1,4 +1,4 @@
-"""Predictions of held-out images, reduced to pixel counts: the basis of all scores and rules."""
+"""Pixel counts of held-out predictions, from which all scores and rules are computed."""
 
 from __future__ import annotations
 
@@ -19,8 +19,8 @@ TWENTIETHS = slice(4, None, 5)  # those of HUNDREDTHS: 0.05, 0.1, ...
 _TAIL = (0.0005, 0.001, 0.002, 0.003, 0.005, 0.0075)
 EDGES = (*_TAIL, *HUNDREDTHS, *(1 - x for x in reversed(_TAIL)))
 
-_SPLITS = 10  # ways to halve a single fold
-_PLACES = slice(len(_TAIL) + 1, len(_TAIL) + 1 + len(HUNDREDTHS))  # in what `above` gives
+_SPLITS = 10  # number of random splits of a single fold
+_PLACES = slice(len(_TAIL) + 1, len(_TAIL) + 1 + len(HUNDREDTHS))  # in the result of `above`
 
 
 @dataclasses.dataclass(frozen=True)
@@ -28,12 +28,12 @@ class Counts:
     """Pixel counts of N held-out images of C classes, at the submission size.
 
     Attributes:
-        histograms: int32 [N, C, 2, B]: pixels outside and inside the truth, by probability; the B
-            bins lie between 0, EDGES and 1, and a probability on an edge belongs below it.
-        presence: float32 [N, C]: presence that was predicted.
-        top_means: float32 [N, C]: of the predicted probabilities; see `postprocessing.top_means`.
-        folds: int [N]: the fold that held the image out.
-        of_all: of exclusive classes, see `of_probabilities`; or None.
+        histograms: int32 [N, C, 2, B], pixels outside and inside the true mask, by probability. The
+            B bins lie between 0, EDGES and 1; a probability on an edge belongs to the lower bin.
+        presence: float32 [N, C], predicted presence.
+        top_means: float32 [N, C], see `postprocessing.top_means`.
+        folds: int [N], the fold that held the image out.
+        of_all: for exclusive classes, see `of_probabilities`; otherwise None.
     """
 
     histograms: np.ndarray
@@ -44,23 +44,23 @@ class Counts:
 
     @property
     def of_probabilities(self) -> np.ndarray:
-        """Histograms of all probabilities, not only of each pixel's most probable class."""
+        """Histograms of all probabilities, not only those of each pixel's most probable class."""
         return self.histograms if self.of_all is None else self.of_all
 
     @functools.cached_property
     def truths(self) -> np.ndarray:
-        """Areas of the truth, int64 [N, C]."""
+        """Areas of the true masks, int64 [N, C]."""
         return self.histograms[:, :, 1].sum(axis=-1)
 
     @functools.cached_property
     def areas(self) -> np.ndarray:
-        """Pixels that are more probable than each of HUNDREDTHS, int32 [N, C, 99]."""
+        """Numbers of pixels with a probability above each of HUNDREDTHS, int32 [N, C, 99]."""
         both = self.histograms.sum(axis=2, dtype=self.histograms.dtype)
         return above(both)[..., _PLACES]
 
     @functools.cached_property
     def intersections(self) -> np.ndarray:
-        """The pixels among them that belong to the truth, int32 [N, C, 99]."""
+        """Numbers of those pixels in the true mask, int32 [N, C, 99]."""
         return above(self.histograms[:, :, 1])[..., _PLACES]
 
     @property
@@ -69,14 +69,14 @@ class Counts:
         return self.histograms.shape[1]
 
     def cross_fitting_groups(self, seed: int = 0) -> list[np.ndarray]:
-        """Divides the images into groups, of which one is measured and the others are fitted on.
+        """Divides the images into groups for cross-fitting.
 
         Returns:
-            A list of int [N], the group 0..K-1 of each image: the folds or, where there is one fold
-            only, ten ways to divide it into random halves, drawn from the seed.
+            A list of int [N], the group 0..K-1 of each image: the folds or, if there is only one
+            fold, ten random splits into halves, drawn from the seed.
 
         Raises:
-            ValueError: there is one image only.
+            ValueError: there is only one image.
         """
         if len(self.folds) < 2:
             raise ValueError(
@@ -91,10 +91,10 @@ class Counts:
 
 
 def above(numbers: np.ndarray) -> np.ndarray:
-    """Counts the pixels that are more probable than 0, each of EDGES, and 1.
+    """Counts the pixels with a probability above 0, each of EDGES, and 1.
 
     Args:
-        numbers: [..., B] pixels by probability, as Counts has them.
+        numbers: [..., B], pixels by probability, see `Counts`.
 
     Returns:
         [..., B + 1], of the same dtype.
@@ -105,7 +105,7 @@ def above(numbers: np.ndarray) -> np.ndarray:
 
 
 def levels(probabilities: tf.Tensor, edges: Sequence[float]) -> tf.Tensor:
-    """Counts the edges, ascending, that each probability is above: int32 of the same shape."""
+    """Counts the ascending edges below each probability: int32 of the same shape."""
     # The negation makes the comparison strict: p > t, as in post-processing.
     boundaries = [-edge for edge in reversed(edges)]
     return len(edges) - tf.raw_ops.Bucketize(input=-probabilities, boundaries=boundaries)
@@ -126,5 +126,5 @@ def _histogram(probabilities: tf.Tensor, masks: tf.Tensor) -> tf.Tensor:
 
 
 def count_pixels(probabilities: tf.Tensor, masks: tf.Tensor) -> tuple[tf.Tensor, tf.Tensor]:
-    """Histograms, as Counts has them, and top means of a batch of probabilities and true masks."""
+    """Histograms (see `Counts`) and top means of a batch of probabilities and true masks."""
     return _histogram(probabilities, masks), top_means(probabilities)

@@ -35,7 +35,7 @@ class Member:
 
     Attributes:
         network: the model with batch norm fused, as a Network of either engine.
-        image_size: (height, width) of the images that it takes.
+        image_size: (height, width) of its input.
         weight: its weight in the average.
     """
 
@@ -55,15 +55,15 @@ def load_members(
     Args:
         records: the records that the workdirs were trained on.
         workdirs: workdirs of `train`.
-        settings: precision and test-time augmentation; under "scales", a model is a Member at each
-            of several sizes.
-        member_weights: the weight of each workdir; by default all are equal.
+        settings: precision and test-time augmentation; with "scales", each model becomes a Member
+            for each size.
+        member_weights: the weight of each workdir; by default, all are equal.
 
     Returns:
         A dict of fold -> Members, with batch norm fused as in serving, in the order of the folds.
 
     Raises:
-        FileNotFoundError: a workdir without a run.
+        FileNotFoundError: there is no run in a workdir.
         ValueError: a workdir was trained on other records or is given twice.
     """
     if not workdirs:
@@ -87,7 +87,7 @@ def load_weights(
 
     Args:
         path: a file of `save_model_weights`, whose metadata has the image size.
-        settings: as `load_members` takes it.
+        settings: see `load_members`.
         weight: weight of the model in the average.
 
     Returns:
@@ -95,7 +95,7 @@ def load_weights(
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is altered, of another kind, or does not say for which image size it is.
+        ValueError: it is altered, another kind of file, or lacks the image size.
     """
     with distribution.precision(settings.precision):
         model, metadata = model_weights.load_model(path)
@@ -118,7 +118,7 @@ class HeldOut:
 
     Attributes:
         records: the records that the models were trained on.
-        members: the models that predict each fold, as `load_members` gives them.
+        members: the models that predict each fold, see `load_members`.
         batch_size: images in a batch.
     """
 
@@ -130,8 +130,8 @@ class HeldOut:
         """Converts the networks to OpenVINO.
 
         Returns:
-            The same with converted networks, and no remark; or, where OpenVINO cannot take the
-            place of TensorFlow, itself, and a remark that says why.
+            A copy with converted networks, and no remark; or, if OpenVINO cannot replace
+            TensorFlow, itself, and a remark with the reason.
         """
         networks: dict[Network, Network] = {}  # a member may predict several folds
         with tempfile.TemporaryDirectory() as folder:
@@ -144,7 +144,7 @@ class HeldOut:
                         old, member.image_size, self.records.dataset, path
                     )
                 except engine.UnusableError as error:
-                    return self, [f"OpenVINO {error}; TensorFlow computed instead."]
+                    return self, [f"OpenVINO {error}; TensorFlow was used instead."]
         converted = {
             fold: [dataclasses.replace(member, network=networks[member.network]) for member in some]
             for fold, some in self.members.items()
@@ -170,13 +170,13 @@ class HeldOut:
             Counts over all N images, those of the first fold first.
 
         Raises:
-            ValueError: the folds hold no image.
+            ValueError: the folds have no images.
         """
         dataset, total = self.records.dataset, self.records.info.count(list(self.members))
         if not total:
             raise ValueError(f"{self.records.path}: no images in the folds {list(self.members)}")
         masks = [None, *dataset.submission_size, dataset.num_classes]
-        # Concrete: a tf.function that is made anew for each call would be called a retracing one.
+        # Concrete, as TensorFlow would warn of retracing for a new tf.function in each call.
         count = tf.function(count_pixels).get_concrete_function(
             tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
         )
@@ -208,8 +208,8 @@ class HeldOut:
 
         Yields:
             For every batch: a list of M batches of images uint8 [B, h, w, 3], one for each model;
-            the truth uint8 [B, height, width, C] at the submission size; and the probabilities and
-            presence that `mean_prediction` gives for them.
+            the true masks uint8 [B, height, width, C] at the submission size; and the probabilities
+            and presence of `mean_prediction`.
         """
         members = self.members[fold]
         streams = [
@@ -232,7 +232,7 @@ class HeldOut:
             yield list(images), mask, *predicted
 
     def fit_likeness(self) -> Likeness | None:
-        """Fits how the images look, at the size of the first network; None for a single image."""
+        """Fits the likeness, at the size of the first network; None if there is a single image."""
         folds, size = list(self.members), next(iter(self.members.values()))[0].image_size
         if self.records.info.count(folds) < 2:
             return None

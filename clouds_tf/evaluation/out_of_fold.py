@@ -20,12 +20,12 @@ from clouds_tf.models.probabilities import for_masks
 from clouds_tf.prediction.postprocessing import limits_of
 
 _AREAS = [f"area_{round(100 * threshold):02d}" for threshold in HUNDREDTHS[TWENTIETHS]]
-_TRUTH = 128  # added to the number of hundredths that a pixel of the truth is above
+_TRUTH = 128  # added to the level of a pixel in the true mask
 _BATCH_SIZE = 16
 
 
 def check_outputs(table: str | None, maps_dir: str | None) -> None:
-    """Checks that a table and a folder of maps can be written; ValueError says why they cannot."""
+    """Checks that a table and a folder of maps can be written; ValueError if not."""
     if table:
         files.require("pyarrow", "parquet", "out_of_fold")
         if not table.endswith(".parquet"):
@@ -38,13 +38,13 @@ def check_outputs(table: str | None, maps_dir: str | None) -> None:
 
 
 class Recorder:
-    """Keeps predictions on this machine's disk until the rules are known that make them masks.
+    """Keeps predictions on local disk until the rules that turn them into masks are known.
 
-    An image takes about 50 kB there; in memory there are its name and a number for each class.
+    An image takes about 50 kB on disk, and in memory its name and a number for each class.
 
     Args:
         records: the records.
-        folds: the folds that are predicted, in this order.
+        folds: the predicted folds, in order.
         folder: an empty folder.
         table: the Parquet file to write; None writes none.
         maps_dir: folder for maps of the probabilities; None writes none.
@@ -65,7 +65,7 @@ class Recorder:
         self._writer = tf.io.TFRecordWriter(self._path)
 
     def add(self, masks: tf.Tensor, probabilities: tf.Tensor) -> None:
-        """Keeps a batch: truth uint8 [B, h, w, C] of {0, 1}, and float32 probabilities."""
+        """Stores a batch: true masks uint8 [B, h, w, C] of {0, 1}, and float32 probabilities."""
         kept = for_masks(probabilities, self._dataset.exclusive)
         pixels = levels(kept, HUNDREDTHS) + _TRUTH * tf.cast(masks, tf.int32)
         pixels = tf.cast(tf.transpose(pixels, [0, 3, 1, 2]), tf.uint8)
@@ -117,7 +117,7 @@ class Recorder:
 def recording(
     records: Records, folds: Sequence[int], table: str | None, maps_dir: str | None
 ) -> Iterator[Recorder | None]:
-    """Context of a Recorder, or of None if nothing is wanted; maps are written whole or not."""
+    """Context with a Recorder, or None without outputs; maps are written whole or not at all."""
     if not (table or maps_dir):
         yield None
         return
@@ -145,7 +145,7 @@ def _schema() -> Any:
 
 
 def _encode(pixels: tf.Tensor, cuts: tf.Tensor, order: str) -> list[list[list[str]]]:
-    """RLE of the truth and of pixels above thresholds: [B, C, h, w] to B pairs of C strings."""
+    """RLE of true masks and of pixels above thresholds: [B, C, h, w] to B pairs of C strings."""
     levels = tf.cast(pixels % _TRUTH, tf.int64)
     masks = [pixels >= _TRUTH, levels > cuts[..., tf.newaxis, tf.newaxis]]
     encoded = rle.encode(tf.cast(tf.stack(masks, axis=1), tf.uint8), order).numpy()

@@ -1,4 +1,4 @@
-"""Evaluation from records and trained models to postprocessing.json, scores and pictures."""
+"""Evaluates trained models on records: postprocessing.json, scores and pictures."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ from clouds_tf.prediction.postprocessing import Postprocessing, write_postproces
 from clouds_tf.progress import Progress
 
 _CHOSEN_EPOCH = (
-    "The epoch that each run kept was chosen on its own held-out fold, so all three scores are a "
-    "little optimistic; only images that no choice has seen give an unbiased one."
+    "The best epoch of each run was chosen on its own held-out fold, so all three scores are "
+    "slightly optimistic; only images that influenced no choice give an unbiased score."
 )
 
 
@@ -44,13 +44,13 @@ class EvaluationResult:
     Attributes:
         output: the postprocessing.json that was written.
         dataset: the Dataset of the records.
-        folds: the folds whose images were predicted.
+        folds: the predicted folds.
         settings: the Settings of the evaluation.
         search: rules and scores.
         areas: calibration and areas.
         remarks: caveats for readers of the scores.
         rungs: the ladder; empty unless requested.
-        member_weights: weights of the models in the average; empty where all are equal.
+        member_weights: weights of the models in the average; empty if all are equal.
         likeness: distribution of the images.
     """
 
@@ -72,7 +72,7 @@ class EvaluationResult:
 
     @property
     def area_biases(self) -> dict[str, tuple[Bias, ...]]:
-        """Bias of the areas of each class, cross-fitted, by the way to predict them."""
+        """Cross-fitted bias of the areas of each class, by method of prediction."""
         ways = {
             "tuned_masks": self.search.areas,
             "unbiased_masks": self.areas.unbiased_masks,
@@ -140,18 +140,18 @@ def evaluate(
 ) -> EvaluationResult:
     """Tunes post-processing and calibration on held-out images, and scores them.
 
-    Every image of a fold is predicted by the mean of the models that held the fold out. The rules
-    are tuned and the calibration is fitted on all these images, and measured by cross-fitting.
+    Every image is predicted by the mean of the models that held its fold out. Rules and calibration
+    are tuned on all these images, and scored by cross-fitting.
 
     Args:
         records_dir: the folder of shards that the models were trained on.
-        workdirs: workdirs of `train`; models of one fold are averaged. None, if there are weights.
+        workdirs: workdirs of `train`; models of the same fold are averaged.
         output: the postprocessing.json to write.
         weights: .safetensors files of whole models, which are averaged, instead of workdirs.
-        folds: the folds that `weights` predicts, which must be held out; by default all.
+        folds: the folds to predict with `weights`, which must have held them out; default: all.
         member_weights: the weight of each workdir or file in the average; equal by default.
-        settings: how to predict, and the seed of cross-fitting.
-        ladder_csv: CSV to write: the scores without flips, and with them.
+        settings: settings of the prediction, and the seed of cross-fitting.
+        ladder_csv: CSV to write with the scores without and with flips.
         pictures_dir: folder for pictures of scores, areas and examples.
         out_of_fold_table: Parquet file to write, a row for each image and class.
         out_of_fold_maps: new folder for the probabilities as 8-bit PNG files, at a quarter of the
@@ -162,7 +162,7 @@ def evaluate(
     Raises:
         FileNotFoundError: records, a workdir or weights are missing.
         ValueError: an output cannot be written, an optional package is missing, a model is given
-            twice, or models and records do not fit; before any image is predicted.
+            twice, or models and records do not match; raised before any image is predicted.
     """
     engine.require(settings.engine)
     _check_outputs(output, ladder_csv, pictures_dir)
@@ -176,7 +176,7 @@ def evaluate(
     held_out = HeldOut(records, members, settings.batch_size)
     dataset, seed = records.dataset, settings.seed
     if seed and len(members) > 1:
-        raise ValueError(f"seed: got {seed}, but nothing is drawn where there are several folds")
+        raise ValueError(f"seed: got {seed}, but it has no effect with several folds")
     if settings.engine == "openvino":
         held_out, reasons = held_out.on_openvino()
         remarks = [*remarks, *reasons]
@@ -222,7 +222,7 @@ def _load(
 ) -> tuple[dict[int, list[Member]], list[str]]:
     """Loads the models by the fold that they predict, with remarks about them."""
     if bool(workdirs) == bool(weights):
-        raise ValueError("workdirs, weights: expected one of both, got both or none")
+        raise ValueError("workdirs, weights: got both or none, expected one of the two")
     if not weights:
         if folds is not None:
             raise ValueError("folds: only for weights; workdirs know the fold that they held out")
@@ -264,8 +264,8 @@ def _check_metadata(
             )
     if metadata.get("records") != records.identity:
         return (
-            "The weights do not say that these records were kept from their training: the scores "
-            "are held out only if the images were."
+            "The weights do not say that they were trained without these images: if they were not, "
+            "the scores are too good."
         )
     seen = sorted(set(folds) - {metadata.get("fold")})
     if seen:

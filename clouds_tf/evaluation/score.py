@@ -1,4 +1,4 @@
-"""The competition's score of a submission, computed on runs; intervals and tables of scores."""
+"""The competition's score of a submission; confidence intervals and tables of scores."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _RESAMPLES, _AT_A_TIME = 2000, 50
 
 
 def dice_of_areas(shared: np.ndarray, true: np.ndarray, predicted: np.ndarray) -> np.ndarray:
-    """Dice of masks from their areas, float64 in [0, 1]; 1 where both are empty; shapes broadcast.
+    """Dice of masks from their areas, float64 in [0, 1]; 1 if both are empty; shapes broadcast.
 
     >>> dice_of_areas(shared=2, true=np.array([4, 0]), predicted=np.array([4, 0])).tolist()
     [0.5, 1.0]
@@ -34,9 +34,9 @@ class Comparison:
         class_names: names of the classes.
         filenames: file names of the images.
         dice: float64 [N, C] in [0, 1].
-        true_areas: int64 [N, C], in pixels at the submission size, as the next two.
-        predicted_areas: int64 [N, C].
-        intersections: int64 [N, C].
+        true_areas: int64 [N, C], in pixels at the submission size.
+        predicted_areas: int64 [N, C], likewise.
+        intersections: int64 [N, C], likewise.
     """
 
     class_names: tuple[str, ...]
@@ -67,9 +67,9 @@ def compare(
     """Compares a submission with the truth; the mean of the Dice is the competition's score.
 
     Args:
-        submission: a CSV, or a table of predict in Parquet, with RLE at the submission size.
+        submission: a CSV or Parquet file of predict, with RLE at the submission size.
         annotations_csv: a CSV with the true RLE of the same images.
-        dataset: the Dataset that both files are of.
+        dataset: the Dataset of both files.
         annotations_size: (height, width) of the true RLE; the data set's mask size by default.
 
     Returns:
@@ -77,8 +77,8 @@ def compare(
 
     Raises:
         FileNotFoundError: a file is missing.
-        ValueError: a file is malformed, its runs are those of masks of another size, or the images
-            differ; the first ones that do are named.
+        ValueError: a file is malformed, its runs belong to masks of another size, or the files have
+            different images, of which the first ones are named.
     """
     size = annotations_size or dataset.mask_size
     truth = read_csv(annotations_csv, dataset, size)
@@ -102,22 +102,22 @@ def compare(
     true_rle = rle.resize(true_rle, size, dataset.submission_size, dataset.rle_order)
     true, found = rle.area(true_rle).numpy(), rle.area(predicted_rle).numpy()
     shared = rle.intersection(true_rle, predicted_rle).numpy()
-    # As rle.dice, which would parse the strings once more.
+    # Like rle.dice, which would parse the strings again.
     dice = dice_of_areas(shared, true, found)
     names = tuple(truth["filename"])
     return Comparison(dataset.class_names, names, dice, true, found, shared)
 
 
 def _read_submission(path: str, dataset: Dataset) -> pd.DataFrame:
-    """A submission as `annotations.read_csv` gives it, from CSV or Parquet."""
+    """Reads a submission from CSV or Parquet, like `annotations.read_csv`."""
     table = read_csv(path, dataset, dataset.submission_size)
     try:
         check_mask_size(table, dataset, path, "", dataset.submission_size)
     except ValueError as error:
         height, width = dataset.submission_size
         raise ValueError(
-            f"{str(error).split(';')[0]}; a submission has masks of {height}x{width}, as predict "
-            "writes them"
+            f"{str(error).split(';')[0]}; the masks of a submission, as predict writes it, have "
+            f"{height}x{width}"
         ) from None
     return table
 
@@ -156,13 +156,13 @@ def table(
     interval_of: str | None = None,
     baseline: str | None = None,
 ) -> str:
-    """Formats mean scores of each class and of all as lines of a table.
+    """Formats mean scores of each class and of all classes as a table.
 
     Args:
         scores: name -> Dice [N, C].
         class_names: names of the classes.
-        interval_of: the name of the scores whose `intervals` are shown as well.
-        baseline: the name of the scores that the others are compared with.
+        interval_of: name of the scores whose `intervals` are shown as well.
+        baseline: name of the scores to compare the others with.
     """
     rows = [["", *class_names, "mean"]]
     for name, values in scores.items():
@@ -178,19 +178,19 @@ def table(
 
 
 def class_means(scores: np.ndarray) -> np.ndarray:
-    """The mean over images of each class, and the mean of these: [N, C] to float64 [C + 1]."""
+    """Means of each class over images, and their mean: [N, C] to float64 [C + 1]."""
     means = np.mean(scores, axis=0)
     return np.append(means, means.mean())
 
 
 def worst_images(comparison: Comparison) -> tuple[list[str], list[list[str]]]:
-    """Lists the images, the worst first, with what is wrong in each.
+    """Lists the images with their main errors, worst first.
 
     Args:
         comparison: a Comparison.
 
     Returns:
-        Columns and rows: file name, mean Dice, Dice of each class, and the faults in words, such
+        Columns and rows: file name, mean Dice, Dice of each class, and the errors in words, such
         as "Fish: false alarm of 5231 px; Sugar: too small, 9000 px, 812 of 12000 hit".
     """
     dice, names = comparison.dice, comparison.class_names
@@ -216,5 +216,5 @@ def _fault(areas: tuple[int, int, int]) -> str:
         return ""
     if not shared:
         return f"elsewhere, {predicted} px instead of {true}"
-    # Of what is wrong, either more was left out or more is too much.
+    # The larger part of the error is either missing or superfluous area.
     return f"too {'small' if predicted < true else 'large'}, {predicted} px, {shared} of {true} hit"

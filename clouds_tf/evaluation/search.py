@@ -1,4 +1,4 @@
-"""Search for the best post-processing, with cross-fitted scores, and the ladder of predictions."""
+"""Search for the best post-processing with cross-fitted scores, and comparison of predictions."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ from clouds_tf.prediction.postprocessing import (
 
 
 class _Place(NamedTuple):
-    """One rule to choose from, by the index of each of its settings."""
+    """A candidate rule, given by the index of each of its settings."""
 
     min_top_mean: int
     relative: int
 
     @property
     def rule(self) -> Rule:
-        """The Rule at this place."""
+        """The Rule with these indices."""
         relative = RELATIVE_THRESHOLDS[self.relative]
         return Rule(LOWEST_THRESHOLD, relative, MIN_TOP_MEANS[self.min_top_mean])
 
@@ -42,11 +42,11 @@ class SearchResult:
         rules: C Rules, tuned on all images.
         all_blank: float64 [N, C]: Dice of blank masks, which a model should beat.
         plain: float64 [N, C]: Dice at a threshold of 0.5.
-        tuned: float64 [N, C]: Dice on the images that the rules were tuned on: optimistic.
-        cross_fitted: float64 [N, C]: Dice of rules that were tuned on the other folds or, where
-            there is one fold, on the other half; the mean over ten ways to halve it.
-        present: float64 [N, C]: share of these ways in which the image has a mask.
-        areas: float64 [N, C]: mean area of these masks, in pixels.
+        tuned: float64 [N, C]: Dice on the images that the rules were tuned on, so optimistic.
+        cross_fitted: float64 [N, C]: Dice of rules that were tuned on the other folds or, with a
+            single fold, on the other half; the mean over ten splits.
+        present: float64 [N, C]: share of these splits in which the image has a mask.
+        areas: float64 [N, C]: mean area of these masks in pixels.
     """
 
     rules: tuple[Rule, ...]
@@ -61,7 +61,7 @@ class SearchResult:
 
     @property
     def scores(self) -> dict[str, np.ndarray]:
-        """The Dice [N, C] of blank masks and of the three ways to measure, by name."""
+        """The Dice [N, C] of blank masks and the three kinds of scores, by name."""
         names = ("all_blank", "plain", "tuned", "cross_fitted")
         return {name: getattr(self, name) for name in names}
 
@@ -86,14 +86,13 @@ def places_of(limits: np.ndarray) -> np.ndarray:
 class Outcomes:
     """Outcomes of all rules for one class in N images: A minimum means, F relative thresholds.
 
-    Whether the class counts as present depends on the minimum mean alone, and its mask on the
-    relative threshold alone.
+    Presence depends only on the minimum mean, and the mask only on the relative threshold.
 
     Attributes:
         kept: bool [N, A]: whether the class counts as present.
-        dice: float64 [N, F]: Dice of the mask, where the class does.
-        areas: int64 [N, F]: area of that mask, in pixels.
-        blank: bool [N]: whether the class is absent in truth.
+        dice: float64 [N, F]: Dice of the mask if it does.
+        areas: int64 [N, F]: area of that mask in pixels.
+        blank: bool [N]: whether the class is truly absent.
     """
 
     kept: np.ndarray
@@ -115,10 +114,10 @@ class Outcomes:
         return cls(kept, dice, areas, counts.truths[:, c] == 0)
 
     def score_sums(self, groups: np.ndarray) -> np.ndarray:
-        """Adds up the Dice over groups of images, for every rule at once.
+        """Sums the Dice over groups of images, for all rules at once.
 
-        The Dice of an image is that of a blank mask, plus, where the class counts as present, what
-        its mask gains over that; so the sums of all pairs are a product of matrices.
+        The Dice of an image is that of a blank mask plus, if the class counts as present, the gain
+        of its mask over that; so the sums for all rules are a product of matrices.
 
         Args:
             groups: the group of each image, int [N] in 0..K-1.
@@ -134,7 +133,7 @@ class Outcomes:
         return sums
 
     def measure(self, place: _Place) -> tuple[np.ndarray, np.ndarray]:
-        """Dice and mask area of every image under one rule: float64 [N], int64 [N]."""
+        """Dice and mask area of every image with one rule: float64 [N], int64 [N]."""
         kept = self.kept[:, place.min_top_mean]
         dice, areas = self.dice[:, place.relative], self.areas[:, place.relative]
         return np.where(kept, dice, self.blank), kept * areas
@@ -143,10 +142,10 @@ class Outcomes:
 def _best(sums: np.ndarray) -> _Place:
     """Finds the best rule by its sums, float64 [A, F] of `Outcomes.score_sums`.
 
-    Of equally good rules it takes the middle of the longest run of equally good relative thresholds
-    and minimum means, in this order; of two middles or runs the higher, which predicts less.
+    Of equally good rules, it takes the middle of the longest run of equally good relative
+    thresholds, then of minimum means; of two middles or runs, the higher one, which predicts less.
     """
-    # Rounded, so that rules whose scores differ by the order of summation are equal.
+    # Rounded, so that scores that differ only by the order of summation are equal.
     sums = np.round(sums, 9)
     tied = sums == sums.max()
     relative = _middle(tied.any(axis=0))
@@ -154,7 +153,7 @@ def _best(sums: np.ndarray) -> _Place:
 
 
 def _middle(tied: np.ndarray) -> int:
-    """The middle of the longest run of True in bool [K], the higher one where there are two."""
+    """The middle of the longest run of True in bool [K]; of two, the higher one."""
     steps = np.diff(np.concatenate([[0], tied.astype(int), [0]]))
     starts, ends = np.flatnonzero(steps == 1), np.flatnonzero(steps == -1)
     longest = len(starts) - 1 - (ends - starts)[::-1].argmax()
@@ -166,13 +165,13 @@ def search(counts: Counts, seed: int = 0) -> SearchResult:
 
     Args:
         counts: Counts of N held-out images.
-        seed: seed of the halves into which a single fold is divided for cross-fitting.
+        seed: seed of the random halves for cross-fitting with a single fold.
 
     Returns:
         A SearchResult.
 
     Raises:
-        ValueError: there is one image only.
+        ValueError: there is only one image.
     """
     splits = counts.cross_fitting_groups(seed)
     shape = counts.presence.shape
@@ -200,15 +199,15 @@ def search(counts: Counts, seed: int = 0) -> SearchResult:
 
 @dataclasses.dataclass(frozen=True)
 class Rung:
-    """Scores of one kind of masks by one kind of prediction.
+    """Scores of one kind of masks from one kind of prediction.
 
     Attributes:
         prediction: test-time augmentation, such as "flips".
-        masks: "blank", "plain" (a threshold of 0.5), or "rules" that were searched for.
+        masks: "blank", "plain" (a threshold of 0.5), or "rules" (tuned).
         dice: the cross-fitted Dice of each class and their mean, C + 1 numbers.
-        gain: mean minus that of the rules of the first prediction.
+        gain: gain of the mean over that of the tuned rules of the first prediction.
         interval: lower and upper end of the 95 % bootstrap interval of the gain.
-        tuned: the mean Dice on the images that the rules were tuned on: optimistic.
+        tuned: the mean Dice on the images that the rules were tuned on, so optimistic.
     """
 
     prediction: str
@@ -230,14 +229,14 @@ def ladder_columns(class_names: Sequence[str]) -> list[str]:
 
 
 def ladder(counts: dict[str, Counts], seed: int = 0) -> list[Rung]:
-    """Compares several predictions of the same images, each with rules of its own.
+    """Compares several predictions of the same images, each with its own tuned rules.
 
     Args:
         counts: name of the prediction, such as "flips" -> Counts of the same N images.
-        seed: as `search` takes it.
+        seed: see `search`.
 
     Returns:
-        Rungs, the best first: blank masks and, for each prediction, a threshold of 0.5 and the rules.
+        Rungs, best first: blank masks and, for each prediction, a threshold of 0.5 and tuned rules.
     """
     found: list[tuple[str, str, np.ndarray, np.ndarray]] = []
     for prediction, some in counts.items():

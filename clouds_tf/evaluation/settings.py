@@ -12,7 +12,7 @@ from clouds_tf.training.distribution import PRECISIONS
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class Settings(CheckedSettings):
-    """Settings of `evaluate`; the flags of the tool are made from these fields."""
+    """Settings of `evaluate`; its fields are flags of the tool."""
 
     batch_size: int = setting(16, "Images in a batch.", min=1)
     test_time_augmentation: str = setting(

@@ -1,7 +1,7 @@
-"""Brightness curves that make other pictures look like those of the training.
+"""Brightness curves that make images from other sources look like the training images.
 
-True colour of NASA Worldview is a stretched picture, in which dark values of reflectance are spread
-over half of the range; a linear picture, such as a band of GOES, is much darker.
+NASA Worldview's true colour is contrast-stretched: dark values of reflectance take half of the
+range. A linear image, such as a band of GOES, is much darker.
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ from clouds_tf.messages import counted
 from clouds_tf.prediction.untrusted import decode_whole
 
 MODES = "none, sqrt, gamma:G, worldview or auto"
-# Medians over 4,946 training images of quantiles of their brightness, the mean of red, green and
-# blue where it is not gap.
+# Medians over 4,946 training images of quantiles of their brightness (the mean of red, green and
+# blue) outside the black gap.
 _QUANTILES = (0.1, 0.5, 0.9)
 _TRAINING = (25.7, 62.3, 166.0)
 # Range of the powers that bring the quantiles of 99.8 % of the training images to these medians.
 _DARKEST, _BRIGHTEST = 0.75, 1.66
-# Of 255: how MODIS Rapid Response, and Worldview after it, stretch corrected reflectance.
+# Of 255: the contrast stretch of corrected reflectance in MODIS Rapid Response and Worldview.
 _WORLDVIEW = (0, 30, 60, 120, 190, 255), (0, 110, 160, 210, 240, 255)
 LEVELS = np.arange(256, dtype=np.uint8)
 _LISTED = 3  # curves in a summary
@@ -44,11 +44,11 @@ class Curve:
 
 
 def check(stretch: str, dataset: Dataset = CLOUDS) -> None:
-    """Makes sure that a stretch exists and fits a data set.
+    """Checks that a stretch exists and fits a data set.
 
     Raises:
-        ValueError: it is none of MODES, or "auto" for images that are not the competition's, or
-            any but "none" for images in NumPy files.
+        ValueError: it is not one of MODES, or "auto" for a data set other than the competition's,
+            or any but "none" for images in NumPy files.
     """
     power = _power(stretch)
     if stretch not in ("none", "worldview", "auto") and not (power and 0.1 <= power <= 10):
@@ -63,8 +63,8 @@ def check(stretch: str, dataset: Dataset = CLOUDS) -> None:
     kind = "class_names", "degrees", "gap_brightness", "channels"
     if stretch == "auto" and any(getattr(dataset, k) != getattr(CLOUDS, k) for k in kind):
         raise ValueError(
-            "stretch: auto knows the brightness of the competition's images only, and this "
-            "SavedModel was trained on others; take sqrt or gamma:G"
+            "stretch: auto is for the brightness of the competition's images, but this SavedModel "
+            "was trained on other images; use sqrt or gamma:G"
         )
 
 
@@ -83,7 +83,7 @@ def brightness_counts(pixels: np.ndarray, gap_brightness: int | None) -> np.ndar
 
     Args:
         pixels: uint8 [..., 3].
-        gap_brightness: pixels whose channels are all at most this are left out; None: none are.
+        gap_brightness: pixels whose channels are all at most this are left out; None for none.
     """
     brightness = (pixels.sum(axis=-1, dtype=np.uint16) + 1) // 3
     if gap_brightness is not None:
@@ -97,7 +97,7 @@ def make_curve(stretch: str, counts: np.ndarray | None = None) -> Curve:
     `auto` compares three quantiles of the brightness with those of the training, by the power that
     brings them nearest (least squares of logarithms). A picture that is darker than nearly all
     training images gets Worldview's curve, or, if that leaves it too dark or too bright, the power.
-    Others stay as they are: one that is too bright cannot be told from one that is full of clouds.
+    Others stay as they are, since an image that is too bright may be full of clouds.
 
     Args:
         stretch: one that `check` accepts.
@@ -122,7 +122,7 @@ def make_curve(stretch: str, counts: np.ndarray | None = None) -> Curve:
 
 
 def _fit(levels: np.ndarray, counts: np.ndarray) -> float:
-    """Power that brings quantiles, after a curve, nearest to the training's; NaN if none does."""
+    """Power that brings curved quantiles nearest to those of training; NaN if none does."""
     total = np.cumsum(counts)
     found = levels[[np.searchsorted(total, q * total[-1]) for q in _QUANTILES]].astype(float)
     if not total[-1] or found.min() >= 255:
@@ -143,8 +143,8 @@ def stretched_bytes(
         encoded: a JPEG or PNG.
 
     Returns:
-        The image as a PNG, which loses nothing, or the same bytes where no value changes; and the
-        curve in words.
+        The image as a lossless PNG, or the same bytes if no value changes; and a description of the
+        curve.
 
     Raises:
         tf.errors.InvalidArgumentError: `untrusted.decode_images` would refuse the bytes.
@@ -164,7 +164,7 @@ def stretched_bytes(
 
 
 def summary(stretch: str, abouts: Iterable[str], noun: str) -> str:
-    """Lists the curves of several pictures in one line; "" without any.
+    """Lists the curves of several images in one line; "" if there are none.
 
     >>> summary("auto", ["gamma 0.5", "left as it is", "gamma 0.5", ""], "scene")
     'stretch auto: gamma 0.5 (2 scenes), left as it is (1 scene)'

@@ -1,4 +1,4 @@
-"""Requests are untrusted input: bytes to images, in bounded time and memory."""
+"""Decodes images from untrusted requests, in bounded time and memory."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ from clouds_tf.data.preprocessing import (
 from clouds_tf.data.source_images import other_format, why_not_numpy
 from clouds_tf.dataset import is_photographic
 
-MAX_IMAGE_PIXELS = 2**25  # eleven times those of an image of the competition
-LARGEST_IMAGES = 4  # whose pixels all images of a request together may have
+MAX_IMAGE_PIXELS = 2**25  # eleven times the pixels of a competition image
+LARGEST_IMAGES = 4  # all images of a request may have the pixels of so many largest ones
 
-# Each scan of a progressive JPEG goes over all pixels again, and may be a few bytes long.
+# Each scan of a progressive JPEG processes all pixels again, and may be only a few bytes long.
 _SCAN, _MAX_SCANS = b"\xff\xda", 50
-# libpng unpacks each of these chunks, to at most 8 MB, on its way to the image.
+# libpng unpacks each of these chunks, to at most 8 MB, before it decodes the image.
 _PACKED, _MAX_PACKED = (b"zTXt", b"iTXt", b"iCCP"), 20
-_WINDOW = 1 << 20  # bytes that are searched at a time, which bounds the memory of a search
+_WINDOW = 1 << 20  # bytes to search at a time, to bound memory
 
 
 def max_image_bytes(max_image_pixels: int, channels: int = 3) -> int:
-    """The most bytes that an image may have: those of the widest pixels, and 1 MB for the rest.
+    """Maximum bytes of an image file: those of the widest pixels, and 1 MB for the rest.
 
     >>> max_image_bytes(1000)
     1056576
@@ -48,25 +48,24 @@ def decode_images(
     max_image_pixels: int = MAX_IMAGE_PIXELS,
     channels: int = 3,
 ) -> tf.Tensor:
-    """Decodes images whose headers say that they are not too large.
+    """Decodes images, unless their headers show that they are too large.
 
-    Pixels are taken as they are stored: the orientation that EXIF may ask for is not applied, as it
-    is not in training either.
+    As in training, EXIF orientation is not applied.
 
     Args:
-        image_bytes: string [N], JPEGs and PNGs of any sizes; NumPy files if `channels` are not 1
-            or 3, see `decode_image`.
+        image_bytes: string [N], JPEGs and PNGs of any sizes; NumPy files if `channels` is not 1 or
+            3, see `decode_image`.
         size: (height, width) of the result.
-        max_image_pixels: the most pixels that an image may have; all images together may have four
-            times as many, and the bytes of each are limited by `max_image_bytes` of it.
-        channels: number of channels in the data set.
+        max_image_pixels: maximum number of pixels of an image; all images together may have four
+            times as many, and `max_image_bytes` limits the bytes of each.
+        channels: number of channels of the data set.
 
     Returns:
         uint8 [N, height, width, channels].
 
     Raises:
-        tf.errors.InvalidArgumentError: bytes are not a whole image, or their image is too large,
-            and nothing has been decoded; or no value of a 16-bit PNG reaches 16384.
+        tf.errors.InvalidArgumentError: bytes are not a complete image, the image is too large (then
+            nothing is decoded), or no value of a 16-bit PNG reaches 16384.
     """
 
     pixels = tf.map_fn(
@@ -86,7 +85,7 @@ def decode_images(
 
 
 def decode_whole(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> tf.Tensor:
-    """Decodes one JPEG or PNG at its own size, RGB uint8; limits and errors as `decode_images`."""
+    """Decodes a JPEG or PNG at its own size, RGB uint8, with the limits of `decode_images`."""
     _count_pixels(tf.constant(encoded), max_image_pixels)
     if encoded.startswith(PNG):
         return decode_png(tf.constant(encoded))
@@ -94,7 +93,7 @@ def decode_whole(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> tf
 
 
 def _count_pixels(encoded: tf.Tensor, max_image_pixels: int, channels: int = 3) -> tf.Tensor:
-    """The pixels of an image, int64, by its header; InvalidArgumentError if it is refused."""
+    """Number of pixels in the header of an image, int64; InvalidArgumentError if it is refused."""
     max_bytes = max_image_bytes(max_image_pixels, channels)
     if is_photographic(channels):
         expected = "a JPEG or a PNG"
@@ -126,10 +125,10 @@ def _count_pixels(encoded: tf.Tensor, max_image_pixels: int, channels: int = 3) 
 
 
 def _at_most(limit: int, things: str, encoded: tf.Tensor, patterns: Sequence[bytes]) -> tf.Tensor:
-    """How often patterns of one length occur, int32; InvalidArgumentError above the limit.
+    """Counts patterns of equal length, int32; InvalidArgumentError above the limit.
 
-    The search goes from window to window and ends at the limit. To split the string at the patterns
-    would take 30 times its size in memory.
+    It searches one window after the other, and stops at the limit. Splitting the string at the
+    patterns would take 30 times its size in memory.
     """
     step = _WINDOW - len(patterns[0]) + 1  # a pattern across two windows is found in one of them
 
@@ -140,7 +139,7 @@ def _at_most(limit: int, things: str, encoded: tf.Tensor, patterns: Sequence[byt
         content = tf.io.decode_raw(tf.strings.substr(encoded, start, _WINDOW), tf.uint8)
         return start + step, number + tf.add_n([_count(content, p) for p in patterns])
 
-    # Nothing is found in an empty string, and tf.strings.substr refuses a start behind the end.
+    # tf.strings.substr refuses a start after the end, as in an empty string.
     _, number = tf.while_loop(goes_on, search, (tf.constant(0), tf.constant(0)))
     message = [f"expected at most {limit} {things}, got", number]
     with tf.control_dependencies([tf.Assert(number <= limit, message)]):
@@ -148,15 +147,15 @@ def _at_most(limit: int, things: str, encoded: tf.Tensor, patterns: Sequence[byt
 
 
 def _count(content: tf.Tensor, pattern: bytes) -> tf.Tensor:
-    """How often a pattern occurs in bytes, uint8 [N]: int32."""
+    """Counts a pattern in bytes, uint8 [N]: int32."""
     starts = tf.maximum(tf.size(content) - len(pattern) + 1, 0)
     matches = [content[i : i + starts] == byte for i, byte in enumerate(pattern)]
-    # tf.math.count_nonzero would make an int64 of each byte.
+    # tf.math.count_nonzero would convert each byte to an int64.
     return tf.reduce_sum(tf.cast(functools.reduce(tf.logical_and, matches), tf.int32))
 
 
 def why_too_dim(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str:
-    """Says why `decode_images` refuses a 16-bit PNG for its dark values; "" for any other bytes."""
+    """Explains why `decode_images` refuses a 16-bit PNG with dark values; "" for other bytes."""
     if not encoded.startswith(PNG) or encoded[24:25] != DEEP:
         return ""
     height, width = image_size(encoded)
@@ -172,7 +171,7 @@ def why_too_dim(encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS) -> str
 def why_unreadable(
     encoded: bytes, max_image_pixels: int = MAX_IMAGE_PIXELS, channels: int = 3
 ) -> str:
-    """Says why `decode_images` has refused bytes.
+    """Explains why `decode_images` has refused bytes.
 
     >>> why_unreadable(b"GIF89a")
     'a GIF, expected a JPEG or a PNG'

@@ -1,7 +1,4 @@
-"""Serving: trained models to a SavedModel, and a SavedModel to a submission.
-
-Names are imported when they are first used.
-"""
+"""Exports trained models as a SavedModel, and predicts submissions with it."""
 
 import typing
 

@@ -1,4 +1,4 @@
-"""Answers of a SavedModel to images, among which some may be unreadable."""
+"""Predictions of a SavedModel for images, of which some may be unreadable."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from clouds_tf.prediction.untrusted import (
 # From image_bytes, string [N], to a dict of the outputs of serving_default.
 Predict = Callable[["tf.Tensor"], "dict[str, tf.Tensor]"]
 _NUMBERS = ("presence", "area_fraction", "expected_area_fraction")
-_SQUEEZE = 0.02  # of the aspect ratio; more changes what the network sees
+_SQUEEZE = 0.02  # tolerated relative change of the aspect ratio
 _DIGITS = 6  # of numbers; float32 has 7
 
 
@@ -36,16 +36,16 @@ class Answer:
 
     Attributes:
         filename: name of the image in its folder.
-        class_names: the classes whose rows are wanted, in their order.
-        size: (height, width) of the image in pixels; None where it is unreadable.
-        encoded_pixels: C RLE strings; none where the image is unreadable.
+        class_names: the classes of the requested rows, in order.
+        size: (height, width) of the image in pixels; None if it is unreadable.
+        encoded_pixels: C RLE strings; none if the image is unreadable.
         presence: C probabilities in [0, 1] that the class is in the image.
         area_fraction: C shares of the image, in [0, 1], that the masks cover.
         expected_area_fraction: C mean calibrated probabilities; none in older SavedModels.
-        likeness: share of the training's images that look less like the others; None in older
-            SavedModels and those without their distribution.
-        reason: why the image is unreadable; "" where it is not.
-        curve: the brightness curve that was applied, in words; "" for none.
+        likeness: share of training images that are less typical; None if the SavedModel does not
+            know their distribution.
+        reason: why the image is unreadable; "" if it is readable.
+        curve: description of the brightness curve that was applied; "" for none.
     """
 
     filename: str
@@ -66,8 +66,8 @@ class Answer:
         ratio = self.size[1] / self.size[0] * shape[0] / shape[1]
         if max(ratio, 1 / ratio) <= 1 + _SQUEEZE:
             return ""
-        text = "{}x{} (height x width) was squeezed to the shape of {}x{}, which changes what the "
-        text += "network sees; tools/predict_scenes.py takes images of any shape"
+        text = "{}x{} (height x width) was squeezed to the shape of {}x{}, which distorts the "
+        text += "image; tools/predict_scenes.py takes images of any shape"
         return text.format(*self.size, *shape)
 
     def to_json(self) -> list[Any]:
@@ -76,7 +76,7 @@ class Answer:
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Answer:
-        """Reads what `to_json` wrote, once it has been through JSON."""
+        """Reads what `to_json` wrote, after a round trip through JSON."""
         fields: list[Any] = [tuple(v) if isinstance(v, list) else v for v in values]
         return cls(*fields)
 
@@ -94,9 +94,9 @@ def answer_images(
         predict: a `Predictor`, or a function like it.
         images_dir: folder of the images.
         images: (file name, class names) of each.
-        metadata: that of the SavedModel; its limit on pixels and the channels of its images.
-        stretch: what is done to the bytes of an image first; returns new ones, and the curve in
-            words.
+        metadata: metadata of the SavedModel, for the limit on pixels and the channels.
+        stretch: a function from the bytes of an image to changed bytes and a description of the
+            curve.
 
     Returns:
         An Answer for each image, in order; unreadable ones have a reason.
@@ -129,7 +129,7 @@ def answer_images(
 
 
 def _read(path: str, max_image_pixels: int, channels: int) -> tuple[bytes, str]:
-    """The content of a file, or the reason why there is none."""
+    """The content of a file, or the reason why it cannot be read."""
     limit = max_image_bytes(max_image_pixels, channels)
     try:
         if gfile.isdir(path):
@@ -139,7 +139,7 @@ def _read(path: str, max_image_pixels: int, channels: int) -> tuple[bytes, str]:
             return b"", f"{length:,} bytes, expected at most {limit:,}"
         with gfile.opened(path, "rb") as file:
             content = file.read()
-        # Checked here too, since older SavedModels answer as if the image were nearly black.
+        # Checked here too, since older SavedModels would predict a nearly black image.
         return content, why_too_dim(content, max_image_pixels)
     except FileNotFoundError:
         return b"", "a broken link, or a name that is not UTF-8"
@@ -158,7 +158,7 @@ def _outputs(
     except tf.errors.InvalidArgumentError:
         if len(contents) == 1:
             return [why_unreadable(contents[0], max_image_pixels, channels)]
-        # One of them cannot be read, or they are too large together.
+        # One of them is unreadable, or they are too large together.
         middle = len(contents) // 2
         return [
             output
@@ -181,9 +181,9 @@ def _numbers(values: Any) -> tuple[float, ...]:
 def in_order(
     function: Callable[[Any, Any], Any], workers: Sequence[Any], items: Iterable[Any]
 ) -> Iterator[Any]:
-    """Yields function(worker, item) of each item in order, two at a time on each worker.
+    """Yields function(worker, item) for each item in order, two at a time on each worker.
 
-    While one of the two computes, the other one reads and decodes.
+    While one of the two computes, the other reads and decodes.
     """
     with futures.ThreadPoolExecutor(2 * len(workers)) as pool:
         running: collections.deque[futures.Future[Any]] = collections.deque()

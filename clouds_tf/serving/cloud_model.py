@@ -1,4 +1,4 @@
-"""The graph of a SavedModel, and its numbered folders as TensorFlow Serving wants them."""
+"""The graph of a SavedModel, and numbered version folders as in TensorFlow Serving."""
 
 from __future__ import annotations
 
@@ -25,20 +25,19 @@ class CloudModel(tf.Module):
     """Models and their post-processing as functions that `write_version` exports.
 
     Args:
-        models: Keras models from images to logits; several are averaged, and one may be given
-            several times, at other sizes. Batch norm and upsampling are fused into the
-            convolutions of copies.
-        metadata: everything else.
+        models: Keras models from images to logits, to average; one may occur several times, for
+            several sizes. Batch norm and upsampling are fused into the convolutions of copies.
+        metadata: data set, sizes, rules and limits.
 
     Attributes:
-        networks: each model as a `Network`, which another engine can take the place of.
+        networks: each model as a `Network`, which another engine can replace.
         stages: the stages of the functions below, see `Signatures`.
         serve: image_bytes, string [N], to a dict of masks and numbers; see `write_version`.
         serve_probabilities: image_bytes, string [N], to a dict with probabilities.
-        serve_pixels: images, uint8 [N, H, W, channels], to a dict of everything.
+        serve_pixels: images, uint8 [N, H, W, channels], to a dict of all outputs.
 
     Raises:
-        ValueError: the number of sizes or outputs does not fit the models or the data set.
+        ValueError: the number of sizes or outputs does not match the models or the data set.
     """
 
     def __init__(self, models: Sequence[Any], metadata: Metadata) -> None:
@@ -50,18 +49,18 @@ class CloudModel(tf.Module):
             _check_classes(model, metadata.dataset)
         distinct = {id(model): fuse(model) for model in {id(m): m for m in models}.values()}
         models = [distinct[id(model)] for model in models]
-        # A SavedModel of the Keras objects would hold the graphs of every layer as well, and take
-        # minutes to write; functions and variables are all that has to be tracked.
+        # Only functions and variables are tracked: a SavedModel of the Keras objects would also
+        # have the graphs of every layer, and take minutes to write.
         self.weights = [model.variables for model in models]
         self.networks = [as_network(*pair) for pair in zip(models, sizes)]
 
-        # Compiled, all that predicts shares one trace of networks and ensemble.
+        # All predicting functions share one trace of networks and ensemble.
         self.stages = stages = Signatures(list(self.networks), metadata, compiled=True)
         image_bytes = tf.TensorSpec([None], tf.string, name="image_bytes")
         images = tf.TensorSpec(
             [None, None, None, metadata.dataset.channels], tf.uint8, name="images"
         )
-        # AutoGraph takes seconds to rewrite all functions that are called; none of them needs it.
+        # AutoGraph would take seconds to rewrite all functions that are called; none needs it.
         function = functools.partial(tf.function, autograph=False)
         self.serve = function(stages.serve, input_signature=[image_bytes])
         self.serve_probabilities = function(
@@ -71,7 +70,7 @@ class CloudModel(tf.Module):
 
 
 def _check_classes(model: Any, dataset: Dataset) -> None:
-    """Raises ValueError unless a model has the classes and channels of the data set."""
+    """Raises ValueError if a model has other classes or channels than the data set."""
     if model.input_shape[-1] != dataset.channels:
         raise ValueError(
             f"the model takes images of {counted(model.input_shape[-1], 'channel')}, expected the "
@@ -90,28 +89,28 @@ def write_version(
 ) -> str:
     """Writes a SavedModel into the next free numbered folder, whole or not at all.
 
-    The SavedModel is of C classes and of masks of (h, w), the data set's submission size. These are
-    its signatures, where N may be 0 and images may be of different sizes:
+    The SavedModel has these signatures, for C classes and masks of (h, w), the data set's
+    submission size. N may be 0, and images may have different sizes:
 
-        serving_default: image_bytes, string [N], image files as `decode_image` takes them, to
-            encoded_pixels, string [N, C], the RLE at (h, w), "" where the class is absent;
-            presence, float32 [N, C] in [0, 1], as `mean_prediction` gives it;
+        serving_default: image_bytes, string [N], files that `decode_image` reads, to
+            encoded_pixels, string [N, C], the RLE at (h, w), "" if the class is absent;
+            presence, float32 [N, C] in [0, 1], see `mean_prediction`;
             area_fraction, float32 [N, C] in [0, 1], the share of the image in the class's mask;
             expected_area_fraction, float32 [N, C] in [0, 1], the mean of the calibrated
             probabilities (without a calibration, of the network's);
-            likeness, float32 [N] in [0, 1], the share of the training's images that look less like
-            the others than this one; NaN where the post-processing has no distribution of them.
+            likeness, float32 [N] in [0, 1], the share of training images that are less typical;
+            NaN if the post-processing does not have their distribution.
         probabilities: image_bytes to
             probabilities, float32 [N, h, w, C] in [0, 1], before post-processing.
         from_pixels: images, uint8 [N, H, W, channels], to all six.
-        metadata: image_bytes, which it does not look at, to
-            metadata, string [N], each the JSON that METADATA_FILE holds too.
+        metadata: image_bytes, which is ignored, to
+            metadata, string [N], the JSON of METADATA_FILE.
 
     Args:
         module: a `CloudModel`.
         export_dir: folder of all versions.
-        finish: called with the path of the SavedModel before it takes its place, to check it and to
-            add files; nothing is left if it raises.
+        finish: called with the path of the SavedModel before it gets its final name, to check it
+            and to add files; if it raises, nothing is left behind.
 
     Returns:
         The path of the new version: export_dir/1, or the number after the highest.
@@ -124,7 +123,7 @@ def write_version(
 
     @tf.function(input_signature=[tf.TensorSpec([None], tf.string, name="image_bytes")])
     def serve_metadata(image_bytes: tf.Tensor) -> dict[str, tf.Tensor]:
-        # A server that merges requests wants an output for each input.
+        # A server that merges requests needs an output for each input.
         return {"metadata": tf.fill(tf.shape(image_bytes), metadata)}
 
     signatures = {

@@ -1,4 +1,4 @@
-"""Export: trained models to one SavedModel that is checked against them."""
+"""Exports trained models to one SavedModel, and checks it against them."""
 
 from __future__ import annotations
 
@@ -40,11 +40,11 @@ class ExportResult:
         path: folder of the SavedModel.
         num_models: number of models that it averages.
         test_time_augmentation: one of `ensemble.AUGMENTATIONS`.
-        difference: how its answers differ from those of the trained models.
-        has_warmup: whether it holds warm-up requests for TensorFlow Serving.
-        warnings: sentences on possible mistakes.
-        onnx_difference: largest difference of any probability of the ONNX file from those of the
-            trained models; None where none was written.
+        difference: difference between its outputs and those of the trained models.
+        has_warmup: whether it has warm-up requests for TensorFlow Serving.
+        warnings: warnings of possible mistakes.
+        onnx_difference: largest difference of a probability between the ONNX file and the trained
+            models; None if no ONNX file was written.
         manifest: file of the checksums of the SavedModel, see `integrity.write`.
     """
 
@@ -72,31 +72,29 @@ def export(
     check_images: int = 16,
     onnx: str | None = None,
 ) -> ExportResult:
-    """Writes one SavedModel of one or several trained models, and side files for servers.
-
-    The global precision of Keras is as before afterwards.
+    """Writes a SavedModel of one or several trained models, and side files for servers.
 
     Args:
-        workdirs: folders of training runs; or none, and
+        workdirs: folders of training runs; leave empty if `weights` are given.
         weights: .safetensors files of whole models, see `models.weights.save_model_weights`.
-        export_dir: folder of all versions of the SavedModel; it goes into a new numbered folder.
-        postprocessing: postprocessing.json of `evaluate`; None cuts every class at 0.5.
-        test_time_augmentation: one of `ensemble.AUGMENTATIONS`; None takes what the rules were
-            tuned with.
+        export_dir: folder of all versions; the SavedModel gets a new numbered folder in it.
+        postprocessing: postprocessing.json of `evaluate`; None uses a threshold of 0.5.
+        test_time_augmentation: one of `ensemble.AUGMENTATIONS`; None uses the one that the rules
+            were tuned with.
         member_weights: the weight of each model in the average; by default those that the rules
             were tuned with, otherwise equal ones.
-        precision: "float32", "bfloat16" or "float16", in which the SavedModel computes.
+        precision: numeric precision of the SavedModel: "float32", "bfloat16" or "float16".
         max_image_pixels: larger images are refused before they are decoded.
-        records_dir: records whose held-out images the SavedModel is checked on; None draws images.
-        check_images: number of images to check it on.
-        onnx: ONNX file to write as well, see `onnx.write`; in float32, whatever the precision.
+        records_dir: records whose held-out images are used for the check; None uses synthetic
+            images.
+        check_images: number of images for the check.
+        onnx: ONNX file to write as well, see `onnx.write`; always in float32.
 
     Raises:
         FileNotFoundError: there is no such run, file of weights, or post-processing.
-        ValueError: an argument is wrong, models and post-processing do not fit each other, nothing
-            can be written, the models take images of several sizes where an ONNX file is to be
-            written, or an export differs too much from the trained models. Nothing is left behind
-            then.
+        ValueError: an argument is wrong, models and post-processing do not match, an output cannot
+            be written, an ONNX file is requested for models with several image sizes, or an export
+            differs too much from the trained models. Then nothing is left behind.
     """
     if check_images < 1:
         raise ValueError(f"check_images: got {check_images}, expected at least 1")
@@ -143,7 +141,7 @@ def export(
 
 @uncollected()
 def _load(members: Sequence[Member], way: str, precision: str) -> list[Any]:
-    """A Keras model for each network: the same one at each size that a member sees."""
+    """A Keras model for each network; a member that sees several sizes occurs several times."""
     with distribution.precision(precision):
         loaded = ([member.load()] * len(_sizes(member, way)) for member in members)
         return list(itertools.chain.from_iterable(loaded))
@@ -183,7 +181,7 @@ def _metadata(
 
 
 def _write_warmup(path: str, dataset: Dataset) -> bool:
-    """Writes warm-up requests, if the package for them is there; says whether."""
+    """Writes warm-up requests if the package for them is installed; returns whether it did."""
     image = sample_data.render_images(1, dataset.submission_size, dataset=dataset)[0][0]
     try:
         tf_serving.write_warmup(path, image)
@@ -195,9 +193,9 @@ def _write_warmup(path: str, dataset: Dataset) -> bool:
 def _check_batches(
     members: Sequence[Member], records_dir: str | None, num_images: int
 ) -> Iterable[tuple[tf.Tensor, tf.Tensor]]:
-    """Batches of images and masks: of the fold that the first model held out, or drawn ones.
+    """Batches of images and masks, from the fold that the first model held out, or synthetic.
 
-    They can be gone through more than once.
+    They can be iterated more than once.
     """
     dataset, starts = members[0].dataset, range(0, num_images, _BATCH_SIZE)
     if records_dir is None:
@@ -206,7 +204,7 @@ def _check_batches(
         )
         return [(images[i : i + _BATCH_SIZE], masks[i : i + _BATCH_SIZE]) for i in starts]
     if "fold" not in members[0].training:
-        raise ValueError(f"records_dir: {members[0].path} does not say which fold it has held out")
+        raise ValueError(f"records_dir: {members[0].path} does not name the fold that it held out")
     records = Records.open(records_dir)
     for member in members:
         if "records" in member.training:

@@ -1,4 +1,4 @@
-"""The images of a prediction: all images of a folder, or those of a sample submission."""
+"""Finds the images to predict: all images of a folder, or those of a sample submission."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _LISTED = 3  # skipped files in an error
 
 @dataclasses.dataclass(frozen=True)
 class Inputs:
-    """The images to predict, and the rows that are wanted of them.
+    """The images to predict, and the requested rows.
 
     Attributes:
-        images: (file name, class names) of each image, once; the classes are the wanted rows.
+        images: (file name, class names of the requested rows) of each image.
         skipped: files of the folder that are not images, each with the reason: "a.tif: a TIFF".
-        sample: path of a sample submission whose rows of an image are not next to each other, so
-            that the order of the images is not that of the rows; otherwise None.
+        sample: path of a sample submission in which the rows of an image are not consecutive, so
+            that rows have another order than images; otherwise None.
     """
 
     images: tuple[tuple[str, tuple[str, ...]], ...]
@@ -37,7 +37,7 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
         images_dir: folder of the images.
         sample_submission: CSV with the rows to fill in; None takes every image of the folder,
             sorted by name, with a row for every class.
-        dataset: the Dataset of the answers.
+        dataset: the Dataset of the predictions.
 
     Raises:
         FileNotFoundError: there is no such folder or sample, or no image that the sample names.
@@ -52,7 +52,7 @@ def read_inputs(images_dir: str, sample_submission: str | None, dataset: Dataset
 
 def _read_folder(images_dir: str, dataset: Dataset) -> Inputs:
     images, skipped = [], []
-    # An id without an ending names one file only.
+    # An id without file extension must name a single file.
     endings = (dataset.image_ending.lower(),) if dataset.image_ending else dataset.image_endings
     for name in files.visible_names(images_dir):
         if name.lower().endswith(endings):
@@ -100,7 +100,7 @@ def _read_sample(images_dir: str, sample: str, dataset: Dataset) -> Inputs:
 def read_sample_rows(sample: str, dataset: Dataset) -> Iterator[tuple[str, str]]:
     """Yields (file name, class name) of every row of a sample submission.
 
-    A data set that repeats rows gets each of them once.
+    Repeated rows of a data set are yielded once.
     """
     seen: set[tuple[str, str]] = set()
     for filename, class_name, _ in iterate_rows(sample, dataset):

@@ -1,4 +1,4 @@
-"""Checksums of a SavedModel, in the format of `sha256sum`, so that no change goes unseen."""
+"""Checksums of a SavedModel, in the format of `sha256sum`, to detect any change."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _ENDING = ".sha256"
 
 
 def checksums(saved_model: str) -> dict[str, str]:
-    """The SHA-256 checksums of all files in a folder by their names seen from it, sorted."""
+    """The SHA-256 checksums of all files in a folder, by relative path, sorted."""
     paths = [
         os.path.join(folder, name) for folder, _, some in gfile.walk(saved_model) for name in some
     ]
@@ -21,15 +21,15 @@ def checksums(saved_model: str) -> dict[str, str]:
 
 
 def write(saved_model: str, sums: Mapping[str, str]) -> str:
-    """Writes the checksums of a SavedModel into a file beside it.
+    """Writes the checksums of a SavedModel to a file next to it.
 
     Args:
         saved_model: folder of a version, such as E/1.
         sums: its `checksums`.
 
     Returns:
-        The path of the file, E/1.sha256. Its names are those seen from E, such as
-        1/saved_model.pb: `cd E && sha256sum -c 1.sha256` checks it too.
+        The path of the file, E/1.sha256. Its paths are relative to E, such as 1/saved_model.pb, so
+        `cd E && sha256sum -c 1.sha256` can check it, too.
     """
     folder = saved_model.rstrip("/")
     lines = [f"{digest}  {os.path.basename(folder)}/{name}\n" for name, digest in sums.items()]
@@ -38,17 +38,17 @@ def write(saved_model: str, sums: Mapping[str, str]) -> str:
 
 
 def check(saved_model: str, manifest: str) -> None:
-    """Checks that a SavedModel has the files that a list of checksums names, and no others.
+    """Checks that a SavedModel has exactly the files in a list of checksums.
 
     Args:
         saved_model: folder of a version, such as E/1.
-        manifest: file that `write` or sha256sum wrote, of one version or of several ones; or a
-            folder with the file of each, such as 1.sha256.
+        manifest: file of `write` or sha256sum for one or several versions; or a folder with a file
+            for each, such as 1.sha256.
 
     Raises:
         FileNotFoundError: there is no such manifest.
-        ValueError: a file was changed, added or removed, or the manifest is not one of this version
-            or damaged.
+        ValueError: a file was changed, added or removed, or the manifest does not list this version
+            or is damaged.
     """
     name = os.path.basename(saved_model.rstrip("/"))
     if gfile.isdir(manifest):

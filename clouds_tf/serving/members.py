@@ -1,4 +1,4 @@
-"""The trained models that an export takes: workdirs of runs, or files of weights."""
+"""The trained models of an export: workdirs of runs, or files of weights."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ class Member:
         dataset: the Dataset that it was trained on.
         image_size: (height, width) of its input.
         encoder: name of its encoder.
-        training: JSON-like facts about its training.
-        load: builds the Keras model in the global precision.
+        training: JSON-like description of its training.
+        load: builds the Keras model in the global precision policy.
     """
 
     path: str
@@ -41,13 +41,13 @@ def read_members(workdirs: Sequence[str], weights: Sequence[str]) -> tuple[Membe
     """Describes the models of workdirs or of files of weights.
 
     Args:
-        workdirs: folders of training runs; or none.
-        weights: .safetensors files of `models.weights.save_model_weights`, whose metadata have the
-            fields "dataset" and "image_size", and may have "training"; or none.
+        workdirs: folders of training runs, if any.
+        weights: .safetensors files of `models.weights.save_model_weights`, if any; their metadata
+            must have the fields "dataset" and "image_size", and may have "training".
 
     Raises:
         FileNotFoundError: there is no such run or file.
-        ValueError: neither or both are given, one of them twice, they are damaged, or they were
+        ValueError: neither or both are given, one is given twice, they are damaged, or they were
             trained on different data sets.
     """
     if bool(workdirs) == bool(weights):
@@ -55,7 +55,7 @@ def read_members(workdirs: Sequence[str], weights: Sequence[str]) -> tuple[Membe
     files.check_distinct([*workdirs, *weights])
     members = [*map(_of_workdir, workdirs), *map(_of_weights, weights)]
     for member in members:
-        find_encoder(member.encoder)  # that of a user may be missing
+        find_encoder(member.encoder)  # a user's encoder may be missing
     for member in members[1:]:
         if member.dataset != members[0].dataset:
             raise ValueError(
@@ -76,7 +76,7 @@ def _of_weights(path: str) -> Member:
     metadata, _ = model_weights.read_model_weights(path)
     for name in ("dataset", "image_size"):
         if name not in metadata:
-            raise ValueError(f"{path}: its metadata lack {name!r}, so it cannot be exported")
+            raise ValueError(f"{path}: its metadata lacks {name!r}, so it cannot be exported")
     try:
         dataset = Dataset.from_json(metadata["dataset"])
         height, width = metadata["image_size"]
@@ -93,7 +93,7 @@ def _of_weights(path: str) -> Member:
 
 
 def tuned_weights(members: Sequence[Member], postprocessing: Postprocessing) -> tuple[float, ...]:
-    """The weights that post-processing was tuned with; none if equal, or of other models."""
+    """The member weights of the post-processing; none if equal, or if for other models."""
     by_name = dict(zip(map(_name, postprocessing.workdirs), postprocessing.member_weights))
     found = tuple(by_name.get(_name(member.path), 0.0) for member in members)
     return found if all(found) else ()
@@ -114,7 +114,7 @@ def find_mismatches(
     test_time_augmentation: str,
     member_weights: Sequence[float] = (),
 ) -> list[str]:
-    """Sentences on differences between these models and those of the post-processing."""
+    """Describes differences between these models and those of the post-processing."""
     found = []
     tuned_with = postprocessing.test_time_augmentation
     if tuned_with not in (None, test_time_augmentation):
@@ -124,7 +124,7 @@ def find_mismatches(
         )
     expected = sorted(map(_name, postprocessing.workdirs))
     got = sorted(_name(member.path) for member in members)
-    # Weights come from a run whose name they do not tell.
+    # Files of weights do not name the run that they come from.
     comparable = all("records" in member.training for member in members)
     if expected and comparable and expected != got:
         found.append(f"its rules were tuned with {', '.join(expected)}, got {', '.join(got)}")

@@ -26,20 +26,20 @@ if typing.TYPE_CHECKING:
 
 _INT32 = 6  # onnx.TensorProto.INT32
 METADATA_KEY = "clouds_tf"  # of metadata_props
-# The opset of 2022 has all operations that we need; runtimes since then read it.
+# The opset of 2022 has all required operations; runtimes since then support it.
 _OPSET = 17
 
 
 def require(path: str, image_sizes: Sequence[tuple[int, int]]) -> None:
-    """Makes sure that an ONNX file can be made, before any work.
+    """Checks that an ONNX file can be written, before any work.
 
     Args:
         path: the file to write.
         image_sizes: (height, width) of the input of each network.
 
     Raises:
-        ValueError: a package is missing, nothing can be written there, or the networks take images
-            of different sizes, which a file with one input cannot hold.
+        ValueError: a package is missing, the path cannot be written, or the networks take images of
+            different sizes, which a file with one input does not support.
     """
     for module in ("tf2onnx", "onnxruntime"):
         files.require(module, "onnx", "--onnx")
@@ -60,19 +60,19 @@ def write(
     metadata: Metadata,
     images: Iterable[np.ndarray],
 ) -> float:
-    """Writes an ONNX file that answers as the signature from_pixels, whole or not at all.
+    """Writes an ONNX file equivalent to the signature from_pixels, whole or not at all.
 
-    Its input is "images", uint8 [N, h, w, channels] in 0..255, of the one size that all networks
-    take. Its outputs, of C classes at the submission size (H, W), are those of from_pixels with
-    masks in place of RLE: "masks", uint8 [N, H, W, C] of {0, 1}, after post-processing;
+    Its input is "images", uint8 [N, h, w, channels] in 0..255, at the common size of the networks.
+    Its outputs, for C classes at the submission size (H, W), are those of from_pixels with
+    masks instead of RLE: "masks", uint8 [N, H, W, C] of {0, 1}, after post-processing;
     "probabilities", float32 [N, H, W, C]; "presence", "area_fraction" and "expected_area_fraction",
     float32 [N, C]; "likeness", float32 [N]. Members and test-time augmentation are averaged inside.
     The JSON of `Metadata.to_json` is in metadata_props under METADATA_KEY.
 
     Args:
-        path: the file to write, which `require` has approved.
-        networks: those of a `CloudModel`, in float32.
-        metadata: everything else.
+        path: the file to write, checked by `require`.
+        networks: the networks of a `CloudModel`, in float32.
+        metadata: data set, sizes, rules and limits.
         images: batches of uint8 [B, H, W, channels], on which ONNX Runtime is compared with
             TensorFlow.
 
@@ -80,7 +80,7 @@ def write(
         The largest difference of any probability or presence.
 
     Raises:
-        ValueError: the model has an operation that ONNX lacks, or the difference is more than 1e-4.
+        ValueError: ONNX lacks an operation of the model, or the difference is more than 1e-4.
     """
     import onnxruntime
 
@@ -124,15 +124,15 @@ def _convert(predict: Function, metadata: Metadata) -> bytes:
         "UpperBound": (_count("LessOrEqual"), []),
     }
     try:
-        # Each line of tf2onnx's log would be about its internals.
+        # tf2onnx logs only its internals.
         with log_level("tf2onnx", logging.CRITICAL), warnings_only():
             model, _ = tf2onnx.convert.from_function(
                 predict, predict.input_signature, opset=_OPSET, custom_op_handlers=counts
             )
-    except Exception as error:  # of whatever kind, about an operation of an encoder
+    except Exception as error:  # of any kind, about an operation of an encoder
         line = str(error).partition("\n")[0] or type(error).__name__
         raise ValueError(f"onnx: tf2onnx cannot convert the model: {line}") from None
-    # tf2onnx keeps operations that it cannot convert, and says so in its log only.
+    # tf2onnx keeps operations that it cannot convert, and reports them only in its log.
     known = {schema.name for schema in onnx.defs.get_all_schemas()}
     unknown = sorted({node.op_type for node in model.graph.node} - known)
     if unknown:
@@ -152,7 +152,7 @@ def _convert(predict: Function, metadata: Metadata) -> bytes:
 def _round_scales_up(graph: GraphProto) -> None:
     """Rounds the scales of resizing up to the next float32.
 
-    350 / 48 is 7.2916665 in float32, which makes 349 rows in runtimes that multiply in float64,
+    350 / 48 is 7.2916665 in float32, which gives 349 rows in runtimes that multiply in float64,
     such as onnxruntime-web.
     """
     from onnx import numpy_helper
@@ -167,7 +167,7 @@ def _round_scales_up(graph: GraphProto) -> None:
 
 
 def _count(comparison: str) -> Callable[..., None]:
-    """A converter of tf.searchsorted, which ONNX lacks: counts the bounds that a value is above."""
+    """Converter of tf.searchsorted, which ONNX lacks: counts the bounds below each value."""
 
     def convert(graph: Graph, node: Node, name: str, _: object) -> None:
         (bounds, values), (result,) = node.input, node.output  # [B, K], [B, M] and [B, M]

@@ -1,4 +1,4 @@
-"""Outputs of a prediction: submissions, tables, and pictures of images with their masks."""
+"""Writes the outputs of a prediction: submissions, tables, masks and pictures."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TABLE_COLUMNS = (
     "likeness",
 )
 
-# Called one by one, their hundreds of small operations take most of the time.
+# Compiled, because separate calls of hundreds of small operations would take most of the time.
 _decode_images, _decode_masks = traced(decode_images), traced(rle.decode)
 
 
 def check_submission(path: str) -> None:
-    """Makes sure that a submission can be written; ValueError says why it cannot."""
+    """Checks that a submission can be written; raises ValueError with the reason if not."""
     files.check_output(path)
     if _is_parquet(path):
         files.require("pyarrow", "parquet", path)
@@ -43,7 +43,7 @@ def write_submission(path: str, rows: Iterable[tuple[str, str, str]], dataset: D
     Args:
         path: a Parquet file if it ends in .parquet, otherwise a CSV.
         rows: (file name, class name, RLE).
-        dataset: names the columns and the spelling.
+        dataset: defines the columns and the format.
     """
     if not _is_parquet(path):
         write_rows(path, rows, dataset)
@@ -55,9 +55,9 @@ def write_submission(path: str, rows: Iterable[tuple[str, str, str]], dataset: D
 
 
 def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
-    """Writes a CSV of presence, areas and likeness, a row for every image and class.
+    """Writes a CSV of presence, areas and likeness with a row for every image and class.
 
-    Numbers of unreadable images, and those that an older SavedModel does not give, are blank.
+    Numbers are blank for unreadable images, or if an older SavedModel does not provide them.
     """
 
     def rows() -> Iterator[tuple[object, ...]]:
@@ -73,7 +73,7 @@ def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:
 def _masks(answer: Answer, size: tuple[int, int], dataset: Dataset) -> np.ndarray:
     """Masks of an answer, uint8 [C, *size] of {0, 1}."""
     encoded = tf.constant(answer.encoded_pixels)
-    # A size in a tensor, so that images of all sizes share one trace.
+    # The size is a tensor, so that images of all sizes share one trace.
     masks = _decode_masks(encoded, dataset.submission_size, tf.constant(size), dataset.rle_order)
     return masks.numpy()
 
@@ -107,7 +107,7 @@ def write_overlay(folder: str, answer: Answer, images_dir: str, dataset: Dataset
 
 
 def write_masks(folder: str, answer: Answer, dataset: Dataset) -> None:
-    """Writes the masks of an image at the image's own size, as one PNG of {0, 255} for each class.
+    """Writes the masks of an image at its own size, a PNG of {0, 255} for each class.
 
     The masks of a.jpg become a.jpg_Fish.png and so on; absent classes are black.
     """

@@ -1,4 +1,4 @@
-"""Compares the answers of an exported model with those of the trained one."""
+"""Compares the outputs of an exported model with those of the trained model."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Difference:
 
     Attributes:
         probability: largest absolute difference of any probability.
-        dice: mean Dice of the exported model less that of the trained one.
+        dice: mean Dice of the exported model minus that of the trained model.
         error: standard error of `dice`.
         num_images: number of images that were compared.
     """
@@ -47,7 +47,7 @@ class Difference:
 
 @contextlib.contextmanager
 def true_float32() -> Iterator[None]:
-    """Context without TF32: GPUs that have it round factors to 10 bits, even in float32."""
+    """Context without TF32, with which GPUs round factors to 10 bits, even in float32."""
     before = tf.config.experimental.tensor_float_32_execution_enabled()
     tf.config.experimental.enable_tensor_float_32_execution(False)
     try:
@@ -90,10 +90,10 @@ def _masks(answer: dict[str, tf.Tensor], dataset: Dataset) -> tf.Tensor:
 
 
 def require_parity(difference: Difference, precision: str) -> None:
-    """Raises ValueError where an export has changed too much.
+    """Raises ValueError if an export differs too much from the trained model.
 
-    In float32 no probability may differ by more than 1e-4. In a lower precision the score may
-    differ by 0.001, and by two standard errors, which these images cannot tell from zero.
+    In float32, no probability may differ by more than 1e-4. In a lower precision, the score may
+    differ by 0.001, or by two standard errors, which is not significant.
     """
     if precision == "float32":
         if difference.probability > TOLERANCE:

@@ -1,4 +1,4 @@
-"""Batch prediction: a folder of images to a submission, resumable and in shards."""
+"""Batch prediction of a folder of images to a submission; resumable, in shards."""
 
 from __future__ import annotations
 
@@ -30,15 +30,14 @@ class PredictionResult:
     """Result of `predict`.
 
     Attributes:
-        output: the submission; None where the call did one shard of several.
-        num_images: number of images of the call, unreadable ones among them.
+        output: the submission; None if the call predicted one shard of several.
+        num_images: number of images of the call, including unreadable ones.
         unreadable: images without a prediction, with the reason, such as "a.jpg: an empty file";
             their rows are blank.
         skipped: files of the folder that are not images, each with the reason.
-        squeezed: images of another shape than the training's.
+        squeezed: images with another aspect ratio than the training images.
         curves: the brightness curves that `stretch` applied, in one line; "" for none.
-        warnings: remarks on the results, such as that images do not look like those of the
-            training.
+        warnings: remarks on the results, such as that images do not look like the training images.
     """
 
     output: str | None
@@ -74,15 +73,15 @@ def predict(
     """Predicts a folder of images and writes a submission.
 
     The work is done in parts of eight batches, which the folder `output`.parts keeps until all of
-    them become `output`. Another call predicts missing parts, and images that have
-    changed: after an interruption, or where several processes had a shard each. Memory holds the
-    names of all images, but not their masks, unless the rows of a sample are not sorted by image.
+    them are merged. After an interruption, or after several processes have predicted a shard each,
+    another call predicts missing parts and changed images, and merges them. Memory holds the names
+    of all images, but not their masks, unless the rows of a sample are not grouped by image.
 
     Args:
-        saved_model: folder of a version that `export` wrote; or one or several Predictors of it,
-            which share the work.
+        saved_model: folder of a version that `export` wrote; or Predictors of it, which share the
+            work.
         images_dir: folder of the images.
-        output: the CSV, or Parquet file by its ending, to write.
+        output: the file to write: Parquet if it ends in .parquet, otherwise a CSV.
         sample_submission: CSV with the rows to fill in; None takes all images, sorted by name.
         batch_size: images in a batch.
         num_devices: number of GPUs to use; None takes all.
@@ -99,10 +98,11 @@ def predict(
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Raises:
-        FileNotFoundError: there is no SavedModel, sample, folder or image that the sample names.
+        FileNotFoundError: the SavedModel, the sample, the folder or an image of the sample is
+            missing.
         ValueError: an argument is wrong, a package is missing, an output cannot be written, the
             sample is malformed, there are no images, an image is unreadable, or another process
-            predicts them too.
+            writes the same output.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size: got {batch_size}, expected at least 1")
@@ -147,7 +147,7 @@ def _check_outputs(
     overlay_dir: str | None,
     picture: str | None,
 ) -> None:
-    """Raises ValueError if one of the outputs could not be written."""
+    """Raises ValueError if one of the outputs cannot be written."""
     outputs.check_submission(output)
     for name, path in (("--overlay_dir", overlay_dir), ("--picture", picture)):
         if path:
@@ -161,7 +161,7 @@ def _check_outputs(
 def _write_outputs(
     job: Job, parts: Manifest, output: str, table: str | None, picture: str | None
 ) -> None:
-    """Writes everything that is made of the answers to all images."""
+    """Writes all outputs that are made from the answers to all images."""
     dataset, numbers = job.dataset, range(job.num_parts)
     if table:
         outputs.write_table(table, answers_of(parts, numbers), dataset)

@@ -30,7 +30,7 @@ _MODELS = f"""model_config_list {{
 
 
 def write_config(export_dir: str) -> None:
-    """Writes batching.txt and models.config into the folder of all versions, if not there yet."""
+    """Writes batching.txt and models.config to the folder of all versions, unless they exist."""
     for name, text in (("batching.txt", _BATCHING), ("models.config", _MODELS)):
         path = os.path.join(export_dir, name)
         if not gfile.exists(path):
@@ -38,7 +38,7 @@ def write_config(export_dir: str) -> None:
 
 
 def write_warmup(saved_model: str, image: np.ndarray) -> None:
-    """Writes requests that TensorFlow Serving sends to itself before it reports to be ready.
+    """Writes warm-up requests, which TensorFlow Serving runs before it reports to be ready.
 
     Args:
         saved_model: folder of the SavedModel.

@@ -178,4 +178,4 @@ def test_where_openvino_dies_tensorflow_predicts_and_a_remark_says_so(
     held_out = HeldOut(small_records, members)
     found, (remark,) = held_out.on_openvino()
     assert found is held_out
-    assert remark.startswith("OpenVINO ") and remark.endswith("; TensorFlow computed instead.")
+    assert remark.startswith("OpenVINO ") and remark.endswith("; TensorFlow was used instead.")

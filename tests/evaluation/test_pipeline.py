@@ -244,7 +244,7 @@ def test_weights_that_do_not_fit_are_refused(weights, records, tmp_path, metadat
 def test_either_workdirs_or_weights(records, folders, tmp_path):
     output = str(tmp_path / "p.json")
     for workdir_list, paths in ((folders, ["m.safetensors"]), ([], [])):
-        with pytest.raises(ValueError, match="workdirs, weights: expected one of both"):
+        with pytest.raises(ValueError, match="workdirs, weights: got both or none"):
             evaluate(records, workdir_list, output, weights=paths)
     with pytest.raises(ValueError, match="folds: only for weights"):
         evaluate(records, folders, output, folds=[0])

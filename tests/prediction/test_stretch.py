@@ -67,7 +67,7 @@ def test_other_stretches_are_refused(text):
 
 def test_auto_is_refused_for_images_of_another_kind():
     other = Dataset(("a", "b"), (20, 30), (20, 30))
-    with pytest.raises(ValueError, match="auto knows the brightness of the competition"):
+    with pytest.raises(ValueError, match="auto is for the brightness of the competition"):
         stretches.check("auto", other)
     stretches.check("sqrt", other)
     stretches.check("auto", CLOUDS)

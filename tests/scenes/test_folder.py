@@ -273,5 +273,5 @@ def test_a_stretch_is_what_the_network_sees_and_is_named(folder, monkeypatch):
     assert (after["brightness"].values[~seen] == 0).all()
     with pytest.raises(ValueError, match="stretch: got 'log'"):
         Reading(stretch="log")
-    with pytest.raises(ValueError, match="auto knows the brightness of the competition"):
+    with pytest.raises(ValueError, match="auto is for the brightness of the competition"):
         run("auto")  # the stub is of another data set

@@ -152,7 +152,7 @@ def test_wrong_arguments_are_named_and_nothing_is_left(workdir, tmp_path):
         ({"workdirs": [workdir, workdir + "/"]}, f"{workdir}: given 2 times, expected once"),
         ({"workdirs": [workdir], "check_images": 0}, "check_images: got 0"),
         ({"workdirs": [workdir], "precision": "int8"}, "precision: got 'int8'"),
-        ({"weights": [weights], "records_dir": "R"}, "records_dir: .* does not say which fold"),
+        ({"weights": [weights], "records_dir": "R"}, "records_dir: .* does not name the fold"),
         ({"workdirs": [workdir], "export_dir": str(tmp_path / "file")}, "file.*cannot be written"),
     ):
         with pytest.raises(ValueError, match=message):

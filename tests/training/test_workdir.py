@@ -48,7 +48,7 @@ def test_the_same_settings_come_back_and_other_epochs_are_allowed(tmp_path):
     workdirs.write_history(run.path, [{"epoch": i, "val_dice": 0.1} for i in (1, 2)])
     workdirs.start(run)  # closed early: both epochs are finished
     workdirs.write_history(run.path, [{"epoch": i, "val_dice": 0.1} for i in (1, 2, 3)])
-    with pytest.raises(ValueError, match="with epochs=2, got epochs=1; give at least 3 epochs"):
+    with pytest.raises(ValueError, match="with epochs=2, got epochs=1; use at least 3 epochs"):
         workdirs.start(dataclasses.replace(run, recipe=dataclasses.replace(RECIPE, epochs=1)))
 
 

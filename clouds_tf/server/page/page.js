@@ -211,8 +211,8 @@ function showLikeness({ answer: { likeness }, metadata: { dataset }, size }) {
   const warnings = [];
   if (Math.max(stretch, 1 / stretch) > 1 + SQUEEZE) {
     warnings.push(
-      `This picture of ${size[1]} × ${size[0]} pixels was squeezed to the shape of ${width} × ` +
-        `${height}, which changes what the network sees.`);
+      `This image of ${size[1]} × ${size[0]} pixels was squeezed to the shape of ${width} × ` +
+        `${height}, which distorts it.`);
   }
   if (known && likeness < UNLIKE) {
     warnings.push(
