@@ -1,4 +1,4 @@
-"""Georeferenced scenes of any size -> masks with longitude and latitude (extra `geo`)."""
+"""Predicts georeferenced scenes of any size (extra `geo`)."""
 
 import typing
 

@@ -1,4 +1,4 @@
-"""Scenes in NetCDF and zarr, on coordinates of latitude and longitude, read by xarray."""
+"""Reads scenes in NetCDF and zarr, on coordinates of latitude and longitude, with xarray."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clouds_tf.scenes.scene import Reading, Scene, stem
 # Names and units of coordinates (CF, sections 4.1 and 4.2).
 _LATITUDE = ("lat", "latitude", "y"), r"degrees?(_north|_?N)"
 _LONGITUDE = ("lon", "longitude", "x"), r"degrees?(_east|_?E)"
-_BANDS = r"bands?|rgba?|channels?|colou?rs?"  # dimensions that hold red, green and blue
+_BANDS = r"bands?|rgba?|channels?|colou?rs?"  # names of dimensions of red, green and blue
 _MAX_ROWS = 64
 
 
@@ -32,11 +32,11 @@ def open_array(path: str, reading: Reading) -> Iterator[Scene]:
         variable, (latitude, longitude) = _variable(data, reading)
         values = _in_bands(_at_one_time(variable), (latitude, longitude), reading)
         scenes.check_pixels((values.sizes[latitude], values.sizes[longitude]), reading)
-        # xarray makes floats of bytes with a _FillValue.
+        # xarray converts bytes with a _FillValue to floats.
         packed = {"scale_factor", "add_offset"} & set(values.encoding)
         is_bytes = np.dtype(values.encoding.get("dtype", values.dtype)) == np.uint8 and not packed
         scenes.check_type(np.dtype("uint8") if is_bytes else values.dtype, reading.value_range)
-        # North first and west first; opened lazily, so this reads nothing.
+        # North first and west first; opened lazily, so nothing is read here.
         values = values.isel(
             {
                 latitude: slice(None, None, -1 if _rises(values[latitude]) else 1),
@@ -62,7 +62,7 @@ def open_array(path: str, reading: Reading) -> Iterator[Scene]:
 
 
 def values_on(path: str, variable: str | None, grid: Grid) -> np.ndarray:
-    """Values of a variable at the cells of a grid, of the nearest coordinates: float32.
+    """Values of a variable at the nearest coordinates to the cells of a grid: float32.
 
     Args:
         path: local NetCDF or zarr.
@@ -70,7 +70,7 @@ def values_on(path: str, variable: str | None, grid: Grid) -> np.ndarray:
         grid: the cells, north first.
 
     Returns:
-        [rows, columns]; NaN where there is no value, or none within a cell of either.
+        [rows, columns]; NaN where there is no value nearby, or the nearest one is missing.
 
     Raises:
         ValueError: the file cannot be read, or has no such variable of two dimensions.
@@ -79,8 +79,8 @@ def values_on(path: str, variable: str | None, grid: Grid) -> np.ndarray:
         found, (lat, lon) = _variable(data, Reading(variable=variable))
         values = _in_bands(_at_one_time(found), (lat, lon), Reading())
         if values.ndim != 2 or min(values.shape) < 2:
-            raise ValueError(f"variable {found.name!r} is no field of latitude and longitude")
-        # One turn that begins before the grid does.
+            raise ValueError(f"variable {found.name!r} is not a field of latitude and longitude")
+        # Longitudes within one turn that begins before the grid.
         west = grid.extent.lon_min - min(1, (360 - grid.extent.degrees[1]) / 2)
         values = values.assign_coords({lon: (values[lon] - west) % 360 + west})
         for dim, wanted, cell in ((lat, grid.lat, grid.cell[0]), (lon, grid.lon, grid.cell[1])):
@@ -93,7 +93,7 @@ def values_on(path: str, variable: str | None, grid: Grid) -> np.ndarray:
 def _opened(path: str) -> Any:
     """A Dataset with scale_factor and add_offset applied, NaN for _FillValue, and raw times.
 
-    Times are decoded later: of some calendars only if they are needed.
+    Times are decoded only if needed, since some calendars are not supported.
     """
     try:
         return xarray.open_dataset(path, engine=_engine(path), decode_times=False)
@@ -136,7 +136,7 @@ def _variable(data: Any, reading: Reading) -> tuple[Any, tuple[str, str]]:
         shown = f"variable {name!r} has no" if name else "has no variable with"
         raise ValueError(
             f"{shown} one-dimensional coordinates of latitude and longitude (names lat and lon, or "
-            "units degrees_north and degrees_east); bring swaths and geostationary pictures to "
+            "units degrees_north and degrees_east); resample swaths and geostationary images to "
             "longitude and latitude first, see docs/swaths.md"
         )
     if name is None and len(usable) > 1:
@@ -148,9 +148,9 @@ def _variable(data: Any, reading: Reading) -> tuple[Any, tuple[str, str]]:
 
 
 def _time(variable: Any) -> str | None:
-    """The name of the coordinate or dimension of the time of the picture.
+    """The name of the coordinate or dimension of the acquisition time.
 
-    Others, such as forecast_reference_time, are not it.
+    Other times, such as forecast_reference_time, do not count.
     """
     for name in (*map(str, variable.coords), *map(str, variable.dims)):
         attributes = variable.coords[name].attrs if name in variable.coords else {}
@@ -187,7 +187,7 @@ def _in_bands(variable: Any, spatial: tuple[str, str], reading: Reading) -> Any:
             )
         variable = variable.isel({bands[0]: [band - 1 for band in chosen]})
     elif len(bands) > 1 or (
-        # Three levels or members are no colours.
+        # Three levels or members are not colours.
         bands
         and not (lengths[bands[0]] == 3 and re.fullmatch(_BANDS, bands[0].lower()))
     ):
@@ -206,16 +206,18 @@ def _date(variable: Any, path: str, reading: Reading) -> datetime.datetime:
         try:
             decoded = xarray.decode_cf(variable.coords[name].to_dataset(name="decoded"))
             moments = np.ravel(decoded["decoded"].values)
-            if moments.dtype.kind == "M":  # of NaT this gives None
+            if moments.dtype.kind == "M":  # NaT gives None
                 date = moments[0].astype("datetime64[s]").astype(datetime.datetime)
         except (ValueError, ImportError):
-            pass  # a calendar that is not the usual one
+            pass  # another calendar
         shown = variable.coords[name].attrs
-        problem = f"its {name} is no date of the usual calendar ({shown.get('units', 'no units')}, "
-        problem += f"calendar {shown.get('calendar', 'standard')}), and its name has none"
+        problem = (
+            f"its {name} is not a date of the standard calendar ({shown.get('units', 'no units')}, "
+        )
+        problem += f"calendar {shown.get('calendar', 'standard')}), and its name has no date"
     date = date or named_date(stem(path)) or reading.date
     if date is None:
-        raise ValueError(f"{problem}; give one with --date=YYYY-MM-DD")
+        raise ValueError(f"{problem}; set one with --date=YYYY-MM-DD")
     return date
 
 
@@ -225,10 +227,10 @@ def _rises(coordinate: Any) -> bool:
 
 
 def _in_turn(longitudes: np.ndarray) -> tuple[np.ndarray, int]:
-    """Longitudes that rise evenly, and how many columns come last for it.
+    """Evenly increasing longitudes, and the number of columns to move to the end for that.
 
-    Across 180 degrees they may fall once (179, -179); sorted ones across Greenwich or 180 degrees
-    have a gap in the middle (0, 1, 358, 359), after which the picture begins.
+    Across 180 degrees, longitudes may decrease once (179, -179). Sorted longitudes across Greenwich
+    or 180 degrees have a gap in the middle (0, 1, 358, 359), after which the image begins.
     """
     lon = np.array(longitudes, np.float64)
     if len(lon) < 2 or not np.isfinite(lon).all():

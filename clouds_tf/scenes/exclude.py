@@ -1,4 +1,4 @@
-"""Excluded area, which does not count as observed: land, and masks such as of high cloud."""
+"""Excluded areas, which do not count as observed: land, and masks such as of high clouds."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ _ARRAYS = (".nc", ".nc4", ".zarr")
 
 @dataclasses.dataclass(frozen=True)
 class Mask:
-    """A file of area that does not count.
+    """A file that marks an area to exclude.
 
     Attributes:
         path: GeoJSON of polygons, a GeoTIFF, or NetCDF on latitude and longitude.
-        variable: of NetCDF; "" for the only one, and for the first band of a GeoTIFF.
-        condition: (sign, number) that values of that area meet; None: all but 0.
+        variable: variable of NetCDF; "" for the only one, or for the first band of a GeoTIFF.
+        condition: (operator, number), the condition for exclusion; None excludes all but 0.
     """
 
     path: str
@@ -48,18 +48,18 @@ class Mask:
     condition: tuple[str, float] | None = None
 
     def of_scene(self, name: str) -> Mask:
-        """The mask of a scene, where the path holds {scene}."""
+        """The mask of a scene, if the path contains {scene}."""
         return dataclasses.replace(self, path=self.path.replace(_SCENE, name))
 
 
 def parse_mask(flag: str, text: str) -> Mask:
-    """Reads FILE or FILE:VARIABLE<NUMBER, such as F.nc:BT<280; ValueError names the flag."""
+    """Parses FILE or FILE:VARIABLE<NUMBER, such as F.nc:BT<280; a ValueError names the flag."""
     found = _MASK.fullmatch(text)
     path = found["path"] if found else text
     if not found or not path.lower().endswith(_GEOJSON + _RASTERS + _ARRAYS):
         raise ValueError(
             f"{flag}: got {text!r}, expected a file .geojson, .tif or .nc, with a condition if it "
-            "is no mask, such as F.nc:BT<280"
+            "is not a mask, such as F.nc:BT<280"
         )
     condition = None
     if found["sign"]:
@@ -68,12 +68,12 @@ def parse_mask(flag: str, text: str) -> Mask:
         except ValueError:
             raise ValueError(f"{flag}: got {text!r}, expected a number at its end") from None
         if path.lower().endswith(_GEOJSON):
-            raise ValueError(f"{flag}: {path} holds polygons, which have no values to compare")
+            raise ValueError(f"{flag}: {path} has polygons, which have no values to compare")
     return Mask(path, found["variable"] or "", condition)
 
 
 def masks(land: str, ignore: Iterable[str]) -> Iterator[Mask]:
-    """The files that --land and --ignore name; ValueError for anything else."""
+    """The mask files of --land and --ignore; ValueError for other texts."""
     if land not in ("auto", "none"):
         yield parse_mask("land", land)
     for text in ignore:
@@ -81,7 +81,7 @@ def masks(land: str, ignore: Iterable[str]) -> Iterator[Mask]:
 
 
 def require_files(land: str, ignore: Iterable[str]) -> None:
-    """Raises FileNotFoundError if a mask of all scenes does not exist."""
+    """Raises FileNotFoundError if a mask for all scenes does not exist."""
     for mask in masks(land, ignore):
         if _SCENE not in mask.path and not gfile.exists(mask.path):
             raise FileNotFoundError(f"{mask.path}: no such file")
@@ -121,7 +121,7 @@ def _inside(polygons: Iterable[lands.Polygon], grid: Grid) -> np.ndarray:
         for polygon in polygons
     ]
     mask = np.zeros(grid.shape, np.uint8)
-    if shapes:  # rasterio refuses none
+    if shapes:  # rasterio refuses an empty list
         rasterize(shapes, out=mask, transform=transform(grid))
     return mask > 0 if grid.north_first else mask[::-1] > 0
 
@@ -136,12 +136,12 @@ def transform(grid: Grid) -> Any:
 
 
 def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndarray:
-    """Whether cells of a scene do not count: bool [rows, columns].
+    """Whether cells of a scene are excluded: bool [rows, columns].
 
-    land is "auto" for the coasts that come with this package, "none", or a mask as ignore has them.
+    `land` is "auto" for the coasts in this package, "none", or a mask like those of `ignore`.
 
     Raises:
-        FileNotFoundError, ValueError: a mask cannot be read, or does not meet the scene.
+        FileNotFoundError, ValueError: a mask cannot be read, or does not overlap the scene.
     """
     result = land_mask(grid) if land == "auto" else np.zeros(grid.shape, bool)
     for mask in masks(land, ignore):
@@ -168,7 +168,7 @@ def _read(mask: Mask, grid: Grid) -> np.ndarray:
     if mask.condition is None:
         return ~missing & (values != 0)
     sign, number = mask.condition
-    # Whether it holds is not known where there is no value.
+    # Where there is no value, the condition is unknown.
     return missing | _OPERATORS[sign](values, number)
 
 
@@ -183,7 +183,7 @@ def _raster_values(path: str, grid: Grid) -> np.ndarray:
         with rasterio.Env(), rasterio.open(path, driver="GTiff") as source:
             if source.crs is None:
                 raise ValueError("has no coordinate reference system")
-            for turn in (0, -360, 360):  # GDAL knows longitudes of one turn only
+            for turn in (0, -360, 360):  # GDAL supports longitudes of one turn only
                 part = np.full(grid.shape, np.nan, np.float32)
                 reproject(
                     rasterio.band(source, 1),

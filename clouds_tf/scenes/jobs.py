@@ -1,4 +1,4 @@
-"""One scene on its way from pixels to masks."""
+"""Processing of one scene, from pixels to masks."""
 
 from __future__ import annotations
 
@@ -26,9 +26,9 @@ FORMATS = {
     "geoparquet": ".parquet",
     "picture": ".png",
 }
-_MIN_CELLS = 16  # along each side of a scene; the network knows nothing of less
-_COARSER, _MAX_COARSER = 1.3, 2  # times the pixels of the training: warned of, and refused
-_LEAST_FILLED = 0.5  # of a window; a scene that fills less is warned of
+_MIN_CELLS = 16  # along each side of a scene
+_COARSER, _MAX_COARSER = 1.3, 2  # times the pixels of the training: a warning, and an error
+_LEAST_FILLED = 0.5  # of a window; a scene that fills less causes a warning
 _FAR_NORTH = 40  # degrees of latitude, beyond which cells are narrower than in training
 
 
@@ -37,7 +37,7 @@ class Options(CheckedSettings):
     """Settings of a scene prediction.
 
     Attributes:
-        reading: what to assume where files do not say it.
+        reading: fallback metadata for files that lack it.
     """
 
     overlap: float = setting(
@@ -121,7 +121,7 @@ class Job:
             sides = " x ".join(f"{side:g}" for side in self._network.dataset.degrees or ())
             found.append(
                 f"fills {100 * share:.0f} % of the {sides} degrees that the network sees at once, "
-                "and the rest is black, trust it less; take a larger scene"
+                "and the rest is black, so its result is less reliable; use a larger scene"
             )
         coarser = _coarser(self.scene, self._network)
         if coarser > _COARSER:
@@ -131,19 +131,19 @@ class Job:
         latitude = max(abs(extent.lat_min), abs(extent.lat_max))
         if latitude > _FAR_NORTH:
             found.append(
-                f"reaches {latitude:g} degrees of latitude, where cells are narrower than those "
-                "that the network knows, trust it less"
+                f"reaches {latitude:g} degrees of latitude, where cells are narrower than in "
+                "training, so its result is less reliable"
             )
         if self.scene.ignores_range and reading.value_range is not None:
             found.append("has 8-bit values, which --value_range leaves as they are")
         if reading.extent and not np.allclose(reading.extent, extent, atol=max(self.scene.pixel)):
-            found.append(f"has a place of its own, {extent}, which --extent leaves as it is")
+            found.append(f"has an extent of its own, {extent}, which --extent leaves as it is")
         if reading.date not in (None, self.scene.date):
             found.append(f"has a date of its own, {self.scene.date}, which --date leaves as it is")
         return f"{self.scene.path}: {'; '.join(found)}" if found else None
 
     def is_frame(self) -> bool:
-        """Whether the file is just what `serving.predict` takes: one window, a JPEG or PNG."""
+        """Whether `serving.predict` could take the file: a JPEG or PNG of one window."""
         scene, degrees = self.scene, self._network.dataset.degrees
         assert degrees is not None
         fits = all(
@@ -158,7 +158,7 @@ class Job:
     def parts(self) -> Iterator[Tile | bytes]:
         """Yields the inputs of the network, from north to south.
 
-        If `is_frame`, there is one: the bytes of the file, as `serving.predict` would get it.
+        If `is_frame`, the only input is the bytes of the file, as for `serving.predict`.
         """
         gap_brightness = self._network.dataset.gap_brightness
         is_frame, stretch, counts = self.is_frame(), self._options.reading.stretch, None
@@ -174,7 +174,7 @@ class Job:
         if is_frame:
             with gfile.opened(self.scene.path, "rb") as file:
                 content = file.read()
-            self._network.decode(content)  # a damaged file is a fault of this scene alone
+            self._network.decode(content)  # so that a damaged file fails this scene alone
             yield content
 
     def _stretch(self) -> str:
@@ -188,7 +188,7 @@ class Job:
         masks: np.ndarray,
         likeness: float,
     ) -> None:
-        """Takes the answer of the network; parts come in the order of `parts`.
+        """Adds the output of the network for a part, in the order of `parts`.
 
         Args:
             part: the input of the network.
@@ -208,7 +208,7 @@ class Job:
         self._probabilities[:, rows], self._masks[:, rows] = probabilities, masks
 
     def finish(self) -> Prediction:
-        """Makes the prediction of the whole scene, once all parts have their answers."""
+        """Makes the prediction of the whole scene, after all parts have been added."""
         self._store(*self._blend.flush(self.layout.grid.shape[0]))
         scene, network, grid = self.scene, self._network, self.layout.grid
         land, ignore = self._options.land, self._options.ignore
@@ -231,7 +231,7 @@ class Job:
             image = np.rint(np.moveaxis(colors, 0, -1)).astype(np.uint8)
             seen_share = resample.apply(columns, resample.apply(rows, observed, 0), 1)
             observed = seen_share >= resample.LEAST_SEEN
-        if network.dataset.exclusive:  # windows may disagree half and half
+        if network.dataset.exclusive:  # of two windows, each may vote for another class
             masks = masks & (np.cumsum(masks, axis=0) == 1)
         return Prediction(
             name=stem(scene.path),
@@ -251,13 +251,13 @@ class Job:
         )
 
     def _mean_likeness(self) -> float:
-        """The mean over the windows, by the share of each that was observed."""
+        """The mean over the windows, weighted by their observed shares."""
         values, weights = np.array(self._likeness or [(np.nan, 1)]).T
         return float(np.average(values, weights=weights)) if weights.any() else math.nan
 
 
 def _whole(taps: resample.Taps) -> resample.Taps:
-    """Taps whose weights sum to 1 at the edges too."""
+    """Normalises taps, so that weights sum to 1 at the edges, too."""
     total = np.maximum(taps.weight.sum(axis=1, keepdims=True), 1e-6)
     return dataclasses.replace(taps, weight=taps.weight / total)
 
@@ -268,7 +268,7 @@ def _check_size(scene: Scene, grid: Grid) -> None:
         least = [_MIN_CELLS * side for side in grid.cell]
         raise ValueError(
             f"spans {height:g} x {width:g} degrees (latitude x longitude), expected at least "
-            f"{least[0]:g} x {least[1]:g}; is its georeference the right one?"
+            f"{least[0]:g} x {least[1]:g}; is its georeference correct?"
         )
 
 
@@ -278,13 +278,13 @@ def _check_coarseness(scene: Scene, network: Network) -> None:
     if coarser > _MAX_COARSER:
         height, width = scene.pixel
         raise ValueError(
-            f"has pixels of {height:.3g} x {width:.3g} degrees, {coarser:.1f} times those that the "
-            "network was trained on; take a finer scene, or predict it all the same with --force"
+            f"has pixels of {height:.3g} x {width:.3g} degrees, {coarser:.1f} times those of the "
+            "training; use a finer scene, or predict it nevertheless with --force"
         )
 
 
 def _coarser(scene: Scene, network: Network) -> float:
-    """Ratio of the pixel size to that of the training images, along the larger ratio."""
+    """Ratio of the pixel size to that of the training images; the larger of both directions."""
     assert network.dataset.degrees is not None
     return max(
         pixel * max(size[i] for size in network.image_sizes) / degrees

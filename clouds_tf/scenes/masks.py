@@ -1,4 +1,4 @@
-"""Blended probabilities -> the masks of a scene, its objects and its areas."""
+"""The prediction of a scene: masks, objects and areas."""
 
 from __future__ import annotations
 
@@ -19,20 +19,20 @@ class Prediction:
     """Prediction of a whole scene.
 
     Attributes:
-        name: of the scene: its file name without the ending.
-        date: when it was taken, UTC.
+        name: name of the scene: its file name without extension.
+        date: acquisition time, UTC.
         platform: the satellite, or "".
         model: fingerprint of the SavedModel.
         class_names: C names.
         grid: the cells.
         probabilities: float32 [C, rows, columns] in [0, 1], of the network.
-        masks: bool [C, rows, columns]. Cells that were not observed have the network's answer too.
+        masks: bool [C, rows, columns]; unobserved cells have the network's output, too.
         observed: bool [rows, columns].
         image: uint8 [rows, columns, 3], the input of the network, at the grid's resolution.
-        calibration: from probabilities to calibrated ones, or None.
-        stretch: the brightness curve of the image, in words.
-        likeness: how much it looks like the training's images, in [0, 1]; NaN if it is not known.
-        excluded: land and other area that does not count, in words.
+        calibration: a Calibration, or None.
+        stretch: description of the brightness curve.
+        likeness: likeness to the training images, in [0, 1]; NaN if unknown.
+        excluded: descriptions of land and of other excluded areas.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Prediction:
         return {"stretch": self.stretch, "land": land, "ignored": ignored}
 
     def calibrated(self, index: int) -> np.ndarray:
-        """Calibrated probabilities of a class, float32 [rows, columns]; the network's without."""
+        """Probabilities of a class, float32 [rows, columns], calibrated if possible."""
         if self.calibration is None:
             return self.probabilities[index]
         return self.calibration.curves[index](self.probabilities[index]).astype(np.float32)
@@ -70,11 +70,11 @@ class ClassAreas:
     Attributes:
         class_name: the class.
         present: whether an observed cell belongs to its mask.
-        area_km2: of its mask, where observed.
-        share: of the observed area that its mask covers; NaN where nothing was observed.
-        expected_share: mean calibrated probability of the observed area; without a calibration,
-            of the network's.
-        objects: number of connected components of its mask, where observed.
+        area_km2: observed area of its mask.
+        share: share of the observed area that its mask covers; NaN if nothing was observed.
+        expected_share: mean calibrated probability over the observed area; without a calibration,
+            the mean of the network's.
+        objects: number of connected components of its observed mask.
     """
 
     class_name: str

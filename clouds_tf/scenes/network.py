@@ -1,4 +1,4 @@
-"""The SavedModel that windows and files go through, in batches of one size."""
+"""Runs a SavedModel on windows and files, in batches of one size."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ class Answers:
     Attributes:
         probabilities: float32 [N, height, width, C], at the submission size of the data set.
         masks: bool [N, height, width, C], by the rules.
-        likeness: float32 [N], NaN where it is not known.
+        likeness: float32 [N], NaN if unknown.
     """
 
     probabilities: np.ndarray
@@ -37,12 +37,12 @@ class Answers:
 class Network:
     """A SavedModel of `serving.export`.
 
-    Every call has the same number of windows, filled up with black ones, so that the answer to a
-    window depends on nothing else, to the last bit. On a CPU, where more are no faster, that is 4
-    at most.
+    Every call has the same number of windows, padded with black ones, so that the output for a
+    window does not depend on the others, to the last bit. On a CPU, where more windows are not
+    faster, it is at most 4.
 
     Raises:
-        ValueError: the SavedModel is damaged or cannot do this.
+        ValueError: the SavedModel is damaged or cannot predict scenes.
     """
 
     def __init__(self, predictor: Predictor, batch_size: int = 16) -> None:
@@ -74,19 +74,19 @@ class Network:
 
     @property
     def cell(self) -> tuple[float, float]:
-        """(latitude, longitude) of a cell of the training grid, in degrees."""
+        """Size of a cell of the training grid in degrees: (latitude, longitude)."""
         assert self.dataset.degrees is not None
         (dlat, dlon), (height, width) = self.dataset.degrees, self.window
         return dlat / height, dlon / width
 
     @property
     def scale(self) -> int:
-        """Pixels along a side of a cell: a window is no smaller than the network's input."""
+        """Pixels along a side of a cell, so that a window is at least as fine as the input."""
         sides = [side for size in self.image_sizes for side in zip(size, self.window)]
         return max(math.ceil(side / cells) for side, cells in sides)
 
     def predict_tiles(self, tiles: Sequence[Tile]) -> Answers:
-        """Predicts windows, whose pixels are of one size."""
+        """Predicts windows, whose pixels have one size."""
 
         def call(some: Sequence[Tile]) -> Answers:
             images = np.zeros([self._call_size, *some[0].pixels.shape], np.uint8)
@@ -98,7 +98,7 @@ class Network:
         return self._in_calls(call, tiles, self._call_size)
 
     def predict_files(self, contents: list[bytes]) -> Answers:
-        """Predicts whole files as `serving.predict` does, from their bytes."""
+        """Predicts the bytes of whole files, like `serving.predict`."""
         if len(set(self.image_sizes)) == 1:
             return self.predict_tiles([Tile(0, 0, self.decode(x)) for x in contents])
         size = min(self._call_size, LARGEST_IMAGES)
@@ -121,22 +121,22 @@ class Network:
         """Decodes a JPEG or PNG at the size of the network: uint8 [height, width, 3].
 
         Raises:
-            ValueError: the bytes are neither, or not whole.
+            ValueError: the bytes are neither, or incomplete.
         """
         size, encoded = self.image_sizes[0], tf.constant([content])
         try:
             return decode_images(encoded, size, self.max_image_pixels)[0].numpy()
         except tf.errors.InvalidArgumentError:
-            raise ValueError("is not a whole, readable JPEG or PNG") from None
+            raise ValueError("is not a complete, readable JPEG or PNG") from None
 
     def _answers(
         self, probabilities: tf.Tensor, answer: Mapping[str, tf.Tensor], filled: Sequence[float]
     ) -> Answers:
-        """Answers for the first windows of a call, of which a scene fills these shares."""
+        """Answers for the first windows of a call; `filled` has the share of each in the scene."""
         count = len(filled)
         found = probabilities[:count]
         likeness = np.full(count, np.nan, np.float32)
-        if "likeness" in answer:  # not in older SavedModels
+        if "likeness" in answer:  # missing in older SavedModels
             likeness = answer["likeness"].numpy()[:count]
         shares = tf.constant(filled, tf.float32)
         masks = postprocess(found, self.rules, self.dataset.exclusive, shares)

@@ -33,10 +33,10 @@ class ScenesResult:
     """Summary of a call to `predict_scenes`.
 
     Attributes:
-        num_scenes: scenes of this shard.
-        num_predicted: scenes that this call predicted; earlier calls predicted the others.
-        num_windows: windows of the scenes that this call predicted.
-        failed: the reason for each scene that could not be predicted; each names its file.
+        num_scenes: number of scenes of this shard.
+        num_predicted: number of scenes that this call predicted; others were predicted earlier.
+        num_windows: number of windows of the scenes that this call predicted.
+        failed: the reason for each scene that could not be predicted, with its file.
         warnings: remarks on the results, such as scenes of unusual resolution.
         skipped: names of files that are not scenes.
         path: scenes.csv; None for one shard of several.
@@ -67,9 +67,9 @@ def predict_scenes(
     runner: Runner = Runner(),
     progress: Progress | bool = True,
 ) -> ScenesResult:
-    """Predicts scenes, and writes files for each and a row for each scene and class.
+    """Predicts scenes, and writes files for each scene and a table for all.
 
-    A second call predicts missing and changed scenes; the files are those of a single call.
+    Another call predicts missing and changed scenes; the files are those of a single call.
 
     Args:
         saved_model: the folder of a version that `serving.export` wrote, or a Predictor of it.
@@ -77,15 +77,15 @@ def predict_scenes(
         output_dir: the folder of the results, and of scenes.csv.
         options: scale, overlap and formats.
         shard: (i, n): predicts every n-th scene from the i-th on; scenes.csv is written if n is 1.
-        on_error: "skip" goes on after a scene that cannot be predicted, "fail" raises.
+        on_error: "skip" continues after a scene that cannot be predicted, "fail" raises.
         engine: "tensorflow", or "openvino" on the CPU.
-        runner: where scenes are predicted; of several local processes each loads the model.
+        runner: runner of the predictions; each local process loads the model.
         progress: called with (done, total) scenes; True shows a bar in a terminal or notebook.
 
     Raises:
         FileNotFoundError, ValueError: there is no SavedModel or no scene, an optional package is
-            missing, output_dir holds results of another model, or another process works there; or,
-            under "fail", the reason why a scene cannot be predicted.
+            missing, output_dir has results of another model, or another process writes into it;
+            or, with "fail", a scene cannot be predicted.
     """
     if on_error not in ("skip", "fail"):
         raise ValueError(f"on_error: got {on_error!r}, expected skip or fail")
@@ -94,9 +94,9 @@ def predict_scenes(
     _check_packages(paths, options)
     exclude.require_files(options.land, options.ignore)
     if options.reading.variable and not any(path.lower().endswith(read.ARRAYS) for path in paths):
-        raise ValueError(f"variable: {scenes} holds no NetCDF or zarr, which have variables")
+        raise ValueError(f"variable: {scenes} has no NetCDF or zarr, which have variables")
     if os.path.abspath(output_dir) == os.path.abspath(os.path.dirname(paths[0])):
-        raise ValueError(f"{output_dir}: holds the scenes themselves; take another folder")
+        raise ValueError(f"{output_dir}: has the scenes themselves; use another folder")
     _raise_if(on_error == "fail", *twins.values())
     files.check_output(os.path.join(output_dir, SCENES_CSV))
     predictor = saved_model
@@ -116,7 +116,7 @@ def predict_scenes(
             results.remove_gone(mine)
         todo = [path for path in mine if not results.has(path)]
         tell, before = shown(progress, "scene"), len(mine) - len(todo)
-        # Closed here: the garbage collector would close it in any thread, at any time.
+        # Closed here, as the garbage collector might close it in another thread.
         steps = _run(predictor, todo, results, runner)
         with contextlib.closing(steps):
             for done, error in steps:
@@ -136,7 +136,7 @@ def predict_scenes(
 def _run(
     predictor: Predictor, todo: list[str], results: Results, runner: Runner
 ) -> Generator[tuple[int, str], None, None]:
-    """Predicts scenes; yields how many are done, and the error of the last one, "" for none."""
+    """Predicts scenes; yields the number of finished ones, and the error of the last one, or ""."""
     yield 0, ""
     if runner == Runner():
         errors = _predict_group(todo, predictor, results)
@@ -145,7 +145,7 @@ def _run(
         return
     size = results.options.batch_size
     groups = [todo[i : i + size] for i in range(0, len(todo), size)]
-    # The predictor is not first: Dask would call a tuple that begins with a function.
+    # The predictor is not the first, as Dask would call a tuple that begins with a function.
     jobs = [(group, predictor, results) for group in groups]
     runner.run(_predict_whole_group, jobs, len(jobs))
     yield len(todo), ""
@@ -175,7 +175,7 @@ def _result(
     line = stretches.summary(options.reading.stretch, curves, "scene")
     if num_left_out:
         left_out = counted(num_left_out, "scene")
-        warnings.append(f"left out {left_out} of a likeness below {options.min_likeness:g}")
+        warnings.append(f"left out {left_out} with a likeness below {options.min_likeness:g}")
     warnings += filter(None, [unlike_warning(likeness, "scene")])
     return ScenesResult(
         len(paths), num_predicted, num_windows, tuple(failed), tuple(warnings), (), None, line
@@ -201,8 +201,8 @@ class _Event:
     """One step of processing a group of scenes.
 
     Attributes:
-        path: of the scene.
-        job: its Job; None where it could not be opened.
+        path: path of the scene.
+        job: its Job; None if it could not be opened.
         part: an input of the network; None at the end of the scene.
         error: why the scene failed, or None.
     """
@@ -238,7 +238,7 @@ def _predict_group(
 
 
 def _predict_whole_group(paths: Sequence[str], predictor: Predictor, results: Results) -> None:
-    """A job of a pipeline."""
+    """Predicts a group of scenes as a job of a `Runner`."""
     for _ in _predict_group(paths, predictor, results):
         pass
 
@@ -251,7 +251,7 @@ def _finish(event: _Event, results: Results) -> str:
             raise event.error
         assert event.job is not None
         prediction = event.job.finish()
-        left_out = prediction.likeness < results.options.min_likeness  # not where it is unknown
+        left_out = prediction.likeness < results.options.min_likeness  # False for NaN
         names = {} if left_out else results.file_names(event.path)
         with results.piece(name, source, list(names.values())) as piece:
             piece.value = {
@@ -263,7 +263,7 @@ def _finish(event: _Event, results: Results) -> str:
                 "likeness": known(prediction.likeness),
                 "left_out": bool(left_out),
             }
-    except Exception as error:  # of whatever library: it is the fault of this scene alone
+    except Exception as error:  # from any library, about this scene alone
         line = (str(error).strip().splitlines() or [""])[0]
         if not isinstance(error, (ValueError, OSError)):
             line = f"{type(error).__name__}: {line}"
@@ -276,7 +276,7 @@ def _finish(event: _Event, results: Results) -> str:
 def _events(
     paths: Sequence[str], model: Network, options: Options
 ) -> Generator[_Event, None, None]:
-    """Reads scenes: an event for each window of each, and one at its end."""
+    """Reads scenes: yields an event for each window, and one at the end of each scene."""
     for path in paths:
         job = None
         try:
@@ -285,15 +285,15 @@ def _events(
                 for part in job.parts():
                     yield _Event(path, job, part)
             yield _Event(path, job)
-        except Exception as error:  # of whatever library: the next scene may do
+        except Exception as error:  # from any library; the next scene may work
             yield _Event(path, job, error=error)
 
 
 def _batches(events: Iterable[_Event], size: int) -> Generator[list[_Event], None, None]:
-    """Groups events so that each group has at most `size` windows, of one kind.
+    """Groups events, with at most `size` windows of one kind in a group.
 
-    The end of a scene waits for windows before it only, and few wait: scenes without any window,
-    as those of the night, must not pile up in memory.
+    The end of a scene waits only for windows before it, and few ends wait, so that scenes without
+    windows, such as those at night, do not accumulate in memory.
     """
     batch: list[_Event] = []
     kind, count = None, 0
@@ -319,7 +319,7 @@ def _ahead(items: Generator[_T, None, None]) -> Generator[_T, None, None]:
             while (item := future.result()) is not None:
                 future = pool.submit(next, items, None)
                 yield item
-        finally:  # where the files were opened: an environment of GDAL belongs to a thread
+        finally:  # in the same thread, to which the environment of GDAL belongs
             pool.submit(items.close).result()
 
 

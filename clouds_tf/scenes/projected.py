@@ -1,4 +1,4 @@
-"""Rasters in any coordinate reference system as rasters of longitude and latitude."""
+"""Reprojects rasters in any coordinate reference system to longitude and latitude."""
 
 from __future__ import annotations
 
@@ -26,16 +26,16 @@ _FINEST = 0.05  # quantile of the sides of pixels that counts as the resolution
 def reprojected(source: Any) -> tuple[Any, Extent]:
     """A view of a projected or rotated raster on longitude and latitude, and its extent.
 
-    GDAL by itself would make a belt round the globe of a raster that lies across 180 degrees. So
-    extent and resolution come from the places of samples, and longitudes are counted from the
-    middle of the raster.
+    By default, GDAL turns a raster across 180 degrees into a belt round the globe. So extent and
+    resolution are computed from the positions of samples, and longitudes are relative to the middle
+    of the raster.
 
     Args:
         source: an open raster with a coordinate reference system, or with ground control points.
 
     Returns:
-        An open WarpedVRT of the same bands, north up, whose pixels are about as fine as the finest
-        ones of the source; and the outer edges of its pixels.
+        An open WarpedVRT of the same bands, north up, with about the resolution of the finest
+        pixels of the source; and the outer edges of its pixels.
     """
     options: dict[str, Any] = {"resampling": Resampling.bilinear}
     if source.colorinterp[0] == ColorInterp.palette:
@@ -51,7 +51,7 @@ def reprojected(source: Any) -> tuple[Any, Extent]:
     vectors = _places(crs, placement, source.shape)
     lon, lat = _degrees(vectors)
     if not np.isfinite(lon).any():
-        raise ValueError(f"lies outside of what its coordinate reference system {crs} can show")
+        raise ValueError(f"lies outside the area of its coordinate reference system {crs}")
     west, east = _longitudes(lon[np.isfinite(lon)])
     south, north = float(np.nanmin(lat)), float(np.nanmax(lat))
     for pole in (-90, 90):
@@ -88,9 +88,9 @@ def _by_points(source: Any, points: Any, crs: Any, options: dict[str, Any]) -> t
 
 
 def _centred(source: Any) -> tuple[CRS, Affine]:
-    """Reference system and transform of a raster; of a cylindrical projection, about its middle.
+    """Reference system and transform of a raster; centred, for a cylindrical projection.
 
-    A Mercator raster may run on beyond 180 degrees, where PROJ knows no place.
+    A Mercator raster may extend beyond 180 degrees, where PROJ has no positions.
     """
     crs, placement = source.crs, source.transform
     text = crs.to_proj4() if crs.is_projected else ""
@@ -108,7 +108,7 @@ def _centred(source: Any) -> tuple[CRS, Affine]:
 def _places(crs: CRS, placement: Affine, shape: tuple[int, int]) -> np.ndarray:
     """Unit vectors from the Earth's centre to samples of a raster, NaN off the Earth.
 
-    Samples lie on the edges too: float32 [3, _STEPS + 1, _STEPS + 1]. A picture of the vectors on
+    Samples include the edges: float32 [3, _STEPS + 1, _STEPS + 1]. A raster of the vectors on
     longitude and latitude is warped, because rasterio.warp.transform fails for all points if one
     is off the Earth.
     """
@@ -129,7 +129,7 @@ def _places(crs: CRS, placement: Affine, shape: tuple[int, int]) -> np.ndarray:
         tolerance=0,
     )
     found /= np.linalg.norm(found, axis=0)
-    # Beyond the edge of a sinusoidal map PROJ gives places of its other side.
+    # Beyond the edge of a sinusoidal map, PROJ returns positions of the other side.
     lon, lat = _degrees(found)
     here = np.isfinite(lon)
     rows, columns = np.nonzero(here)
@@ -146,7 +146,7 @@ def _degrees(vectors: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def _longitudes(lon: np.ndarray) -> tuple[float, float]:
-    """West and east of longitudes on the circle: the ends of the widest gap."""
+    """Western and eastern end of longitudes on the circle: the edges of the widest gap."""
     lon = np.unique(lon)
     gaps = np.diff(lon, append=lon[0] + 360)
     widest = int(gaps.argmax())
@@ -165,7 +165,7 @@ def _has_pole(crs: CRS, placement: Affine, shape: tuple[int, int], pole: int) ->
     back = crs.is_projected and 0 <= column <= shape[1] and 0 <= row <= shape[0]
     if not back:
         return False
-    # Where a projection shows the pole as a line, the neighbourhood is not a ring around it.
+    # If a projection shows the pole as a line, the neighbourhood is not a ring around it.
     others, _ = transform(_WGS84, crs, [0, 90, 180], [pole] * 3)
     return float(np.ptp(others)) < abs(placement.a) + abs(placement.b)
 
@@ -177,5 +177,5 @@ def _pixel_side(vectors: np.ndarray, shape: tuple[int, int]) -> float:
     sides = np.sqrt(down * across)
     sides = sides[np.isfinite(sides) & (sides > 0)]
     if not sides.size:
-        raise ValueError("has no two pixels on the Earth side by side")
+        raise ValueError("has no two neighbouring pixels on the Earth")
     return float(np.quantile(sides, _FINEST)) * earth.RADIUS / earth.KM_PER_DEGREE

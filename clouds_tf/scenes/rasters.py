@@ -1,4 +1,4 @@
-"""Scenes that rasterio (GDAL) reads: GeoTIFF, COG, and images with a world file or an extent."""
+"""Reads scenes with rasterio (GDAL): GeoTIFF, COG, and images with a world file or an extent."""
 
 from __future__ import annotations
 
@@ -24,8 +24,8 @@ from clouds_tf.scenes import scene as scenes
 from clouds_tf.scenes.projected import reprojected
 from clouds_tf.scenes.scene import Reading, Scene, stem
 
-# First bytes of a file -> driver of GDAL. Left to itself, GDAL opens VRT and the like too, which
-# may name other files and addresses.
+# First bytes of a file -> driver of GDAL, which would otherwise also open formats such as VRT that
+# can refer to other files and addresses.
 _DRIVERS = {
     rb"\xff\xd8\xff": "JPEG",
     rb"\x89PNG\r\n\x1a\n": "PNG",
@@ -33,8 +33,8 @@ _DRIVERS = {
     rb"RIFF....WEBP": "WEBP",
     rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51": "JP2OpenJPEG",
 }
-_PLAIN = ("JPEG", "PNG")  # what TensorFlow decodes too
-_MAX_PIXELS_AT_ONCE = 2**27  # of an image or a block that is decoded as a whole
+_PLAIN = ("JPEG", "PNG")  # TensorFlow can decode these, too
+_MAX_PIXELS_AT_ONCE = 2**27  # of an image or block that is decoded as a whole
 _ENVIRONMENT = {"GDAL_CACHEMAX": 256, "GDAL_DISABLE_READDIR_ON_OPEN": "FALSE"}  # megabytes
 
 
@@ -59,8 +59,8 @@ def open_raster(path: str, reading: Reading) -> Iterator[Scene]:
                 fallback = named_extent(stem(path)) or reading.extent
                 if fallback is None:
                     raise ValueError(
-                        "has no place on the map: no georeference, no world file, and no extent in "
-                        "its name (..._-61--40_10-24.jpeg); give one with --extent="
+                        "has no position: no georeference, no world file, and no extent in its "
+                        "name (..._-61--40_10-24.jpeg); set one with --extent="
                         "lon_min,lat_min,lon_max,lat_max"
                     )
                 place = _Place(fallback, range(located.height))
@@ -87,7 +87,7 @@ def _driver(path: str) -> str:
     for pattern, driver in _DRIVERS.items():
         if re.match(pattern, start, re.DOTALL):
             return driver
-    raise ValueError(f"is no TIFF, JPEG, PNG, WebP or JPEG 2000, its first bytes are {start[:8]!r}")
+    raise ValueError(f"is not a TIFF, JPEG, PNG, WebP or JPEG 2000: it begins with {start[:8]!r}")
 
 
 def _reason(error: Exception) -> str:
@@ -96,7 +96,7 @@ def _reason(error: Exception) -> str:
 
 
 def _check_blocks(source: Any, reading: Reading) -> None:
-    """Refuses rasters that would not fit into memory, before any pixel is decoded."""
+    """Raises ValueError for rasters that would not fit into memory, before decoding."""
     scenes.check_pixels(source.shape, reading)
     height, width = source.shape if source.driver != "GTiff" else source.block_shapes[0]
     if height * width > _MAX_PIXELS_AT_ONCE:
@@ -108,7 +108,7 @@ def _check_blocks(source: Any, reading: Reading) -> None:
 
 
 def _bands(source: Any, reading: Reading) -> tuple[int, ...]:
-    """The bands of grey, or of red, green and blue; of a palette, its indices."""
+    """The bands of grey, or of red, green and blue; for a palette, that of its indices."""
     colors = source.colorinterp
     if reading.bands is not None:
         if max(reading.bands) > source.count:
@@ -127,7 +127,7 @@ def _bands(source: Any, reading: Reading) -> tuple[int, ...]:
 
 
 def _is_scaled(source: Any, bands: tuple[int, ...]) -> bool:
-    """Whether values are those of the file times a scale plus an offset."""
+    """Whether the file has a scale or an offset for its values."""
     return any((source.scales[i - 1], source.offsets[i - 1]) != (1, 0) for i in bands)
 
 
@@ -141,13 +141,13 @@ class _Place:
 
 
 def _own_place(source: Any) -> _Place | None:
-    """The place of a raster on longitude and latitude; None if it has another georeference."""
+    """Location of a raster on longitude and latitude; None if it has another georeference."""
     transform, crs = source.transform, source.crs
     if transform.is_identity or (crs is not None and not crs.is_geographic):
         return None
     if transform.b or transform.d:
         if crs is None:
-            raise ValueError("is rotated, and has no coordinate reference system to undo that by")
+            raise ValueError("is rotated, but has no coordinate reference system to reproject from")
         return None
     height, width = source.shape
     mirror = (1 if transform.e < 0 else -1, 1 if transform.a > 0 else -1)
@@ -160,7 +160,7 @@ def _own_place(source: Any) -> _Place | None:
 def _reader(
     located: Any, source: Any, place: _Place, bands: tuple[int, ...], reading: Reading
 ) -> Any:
-    """Reads rows from north to south; located is the source, or a view of it."""
+    """Makes a function that reads rows from north to south; `located` is a view of `source`."""
     all_valid = all(flags == [MaskFlags.all_valid] for flags in located.mask_flag_enums)
     down, across = (slice(None, None, step) for step in place.mirror)
     scales, offsets = (
@@ -205,7 +205,7 @@ def _date(source: Any, path: str, reading: Reading) -> datetime.datetime:
     date = date or reading.date
     if date is None:
         raise ValueError(
-            "has no date in its name (20071227, 2007-12-27) or its tag TIFFTAG_DATETIME; give one "
+            "has no date in its name (20071227, 2007-12-27) or its tag TIFFTAG_DATETIME; set one "
             "with --date=YYYY-MM-DD"
         )
     return date

@@ -1,4 +1,4 @@
-"""Finds the scenes of a folder, and opens them whatever their format."""
+"""Finds the scenes of a folder, and opens scenes of any format."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from clouds_tf.scenes.scene import Reading, Scene, naming, stem
 
 RASTERS = (".tif", ".tiff", ".jpg", ".jpeg", ".png", ".jp2", ".webp")
 ARRAYS = (".nc", ".nc4", ".zarr")
-# Side files of images, and output of the same programs: not scenes, not worth a message.
+# Side files of images, and other output of the same programs, which are skipped silently.
 _COMPANIONS = (
     *(".jgw", ".jpgw", ".jpegw", ".pgw", ".pngw", ".tfw", ".tifw", ".wld", ".prj", ".xml", ".ovr"),
     *(".csv", ".txt", ".json", ".geojson", ".md"),
@@ -22,11 +22,11 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
     """Lists the scenes of a folder, or of a pattern.
 
     Args:
-        scenes: a folder, a file, or a pattern with * or ?; what exists is no pattern.
+        scenes: a folder, a file, or a pattern with * or ?; an existing path is not a pattern.
 
     Returns:
-        Paths of scenes, sorted; names of other files, which are not read; and for each path whose
-        scene has the name of another one, what is wrong: their outputs would be the same files.
+        Paths of scenes, sorted; names of other files, which are not read; and an error for each
+        path whose scene has the same name as another one, since both would have the same outputs.
 
     Raises:
         FileNotFoundError: there is no scene.
@@ -57,7 +57,7 @@ def find(scenes: str) -> tuple[list[str], list[str], dict[str, str]]:
 
 
 def require_packages(paths: list[str]) -> None:
-    """Makes sure that the packages that read these files and write scenes are installed."""
+    """Checks that the packages for reading these files and writing scenes are installed."""
     files.require("rasterio", "geo", "a scene")
     files.require("h5netcdf", "geo", "a scene")
     if any(path.lower().endswith(ARRAYS) for path in paths):
@@ -77,8 +77,8 @@ def open_scene(path: str, reading: Reading = Reading()) -> Iterator[Scene]:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: it is damaged, too large, of values that are no colours, or without a place or
-            a date; the message begins with the path and says what to do.
+        ValueError: it is damaged or too large, its values are not colours, or its position or date
+            is missing; the message begins with the path and says what to do.
     """
     with naming(path):
         if path.lower().rstrip("/").endswith(ARRAYS):

@@ -1,4 +1,4 @@
-"""Scenes at another resolution: averages by area where they shrink, bilinear where they grow."""
+"""Resamples scenes: by area averaging to shrink, bilinearly to enlarge."""
 
 from __future__ import annotations
 
@@ -11,17 +11,17 @@ from clouds_tf.prediction.stretch import LEVELS, brightness_counts
 from clouds_tf.scenes.scene import Scene
 
 _PIXELS_AT_ONCE = 2**22  # of the source
-LEAST_SEEN = 0.5  # share of a pixel or cell; with less it counts as not observed
-_NEGLIGIBLE = 1e-6  # weight of a sample; the rounding of coordinates makes such
+LEAST_SEEN = 0.5  # minimum observed share of a pixel or cell that counts as observed
+_NEGLIGIBLE = 1e-6  # weight of a sample; rounded coordinates cause such weights
 
 
 @dataclasses.dataclass(frozen=True)
 class Taps:
-    """Weights of n target samples as sums of neighbouring source samples.
+    """Each of n target samples as a weighted sum of t source samples.
 
     Attributes:
         index: int64 [n, t], positions of source samples.
-        weight: float32 [n, t]; sums to 1, or less where the target reaches beyond the source.
+        weight: float32 [n, t]; sums to 1, or less if the target extends beyond the source.
     """
 
     index: np.ndarray
@@ -41,18 +41,18 @@ class Taps:
 def taps(
     num_sources: int, first: float, step: float, num_targets: int, periodic: bool = False
 ) -> Taps:
-    """Weights that resample along one axis.
+    """Computes the weights of resampling along one axis.
 
     Args:
         num_sources: number of source samples; sample i covers i to i + 1.
-        first: where the first target begins, in source samples.
+        first: start of the first target, in source samples.
         step: width of a target, in source samples.
         num_targets: number of target samples.
         periodic: whether the last source sample borders on the first one.
 
     Returns:
-        Taps: the mean over what a target covers where step is above 1, otherwise bilinear
-        interpolation at its centre.
+        Taps: the mean over the width of a target if step is above 1, otherwise linear interpolation
+        at its centre.
     """
     begin = first + step * np.arange(num_targets)[:, np.newaxis]
     if step > 1:
@@ -79,13 +79,13 @@ def apply(taps: Taps, values: np.ndarray, axis: int, first: int = 0) -> np.ndarr
     """Resamples an array along an axis.
 
     Args:
-        taps: of n targets.
-        values: float32 or uint8; its position 0 along the axis is the source sample `first`.
+        taps: Taps of n targets.
+        values: float32 or uint8; position 0 along the axis is the source sample `first`.
         axis: the axis.
-        first: source sample of the beginning of the array.
+        first: index of the first source sample in the array.
 
     Returns:
-        float32, n long along the axis.
+        float32, of length n along the axis.
     """
     shape = [1] * values.ndim
     shape[axis] = -1
@@ -99,7 +99,7 @@ def apply(taps: Taps, values: np.ndarray, axis: int, first: int = 0) -> np.ndarr
 
 
 def axis_taps(scene: Scene, grid: Grid) -> tuple[Taps, Taps]:
-    """The taps of rows and of columns that bring the pixels of a scene to a grid."""
+    """The taps of rows and of columns for resampling a scene to a grid."""
     (height, width), (dlat, dlon) = scene.size, scene.pixel
     north = (scene.extent.lat_max - grid.extent.lat_max) / dlat
     west = (grid.extent.lon_min - scene.extent.lon_min) / dlon
@@ -115,20 +115,20 @@ def read_rows(
     gap_brightness: int | None,
     levels: np.ndarray = LEVELS,
 ) -> np.ndarray:
-    """Reads rows of a grid out of a scene, in strips of bounded size.
+    """Reads rows of a grid from a scene, in strips of bounded size.
 
     Args:
         scene: an open Scene.
-        axes: what `axis_taps` gave.
+        axes: the result of `axis_taps`.
         start: first row of the grid.
         stop: row after the last.
-        gap_brightness: pixels whose channels are all at most this are not observed; None takes
-            all for observed that have data.
-        levels: uint8 [256], a brightness curve through 0, for what is observed; before the
-            resampling, as the pictures of the training were stretched before they were shrunk.
+        gap_brightness: pixels whose channels are all at most this are not observed; with None, all
+            pixels with data are observed.
+        levels: uint8 [256], a brightness curve through 0 for observed pixels, applied before
+            resampling, since the training images were stretched before they were reduced.
 
     Returns:
-        uint8 [stop - start, columns, 4]: red, green and blue, the mean of what was observed; and
+        uint8 [stop - start, columns, 4]: red, green and blue, averaged over observed pixels; and
         the observed share times 255. Black where less than half was observed.
     """
     rows, columns = axes
@@ -147,7 +147,7 @@ def read_rows(
         source[..., :3] = levels[source[..., :3]]
         values = apply(columns, apply(some, source, 0, first), 1)
         seen = values[..., 3:] / 255 + _NEGLIGIBLE
-        # Unobserved pixels are black in the source, so these are sums over observed ones.
+        # Unobserved pixels are black in the source, so the sums are over observed pixels.
         np.divide(values[..., :3], seen, out=values[..., :3], where=seen >= LEAST_SEEN)
         values[..., :3] *= seen >= LEAST_SEEN
         result[begin - start : end - start] = np.rint(np.minimum(values, 255))
@@ -166,7 +166,7 @@ def count_brightness(scene: Scene, gap_brightness: int | None) -> np.ndarray:
 
 
 def mean_of_seen(values: np.ndarray, seen: np.ndarray, axes: tuple[Taps, Taps]) -> np.ndarray:
-    """Resamples planes, each target the mean of the sources that were observed.
+    """Resamples planes to the mean of the observed sources of each target.
 
     Args:
         values: [..., height, width], planes.
@@ -174,7 +174,7 @@ def mean_of_seen(values: np.ndarray, seen: np.ndarray, axes: tuple[Taps, Taps]) 
         axes: taps of rows and of columns.
 
     Returns:
-        float32 [..., rows, columns]; where nothing was observed, the mean of all sources.
+        float32 [..., rows, columns]; the mean of all sources where none was observed.
     """
 
     def resampled(planes: np.ndarray) -> np.ndarray:

@@ -29,17 +29,18 @@ _COLUMNS = (
 class Results(Manifest):
     """The results of a model in a folder: files, an entry for each scene, and scenes.csv.
 
-    The value of a piece has `path`, of the scene; `rows`, of scenes.csv; `num_windows`; `warning`;
-    `likeness`, or None; and `left_out`, whether that was too low, so that there are no files.
+    The value of a piece has the `path` of the scene; its `rows` of scenes.csv; `num_windows`;
+    `warning`; `likeness`, or None; and `left_out`, whether the likeness was too low, so that there
+    are no files.
 
     Raises:
-        ValueError: the folder is one of an earlier version.
+        ValueError: the folder was written by an earlier version.
     """
 
     def __init__(self, folder: str, identity: str, options: Options) -> None:
         if gfile.isdir(os.path.join(folder, "cards")):
             raise ValueError(
-                f"{folder}: holds scenes of an earlier version of predict_scenes; take another "
+                f"{folder}: has scenes of an earlier version of predict_scenes; use another "
                 "folder, or delete this one"
             )
         self.options = options
@@ -47,7 +48,7 @@ class Results(Manifest):
         super().__init__(folder, {"version": _VERSION, "model": identity, **scale})
 
     def source(self, path: str) -> str:
-        """A checksum that changes with a scene's file and all options that decide the results."""
+        """Checksum of a scene's file and all options that influence the results."""
         options = dataclasses.replace(self.options, batch_size=1)
         try:
             identity = file_identity(path)
@@ -57,7 +58,7 @@ class Results(Manifest):
         return checksum([identity, *masks, repr(options)])
 
     def file_names(self, path: str) -> dict[str, str]:
-        """The name of each format's file of a scene."""
+        """The file name of a scene for each format."""
         return {key: stem(path) + FORMATS[key] for key in self.options.formats}
 
     def has(self, path: str) -> bool:
@@ -69,7 +70,7 @@ class Results(Manifest):
         return bool(left_out) or set(piece.files) == set(self.file_names(path).values())
 
     def remove_gone(self, paths: Sequence[str]) -> None:
-        """Removes results of scenes that have gone, as renamed ones have: none counts twice."""
+        """Removes results of scenes that were removed or renamed, so that none counts twice."""
         names = {stem(path) for path in paths}
 
         def is_there(name: str) -> bool:
@@ -79,7 +80,7 @@ class Results(Manifest):
         self.prune(lambda name: name in names or is_there(name))
 
     def write_csv(self) -> str:
-        """Writes scenes.csv, of all scenes that have not failed; gives its path."""
+        """Writes scenes.csv of all successful scenes; returns its path."""
         path = os.path.join(self.folder, SCENES_CSV)
         pieces = (piece for piece in self.pieces() if not piece.error)
         rows = [tuple(row) for piece in pieces for row in piece.value["rows"]]
@@ -96,7 +97,7 @@ def _rows(prediction: Prediction, numbers: Sequence[Sequence[Any]]) -> list[tupl
 
 
 def _numbers(item: ClassAreas) -> tuple[Any, ...]:
-    """The numbers of a class in scenes.csv; no shares where nothing was observed."""
+    """The numbers of a class in scenes.csv; without shares if nothing was observed."""
     shares = (
         None if math.isnan(value) else round(value, 6)
         for value in (item.share, item.expected_share)
@@ -105,7 +106,7 @@ def _numbers(item: ClassAreas) -> tuple[Any, ...]:
 
 
 def draw(*predictions: Prediction, num_columns: int = 1) -> Any:
-    """Draws scenes with their masks, coordinates on the axes."""
+    """Draws scenes with their masks, with coordinates on the axes."""
     return scene_maps(
         [
             {
@@ -125,7 +126,7 @@ def draw(*predictions: Prediction, num_columns: int = 1) -> Any:
 def write_files(
     prediction: Prediction, output_dir: str, names: Mapping[str, str]
 ) -> list[tuple[Any, ...]]:
-    """Writes all files of a scene; gives its rows of scenes.csv, without numbers if it has none."""
+    """Writes all files of a scene; returns its rows of scenes.csv."""
     from clouds_tf.scenes import write
 
     if not names:

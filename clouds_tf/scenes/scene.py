@@ -1,4 +1,4 @@
-"""A scene whose rows are read on demand, and the mapping of its values to colours."""
+"""Scenes whose rows are read on demand, and the mapping of their values to colours."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ class Scene:
         path: the file.
         extent: outer edges of the pixels.
         size: (height, width) in pixels, north up.
-        date: when it was taken, UTC.
-        platform: the satellite, "" where nothing names it.
+        date: acquisition time, UTC.
+        platform: the satellite, "" if unknown.
         read: a function (start, stop) that reads rows: uint8 [stop - start, width, 4], red, green,
-            blue, and 255 where there is data, 0 where there is none.
-        is_plain_image: whether a JPEG or PNG decoder sees these pixels too.
+            blue, and 255 where there is data or 0 where there is none.
+        is_plain_image: whether a JPEG or PNG decoder gives the same pixels.
         rows_at_a_time: rows of a block in the file, which are best read together.
-        ignores_range: whether a value range does not apply, because the values are colours.
+        ignores_range: whether the values are colours, to which a value range does not apply.
     """
 
     path: str
@@ -49,13 +49,13 @@ class Scene:
 
     @property
     def pixel(self) -> tuple[float, float]:
-        """(latitude, longitude) that a pixel spans, in degrees."""
+        """Size of a pixel in degrees: (latitude, longitude)."""
         height, width = self.extent.degrees
         return height / self.size[0], width / self.size[1]
 
 
 def parse_bands(text: str) -> tuple[int, ...]:
-    """Reads comma-separated numbers of bands; ValueError for anything else."""
+    """Parses comma-separated numbers of bands; ValueError for anything else."""
     try:
         return tuple(map(int, text.split(",")))
     except ValueError:
@@ -97,13 +97,13 @@ class Reading(CheckedSettings):
 
 
 def stem(path: str) -> str:
-    """The name of a scene: its file name without the ending."""
+    """The name of a scene: its file name without extension."""
     return os.path.splitext(os.path.basename(path.rstrip("/")))[0]
 
 
 @contextlib.contextmanager
 def naming(path: str) -> Iterator[None]:
-    """Context for reading a file, whose path then begins the message of every ValueError.
+    """Context for reading a file, in which messages of ValueErrors get its path as a prefix.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -118,10 +118,10 @@ def naming(path: str) -> Iterator[None]:
 
 
 def check_pixels(size: tuple[int, int], reading: Reading) -> None:
-    """Raises ValueError for a scene of no pixels or of too many."""
+    """Raises ValueError for a scene without pixels or with too many."""
     height, width = size
     if height < 1 or width < 1:
-        raise ValueError(f"has {height} x {width} pixels (height x width), expected some")
+        raise ValueError(f"has {height} x {width} pixels (height x width), expected at least 1 x 1")
     if height * width > reading.max_scene_pixels:
         raise ValueError(
             f"has {height} x {width} pixels (height x width), more than the "
@@ -132,18 +132,18 @@ def check_pixels(size: tuple[int, int], reading: Reading) -> None:
 def to_bytes(
     values: np.ndarray, valid: np.ndarray, value_range: tuple[float, ...] | None
 ) -> np.ndarray:
-    """Makes red, green, blue and data (0 or 255) of the values of one or three bands.
+    """Converts the values of one or three bands to red, green, blue and a data flag (0 or 255).
 
     Args:
         values: [h, w, 1] or [h, w, 3], of any type.
         valid: bool [h, w], where there is data.
-        value_range: the values that become 0 and 255; uint8 values stay.
+        value_range: the values mapped to 0 and 255; uint8 values stay unchanged.
 
     Returns:
         uint8 [h, w, 4]; black where there is no data.
     """
     if values.dtype != np.uint8:
-        assert value_range is not None  # as check_type makes sure
+        assert value_range is not None  # checked by check_type
         low, high = value_range
         scaled = (values.astype(np.float32) - low) * (255 / (high - low))
         valid = valid & np.isfinite(scaled).all(axis=2)
@@ -162,6 +162,6 @@ def check_type(dtype: np.dtype, value_range: tuple[float, ...] | None) -> None:
         raise ValueError(f"has values of type {dtype}, expected numbers")
     if dtype != np.uint8 and value_range is None:
         raise ValueError(
-            f"has values of type {dtype}, expected uint8; say which ones are black and white with "
+            f"has values of type {dtype}, expected uint8; set the values of black and white with "
             "--value_range, such as --value_range=0,65535 or --value_range=0,1"
         )

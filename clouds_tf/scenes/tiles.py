@@ -1,4 +1,4 @@
-"""Windows over a grid of cells, and their answers blended into one."""
+"""Cuts scenes into windows, and blends the outputs of the windows."""
 
 from __future__ import annotations
 
@@ -15,16 +15,17 @@ from clouds_tf.scenes.scene import Scene
 
 
 def starts(length: int, size: int, overlap: float, periodic: bool = False) -> tuple[int, ...]:
-    """Starts of evenly spread windows along one axis.
+    """Starts of evenly spaced windows along one axis.
 
     Args:
-        length: of the axis, in cells.
-        size: of a window, in cells.
-        overlap: least share of a window that its neighbour covers too, 0 to below 1.
+        length: length of the axis in cells.
+        size: size of a window in cells.
+        overlap: minimum overlap of neighbouring windows, as a share of their size, 0 to below 1.
         periodic: whether the end of the axis borders on its beginning.
 
     Returns:
-        First cells. One window that is longer than the axis begins before it, centred.
+        First cell of each window. A single window that is longer than the axis is centred, and
+        begins before it.
 
     >>> starts(1000, 525, 0.25)
     (0, 238, 475)
@@ -40,10 +41,10 @@ def starts(length: int, size: int, overlap: float, periodic: bool = False) -> tu
 
 
 def ramp(size: int, overlap: float) -> np.ndarray:
-    """Weights of a window along one axis: 1 inside, falling as sin^2 over the overlap to its ends.
+    """Weights of a window along one axis: 1 inside, decreasing as sin^2 over the overlap.
 
     Returns:
-        float32 [size], above 0; those of two windows that overlap by just this sum to 1.
+        float32 [size], above 0; in windows with exactly this overlap, they sum to 1.
     """
     margin = round(overlap * size)
     weights = np.ones(size)
@@ -61,7 +62,7 @@ class Layout:
         grid: the cells.
         window: (height, width) of a window, in cells.
         scale: pixels along a side of a cell.
-        overlap: least share of a window that its neighbour covers too.
+        overlap: minimum overlap of neighbouring windows, as a share of their size.
     """
 
     grid: Grid
@@ -81,24 +82,24 @@ class Layout:
 
     @property
     def pixels(self) -> Grid:
-        """The grid of pixels that windows are cut from."""
+        """The grid of the pixels of all windows."""
         cell = tuple(side / self.scale for side in self.grid.cell)
         return dataclasses.replace(self.grid, cell=cell)
 
     @property
     def filled(self) -> float:
-        """Share of a window that lies on the grid: 1 unless the grid is smaller."""
+        """Share of a window that is on the grid: 1 unless the grid is smaller."""
         sides = zip(self.grid.shape, self.window)
         return math.prod(min(length / size, 1) for length, size in sides)
 
     def column_index(self, start: int, scale: int = 1) -> np.ndarray:
-        """Columns of a window: wrapped round the globe, elsewhere -1 beside the grid."""
+        """Columns of a window: wrapped round the globe, or -1 outside the grid."""
         length = self.grid.shape[1] * scale
         index = np.arange(start * scale, (start + self.window[1]) * scale)
         return index % length if self.grid.periodic else _on_axis(index, length)
 
     def row_index(self, start: int, scale: int = 1) -> np.ndarray:
-        """Rows of a window: -1 beside the grid."""
+        """Rows of a window: -1 outside the grid."""
         index = np.arange(start * scale, (start + self.window[0]) * scale)
         return _on_axis(index, self.grid.shape[0] * scale)
 
@@ -109,7 +110,7 @@ def _on_axis(index: np.ndarray, length: int) -> np.ndarray:
 
 @dataclasses.dataclass(frozen=True)
 class Strip:
-    """Rows of cells as they were read; these need no network.
+    """Rows of cells of a scene, without the network.
 
     Attributes:
         start: first row.
@@ -129,7 +130,7 @@ class Tile:
     Attributes:
         row: first row of cells.
         column: first column.
-        pixels: uint8 [height, width, 3], black beside the scene.
+        pixels: uint8 [height, width, 3], black outside the scene.
         filled: share of the window that the scene fills.
     """
 
@@ -147,11 +148,11 @@ def cut(
 ) -> Iterator[Strip | Tile]:
     """Reads a scene once from north to south, and cuts its windows.
 
-    Windows in which nothing was observed are left out. No more rows than those of a window are in
-    memory. gap_brightness and levels are those of `resample.read_rows`.
+    Windows without observations are left out. Only the rows of one row of windows are in memory.
+    For gap_brightness and levels, see `resample.read_rows`.
 
     Yields:
-        A Strip before the first Tile that shows its rows; tiles row by row.
+        Tiles, row by row, and each Strip before the first Tile with its rows.
     """
     scale, (height, width) = layout.scale, layout.grid.shape
     axes = resample.axis_taps(scene, layout.pixels)
@@ -178,7 +179,7 @@ def _strip(start: int, pixels: np.ndarray, scale: int) -> Strip:
     height, width = pixels.shape[0] // scale, pixels.shape[1] // scale
     blocks = pixels.reshape(height, scale, width, scale, 4)
     cells = blocks.mean(axis=(1, 3), dtype=np.float32)
-    # Pixels that were not observed are black, and no part of the mean.
+    # Unobserved pixels are black, and not part of the mean.
     seen = (blocks[..., 3] >= 255 * resample.LEAST_SEEN).mean(axis=(1, 3), dtype=np.float32)
     image = cells[..., :3] / np.maximum(seen, 1 / scale**2)[..., np.newaxis]
     observed = cells[..., 3] >= 255 * resample.LEAST_SEEN
@@ -186,13 +187,13 @@ def _strip(start: int, pixels: np.ndarray, scale: int) -> Strip:
 
 
 def _straight(index: np.ndarray) -> list[tuple[int, int]]:
-    """Stretches (start, stop) of an index that rise by 1: one, or two round the globe."""
+    """Ranges (start, stop) in which an index increases by 1: one, or two across the seam."""
     breaks = [0, *(np.flatnonzero(np.diff(index) != 1) + 1).tolist(), len(index)]
     return list(zip(breaks[:-1], breaks[1:]))
 
 
 class Blend:
-    """Weighted mean of the answers of windows for C classes, row by row of windows."""
+    """Weighted mean of the outputs of windows for C classes, by rows of windows."""
 
     def __init__(self, layout: Layout, num_classes: int) -> None:
         self._layout = layout
@@ -200,7 +201,7 @@ class Blend:
         self._first = 0  # row of the grid
         self._sums = np.zeros((2, num_classes, height, width), np.float32)
         self._weights = np.zeros((height, width), np.float32)
-        # A single window needs no blending, and keeps its answer to the last bit.
+        # A single window is not blended, and keeps its output to the last bit.
         self._ramps = [
             ramp(size, layout.overlap if len(begin) > 1 else 0)
             for size, begin in zip(layout.window, (layout.rows, layout.columns))
@@ -209,7 +210,7 @@ class Blend:
     def add(
         self, row: int, column: int, probabilities: np.ndarray, masks: np.ndarray
     ) -> tuple[int, np.ndarray, np.ndarray]:
-        """Adds the answer of a window; windows come row by row.
+        """Adds the output of a window; windows must be added row by row.
 
         Args:
             row: first row of the window.
@@ -218,7 +219,7 @@ class Blend:
             masks: bool [height, width, C].
 
         Returns:
-            The rows that no later window reaches, as `flush` gives them.
+            The rows above all later windows, see `flush`.
         """
         finished = self.flush(max(row, 0))
         above, left = max(-row, 0), max(-column, 0)
@@ -236,11 +237,11 @@ class Blend:
         return finished
 
     def flush(self, row: int) -> tuple[int, np.ndarray, np.ndarray]:
-        """Takes out all rows above `row`.
+        """Removes and returns all rows above `row`.
 
         Returns:
             Their first row; probabilities, float32 [C, n, columns], 0 where no window was; and
-            masks, bool [C, n, columns]: what at least half of the windows say, by weight.
+            masks, bool [C, n, columns], by weighted majority of the windows.
         """
         start, count = self._first, row - self._first
         # After skipped windows, this may be more rows than a window has.

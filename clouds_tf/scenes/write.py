@@ -1,4 +1,4 @@
-"""Predictions of scenes -> CF NetCDF, Cloud-Optimized GeoTIFF, GeoJSON and GeoParquet."""
+"""Writes predictions of scenes as CF NetCDF, Cloud-Optimized GeoTIFF, GeoJSON and GeoParquet."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ from clouds_tf.prediction.likeness import known
 from clouds_tf.scenes.exclude import transform
 from clouds_tf.scenes.masks import Prediction, measure
 
-_STEP = 0.004  # of a probability: in a byte, 0 to 250
-_FINE_STEP = 1 / 32000  # of averaged probabilities, where a rare class must not be rounded away
+_STEP = 0.004  # of a probability, which fits in a byte as 0 to 250
+_FINE_STEP = 1 / 32000  # of averaged probabilities, so that rare classes are not rounded to 0
 _NONE = np.int16(-1)  # unobserved
 _ROWS_AT_ONCE = 256
 _POLYGON, _MULTIPOLYGON = 3, 6  # of well-known binary
@@ -26,12 +26,12 @@ _WGS84 = {"semi_major_axis": 6378137.0, "inverse_flattening": 298.257223563}
 
 
 def _packed(probabilities: np.ndarray, step: float) -> np.ndarray:
-    """Probabilities as whole steps, int16."""
+    """Probabilities in units of a step, int16."""
     return np.rint(probabilities * np.float32(1 / step)).astype(np.int16)
 
 
 def bit_field(masks: np.ndarray) -> np.ndarray:
-    """Masks bool [C, h, w] as one array of flags: uint8 to 8 classes, uint16 to 16, else uint32."""
+    """Masks bool [C, h, w] as bit flags: uint8 up to 8 classes, uint16 up to 16, else uint32."""
     count = len(masks)
     dtype = np.dtype("uint8" if count <= 8 else "uint16" if count <= 16 else "uint32")
     result = np.zeros(masks.shape[1:], dtype)
@@ -43,10 +43,10 @@ def bit_field(masks: np.ndarray) -> np.ndarray:
 def write_netcdf(path: str, prediction: Prediction) -> None:
     """Writes CF NetCDF-4 on time, lat and lon.
 
-    Variables: `mask`, a bit for each class; `observed`; `probability`, and with a calibration
-    `calibrated_probability`, packed into 16 bits; `brightness`; and for each class the share of
-    the observed area, `area_fraction` and `expected_area_fraction`; and `likeness`. The bytes
-    depend on the prediction alone.
+    Its variables are `mask`, with a bit for each class; `observed`; `probability` and, with a
+    calibration, `calibrated_probability`, packed into 16 bits; `brightness`; `area_fraction` and
+    `expected_area_fraction`, shares of the observed area for each class; and `likeness`. The bytes
+    depend only on the prediction.
     """
     about = {
         "source": f"clouds_tf, SavedModel {prediction.model}",
@@ -72,7 +72,7 @@ def write_netcdf(path: str, prediction: Prediction) -> None:
                 file, name, ("time", "class"), np.float64, long_name, **attributes
             )
             values[0] = np.array(shares)
-        long_name = "share of the training's images that look less like the others"
+        long_name = "share of training images that are less typical"
         values = netcdf.new_variable(file, "likeness", ("time",), np.float64, long_name, units="1")
         values[0] = prediction.likeness
 
@@ -155,8 +155,8 @@ def _write_time_and_place(file: Any, prediction: Prediction) -> None:
 def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
     """Writes a Cloud-Optimized GeoTIFF: a band for the mask of each class, then its probability.
 
-    Its internal mask marks observed cells; probabilities are bytes of 1/250. The file `scratch` is
-    overwritten on the way.
+    Its internal mask marks observed cells; probabilities are bytes in units of 1/250. `scratch` is
+    the path of a temporary file.
     """
     import rasterio
     import rasterio.shutil
@@ -165,7 +165,7 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
     grid, names = prediction.grid, prediction.class_names
     (height, width), count = grid.shape, len(names)
     tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512, "compress": "deflate"}
-    # GDAL itself writes overviews and the order of the parts when it copies the file.
+    # GDAL adds overviews and sorts the parts when it copies the file.
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
         scratch,
         "w",
@@ -203,14 +203,14 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
 
 
 def polygons(labels: np.ndarray, grid: Grid) -> dict[int, list[Any]]:
-    """The polygons of objects, as RFC 7946 has them: cut at 180 degrees.
+    """The polygons of objects by RFC 7946, cut at 180 degrees.
 
     Args:
         labels: numbers of objects, int32 [rows, columns], 0 outside.
         grid: the cells.
 
     Returns:
-        For each number its polygons: lists of rings of [longitude, latitude], outer ring first and
+        For each number, its polygons: lists of rings of [longitude, latitude], outer ring first and
         counter-clockwise.
     """
     import rasterio.features
@@ -218,7 +218,7 @@ def polygons(labels: np.ndarray, grid: Grid) -> dict[int, list[Any]]:
     result: dict[int, list[Any]] = {}
     west, side, width = grid.extent.lon_min, grid.cell[1], grid.shape[1]
     for turn in (0,) if grid.periodic else (0, 360):
-        # Columns between -180 and 180, including columns across either.
+        # Columns between -180 and 180, including columns that cross either.
         first = math.floor((turn - 180 - west) / side + 1e-6)
         last = math.ceil((turn + 180 - west) / side - 1e-6)
         if not grid.periodic:
@@ -226,7 +226,7 @@ def polygons(labels: np.ndarray, grid: Grid) -> dict[int, list[Any]]:
         if last <= first:
             continue
         part = labels[:, np.arange(first, last) % width]
-        # Parts that touch at a corner only become polygons of their own, which keeps all valid.
+        # Parts that touch only at a corner become separate polygons, so that all are valid.
         for shape, label in rasterio.features.shapes(part, part > 0, connectivity=4):
             rings = [
                 _ring(np.asarray(ring) + [first, 0], turn, grid, clockwise=i > 0)
@@ -237,7 +237,7 @@ def polygons(labels: np.ndarray, grid: Grid) -> dict[int, list[Any]]:
 
 
 def _ring(corners: np.ndarray, turn: int, grid: Grid, clockwise: bool) -> list[list[float]]:
-    """Corners (column, row) as [longitude, latitude], turned the way that RFC 7946 asks for."""
+    """Converts corners (column, row) to [longitude, latitude], in the direction of RFC 7946."""
     longitude = np.round(grid.extent.lon_min + corners[:, 0] * grid.cell[1] - turn, 10)
     latitude = np.round(grid.extent.lat_max - corners[:, 1] * grid.cell[0], 10)
     longitude = np.clip(longitude, -180, 180)
@@ -276,7 +276,7 @@ def features(
 
 
 def write_geojson(path: str, items: Iterator[dict[str, Any]]) -> None:
-    """Writes features as a FeatureCollection, one on each line."""
+    """Writes features as a FeatureCollection, one per line."""
     with open(path, "w", encoding="utf-8") as file:
         file.write('{"type": "FeatureCollection", "features": [')
         for i, item in enumerate(items):

@@ -190,7 +190,7 @@ def test_a_submission_of_another_geometry_is_refused(csv_pair, masks, tmp_path):
     turned = rle.encode(np.transpose(decoded, [0, 2, 1])).numpy().reshape(6, 4)
     rles = [[text.decode() for text in row] for row in turned]
     rotated = _write(tmp_path, "rotated.csv", [f"{i}.jpg" for i in range(6)], rles)
-    with pytest.raises(ValueError, match="rotated.csv: .* 525 rows.*; a submission has masks of"):
+    with pytest.raises(ValueError, match="rotated.csv: .* 525 rows.*; the masks of a submission"):
         compare(rotated, truth, CLOUDS)
 
 

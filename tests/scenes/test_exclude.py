@@ -107,7 +107,7 @@ def test_a_scene_has_no_clouds_on_mexico_and_none_that_are_masked(tmp_path):
         ({"land": "sea"}, "land: got 'sea', expected a file .geojson, .tif or .nc"),
         ({"ignore": ("F.nc:BT<x",)}, "ignore: got 'F.nc:BT<x'"),
         ({"ignore": ("F.nc:BT<1-2",)}, "expected a number at its end"),
-        ({"ignore": ("b.geojson:x<2",)}, "b.geojson holds polygons, which have no values"),
+        ({"ignore": ("b.geojson:x<2",)}, "b.geojson has polygons, which have no values"),
     ],
 )
 def test_other_masks_are_refused(masks, message):

@@ -196,8 +196,8 @@ def test_what_a_scene_knows_better_is_said(folder):
     result = _run(folder, dataclasses.replace(OPTIONS, reading=reading))
     assert [failed.split(": ")[1] for failed in result.failed] == ["no such file"]
     first, second = result.warnings
-    assert "place of its own, 0,0,3,2," in first and "of its own, 2020-01-01" in first
-    assert "place of its own" in second and "date of its own" not in second
+    assert "extent of its own, 0,0,3,2," in first and "of its own, 2020-01-01" in first
+    assert "extent of its own" in second and "date of its own" not in second
     same = Reading(extent=Extent(0, 0, 3, 2.001))
     assert not _run(folder, dataclasses.replace(OPTIONS, reading=same)).warnings
 
@@ -228,7 +228,7 @@ def test_one_value_range_serves_a_mixed_folder(folder):
 
 
 def test_folders_of_earlier_versions_and_useless_flags_are_refused(folder):
-    with pytest.raises(ValueError, match="variable: .* holds no NetCDF or zarr"):
+    with pytest.raises(ValueError, match="variable: .* has no NetCDF or zarr"):
         _run(folder, dataclasses.replace(OPTIONS, reading=Reading(variable="x")))
     os.makedirs(folder / "S" / "cards")
     with pytest.raises(ValueError, match="scenes of an earlier version"):

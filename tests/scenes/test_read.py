@@ -57,7 +57,7 @@ def test_an_image_takes_its_place_from_name_world_file_or_option(tmp_path):
 
     path = tmp_path / f"plain{DATE}.png"
     Image.fromarray(PIXELS[..., 0]).save(path)
-    with pytest.raises(ValueError, match=f"{path}: has no place on the map.*--extent"):
+    with pytest.raises(ValueError, match=f"{path}: has no position.*--extent"):
         content(path)
     scene, pixels = content(path, extent=Extent(0, 0, 6, 4))
     assert scene.extent == Extent(0, 0, 6, 4)

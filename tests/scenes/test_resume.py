@@ -155,7 +155,7 @@ def hostile(folder):
     return {
         "cut_20200101.tif": "cannot be read",
         "empty_20200101.tif": "first bytes are b''",
-        "text_20200101.jpg": "is no TIFF, JPEG",
+        "text_20200101.jpg": "is not a TIFF, JPEG",
         "pixel_20200101.tif": "expected at least 0.64 x 0.64",
         "metres_20200101.tif": "coordinate reference system the right one",
         "coarse_20200101.tif": "--force",
@@ -204,7 +204,7 @@ def test_impossible_options_are_named(arguments, message):
 
 
 def test_outputs_never_mix_with_scenes(saved_model, sky):
-    with pytest.raises(ValueError, match="holds the scenes themselves"):
+    with pytest.raises(ValueError, match="has the scenes themselves"):
         predict_scenes(saved_model, str(sky), str(sky), OPTIONS)
     assert not (sky / "scenes.csv").exists()
 
