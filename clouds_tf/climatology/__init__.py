@@ -1,21 +1,21 @@
-"""Climatology: scenes or box tables become frequencies of the cloud patterns on a regular grid.
+"""Climatology: frequencies of the cloud patterns on a regular grid, from scenes or box tables.
 
-    tables      reads box tables
-    boxes       boxes -> fractions of every cell, by the exact area of the union of boxes
-    labellers   agreement of several labellers of one image
-    scenes      reads the metadata of files of tools/predict_scenes.py
-    merge       scenes, which may overlap -> fractions of every cell
-    days        one small NetCDF file a day, so that work can be resumed
-    inputs      adds the days of tables and scenes to a folder of days
-    aggregate   days -> months, seasons, years
-    bootstrap   intervals of means, by blocks of days
-    write       the product as CF NetCDF, or in the layout of C3ONTEXT
-    track       fractions along the track of a ship or an aircraft
-    objects     a table of all objects; organisation of the clouds of a scene
-    series      regional series: seasonal cycle, longitude over time
-    pictures    maps, charts and a report
-    product     the whole way from tables or scenes to files, for tools/climatology.py
-    validation  agreement with labels of people, or with other days
+tables      reads box tables
+boxes       fractions of cells from boxes, by the exact area of their union
+labellers   agreement between labellers of the same image
+scenes      reads the metadata of files of tools/predict_scenes.py
+merge       fractions of cells from scenes, which may overlap
+days        one small NetCDF file per day, so that work can be resumed
+inputs      adds the days of tables and scenes to a folder of days
+aggregate   means of days over months, seasons and years
+bootstrap   confidence intervals of means, by block bootstrap
+write       writes the product as CF NetCDF, or in the layout of C3ONTEXT
+track       fractions along the track of a ship or an aircraft
+objects     a table of all objects; organisation of the clouds of a scene
+series      regional series: seasonal cycle, longitude over time
+pictures    maps, charts and a report
+product     makes the product from tables or scenes, for tools/climatology.py
+validation  agreement with labels of people, or with other days
 """
 
 import typing

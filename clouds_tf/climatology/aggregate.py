@@ -1,7 +1,7 @@
 """Means of days over months, seasons, years or all days, with bootstrap intervals.
 
-Days are read one after the other and in the order of their dates, so that memory does not grow
-with their number and the result does not depend on the order in which they came.
+Days are read one after the other, sorted by date, so that memory does not grow with their number
+and the result does not depend on the order in which they were added.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ from clouds_tf.settings import CheckedSettings, setting
 
 _LAYOUTS = ("cf", "c3ontext")
 _BY = ("scene", "hour", "day", "month", "season", "year", "all")
-_FOLDED = {"hour": "days", "month": "years", "season": "years"}  # unit that it recurs in
+_FOLDED = {"hour": "days", "month": "years", "season": "years"}  # unit in which it recurs
 _FREQUENCIES = {"month": "M", "season": "Q-NOV", "year": "Y"}  # of pandas; winter: December on
 _SEASONS = ("DJF", "MAM", "JJA", "SON")
 MONTHS = ("Jan", "Feb", "Mar", "Apr", "May", "Jun", "Jul", "Aug", "Sep", "Oct", "Nov", "Dec")
-_CHUNK = 32  # days that are multiplied at once
-_SUMS_BYTES = 2**28  # of resampled sums held while all days are read once
+_CHUNK = 32  # days in one matrix product
+_SUMS_BYTES = 2**28  # of resampled sums in memory during one pass over the days
 _BLOCK_BYTES = 2**24  # of resampled sums in one matrix product
 
 
@@ -36,8 +36,8 @@ class Aggregation(CheckedSettings):
     """Periods, regions and layout of a climatology.
 
     Attributes:
-        across_years: one month or season for all years, or one for each; hours are always taken
-            together over all days.
+        across_years: whether months and seasons are averaged over all years; hours are always
+            averaged over all days.
         regions: name -> extent of regional means.
     """
 
@@ -57,7 +57,7 @@ class Aggregation(CheckedSettings):
     def __post_init__(self) -> None:
         super().__post_init__()
         if "all" in self.regions:
-            raise ValueError("regions: the name all is that of the whole grid; choose another")
+            raise ValueError("regions: the name all is reserved for the whole grid; use another")
 
     @property
     def step(self) -> str:
@@ -66,7 +66,7 @@ class Aggregation(CheckedSettings):
 
 
 def folded_over(by: str, across_years: bool) -> str:
-    """Unit that a period recurs in: "days", "years", or "" if it is one interval."""
+    """Unit in which a period recurs: "days", "years", or "" if it is a single interval."""
     over = _FOLDED.get(by, "")
     return over if across_years or over == "days" else ""
 
@@ -77,10 +77,10 @@ class Period:
 
     Attributes:
         label: such as "2017-01", "2017-DJF", "DJF", "2007 to 2017" or "14 UTC".
-        dates: dates of the days that are there, or keys of hours or moments, sorted.
+        dates: dates of the existing days, or keys of hours or moments, sorted.
         bounds: beginning and end, in days since 1970-01-01.
-        middle: middle of the period, in days since 1970-01-01; of the first one if it is the same
-            hour, month or season of several days or years.
+        middle: middle of the period, in days since 1970-01-01; if it recurs in several days or
+            years, of the first one.
     """
 
     label: str
@@ -93,20 +93,20 @@ class Period:
 class PeriodMeans:
     """Means over the n days of a period, for C classes, [h, w] cells and R regions.
 
-    Intervals (_lower, _upper) hold 95 % of the means of blocks of days drawn with replacement; they
-    are NaN where less than two blocks were observed.
+    Intervals (_lower, _upper) are 95 % intervals of a block bootstrap; they are NaN where less than
+    two blocks were observed.
 
     Attributes:
         fraction, fraction_lower, fraction_upper: float32 [C, h, w], mean share of a cell that the
             class covers, weighted by coverage; NaN where nothing was observed.
         unclassified: float32 [h, w].
         coverage: float32 [h, w], mean share of a cell that was observed.
-        num_days: int32 [h, w], days on which any of the cell was observed.
+        num_days: int32 [h, w], number of days on which part of the cell was observed.
         co_occurrence: float64 [C, C], share of the observed area that two classes both cover.
         region_fraction, region_fraction_lower, region_fraction_upper: float64 [R, C], means over
             regions, weighted by the true area of the cells and by coverage.
         region_coverage: float64 [R], mean share of the area of a region that was observed.
-        block_days: length of the blocks in days; 0 where there are no intervals.
+        block_days: length of the blocks in days; 0 if there are no intervals.
     """
 
     fraction: np.ndarray
@@ -127,11 +127,12 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
     """Groups days by periods, sorted by their (first) middles.
 
     Args:
-        dates: dates such as "2017-01-31", in any order; for "hour" and "scene" as `days.key_of` has
-            them.
-        by: a period, as for `Aggregation`.
-        across_years: with "month" and "season", one period for the same month or season of all
-            years; otherwise one for each year. The winter of a year begins in the December before.
+        dates: dates such as "2017-01-31", in any order; for "hour" and "scene", keys of
+            `days.key_of`.
+        by: a period, see `Aggregation`.
+        across_years: for "month" and "season", one period for the same month or season of all
+            years; otherwise one per year. The winter of a year begins in December of the previous
+            one.
     """
     if by not in _BY:
         raise ValueError(f"by: got {by!r}, expected one of {', '.join(_BY)}")
@@ -144,7 +145,7 @@ def periods(dates: Sequence[str], by: str, across_years: bool = True) -> list[Pe
 
 
 def _group(by: str, folded: bool, date: str) -> Any:
-    """Key that the days, hours or moments of one period share."""
+    """Common key of the days, hours or moments of one period."""
     if by == "all":
         return by
     if by == "hour":
@@ -158,7 +159,7 @@ def _group(by: str, folded: bool, date: str) -> Any:
 
 
 def _period(by: str, folded: bool, dates: tuple[str, ...]) -> Period:
-    """A period of these days; folded, it is the same hour, month or season several times."""
+    """A period of these days; folded, it is a recurring hour, month or season."""
     (start, first_end), (_, end) = (_bounds(by, date) for date in (dates[0], dates[-1]))
     month, years = pd.Period(dates[0][:10], "M"), (dates[0][:4], dates[-1][:4])
     season = pd.Period(dates[0][:10], _FREQUENCIES["season"])
@@ -177,7 +178,7 @@ def _period(by: str, folded: bool, dates: tuple[str, ...]) -> Period:
 
 
 def _bounds(by: str, date: str) -> tuple[float, float]:
-    """Beginning and end of the period that a day, hour or moment lies in."""
+    """Beginning and end of the period that contains a day, hour or moment."""
     if by not in _FREQUENCIES:
         return days.span(date)
     period = pd.Period(date[:10], _FREQUENCIES[by])
@@ -199,11 +200,11 @@ def means(
 
     Args:
         store: the days.
-        period: whose days are read, twice or more with intervals.
+        period: the period; with intervals, its days are read twice or more.
         regions: name -> (lon_min, lat_min, lon_max, lat_max) of regional means.
-        num_resamples: how often days are drawn; 0 for no intervals.
-        seed: of the draws.
-        on_day: called with each day of the first reading.
+        num_resamples: number of bootstrap resamples; 0 for no intervals.
+        seed: seed of the bootstrap.
+        on_day: called with each day when it is first read.
     """
     dates = period.dates
     sums = sum_days(store, dates, regions, on_day)
@@ -234,7 +235,7 @@ def means(
 
 @dataclasses.dataclass
 class Sums:
-    """Sums over days, weighted by coverage; and of each of n days, sums over R regions."""
+    """Sums over days, weighted by coverage; and sums over R regions for each of n days."""
 
     fraction: np.ndarray  # [C, h, w]
     unclassified: np.ndarray  # [h, w]
@@ -302,7 +303,7 @@ def _intervals(
     ends = np.zeros((2, *sums.fraction.shape), np.float32)
     ends[:, :, ~enough] = np.nan
     flat = ends.reshape(2, -1)
-    # Places without the class have an interval of zeros, whichever days are drawn.
+    # Cells without the class have an interval of zeros, whatever days are drawn.
     present = np.flatnonzero((sums.fraction > 0) & enough)
     for part in _slices(len(present), _SUMS_BYTES // (4 * number)):
         places = present[part]
@@ -322,7 +323,7 @@ def _intervals(
 
 
 def _slices(number: int, size: int) -> list[slice]:
-    """Slices of at most `size` values that together cover `number` values."""
+    """Divides `number` values into slices of at most `size`."""
     size = max(size, 1)
     return [slice(start, start + size) for start in range(0, number, size)]
 
@@ -330,7 +331,7 @@ def _slices(number: int, size: int) -> list[slice]:
 def _chunks(
     store: DayStore, dates: Sequence[str], draws: np.ndarray, places: np.ndarray, cells: np.ndarray
 ) -> Iterator[tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Yields of a few days: draws [B, d], fractions [d, places], coverages [d, cells]."""
+    """Yields draws [B, d], fractions [d, places] and coverages [d, cells] of d days at a time."""
     for start in range(0, len(dates), _CHUNK):
         members = [store.read(date) for date in dates[start : start + _CHUNK]]
         yield (

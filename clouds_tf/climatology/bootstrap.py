@@ -1,4 +1,4 @@
-"""Intervals of means over days that resemble their neighbours: a bootstrap of blocks of days."""
+"""Confidence intervals of means over autocorrelated days, by block bootstrap."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ _YEAR = 365  # length of such a block, in days
 
 @dataclasses.dataclass(frozen=True)
 class Draws:
-    """Bootstrap resamples of n days: how often each is drawn.
+    """Bootstrap resamples of n days.
 
     Attributes:
-        counts: float32 [num_resamples, n].
-        positions: int [n], of the days on a line on which blocks are `width` long.
+        counts: float32 [num_resamples, n], how often each day is drawn.
+        positions: int [n], positions of the days on a line, in the unit of `width`.
         width: length of a block on that line.
         days: length of a block in days.
     """
@@ -29,29 +29,28 @@ class Draws:
     days: int
 
     def defined(self, first: np.ndarray, last: np.ndarray) -> np.ndarray:
-        """Whether observations from the first to the last day (indices) fill two blocks."""
+        """Whether the first to the last day of observations (indices) span two blocks."""
         return self.positions[last] - self.positions[first] >= self.width
 
 
 def draw(dates: Sequence[str], shares: np.ndarray, num_resamples: int, seed: int) -> Draws | None:
     """Draws blocks of days with replacement.
 
-    Days of one weather are alike; drawn one by one they would make intervals too narrow. Blocks
-    go round from the last day to the first one, so that every day is equally likely (Politis and
-    Romano, "A circular block-resampling procedure for stationary data", 1992). Their length
-    follows from the autocorrelation of the shares. Where days are of ten years or more, years are
-    drawn.
+    Consecutive days are correlated, so drawing single days would make intervals too narrow. Blocks
+    continue from the last day to the first one, so that every day is equally likely (Politis and
+    Romano, "A circular block-resampling procedure for stationary data", 1992). Their length follows
+    from the autocorrelation of the shares; with ten years or more, blocks are years.
 
     Args:
         dates: the n days such as "2017-01-31", sorted.
-        shares: float [n, k], k series that decide the length; NaN where nothing was observed.
+        shares: float [n, k], k series that determine the length; NaN where nothing was observed.
         num_resamples: number of draws.
 
     Returns:
-        Draws; None where no interval can be had: less than two blocks, or no draws.
+        Draws; None if there are less than two blocks, or no draws.
     """
     number = len(dates)
-    # The winter of a year begins in the December before.
+    # The winter of a year begins in December of the previous one.
     years = np.array([(12 * int(date[:4]) + int(date[5:7])) // 12 for date in dates], int)
     distinct, positions = np.unique(years, return_inverse=True)
     width, days = 1, _YEAR
@@ -60,7 +59,7 @@ def draw(dates: Sequence[str], shares: np.ndarray, num_resamples: int, seed: int
         width = days = block_length(shares)
     if not num_resamples or number < 2 or positions[-1] + 1 < 2 * width:
         return None
-    # Each period has draws of its own, which do not depend on the other periods.
+    # The draws of a period do not depend on the other periods.
     first_day = int(np.datetime64(dates[0][:10], "D").astype(int))
     rng = np.random.default_rng([seed, first_day + 2**31])
     length = positions[-1] + 1
@@ -73,11 +72,11 @@ def draw(dates: Sequence[str], shares: np.ndarray, num_resamples: int, seed: int
 
 
 def block_length(shares: np.ndarray) -> int:
-    """Length of blocks for the means of k series [n, k], 1 to n: the longest one of all.
+    """Block length for the means of k series [n, k], 1 to n: the maximum over the series.
 
     After Politis and White ("Automatic block-length selection for the dependent bootstrap", 2004,
     with the correction by Patton, Politis and White, 2009), but at least the cube root of n, since
-    short series hide their autocorrelation.
+    short series underestimate their autocorrelation.
     """
     number = len(shares)
     least = int(np.ceil(number ** (1 / 3) - 1e-9))
@@ -98,7 +97,7 @@ def _optimal_length(values: np.ndarray) -> int:
     )
     correlations = covariances / covariances[0]
     small = np.abs(correlations[1:]) < 2 * np.sqrt(np.log10(number) / number)
-    # The last lag before so many small ones in a row.
+    # The last lag before a given number of consecutive small autocorrelations.
     runs = [i for i in range(lags) if small[i : i + consecutive].all()]
     reach = min(2 * max(runs[0] if runs else lags, 1), lags)
     lag = np.arange(-reach, reach + 1)
@@ -112,7 +111,7 @@ def _optimal_length(values: np.ndarray) -> int:
 
 
 def divide(covered: np.ndarray, observed: np.ndarray) -> np.ndarray:
-    """Shares, NaN where nothing was observed."""
+    """Divides covered by observed areas; NaN where nothing was observed."""
     gaps = np.full(np.broadcast(covered, observed).shape, np.nan, covered.dtype)
     return np.divide(covered, observed, out=gaps, where=observed > 0)
 
@@ -120,7 +119,7 @@ def divide(covered: np.ndarray, observed: np.ndarray) -> np.ndarray:
 def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """2.5 % and 97.5 % quantiles over the last axis, by linear interpolation, ignoring NaN.
 
-    numpy.nanpercentile gives the same and takes a hundred times as long.
+    numpy.nanpercentile gives the same result, but takes a hundred times as long.
     """
     values = np.sort(values, axis=-1)  # NaN last
     number = np.sum(~np.isnan(values), axis=-1, keepdims=True)
@@ -137,12 +136,12 @@ def quantiles(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def interval(
     covered: np.ndarray, observed: np.ndarray, draws: Draws | None
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Mean share of days with its interval.
+    """Mean share over days, with its interval.
 
     Args:
-        covered: float64 [n, ..., C], of each day.
-        observed: float64 [n, ..., 1].
-        draws: of the n days; None gives no interval (NaN).
+        covered: float64 [n, ..., C], covered area of each day.
+        observed: float64 [n, ..., 1], observed area.
+        draws: draws of the n days; None gives no interval (NaN).
 
     Returns:
         Mean, lower and upper end: float64 [..., C]; the ends NaN where less than two blocks were
@@ -167,12 +166,12 @@ def of_regions(
     num_resamples: int,
     seed: int,
 ) -> tuple[Draws | None, tuple[np.ndarray, np.ndarray, np.ndarray]]:
-    """Draws of days whose blocks suit the shares of R regions, and the means with intervals.
+    """Draws days in blocks that suit the shares of R regions; also returns means and intervals.
 
     Args:
         dates: the n days, sorted.
-        covered: float64 [n, R, C], of each day.
-        observed: float64 [n, R, 1].
+        covered: float64 [n, R, C], covered area of each day.
+        observed: float64 [n, R, 1], observed area.
         num_resamples: number of draws.
     """
     shares = divide(covered, observed).reshape(len(dates), -1)
@@ -185,7 +184,7 @@ def differences(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Differences of T periods from the mean of all of them, with their intervals.
 
-    Periods are taken as independent, so the squared distances from the means to the ends of their
+    Periods are treated as independent, so the squared distances from the means to the ends of their
     intervals add up (Zou and Donner, "Construction of confidence limits about effect measures",
     Statistics in Medicine 27, 2008).
 

@@ -1,4 +1,4 @@
-"""Box tables become fractions of grid cells, by the exact area of the union of boxes."""
+"""Computes fractions of grid cells from boxes, by the exact area of their union."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from clouds_tf.geo.grid import Grid, turns
 
 @dataclasses.dataclass(frozen=True)
 class View:
-    """Boxes that one network or one labeller drew into one region on one day.
+    """Boxes of one network or one labeller in one region on one day.
 
     Attributes:
-        boxes: float64 [n, 4]: west, south, east, north in degrees, east > west; east may exceed
-            180 where a box lies across the date line.
+        boxes: float64 [n, 4]: west, south, east, north in degrees, east > west; east exceeds 180
+            if a box crosses the date line.
         labels: int [n], the class of each box.
-        extent: the region that was looked at.
-        image: name of the image, "" where it has none.
+        extent: the observed region.
+        image: name of the image, or "".
     """
 
     boxes: np.ndarray
@@ -31,7 +31,7 @@ class View:
 
 
 def day_fields(date: str, views: list[View], num_classes: int, grid: Grid) -> DayFields:
-    """Class fractions of one day: mean over the views of a cell, weighted by observed area.
+    """Class fractions of one day: means over the views of a cell, weighted by observed area.
 
     Args:
         date: the day, such as "2017-01-31".
@@ -126,15 +126,15 @@ def _shared(covered: np.ndarray, dx: np.ndarray, dy: np.ndarray) -> np.ndarray:
 
 
 def shared_areas(boxes: np.ndarray, owners: np.ndarray, number: int) -> np.ndarray:
-    """Areas that the unions of boxes of two owners share.
+    """Intersection areas of the unions of boxes, for each pair of owners.
 
     Args:
         boxes: float64 [n, 4]: west, south, east, north in degrees, all within one turn.
-        owners: int [n], 0 to number - 1.
-        number: of owners.
+        owners: int [n], the owner of each box, 0 to number - 1.
+        number: number of owners.
 
     Returns:
-        float64 [number, number], in km2; on the diagonal, the area of one.
+        float64 [number, number], in km2; on the diagonal, the area of one owner.
     """
     if not len(boxes):
         return np.zeros((number, number))
@@ -143,9 +143,9 @@ def shared_areas(boxes: np.ndarray, owners: np.ndarray, number: int) -> np.ndarr
 
 
 def unwrap(boxes: np.ndarray, labels: np.ndarray, extent: Extent) -> tuple[np.ndarray, np.ndarray]:
-    """Cuts boxes to an extent, turned around the globe where that is needed.
+    """Clips boxes to an extent, after shifting their longitudes by whole turns if needed.
 
-    A box across the date line becomes two where the extent ends at it.
+    A box across the date line becomes two boxes if the extent ends there.
 
     Args:
         boxes: float64 [n, 4]: west, south, east, north in degrees, west < east.

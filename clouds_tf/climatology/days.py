@@ -1,8 +1,8 @@
-"""One small CF NetCDF file a day: class fractions and coverage on a grid.
+"""One small CF NetCDF file per day: class fractions and coverage on a grid.
 
-A folder of such files is the memory of a climatology: days come in any order and in any number of
-runs; a day is there whole or not at all, and once. For diurnal cycles a folder has a file for each
-hour, for time series of scenes one for each moment; the same rules apply to these.
+A folder of such files is the state of a climatology: days may be added in any order and number of
+runs; each is stored once, whole or not at all. For diurnal cycles, a folder has a file for each
+hour; for time series of scenes, one for each acquisition time.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clouds_tf.geo.grid import Grid
 from clouds_tf.manifest import Manifest
 from clouds_tf.messages import counted
 
-# Long names, which readers show.
+# Long names of variables.
 FRACTION = "share of the observed area that the pattern covers"
 UNCLASSIFIED = "share of the observed area without any pattern"
 COVERAGE = "share of the area that was observed"
@@ -38,7 +38,7 @@ _SETTINGS = "settings.json"
 
 
 def key_of(seconds: int, step: str) -> str:
-    """Key of the day, hour or moment that a time in seconds since 1970-01-01 lies in.
+    """Key of the day, hour or moment of a time in seconds since 1970-01-01.
 
     >>> [key_of(1579701600, step) for step in STEPS]
     ['2020-01-22', '2020-01-22T14', '2020-01-22T140000']
@@ -64,13 +64,13 @@ class DayFields:
     """Fields of one day on a grid of [h, w] cells, for C classes.
 
     Attributes:
-        date: the day, such as "2017-01-31", or as `key_of` has it.
+        date: the day, such as "2017-01-31", or another key of `key_of`.
         fraction: float32 [C, h, w], share of the observed part of a cell that the class covers; 0
             where nothing was observed.
-        unclassified: float32 [h, w], share of the observed part of a cell without any class; 0
-            where `Settings.has_classless` is false, and so is shared.
+        unclassified: float32 [h, w], share of the observed part of a cell without any class; 0 if
+            `Settings.has_classless` is false, like `shared`.
         coverage: float32 [h, w], share of a cell that was observed.
-        shared: float64 [C, C], share of the whole observed area that two classes both cover; on
+        shared: float64 [C, C], share of the whole observed area that two classes both cover, or on
             the diagonal, that one class covers.
     """
 
@@ -86,10 +86,10 @@ class Areas:
     """Areas in km2 of one day on a grid of [h, w] cells.
 
     Attributes:
-        covered: float64 [C, h, w], by each class.
-        nothing: float64 [h, w], observed, without any class.
-        seen: float64 [h, w], observed; an area that two views saw counts twice.
-        shared: float64 [C, C], by two classes.
+        covered: float64 [C, h, w], area of each class.
+        nothing: float64 [h, w], observed area without any class.
+        seen: float64 [h, w], observed area; an area in two views counts twice.
+        shared: float64 [C, C], common area of two classes.
     """
 
     covered: np.ndarray
@@ -120,8 +120,8 @@ class Settings:
         grid: the grid of the fields.
         class_names: names of the classes, in their order.
         source: "boxes" or "scenes".
-        measure: "boxes", or for scenes "mask" or "expected", as `merge.fields_of` has it.
-        model_fingerprint: of the model that made the scenes, "" for boxes.
+        measure: "boxes", or for scenes "mask" or "expected", see `merge.fields_of`.
+        model_fingerprint: fingerprint of the model of the scenes, "" for boxes.
         resolution: degrees per cell of the scenes, 0 for boxes.
         step: time span of a file: a day, an hour, or the scenes of one moment.
         platforms: satellites whose scenes count; () for all.
@@ -138,9 +138,9 @@ class Settings:
 
     @property
     def has_classless(self) -> bool:
-        """Whether days say what is without any class and what two share, as masks and boxes do.
+        """Whether days have areas without any class and of two classes.
 
-        Expected areas are means of probabilities, which say it of single classes only.
+        Masks and boxes do; expected areas are known for single classes only.
         """
         return self.measure != "expected"
 
@@ -148,7 +148,7 @@ class Settings:
         """A JSON-like dict that `from_json` reads."""
         fields = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         fields["grid"] = {"cell": self.grid.cell[0], "extent": list(self.grid.extent)}
-        # Older folders, which lack these, hold days of all satellites.
+        # Older folders lack these, and have days of all satellites.
         for name in ("step", "platforms"):
             if fields[name] == getattr(Settings, name):
                 del fields[name]
@@ -163,21 +163,21 @@ class Settings:
 
 
 def digest(*parts: bytes) -> str:
-    """SHA-256 of the data of a day, which tells a later run whether they have changed."""
+    """SHA-256 of the data of a day, by which a later run detects changes."""
     framed = (len(part).to_bytes(8, "big") + part for part in parts)
     return hashlib.sha256(b"".join(framed)).hexdigest()
 
 
 class DayStore:
-    """A folder with one NetCDF file a day.
+    """A folder with one NetCDF file per day.
 
     Args:
-        folder: the folder; made by `open`.
+        folder: the folder, which `open` creates.
         settings: required settings of the days; None reads them from the folder.
 
     Raises:
-        ValueError: the folder holds days of another grid, other classes or another model; the
-            difference is named.
+        ValueError: the folder has days of another grid, other classes or another model; the message
+            names the difference.
     """
 
     def __init__(self, folder: str, settings: Settings | None = None) -> None:
@@ -192,7 +192,7 @@ class DayStore:
                 _check_same(self.folder, known, settings)
             settings = known
         elif settings is None:
-            raise FileNotFoundError(f"{self.folder}: no folder of days (it has no {_SETTINGS})")
+            raise FileNotFoundError(f"{self.folder}: not a folder of days (it has no {_SETTINGS})")
         self.settings = settings
         self.manifest = Manifest(self.folder, settings.to_json())
 
@@ -217,7 +217,7 @@ class DayStore:
         return os.path.join(self.folder, f"{date}.nc")
 
     def dates(self) -> list[str]:
-        """All days that are there, sorted."""
+        """All stored days, sorted."""
         names = files.list_names(self.folder)
         return [name[:-3] for name in names if name[-3:] == ".nc" and _KEY.fullmatch(name[:-3])]
 
@@ -225,9 +225,9 @@ class DayStore:
         """Writes the file of a day, whole or not at all, inside `open`.
 
         Args:
-            fields: of the day.
-            digest: of the data that they were made of.
-            value: JSON-like facts for the manifest, with "source", the names of these data.
+            fields: fields of the day.
+            digest: digest of the data that they were made from.
+            value: JSON-like value for the manifest, with "source", the names of these data.
         """
         observed, gap = fields.coverage > 0, np.float32(np.nan)
         bounds = span(fields.date)
@@ -255,7 +255,7 @@ class DayStore:
         fraction, coverage, *rest = netcdf.read_variables(path, names)
         number, shape = len(self.settings.class_names), self.settings.grid.shape
         if fraction.shape != (number, *shape):
-            raise ValueError(f"{path}: is of another grid; delete it and repeat the command")
+            raise ValueError(f"{path}: has another grid; delete it and repeat the command")
         unclassified, shared = rest or (np.zeros(shape, np.float32), np.zeros((number, number)))
         return DayFields(
             date, np.nan_to_num(fraction), np.nan_to_num(unclassified), coverage, shared
@@ -268,16 +268,16 @@ def _check_same(folder: str, known: Settings, settings: Settings) -> None:
         if old != new:
             name = field.name.replace("_", " ")
             raise ValueError(
-                f"{folder}: holds days with {name} {old}, got {name} {new}; choose another "
+                f"{folder}: has days with {name} {old}, got {name} {new}; choose another "
                 "--output or --days_dir"
             )
 
 
 @functools.lru_cache(maxsize=4)
 def _template(settings: Settings) -> bytes:
-    """A day's file without its values, which are filled in with h5py.
+    """A day's file without values, which h5py fills in.
 
-    h5netcdf takes 50 ms to make the variables and axes of a file, h5py 5 ms to fill them.
+    h5netcdf takes 50 ms to create the variables and axes of a file, h5py 5 ms to fill them.
     """
     buffer = io.BytesIO()
     with netcdf.new_file(buffer, "Cloud patterns of one day") as file:

@@ -1,4 +1,4 @@
-"""Adds the days of box tables or of scenes to a folder of days, here or on many machines."""
+"""Adds the days of box tables or of scenes to a folder of days."""
 
 from __future__ import annotations
 
@@ -19,9 +19,9 @@ class AddedDays:
     """Summary of `add_boxes` or `add_scenes`.
 
     Attributes:
-        num_new: days that were added.
-        num_known: days that were already stored.
-        num_skipped: faulty rows or scenes that were left out.
+        num_new: number of days that were added.
+        num_known: number of days that were already stored.
+        num_skipped: number of faulty rows or scenes that were left out.
     """
 
     num_new: int
@@ -39,7 +39,7 @@ def add_boxes(
     """Adds the days of a box table to a folder of days; days that are already stored are kept.
 
     Args:
-        path: a table as `tables.read` reads it. It is checked before a day is written.
+        path: a table, see `tables.read`. It is checked before any day is written.
         on_error: "fail", or "skip" to leave faulty rows out.
 
     Raises:
@@ -60,7 +60,7 @@ def add_boxes(
             raise _already(store, table.name, date, piece.value["source"])
         new.append((store, date, views, table.name, fingerprint))
     if not new and not num_known:
-        raise ValueError(f"{path}: no day looked at the extent {grid.extent} of the grid")
+        raise ValueError(f"{path}: no day observed the extent {grid.extent} of the grid")
     with store.open():
         runner.run(_write_boxes, new, len(new), shown(progress, "day"))
     return AddedDays(len(new), num_known, table.num_skipped)
@@ -94,7 +94,7 @@ def add_scenes(
 
     Args:
         pattern: a folder of scenes, or a pattern of their files.
-        settings: of the days; classes, model and resolution are those of the first scene.
+        settings: settings of the days; classes, model and resolution are those of the first scene.
         on_error: "fail", or "skip" to leave out scenes that are damaged, of another model or grid,
             or copies of an earlier one (by name) of their day.
 
@@ -102,7 +102,7 @@ def add_scenes(
         The folder of days, and the summary of the days that were added.
 
     Raises:
-        ValueError: a scene is faulty; the file is named. Days that were added stay.
+        ValueError: a scene is faulty; the message names the file. Added days are kept.
     """
     paths = scenes.find(pattern)
     settings, by_day, faults = _read_scenes(pattern, paths, settings, on_error)
@@ -164,10 +164,10 @@ def _read_scenes(
 def _outdated(
     store: DayStore, by_day: Mapping[str, list[scenes.Scene]], paths: set[str]
 ) -> list[str]:
-    """Days that have lost all their scenes, which have gone or have another date now.
+    """Days without any of their scenes, which were removed or have another date now.
 
     Raises:
-        ValueError: a day that has changed is also made of scenes that are not among the paths.
+        ValueError: a changed day was also made from scenes that are not among the paths.
     """
     found = []
     for piece in store.manifest.pieces():

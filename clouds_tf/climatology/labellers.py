@@ -1,4 +1,4 @@
-"""Agreement of several labellers of one image."""
+"""Agreement between labellers of the same image."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class Agreement:
     Attributes:
         extent: the region.
         period: such as "DJF".
-        num_days: days with an image that two or more labelled.
-        fraction: float64 [C], mean share of the region that a labeller gives to the class.
-        agreement: float64 [C], area that two labellers of an image both give to the class over the
-            area that at least one of them does, of all pairs; NaN where nobody does.
+        num_days: number of days with an image that at least two people labelled.
+        fraction: float64 [C], mean share of the region that a labeller assigns to the class.
+        agreement: float64 [C], over all pairs of labellers of an image: the area that both assign
+            to the class, divided by the area that at least one does; NaN if nobody does.
         lower, upper: float64 [C], 95 % interval of agreement, by `bootstrap.draw`.
     """
 
@@ -44,11 +44,11 @@ def agreement(
     """Compares the labellers of every image, pair by pair; sorted by region and period.
 
     Args:
-        table: as `tables.read` gives it, of images that several people labelled.
+        table: a table of images that several people labelled, see `tables.read`.
         num_classes: C.
-        by: period, as for `aggregate.periods`; years are taken together.
-        num_resamples: draws of days for the intervals; 0 for none (NaN).
-        seed: of the draws.
+        by: a period, see `aggregate.periods`; averaged over all years.
+        num_resamples: number of bootstrap resamples for the intervals; 0 for none (NaN).
+        seed: seed of the bootstrap.
     """
     sums: dict[Extent, dict[str, np.ndarray]] = {}
     one = np.ones((1, num_classes))
@@ -62,7 +62,7 @@ def agreement(
     found = []
     for extent, by_date in sorted(sums.items()):
         for period in aggregate.periods(list(by_date), by):
-            # Of each day: area per labeller, area of both, area of either, number of images.
+            # For each day: area per labeller, area of both, area of either, number of images.
             area, both, either, number = np.stack([by_date[date] for date in period.dates], axis=1)
             shares = bootstrap.divide(both, either)
             draws = bootstrap.draw(period.dates, shares, num_resamples, seed)

@@ -1,8 +1,8 @@
-"""Scenes of one day, hour or moment become fractions of grid cells, by exact overlaps.
+"""Computes fractions of grid cells from scenes of one day, hour or moment, by exact overlaps.
 
-Where scenes overlap, their weighted mean counts. A network knows less near the edge of a scene, so
-the weight is the distance to that edge, times the likeness to the training images if all scenes
-have one. A place that only one scene saw counts in full.
+Where scenes overlap, their weighted mean counts. A network is less reliable near the edge of a
+scene, so the weight is the distance to that edge, times the likeness to the training images if all
+scenes have one. A place in only one scene has full weight.
 """
 
 from __future__ import annotations
@@ -19,18 +19,18 @@ from clouds_tf.geo.grid import Grid
 
 MEASURES = ("mask", "expected")
 _CELLS_AT_ONCE = 2**23  # of a scene, or of the sums of weights
-_LEAST_LIKENESS = 1e-3  # a scene that is like nothing still counts where it is alone
+_LEAST_LIKENESS = 1e-3  # above 0, so that an unlike scene still counts where it is alone
 
 
 def fields_of(key: str, scenes: Sequence[Scene], measure: str, grid: Grid) -> DayFields:
     """Class fractions of the scenes of one day, hour or moment.
 
     Args:
-        key: the day, hour or moment, as `days.key_of` has it.
-        scenes: all scenes of it, in any order; all of one resolution.
+        key: the day, hour or moment, see `days.key_of`.
+        scenes: all its scenes, in any order and of one resolution.
         measure: "mask" for the share that masks cover; "expected" for the mean of calibrated
-            probabilities, an unbiased area, which says nothing of what is without any class or
-            shared (0).
+            probabilities, an unbiased area, with which areas without any class or of two classes
+            are unknown (0).
         grid: a Grid of [h, w] cells.
 
     Raises:
@@ -46,11 +46,11 @@ def fields_of(key: str, scenes: Sequence[Scene], measure: str, grid: Grid) -> Da
 
 
 def _shares(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, slice, np.ndarray]]:
-    """Yields a scene, some of its rows, and the share by which each cell in them counts.
+    """Yields a scene, some of its rows, and the weight of each cell in them.
 
-    The shares of all scenes that saw a place add up to 1. Weights are summed on the cells of the
-    first scene; others that lie between these are off by less than half a cell. They are summed for
-    a band of latitudes at a time, so that memory does not grow with the number of scenes.
+    The weights of all scenes at a place add up to 1. They are normalised on the cells of the first
+    scene, from which the cells of other scenes differ by less than half a cell, and for a band of
+    latitudes at a time, so that memory does not grow with the number of scenes.
     """
     if len(scenes) == 1:
         for rows in _pieces(scenes[0], 0, scenes[0].grid.shape[0]):
@@ -83,7 +83,7 @@ def _pieces(scene: Scene, start: int, stop: int) -> list[slice]:
 
 
 def _place(scene: Scene, frame: Grid, width: int) -> tuple[np.ndarray, np.ndarray]:
-    """Rows (southward) and columns (around the globe) of a scene, counted from those of a frame."""
+    """Rows (southward) and columns (around the globe) of a scene, relative to those of a frame."""
     height, columns = scene.grid.shape
     down = (frame.lat.max() - scene.grid.lat.max()) / frame.cell[0]
     across = ((scene.grid.lon[0] - frame.lon[0] + 180) % 360 - 180) / frame.cell[1]
@@ -95,7 +95,7 @@ def _place(scene: Scene, frame: Grid, width: int) -> tuple[np.ndarray, np.ndarra
 
 
 def _factors(scenes: Sequence[Scene]) -> list[np.float32]:
-    """Likeness of the scenes; 1 where one of them has none."""
+    """Likeness of the scenes; 1 for all if one of them has none."""
     likeness = np.array([scene.likeness for scene in scenes], np.float32)
     known = likeness if np.isfinite(likeness).all() else np.ones_like(likeness)
     return list(np.maximum(known, _LEAST_LIKENESS))
@@ -107,10 +107,10 @@ def _observed(scene: Scene, rows: slice) -> np.ndarray:
 
 
 def _weights(scene: Scene, rows: slice) -> np.ndarray:
-    """Cells to the nearest edge of a scene, 0 where it observed nothing: float32 [n, columns]."""
+    """Distance in cells to the nearest edge of a scene, 0 if unobserved: float32 [n, columns]."""
     height, width = (np.arange(length, dtype=np.float32) + 0.5 for length in scene.grid.shape)
     down, across = np.minimum(height, height[::-1]), np.minimum(width, width[::-1])
-    if scene.grid.periodic:  # no edge in the east or west
+    if scene.grid.periodic:  # without eastern and western edge
         across[:] = np.inf
     return np.minimum(down[rows, np.newaxis], across) * _observed(scene, rows)
 

@@ -1,4 +1,4 @@
-"""A table of the objects of scenes, and per scene how its clouds are organised."""
+"""Tables of the objects of scenes, and of the organisation of their clouds."""
 
 from __future__ import annotations
 
@@ -32,10 +32,10 @@ COLUMNS = {
 
 
 def _of_scene(scene: scenes.Scene) -> tuple[list[tuple[Any, ...]], dict[str, Any]]:
-    """The objects of a scene, a row each; and its cloud fraction and organisation.
+    """The objects of a scene, one row each; and its cloud fraction and organisation.
 
-    Cloudy is what `brightness` of the file is above 100 of 255, where it has one; otherwise what
-    belongs to any pattern.
+    Cells are cloudy if their `brightness` in the file is above 100 of 255; in files without
+    brightness, if they belong to any pattern.
     """
     whole, rows = slice(None), []
     with netcdf.opened(scene.path) as file:
@@ -102,8 +102,8 @@ def organization(cloudy: np.ndarray, observed: np.ndarray, grid: Grid) -> dict[s
     """Cloud fraction and organisation of a scene, from bool [h, w] of cloudy and observed cells.
 
     Returns:
-        cloud_fraction, share of the observed area; iorg; open_sky_largest and open_sky_mean, as
-        `open_sky` has them. NaN where they mean nothing.
+        cloud_fraction, share of the observed area; iorg; open_sky_largest and open_sky_mean, see
+        `open_sky`. NaN if undefined.
     """
     area = float(observed.sum(axis=1) @ grid.row_areas)
     clouds = float(cloudy.sum(axis=1) @ grid.row_areas)
@@ -122,20 +122,19 @@ def organization(cloudy: np.ndarray, observed: np.ndarray, grid: Grid) -> dict[s
 
 
 def organization_index(points: np.ndarray, area: float) -> float:
-    """Iorg: more than 0.5 where clouds stand together, less where they keep apart.
+    """Organisation index Iorg: above 0.5 if clouds cluster, below if they are regularly spaced.
 
-    The area under the curve of the share of clouds whose nearest neighbour is at most so far
-    away, over the share that a Poisson process of as many clouds on the area would have, 1 -
-    exp(-pi n / area r^2) (Tompkins and Semie, "Organization of tropical convection in low vertical
-    wind shears", JAMES 9, 2017). The curve is a staircase, under which the area is the mean of 1
-    minus the latter share.
+    The area under the curve of the cumulative distribution of nearest-neighbour distances r, as a
+    function of that of a Poisson process with as many clouds on the area, 1 - exp(-pi n / area r^2)
+    (Tompkins and Semie, "Organization of tropical convection in low vertical wind shears", JAMES 9,
+    2017). The curve is a step function, so the area is the mean of 1 minus the latter.
 
     Args:
         points: centres of the n clouds in km, [n, 2].
         area: observed area in km2.
 
     Returns:
-        0 to 1; NaN for less than two clouds.
+        0 to 1; NaN for fewer than two clouds.
     """
     number = len(points)
     if number < 2 or area <= 0:
@@ -145,9 +144,9 @@ def organization_index(points: np.ndarray, area: float) -> float:
 
 
 def open_sky(cloudy: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
-    """Open sky: how far one looks from clear cells before a cloud (Antonissen, TU Delft, 2019).
+    """Open sky: size of cloud-free areas around clear cells (Antonissen, TU Delft, 2019).
 
-    Of a clear cell it is the product of the number of clear cells in its row and in its column
+    For a clear cell, it is the product of the numbers of clear cells in its row and in its column
     that can be reached without crossing a cloud or an unobserved cell.
 
     Args:
@@ -156,7 +155,7 @@ def open_sky(cloudy: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
 
     Returns:
         The largest and the mean open sky of the clear cells, as shares of the number of observed
-        cells; NaN where there is no clear cell.
+        cells; NaN if there is no clear cell.
     """
     clear = observed & ~cloudy
     if not clear.any():
@@ -167,7 +166,7 @@ def open_sky(cloudy: np.ndarray, observed: np.ndarray) -> tuple[float, float]:
 
 
 def _run_lengths(mask: np.ndarray) -> np.ndarray:
-    """Length of the run along the row that each cell belongs to; 0 outside the mask."""
+    """Length of the run along the row around each cell; 0 outside the mask."""
     padded = np.pad(mask, ((0, 0), (1, 1))).astype(np.int8)
     steps = np.diff(padded, axis=1)
     rows, starts = np.nonzero(steps == 1)

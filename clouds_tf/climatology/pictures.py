@@ -26,10 +26,10 @@ from clouds_tf.messages import counted
 from clouds_tf.settings import CheckedSettings, setting
 
 _ON_A_PAGE = 4  # periods
-_MOST_DIFFERENCES = 12  # periods; more are a series
-_LEAST_OBSERVED = 0.25  # of the time of a Hovmoeller diagram, which otherwise shows gaps
+_MOST_DIFFERENCES = 12  # periods; with more, no differences are drawn
+_LEAST_OBSERVED = 0.25  # minimum share of the observed time in a Hovmoeller diagram
 _MOST_ROWS = 60  # of the table of means
-_HATCHED = "what was not observed is hatched"
+_HATCHED = "unobserved areas are hatched"
 # Name and heading of the chart over time by period; longer periods get the seasonal cycle.
 _SERIES = ("series", "Series")
 _CHARTS = {"scene": _SERIES, "day": _SERIES, "hour": ("diurnal_cycle", "Diurnal cycle (UTC)")}
@@ -68,10 +68,10 @@ class _Product:
         class_names, colors: names and colours of the C classes; None for the plain colour.
         coastlines: lines on the maps.
         labels, region_names: names of the T periods and R regions.
-        variables: name -> values; those of intervals only where the file has them.
+        variables: name -> values; intervals only if the file has them.
         rows: smallest range of rows with all observed cells.
-        columns: smallest range of columns with all observed cells; on a global grid it may go on
-            from the last column to the first.
+        columns: smallest range of columns with all observed cells; on a global grid, it may
+            continue from the last column to the first.
         edges: edges of these columns and rows.
     """
 
@@ -92,7 +92,7 @@ class _Product:
 
     @property
     def region_means(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Means over regions and the ends of their intervals (NaN without any): each [T, R, C]."""
+        """Means over regions and the ends of their intervals (NaN if missing): each [T, R, C]."""
         mean = self.variables["region_fraction"]
         gaps = np.full_like(mean, np.nan)
         lower, upper = (
@@ -133,7 +133,7 @@ def _frame(grid: Grid, seen: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray,
     rows, columns = (np.flatnonzero(seen.any(axis=axis)) for axis in (1, 0))
     first, number, width = columns[0], columns[-1] - columns[0] + 1, grid.shape[1]
     if grid.periodic:
-        # On a circle, the range begins after the widest gap.
+        # On the circle, the range begins after the widest gap.
         gaps = np.diff(columns, append=columns[0] + width)
         widest = gaps.argmax()
         if gaps[widest] > 1:
@@ -148,13 +148,13 @@ def _frame(grid: Grid, seen: np.ndarray) -> tuple[slice, np.ndarray, np.ndarray,
 
 
 def write(folder: str, product: str, store: DayStore, form: Aggregation, look: Look) -> int:
-    """Writes pictures into a folder, and report.html; returns how many were left out.
+    """Writes pictures and report.html to a folder; returns the number of omitted pictures.
 
     Args:
-        folder: the folder, made if there is none.
-        product: the NetCDF file of `write.product`, of layout "cf".
-        store: the days that it was made of.
-        form: how the file was made; each of its regions gets a chart over time.
+        folder: the folder, created if needed.
+        product: the NetCDF file of `write.product`, with layout "cf".
+        store: the days that it was made from.
+        form: settings of the file; each of its regions gets a chart over time.
         look: settings of the pictures.
     """
     found = _read(product, store.settings, form.by, look)
@@ -209,7 +209,7 @@ def _table(found: _Product) -> Card:
                 row[name] += f" ({percent(lower[t, r, c])} to {percent(upper[t, r, c])})"
         row["observed"] = percent(found.variables["region_coverage"][t, r])
         rows.append(row)
-    text = "Mean share of the observed area that each pattern covers."
+    text = "Mean share of the observed area of each pattern."
     if len(rows) > _MOST_ROWS:
         text += f" The first {_MOST_ROWS} of {len(rows)} rows; the NetCDF file has all."
     return Card(text, table=pd.DataFrame(rows[:_MOST_ROWS]), is_wide=True)
@@ -249,7 +249,7 @@ def _maps(found: _Product, lead: str) -> list[Card]:
         f"{title}, in percentage points of the area. Dotted: zero is within the 95 % interval, or "
         f"there is none; {_HATCHED}."
     )
-    # A pattern that never occurs in a cell has no difference to doubt.
+    # A pattern that never occurs in a cell has no uncertain difference.
     uncertain = (np.nan_to_num(difference) != 0) & ~((lower > 0) | (upper < 0))
     rows = functools.partial(draw_rows, title=title, limits=limits)
     return [*cards, *_pages(found.labels, "differences", caption, rows, difference, uncertain)]
@@ -274,7 +274,7 @@ def _pages(
 
 
 def _highest(found: _Product) -> str:
-    """A sentence with the highest mean of each class over the grid, and its period."""
+    """The highest mean of each class over the grid, and its period."""
     means = np.nan_to_num(found.region_means[0][:, 0])
     periods = [found.labels[t] for t in means.argmax(axis=0)]
     some = ", ".join(
@@ -285,7 +285,7 @@ def _highest(found: _Product) -> str:
 
 
 def _over_time(found: _Product, days: series.Series) -> list[Card]:
-    """Longitude over time; and for each region its seasonal or diurnal cycle, or its series."""
+    """Hovmoeller diagram; and the seasonal or diurnal cycle, or the series, of each region."""
     names, palette, (lon_edges, _) = found.class_names, found.colors, found.edges
     title = "Longitude over time, mean over latitude"
     by_longitude = days.by_longitude[..., found.columns]
@@ -316,7 +316,7 @@ def _over_time(found: _Product, days: series.Series) -> list[Card]:
 
 
 def _together(found: _Product, days: series.Series, has_classless: bool) -> list[Card]:
-    """Charts of patterns that share an area, and of the observed share of each cell."""
+    """Charts of co-occurring patterns, and of the observed share of each cell."""
     cards = []
     if has_classless:
         title = "Patterns that share an area"

@@ -1,4 +1,4 @@
-"""The whole way from box tables or scenes to a climatology, resumable by day."""
+"""Makes a climatology from box tables or scenes; resumable by day."""
 
 from __future__ import annotations
 
@@ -47,11 +47,11 @@ class Summary:
 
     Attributes:
         output: the file that was written.
-        num_days: days that it is made of, or hours or moments.
+        num_days: number of its days, hours or moments.
         num_periods: length of its time axis.
-        by: period of the means, as for `Aggregation`.
-        added: days that were added before.
-        written: further files and folders that were written.
+        by: period of the means, see `Aggregation`.
+        added: summary of the added days, if any.
+        written: other files and folders that were written.
     """
 
     output: str
@@ -87,30 +87,30 @@ def make(
     runner: Runner = Runner(),
     progress: Progress | bool = True,
 ) -> Summary:
-    """Makes a climatology; killed at any time, the same call continues where it stopped.
+    """Makes a climatology; after an interruption, the same call continues.
 
     Args:
         output: the NetCDF file to write.
-        boxes: a box table, as `tables.read` reads it.
-        scenes_dir: instead of boxes, a folder or pattern of scenes.
-        measure: of scenes, as for `merge.fields_of`.
-        platforms: satellites whose scenes count, as `geo.parse_platforms` gives them; () for all.
-        days_dir: folder of the days, as `days.DayStore` has them; None for `days_folder`.
-            Without boxes and scenes, its days are aggregated as they are.
+        boxes: a box table, see `tables.read`.
+        scenes_dir: a folder or pattern of scenes, instead of boxes.
+        measure: area in scenes, see `merge.fields_of`.
+        platforms: satellites whose scenes count, see `geo.parse_platforms`; () for all.
+        days_dir: folder of the days, see `days.DayStore`; None for `days_folder`. Without boxes and
+            scenes, its existing days are aggregated.
         class_names: labels of boxes, in the order of the classes; scenes have their own.
         grid: the grid of a new folder of days.
         form: periods, regions and layout of the output.
         extras: additional outputs.
         on_error: "fail", or "skip" to leave faulty rows and scenes out.
-        runner: where the days are computed.
+        runner: runner that computes the days.
         progress: called with (done, total) days, first for the added ones; True shows a bar
             in a terminal or notebook.
 
     Raises:
-        ValueError: bad input, named by file and line; days that were added stay.
+        ValueError: the input is faulty; the message names file and line. Added days are kept.
     """
     if boxes and scenes_dir:
-        raise ValueError("got boxes and scenes_dir, expected one of them")
+        raise ValueError("got boxes and scenes_dir, expected one of the two")
     if boxes and form.step != "day":
         raise ValueError(f"by: got {form.by!r}, which needs scenes: boxes are of whole days")
     check(output, grid, form, extras, scenes_dir)
@@ -139,7 +139,7 @@ def _write_extras(
     scenes_dir: str | None,
     on_error: str,
 ) -> list[str]:
-    """Writes the extras; returns their paths."""
+    """Writes the additional outputs; returns their paths."""
     written = []
     if extras.track:
         track.write(store, extras.track, track.table_path(output))
@@ -166,10 +166,10 @@ def _write_extras(
 def check(
     output: str, grid: Grid, form: Aggregation, extras: ExtraOutputs, scenes_dir: str | None = None
 ) -> None:
-    """Makes sure, before any work, that a climatology can be written.
+    """Checks, before any work, that a climatology can be written.
 
     Raises:
-        ValueError: an argument is wrong, a package is missing, or nothing can be written there.
+        ValueError: an argument is wrong, a package is missing, or an output cannot be written.
     """
     files.require("h5netcdf", "geo", "NetCDF")
     for name, extent in form.regions.items():

@@ -1,4 +1,4 @@
-"""Scene files of tools/predict_scenes.py: their metadata, and whether they may be combined."""
+"""Reads the metadata of scene files, and checks that they may be combined."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from clouds_tf.geo.extent import Extent
 from clouds_tf.geo.grid import Grid
 from clouds_tf.manifest import file_identity
 
-_REGULAR = 1e-3  # of a cell, by which edges may miss a regular grid
+_REGULAR = 1e-3  # tolerance of a regular grid, as a share of a cell
 
 
 @dataclasses.dataclass(frozen=True)
@@ -27,11 +27,11 @@ class Scene:
 
     Attributes:
         path: the NetCDF file.
-        name: of the scene.
-        seconds: when it was taken, in seconds since 1970-01-01.
+        name: name of the scene.
+        seconds: acquisition time in seconds since 1970-01-01.
         platform: the satellite, or "unknown".
-        likeness: share of the training images that look less like the others; NaN if unknown.
-        model: what tells one model from another.
+        likeness: share of training images that are less typical; NaN if unknown.
+        model: identity of the model.
         class_names: names of the classes.
         grid: its cells, rows in the order of the file.
         fingerprint: `days.digest` of the scene.
@@ -69,7 +69,7 @@ class Scene:
 def find(pattern: str) -> list[str]:
     """Files of a folder (*.nc) or of a pattern, sorted; FileNotFoundError if there are none.
 
-    What exists is no pattern.
+    An existing path is not a pattern.
     """
     paths = files.list_paths(pattern)
     if gfile.isdir(pattern):
@@ -83,8 +83,7 @@ def read(path: str) -> Scene:
     """Reads the metadata of a scene.
 
     Raises:
-        ValueError: the file is damaged, is no scene, or its cells are not regular; the reason and
-            the file are named.
+        ValueError: the file is damaged, is not a scene, or its cells are not regular.
     """
     with netcdf.opened(path) as file:
         wanted = ("time", "class", "lat_bnds", "lon_bnds", "mask", "observed")
@@ -116,7 +115,7 @@ def read(path: str) -> Scene:
 
 
 def _grid(path: str, lat_bounds: np.ndarray, lon_bounds: np.ndarray) -> Grid:
-    """The grid of bounds; ValueError if its cells are not regular."""
+    """The grid with given bounds; ValueError if its cells are not regular."""
     sides, ends = [], []
     for bounds in (lat_bounds, lon_bounds):
         edges = np.append(bounds[:, 0], bounds[-1, 1])
@@ -134,7 +133,7 @@ def _grid(path: str, lat_bounds: np.ndarray, lon_bounds: np.ndarray) -> Grid:
 
 
 def check(scene: Scene, settings: Settings) -> None:
-    """ValueError if a scene is of other classes, another resolution or another model."""
+    """Raises ValueError if a scene has other classes, another resolution or another model."""
     for what, got, expected in (
         ("classes", scene.class_names, settings.class_names),
         ("degrees per cell", scene.resolution, settings.resolution),
@@ -148,7 +147,7 @@ def check(scene: Scene, settings: Settings) -> None:
 
 
 def check_twins(scene: Scene, others: Iterable[Scene]) -> None:
-    """ValueError if a scene is a copy of another one of its day and grid: it would count twice."""
+    """Raises ValueError if a scene is a copy of another one of its day, and would count twice."""
     for other in others:
         if scene.picture == other.picture != "":
             raise ValueError(
@@ -164,10 +163,7 @@ def looks_at(scene: Scene, grid: Grid) -> bool:
 
 
 def plane(variable: Any, rows: slice, index: int | None = None) -> np.ndarray:
-    """Rows of a variable (time, [class,] lat, lon) of one time, or of one without time.
-
-    Values with a scale factor are multiplied by it.
-    """
+    """Rows of a variable ([time,] [class,] lat, lon) of one time, times its scale factor."""
     lead = variable.ndim - (2 if index is None else 3)
     place: tuple[Any, ...] = (0,) * lead + (() if index is None else (index,))
     values = np.asarray(variable[(*place, rows)])

@@ -31,8 +31,8 @@ class Series:
     Attributes:
         cycles: region -> Cycle.
         times: datetime64 [T + 1], edges of the rows of by_longitude: months, or five days.
-        by_longitude: float64 [C, T, w], shares, means over latitude weighted by area and coverage;
-            NaN where nothing was observed.
+        by_longitude: float64 [C, T, w], shares averaged over latitude, weighted by area and
+            coverage; NaN where nothing was observed.
         shared: float64 [C, C], shares of the observed area that two classes both cover.
         coverage: float64 [h, w], mean share of a cell that was observed.
     """
@@ -52,8 +52,8 @@ def read(
     Args:
         store: the days, at least one.
         regions: name -> (lon_min, lat_min, lon_max, lat_max).
-        num_resamples: draws of days for the intervals; 0 for none (NaN).
-        seed: of the draws.
+        num_resamples: number of bootstrap resamples for the intervals; 0 for none (NaN).
+        seed: seed of the bootstrap.
     """
     grid, dates = store.settings.grid, store.dates()
     times = _rows(dates[0], dates[-1])
@@ -86,9 +86,9 @@ def read(
 
 
 def _rows(first: str, last: str) -> np.ndarray:
-    """Edges of months, or of five days where there are less than two years."""
+    """Edges of months, or of five-day periods for less than two years."""
     start, end = (time_of(date).astype("datetime64[D]") for date in (first, last))
     if (end - start).astype(int) < _MONTHLY_FROM:
-        return np.arange(start, end + 6, 5)  # the last edge lies after the last day
+        return np.arange(start, end + 6, 5)  # the last edge is after the last day
     months = np.arange(start.astype("datetime64[M]"), end.astype("datetime64[M]") + 2)
     return months.astype("datetime64[D]")

@@ -1,4 +1,4 @@
-"""Reads box tables: of longitudes and latitudes, or of the pixels of named Worldview snapshots."""
+"""Reads box tables, in degrees or in pixels of named Worldview snapshots."""
 
 from __future__ import annotations
 
@@ -25,8 +25,8 @@ from clouds_tf.geo.netcdf import EPOCH
 COLUMNS = ("date", "label", "lon1", "lon2", "lat1", "lat2")
 # The table of the labelling project has no header.
 _LABELLER_COLUMNS = ("id", "image", "x1", "y1", "x2", "y2", "label")
-_IMAGE_SIZE = (1400, 2100)  # of the snapshots that were labelled, in pixels
-_CHUNK = 50_000  # rows that are held as text at a time
+_IMAGE_SIZE = (1400, 2100)  # of the labelled snapshots in pixels
+_CHUNK = 50_000  # rows in memory as text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,13 +36,12 @@ class BoxTable:
     Attributes:
         name: file name of the table.
         days: int32 [n], days since 1970-01-01.
-        labels: int16 [n], class of each row; -1 where a day or image was looked at and nothing was
-            found.
+        labels: int16 [n], class of each row; -1 if nothing was found in the day or image.
         boxes: float64 [n, 4]: west, south, east, north in degrees.
-        views: int32 [n], number of the view a row belongs to.
-        extents: region of each view: one for all views, or one for each.
+        views: int32 [n], number of the view of each row.
+        extents: regions of the views: one for all, or one for each.
         num_skipped: number of faulty rows that were left out.
-        images: image of each view, empty where they have none.
+        images: image of each view; empty if they have none.
     """
 
     name: str
@@ -76,7 +75,7 @@ def _date_of(day: int) -> str:
 
 
 def digest(views: Sequence[View]) -> str:
-    """`days.digest` of the boxes of a day; their order does not matter."""
+    """`days.digest` of the boxes of a day, in any order."""
     parts = [
         np.column_stack([view.labels, view.boxes]).astype("<f8")
         for view in views
@@ -88,14 +87,15 @@ def digest(views: Sequence[View]) -> str:
 
 
 def read(path: str, class_names: Sequence[str], on_error: str = "fail") -> BoxTable:
-    """Reads a box table, plain or compressed by gzip.
+    """Reads a box table, plain or gzip-compressed.
 
     Args:
-        path: a CSV with the columns date, label, lon1, lon2, lat1, lat2 (lon1 the western edge;
-            lon1 > lon2 lies across 180 degrees, if the box is half the globe wide at most; others
-            are ignored); or one without a header: id, image, x1, y1, x2, y2, label, whose image
-            name carries date and extent and whose box is in pixels of 2100x1400. A row with an
-            empty label and no box says that the day or image was looked at and nothing was found.
+        path: a CSV with the columns date, label, lon1, lon2, lat1, lat2, where lon1 is the western
+            edge (with lon1 > lon2, a box crosses 180 degrees and may be at most half the globe
+            wide), and others, which are ignored; or a CSV without a header, with the columns id,
+            image, x1, y1, x2, y2, label, where the image name has date and extent, and boxes are in
+            pixels of 1400x2100. A row with an empty label and no box means that nothing was found
+            in the day or image.
         class_names: the labels, in the order of the classes.
         on_error: "fail", or "skip" to leave faulty rows out.
 
@@ -104,7 +104,8 @@ def read(path: str, class_names: Sequence[str], on_error: str = "fail") -> BoxTa
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: the file is empty or unreadable, or a row is faulty; file and line are named.
+        ValueError: the file is empty or unreadable, or a row is faulty; the message names file and
+            line.
     """
     if on_error not in ("fail", "skip"):
         raise ValueError(f"on_error: got {on_error!r}, expected fail or skip")
@@ -165,13 +166,13 @@ def _check_labels(labels: pd.Series, known: dict[str, int]) -> tuple[pd.Series, 
 
 
 def _first_reasons(*faults: tuple[pd.Series, Any]) -> pd.Series:
-    """First reason of each row from pairs (faulty rows, reason); "" where there is none."""
+    """First reason of each row from pairs (faulty rows, reason); "" if there is none."""
     wrong, reasons = zip(*faults)
     return pd.Series(np.select(wrong, reasons, "").astype(object), wrong[0].index)
 
 
 def _read_degrees(path: str, names: list[str], known: dict[str, int], on_error: str) -> BoxTable:
-    """Rows of longitudes and latitudes; all of a day are one view of the globe."""
+    """Reads boxes in degrees; all rows of a day are one view of the globe."""
     num_skipped, parts = 0, []
     for chunk in _chunks(path, names):
         chunk = chunk[list(COLUMNS)].drop(index=1, errors="ignore").apply(lambda c: c.str.strip())
@@ -195,7 +196,7 @@ def _read_degrees(path: str, names: list[str], known: dict[str, int], on_error: 
 def _check_degrees(
     chunk: pd.DataFrame, numbers: pd.DataFrame, numbered: pd.Series, known: dict[str, int]
 ) -> pd.Series:
-    """The first reason why a row is faulty, "" where there is none."""
+    """The first fault of each row; "" if there is none."""
     blank = (chunk[list(COLUMNS[1:])] == "").all(axis=1)
     faults = [_check_labels(chunk["label"], known)]
     for column in COLUMNS[2:]:
@@ -212,7 +213,7 @@ def _check_degrees(
     west, east = numbers["lon1"], numbers["lon2"]
     width = (east - west + 360).round(6).astype(str)
     shown = "lon1 " + chunk["lon1"] + " > lon2 " + chunk["lon2"] + ": a box across 180 degrees, "
-    shown += width + " degrees wide; exchange them"
+    shown += width + " degrees wide; swap them"
     faults.append(((west > east) & (east - west > -180), shown))
     for one, other in (("lon1", "lon2"), ("lat1", "lat2")):
         shown = f"a box without area: {one} and {other} are both " + chunk[one]
@@ -231,7 +232,7 @@ def _day_of(text: str) -> float:
 
 
 def _read_pixels(path: str, known: dict[str, int], on_error: str) -> BoxTable:
-    """Consecutive rows of one image are one view: the boxes of one labeller."""
+    """Reads boxes in pixels; consecutive rows of an image are the view of one labeller."""
     table = pd.concat(_chunks(path, list(_LABELLER_COLUMNS)))
     corners = list(_LABELLER_COLUMNS[2:6])
     numbers = table[corners].apply(pd.to_numeric, errors="coerce").astype(float)

@@ -29,7 +29,7 @@ def read(path: str) -> pd.DataFrame:
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a column is missing or a row is faulty; file and line are named.
+        ValueError: a column is missing or a row is faulty; the message names file and line.
     """
     table = read_table(path, COLUMNS)
     times = pd.to_datetime(table["time"], errors="coerce", utc=True, format="ISO8601")
@@ -50,19 +50,17 @@ def read(path: str) -> pd.DataFrame:
 def along(store: DayStore, track: pd.DataFrame) -> pd.DataFrame:
     """Interpolates daily fields along a track.
 
-    Bilinear between the centres of cells, weighted by coverage; in time the day that contains the
-    position, or where it is missing the nearest one that is there, of two equally near ones the
-    earlier.
+    Interpolation is bilinear between cell centres, weighted by coverage. Each position uses its
+    day or, if that is missing, the nearest one; of two equally near ones, the earlier.
 
     Args:
         store: the days, at least one.
-        track: as `read` gives it.
+        track: a track of `read`.
 
     Returns:
-        The track with the columns date (of the day that was taken), days_off (how many days it is
-        after that of the position, 0 for the same), one share per class, unclassified (of masks
-        and boxes), and coverage (share that was observed around the position: 0 outside the grid,
-        where the shares are blank).
+        The track with the columns date (the day that was used), days_off (by how many days it is
+        later than the position), one share per class, unclassified (for masks and boxes), and
+        coverage (observed share around the position; 0 outside the grid, where shares are blank).
     """
     dates = store.dates()
     days = np.array(dates, "datetime64[D]")
@@ -97,10 +95,10 @@ def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) ->
     west, south = grid.extent[:2]
     y = (lat - south) / grid.cell[0] - 0.5
     x = (lon - west) % 360 / grid.cell[1] - 0.5
-    # Half a cell west of the grid's western edge is also almost a turn east of it.
+    # Positions up to half a cell west of the western edge are almost a turn east of it.
     inside = (lat >= south) & (lat <= grid.extent[3]) & (x <= grid.shape[1] - 0.5)
     fields = [*day.fraction, day.unclassified, np.ones_like(day.coverage)]
-    # Beyond the outermost centres the outermost cells count.
+    # Beyond the outermost centres, the outermost cells are used.
     weighted = np.pad(day.coverage * fields, ((0, 0), (1, 1), (0, 0)), "edge").astype(float)
     weighted = np.pad(weighted, ((0, 0), (0, 0), (1, 1)), "wrap" if grid.periodic else "edge")
     places = np.stack([y, x]) + 1

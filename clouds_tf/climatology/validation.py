@@ -23,7 +23,7 @@ from clouds_tf.scenes.scene import naming
 from clouds_tf.settings import CheckedSettings, setting
 
 COLUMNS = ("class", "measure", "value", "lower", "upper")
-_LEAST = 0.05  # of the area that both saw on their best day; days with less are left out
+_LEAST = 0.05  # of the largest area that both observed on a day; days with less are left out
 
 Fields = Tuple[np.ndarray, np.ndarray]  # shares [C, h, w] and coverage [h, w] of a day
 Reader = Callable[[str], Fields]
@@ -44,12 +44,11 @@ class Agreement:
     """Agreement of two sets of days on one grid.
 
     Attributes:
-        dates: the n days that both have.
+        dates: the n common days.
         class_names: C names.
-        means: float64 [2, n, C], daily means over the area that both saw: ours, the reference's.
-        rows: rows of the table, see COLUMNS; lower and upper ends are NaN where there is no
-            interval.
-        block_days: length of the blocks of days that were drawn; 0 for no intervals.
+        means: float64 [2, n, C], daily means over the common observed area: ours, the reference's.
+        rows: rows of the table, see COLUMNS; lower and upper ends are NaN if there is no interval.
+        block_days: length of the bootstrap blocks in days; 0 for no intervals.
     """
 
     dates: tuple[str, ...]
@@ -69,16 +68,16 @@ def validate(
     """Compares days with a reference, and writes the table of their agreement.
 
     Args:
-        days_dir: folder of days, as `climatology.make` leaves it.
-        reference: NetCDF with `freq(date, longitude, latitude, pattern)`, as C3ONTEXT has it; a
-            table of boxes (.csv, .csv.gz); or another folder of days on the same grid.
+        days_dir: folder of days of `climatology.make`.
+        reference: NetCDF with `freq(date, longitude, latitude, pattern)`, like C3ONTEXT; a table of
+            boxes (.csv, .csv.gz); or another folder of days on the same grid.
         output: CSV to write.
         picture: PNG to write, daily means of each class against those of the reference; or None.
         comparison: settings.
 
     Raises:
-        FileNotFoundError, ValueError: a file is missing or not as expected, nothing can be written,
-            or the two have fewer than two days in common.
+        FileNotFoundError, ValueError: a file is missing or not as expected, an output cannot be
+            written, or the two have fewer than two common days.
     """
     for path in filter(None, (output, picture)):
         files.check_output(path)
@@ -98,7 +97,7 @@ def validate(
 
 
 def _cells(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row of the table, blank where it has NaN."""
+    """A row of the table, with blanks for NaN."""
     return tuple("" if value != value else value for value in row)
 
 
@@ -132,7 +131,7 @@ def _open_reference(path: str, settings: Settings, folder: str) -> tuple[set[str
 
 
 def _open_frequencies(path: str, settings: Settings) -> tuple[set[str], Reader]:
-    """Opens a file in the layout of C3ONTEXT, whose days are brought to the grid by area."""
+    """Opens a file in the layout of C3ONTEXT; its days are regridded by area."""
     names = ("date", "longitude", "latitude", "pattern", "freq")
     date, lon, lat, pattern, freq = netcdf.read_variables(path, names)
     with netcdf.opened(path) as file:
@@ -207,8 +206,8 @@ def compare(
     kept = [i for i, area in enumerate(areas) if area > least]
     if len(kept) < 2:
         raise ValueError(
-            f"{len(kept)} days on which both saw the same area, expected at least 2; of "
-            f"{len(dates)} days that both have"
+            f"{len(kept)} days with a common observed area, expected at least 2; of {len(dates)} "
+            "common days"
         )
     days = tuple(dates[i] for i in kept)
     sums = np.array([sums_of_days[i] for i in kept])
@@ -244,12 +243,12 @@ def _sums(x: np.ndarray, y: np.ndarray, area: np.ndarray) -> np.ndarray:
 
 
 def _terms(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """The values that `_correlation` needs sums of: 1, x, y, xx, yy and xy, [..., 6]."""
+    """The values whose sums `_correlation` needs: 1, x, y, xx, yy and xy, [..., 6]."""
     return np.stack([np.ones_like(x), x, y, x**2, y**2, x * y], axis=-1)
 
 
 def _correlation(sums: np.ndarray) -> np.ndarray:
-    """Pearson's correlation from sums of `_terms`; NaN where one of the two does not vary."""
+    """Pearson's correlation from sums of `_terms`; NaN if one of the two does not vary."""
     weight, x, y, xx, yy, xy = np.moveaxis(sums / np.maximum(sums[..., :1], 1e-300), -1, 0)
     spread = np.maximum(xx - x**2, 0) * np.maximum(yy - y**2, 0)
     return divide(xy - x * y, np.where(spread > 1e-18, np.sqrt(spread), 0))

@@ -167,7 +167,12 @@ def _write_c3ontext(
     netcdf.write_strings(file, "pattern", ("pattern",), patterns, "cloud pattern")
     dimensions = ("date", "longitude", "latitude", "pattern")
     netcdf.new_variable(
-        file, "freq", dimensions, np.float32, FRACTION, units="1",
+        file,
+        "freq",
+        dimensions,
+        np.float32,
+        FRACTION,
+        units="1",
         cell_methods="area: mean date: mean",
     )
     for i, fields in enumerate(found):

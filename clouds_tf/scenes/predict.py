@@ -216,16 +216,16 @@ class _Event:
 def _predict_group(
     paths: Sequence[str], predictor: Predictor, results: Results
 ) -> Generator[str, None, None]:
-    """Predicts scenes one after the other, with windows of several in a batch.
+    """Predicts scenes one after the other, with windows of several scenes in a batch.
 
-    Yields for each scene the reason why it failed, or "", when it is among the results.
+    Yields, when the result of a scene is stored, the reason why it failed, or "".
     """
     if not paths:
         return
     options = results.options
     model = Network(predictor, options.batch_size)
     batches = _ahead(_batches(_events(paths, model, options), options.batch_size))
-    # Scenes are read, predicted and written at the same time.
+    # Scenes are read, predicted and written concurrently.
     answered = _ahead((batch, _predict(model, batch)) for batch in batches)
     with contextlib.closing(batches), contextlib.closing(answered):
         for batch, answers in answered:

@@ -73,7 +73,7 @@ def test_parts_of_a_digest_do_not_run_together():
     ],
 )
 def test_days_of_another_kind_are_refused(store, other, difference):
-    with pytest.raises(ValueError, match=f"^{store.folder}: holds days with .*{difference}"):
+    with pytest.raises(ValueError, match=f"^{store.folder}: has days with .*{difference}"):
         DayStore(store.folder, other)
     assert DayStore(store.folder).settings == SETTINGS
     assert Settings.from_json(SETTINGS.to_json()) == SETTINGS
@@ -89,7 +89,7 @@ def test_a_truncated_day_is_named(store):
 
 
 def test_without_days_the_folder_is_named(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no folder of days"):
+    with pytest.raises(FileNotFoundError, match="not a folder of days"):
         DayStore(str(tmp_path))
     (tmp_path / "settings.json").write_text("{}")
     with pytest.raises(ValueError, match="settings.json: is damaged"):

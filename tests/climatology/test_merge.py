@@ -168,7 +168,7 @@ def test_platforms_count_alone_or_together(tmp_path):
         with xarray.open_dataset(f"{days}/2017-03-04.nc") as found:
             np.testing.assert_array_equal(found["fraction"].fillna(0), expected.fraction)
         assert len(members) < 3 or (expected.fraction == together.fraction).all()
-    with pytest.raises(ValueError, match="holds days with platforms .'Aqua',., got platforms .'Te"):
+    with pytest.raises(ValueError, match="has days with platforms .'Aqua',., got platforms .'Te"):
         _make(tmp_path, platforms=parse_platforms(["Terra"]), days_dir=days)
     with pytest.raises(ValueError, match="platforms: got NOAA-21, but all scenes are of Aqua, NOA"):
         _make(tmp_path, platforms=("NOAA-21",))

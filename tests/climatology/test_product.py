@@ -213,7 +213,7 @@ def test_the_layout_of_c3ontext(full):
         ({"num_resamples": -1}, "num_resamples: got -1"),
         ({"regions": {"far": (100, 0, 120, 5)}}, "regions: far: extent: .* outside the grid"),
         ({"regions": {"all": (0, 0, 1, 1)}}, "regions: the name all"),
-        ({"boxes": None}, "no folder of days"),
+        ({"boxes": None}, "not a folder of days"),
     ],
 )
 def test_impossible_arguments_are_named_before_any_work(tmp_path, options, reason):
@@ -227,5 +227,5 @@ def test_a_table_of_another_place_is_refused(tmp_path):
     path = tmp_path / "b.csv"
     image = "Aqua_CorrectedReflectance20110118_-61--40_10-24.jpeg"
     path.write_text(f"1,{image},0,0,1050,700,Sugar\n")
-    with pytest.raises(ValueError, match="no day looked at the extent"):
+    with pytest.raises(ValueError, match="no day observed the extent"):
         _make(tmp_path / "c.nc", str(path))

@@ -141,7 +141,7 @@ def test_another_model_does_not_join_days_that_are_there(folder):
     for path in (folder / "s").iterdir():
         path.unlink()
     _write(folder / "s" / "x.nc", date="2018-01-01", model="xyz")
-    with pytest.raises(ValueError, match="holds days with model fingerprint abc, got .* xyz"):
+    with pytest.raises(ValueError, match="has days with model fingerprint abc, got .* xyz"):
         _make(folder)
     with pytest.raises(ValueError, match="has no calibrated_probability"):
         _write(folder / "s" / "x.nc", date="2018-01-01", uncalibrated=True)
@@ -172,7 +172,7 @@ def test_no_scenes_are_named(tmp_path):
     _write(tmp_path / "s" / "a.nc", extent=(100, 0, 110, 5))
     with pytest.raises(ValueError, match="no scene overlaps the extent"):
         _make(tmp_path)
-    with pytest.raises(ValueError, match="expected one of them"):
+    with pytest.raises(ValueError, match="expected one of the two"):
         _make(tmp_path, boxes="b.csv")
 
 

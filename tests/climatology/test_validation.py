@@ -136,7 +136,7 @@ def test_unusable_references_are_named(days, tmp_path):
         data.rename(freq="x").to_netcdf(tmp_path / "x.nc", engine="h5netcdf")
     for name, message in (
         ("f.nc", "no pattern Flower, it has Fish, Sugar"),
-        ("one.nc", "1 days? on which both saw the same area"),
+        ("one.nc", "1 days? with a common observed area"),
         ("x.nc", "has no variable freq"),
     ):
         with pytest.raises(ValueError, match=message):

@@ -355,7 +355,7 @@ def test_times_that_are_none_of_the_picture(tmp_path):
     calendar = _dataset(LAT, LON, PIXELS, time=12.0)
     calendar["time"].attrs.update(units="days since 2020-01-01", calendar="360_day")
     for path in (nat, _saved(tmp_path / "c.nc", calendar)):
-        with pytest.raises(ValueError, match="no date of the usual calendar.*--date"):
+        with pytest.raises(ValueError, match="not a date of the standard calendar.*--date"):
             content(path)
         assert content(path, date=day)[0].date == day
 

@@ -154,7 +154,7 @@ def hostile(folder):
     (folder / "bad_20200101.nc").write_bytes(b"\x89HDF\r\n\x1a\n" + b"\0" * 100)
     return {
         "cut_20200101.tif": "cannot be read",
-        "empty_20200101.tif": "first bytes are b''",
+        "empty_20200101.tif": "it begins with b''",
         "text_20200101.jpg": "is not a TIFF, JPEG",
         "pixel_20200101.tif": "expected at least 0.64 x 0.64",
         "metres_20200101.tif": "coordinate reference system the right one",
