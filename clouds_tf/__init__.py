@@ -1,17 +1,17 @@
 """Cloud patterns in satellite images: from annotated images to masks, maps and a climatology.
 
-The rooms, from the ground floor up. A module imports only from floors below its own.
+Modules and subpackages by layer, from the lowest up. A module imports only from lower layers.
 
     lazy, gfile, own                  delayed imports; paths; a user's functions by name
-    settings, messages                fields with bounds and help; errors in one line
-    dataset, keras, files             facts of a data set; the door to Keras; files written whole
+    settings, messages                settings with bounds and help; one-line messages
+    dataset, keras, files             description of a data set; access to Keras; atomic writes
     client                            requests to a running server, without TensorFlow
-    rle, figures                      run-length encoding as graph ops; pictures in one style
-    data, models                      train.csv -> batches; batches -> logits and loss
-    prediction                        a SavedModel as a value, post-processing and calibration
+    rle, figures                      run-length encoding as graph ops; figures and reports
+    data, models                      input pipeline; U-Net, losses and metrics
+    prediction                        SavedModels, post-processing and calibration
     training                          recipe, training loop, checkpoints
-    serving, exploration              SavedModel and submission; a report on a data folder
-    evaluation, scenes, server        rules and scores; georeferenced scenes; a server over HTTP
+    serving, exploration              export and submissions; a report on a data folder
+    evaluation, scenes, server        rules and scores; georeferenced scenes; an HTTP server
     climatology                       frequencies on a grid, maps, tracks
     tools/                            the command-line programs
 """

@@ -1,6 +1,6 @@
-"""Facts of a data set: classes, sizes, spelling in CSV, run-length order and ground resolution.
+"""Description of a data set: classes, sizes, CSV format, run-length order, ground resolution.
 
-A size is always (height, width), in pixels.
+A size is always (height, width) in pixels.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ from typing import Any
 
 from clouds_tf.settings import check_size
 
-# Names in a data folder of the competition; other data sets may have other ones.
+# Names in a data folder of the competition; other data sets may use other names.
 TRAIN_CSV = "train.csv"
 TRAIN_IMAGES = "train_images"
-TEST_CSV = "test.csv"  # truth of the test images; only sample data has it
+TEST_CSV = "test.csv"  # true masks of the test images, in sample data only
 TEST_IMAGES = "test_images"
 SAMPLE_SUBMISSION_CSV = "sample_submission.csv"
 
@@ -27,8 +27,8 @@ _CHOICES = {
     "missing_rows": ("error", "absent"),
     "repeated_rows": ("error", "union", "objects"),
 }
-# Fields of the first version, which JSON always has. Other fields are left out if they have their
-# defaults, so that records of earlier versions keep their identity.
+# Fields of the first version, which are always in the JSON. Other fields are omitted if they have
+# their defaults, so that records of earlier versions keep their identity.
 _ALWAYS_WRITTEN = (
     "class_names",
     "mask_size",
@@ -42,13 +42,13 @@ _ALWAYS_WRITTEN = (
 
 
 def is_photographic(channels: int) -> bool:
-    """Whether images of so many channels are JPEG or PNG files; all others are NumPy files."""
+    """Whether images with that many channels are JPEG or PNG files; all others are NumPy files."""
     return channels in (1, 3)
 
 
 @dataclasses.dataclass(frozen=True)
 class Dataset:
-    """Facts of a data set that every stage from the CSV to the submission needs.
+    """Description of a data set, for every stage from the CSV to the submission.
 
     >>> steel = Dataset(
     ...     class_names=("pitted", "crazed", "scratched"),
@@ -65,31 +65,32 @@ class Dataset:
         class_names: 1 to 32 class names, in the order of the mask channels.
         mask_size: (height, width) of the masks that the RLE of the annotations encodes.
         submission_size: (height, width) of the masks of a submission, and of the metric.
-        label_columns: either one column of "<file name>_<class>", or two columns, of the file name
-            and of the class; or, under names_class=False, one column of the file name.
+        label_columns: one column "<file name>_<class>", or two columns, the file name and the
+            class; or, with names_class=False, one column with the file name.
         rle_column: column of the run-length encodings.
-        rle_order: "columns" where runs count down the columns (column-major), "rows" where they
-            count along the rows.
-        gap_brightness: a pixel whose channels are all at most this value (0 to 255) belongs to the
+        rle_order: "columns" if runs count down the columns (column-major), "rows" if they count
+            along the rows.
+        gap_brightness: pixels whose channels are all at most this value (0 to 255) belong to the
             black gap between two orbits; None for images without gaps.
-        degrees: (latitude, longitude) that a whole image spans, in degrees; None where images have
-            no common ground resolution.
-        names_class: whether rows name their class; a data set of one class may do without.
-        image_ending: ending of the image files, such as ".png", that the file names in CSV lack.
-        absent: cell of an absent class, such as "-1"; an empty cell always means that too.
-        missing_rows: "error", or "absent" where a class without a row is absent, and an image
-            without any row shows no class.
-        repeated_rows: "error"; or "union" where several rows of an image and class are one mask; or
-            "objects" where a submission has a row for each connected component of a mask, too.
+        degrees: (latitude, longitude) extent of a whole image in degrees; None if images have no
+            common ground resolution.
+        names_class: whether rows name their class; optional in data sets with one class.
+        image_ending: file extension of the images, such as ".png", if file names in the CSV lack
+            it.
+        absent: cell of an absent class, such as "-1"; an empty cell always means that, too.
+        missing_rows: "error"; or "absent" if a class without a row is absent, and an image without
+            any row shows no class.
+        repeated_rows: "error"; or "union" if several rows of an image and class are one mask; or
+            "objects" if, in addition, a submission has a row for each connected component.
         rle_start: number of the first pixel of a mask, 1 or 0.
-        rle_runs: "absolute", or "relative" where each start counts from the end of the run before.
+        rle_runs: "absolute", or "relative" if each start counts from the end of the previous run.
         train_csv: the CSV of annotations in a data folder.
         train_images: folder of the training images in a data folder.
         test_images: folder of the test images in a data folder.
-        channels: number of values of a pixel, 1 to 16. Images of 1 (grey) and 3 (RGB) are JPEG or
-            PNG files; those of any other number are NumPy files, uint8 [height, width, channels].
-        exclusive: whether a pixel belongs to one class at most. The probabilities of all classes
-            and of the background then sum to 1, and masks never overlap.
+        channels: number of channels, 1 to 16. Images with 1 (grey) or 3 (RGB) are JPEG or PNG
+            files; others are NumPy files, uint8 [height, width, channels].
+        exclusive: whether a pixel belongs to at most one class. Then the probabilities of all
+            classes and of the background sum to 1, and masks never overlap.
     """
 
     class_names: tuple[str, ...]
@@ -119,7 +120,7 @@ class Dataset:
                 raise ValueError(f"{field}: got {getattr(self, field)!r}, expected a list of names")
         for field in ("class_names", "mask_size", "submission_size", "label_columns", "degrees"):
             value = getattr(self, field)
-            if isinstance(value, list):  # of JSON
+            if isinstance(value, list):  # from JSON
                 object.__setattr__(self, field, tuple(value))
         for field, kinds, expected in (
             ("class_names", str, "names in quotes"),
@@ -158,7 +159,7 @@ class Dataset:
             )
 
     def _check_rows(self) -> None:
-        """Raises ValueError for fields on the rows of a CSV that contradict each other."""
+        """Raises ValueError for contradictory fields about the rows of a CSV."""
         names, columns = self.class_names, self.label_columns
         if not 1 <= len(names) <= MAX_CLASSES or len(set(names)) < len(names) or "" in names:
             raise ValueError(f"class_names: got {names}, expected 1 to {MAX_CLASSES} unique names")
@@ -249,6 +250,6 @@ CLOUDS = Dataset(
     class_names=("Fish", "Flower", "Gravel", "Sugar"),
     mask_size=(1400, 2100),
     submission_size=(350, 525),
-    gap_brightness=2,  # black but for the noise of JPEG
+    gap_brightness=2,  # black, except for JPEG noise
     degrees=(14.0, 21.0),
 )

@@ -19,28 +19,28 @@ from clouds_tf import gfile
 
 # Temporary names of `written_whole`, now and in earlier versions.
 _UNFINISHED = re.compile(r"\.([0-9a-f]{16}|\d+)\..+")
-# Matches names that lead to another folder, or name no file.
+# Matches names that lead to another folder, or are not names of files.
 UNSAFE_NAME = r"[/\\\0]|^\.*$"
 _ROWS_AT_A_TIME = 4096  # rows of a Parquet row group
 
 
 @contextlib.contextmanager
 def written_whole(path: str) -> Iterator[str]:
-    """Yields a temporary path on this machine, which becomes `path` when the block succeeds.
+    """Yields a temporary local path, which becomes `path` when the block succeeds.
 
-    Works for files and for folders. The temporary name keeps the ending of `path`, since some
-    writers look at it. A local file or folder is written beside `path` and then renamed.
+    It works for files and folders. The temporary name keeps the extension of `path`, which some
+    writers depend on. A local file or folder is written next to `path` and then renamed.
 
-    Remote ones are written to this machine and then copied. A remote folder cannot appear at once,
-    so its files are copied one by one: first those in its subfolders, then its own, by name. Thus
+    Remote ones are written locally and then copied. A remote folder cannot appear at once, so its
+    files are copied one by one: first those in its subfolders, then its own, sorted by name. Thus
     train.csv and saved_model.pb come last, and readers refuse a folder that still lacks them.
 
     Args:
-        path: where the file or folder will stand; an older file there is replaced, and an older
+        path: final path of the file or folder; an existing file there is replaced, and an existing
             folder if it is empty.
 
     Yields:
-        The path to write to. It is removed when the block raises.
+        The path to write to. It is removed if the block raises.
     """
     path = path.rstrip("/")
     if gfile.is_remote(path):
@@ -55,7 +55,7 @@ def written_whole(path: str) -> Iterator[str]:
 
 @contextlib.contextmanager
 def _renamed(path: str) -> Iterator[str]:
-    """Yields a path beside `path`, which is renamed to it; it is removed when the block raises."""
+    """Yields a path next to `path`, which is renamed to it, or removed if the block raises."""
     temporary = _beside(path)
     try:
         yield temporary
@@ -66,16 +66,16 @@ def _renamed(path: str) -> Iterator[str]:
 
 
 def _beside(path: str) -> str:
-    """A temporary path beside a file or folder, whose own folder is made."""
+    """A temporary path next to a file or folder, whose parent folder is created."""
     folder, name = os.path.split(path)
     if folder:
         gfile.makedirs(folder)
-    # Random, because containers that share a folder also share process numbers.
+    # Random, because containers that share a folder may have the same process numbers.
     return os.path.join(folder, f".{secrets.token_hex(8)}.{name}")
 
 
 def remove(path: str) -> None:
-    """Removes a file, or a folder with all that is in it, if it is there."""
+    """Removes a file, or a folder with its content, if it exists."""
     with contextlib.suppress(FileNotFoundError):
         if gfile.isdir(path):
             gfile.rmtree(path)
@@ -84,13 +84,13 @@ def remove(path: str) -> None:
 
 
 def _discard(path: str) -> None:
-    """Removes a file or folder after an error; a second error here would hide the first one."""
+    """Removes a file or folder after an error, ignoring a second error."""
     with contextlib.suppress(OSError):
         remove(path)
 
 
 def _copy_whole(local: str, path: str) -> None:
-    """Copies a file or folder to a remote path; nothing of it stays there if that fails."""
+    """Copies a file or folder to a remote path; if that fails, nothing stays there."""
     if not os.path.isdir(local):
         with _renamed(path) as temporary:
             gfile.copy(local, temporary)
@@ -109,7 +109,7 @@ def _copy_whole(local: str, path: str) -> None:
 
 
 def require_local(path: str, name: str) -> None:
-    """Raises ValueError, which names the argument, for a path that is not on this machine."""
+    """Raises ValueError, with the name of the argument, for a remote path."""
     if gfile.is_remote(path):
         raise ValueError(f"{name}: got {path}, expected a path on this machine; copy it first")
 
@@ -134,7 +134,7 @@ def write_table(path: str, columns: Sequence[str], rows: Iterable[Sequence[objec
 
 
 def write_parquet(path: str, schema: Any, rows: Iterable[Sequence[object]]) -> None:
-    """Writes rows, as they come, to a Parquet file of a pyarrow.Schema, whole or not at all."""
+    """Writes rows to a Parquet file with a pyarrow.Schema, in batches, whole or not at all."""
     import pyarrow
     from pyarrow import parquet
 
@@ -164,16 +164,16 @@ def read_text(path: str) -> str:
     except FileNotFoundError:
         raise FileNotFoundError(f"{path}: no such file") from None
     except UnicodeDecodeError as error:
-        raise ValueError(f"{path}: not a text in UTF-8: {error.reason}") from None
+        raise ValueError(f"{path}: not UTF-8 text: {error.reason}") from None
 
 
 def parse_json(text: str) -> Any:
-    """Parses JSON; ValueError where an object has a key twice, of which one would win silently."""
+    """Parses JSON; raises ValueError if an object has a key twice."""
 
     def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
         if len(set(names)) < len(names):
-            raise ValueError(f"has two values of {max(names, key=names.count)!r}")
+            raise ValueError(f"has two values for {max(names, key=names.count)!r}")
         return dict(pairs)
 
     return json.loads(text, object_pairs_hook=unique)
@@ -190,7 +190,7 @@ def sha256(path: str) -> str:
 
 @contextlib.contextmanager
 def local_copy(path: str) -> Iterator[str]:
-    """Gives a path on this machine of a file, for libraries that read no others.
+    """Yields a local path of a file, for libraries that read local files only.
 
     Yields:
         The path itself, or that of a temporary copy if it is remote.
@@ -213,10 +213,10 @@ def check_output(path: str) -> None:
     """Checks that a file can be written, before any work.
 
     Args:
-        path: where a file will be written; its folder is made if there is none.
+        path: the file to write; its folder is created if needed.
 
     Raises:
-        ValueError: the path is a folder, or nothing can be written there; the reason is given.
+        ValueError: the path is a folder, or cannot be written; the message has the reason.
     """
     if path.endswith("/") or gfile.isdir(path):
         raise ValueError(f"{path}: is a folder, expected the name of a file to write")
@@ -230,9 +230,9 @@ def check_output(path: str) -> None:
 
 
 def list_names(folder: str) -> list[str]:
-    """Names of what a folder holds, sorted; none if there is no such folder.
+    """Sorted names in a folder; none if there is no such folder.
 
-    In names that are not UTF-8, the faulty bytes are spelled out, as in \\xff.jpg.
+    In names that are not UTF-8, invalid bytes are escaped, as in \\xff.jpg.
     """
     if not gfile.isdir(folder):
         return []
@@ -241,14 +241,14 @@ def list_names(folder: str) -> list[str]:
 
 
 def visible_names(folder: str) -> list[str]:
-    """`list_names` without hidden names, such as ._a.jpg, which macOS writes beside a.jpg."""
+    """`list_names` without hidden names, such as ._a.jpg, which macOS writes next to a.jpg."""
     return [name for name in list_names(folder) if not name.startswith(".")]
 
 
 def list_paths(place: str) -> list[str]:
-    """Sorted paths of what is in a folder or matches a pattern, without hidden files.
+    """Sorted paths in a folder or of a pattern, without hidden files.
 
-    The path of a file that exists is taken as it is, whatever characters it has.
+    The path of an existing file is not a pattern, whatever characters it has.
     """
     if gfile.isdir(place):
         return [os.path.join(place, name) for name in visible_names(place)]
@@ -259,15 +259,15 @@ def list_paths(place: str) -> list[str]:
 
 
 def check_loadable(path: str) -> None:
-    """Raises ValueError for a path from which TensorFlow loads no checkpoint and no SavedModel."""
-    if "[" in path or "\\" in path:  # it takes the path for a pattern
-        raise ValueError(f"{path}: TensorFlow loads nothing from a path with [ or \\; rename it")
+    """Raises ValueError for a path from which TensorFlow cannot load checkpoints or SavedModels."""
+    if "[" in path or "\\" in path:  # TensorFlow would treat it as a pattern
+        raise ValueError(f"{path}: TensorFlow cannot load a path with [ or \\; rename it")
 
 
 def expand(patterns: Sequence[str]) -> list[str]:
     """Replaces patterns such as "W/fold_*" by the paths that match them, sorted.
 
-    A path that exists is taken as it is, whatever characters it has.
+    An existing path is not a pattern, whatever characters it has.
 
     Raises:
         FileNotFoundError: nothing matches a pattern.
@@ -293,12 +293,12 @@ def check_distinct(paths: Sequence[str]) -> None:
 
 
 def require(module: str, extra: str, purpose: str) -> None:
-    """Makes sure that an optional package is installed.
+    """Checks that an optional package is installed.
 
     Args:
         module: name of the module to import, such as "matplotlib".
         extra: the extra of clouds_tf that installs it, such as "plots".
-        purpose: what needs it, for the message.
+        purpose: the feature that needs it, for the message.
 
     Raises:
         ValueError: the package is missing; the message has the command that installs it.

@@ -1,7 +1,7 @@
-"""Files and folders by path: local ones through Python, remote ones through tf.io.gfile.
+"""Access to local files and folders with Python, and to remote ones with tf.io.gfile.
 
-The functions are those of tf.io.gfile, but their errors are Python's for both: FileNotFoundError,
-FileExistsError, PermissionError or another OSError. Local paths need no TensorFlow.
+The functions are those of tf.io.gfile, but all errors are Python's: FileNotFoundError,
+FileExistsError, PermissionError or another OSError. Local paths do not need TensorFlow.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ def is_pattern(path: str) -> bool:
 
 @contextlib.contextmanager
 def _with_errors_of_python(path: str) -> Iterator[Any]:
-    """Yields tf.io.gfile; its errors become Python's."""
+    """Yields tf.io.gfile, and converts its errors to Python's."""
     import tensorflow as tf
 
     kinds: dict[type, type[OSError]] = {
@@ -49,7 +49,7 @@ def _with_errors_of_python(path: str) -> Iterator[Any]:
 
 
 def _or_remote(local: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates a function of local paths; with a remote one, its namesake in tf.io.gfile runs."""
+    """Decorates a function of local paths to call its namesake in tf.io.gfile for remote ones."""
 
     @functools.wraps(local)
     def either(*args: object, **kwargs: object) -> Any:
@@ -63,7 +63,7 @@ def _or_remote(local: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextlib.contextmanager
 def opened(path: str, mode: str = "r") -> Iterator[IO[Any]]:
-    """Opens a file, with text in UTF-8 and its line ends as they are."""
+    """Opens a file; text is UTF-8, and line ends are not converted."""
     if not is_remote(path):
         text: Any = {} if "b" in mode else {"encoding": "utf-8", "newline": ""}
         with open(path, mode, **text) as file:
@@ -99,20 +99,20 @@ def glob(pattern: str) -> list[str]:
 
 @_or_remote
 def walk(folder: str) -> Iterator[tuple[str, list[str], list[str]]]:
-    """Yields (folder, names of subfolders, names of files) of a folder and all below."""
+    """Yields (folder, names of subfolders, names of files) of a folder and all its subfolders."""
     return os.walk(folder)
 
 
 @_or_remote
 def stat(path: str) -> Stat:
-    """Length and time of change of a file."""
+    """Length and modification time of a file."""
     found = os.stat(path)
     return Stat(found.st_size, found.st_mtime_ns)
 
 
 @_or_remote
 def makedirs(folder: str) -> None:
-    """Makes a folder and its parents, unless they exist."""
+    """Creates a folder and its parents, unless they exist."""
     os.makedirs(folder, exist_ok=True)
 
 
@@ -124,13 +124,13 @@ def remove(path: str) -> None:
 
 @_or_remote
 def rmtree(folder: str) -> None:
-    """Removes a folder with all that is in it."""
+    """Removes a folder with its content."""
     shutil.rmtree(folder)
 
 
 @_or_remote
 def rename(path: str, target: str, overwrite: bool = False) -> None:
-    """Renames a file or folder; with `overwrite`, an older file or empty folder is replaced."""
+    """Renames a file or folder; `overwrite` replaces an existing file or empty folder."""
     if not overwrite and os.path.exists(target):
         raise FileExistsError(f"{target}: exists already")
     os.replace(path, target)

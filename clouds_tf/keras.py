@@ -1,12 +1,12 @@
-"""The one door to Keras: every module that builds or trains a model imports `keras` from here.
+"""Access to Keras: every module that builds or trains a model imports `keras` from here.
 
 It is Keras 2 in both lanes: `tf.keras` of TensorFlow 2.15, and the package tf-keras with newer
-versions, whose own `tf.keras` is Keras 3. The choice depends on the version of TensorFlow alone,
+versions, whose own `tf.keras` is Keras 3. The choice depends only on the version of TensorFlow,
 neither on the environment variable TF_USE_LEGACY_KERAS nor on an earlier import of Keras 3.
 
-The project is not ported to Keras 3: its optimizers' `apply_gradients` always sums over replicas
-(our training step sums by itself, in packs, and clips in between, so that they would be summed
-twice), `get_scaled_loss` is gone, and its batch norm is not fused.
+Keras 3 does not suffice: its optimizers' `apply_gradients` always sums over replicas (our training
+step sums gradients itself and then clips them, so they would be summed twice), `get_scaled_loss` is
+gone, and its batch norm is not fused.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ def _import() -> Any:
         import tf_keras
 
         return tf_keras
-    # With this variable tf.keras of 2.15 loads tf-keras too, which lane one does not install.
+    # With this variable, tf.keras of 2.15 loads tf-keras, which lane one does not install.
     os.environ.pop("TF_USE_LEGACY_KERAS", None)
     return tf.keras
 
@@ -50,16 +50,16 @@ keras: Any = _Keras()
 
 
 def serializable(cls: _Class) -> _Class:
-    """Registers a class with Keras, so that it is found when a model is loaded that has it."""
+    """Registers a class with Keras, so that models with it can be loaded."""
     _unregistered.append(cls)
-    if not is_postponed("tensorflow"):  # else when Keras is first used
+    if not is_postponed("tensorflow"):  # otherwise, when Keras is first used
         keras.layers
     return cls
 
 
 @contextlib.contextmanager
 def policy_kept() -> Iterator[None]:
-    """Context after which Keras' global precision policy is what it was before."""
+    """Context that restores Keras' global precision policy at its end."""
     before = keras.mixed_precision.global_policy()
     try:
         yield
@@ -67,7 +67,7 @@ def policy_kept() -> Iterator[None]:
         keras.mixed_precision.set_global_policy(before)
 
 
-# mypy sees no types of Keras; these names tell which of its objects is meant.
+# Keras has no types for mypy; these names document its objects.
 Model = Any
 Layer = Any
 KerasTensor = Any  # a symbolic tensor of the functional API

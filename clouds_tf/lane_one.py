@@ -1,6 +1,6 @@
-"""The one door to the packages of lane one, tensorflow-addons and keras-cv.
+"""Access to the packages of lane one, tensorflow-addons and keras-cv.
 
-They work with TensorFlow 2.15, and nothing imports them unless an option asks for it.
+They work with TensorFlow 2.15, and are imported only if an option needs them.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ def import_addons(purpose: str, instead: str) -> Any:
     """Imports tensorflow_addons.
 
     Args:
-        purpose: what needs it, for the message.
+        purpose: the option that needs it, for the message.
         instead: the choices that work without it, for the message.
 
     Raises:
-        ValueError: the package is missing, or this TensorFlow is newer than it works with.
+        ValueError: the package is missing, or this TensorFlow is too new for it.
     """
     _require("tensorflow_addons", "tensorflow-addons==0.23.*", purpose, instead)
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # it says on each import that it is no longer developed
+        warnings.simplefilter("ignore")  # about the end of its development, on each import
         import tensorflow_addons
 
     return tensorflow_addons

@@ -1,11 +1,10 @@
-"""Imports that wait until a name is used, so that programs answer before TensorFlow is imported.
+"""Lazy imports, with which programs can answer before TensorFlow is imported.
 
-Importing TensorFlow takes seconds, and `--help`, a misspelled flag or a missing file need none of
-it. Our modules import TensorFlow at their head like any other package; in the programs of `tools/`
-that statement costs nothing, because `postpone` delays the import until a name is used. Modules
-that define layers use TensorFlow while they are imported, and modules that define settings or flags
-must not. So a package imports its public names through `face`, and tables of choices are a
-`Registry`.
+Importing TensorFlow takes seconds, but `--help`, a misspelled flag or a missing file do not need
+it. Our modules import TensorFlow at the top like any other package; in the programs of `tools/`,
+`postpone` delays that import until a name is used. Modules that define layers use TensorFlow at
+import time, and modules that define settings or flags must not. So a package imports its public
+names through `face`, and tables of choices are a `Registry`.
 """
 
 from __future__ import annotations
@@ -37,7 +36,7 @@ class _Postponed(types.ModuleType):
 
     def __getattr__(self, name: str) -> Any:
         module: Any = self
-        with _LOADING:  # other threads wait until all names are there
+        with _LOADING:  # other threads wait until all names exist
             around = module.__dict__.pop("_around", None)
             if around:
                 module.__path__ = module.__spec__.submodule_search_locations
@@ -51,13 +50,13 @@ class _Postponed(types.ModuleType):
 def postpone(
     package: str, around: Callable[[], contextlib.AbstractContextManager[Any]] | None = None
 ) -> None:
-    """Makes every later import of a package wait until one of its names or submodules is used.
+    """Delays every later import of a package until one of its names or submodules is used.
 
-    A package that was imported already, or is not installed, is left alone.
+    It has no effect on a package that is already imported or not installed.
 
     Args:
-        package: name of a package at the top level.
-        around: makes a context in which it is then imported.
+        package: name of a top-level package.
+        around: makes a context for the import.
     """
     spec = None if package in sys.modules else importlib.util.find_spec(package)
     if spec is not None:
@@ -78,10 +77,10 @@ def face(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], An
 
     Args:
         package: name of the package.
-        homes: for each of its modules, or another package by its full name, the public names.
+        homes: module of the package, or full name of another module -> its public names.
     """
     places = {name: home for home, names in homes.items() for name in names}
-    if places.keys() & homes.keys():  # a module that is imported would take the name's place
+    if places.keys() & homes.keys():  # an imported module would replace the name
         raise ValueError(f"{package}: got names of modules, {sorted(places.keys() & homes.keys())}")
 
     def find(name: str) -> Any:
@@ -89,16 +88,16 @@ def face(package: str, homes: Mapping[str, Sequence[str]]) -> Callable[[str], An
             raise AttributeError(f"module {package!r} has no attribute {name!r}")
         home = places[name] if "." in places[name] else f"{package}.{places[name]}"
         found = getattr(importlib.import_module(home), name)
-        setattr(sys.modules[package], name, found)  # is not asked again
+        setattr(sys.modules[package], name, found)  # so that this is called only once
         return found
 
     return find
 
 
 def unconverted(function: _Function) -> _Function:
-    """Keeps AutoGraph from converting a function and what it calls.
+    """Keeps AutoGraph from converting a function and the functions that it calls.
 
-    It is do_not_convert of TensorFlow, for modules that must not use that while they are imported.
+    This is TensorFlow's do_not_convert for modules that must not use TensorFlow at import time.
     """
 
     @functools.wraps(function)
@@ -111,13 +110,13 @@ def unconverted(function: _Function) -> _Function:
 
 
 def traced(function: _Function) -> _Function:
-    """Makes a function a tf.function without AutoGraph, when it is first called."""
+    """Turns a function into a tf.function without AutoGraph when it is first called."""
 
     @functools.lru_cache(maxsize=None)
     def make() -> Any:
         import tensorflow as tf
 
-        atexit.register(make.cache_clear)  # after TensorFlow's own modules it could not end itself
+        atexit.register(make.cache_clear)  # it must be deleted before TensorFlow's own modules
         return tf.function(function, autograph=False)
 
     @functools.wraps(function)
@@ -131,8 +130,8 @@ def traced(function: _Function) -> _Function:
 def uncollected() -> Iterator[None]:
     """Context, and decorator, without garbage collection.
 
-    A quarter of `import tensorflow`, and of loading a SavedModel, is otherwise spent on looking for
-    garbage that is not there; up to a tenth of building and tracing a network, by its size.
+    Otherwise a quarter of `import tensorflow` and of loading a SavedModel is spent on useless
+    garbage collection, and up to a tenth of building and tracing a network.
     """
     enabled = gc.isenabled()
     gc.disable()
@@ -144,11 +143,11 @@ def uncollected() -> Iterator[None]:
 
 
 class Registry(collections.UserDict):
-    """A dict whose values are imported when they are looked up; its keys are known at once.
+    """A dict whose values are imported when they are looked up.
 
     Args:
-        places: "module:attribute" of each value. If that attribute is a dict, the value is its item
-            under the same key.
+        places: key -> "module:attribute" of the value. If the attribute is a dict, the value is its
+            item with the same key.
 
     >>> Registry({"dumps": "json:dumps"})["dumps"]([1])
     '[1]'

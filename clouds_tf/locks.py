@@ -1,4 +1,4 @@
-"""Locks on folders, local or remote, that end with the process that holds them."""
+"""Locks on local and remote folders, which end with their process."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ _HEARTBEAT, _SILENCE = 15, 120  # seconds: a lease is renewed, and counts as aba
 def reserved(folder: str, alone: bool = True) -> contextlib.AbstractContextManager[None]:
     """Reserves a folder for this process, until the block or the process ends.
 
-    A local folder is free as soon as the process ends. Remote storage has no locks: there, a
-    folder that a killed process held is free after two minutes.
+    A local folder is released as soon as the process ends. Remote storage has no locks: there, the
+    folder of a killed process is released after two minutes.
 
     Args:
         folder: an existing folder.
-        alone: whether no other process may hold it too; otherwise those with alone=False may.
+        alone: whether the lock is exclusive; if not, other processes with alone=False may hold it.
 
     Raises:
         ValueError: another process holds it.
@@ -40,7 +40,7 @@ def _held(folder: str) -> ValueError:
 
 @contextlib.contextmanager
 def _locked(folder: str, alone: bool) -> Iterator[None]:
-    import fcntl  # of Unix
+    import fcntl  # Unix only
 
     path = os.path.join(folder, "lock")
     while True:
@@ -50,7 +50,7 @@ def _locked(folder: str, alone: bool) -> Iterator[None]:
                 fcntl.flock(file, (fcntl.LOCK_EX if alone else fcntl.LOCK_SH) | fcntl.LOCK_NB)
             except BlockingIOError:
                 raise _held(folder) from None
-            # A process that has just finished may have removed the folder in between.
+            # A process that has just finished may have removed the folder meanwhile.
             if os.path.exists(path) and os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 yield
                 return
@@ -70,7 +70,7 @@ def _leased(folder: str, alone: bool) -> Iterator[None]:
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
     try:
-        # Of two that begin at the same moment, each may see the other one, and both give way.
+        # Two processes that begin at the same moment may see each other and both give up.
         if any(alone or name.startswith("alone") for name in _living_leases(folder, own)):
             raise _held(folder)
         yield
@@ -82,7 +82,7 @@ def _leased(folder: str, alone: bool) -> Iterator[None]:
 
 
 def _living_leases(folder: str, own: str) -> Iterator[str]:
-    """Names of the leases of other processes; those that have run out are removed."""
+    """Names of the valid leases of other processes; removes expired ones."""
     for name in gfile.listdir(folder):
         path = os.path.join(folder, name)
         if name.startswith(("alone-", "shared-")) and name.endswith(_LEASE) and path != own:

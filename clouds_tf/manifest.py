@@ -1,6 +1,6 @@
-"""A folder of finished pieces of work: what is done, made from what, and the files of each.
+"""Records the finished pieces of work in a folder: input and files of each.
 
-Shards of records, batches of predictions, scenes and days are all kept like this:
+Shards of records, batches of predictions, scenes and days are all stored like this:
 
     manifest = Manifest(folder, {"model": predictor.identity, "overlap": 0.25})
     with manifest.open(alone=True):
@@ -13,10 +13,9 @@ Shards of records, batches of predictions, scenes and days are all kept like thi
         for piece in manifest.pieces():
             ...
 
-Each piece has an entry of its own, a small file that is written when the piece is finished. So a
-killed process loses the pieces in hand and no more, memory does not grow with their number, and
-processes on several machines can work in one folder. The API is small on purpose: what is specific
-to shards, scenes or days belongs to their rooms.
+Each piece has its own entry, a small file that is written when the piece is finished. So a killed
+process loses only the pieces in progress, memory does not grow with their number, and processes on
+several machines can work in one folder.
 """
 
 from __future__ import annotations
@@ -47,7 +46,7 @@ def checksum(value: Any) -> str:
 
 
 def file_identity(path: str) -> str:
-    """Identifies the content of a file or folder by the lengths of its files and their times.
+    """Identifies the content of a file or folder by the lengths and times of its files.
 
     Raises:
         FileNotFoundError: there is none.
@@ -66,14 +65,14 @@ def file_identity(path: str) -> str:
 
 @dataclasses.dataclass
 class Piece:
-    """One finished piece, or one that has failed.
+    """A finished or failed piece.
 
     Attributes:
         key: its name, unique in the folder.
         source: identity of its input, such as `file_identity` or a checksum.
-        files: the files that it consists of, named relative to the folder, with their lengths.
-        value: JSON-like facts for readers of the manifest.
-        error: why it has failed; "" if it has not.
+        files: its files, relative to the folder, with their lengths.
+        value: JSON-like value for readers of the manifest.
+        error: the reason if it failed, otherwise "".
     """
 
     key: str
@@ -84,14 +83,14 @@ class Piece:
 
 
 class Manifest:
-    """The finished pieces in a folder, local or wherever tf.io.gfile works.
+    """The finished pieces in a local or remote folder.
 
-    A Manifest has no state but its folder and settings: it can be pickled, and worker processes may
-    add pieces while the process that has it `open` waits for them.
+    The only state of a Manifest is its folder and settings: it can be pickled, and worker processes
+    may add pieces while another process has it `open`.
 
     Args:
         folder: the folder of the results; the entries are in its subfolder "manifest".
-        settings: JSON-like; everything besides its input that a piece depends on.
+        settings: JSON-like; everything except its input that a piece depends on.
     """
 
     def __init__(self, folder: str, settings: Mapping[str, Any]) -> None:
@@ -111,18 +110,18 @@ class Manifest:
         killed processes are removed if no other process works here.
 
         Args:
-            alone: whether no other process may work here; otherwise those that share the settings
-                may, each on its own pieces.
-            redo: whether to remove the pieces of other settings; False refuses them.
+            alone: whether to exclude other processes; if not, others with the same settings may
+                work here, each on its own pieces.
+            redo: whether to remove pieces with other settings; False refuses them.
 
         Raises:
-            ValueError: another process works here, or the pieces are of other settings.
+            ValueError: another process works here, or the pieces have other settings.
         """
         gfile.makedirs(self._entries)
         differences = self._differences()
         if differences and not redo and any(True for _ in self._keys()):
             raise ValueError(
-                f"{self.folder}: holds results of {'; '.join(differences)}; choose another folder, "
+                f"{self.folder}: has results of {'; '.join(differences)}; choose another folder, "
                 "or delete this one"
             )
         if differences or alone:
@@ -132,12 +131,12 @@ class Manifest:
                     yield
                     return
         with locks.reserved(self._entries, alone=False):
-            if self._differences():  # another process has come in between
+            if self._differences():  # another process was faster
                 raise ValueError(f"{self.folder}: another process works here with other settings")
             yield
 
     def _differences(self) -> list[str]:
-        """The settings that the folder was used with before, where they are others."""
+        """Describes settings that differ from those that the folder was used with before."""
         path = os.path.join(self._entries, _SETTINGS)
         if not gfile.exists(path):
             return ["unknown settings"]
@@ -150,7 +149,7 @@ class Manifest:
         return [f"{name} {old}, got {new}" for name, old, new in pairs if old != new]
 
     def _tidy(self) -> None:
-        """Removes pieces of other settings, and leftovers of killed processes."""
+        """Removes pieces with other settings, and leftovers of killed processes."""
         unfinished = [n for n in files.list_names(self._entries) if n.endswith(_STARTED)]
         targets = {name for entry in unfinished for name in self._read_files(entry)}
         for folder in {self._entries, *(os.path.dirname(self._path(name)) for name in targets)}:
@@ -179,8 +178,8 @@ class Manifest:
     def piece(self, key: str, source: str, names: Sequence[str] = ()) -> Iterator[Piece]:
         """Makes a piece: the block writes its files, and may set `value`.
 
-        Files that the piece had before are removed first. When the block raises, the new ones are
-        removed too, and the piece counts as not done.
+        Earlier files of the piece are removed first. If the block raises, the new files are removed
+        as well, and the piece counts as not done.
 
         Args:
             key: name of the piece, unique in the folder.
@@ -188,7 +187,7 @@ class Manifest:
             names: files that the block may write, relative to the folder.
 
         Raises:
-            ValueError: a name leads out of the folder.
+            ValueError: a name leads outside the folder.
         """
         self._start(key, names)
         piece = Piece(key, source)
@@ -202,7 +201,7 @@ class Manifest:
             raise
 
     def fail(self, key: str, source: str, error: str) -> None:
-        """Records why a piece could not be made; files that it had before are removed."""
+        """Records why a piece could not be made, and removes its earlier files."""
         self._start(key, ())
         self._finish(Piece(key, source, error=error))
 
@@ -212,7 +211,7 @@ class Manifest:
         files.remove(self._entry(key, _STARTED))
 
     def prune(self, keep: Callable[[str], bool]) -> None:
-        """Removes the pieces whose keys `keep` denies, with their files."""
+        """Removes the pieces for whose keys `keep` is False, with their files."""
         for key in [key for key in self._keys() if not keep(key)]:
             self.drop(key)
 
@@ -229,7 +228,7 @@ class Manifest:
         return filter(None, map(self.read, self._keys()))
 
     def remove(self) -> None:
-        """Removes the folder of the results with everything in it."""
+        """Removes the folder of the results with its content."""
         gfile.rmtree(self.folder)
 
     def _keys(self) -> Iterator[str]:
@@ -237,10 +236,10 @@ class Manifest:
         return iter(sorted(_key(name) for name in names if name.endswith(_DONE) and name[0] != "."))
 
     def _start(self, key: str, names: Sequence[str]) -> None:
-        """Removes a piece, and notes the files that may be written from now on.
+        """Removes a piece, and records the files that may be written from now on.
 
-        At any moment, an entry names every file that there may be: this is what lets the next
-        process remove the files of a piece whose input has gone meanwhile.
+        An entry always names every file that may exist, so that the next process can remove the
+        files of a piece whose input was removed meanwhile.
         """
         done, started = self._entry(key, _DONE), self._entry(key, _STARTED)
         old = [
@@ -262,7 +261,7 @@ class Manifest:
         return os.path.join(self._entries, _name(key) + ending)
 
     def _read_files(self, entry: str) -> list[str]:
-        """The files that an entry names; none if it is not there or damaged."""
+        """The files that an entry names; none if it is missing or damaged."""
         try:
             fields = json.loads(files.read_text(os.path.join(self._entries, entry)))
             return list(fields if entry.endswith(_STARTED) else fields["files"])
@@ -276,7 +275,7 @@ class Manifest:
 
 
 def _name(key: str) -> str:
-    """A file name for a key, which `_key` reads; temporary names alone begin with a dot."""
+    """A file name for a key, which `_key` reads; only temporary names begin with a dot."""
     name = key.replace("%", "%25").replace("/", "%2F")
     return name if name[:1] != "." else "%2E" + name[1:]
 

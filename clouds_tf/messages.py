@@ -1,4 +1,4 @@
-"""Texts for people: faults of data in one line, counts, short reprs; needs no TensorFlow."""
+"""Messages: faults of data in one line, counts with nouns, tables, short reprs."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _REDIRECTING = threading.Lock()
 _ABOUT_THE_GRAPH = re.compile(
     r"\s*(\[\[|Graph execution error|Detected at node|File \"|<stack|\d+ root error|$)"
 )
-# Of the input pipeline, since TensorFlow 2.20.
+# Prefix of errors of the input pipeline since TensorFlow 2.20.
 _OF_THE_PIPELINE = re.compile(r"Error in user-defined function .* with iterator: [\w:\[\]]+: ")
 
 
 def about_the_data(message: str) -> str:
-    """Trims a message of TensorFlow to its first line about the data, without names of graph nodes.
+    """Reduces a message of TensorFlow to its first line about the data, without graph nodes.
 
     >>> about_the_data("{{function_node __wrapped__X}} Input is empty. [Op:DecodeJpeg]")
     'Input is empty.'
@@ -41,12 +41,12 @@ def about_the_data(message: str) -> str:
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Fault:
-    """One thing that is wrong with the data.
+    """A fault of the data.
 
     Attributes:
         file: path of the file.
-        line: line in that file, from 1; 0 where the fault belongs to no line.
-        reason: what is wrong.
+        line: line in that file, from 1; 0 if the fault does not belong to a line.
+        reason: description of the fault.
     """
 
     file: str
@@ -58,7 +58,7 @@ class Fault:
 
 
 def raise_faults(faults: Sequence[Fault]) -> None:
-    """Raises one ValueError that lists the first ten faults, one a line; nothing without faults."""
+    """Raises a ValueError that lists the first ten faults, one per line, if there are any."""
     if len(faults) == 1:
         raise ValueError(str(faults[0]))
     if faults:
@@ -78,7 +78,7 @@ def counted(number: int, noun: str) -> str:
 
 
 def aligned(rows: Sequence[Sequence[str]]) -> str:
-    """Formats rows of cells as lines, whose columns end at the same places.
+    """Formats rows of cells as lines with right-aligned columns.
 
     >>> print(aligned([["", "Fish"], ["Dice", "0.5"]]))
           Fish
@@ -89,7 +89,7 @@ def aligned(rows: Sequence[Sequence[str]]) -> str:
 
 
 def short_repr(result: Any) -> str:
-    """The repr of a dataclass in one line: of long tuples and of arrays their sizes."""
+    """A one-line repr of a dataclass, with only the sizes of long tuples and arrays."""
 
     def shown(value: Any) -> str:
         if hasattr(value, "shape"):
@@ -103,10 +103,10 @@ def short_repr(result: Any) -> str:
 
 @contextlib.contextmanager
 def native_lines() -> Iterator[list[str]]:
-    """Catches lines of C libraries on stderr, such as libjpeg's, which name no file.
+    """Catches lines of C libraries on stderr, such as libjpeg's, which do not name the file.
 
     Yields:
-        A list that holds these lines after the block, even if the block raises.
+        A list that has these lines after the block, even if the block raises.
     """
     lines: list[str] = []
     with _REDIRECTING, tempfile.TemporaryFile() as written:
@@ -135,5 +135,5 @@ def log_level(name: str, level: int) -> Iterator[None]:
 
 
 def warnings_only() -> contextlib.AbstractContextManager[None]:
-    """Context without TensorFlow's lines below a warning, which notebooks show."""
+    """Context without TensorFlow's messages below warnings, which notebooks would show."""
     return log_level("tensorflow", logging.WARNING)

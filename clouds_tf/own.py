@@ -1,6 +1,6 @@
-"""The user's own functions by name, "module:function", so that every process finds the same one.
+"""The user's own functions, by names "module:function" with which every process can import them.
 
-A name may have arguments, "module:function(gamma=2)": Python literals, given by keyword.
+A name may have keyword arguments that are Python literals: "module:function(gamma=2)".
 """
 
 from __future__ import annotations
@@ -20,11 +20,11 @@ from typing import Any
 
 _PATH = r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*"
 _NAME = re.compile(rf"({_PATH}):({_PATH})(\(.*\))?", re.DOTALL)
-# These before a colon are not modules: addons:NovoGrad, keras_cv:rand_augment.
+# Prefixes that are not modules: addons:NovoGrad, keras_cv:rand_augment.
 _TAKEN = ("addons", "keras_cv")
 # Packages whose code follows from their versions.
 _LIBRARIES = ("clouds_tf", "keras", "tensorflow", "tf_keras")
-_EXPECTED = "give it a name at the top level of a module, or give 'module:function'"
+_EXPECTED = "define it at the top level of a module, or use 'module:function'"
 
 
 def is_own(name: str) -> bool:
@@ -44,7 +44,7 @@ def names_in(setting: str | Sequence[str]) -> list[str]:
     ['mine:soft_loss']
     """
     text = setting if isinstance(setting, str) else " ".join(setting)
-    unquoted = re.sub(r"'[^']*'" r'|"[^"]*"', "", text)  # arguments may hold colons
+    unquoted = re.sub(r"'[^']*'" r'|"[^"]*"', "", text)  # arguments may contain colons
     return [name for name in re.findall(rf"{_PATH}:{_PATH}", unquoted) if is_own(name)]
 
 
@@ -54,11 +54,11 @@ def title(name: str) -> str:
 
 
 def find(setting: str, name: str) -> Any:
-    """Finds the object of a name, in the installed modules or the working folder.
+    """Imports the object of a name, from installed modules or the working folder.
 
     Args:
-        setting: the setting or flag that has the name, for errors.
-        name: "module:attribute", or with keyword arguments after it.
+        setting: the setting or flag with the name, for errors.
+        name: "module:attribute", with optional keyword arguments.
 
     Returns:
         The object; with arguments, a functools.partial of it.
@@ -82,14 +82,14 @@ def _lacks(module: str, path: str) -> str:
     """Says that a module lacks an attribute."""
     if module == "__main__":
         return (
-            f"this program has no {path}; it was part of the program or notebook that trained: "
-            "put it into a module, which other programs can import"
+            f"this program has no {path}, which was defined in the program or notebook of the "
+            "training; move it to a module that other programs can import"
         )
     return f"{getattr(sys.modules[module], '__file__', module)} has no {path}"
 
 
 def _import(setting: str, name: str, module: str) -> Any:
-    """Imports a module; the working folder counts too, which Python skips for scripts elsewhere."""
+    """Imports a module, also from the working folder, which Python skips for scripts elsewhere."""
     while True:
         try:
             return importlib.import_module(module)
@@ -118,13 +118,12 @@ def _parse(setting: str, name: str, arguments: str) -> dict[str, Any]:
         return {str(word.arg): ast.literal_eval(word.value) for word in call.keywords if word.arg}
     except (SyntaxError, ValueError):
         raise ValueError(
-            f"{setting}: got {name!r}, expected literals by keyword in the brackets, such as "
-            "(gamma=2)"
+            f"{setting}: got {name!r}, expected keyword arguments with literals, such as (gamma=2)"
         ) from None
 
 
 def call(setting: str, name: str, *args: object, **kwargs: object) -> Any:
-    """Calls the function of a name; ValueError as in `find_for`."""
+    """Calls the function of a name; raises ValueError like `find_for`."""
     return find_for(setting, name, *args, **kwargs)(*args, **kwargs)
 
 
@@ -132,32 +131,32 @@ def find_for(setting: str, name: str, *args: object, **kwargs: object) -> Any:
     """Finds the function of a name, and checks that it takes the arguments.
 
     Raises:
-        ValueError: as `find` does, or it takes other arguments.
+        ValueError: see `find`; or the function takes other arguments.
     """
     function = find(setting, name)
     try:
         inspect.signature(function).bind(*args, **kwargs)
     except TypeError as error:
         raise ValueError(f"{setting}: {name} does not take its arguments: {error}") from None
-    except ValueError:  # written in C
+    except ValueError:  # a function in C
         pass
     return function
 
 
 def name_of(setting: str, value: Callable[..., Any], known: Mapping[str, Any]) -> str:
-    """The name by which other processes find a callable.
+    """The name by which other processes can import a callable.
 
     Args:
-        setting: the setting that it is given for, for errors.
+        setting: the setting that it is for, for errors.
         value: a function, class or other callable at the top level of a module, or a
-            functools.partial of one with literals by keyword.
+            functools.partial of one with literals as keyword arguments.
         known: functions of the library, by name.
 
     Returns:
         Its key in `known`, or "module:function".
 
     Raises:
-        ValueError: it has no such name, such as a lambda or a function within another one.
+        ValueError: it has no such name, like lambdas and nested functions.
 
     >>> name_of("metrics", functools.partial(os.path.join), {})
     'posixpath:join'
@@ -177,7 +176,7 @@ def name_of(setting: str, value: Callable[..., Any], known: Mapping[str, Any]) -
             if is_own(name) and operator.attrgetter(path)(module) is value:
                 return name
     shown = getattr(value, "__qualname__", None) or repr(value)
-    raise ValueError(f"{setting}: no other process could find {shown}; {_EXPECTED}")
+    raise ValueError(f"{setting}: other processes cannot import {shown}; {_EXPECTED}")
 
 
 def _written(setting: str, value: functools.partial) -> str:
@@ -189,13 +188,13 @@ def _written(setting: str, value: functools.partial) -> str:
         literal = False
     if value.args or not literal:
         raise ValueError(
-            f"{setting}: got {value!r}, expected functools.partial with numbers or texts by keyword"
+            f"{setting}: got {value!r}, expected functools.partial with literals by keyword"
         )
     return f"({', '.join(words)})" if words else ""
 
 
 def fingerprint(setting: str, name: str) -> str:
-    """Checksum of the source code of a name's function; "" if it is unknown, or of a library."""
+    """Checksum of the source code of a function; "" if it is unknown, or that of a library."""
     found = find(setting, name)
     if name.split(".")[0].split(":")[0] in _LIBRARIES:
         return ""

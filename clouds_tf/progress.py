@@ -1,4 +1,4 @@
-"""Progress of long work: a bar in a terminal or notebook, lines in a log file."""
+"""Shows the progress of long work: a bar in a terminal or notebook, lines in a log file."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from tqdm.auto import tqdm
 Progress = Callable[[int, int], None]  # called with (done, total)
 
 SILENCE = 60.0  # seconds between two lines
-PATIENCE = 10.0  # seconds before the first one; shorter work says nothing
+PATIENCE = 10.0  # seconds before the first line; shorter work shows none
 
 
 def is_watched() -> bool:
-    """Whether a bar is seen: in a terminal and in a notebook."""
+    """Whether a bar can be shown, in a terminal or a notebook."""
     return sys.stderr.isatty() or "ipykernel" in sys.modules
 
 
@@ -24,7 +24,7 @@ def shown(progress: Progress | bool, unit: str) -> Progress:
 
     Args:
         progress: such a function; True for a bar in a terminal or notebook; False for nothing.
-        unit: name of the things that are counted, such as "image".
+        unit: name of the counted things, such as "image".
     """
     if not isinstance(progress, bool):
         return progress
@@ -32,10 +32,10 @@ def shown(progress: Progress | bool, unit: str) -> Progress:
 
 
 class Bar:
-    """A bar in a terminal or notebook, from the first call until all is done.
+    """A bar in a terminal or notebook, from the first call until everything is done.
 
     Args:
-        unit: name of the things that are counted, such as "image".
+        unit: name of the counted things, such as "image".
     """
 
     def __init__(self, unit: str) -> None:
@@ -58,10 +58,10 @@ class Bar:
 
 
 class Pace:
-    """Speed since the start, and when the next line is due.
+    """Speed since the start, and time of the next line.
 
     Args:
-        done: number of things that were done before.
+        done: number of things that were done earlier.
         patience: seconds until the first line.
     """
 
@@ -70,22 +70,22 @@ class Pace:
         self._due = self._began + (SILENCE if patience is None else patience)
 
     def is_due(self) -> bool:
-        """Whether it is time for a line; then the next minute begins."""
+        """Whether it is time for a line; if so, the next minute begins."""
         now = time.monotonic()
         is_due = now >= self._due
         self._due = now + SILENCE if is_due else self._due
         return is_due
 
     def seconds_each(self, done: int) -> float:
-        """Mean seconds of one of the things that were done since the start."""
+        """Mean seconds per thing since the start."""
         return (time.monotonic() - self._began) / max(done - self._first, 1)
 
 
 class Lines:
-    """Writes a line on stderr after ten seconds, and then one a minute at most.
+    """Writes a line to stderr after ten seconds, and then at most one per minute.
 
     Args:
-        unit: name of the things that are counted, such as "image".
+        unit: name of the counted things, such as "image".
     """
 
     def __init__(self, unit: str) -> None:
@@ -106,7 +106,7 @@ class Lines:
 
 
 def say(line: str) -> None:
-    """Prints a line at once, also into a file, and not across a bar."""
+    """Prints a line without delay, also to a file, and without breaking a bar."""
     with tqdm.external_write_mode(file=sys.stdout):
         print(line, flush=True)
 

@@ -27,22 +27,22 @@ def setting(default: Any, help: str, **bounds: Any) -> Any:
     Args:
         default: default value.
         help: help text of the flag.
-        **bounds: "min" and "max", if there are limits; "choices", all values that are allowed, of
-            which a tuple has at least one; "own", where a callable of the user or its name,
-            "module:function", is allowed too: a dict of the library's own callables by name;
-            "parse", a function from the text of the flag to a value, whose type is not checked.
+        **bounds: "min" and "max", if there are limits; "choices", all allowed values, of which a
+            tuple must have at least one; "own", a dict of the library's callables by name, if the
+            user's callables, or their names "module:function", are allowed as well; "parse", a
+            function from the text of the flag to a value, whose type is not checked.
     """
     return dataclasses.field(default=default, metadata={"help": help, **bounds})
 
 
 def fields(cls: type) -> list[Any]:
-    """Fields of a dataclass that are made by `setting`, which flags are made from."""
+    """Fields of a dataclass that were made by `setting`, and so become flags."""
     return [field for field in dataclasses.fields(cls) if "help" in field.metadata]
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
 class CheckedSettings:
-    """Base of dataclasses whose fields `setting` makes; prints as the call that makes it.
+    """Base class of settings with fields made by `setting`; its repr is the call that makes it.
 
     Fields are bool, int, float, str, tuple[int, int] (a size), tuples of any number of str, float
     or Any, or Optional of these; or Name or tuple[Name, ...], which take callables as well.

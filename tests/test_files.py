@@ -130,7 +130,7 @@ def test_paths_from_which_tensorflow_loads_nothing_are_refused(tmp_path):
         with pytest.raises(tf.errors.NotFoundError):
             tf.train.Checkpoint(v=tf.Variable(0.0)).read(prefix)
         for load in (files.check_loadable, read_metadata, Predictor.open):
-            with pytest.raises(ValueError, match="loads nothing from a path with"):
+            with pytest.raises(ValueError, match="cannot load a path with"):
                 load(str(tmp_path / name))
     files.check_loadable("a*{b}?")
 
@@ -164,5 +164,5 @@ def test_libraries_that_write_locally_reach_remote_paths():
 
 def test_a_key_that_comes_twice_is_named():
     assert files.parse_json('{"a": {"b": 1}, "c": [2]}') == {"a": {"b": 1}, "c": [2]}
-    with pytest.raises(ValueError, match="two values of 'b'"):
+    with pytest.raises(ValueError, match="two values for 'b'"):
         files.parse_json('{"a": {"b": 1, "b": 2}}')

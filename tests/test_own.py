@@ -35,7 +35,7 @@ def test_what_has_a_name_is_found_by_it(given):
 def test_arguments_are_part_of_the_name():
     name = own.name_of("loss", functools.partial(Scaled, factor=4), {})
     assert name == "test_own:Scaled(factor=4)" and own.find("loss", name)()(2) == 8
-    with pytest.raises(ValueError, match="expected literals by keyword"):
+    with pytest.raises(ValueError, match="expected keyword arguments with literals"):
         own.find("loss", "test_own:Scaled(factor=four)")
 
 
@@ -47,8 +47,8 @@ def test_a_name_of_the_library_is_preferred():
     "given, shown",
     [
         (lambda x: x, "<lambda>"),
-        (functools.partial(doubled, 3), "numbers or texts by keyword"),
-        (functools.partial(Scaled, factor=[1].pop), "numbers or texts by keyword"),
+        (functools.partial(doubled, 3), "literals by keyword"),
+        (functools.partial(Scaled, factor=[1].pop), "literals by keyword"),
         (Scaled(7), "Scaled object"),
     ],
 )

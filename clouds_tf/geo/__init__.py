@@ -1,4 +1,4 @@
-"""Geography: extents, grids, places and dates in file names, objects, and CF NetCDF."""
+"""Geography: extents, grids, extents and dates in file names, objects, and CF NetCDF."""
 
 from clouds_tf.geo.extent import GLOBE, Extent, parse_extent, parse_regions
 from clouds_tf.geo.grid import Grid, cover

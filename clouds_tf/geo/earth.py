@@ -14,9 +14,9 @@ def sine(latitudes: np.ndarray) -> np.ndarray:
 
 
 def heights(latitudes: np.ndarray) -> np.ndarray:
-    """Area from the equator to latitudes (degrees) on one degree of longitude, in km2; signed.
+    """Signed area between the equator and latitudes (degrees) per degree of longitude, in km2.
 
-    A rectangle of longitudes and latitudes has the area of its difference of heights times its
-    degrees of longitude: Lambert's cylindrical projection keeps areas.
+    The area of a rectangle of longitudes and latitudes is its difference of heights times its
+    degrees of longitude: Lambert's cylindrical projection preserves areas.
     """
     return RADIUS * KM_PER_DEGREE * sine(latitudes)

@@ -1,4 +1,4 @@
-"""A rectangle of longitudes and latitudes, which may lie across 180 degrees."""
+"""Rectangles of longitudes and latitudes, which may cross 180 degrees."""
 
 from __future__ import annotations
 
@@ -17,8 +17,8 @@ class _Edges(NamedTuple):
 class Extent(_Edges):
     """A rectangle of longitudes and latitudes in degrees (EPSG:4326).
 
-    Any longitudes from -360 to 540 may be given; an eastern edge that is not east of the western
-    one lies beyond 180 degrees.
+    Longitudes may be from -360 to 540; if the eastern edge is not east of the western one, the
+    extent crosses 180 degrees.
 
     >>> Extent(170, -10, -170, 10)  # 20 degrees across the date line
     Extent(lon_min=170.0, lat_min=-10.0, lon_max=190.0, lat_max=10.0)
@@ -30,13 +30,13 @@ class Extent(_Edges):
         lat_max: northern edge, to 90.
 
     Raises:
-        ValueError: the edges are not such degrees.
+        ValueError: the edges are not within these limits.
     """
 
     __slots__ = ()
 
     def __new__(cls, lon_min: float, lat_min: float, lon_max: float, lat_max: float) -> Extent:
-        """Checks the edges and turns them to where the western one is -180 to below 180."""
+        """Checks the edges and shifts them, so that the western one is -180 to below 180."""
         edges = west, south, east, north = tuple(map(float, (lon_min, lat_min, lon_max, lat_max)))
         if not all(map(math.isfinite, edges)):
             raise ValueError(f"extent: got {edges}, expected four finite numbers of degrees")
@@ -56,7 +56,7 @@ class Extent(_Edges):
 
     @property
     def degrees(self) -> tuple[float, float]:
-        """(latitude, longitude) that the extent spans, in degrees."""
+        """Size of the extent in degrees: (latitude, longitude)."""
         return self.lat_max - self.lat_min, self.lon_max - self.lon_min
 
     def __str__(self) -> str:
@@ -68,7 +68,7 @@ GLOBE = Extent(-180, -90, 180, 90)
 
 
 def parse_extent(text: str) -> Extent:
-    """Reads "lon_min,lat_min,lon_max,lat_max"; ValueError for anything else."""
+    """Parses "lon_min,lat_min,lon_max,lat_max"; ValueError for anything else."""
     try:
         west, south, east, north = map(float, text.split(","))
     except ValueError:
@@ -80,7 +80,7 @@ def parse_extent(text: str) -> Extent:
 
 
 def parse_regions(texts: Iterable[str]) -> dict[str, Extent]:
-    """Reads regions "NAME:lon_min,lat_min,lon_max,lat_max"; ValueError for anything else."""
+    """Parses regions "NAME:lon_min,lat_min,lon_max,lat_max"; ValueError for anything else."""
     regions: dict[str, Extent] = {}
     for text in texts:
         name, colon, extent = text.partition(":")

@@ -11,8 +11,8 @@ import numpy as np
 from clouds_tf.geo import earth
 from clouds_tf.geo.extent import GLOBE, Extent
 
-_TOLERANCE = 1e-6  # of a cell: the rounding of coordinates
-UNEVEN = 0.02  # of a step, by which steps between regular centres may differ
+_TOLERANCE = 1e-6  # for rounded coordinates, as a share of a cell
+UNEVEN = 0.02  # tolerated difference of steps between regular centres, as a share of a step
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,12 +24,12 @@ class Grid:
     ((180, 360), [-89.5, -88.5], [-179.5, -178.5])
 
     Attributes:
-        cell: (latitude, longitude) that a cell spans, in degrees; one number for both.
-        extent: outer edges, whole cells wide and high.
+        cell: size of a cell in degrees, (latitude, longitude) or one number for both.
+        extent: outer edges, a whole number of cells wide and high.
         north_first: whether rows run from north to south.
 
     Raises:
-        ValueError: the extent is not one, or not a whole number of cells.
+        ValueError: the extent is invalid, or not a whole number of cells.
     """
 
     cell: Any = 1.0
@@ -96,12 +96,12 @@ class Grid:
         return np.broadcast_to(self.row_areas[:, np.newaxis], self.shape)
 
     def shared(self, other: Grid) -> tuple[np.ndarray, np.ndarray]:
-        """Computes the areas that cells of this grid share with those of another.
+        """Computes the intersection areas of the cells of two grids.
 
         Returns:
             float64 [rows, rows of the other], differences of `earth.heights`, and float64
-            [columns, columns of the other], degrees of longitude: the product of two is the area
-            that two cells share, in km2.
+            [columns, columns of the other], degrees of longitude. The product of two is the
+            intersection area of two cells in km2.
         """
         down = overlaps(earth.heights(self._rising), earth.heights(other._rising))
         down = down[::-1] if self.north_first else down
@@ -113,10 +113,10 @@ class Grid:
         return self.lat_edges[::-1] if self.north_first else self.lat_edges
 
     def area_in(self, extent: Extent) -> np.ndarray:
-        """Areas that an extent shares with the cells in km2: float64 [rows, columns].
+        """Intersection areas of an extent and the cells in km2: float64 [rows, columns].
 
         Raises:
-            ValueError: the extent is not one, or lies outside the grid.
+            ValueError: the extent is invalid, or lies outside the grid.
         """
         extent = Extent(*extent)
         height, width = extent.degrees
@@ -127,14 +127,14 @@ class Grid:
 
 
 def cover(extent: Extent, cell: tuple[float, float]) -> Grid:
-    """The grid, north first, whose first cell begins at the north-western corner of an extent.
+    """Makes a grid, north first, that starts at the north-western corner of an extent.
 
-    Where the extent is not a whole number of cells, the last row and column reach beyond it, except
-    beyond a pole or once around the globe.
+    If the extent is not a whole number of cells, the last row and column extend beyond it, except
+    beyond a pole or around the whole globe.
 
     Args:
         extent: the area to cover.
-        cell: (latitude, longitude) that a cell spans, in degrees.
+        cell: size of a cell in degrees, (latitude, longitude).
     """
     rows, columns = (
         max(1, math.ceil(span / side - 1e-3)) for span, side in zip(extent.degrees, cell)
@@ -163,7 +163,7 @@ def outer_edges(name: str, centres: np.ndarray) -> tuple[float, float]:
 
 
 def rows_within_poles(north: float, south: float, rows: int) -> tuple[int, int, float, float]:
-    """The rows of a raster that do not reach beyond a pole, as those with a centre at 90 do.
+    """The rows of a raster within the poles, without rows centred at 90 degrees.
 
     Args:
         north: northern edge of the first row, in degrees.
@@ -174,13 +174,13 @@ def rows_within_poles(north: float, south: float, rows: int) -> tuple[int, int, 
         The first row, the one after the last, and their northern and southern edges.
 
     Raises:
-        ValueError: more than one row is beyond, so that the coordinates are no latitudes.
+        ValueError: more than one row is beyond, so that the coordinates are not latitudes.
     """
     step = (north - south) / rows
     if north > 90 + step or south < -90 - step or not step > 0:
         raise ValueError(
             f"has latitudes {south:g} to {north:g}, expected -90 to 90; is its coordinate "
-            "reference system the right one?"
+            "reference system correct?"
         )
     first, last = 0, rows
     rounding = _TOLERANCE * step
@@ -192,7 +192,7 @@ def rows_within_poles(north: float, south: float, rows: int) -> tuple[int, int, 
 
 
 def overlaps(edges: np.ndarray, source_edges: np.ndarray) -> np.ndarray:
-    """Lengths that intervals share.
+    """Lengths of the intersections of intervals.
 
     Args:
         edges: increasing, [n + 1].
@@ -207,7 +207,7 @@ def overlaps(edges: np.ndarray, source_edges: np.ndarray) -> np.ndarray:
 
 
 def overlaps_around(edges: np.ndarray, source_edges: np.ndarray) -> np.ndarray:
-    """Lengths that intervals of longitude share, on the circle; arguments as for `overlaps`."""
+    """Lengths of the intersections of intervals of longitude on the circle; see `overlaps`."""
     return sum(
         overlaps(edges, source_edges + turn)
         for turn in turns(source_edges[0], source_edges[-1], edges[0], edges[-1])
@@ -215,7 +215,7 @@ def overlaps_around(edges: np.ndarray, source_edges: np.ndarray) -> np.ndarray:
 
 
 def turns(west: float, east: float, grid_west: float, grid_east: float) -> list[float]:
-    """Multiples of 360 degrees by which [west, east] is shifted to meet [grid_west, grid_east]."""
+    """Multiples of 360 degrees that shift [west, east] to overlap [grid_west, grid_east]."""
     first = int(np.ceil((grid_west - east) / 360))
     last = int(np.floor((grid_east - west) / 360))
     return [360.0 * turn for turn in range(first, last + 1)]

@@ -1,4 +1,4 @@
-"""Land and coastlines of Natural Earth 1:50m, and those of GeoJSON files (RFC 7946).
+"""Land and coastlines, from Natural Earth 1:50m or from GeoJSON files (RFC 7946).
 
 Natural Earth is in the public domain. land.npz was made by tools/make_land.py of the npm package
 world-atlas 2.0.2 (Natural Earth 4.1), with points rounded to 0.005 degrees. Islands smaller than
@@ -38,12 +38,12 @@ def _polygons() -> tuple[Polygon, ...]:
 
 
 def polygons(extent: Extent) -> list[Polygon]:
-    """Whole polygons of land whose bounds meet an extent, shifted to its longitudes."""
+    """Polygons of land whose bounds overlap an extent, shifted to its longitudes; not clipped."""
     return shifted(_polygons(), extent)
 
 
 def shifted(shapes: Iterable[Polygon], extent: Extent) -> list[Polygon]:
-    """Those of some polygons whose bounds meet an extent, shifted to its longitudes."""
+    """Selects polygons whose bounds overlap an extent, shifted to its longitudes."""
     found = []
     for polygon in shapes:
         west, south = polygon[0].min(axis=0)
@@ -108,9 +108,9 @@ def read_polygons(path: str) -> list[Polygon]:
                 shapes = coordinates if kind == "MultiPolygon" else [coordinates]
                 found.extend([np.array(ring, float)[:, :2] for ring in shape] for shape in shapes)
     except (KeyError, TypeError, IndexError, AttributeError):
-        raise ValueError(f"{path}: is no GeoJSON of polygons") from None
+        raise ValueError(f"{path}: is not GeoJSON with polygons") from None
     if not found:
-        raise ValueError(f"{path}: holds no polygons")
+        raise ValueError(f"{path}: has no polygons")
     fewest = min(len(ring) for shape in found for ring in shape or [np.empty(0)])
     if fewest < 4:
         raise ValueError(f"{path}: a ring of {fewest} points, expected at least 4")

@@ -12,7 +12,7 @@ _NUMBER = r"(-?\d+(?:\.\d+)?)"
 _NAMED_EXTENT = re.compile(f"_{_NUMBER}-{_NUMBER}_{_NUMBER}-{_NUMBER}$")
 _YEAR = r"(?P<year>(?:19|20)\d\d)"
 _YEARDAY = rf"{_YEAR}(?P<yearday>\d{{3}})"
-# Names in which agencies say which of several dates is that of the picture.
+# Names of agencies in which the date of acquisition is marked.
 _CODED_DATES = (
     # MODIS and VIIRS: MYD021KM.A2008011.1530; GOES: s20200131500215, in tenths of seconds.
     rf"(?<![A-Za-z0-9])[ATVs]{_YEARDAY}(?:\.(?P<hour>\d\d)(?P<minute>\d\d))?(?!\d)",
@@ -23,7 +23,7 @@ _CODED_DATES = (
     # Sentinel-2 until 2016, whose first date is that of processing.
     rf"_V{_YEAR}(?P<month>\d\d)(?P<day>\d\d)T(?P<hour>\d\d)(?P<minute>\d\d)(?P<second>\d\d)",
 )
-# Elsewhere the first date counts: programs write that of the picture before that of processing.
+# In other names, the first date counts: programs write acquisition before processing.
 _HOUR, _MINUTE = r"[01]\d|2[0-3]", r"[0-5]\d"
 _FIRST_DATE = re.compile(
     rf"(?<!\d){_YEAR}(?P<dash>[-_]?)(?P<month>\d\d)(?P=dash)(?P<day>\d\d)(?:"
@@ -59,9 +59,7 @@ _INSTRUMENTS = {
 
 
 def parse_platforms(names: Iterable[str]) -> tuple[str, ...]:
-    """Spells satellites as `named_platform` does; MODIS and VIIRS mean all that carry them.
-
-    Upper and lower case do not matter.
+    """Normalises names of satellites, in any case; MODIS and VIIRS mean all that carry them.
 
     >>> parse_platforms(["terra", "VIIRS"])
     ('NOAA-20', 'NOAA-21', 'Suomi NPP', 'Terra')
@@ -77,7 +75,7 @@ def parse_platforms(names: Iterable[str]) -> tuple[str, ...]:
 
 
 def named_extent(stem: str) -> Extent | None:
-    """Reads the extent at the end of a file name, as Worldview snapshots of the field have it.
+    """Reads the extent at the end of a file name, as in Worldview snapshots of this field.
 
     >>> str(named_extent("Aqua_CorrectedReflectance20071227_-61--40_10-24"))
     '-61,10,-40,24'
@@ -90,7 +88,7 @@ def named_extent(stem: str) -> Extent | None:
 
 
 def named_date(stem: str) -> datetime.datetime | None:
-    """Reads when a picture was taken from its file name; None if it has no date or a wrong one.
+    """Reads the acquisition time from a file name; None if it has no date or an invalid one.
 
     >>> named_date("MYD021KM.A2008011.1530.061.2018030123456")
     datetime.datetime(2008, 1, 11, 15, 30)
@@ -120,7 +118,7 @@ def _date(found: re.Match[str]) -> datetime.datetime | None:
 
 
 def parse_date(text: str) -> datetime.datetime:
-    """Reads a date such as 2007-12-27 or 2007-12-27T13:30 (UTC); ValueError for anything else."""
+    """Parses a date such as 2007-12-27 or 2007-12-27T13:30 (UTC); ValueError otherwise."""
     try:
         return datetime.datetime.fromisoformat(text.rstrip("Z"))
     except ValueError:
@@ -128,7 +126,7 @@ def parse_date(text: str) -> datetime.datetime:
 
 
 def named_platform(text: str) -> str:
-    """The satellite that a file name or a tag names, such as "Aqua"; "" if none."""
+    """The satellite in a file name or a tag, such as "Aqua"; "" if there is none."""
     for platform, pattern in _PLATFORMS.items():
         if re.search(pattern, text, re.IGNORECASE):
             return platform

@@ -1,4 +1,4 @@
-"""Writes and reads the NetCDF files of scenes and climatology: valid CF, stable bytes."""
+"""Writes and reads the NetCDF files of scenes and climatology: valid CF, reproducible bytes."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ _CHUNK = 512  # cells along a side
 
 @contextlib.contextmanager
 def new_file(path: str | io.BytesIO, title: str, **attributes: Any) -> Iterator[Any]:
-    """Gives a new NetCDF-4 file, which is at `path` when the block ends without error.
+    """Yields a new NetCDF-4 file, which is at `path` when the block ends without error.
 
-    No time and no name of a machine is written, so that equal contents have equal bytes.
+    Times and machine names are not written, so that equal contents have equal bytes.
 
     Args:
-        path: where it is written, or memory.
+        path: path of the file, or a buffer in memory.
         title: global attribute `title`.
         **attributes: further global attributes.
     """
@@ -35,8 +35,8 @@ def new_file(path: str | io.BytesIO, title: str, **attributes: Any) -> Iterator[
     import h5netcdf
 
     whole = files.written_whole(path) if isinstance(path, str) else contextlib.nullcontext(path)
-    # In a group that keeps the order of creation, some versions of HDF5 also write the time, and
-    # equal contents would no longer have equal bytes.
+    # In a group that keeps the order of creation, some versions of HDF5 also write the time, so
+    # that equal contents would not have equal bytes.
     with whole as target, h5netcdf.File(target, "w", track_order=False) as file:
         file.attrs.update(Conventions=CONVENTIONS, title=title, history="made by clouds_tf")
         file.attrs.update(attributes)
@@ -46,7 +46,7 @@ def new_file(path: str | io.BytesIO, title: str, **attributes: Any) -> Iterator[
 def write_copy(
     path: str, template: bytes, values: dict[str, Any], attributes: dict[str, Any]
 ) -> None:
-    """Writes a copy of a file, with values of its variables and with global attributes added."""
+    """Writes a copy of a file with new values of its variables and additional attributes."""
     with files.written_whole(path) as temporary:
         buffer = io.BytesIO(template)
         with h5py.File(buffer, "r+") as file:
@@ -73,7 +73,7 @@ def write_axes(file: Any, grid: Grid, class_names: Sequence[str]) -> None:
 def _write_axis(
     file: Any, name: str, values: Any, attributes: dict[str, Any], bounds: Any, kind: str = "bounds"
 ) -> None:
-    """Writes a coordinate and its bounds; without a dimension where there is one value."""
+    """Writes a coordinate and its bounds; a single value has no dimension."""
     bounds_name = "climatology_bounds" if kind == "climatology" else f"{name}_bnds"
     dimensions = (name,) * np.ndim(values)
     if dimensions:
@@ -120,9 +120,9 @@ def new_variable(
     level: int = 1,
     **attributes: Any,
 ) -> Any:
-    """Makes a variable to be filled, compressed where it is on the grid.
+    """Creates an empty variable, compressed if it is on the grid.
 
-    Readers of one class at one time read little more than that.
+    It is chunked for reading single classes at single times.
 
     Args:
         file: the file, with all dimensions.
@@ -130,7 +130,7 @@ def new_variable(
         kind: numpy type; floats are shares, whose gaps are NaN.
         long_name: attribute that readers display.
         fill: the value that marks gaps, for other types.
-        level: of the compression, 1 to 9.
+        level: compression level, 1 to 9.
         **attributes: further attributes.
     """
     options: dict[str, Any] = {}
@@ -164,9 +164,9 @@ def plain_attributes(item: Any) -> dict[str, Any]:
 
 @contextlib.contextmanager
 def opened(path: str) -> Iterator[Any]:
-    """Opens a file to read; ValueError if it is damaged, also while it is read.
+    """Opens a file for reading; ValueError if it is damaged, also while it is read.
 
-    With h5py, which reads small files several times faster than readers of NetCDF.
+    It uses h5py, which reads small files several times faster than NetCDF libraries.
     """
     try:
         with files.local_copy(path) as local, h5py.File(local, "r") as file:
@@ -176,7 +176,7 @@ def opened(path: str) -> Iterator[Any]:
     except (OSError, RuntimeError) as error:
         reason = str(error).split("(", 1)[-1].rstrip(")")
         raise ValueError(
-            f"{path}: is damaged or no NetCDF-4 file ({reason}); delete it and make it again"
+            f"{path}: is damaged or not a NetCDF-4 file ({reason}); delete it and make it again"
         ) from None
 
 

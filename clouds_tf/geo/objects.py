@@ -1,4 +1,4 @@
-"""Objects of a mask on a grid: their areas, places and rectangles."""
+"""Objects of a mask on a grid: their areas, positions and rectangles."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from clouds_tf.geo.grid import Grid
 
 @dataclasses.dataclass(frozen=True)
 class Object:
-    """A connected component of a mask; cells that touch at a corner connect.
+    """An 8-connected component of a mask.
 
     Attributes:
         area_km2: area on the sphere.
@@ -21,8 +21,7 @@ class Object:
         centroid: (longitude, latitude) in degrees.
         bounds: (west, south, east, north) in degrees; west is above east across 180 degrees.
         rows: int [n], rows of its cells.
-        columns: int [n], their columns; below 0 west of the seam of a grid that goes round the
-            globe.
+        columns: int [n], their columns; negative west of the seam of a periodic grid.
     """
 
     area_km2: float
@@ -36,7 +35,7 @@ class Object:
 def find_objects(
     mask: np.ndarray, probability: np.ndarray, grid: Grid
 ) -> tuple[list[Object], np.ndarray]:
-    """Finds the objects of a mask; one across the seam of a grid round the globe is one.
+    """Finds the objects of a mask; an object across the seam of a periodic grid is not split.
 
     Args:
         mask: bool [rows, columns].
@@ -82,7 +81,7 @@ def _labels(mask: np.ndarray, periodic: bool) -> np.ndarray:
     """Numbers of connected components in the order of their first cells, column by column."""
     labels, count = scipy.ndimage.label(mask.T, np.ones((3, 3)))
     if periodic and count:
-        # The seam is inside a copy that begins half a turn further.
+        # In a copy that is shifted by half a turn, the seam is inside.
         seam = np.concatenate([labels[-1:], labels[:1]])
         joined, _ = scipy.ndimage.label(seam > 0, np.ones((3, 3)))
         owner = np.arange(count + 1)
@@ -94,7 +93,7 @@ def _labels(mask: np.ndarray, periodic: bool) -> np.ndarray:
 
 
 def _unwrapped(columns: np.ndarray, width: int) -> np.ndarray:
-    """Columns of one object, below 0 where it continues west of the seam."""
+    """Columns of an object, negative where it continues west of the seam."""
     used = np.unique(columns)
     widest = int(np.diff(used, append=used[0] + width).argmax())  # gap on the circle
     if len(used) == width or widest == len(used) - 1:
@@ -103,14 +102,14 @@ def _unwrapped(columns: np.ndarray, width: int) -> np.ndarray:
 
 
 def _wrapped(longitude: float, end: bool = False) -> float:
-    """A longitude as -180 to below 180; or, of an eastern edge, above -180 to 180."""
+    """A longitude in -180 to below 180; or, for an eastern edge, above -180 to 180."""
     wrapped = (longitude + 180) % 360 - 180
     return 180.0 if end and wrapped == -180 else float(wrapped)
 
 
 @dataclasses.dataclass(frozen=True)
 class Rectangle:
-    """The rectangle of least area around points.
+    """The minimum-area rectangle around points.
 
     Attributes:
         length: longer side.
@@ -125,9 +124,9 @@ class Rectangle:
 
 
 def minimal_rectangle(points: np.ndarray) -> Rectangle:
-    """The rectangle of least area around points [n, 2] that are not all on one line.
+    """The minimum-area rectangle around points [n, 2] that are not all on one line.
 
-    One of its sides lies on an edge of the convex hull (Freeman and Shapira, "Determining the
+    One of its sides is on an edge of the convex hull (Freeman and Shapira, "Determining the
     minimum-area encasing rectangle for an arbitrary closed curve", 1975).
     """
     hull = points[scipy.spatial.ConvexHull(points).vertices]
@@ -143,11 +142,11 @@ def minimal_rectangle(points: np.ndarray) -> Rectangle:
 
 
 def rectangle_in_km(item: Object, grid: Grid) -> Rectangle:
-    """The minimal rectangle around an object in a plane that touches the sphere at its latitude."""
+    """The minimum-area rectangle around an object, in the tangent plane at its latitude."""
     latitude = item.centroid[1]
     lat_edges, rows = grid.lat_edges, np.unique(item.rows)
     west = item.columns.min()
-    # The hull needs no more than the corners of the first and of the last cell of each row.
+    # The hull needs only the corners of the first and the last cell of each row.
     firsts = scipy.ndimage.minimum(item.columns, item.rows, rows)
     lasts = scipy.ndimage.maximum(item.columns, item.rows, rows) + 1
     corners = np.concatenate(

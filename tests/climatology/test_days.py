@@ -83,7 +83,7 @@ def test_a_truncated_day_is_named(store):
     path = store.path("2017-03-04")
     with open(path, "rb+") as file:
         file.truncate(1500)
-    with pytest.raises(ValueError, match=f"^{path}: is damaged or no NetCDF-4 file"):
+    with pytest.raises(ValueError, match=f"^{path}: is damaged or not a NetCDF-4 file"):
         store.read("2017-03-04")
     assert not store.manifest.is_done("2017-03-04", digest(b"x"))
 

@@ -153,7 +153,7 @@ def test_damaged_files_are_named(folder):
     whole = (folder / "s" / "a.nc").read_bytes()
     for text in (b"", b"no NetCDF", whole[: len(whole) // 2]):
         path.write_bytes(text)
-        with pytest.raises(ValueError, match=f"^{path}: is damaged or no NetCDF-4 file"):
+        with pytest.raises(ValueError, match=f"^{path}: is damaged or not a NetCDF-4 file"):
             _make(folder)
     xarray.Dataset({"mask": ("x", [1])}).to_netcdf(path, engine="h5netcdf")
     with pytest.raises(

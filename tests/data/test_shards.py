@@ -380,7 +380,7 @@ def test_lists_from_windows_are_read_or_refused(broken, tmp_path, encoding):
     path.write_text(f"{_an_image(broken[0]).name}\r\n", encoding=encoding)
     how = planning.Conversion(num_folds=2, exclude=str(path))
     if encoding == "utf-16":
-        with pytest.raises(ValueError, match="exclude.txt: not a text in UTF-8"):
+        with pytest.raises(ValueError, match="exclude.txt: not UTF-8 text"):
             planning.plan_shards(str(broken[0]), CLOUDS, how)
         return
     shards, faults = planning.plan_shards(str(broken[0]), CLOUDS, how)

@@ -124,8 +124,8 @@ def test_unusable_masks_are_named(tmp_path):
     (tmp_path / "d.tif").write_text("damaged")
     far = cover(Extent(0, 0, 2, 2), (0.04, 0.04))
     for grid, name, message in (
-        (GRID, "p.geojson", "holds no polygons"),
-        (GRID, "x.geojson", "is no GeoJSON of polygons"),
+        (GRID, "p.geojson", "has no polygons"),
+        (GRID, "x.geojson", "is not GeoJSON with polygons"),
         (GRID, "m.geojson", "latitudes beyond 90"),
         (GRID, "t.geojson", "a ring of 3 points, expected at least 4"),
         (GRID, "d.tif", "cannot be read"),

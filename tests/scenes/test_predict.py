@@ -221,5 +221,5 @@ def test_openvino_gives_nearly_the_same_masks_in_a_folder_of_its_own(saved_model
         files = [os.path.join(folder, f"{path.stem}.nc") for folder in folders]
         expected, found = (read_netcdf(file)["probability"].astype(float) for file in files)
         assert 0 < np.abs(found - expected).mean() * 0.004 < 0.01
-    with pytest.raises(ValueError, match="holds results of model .*/openvino.*, got"):
+    with pytest.raises(ValueError, match="has results of model .*/openvino.*, got"):
         predict_scenes(saved_model, str(frames), folders[1], NETCDF)

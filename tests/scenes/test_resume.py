@@ -127,7 +127,7 @@ def test_changed_scenes_are_predicted_again_and_other_models_refused(
     assert predict_scenes(saved_model, one, folder, more).num_predicted == 1
     os.utime(one, ns=(1, 1))
     assert predict_scenes(saved_model, one, folder, more).num_predicted == 1
-    with pytest.raises(ValueError, match="holds results of overlap 0.25, got 0.5"):
+    with pytest.raises(ValueError, match="has results of overlap 0.25, got 0.5"):
         predict_scenes(saved_model, one, folder, dataclasses.replace(OPTIONS, overlap=0.5))
 
 
@@ -157,7 +157,7 @@ def hostile(folder):
         "empty_20200101.tif": "it begins with b''",
         "text_20200101.jpg": "is not a TIFF, JPEG",
         "pixel_20200101.tif": "expected at least 0.64 x 0.64",
-        "metres_20200101.tif": "coordinate reference system the right one",
+        "metres_20200101.tif": "coordinate reference system correct",
         "coarse_20200101.tif": "--force",
         "undated.tif": "--date",
         "deep_20200101.png": "--value_range",

@@ -62,7 +62,7 @@ def test_callables_become_their_names():
 
 @pytest.mark.parametrize("setting", ["loss", "optimizer", "schedule", "encoder", "mix", "monitor"])
 def test_a_function_without_a_name_is_refused(setting):
-    with pytest.raises(ValueError, match=f"^{setting}: no other process could find .*<lambda>"):
+    with pytest.raises(ValueError, match=f"^{setting}: other processes cannot import .*<lambda>"):
         Recipe(**{setting: lambda *args: None})
 
 
