@@ -88,7 +88,7 @@ def test_a_module_of_the_working_folder_is_found(tmp_path, monkeypatch):
         ("nowhere_at_all:f", "no module 'nowhere_at_all'; run .* folder of nowhere_at_all.py, or"),
         ("os.nowhere:f", "no module 'os.nowhere'"),
         ("test_own:g", "test_own.py has no g"),
-        ("__main__:g_of_a_notebook", "part of the program or notebook that trained"),
+        ("__main__:g_of_a_notebook", "defined in the program or notebook of the training"),
         ("broken_module:f", "importing broken_module failed: ZeroDivisionError"),
         ("needs_another:f", "importing needs_another failed: No module named 'not_installed'"),
         ("addons:f", "expected module:function"),

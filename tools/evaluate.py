@@ -25,7 +25,7 @@ flags.DEFINE_string("output", None, "JSON file for rules, calibration and scores
 flags.DEFINE_string(
     "ladder",
     None,
-    "Output CSV with the scores at a threshold of 0.5 and with tuned rules, without and with flips.",
+    "Output CSV with the scores of a threshold of 0.5 and of tuned rules, without and with flips.",
 )
 flags.DEFINE_string("pictures_dir", None, "Folder for pictures of scores, areas and examples.")
 flags.DEFINE_string(

@@ -64,7 +64,7 @@ def test_other_settings_are_refused_by_name_and_the_old_ones_stay(tmp_path):
     other = dataclasses.replace(RECIPE, image_size=(64, 96))
     with pytest.raises(ValueError, match=r"image_size=\[32, 48\], got image_size=\[64, 96\]"):
         workdirs.start(_run(tmp_path, other))
-    with pytest.raises(ValueError, match="holds a run with fold=0, got fold=1; give the same set"):
+    with pytest.raises(ValueError, match="holds a run with fold=0, got fold=1; use the same set"):
         workdirs.start(_run(tmp_path, fold=1))
     assert workdirs.Run.open(str(tmp_path)) == run
 
