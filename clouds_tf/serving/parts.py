@@ -22,7 +22,7 @@ from clouds_tf.serving import outputs
 from clouds_tf.serving.answers import Answer, answer_images, in_order
 from clouds_tf.serving.inputs import Inputs
 
-_BATCHES_IN_PART = 8  # the most that a killed process loses
+_BATCHES_IN_PART = 8  # the maximum work that a killed process loses
 _VERSION = 2  # of the parts
 
 _Images = Sequence[tuple[str, tuple[str, ...]]]
@@ -52,17 +52,17 @@ class Job:
         return -(-len(self.inputs.images) // self.images_in_part)
 
     def images(self, number: int) -> _Images:
-        """File name and wanted classes of each image of a part."""
+        """File name and requested classes of each image of a part."""
         start = number * self.images_in_part
         return self.inputs.images[start : start + self.images_in_part]
 
     @property
     def dataset(self) -> Dataset:
-        """The data set that the model predicts."""
+        """The data set of the predictions."""
         return self.predictors[0].metadata.dataset
 
     def source(self, number: int) -> str:
-        """Identity of the images of a part, and of the rows that are wanted of them."""
+        """Identity of the images of a part and of their requested rows."""
         images = self.images(number)
         return checksum([[*image, _file_identity(self.images_dir, image[0])] for image in images])
 
@@ -87,7 +87,7 @@ def key(number: int) -> str:
 def _file_identity(folder: str, name: str) -> str:
     try:
         return file_identity(os.path.join(folder, name))
-    except OSError:  # such as a link to nothing
+    except OSError:  # such as a broken link
         return "unreadable"
 
 
@@ -111,10 +111,10 @@ def predict_missing(
     runner: Runner,
     progress: Progress,
 ) -> None:
-    """Predicts and writes those parts of `mine` that are not there yet.
+    """Predicts and writes the missing parts of `mine`.
 
-    Where all are merged afterwards, parts with unreadable images are done again: a cause outside
-    the files, such as permissions, may be gone.
+    If all are merged afterwards, parts with unreadable images are predicted again, since a cause
+    outside the files, such as permissions, may have gone.
     """
     sources = {number: job.source(number) for number in mine}
     todo = [
@@ -193,7 +193,7 @@ def _with_pictures(job: Job, answer: Answer) -> Answer:
             if job.masks_dir:
                 outputs.write_masks(job.masks_dir, answer, dataset)
             return answer
-        except Exception as error:  # of whatever library: it is the fault of this image alone
+        except Exception as error:  # from any library, about this image alone
             line = about_the_data(str(error)) or type(error).__name__
             answer = Answer(name, answer.class_names, reason=f"cannot be drawn: {line}")
     if job.on_error == "fail":

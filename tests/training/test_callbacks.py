@@ -83,7 +83,7 @@ def test_callbacks_are_told_of_each_step_and_epoch_in_their_order(undisturbed):
 def test_callbacks_stop_a_run_which_is_resumed_exactly_and_ends_as_early(undisturbed, tmp_path):
     folder, straight, history, *_ = undisturbed
     _, first, lines = _fit(tmp_path, [Recorder(stop_after_epoch=1), StepsCsv()], **PATIENT)
-    assert len(first) == 1 and "a callback ends the run" in "".join(lines)
+    assert len(first) == 1 and "a callback ended the run" in "".join(lines)
     recorder = Recorder(stop_after_step=3)  # which is told during step 4
     with pytest.raises(SystemExit) as stopped:
         _fit(tmp_path, [recorder, StepsCsv()], **PATIENT)

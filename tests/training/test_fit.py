@@ -238,7 +238,7 @@ def test_a_killed_worker_of_a_service_ends_the_run(records_dir, tmp_path):
             output, _ = training.communicate()
     del kept, dispatcher
     assert training.returncode == 1, output
-    assert f"error: no batches from the data service at {address}; look for workers" in output
+    assert f"error: no batches from the data service at {address}; check its workers" in output
     assert "the same command resumes" in output
 
 
@@ -434,7 +434,7 @@ def test_workers_average_the_same_epochs_however_late_the_chief_writes(tmp_path)
     outputs = [process.communicate(timeout=300)[0] for process in both]
     assert [process.returncode for process in both] == [0, 0], outputs
     assert "mean of the last 2 epochs' weights" in outputs[0]
-    assert "a callback ends the run" in outputs[0]  # on both, with three epochs of five
+    assert "a callback ended the run" in outputs[0]  # on both, with three epochs of five
     assert len(workdirs.read_history(str(tmp_path))) == 3
 
 
