@@ -55,7 +55,7 @@ class Explored:
 
 
 def _each(values: Mapping[str, Any], form: str) -> str:
-    """Writes "Fish 3, Flower 4", each number in a format such as "{:.0f}"."""
+    """Formats "Fish 3, Flower 4", with a format of the numbers such as "{:.0f}"."""
     return ", ".join(f"{name} {form.format(value)}" for name, value in values.items())
 
 
@@ -64,7 +64,7 @@ def _medians(values: Mapping[str, pd.Series], form: str = "{:,.0f}") -> str:
 
 
 def _at(value: float, shares: Mapping[str, float]) -> str:
-    """The classes with this value: "Fish" or, where several tie, "Fish, Sugar"."""
+    """The classes with this value: "Fish" or, for ties, "Fish, Sugar"."""
     return ", ".join(name for name, share in shares.items() if share == value)
 
 
@@ -111,7 +111,7 @@ def _span(values: pd.Series) -> str:
 
 
 def labels(data: Explored) -> Section:
-    """Shows how often each class occurs, and with which others."""
+    """Shows the frequency of each class, and of its combinations with others."""
     summary, names = data.summary, data.dataset.class_names
     counts, num_labels = summary["present"], summary["labels_per_image"]
     num_images = summary["num_images"]
@@ -206,7 +206,7 @@ def _per_class(
     form: str = "{:,.0f}",
     log: bool = False,
 ) -> Card:
-    """A card with the distribution of a number for each class, and its medians."""
+    """A card with the distribution of a quantity for each class, and its medians."""
     draw = partial(charts.distributions, values, title, unit, log=log)
     medians = f"Medians: {_medians(values, form)}."
     has_any = any(len(some) for some in values.values())

@@ -22,7 +22,7 @@ _NUM_FLIPPED = 3
 def _overlays(
     data: Explored, filenames: Iterable[str], titles: Sequence[str], outlines: bool = True
 ) -> Callable[..., Any]:
-    """Draws images and, if wanted, the outlines of their masks, two in a row."""
+    """Draws images, optionally with the outlines of their masks, two in a row."""
     images, masks = zip(*(data.load(filename) for filename in filenames))
     names, num_columns = data.dataset.class_names, min(2, len(images))
     shown = [mask * np.uint8(outlines) for mask in masks]
@@ -140,7 +140,7 @@ def _closest_pairs(data: Explored) -> list[Card]:
     if not pairs:
         return []
     titles: dict[str, str] = {}
-    for pair in pairs:  # shows each image once: three that look alike are three pairs
+    for pair in pairs:  # shows each image once, as three similar images are three pairs
         if len(titles) < _NUM_SHOWN and not titles.keys() & set(pair["filenames"]):
             titles |= {n: f"{n} ({pair['correlation']:.2f})" for n in pair["filenames"]}
     near = sum(pair["correlation"] >= summary.NEAR_DUPLICATE for pair in pairs)

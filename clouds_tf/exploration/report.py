@@ -47,19 +47,19 @@ def write_report(
     """Explores a data folder.
 
     Args:
-        data_dir: folder with train.csv and train_images/, and perhaps test_images/, or as the data
-            set calls them.
+        data_dir: folder with train.csv, train_images/ and optionally test_images/, or the names in
+            the data set.
         output_dir: folder for rows.csv, statistics.json, figures/*.png and, last, report.html.
         dataset: the Dataset of the folder.
-        source: where the annotations are; masks of other sizes are measured at the mask_size.
-        max_images: number of training images to measure, drawn at random; None takes all.
-        seed: seed of that draw and of the examples.
+        source: location of the annotations; masks of other sizes are measured at the mask_size.
+        max_images: number of randomly chosen training images to measure; None takes all.
+        seed: seed of the random choice of images and examples.
         progress: called with (done, total) images; True shows a bar in a terminal or notebook.
 
     Raises:
         FileNotFoundError: the annotations or the folder of the training images are missing.
-        ValueError: matplotlib is not installed, nothing can be written to output_dir, the
-            annotations are faulty, or no image can be read.
+        ValueError: matplotlib is not installed, output_dir cannot be written, the annotations are
+            faulty, or no image can be read.
     """
     files.require("matplotlib", "plots", "explore")
     images_dir = os.path.join(data_dir, dataset.train_images)
@@ -134,13 +134,13 @@ def _load(
     encoded = tf.io.read_file(os.path.join(images_dir, filename))
     strings = to_column_major(table.loc[filename, list(dataset.class_names)].tolist(), dataset)
     masks = rle.decode(strings, dataset.mask_size, size)
-    with native_lines():  # of libjpeg, which are among the problems
+    with native_lines():  # libjpeg's messages are listed among the problems
         image = decode_image(encoded, size, dataset.channels).numpy()
     return image, tf.transpose(masks, [1, 2, 0]).numpy()
 
 
 def _problems(found: Sequence[str]) -> page.Section:
-    """Lists files that could not be used or do not fit together."""
+    """Lists files that could not be used or do not match."""
     table = pd.DataFrame({"problem": found})
     if not found:
         text = "None: every annotated image exists, is readable, and has the same size."

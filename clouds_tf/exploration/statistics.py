@@ -1,7 +1,7 @@
-"""Measures every image and mask, on runs and on reduced images, in tf.data.
+"""Measures all images and masks, on runs and on reduced images, in tf.data.
 
-No mask is drawn at its full size: areas, boxes and components are counted on runs, and positions in
-the image on a grid of GRID cells.
+No mask is drawn at its full size: areas, boxes and components are computed from runs, and positions
+in the image on a grid of GRID cells.
 """
 
 from __future__ import annotations
@@ -29,11 +29,11 @@ GRID = (70, 105)  # cells in which masks and the black gap are compared
 _THUMBNAIL = (14, 21)  # size of the grey thumbnails by which images are compared
 _DECODED = (140, 210)  # size at which images are measured, twice GRID
 
-# A pixel at the rim of the gap is a mixture of gap and sea. It counts as gap up to this brightness,
-# which is about half of the darkest sea.
+# A pixel at the edge of the gap is a mixture of gap and sea. It counts as gap up to this
+# brightness, about half of that of the darkest sea.
 _RIM = 20
-# Sun glint: even the darkest cell nearby is grey, and brighter than any clear sea. Still brighter
-# cells are thick clouds.
+# Sun glint: even the darkest cell nearby is grey, and brighter than clear sea. Even brighter cells
+# are thick clouds.
 _GLINT_RANGE = (50, 140)
 _GLINT_GREY = 12  # largest difference of red from blue and from green
 _GLINT_WINDOW = 7  # cells; wider than the gaps between small clouds
@@ -51,8 +51,8 @@ class Statistics:
         components: a row per connected component (8 neighbours), with filename, class and area in
             pixels at the mask size.
         average_masks: float32 [C, *GRID], share of images in which a cell is covered, 0 to 1.
-        thumbnails: uint8 [N, *THUMBNAIL], grey, the gap filled with the mean.
-        problems: sentences, each naming a file that could not be used.
+        thumbnails: uint8 [N, *THUMBNAIL], grey, with the gap filled with the mean.
+        problems: messages about files that could not be used.
     """
 
     rows: pd.DataFrame
@@ -121,7 +121,7 @@ def _describe_image(
 
 
 def _in_gap(pixels: tf.Tensor, gap_brightness: int | None) -> tf.Tensor:
-    """Finds pixels of an image uint8 [h, w, 3] in the black gap or on its rim: bool [h, w]."""
+    """Finds pixels of an image uint8 [h, w, 3] in the black gap or at its edge: bool [h, w]."""
     if gap_brightness is None:
         return tf.zeros(tf.shape(pixels)[:2], tf.bool)
     brightest = tf.reduce_max(pixels, axis=2)
@@ -133,7 +133,7 @@ def _in_gap(pixels: tf.Tensor, gap_brightness: int | None) -> tf.Tensor:
 def _glint(image: tf.Tensor, seen: tf.Tensor) -> tf.Tensor:
     """Share of an image with sun glint, where the sea between the clouds is bright and grey."""
     seen = seen[..., tf.newaxis]
-    # A cell at the gap is half black and would pass for dark sea.
+    # A cell at the gap is half black and would be mistaken for dark sea.
     inside = -tf.nn.max_pool2d(-seen[tf.newaxis], 3, 1, "SAME")
     cells = tf.where(inside > 0, image[tf.newaxis], 255.0)
     cells = -tf.nn.max_pool2d(-cells, 2, 2, "VALID")
@@ -228,7 +228,7 @@ def measure(
 
 
 def _quietly(batches: Iterable[Any], said: list[str]) -> Iterator[Any]:
-    """Yields batches; collects the messages of libjpeg, which name no file, in `said`."""
+    """Yields batches; collects the messages of libjpeg, which do not name the file, in `said`."""
     remaining = iter(batches)
     while True:
         with native_lines() as lines:
@@ -240,7 +240,7 @@ def _quietly(batches: Iterable[Any], said: list[str]) -> Iterator[Any]:
 
 
 def _name_lines(paths: Sequence[str], channels: int) -> list[str]:
-    """Decodes images once more, one at a time, to put names to the messages of libjpeg."""
+    """Decodes images again, one at a time, to add their names to the messages of libjpeg."""
     problems = []
     for path in paths:
         with native_lines() as lines:
@@ -249,7 +249,7 @@ def _name_lines(paths: Sequence[str], channels: int) -> list[str]:
     return problems
 
 
-@functools.lru_cache(maxsize=8)  # tracing takes longer than a small folder
+@functools.lru_cache(maxsize=8)  # tracing takes longer than measuring a small folder
 def _traced(gap_brightness: int | None, channels: int, size: tuple[int, int]) -> tuple[Any, Any]:
     """`_describe_image` of a path, and `_describe_masks`, as functions of TensorFlow."""
 

@@ -18,9 +18,9 @@ IMAGE_MEASURES = ("brightness", "contrast", "blueness", "gap", "glint")
 
 _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 _MASK_MEASURES = ("area", "fraction", "runs", "characters", "components")
-_CRUMB = 100  # pixels; components this small were hardly drawn on purpose
+_CRUMB = 100  # pixels; smaller components were hardly drawn on purpose
 _NUM_PAIRS = 12
-_BLOCK = 1024  # images compared with all others at a time, which bounds the memory
+_BLOCK = 1024  # number of images compared with all others at a time, to bound memory
 
 
 def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, Any]:
@@ -99,10 +99,10 @@ def _correlation(present: pd.DataFrame) -> list[list[float | None]]:
 
 
 def _unlike_others(images: pd.DataFrame) -> pd.DataFrame:
-    """Finds the measure by which each image differs most from the others, the farthest first.
+    """Finds the measure in which each image differs most from the others, most unusual first.
 
-    Distances are measured from the median, in units of half the range that holds the middle 68 % of
-    the images: a standard deviation, if the measure is normally distributed.
+    Distances are from the median, in units of half the range of the middle 68 % of the images,
+    which is the standard deviation if the measure is normally distributed.
     """
     values = images[[key for key in IMAGE_MEASURES if key in images]]
     median = values.median()
@@ -123,7 +123,7 @@ def _unlike_others(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, float]]:
-    """The pairs (i, j, correlation), i < j, of thumbnails [N, h, w] that correlate most."""
+    """The pairs (i, j, correlation), i < j, of thumbnails [N, h, w] with the highest correlation."""
     vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)

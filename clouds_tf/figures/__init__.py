@@ -1,6 +1,6 @@
-"""Pictures in one style and one palette. The only room that knows matplotlib.
+"""Figures in a common style and palette; only this subpackage uses matplotlib.
 
-Every function that returns a Figure takes the keyword dark, for pictures on a dark page. In all of
+Every function that returns a Figure takes the keyword dark, for figures on a dark page. In all of
 them, class_names are the names of the C classes in the order of the arrays, and title is the
 headline. Charts of data are in `charts`, those of predictions in `evaluation`, `images` and
 `climatology`.

@@ -29,8 +29,8 @@ def bars(
 
     Args:
         counts: name -> count.
-        xlabel: what is counted.
-        colors: colour of each bar, such as `class_colors` gives; None draws all in grey.
+        xlabel: label of the counts.
+        colors: colour of each bar, such as those of `class_colors`; None draws all in grey.
     """
     figure = new_figure(WIDTH, 1.1 + 0.42 * len(counts))
     axes = figure.subplots()
@@ -78,10 +78,10 @@ def shares(left: Mapping[str, float], right: Mapping[str, float], titles: Sequen
 def combinations(
     counts: Mapping[tuple[str, ...], int], class_names: Sequence[str], title: str
 ) -> Figure:
-    """Draws how often each combination of classes occurs: bars above a grid of dots.
+    """Draws the count of each combination of classes: bars above a grid of dots.
 
     Args:
-        counts: combination, a tuple of class names -> count; the most frequent first.
+        counts: combination, a tuple of class names -> count; most frequent first.
     """
     num_classes = len(class_names)
     figure = new_figure(WIDTH, 2.7 + 0.37 * num_classes)
@@ -152,9 +152,9 @@ def distributions(
     """Draws a histogram for each class, and above them the shares of all classes together.
 
     Args:
-        values: class name -> numbers [N] from 0 on; all classes in their order.
-        xlabel: what the numbers measure, with the unit.
-        log: whether the x axis is logarithmic; the numbers are then whole, and bins lie between.
+        values: class name -> numbers [N] >= 0; all classes in their order.
+        xlabel: measured quantity, with the unit.
+        log: whether the x axis is logarithmic; then numbers are integers, with bin edges between.
     """
     most = max((np.max(some) for some in values.values() if len(some)), default=1)
     bins = np.linspace(0, most or 1, 41)
@@ -195,11 +195,11 @@ def _mark_median(axes: Axes, values: np.ndarray) -> None:
 def histogram(values: np.ndarray, title: str, xlabel: str, shares: bool = False) -> Figure:
     """Draws a histogram of one number per image.
 
-    The last bar also holds the highest 1 %, which would otherwise stretch the axis.
+    The last bar includes the highest 1 %, which would otherwise stretch the axis.
 
     Args:
-        values: numbers [N] from 0 on.
-        xlabel: what the numbers measure, with the unit.
+        values: numbers [N] >= 0.
+        xlabel: measured quantity, with the unit.
         shares: whether the numbers are shares, 0 to 1.
     """
     figure = new_figure(WIDTH, 2.9)
@@ -221,11 +221,11 @@ def histogram(values: np.ndarray, title: str, xlabel: str, shares: bool = False)
 def average_masks(
     masks: np.ndarray, class_names: Sequence[str], size: tuple[int, int], title: str
 ) -> Figure:
-    """Draws how often each place is covered, one map per class, all on one scale.
+    """Draws the average mask of each class, on a common scale.
 
     Args:
         masks: float [C, h, w], share of images in which a cell is covered, 0 to 1.
-        size: (height, width) in pixels that the axes show.
+        size: (height, width) of the axes in pixels.
     """
     figure, found, grid = panels(class_names, 1.8, title)
     for axes, mask in zip(found, masks):

@@ -1,6 +1,6 @@
 """Charts of a climatology, which stay readable in black and white.
 
-Shades are those of maps; lines differ by dashes and markers too.
+Shades are those of maps; lines also differ by dashes and markers.
 """
 
 from __future__ import annotations
@@ -25,9 +25,9 @@ from clouds_tf.figures.style import (
 )
 
 COLORS = ("plain", "field")
-# As publications on the four patterns draw them (C3ONTEXT).
+# Colours in publications on the four patterns (C3ONTEXT).
 FIELD_COLORS = {"Sugar": "#A1D791", "Flower": "#93D2E2", "Fish": "#2281BB", "Gravel": "#3EAE47"}
-_FEW = 24  # periods with markers and intervals beside each other
+_FEW = 24  # maximum number of periods with markers and intervals side by side
 _DASHES = ("-", (0, (5, 2)), (0, (1, 1.3)), (0, (6, 2, 1, 2)))
 _MARKERS = ("o", "s", "^", "D", "v", "P", "X")
 
@@ -41,7 +41,7 @@ def hovmoeller(
     title: str,
     colors: Sequence[str | None] | None = None,
 ) -> Figure:
-    """Draws shares over longitude and time, which runs downwards.
+    """Draws shares over longitude and time, with time downwards.
 
     Args:
         lon_edges: edges of the columns in degrees, [w + 1].
@@ -81,7 +81,7 @@ def cycle(
     Args:
         labels: T names of periods.
         means: shares [T, C].
-        lower: lower ends of the intervals, [T, C]; NaN where there is none.
+        lower: lower ends of the intervals, [T, C]; NaN if there is none.
         upper: upper ends.
         colors: C colours, None for that of the text.
     """
@@ -95,7 +95,7 @@ def cycle(
             axes.plot(places, means[:, c], lw=1.2, **style)
             axes.fill_between(places, lower[:, c], upper[:, c], color=color, alpha=0.2, lw=0)
             continue
-        # Intervals stand beside each other.
+        # Intervals are drawn side by side.
         shift = 0.1 * (c - (len(class_names) - 1) / 2)
         reach = np.abs(np.stack([means[:, c] - lower[:, c], upper[:, c] - means[:, c]]))
         axes.errorbar(
@@ -124,11 +124,11 @@ def cycle(
 
 @styled
 def co_occurrence(shared: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
-    """Draws how much of the area of one pattern another one covers as well.
+    """Draws the share of the area of each pattern that another pattern also covers.
 
     Args:
-        shared: shares of the area that two patterns both cover, [C, C]; one pattern on the
-            diagonal.
+        shared: shares of the area that two patterns both cover, [C, C]; on the diagonal, that one
+            pattern covers.
     """
     own = np.diag(shared)
     share = np.divide(

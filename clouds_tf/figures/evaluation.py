@@ -30,10 +30,10 @@ def score_maps(
     class_names: Sequence[str],
     title: str,
 ) -> Figure:
-    """Draws the score over the two numbers of a rule, one map per class, on one colour scale.
+    """Draws the score over the two parameters of a rule, one map per class, on one colour scale.
 
-    A circle marks the best pair of numbers, a dashed line encloses pairs that are better than blank
-    masks, and the title says so if the best pair lies at the edge of the search.
+    A circle marks the best pair, a dashed line encloses pairs that are better than blank masks, and
+    the title tells if the best pair is at the edge of the search.
 
     Args:
         scores: float [C, A, T], the mean Dice.
@@ -72,13 +72,12 @@ def reliability(
     class_names: Sequence[str],
     title: str,
 ) -> Figure:
-    """Draws how often a pixel is of a class, by the probability that it was given.
+    """Draws reliability diagrams: the share of true pixels by predicted probability.
 
     Args:
-        edges: the edges of M bins of probability, [M + 1].
-        shares: float [C, M], the share of the bin's pixels that are of the class; nan where the
-            bin is empty.
-        numbers: [C, M], the number of pixels in each bin.
+        edges: edges of M bins of probability, [M + 1].
+        shares: float [C, M], share of true pixels in each bin; nan for empty bins.
+        numbers: [C, M], number of pixels in each bin.
     """
     figure = new_figure(WIDTH, 5.2)
     above, below = figure.subplots(2, 1, sharex=True, height_ratios=(3, 1))
@@ -100,7 +99,7 @@ def reliability(
 def confusions(counts: np.ndarray, class_names: Sequence[str], title: str) -> Figure:
     """Draws true against predicted presence, one table per class.
 
-    Right answers are green, wrong ones red, the more intense the more frequent.
+    Correct predictions are green, wrong ones red; frequent ones have a stronger colour.
 
     Args:
         counts: float [C, 2, 2] images: class, truly present, predicted.
@@ -133,8 +132,8 @@ def predicted_areas(
 
     Args:
         true: float [N, C], the share of each image in the true mask.
-        predicted: name of a way to predict -> the shares, float [N, C], and the bias of each class
-            (predicted over true area of all images, minus 1).
+        predicted: name of the estimate -> predicted shares, float [N, C], and the bias of each
+            class (predicted over true area of all images, minus 1).
     """
     labels = ("true share of the image", "predicted share")
     figure, found, _ = panels(class_names, 2.7, title, labels)
@@ -171,8 +170,8 @@ def comparisons(
     Args:
         images: R images, uint8 [H, W, 3].
         masks: for each image M masks, [h, w, C] of {0, 1}.
-        titles: R strings, to write at the left.
-        columns: M strings, to write above the masks.
+        titles: R texts on the left.
+        columns: M texts above the masks.
     """
     num_columns = 1 + len(columns)
     height, width = images[0].shape[:2]

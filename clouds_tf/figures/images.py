@@ -21,22 +21,22 @@ from clouds_tf.figures.style import (
     styled,
 )
 
-_MAX_SIDE = 1600  # cells that are drawn along a side
+_MAX_SIDE = 1600  # maximum number of drawn cells along a side
 _STEPS = (0.5, 1, 2, 5, 10, 15, 30, 60)  # degrees between ticks
-_LONGEST_OUTLINE = 8  # heights and widths of the image; longer ones are those of specks
+_LONGEST_OUTLINE = 8  # in heights plus widths of the image; longer outlines are those of specks
 
 
 def overlay(
     axes: Axes, image: np.ndarray, masks: np.ndarray, class_names: Sequence[str], title: str = ""
 ) -> None:
-    """Draws an image, and every mask that is not empty as a tint with an outline and a name.
+    """Draws an image, and every non-empty mask as a tint with an outline and a name.
 
-    A mask of a thousand specks, as untrained networks give it, has no outline, which would hide the
-    image.
+    A mask of many specks, as from untrained networks, is drawn without outlines, which would hide
+    the image.
 
     Args:
         axes: matplotlib Axes to draw on.
-        image: uint8 [H, W, channels]; of more than three, the first three are red, green and blue.
+        image: uint8 [H, W, channels]; the first three of more channels are red, green and blue.
         masks: [h, w, C] of {0, 1}, of any size.
         title: title of the axes.
     """
@@ -74,13 +74,13 @@ def overlay(
 def _outline(
     axes: Axes, x: np.ndarray, y: np.ndarray, mask: np.ndarray, color: str, width: float
 ) -> None:
-    """Draws the edge of a mask; a border of zeros closes it where the mask ends with the image."""
+    """Draws the outline of a mask; zero padding closes it at the border of the image."""
     places = (np.pad(axis, 1, mode="edge") for axis in (x, y))
     axes.contour(*places, np.pad(mask, 1), levels=[0.5], colors=[color], linewidths=width)
 
 
 def _visible(image: np.ndarray) -> np.ndarray:
-    """RGB of an image of any number of channels; grey for one or two."""
+    """Converts an image with any number of channels to RGB; grey for one or two."""
     return image[..., :3] if image.shape[2] > 2 else np.repeat(image[..., :1], 3, axis=2)
 
 
@@ -128,12 +128,12 @@ def overlays(
 
 @styled
 def scene_maps(scenes: Sequence[dict[str, Any]], num_columns: int = 1) -> Figure:
-    """Draws scenes with their masks and unobserved areas, coordinates on the axes.
+    """Draws scenes with masks, unobserved areas, and coordinates on the axes.
 
     Args:
         scenes: a dict for each: "title"; "image", uint8 [h, w, 3]; "masks", bool [C, h, w];
             "observed", bool [h, w]; "extent", (lon_min, lat_min, lon_max, lat_max); "class_names".
-        num_columns: maps in a row.
+        num_columns: number of maps in a row.
     """
     num_rows = math.ceil(len(scenes) / num_columns)
     west, south, east, north = scenes[0]["extent"]

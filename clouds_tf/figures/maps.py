@@ -1,9 +1,9 @@
 """Maps of a climatology, which stay readable in black and white.
 
-Shades run from light to dark on one scale of brightness; unobserved cells are hatched. In all
-functions lon_edges [w + 1] and lat_edges [h + 1] are edges of columns and rows in degrees, colors
+Shades go from light to dark on a common brightness scale; unobserved cells are hatched. In all
+functions, lon_edges [w + 1] and lat_edges [h + 1] are edges of columns and rows in degrees, colors
 the C colours of the dark end, None for the plain one, and coastlines lines of (longitude,
-latitude), which break at NaN.
+latitude), which are interrupted at NaN.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from clouds_tf.figures.style import (
     styled,
 )
 
-DARK = "#222222"  # of coasts and of text on maps, whose ground is light on dark pages too
+DARK = "#222222"  # of coasts and text on maps, whose background is light even on dark pages
 _PLAIN = "#2F6690"
 
 
@@ -86,7 +86,7 @@ def period_maps(
         values: shares [T, C, h, w], or their differences; NaN is hatched.
         periods: T names.
         limits: upper ends of the C scales.
-        uncertain: bool [T, C, h, w], of differences: where zero is within the interval, dotted.
+        uncertain: bool [T, C, h, w], for differences: cells to dot, with zero in the interval.
     """
     width = 2 * WIDTH / max(len(class_names), 2)
     row = 0.8 * width * min(_aspect(lon_edges, lat_edges), 1.5) + 0.1
@@ -111,7 +111,7 @@ def period_maps(
         bar.outline.set(visible=False)
         bar.ax.xaxis.set_major_locator(locator(4))
     for axes, name in zip(panels[:, 0], periods):
-        # A date and its time are too long for one line.
+        # A date with a time is too long for one line.
         lines = name.replace("T", "\n") if ":" in name else name
         axes.set_ylabel(lines, weight="bold", parse_math=False)
     headline(figure, title)
@@ -142,7 +142,7 @@ def mesh(
 
 
 def _dress(axes: Axes, x: np.ndarray, y: np.ndarray, coastlines: Sequence[np.ndarray]) -> None:
-    """Gives a map its coastlines, limits and degrees."""
+    """Adds coastlines, limits and labels in degrees to a map."""
     from matplotlib.collections import LineCollection
 
     turned = [line + [turn, 0] for turn in (-360, 0, 360) for line in coastlines]
@@ -165,7 +165,7 @@ def _dot(axes: Axes, x: np.ndarray, y: np.ndarray, where: np.ndarray) -> None:
     """Dots the cells that `where` selects: bool [h, w]."""
     import matplotlib
 
-    # Both ends of each cell, since contours run between points.
+    # At both ends of each cell, since contours are drawn between points.
     ends = [np.repeat(edges, 2)[1:-1] for edges in (x, y)]
     with matplotlib.rc_context({"hatch.linewidth": 0.5, "hatch.color": DARK}):
         axes.contourf(
@@ -184,7 +184,7 @@ def largest(shares: np.ndarray) -> float:
 
 
 def shades(color: str | None) -> Any:
-    """From white over a colour to its darkest shade: brightness falls all the way."""
+    """Colour map from white over a colour to its darkest shade, with decreasing brightness."""
     from matplotlib.colors import LinearSegmentedColormap, to_rgb
 
     middle = to_rgb(color or _PLAIN)
@@ -200,7 +200,7 @@ def locator(number: int, is_wide: bool = False) -> Any:
 
 
 def upper_limit(shares: np.ndarray) -> float:
-    """A round upper end of a scale; about one cell in 200 that has any share may exceed it."""
+    """A round upper end of a scale, which about one nonzero cell in 200 may exceed."""
     present = shares[np.isfinite(shares) & (shares > 0)]
     if not len(present):
         return 1.0

@@ -1,4 +1,4 @@
-"""Renders a report as one HTML file that needs no other file, script, font or request."""
+"""Renders reports as self-contained HTML files, without scripts, fonts or requests."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _FOLDER = os.path.dirname(__file__)
 
 @dataclasses.dataclass(frozen=True)
 class Card:
-    """A sentence and, above it, a figure or a table if it has one.
+    """A caption, with a figure or a table above it, if any.
 
     Attributes:
-        text: the sentence, with computed numbers.
-        name: name of the figure's file, without its ending.
-        draw: returns the figure, a matplotlib Figure; takes the keyword `dark`.
+        text: the caption, with computed numbers.
+        name: name of the figure's file, without extension.
+        draw: returns the matplotlib Figure; takes the keyword `dark`.
         table: a pandas DataFrame; it scrolls if it is wider than the page.
         is_wide: whether the card takes the whole width of the page.
     """
@@ -42,7 +42,7 @@ class Section:
         title: its heading.
         text: paragraph below the heading.
         cards: its content.
-        numbers: label -> text of large numbers above the cards.
+        numbers: label -> text of the large numbers above the cards.
     """
 
     title: str
@@ -63,11 +63,11 @@ def render(
     Args:
         lead: paragraph below the title.
         figures_dir: folder for the figures as files.
-        formats: of these files, as `save` knows them.
+        formats: formats of these files, see `save`.
     """
 
     def draw(card: Card) -> dict[str, str]:
-        """Draws the figure of a card for pages of either colour, and saves the light one."""
+        """Draws the figure of a card for light and dark pages, and saves the light one."""
         assert card.draw is not None
         light, dark = card.draw(), card.draw(dark=True)
         for ending in formats:

@@ -23,7 +23,7 @@ if typing.TYPE_CHECKING:
 else:
     Figure = Any
 
-# After Okabe and Ito: told apart by colour-blind readers. The first four also stand out on clouds.
+# After Okabe and Ito, for colour-blind readers. The first four also stand out on clouds.
 COLORS = (
     "#56B4E9",
     "#E69F00",
@@ -34,14 +34,14 @@ COLORS = (
     "#F0E442",
     "#CC79A7",
 )
-NEUTRAL = "#8C96A3"  # for what belongs to no class; visible on white and on black
+NEUTRAL = "#8C96A3"  # for data without a class; visible on white and on black
 
 FORMATS = ("png", "pdf")  # of files
 _PRINT_DPI = 300  # of maps inside a PDF, whose text and lines are vectors
 
 Axes = Any  # of matplotlib
 
-WIDTH = 5.6  # inches; text is legible at this width on a page and on a phone
+WIDTH = 5.6  # inches, at which text is legible on a page and on a phone
 
 _STYLE = {
     "figure.dpi": 160,
@@ -74,7 +74,7 @@ _DARK = _colors("#171C23", "#E4E9EF", "#343D48")
 
 
 def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
-    """Decorates a function that draws a Figure: applies the style, adds the keyword `dark`.
+    """Decorates a function that draws a Figure with the style and the keyword `dark`.
 
     The decorated function raises ValueError if matplotlib is not installed.
     """
@@ -90,7 +90,7 @@ def styled(draw: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def class_colors(class_names: Iterable[str]) -> list[str]:
-    """Colours of the classes by their order, repeating after eight."""
+    """Colours of the classes in their order, repeating after eight."""
     return [color for _, color in zip(class_names, itertools.cycle(COLORS))]
 
 
@@ -105,19 +105,19 @@ def rgba(color: str, alpha: float) -> tuple[float, float, float, float]:
 
 
 def percent(share: float, _: object = None) -> str:
-    """Writes a share of 0 to 1 as a percentage; also a formatter of an axis."""
+    """Formats a share of 0 to 1 as a percentage; also a formatter of an axis."""
     return f"{100 * share:.3g}%"
 
 
 def longitude(degrees: float, _: object = None) -> str:
-    """Writes degrees east as 61°W, 0°, 40°E or 180°; also a formatter of an axis."""
+    """Formats degrees east as 61°W, 0°, 40°E or 180°; also a formatter of an axis."""
     degrees = (degrees + 180) % 360 - 180
     side = "W" if -180 < degrees < 0 else "E" if degrees > 0 else ""
     return f"{abs(degrees):g}\N{DEGREE SIGN}{side}"
 
 
 def latitude(degrees: float, _: object = None) -> str:
-    """Writes degrees north as 10°S, 0° or 24°N; also a formatter of an axis."""
+    """Formats degrees north as 10°S, 0° or 24°N; also a formatter of an axis."""
     return f"{abs(degrees):g}\N{DEGREE SIGN}{'S' if degrees < 0 else 'N' if degrees else ''}"
 
 
@@ -147,7 +147,7 @@ def panels(
         height: height of an axes in inches.
         title: headline of the figure.
         labels: labels of the outer x and y axes.
-        shared: whether all have the same limits.
+        shared: whether all axes have the same limits.
 
     Returns:
         The figure, the axes of the classes, and the grid of all axes.
@@ -170,20 +170,20 @@ def panels(
 
 
 def describe(figure: Figure) -> str:
-    """Joins the titles of all parts of a figure, for readers who do not see it."""
+    """Joins the titles of all parts of a figure, as an alternative text."""
     titles = [axes.get_title(place) for axes in figure.axes for place in ("left", "center")]
     return "; ".join(filter(None, [figure.get_suptitle(), *titles]))
 
 
 def save(figure: Figure, path: str, compression: int = 6) -> None:
-    """Writes a figure as PNG or PDF, by the ending of the path, whole or not at all.
+    """Writes a figure as PNG or PDF, by the extension of the path, whole or not at all.
 
-    The compression of a PNG is 0 to 9; for photographs, 2 takes a quarter of the time of 6, and
-    gives files that are 3 % larger.
+    The compression of a PNG is 0 to 9; for photographs, 2 takes a quarter of the time of 6 for
+    files that are 3 % larger.
     """
     buffer = io.BytesIO()
     if path.endswith(".pdf"):
-        # Journals ask for fonts that can be edited; without a date, equal figures are equal files.
+        # Journals require editable fonts; without a date, equal figures are equal files.
         with matplotlib.rc_context({"pdf.fonttype": 42}):
             about = {"CreationDate": None}
             figure.savefig(buffer, format="pdf", dpi=_PRINT_DPI, metadata=about)
@@ -209,7 +209,7 @@ def pixels(figure: Figure) -> np.ndarray:
 def _render(figure: Figure) -> Any:
     """Renders a figure to a Pillow image; an unchanged figure is drawn only once."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
-    from PIL import Image  # which matplotlib brings
+    from PIL import Image  # installed with matplotlib
 
     canvas = figure.canvas
     if figure.stale or not isinstance(canvas, FigureCanvasAgg):

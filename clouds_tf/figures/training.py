@@ -122,8 +122,8 @@ def learning_rates(
 
     Args:
         rates: learning rates.
-        losses: the loss of a batch at each of them.
-        smoothed: the running mean of these.
+        losses: loss of a batch at each rate.
+        smoothed: running mean of the losses.
         proposal: the proposed rate, or None.
     """
     figure = new_figure(WIDTH, 4.0)

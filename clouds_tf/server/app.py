@@ -1,4 +1,4 @@
-"""The application: routes of both protocols, of operations, and of the page."""
+"""The ASGI application: routes of both protocols, of probes and metrics, and of the page."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from clouds_tf.server.versions import Versions
 
 Parse = Callable[[bytearray], Query]
 
-_DRAINING_SECONDS = 5  # after which another server should be asked
+_DRAINING_SECONDS = 5  # after which a client should try another server
 
 
 def make_app(
@@ -42,10 +42,10 @@ def make_app(
     """The ASGI application around versions of a model, whose first ones are loaded.
 
     Args:
-        versions: they start and end with the lifespan of the application.
-        settings: limits, and what the page offers.
-        metrics: what /metrics shows.
-        state: what the application shares with the server that runs it.
+        versions: the versions, which start and end with the lifespan of the application.
+        settings: limits, and settings of the page.
+        metrics: metrics for /metrics.
+        state: state shared with the server that runs the application.
     """
     api = _API(versions, settings, metrics, state)
 
@@ -76,7 +76,7 @@ def _number(request: Request) -> int | None:
 
 
 class _API:
-    """Handlers of all that is not the page."""
+    """Handlers of all routes except those of the page."""
 
     def __init__(
         self, versions: Versions, settings: ServerSettings, metrics: Metrics, state: ServerState
@@ -146,7 +146,7 @@ class _API:
         return JSONResponse(protocols.metadata_v2(metadata, self._versions.numbers))
 
     def _find(self, request: Request) -> tuple[int, Batcher]:
-        """The version that a request asks for, or the newest one."""
+        """The version in the path of a request, or the newest one."""
         return self._versions.find(_number(request))
 
     async def _predict(self, parse: Parse, request: Request) -> Response:

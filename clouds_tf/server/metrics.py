@@ -1,4 +1,4 @@
-"""Metrics in the format of Prometheus."""
+"""Metrics in the Prometheus format."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ CONTENT_TYPE = prometheus.CONTENT_TYPE_LATEST
 
 _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 60)
 _SIZES = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 64)
-STATUS_GONE = 499  # of nginx, for the log: the client went away
+STATUS_GONE = 499  # as in nginx, for the log: the client disconnected
 _KINDS = {
     404: "not_found",
     408: "timeout",
@@ -30,7 +30,7 @@ _SHARES = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 1)
 
 
 class Metrics:
-    """All metrics of one server, in a registry of their own."""
+    """All metrics of one server, in a separate registry."""
 
     def __init__(self) -> None:
         registry = self._registry = prometheus.CollectorRegistry()
@@ -53,7 +53,7 @@ class Metrics:
             "requests", "Requests, by protocol and status code.", "protocol", "code"
         )
         self.errors = counter("errors", "Failed requests, by the reason.", "kind")
-        # At 0: Prometheus sees no increase in a series that begins at 1.
+        # Starting at 0, because Prometheus sees no increase in a series that begins at 1.
         for kind in (*_KINDS.values(), *_OTHER_KINDS):
             self.errors.labels(kind)
         self.images = counter("images", "Images, answered or refused.", "outcome")
@@ -71,7 +71,7 @@ class Metrics:
 
     @contextlib.contextmanager
     def timed(self, stage: str) -> Iterator[None]:
-        """Context whose seconds count as those of a stage, unless it raises."""
+        """Context whose duration is recorded for a stage, unless it raises."""
         start = time.perf_counter()
         yield
         self.latency.labels(stage).observe(time.perf_counter() - start)
@@ -84,7 +84,7 @@ class Metrics:
     def observe_answer(
         self, class_names: Sequence[str], likeness: float, presence: Iterable[float]
     ) -> None:
-        """Counts one answered image; likeness is NaN, or presence empty, where not known."""
+        """Counts one answered image; an unknown likeness is NaN, an unknown presence empty."""
         self.images.labels("answered").inc()
         if not math.isnan(likeness):
             self.likeness.observe(likeness)

@@ -1,4 +1,4 @@
-"""Routes of the page: its files, the images of a folder, and what it needs to know."""
+"""Routes of the page: its files, the images of a folder, and its settings."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def _is_image(name: str) -> bool:
 
 
 class _Images(StaticFiles):
-    """The image files of a folder; whatever else is in it is not shown."""
+    """The image files of a folder, without its other files."""
 
     async def get_response(self, path: str, scope: Scope) -> Response:
         if not _is_image(path):
@@ -80,7 +80,7 @@ def routes(versions: Versions, settings: ServerSettings) -> list[BaseRoute]:
 
 
 def security_headers(settings: ServerSettings) -> list[tuple[bytes, bytes]]:
-    """Headers of every response: a page may load and send nothing but to this server."""
+    """Headers of every response, with which a page may communicate only with this server."""
     wasm = " 'wasm-unsafe-eval'" if is_in_browser(settings) else ""
     policy = (
         f"default-src 'none'; script-src 'self'{wasm}; style-src 'self'; connect-src 'self'; "

@@ -1,7 +1,7 @@
-"""Bodies of requests and answers: TensorFlow Serving's REST API (V1), Open Inference Protocol (V2).
+"""Parses requests and makes answers of both protocols.
 
-V1 is https://www.tensorflow.org/tfx/serving/api_rest, and V2
-https://github.com/kserve/open-inference-protocol. Everything in a request is untrusted.
+V1 is TensorFlow Serving's REST API, https://www.tensorflow.org/tfx/serving/api_rest, and V2 the
+Open Inference Protocol, https://github.com/kserve/open-inference-protocol. Requests are untrusted.
 """
 
 from __future__ import annotations
@@ -25,26 +25,26 @@ from clouds_tf.server.errors import RequestError
 from clouds_tf.serving.tf_serving import MODEL_NAME
 
 _MASKS = ("encoded_pixels", "presence", "area_fraction", "expected_area_fraction", "likeness")
-# Of each signature, its input and its outputs.
+# Signature -> its input and its outputs.
 _SIGNATURES = {
     "serving_default": ("image_bytes", _MASKS),
     "probabilities": ("image_bytes", (PROBABILITIES,)),
     "from_pixels": ("images", (*_MASKS, PROBABILITIES)),
     "metadata": ("image_bytes", ("metadata",)),
 }
-# Of each input of V2, its datatype and its shape.
+# Input of V2 -> its datatype and its shape.
 _TENSORS_V2 = {"image_bytes": ("BYTES", (-1,)), "images": ("UINT8", (-1, -1, -1, 3))}
 _SHOWN = 50  # characters of a value in an error
 
 
 @dataclasses.dataclass(frozen=True)
 class Query:
-    """A request that was read.
+    """A parsed request.
 
     Attributes:
         images: N images.
-        names: outputs that are wanted, in order.
-        answer: makes the body of the answer, from N outputs and the version that made them.
+        names: requested outputs, in order.
+        answer: makes the body of the answer from N outputs and the version that made them.
     """
 
     images: list[Image]
@@ -66,7 +66,7 @@ def _plain(value: object) -> Any:
 
 
 def parse_v1(body: bytes | bytearray) -> Query:
-    """Reads the body of a predict request; RequestError if it is malformed."""
+    """Parses the body of a predict request; RequestError if it is malformed."""
     fields = _parse_object(body)
     signature = fields.get("signature_name") or "serving_default"
     if not isinstance(signature, str) or signature not in _SIGNATURES:
@@ -86,12 +86,12 @@ def parse_v1(body: bytes | bytearray) -> Query:
     key = "instances" if in_rows else "inputs"
     read = _read_bytes if name == "image_bytes" else _as_pixels
     if signature == "metadata":
-        images: list[Image] = [b""] * len(rows)  # which nobody looks at
+        images: list[Image] = [b""] * len(rows)  # ignored
     else:
         images = [read(row, f"{key}[{i}]") for i, row in enumerate(rows)]
 
     def answer(outputs: Sequence[Output], version: int) -> bytes:
-        first, *others = names  # one output alone comes without its name
+        first, *others = names  # a single output has no name in the answer
         if in_rows:
             found = [{x: o[x] for x in names} if others else o[first] for o in outputs]
             return to_json({"predictions": found})
@@ -102,7 +102,7 @@ def parse_v1(body: bytes | bytearray) -> Query:
 
 
 def _of_input(instances: object, key: str, name: str) -> list[Any]:
-    """Values of the only input from a list whose rows are {name: value}, or the value itself."""
+    """Values of the only input, from a list of rows {name: value}, or of values."""
     if not isinstance(instances, list):
         raise _wrong(key, instances, "a list")
     return [
@@ -118,9 +118,9 @@ def _only(row: dict[str, Any], place: str, name: str) -> Any:
 
 
 def parse_v2(body: bytes | bytearray) -> Query:
-    """Reads the body of an infer request; RequestError if it is malformed.
+    """Parses the body of an infer request; RequestError if it is malformed.
 
-    An input of BYTES has Base64, which JSON needs for images.
+    Values of BYTES are Base64, since JSON cannot represent images.
     """
     fields = _parse_object(body)
     inputs = fields.get("inputs")
@@ -156,7 +156,7 @@ def parse_v2(body: bytes | bytearray) -> Query:
 
 
 def _read_shape(shape: object, known: tuple[int, ...]) -> tuple[int, ...]:
-    """A shape that fits a known one; [N, 1] fits [N], as other servers want BYTES."""
+    """Checks a shape; [N, 1] is accepted for [N], as other servers require for BYTES."""
     if isinstance(shape, list) and all(type(side) is int and side >= 0 for side in shape):
         sides = shape[:1] if len(known) == 1 and shape[1:] == [1] else shape
         if len(sides) == len(known) and all(k in (-1, x) for x, k in zip(sides, known)):
@@ -165,7 +165,7 @@ def _read_shape(shape: object, known: tuple[int, ...]) -> tuple[int, ...]:
 
 
 def _wanted_outputs(outputs: object) -> tuple[str, ...]:
-    """Names of the outputs that a request of V2 lists; all but the probabilities if it has none."""
+    """Names of the outputs in a request of V2; by default, all but the probabilities."""
     if outputs is None or outputs == []:
         return _MASKS
     known = (*_MASKS, PROBABILITIES)
@@ -199,13 +199,13 @@ def _parse_object(body: bytes | bytearray) -> dict[str, Any]:
 
 
 def _wrong(place: str, value: object, expected: str) -> RequestError:
-    shown = value if isinstance(value, str) else reprlib.repr(value)  # of whatever size and depth
+    shown = value if isinstance(value, str) else reprlib.repr(value)  # limits size and depth
     shown = shown if len(shown) <= _SHOWN else f"{shown[:_SHOWN]}..."
     return RequestError(400, f"{place}: got {shown}, expected {expected}")
 
 
 def _read_bytes(value: object, place: str) -> bytes:
-    """A string of V1: {"b64": Base64}, or text that stands for its own bytes."""
+    """Decodes a string of V1: {"b64": Base64}, or a text, which is encoded."""
     if isinstance(value, dict) and set(value) == {"b64"}:
         return _read_base64(value["b64"], place)
     if isinstance(value, str):
@@ -214,7 +214,7 @@ def _read_bytes(value: object, place: str) -> bytes:
 
 
 def _read_base64(value: object, place: str) -> bytes:
-    """Reads Base64; whitespace in it and missing padding are tolerated."""
+    """Decodes Base64; whitespace and missing padding are allowed."""
     if not isinstance(value, str):
         raise _wrong(place, value, "Base64 of a JPEG or PNG")
     try:
@@ -228,7 +228,7 @@ def _read_base64(value: object, place: str) -> bytes:
 
 
 def _as_pixels(value: object, place: str, shape: tuple[int, ...] | None = None) -> np.ndarray:
-    """Whole numbers of 0 to 255 as uint8: [H, W, 3], or of a shape that ends so."""
+    """Converts integers of 0 to 255 to uint8 [H, W, 3], or to a given shape."""
     expected = f"whole numbers of 0 to 255 in the shape {shape or '[height, width, 3]'}"
     try:
         found = np.array(value)
@@ -260,7 +260,7 @@ def metadata_v1(saved_model: str, version: int) -> dict[str, Any]:
 
 
 def _message_to_dict(message: Message) -> dict[str, Any]:
-    """JSON of a protocol buffer with all its fields, as TensorFlow Serving writes it."""
+    """JSON of a protocol buffer with all its fields, as in TensorFlow Serving."""
     names = {"preserving_proto_field_name": True}
     try:
         return json_format.MessageToDict(message, including_default_value_fields=True, **names)

@@ -1,4 +1,4 @@
-"""Runs the application on uvicorn, from the first version to the last answer after SIGTERM."""
+"""Runs the application on uvicorn, from loading the first version to draining after SIGTERM."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from clouds_tf.server.settings import ServerSettings
 from clouds_tf.server.versions import Versions
 
 _BACKLOG = 2048
-_LAST_SECONDS = 10  # for bodies that are still arriving when all else is answered
+_LAST_SECONDS = 10  # for bodies that still arrive when all other requests are answered
 _LOGGERS = ("clouds_tf.server", "clouds_tf.access", "uvicorn.error")
 
 
@@ -62,7 +62,7 @@ def _listen(settings: ServerSettings) -> socket.socket:
 
 
 class Server(uvicorn.Server):
-    """Uvicorn that answers new requests for a while after SIGTERM, as load balancers are slow."""
+    """Uvicorn that still answers new requests for a while after SIGTERM, for load balancers."""
 
     def __init__(
         self, config: uvicorn.Config, settings: ServerSettings, state: ServerState
@@ -73,7 +73,7 @@ class Server(uvicorn.Server):
         self._refuse_from = float("inf")
 
     def handle_exit(self, sig: int, frame: types.FrameType | None) -> None:
-        """Begins to drain; a second signal ends it at once."""
+        """Starts draining; a second signal ends the server at once."""
         if self.state.draining:
             self.should_exit = self.force_exit = True
             return
@@ -82,7 +82,7 @@ class Server(uvicorn.Server):
         self._refuse_from = time.monotonic() + wait
 
     async def on_tick(self, counter: int) -> bool:
-        """Ends it once all requests for predictions have been answered."""
+        """Ends the server once all requests for predictions have been answered."""
         if time.monotonic() >= self._refuse_from:
             self.state.refusing = True
             self.should_exit |= not self.state.predicting

@@ -1,4 +1,4 @@
-"""Settings of the server: where it listens, what it serves, and its limits."""
+"""Settings of the server: address, model, page and limits."""
 
 from __future__ import annotations
 

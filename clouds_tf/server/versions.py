@@ -1,4 +1,4 @@
-"""Versions of the model: found in a folder, loaded beside the old one, and switched."""
+"""Finds versions of the model in a folder, and loads and switches them while serving."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ class Found:
 
 
 def find_versions(saved_model: str) -> list[Found]:
-    """Versions in a folder such as E, or the one that E/1 itself is, the newest first."""
+    """Versions in a folder such as E, or the single version E/1, newest first."""
     if os.path.exists(os.path.join(saved_model, _MARK)):
         name = os.path.basename(os.path.abspath(saved_model))
         number = int(name) if _is_number(name) else 1
@@ -57,7 +57,7 @@ def _is_number(name: str) -> bool:
 
 
 def _identity(path: str) -> str:
-    """`file_identity`, or "" where something is missing or has just been removed."""
+    """`file_identity`, or "" if a file is missing or has just been removed."""
     try:
         return file_identity(path)
     except OSError:
@@ -69,8 +69,8 @@ class Versions:
 
     Args:
         saved_model: folder of versions, or of one version.
-        settings: how often to look, and how many to keep.
-        metrics: where versions and failures are counted.
+        settings: interval of checks, and number of versions to keep.
+        metrics: metrics to count versions and failures in.
 
     Attributes:
         workers: threads and limits that all versions share, from `start` on.
@@ -92,7 +92,7 @@ class Versions:
 
         Raises:
             FileNotFoundError: there is no version.
-            ValueError: none can be loaded; says why the newest cannot.
+            ValueError: none can be loaded; the message has the reason for the newest.
         """
         self._seen = find_versions(self._folder)
         if not self._seen:
