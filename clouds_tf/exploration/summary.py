@@ -123,7 +123,7 @@ def _unlike_others(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, float]]:
-    """The pairs (i, j, correlation), i < j, of thumbnails [N, h, w] with the highest correlation."""
+    """The pairs (i, j, correlation), i < j, of thumbnails [N, h, w] with highest correlation."""
     vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
