@@ -235,4 +235,4 @@ RECORDS, CLIMATOLOGY = "make_tfrecords --output_dir=R", "climatology --output=c.
 def test_flags_that_would_do_nothing_are_refused(line, flag, need):
     found = run_tool(*line.split())
     assert found.returncode == 1
-    assert f"--{flag}: does nothing here, it needs {need}" in found.stderr
+    assert f"--{flag}: has no effect here, it needs {need}" in found.stderr

@@ -1,4 +1,4 @@
-"""Shared by the programs in this folder: flags, progress bars, and errors as one line."""
+"""Common code of the programs in this folder: flags, progress bars, and one-line errors."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ if _MISSING:
 
 @contextlib.contextmanager
 def _without_native_lines() -> Iterator[None]:
-    """Hides the lines that TensorFlow 2.20 and later write at every log level, unless it fails."""
+    """Hides the lines that TensorFlow 2.20 and later always write on import, unless it fails."""
     from clouds_tf.messages import native_lines
 
     lines: list[str] = []
@@ -50,7 +50,7 @@ def _without_native_lines() -> Iterator[None]:
 # TensorFlow reads these when it is imported.
 os.environ.setdefault("TF_ENABLE_ONEDNN_OPTS", "1")
 if os.path.basename(sys.argv[0]) in ("predict.py", "predict_scenes.py", "evaluate.py", "serve.py"):
-    # Their weights never change, so oneDNN need not bring them into its layout in every call.
+    # Their weights never change, so oneDNN can convert them to its layout once.
     os.environ.setdefault("TF_ONEDNN_ASSUME_FROZEN_WEIGHTS", "1")
 _is_quiet = os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3") == "3"
 
@@ -70,7 +70,7 @@ flags.disclaim_key_flags()
 
 
 class _Parser(flags.ArgumentParser):
-    """Reads a flag by a function of its text; absl also gives it values, such as defaults."""
+    """Parses a flag with a function of its text; absl also passes values, such as defaults."""
 
     def __init__(self, kind: str, read: Callable[[str], Any]) -> None:
         self._kind, self._read = kind, read
@@ -102,7 +102,7 @@ def _define(
     read: Callable[[str], Any],
     write: Callable[[Any], str] = _write,
 ) -> Any:
-    """Defines a flag whose values are made of text by `read`, and written by `write`."""
+    """Defines a flag whose values `read` parses from text, and `write` converts to text."""
     return flags.DEFINE(_Parser(kind, read), name, default, help, serializer=_Serializer(write))
 
 
@@ -126,7 +126,7 @@ def _read_numbers(text: str) -> tuple[float, ...]:
 
 
 def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> Any:
-    """Reads comma-separated numbers as a tuple, empty for None; ValueError names their flag."""
+    """Parses comma-separated numbers to a tuple, empty for None; a ValueError names the flag."""
     try:
         return tuple(map(kind, [] if text is None else text.split(",")))
     except ValueError:
@@ -134,7 +134,7 @@ def numbers(name: str, text: str | None, kind: Callable[[str], Any] = int) -> An
 
 
 def member_weights(patterns: Sequence[str]) -> tuple[float, ...]:
-    """Reads --member_weights: one for each model, or one for each pattern and all its models.
+    """Reads --member_weights: one for each model, or one for all models of a pattern.
 
     Args:
         patterns: values of --workdirs or --weights.
@@ -152,12 +152,12 @@ _DATASETS = os.path.join(_BESIDE_TOOLS, "recipes", "datasets")
 
 
 def dataset_names() -> list[str]:
-    """Names that --dataset knows, those of the JSON files in recipes/datasets."""
+    """Names for --dataset: those of the JSON files in recipes/datasets."""
     return sorted(name[: -len(".json")] for name in os.listdir(_DATASETS))
 
 
 def read_dataset(text: str) -> Dataset:
-    """Reads a Dataset by its name, from a JSON file, or from JSON itself, as a flag file has it."""
+    """Reads a Dataset by its name, from a JSON file, or from JSON text, as in flag files."""
     from clouds_tf import files
     from clouds_tf.dataset import Dataset
 
@@ -194,7 +194,7 @@ def DEFINE_dataset_of_a_folder() -> None:  # noqa: N802 (absl's spelling)
 
 
 def dataset_of_a_folder() -> Dataset:
-    """The Dataset of `--dataset`, or else of `--coco`, with the size of `--mask_size`."""
+    """The Dataset of `--dataset` or `--coco`, with the size of `--mask_size`."""
     from clouds_tf.data import coco
 
     dataset, size = flags.FLAGS.dataset, flags.FLAGS.mask_size
@@ -242,7 +242,7 @@ def DEFINE_dataclass(cls: type) -> None:  # noqa: N802 (absl's spelling)
 
 
 def dataclass_from_flags(cls: type, **others: Any) -> Any:
-    """Makes an instance of a dataclass from the values of its flags, and others without a flag."""
+    """Makes an instance of a dataclass from its flags, and other values without flags."""
     from clouds_tf import settings
 
     values = {field.name: flags.FLAGS[field.name].value for field in settings.fields(cls)}
@@ -250,30 +250,30 @@ def dataclass_from_flags(cls: type, **others: Any) -> Any:
 
 
 def refuse_unused(*rules: tuple[str, str, Any]) -> None:
-    """Refuses flags that would do nothing, unless they have their defaults, as in a flag file.
+    """Refuses flags without effect, unless they have their defaults, as in a flag file.
 
     Args:
-        rules: (names of flags with spaces between, their condition in words, whether it holds).
+        rules: (space-separated names of flags, description of their condition, whether it holds).
 
     Raises:
-        ValueError: names the first such flag.
+        ValueError: a flag has no effect; the message names it.
     """
     for names, need, is_so in rules:
         for name in names.split():
             if flags.FLAGS[name].value != flags.FLAGS[name].default and not is_so:
-                raise ValueError(f"--{name}: does nothing here, it needs {need}")
+                raise ValueError(f"--{name}: has no effect here, it needs {need}")
 
 
 def check_inputs(names: str) -> None:
-    """Checks that the files and folders that flags name exist, before anything slow is imported.
+    """Checks that the files and folders of flags exist, before any slow import.
 
-    Patterns, and paths that are not on this machine, are checked where they are used.
+    Patterns and remote paths are checked where they are used.
 
     Args:
-        names: flags of a path or of several, with spaces between.
+        names: space-separated names of flags with one or several paths.
 
     Raises:
-        FileNotFoundError: names the first flag and path without a file or folder.
+        FileNotFoundError: a path does not exist; the message names it and its flag.
     """
     from clouds_tf import gfile
 
@@ -286,10 +286,10 @@ def check_inputs(names: str) -> None:
 
 
 def progress_bar(unit: str) -> contextlib.AbstractContextManager[Callable[[int, int], None]]:
-    """Context with a function (done, total): a bar in a terminal, elsewhere a line a minute.
+    """Context with a function (done, total): a bar in a terminal, otherwise a line per minute.
 
     Args:
-        unit: what is counted, such as "image".
+        unit: name of the counted things, such as "image".
     """
     from clouds_tf.progress import Bar, Lines
 
@@ -306,7 +306,7 @@ def _parse_flags(argv: list[str]) -> list[str]:
 def run(main: Callable[[], None]) -> None:
     """Runs `main()`; bad input ends the program with one line and exit status 1.
 
-    With --verbosity=1 the traceback is shown too.
+    --verbosity=1 also shows the traceback.
     """
 
     def guarded(argv: list[str]) -> None:

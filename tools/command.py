@@ -71,7 +71,7 @@ def _flags_of(tool: str) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Runs the program that the first argument names, as `python tools/TOOL.py` would."""
+    """Runs the program named by the first argument, like `python tools/TOOL.py`."""
     name = sys.argv[1] if len(sys.argv) > 1 else ""
     if name == "--completion":
         print(_COMPLETION)

@@ -45,4 +45,4 @@ def test_the_tool_writes_a_curve_a_picture_and_a_proposal(records_dir, tmp_path)
     np.testing.assert_allclose(rates, np.geomspace(1e-7, 1, 30)[: len(rates)])
     assert len(rows) > 20 and (tmp_path / "rates.png").exists()
     wrong = run_tool("find_learning_rate", *flags, "--schedule=cosine")
-    assert wrong.returncode == 1 and "--schedule: does nothing here" in wrong.stderr
+    assert wrong.returncode == 1 and "--schedule: has no effect here" in wrong.stderr
