@@ -1,4 +1,4 @@
-"""Shared by the suites: measurements, tables, headlines, data, and the peer U-Net."""
+"""Common code of the suites: measurements, tables, headlines, data, and the peer U-Net."""
 
 import dataclasses
 import json

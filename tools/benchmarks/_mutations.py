@@ -1,4 +1,4 @@
-"""Shared by the suites fuzz and serve: images of all kinds, and mutated ones."""
+"""Images of all kinds and mutated images, for the suites fuzz and serve."""
 
 import io
 import struct

@@ -1,4 +1,4 @@
-"""Suite climatology: the exact areas of a day of boxes, beside shapely. Needs the extra [geo]."""
+"""Suite climatology: exact areas of the boxes of a day, compared with shapely. Needs the extra [geo]."""
 
 import pathlib
 import tempfile
@@ -18,7 +18,7 @@ from clouds_tf.geo.grid import Grid
 flags.DEFINE_string(
     "boxes",
     str(DATA / "climatology" / "retinanet-world-2017.csv.gz"),
-    "Boxes of a year; drawn ones if absent.",
+    "Boxes of a year; synthetic ones if the file is missing.",
 )
 flags.DEFINE_float("cell", 1.0, "Degrees of a grid cell.", lower_bound=0.01)
 flags.DEFINE_integer("peer_days", 10, "Days that shapely computes.", lower_bound=1)

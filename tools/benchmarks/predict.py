@@ -1,8 +1,8 @@
-"""Suite predict: images to submission beside the usual loop on segmentation_models.
+"""Suite predict: images to submission, compared with the usual loop on segmentation_models.
 
-Needs the extra [parity]. All contenders have the same weights, and every turn runs in a process of
-its own. With the extra [openvino], --engine=openvino is measured too. With --saved_model there is
-no peer: it is a model's `predict` beside its networks alone, in CPU time.
+Needs the extra [parity]. All contenders have the same weights, and every turn runs in a separate
+process. With the extra [openvino], --engine=openvino is measured, too. With --saved_model, it
+compares the CPU time of a model's `predict` with that of its networks alone.
 """
 
 import functools

@@ -1,6 +1,6 @@
-"""Suite scenes: seams of blended windows, and a belt round the globe beside a plain rasterio loop.
+"""Suite scenes: seams of blended windows; a belt round the globe against a plain rasterio loop.
 
-Needs the extra [geo]. Each contender has a process of its own for each turn.
+Needs the extra [geo]. Each turn of a contender is a separate process.
 """
 
 import datetime

@@ -1,4 +1,4 @@
-"""Suite serve: tools/serve.py under load, beside Keras models behind FastAPI, and under faults.
+"""Suite serve: tools/serve.py under load and faults, compared with Keras models behind FastAPI.
 
 Needs the extras [parity, serve]. Networks have the same weights as in the suite `predict`.
 """
