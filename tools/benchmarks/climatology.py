@@ -1,4 +1,4 @@
-"""Suite climatology: exact areas of the boxes of a day, compared with shapely. Needs the extra [geo]."""
+"""Suite climatology: exact areas of the boxes of a day, against shapely. Needs the extra [geo]."""
 
 import pathlib
 import tempfile
