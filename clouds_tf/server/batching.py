@@ -1,8 +1,8 @@
-"""Dynamic batching: images of many requests in one call of the network, stage by stage.
+"""Dynamic batching: one call of the network for the images of many requests.
 
-Each image is decoded on its own, before it joins others, so that no request can harm another one
-in its batch. Decoding, network and post-processing run in threads of their own: while the network
-computes a batch, the next one is decoded and the last one is encoded.
+Each image is decoded separately, before it joins a batch, so that a bad image cannot make other
+requests fail. Decoding, network and post-processing run in separate threads: while the network
+computes a batch, the next one is decoded and the previous one is encoded.
 """
 
 from __future__ import annotations
@@ -37,9 +37,9 @@ PROBABILITIES = "probabilities"
 
 
 class Workers:
-    """Threads, and limits on images and pixels, that all versions of a model share.
+    """Threads and limits on images and pixels, which all versions of a model share.
 
-    To be made in the event loop that uses it.
+    Create it in the event loop that uses it.
     """
 
     def __init__(self, settings: ServerSettings, metrics: Metrics) -> None:
@@ -48,22 +48,22 @@ class Workers:
         self.network, self.answering = (ThreadPoolExecutor(1, x) for x in ("network", "answer"))
         self._images, self._pixels = 0, 0
         self._turn = asyncio.Lock()
-        self.seconds_per_image = 0.0  # of the network, a running mean
+        self.seconds_per_image = 0.0  # running mean for the network
 
     async def run(
         self, pool: ThreadPoolExecutor, function: Callable[..., Any], *args: object
     ) -> Any:
-        """Calls a function in a thread of a pool."""
+        """Calls a function in a thread of the pool."""
         return await asyncio.get_running_loop().run_in_executor(pool, function, *args)
 
     def refuse(self, sentence: str) -> RequestError:
-        """Counts a request whose images cannot be predicted, and gives the error to raise."""
+        """Counts a request whose images cannot be predicted; returns the error to raise."""
         self.metrics.images.labels("refused").inc()
         return RequestError(400, sentence)
 
     @contextlib.contextmanager
     def admit(self, number: int) -> Iterator[None]:
-        """Context in which a request's images are in progress; RequestError beyond the limit."""
+        """Context that counts images as in progress; RequestError if there would be too many."""
         limit = self.settings.max_images
         if number > limit:
             raise self.refuse(f"got {number} images, expected at most {limit} in a request")
@@ -79,8 +79,8 @@ class Workers:
 
     @contextlib.asynccontextmanager
     async def decoding_pixels(self, number: int) -> Any:
-        """Context in which an image is decoded; waits until its pixels are within the limit."""
-        async with self._turn:  # in order, or a large image might wait forever
+        """Context for decoding an image; first waits until its pixels are within the limit."""
+        async with self._turn:  # in order, since otherwise a large image might wait forever
             while self._pixels and self._pixels + number > self.settings.max_pixels:
                 await asyncio.sleep(0.002)
             self._pixels += number
@@ -94,7 +94,7 @@ class Workers:
         return max(1, min(self.settings.max_batch, -(-self._images // 2)))
 
     def close(self) -> None:
-        """Ends the threads once they have nothing to do."""
+        """Ends the threads once their work is done."""
         for pool in (self.decoding, self.network, self.answering):
             pool.shutdown(wait=False)
 
@@ -105,16 +105,16 @@ class _Item:
 
     images: tuple[np.ndarray, ...]  # uint8 [h, w, 3] for each network
     likeness: float
-    names: frozenset[str]  # outputs that are wanted
+    names: frozenset[str]  # requested outputs
     output: Any  # an asyncio.Future of an Output
     arrived: float = dataclasses.field(default_factory=time.perf_counter)
 
 
 class Batcher:
-    """The queue of one loaded version.
+    """The queue of one loaded version of a model.
 
     Args:
-        predictor: the version; its stages are loaded here.
+        predictor: the version; `Batcher` loads its stages.
 
     Raises:
         ValueError: the SavedModel is damaged or too old.
@@ -125,7 +125,7 @@ class Batcher:
         self._channels = predictor.metadata.dataset.channels
 
     def warm_up(self, max_batch: int) -> None:
-        """Runs all stages on batches of 1, 2, 4, ... images: the first one of a size is slow."""
+        """Runs all stages on batches of 1, 2, 4, ... images: the first of each size is slow."""
         stages, shape = self._stages, (*self.predictor.metadata.dataset.mask_size, self._channels)
         images, likeness = stages.read_bytes([encode_image(np.zeros(shape, np.uint8))])
         size = 1
@@ -135,7 +135,7 @@ class Batcher:
             size *= 2
 
     def start(self, workers: Workers) -> None:
-        """Starts answering, in the running event loop."""
+        """Starts to process the queue, in the running event loop."""
         self._workers, self._metrics = workers, workers.metrics
         self._queue: collections.deque[_Item] = collections.deque()
         self._arrived = asyncio.Event()
@@ -145,7 +145,7 @@ class Batcher:
 
     @contextlib.contextmanager
     def in_use(self) -> Iterator[None]:
-        """Context of a request, for whose end `close` waits."""
+        """Context of a request; `close` waits for its end."""
         self._users += 1
         try:
             yield
@@ -153,7 +153,7 @@ class Batcher:
             self._users -= 1
 
     async def close(self) -> None:
-        """Stops answering once no request is in progress."""
+        """Stops once no request is in progress."""
         while self._users:
             await asyncio.sleep(0.02)
         self._task.cancel()
@@ -163,14 +163,14 @@ class Batcher:
 
         Args:
             images: N images.
-            names: outputs that are wanted, of those of the signature from_pixels.
+            names: requested outputs of the signature from_pixels.
 
         Returns:
             N outputs.
 
         Raises:
-            RequestError: one of the images, or their number, is not accepted, or there are too
-                many images in progress.
+            RequestError: an image or the number of images is not accepted, or too many images are
+                in progress.
         """
         workers = self._workers
         with workers.admit(len(images)):
@@ -199,7 +199,7 @@ class Batcher:
             return await workers.run(workers.decoding, self._read, image, place)
 
     def _count_pixels(self, images: Sequence[Image]) -> list[int]:
-        """The pixels of each image by its header; RequestError where there is none."""
+        """Pixels of each image according to its header; RequestError if one has no header."""
         found, expected = [], self._channels
         for i, image in enumerate(images):
             if isinstance(image, np.ndarray):
@@ -217,7 +217,7 @@ class Batcher:
         return found
 
     def _read(self, image: Image, place: str) -> tuple[tuple[np.ndarray, ...], float]:
-        """First stage: the image for each network, and its likeness."""
+        """First stage: the input of each network, and the likeness."""
         limit = self.predictor.metadata.max_image_pixels
         with self._metrics.timed("decode"):
             if isinstance(image, np.ndarray):
@@ -228,7 +228,7 @@ class Batcher:
                 except tf.errors.InvalidArgumentError:
                     reason = why_unreadable(image, limit, self._channels)
                     raise self._workers.refuse(place + reason) from None
-        # TensorFlow 2.15 loses 48 bytes for each tensor on Python 3.11: no slices of tensors.
+        # No slices of tensors: TensorFlow 2.15 leaks 48 bytes for each one on Python 3.11.
         return tuple(x.numpy()[0] for x in images), float(likeness.numpy()[0])
 
     async def _run(self) -> None:
@@ -239,10 +239,11 @@ class Batcher:
                 await self._compute(batch)
 
     async def _next_batch(self) -> list[_Item]:
-        """The next images, without those that nobody waits for any more.
+        """The next images, without those of cancelled requests.
 
         At most half of the images in progress, so that the others are decoded or encoded while the
-        network computes: clients that all wait for one batch would leave it idle afterwards.
+        network computes. If all clients waited for the same batch, the network would be idle
+        after it.
         """
         workers, wait = self._workers, self._workers.settings.max_wait_ms / 1e3
         while not self._queue:
@@ -260,7 +261,7 @@ class Batcher:
         return [item for item in batch if not item.output.done()]
 
     async def _compute(self, batch: list[_Item]) -> None:
-        """Second stage; starts the third one, once that of the batch before has ended."""
+        """Second stage; starts the third one once the previous batch has finished it."""
         workers, start = self._workers, time.perf_counter()
         for item in batch:
             self._metrics.latency.labels("queue").observe(start - item.arrived)
@@ -274,7 +275,7 @@ class Batcher:
         except Exception as error:
             if len(batch) == 1:
                 _settle(batch, [error])
-            else:  # of any kind, such as too little memory; image by image it may work
+            else:  # such as too little memory; single images may still work
                 for item in batch:
                     await self._compute([item])
 
@@ -287,7 +288,7 @@ class Batcher:
     async def _finish(
         self, batch: list[_Item], probabilities: tf.Tensor, presence: tf.Tensor
     ) -> None:
-        """Third stage: gives each image its output."""
+        """Third stage: sets the output of each image."""
         run, pool = self._workers.run, self._workers.answering
         try:
             _settle(batch, await run(pool, self._answer, probabilities, presence, batch))
@@ -303,7 +304,7 @@ class Batcher:
             answer[PROBABILITIES] = probabilities
             wanted = frozenset().union(*(item.names for item in batch))
             columns = {name: answer[name].numpy() for name in wanted}  # each a copy
-            # Slices would keep the whole batch in memory.
+            # Copies, since slices would keep the whole batch in memory.
             return [
                 {name: np.array(columns[name][i]) for name in item.names}
                 for i, item in enumerate(batch)
@@ -311,7 +312,7 @@ class Batcher:
 
 
 def _settle(batch: Sequence[_Item], outputs: Sequence[Output | Exception]) -> None:
-    """Gives an output, or an error, to each image that a client still waits for."""
+    """Sets the output or error of each image that a client still waits for."""
     for item, output in zip(batch, outputs):
         if item.output.done():
             continue
@@ -326,7 +327,7 @@ def _place(index: int, images: Sequence[Image]) -> str:
 
 
 async def _all(coroutines: Sequence[Coroutine[Any, Any, Any]]) -> list[Any]:
-    """Results of coroutines, in order; if one of them raises, the others are cancelled."""
+    """Results of coroutines, in order; if one raises, the others are cancelled."""
     tasks = [asyncio.ensure_future(coroutine) for coroutine in coroutines]
     try:
         return await asyncio.gather(*tasks)

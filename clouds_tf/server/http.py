@@ -1,4 +1,4 @@
-"""HTTP around the application: limits, access log, metrics, and clients that are slow or gone."""
+"""HTTP of the server: limits, access log, metrics, and slow or disconnected clients."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from clouds_tf.server.settings import ServerSettings
 
 _LOG = logging.getLogger("clouds_tf.server")
 _ACCESS_LOG = logging.getLogger("clouds_tf.access")
-_LINGER_SECONDS = 2.0  # to read the rest of a refused body, so that the client sees the answer
+_LINGER_SECONDS = 2.0  # to read the rest of a refused body, so that the client gets the response
 _MAX_PATH = 200  # characters in the log
 _MB = 1e6
 _OPERATIONS = ("/healthz", "/readyz", "/metrics", "/v2/health/")  # never refused
@@ -34,14 +34,14 @@ _PREFIXES = {"/v1/": "v1", "/v2": "v2", "/page/": "page", "/images/": "page"}
 
 @dataclasses.dataclass
 class ServerState:
-    """State that server and application share.
+    """State shared by server and application.
 
     Attributes:
-        draining: SIGTERM came; connections are closed after their next answer.
-        refusing: no more images are taken.
-        predicting: requests for predictions whose body has arrived.
-        body_bytes: size of all bodies in memory.
-        num_connections: gives the number of open connections.
+        draining: after SIGTERM; connections are closed after their next response.
+        refusing: no more images are accepted.
+        predicting: number of prediction requests in progress whose body has arrived.
+        body_bytes: size of all request bodies in memory.
+        num_connections: returns the number of open connections.
     """
 
     draining: bool = False
@@ -52,12 +52,12 @@ class ServerState:
 
 
 class JSONResponse(Response):
-    """A response of anything that `to_json` takes, or of bytes that it gave."""
+    """A response with content that `to_json` accepts, or with its output."""
 
     media_type = "application/json"
 
     def render(self, content: object) -> bytes:
-        """Encodes the content, unless that has been done."""
+        """Encodes the content unless it is encoded already."""
         return content if isinstance(content, bytes) else to_json(content)
 
 
@@ -69,16 +69,16 @@ async def answer_error(request: Request, error: Exception) -> Response:
 
 
 async def answer_internal_error(request: Request, error: Exception) -> Response:
-    """The response to any other exception, which `Front` logs."""
+    """The response to any other exception; `Front` logs the exception."""
     sentence = f"internal error; the server's log has it as request {request.scope['record']['id']}"
     return JSONResponse({"error": sentence}, 500)
 
 
 class Front:
-    """ASGI middleware in front of everything: identifies, measures, logs and closes requests.
+    """The outermost ASGI middleware: gives requests an id, measures and logs them.
 
     Args:
-        headers: added to every response.
+        headers: headers to add to every response.
     """
 
     def __init__(
@@ -126,7 +126,7 @@ class Front:
 
 
 class _Exchange:
-    """One request and its response, which are recorded as their messages pass."""
+    """One request and its response; records facts about them for log and metrics."""
 
     def __init__(self, front: Front, scope: Scope, receive: Receive, send: Send) -> None:
         self.scope, self._front, self._receive, self._send = scope, front, receive, send
@@ -171,7 +171,7 @@ class _Exchange:
         await self._send(message)
 
     async def _linger(self) -> None:
-        """Reads the rest of a body; a connection that closes at once would lose the answer."""
+        """Reads the rest of a body: closing the connection at once would lose the response."""
 
         async def read() -> None:
             while not self._whole:
@@ -185,11 +185,11 @@ class _Exchange:
 async def body_of(
     request: Request, settings: ServerSettings, state: ServerState
 ) -> AsyncIterator[bytearray]:
-    """Context with the body of a request, which counts in `state` meanwhile.
+    """Context with the body of a request; `state` counts the body until the context ends.
 
     Raises:
-        RequestError: it is compressed, binary, too large or too slow, there are too many, or the
-            client is gone.
+        RequestError: the body is compressed, binary, too large or too slow, there are too many
+            bodies, or the client has disconnected.
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
@@ -231,7 +231,7 @@ async def body_of(
 
 
 async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
-    """The result of work on a request whose body was read; cancelled if the client goes away."""
+    """The result of work on a request whose body was read; cancelled if the client disconnects."""
     task = asyncio.ensure_future(work)
     gone = asyncio.ensure_future(request.receive())
     try:
@@ -245,7 +245,7 @@ async def unless_gone(request: Request, work: Coroutine[Any, Any, Any]) -> Any:
 
 
 def make_protocol(settings: ServerSettings, metrics: Metrics) -> type[H11Protocol]:
-    """Uvicorn's HTTP/1.1 with a limit on the time in which the head of a request arrives."""
+    """Uvicorn's HTTP/1.1 with a time limit for the head of a request."""
 
     class Protocol(H11Protocol):
         _limit: asyncio.TimerHandle | None = None
@@ -263,7 +263,7 @@ def make_protocol(settings: ServerSettings, metrics: Metrics) -> type[H11Protoco
             self._stop()
 
         def _watch(self) -> None:
-            """Starts the clock while a head is awaited, and stops it during a request."""
+            """Starts the timer when waiting for a head; stops it during a request."""
             if self.cycle is not None and not self.cycle.response_complete:
                 self._stop()
             elif self._limit is None:
