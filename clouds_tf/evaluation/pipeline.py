@@ -110,8 +110,8 @@ class EvaluationResult:
 
 
 def _presence_table(found: SearchResult, names: tuple[str, ...]) -> str:
-    """Formats how often the presence of each class is right."""
-    title = "Share of images with a mask if the class is there, and only then, cross-fitted:"
+    """Formats the accuracy of the presence of each class."""
+    title = "Share of images with a mask if and only if the class is present, cross-fitted:"
     return f"{title}\n{score.table({'accuracy': found.presence_accuracy}, names, 'accuracy')}"
 
 

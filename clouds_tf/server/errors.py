@@ -1,4 +1,4 @@
-"""Requests that are refused."""
+"""The error of a refused request."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ from starlette.exceptions import HTTPException
 
 
 class RequestError(HTTPException):
-    """A request that is answered with a status and {"error": sentence}.
+    """A request that gets a response with a status and {"error": sentence}.
 
     Args:
         status: HTTP status code, from 400 on.
-        sentence: says what is wrong.
+        sentence: what is wrong.
         retry_after: seconds after which the client may try again.
     """
 
