@@ -57,8 +57,12 @@ def take_turns(suite, folder, contenders, repeats, settings):
     turns = {name: [] for name in contenders}
     for _ in range(repeats):
         for name, found in turns.items():
-            output = subprocess.check_output([*command, f"--contender={name}"])
-            found.append(json.loads(output.splitlines()[-1]))
+            one = [*command, f"--contender={name}"]
+            ended = subprocess.run(one, capture_output=True, text=True)
+            if ended.returncode:
+                reason = (ended.stderr.strip().splitlines() or [""])[-1]
+                raise ValueError(f"contender {name}: exit status {ended.returncode}: {reason}")
+            found.append(json.loads(ended.stdout.splitlines()[-1]))
     return {
         name: {key: statistics.median(turn[key] for turn in found) for key in found[0]}
         for name, found in turns.items()

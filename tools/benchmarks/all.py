@@ -21,6 +21,7 @@ from absl import flags
 from benchmarks import HEAD, RATIOS_FILE, REPOSITORY, Ratio, table
 
 from clouds_tf import files
+from clouds_tf.messages import counted
 
 flags.DEFINE_string("output", None, "Markdown file to write, anew after each suite.")
 flags.DEFINE_list("suites", [], "Suites to run; all by default.")
@@ -40,7 +41,7 @@ SERVE += "--clients=8 --seconds=8 --num_latencies=30"
 RUNS = (
     ("start", EXPORTED),
     ("rle", "--repeats=11"),
-    ("explore", "--max_images=100"),
+    ("explore", "--max_images=300"),
     ("input", "--repeats=3 --seconds=1.5 --num_images=48 --memory_epochs=3"),
     ("model", "--batch_sizes=4 --repeats=3"),
     ("scaling", "--batch_sizes=8 --num_images=64 --image_size=192,288"),
@@ -48,7 +49,7 @@ RUNS = (
     ("predict", f"{EXPORTED} --num_images=16 --batch_size=16 --repeats=2"),
     ("serve", SERVE),
     ("scenes", "--belt=3000,8400 --repeats=1"),
-    ("climatology", "--peer_days=3"),
+    ("climatology", ""),
     ("growth", "--images=100,1000,4000 --days=30,150,600"),
 )
 
@@ -115,10 +116,11 @@ def page(rows, faults, times):
     parts = [
         "# Speed and memory",
         f"{datetime.date.today():%d %B %Y}, {machine()}: `python tools/benchmark.py all` took "
-        f"{total:.0f} minutes. The contenders of a row were measured by turns, in one run.",
+        f"{counted(round(total), 'minute')}. The contenders of a row took turns in one run.",
         table([("suite", *HEAD), *cells]),
         *(f"- {fault}" for fault in faults),
-        "Each suite measures more, and longer, by itself:",
+        "Each suite measures more, and longer, by itself: `python tools/benchmark.py SUITE`. Here "
+        "they ran as",
         table([("suite", "minutes"), *((f"`{c}`", f"{m:.1f}") for c, m in times)]),
     ]
     return "\n\n".join(parts) + "\n"
@@ -140,7 +142,7 @@ def main() -> None:
         rows += [(suite, Ratio(**json.loads(line))) for line in lines]
         if fault or not lines:
             faults.append(f"{suite} {arguments}: {fault or 'it gave no row'}")
-        times.append((f"{suite} {arguments}", (time.time() - start) / 60))
+        times.append((f"{suite} {arguments}".strip(), (time.time() - start) / 60))
         print(f"{suite}: {len(lines)} rows in {times[-1][1]:.1f} min {fault}", flush=True)
         if FLAGS.output:
             files.write_text(FLAGS.output, page(rows, faults, times))

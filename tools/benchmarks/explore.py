@@ -78,7 +78,7 @@ def main() -> None:
             check_equal(found, members, rows)
             average += covered / len(table)
     np.testing.assert_allclose(found.average_masks, average, atol=1e-4)
-    ours = np.mean(times)
+    ours = float(np.mean(times))
     task, peer_name = f"statistics of {4 * len(table)} rows", "pandas + numpy + scipy"
     show([Ratio(task, peer_name, ours, peer, "s", 10)])
     print(

@@ -170,7 +170,7 @@ def main() -> None:
         part, count = FLAGS.contender.rsplit(" ", 1)
         run_child(part, int(count), FLAGS.folder)
         return
-    images, days = (sorted({int(x) for x in FLAGS[name].value}) for name in ("images", "days"))
+    images, days = (sorted(set(map(int, numbers))) for numbers in (FLAGS.images, FLAGS.days))
     if min(len(images), len(days)) < 3:
         raise ValueError(f"images, days: got {images} and {days}, expected three numbers or more")
     if unknown := set(FLAGS.parts) - set(PARTS):

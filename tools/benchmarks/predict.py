@@ -200,7 +200,7 @@ def main() -> None:
             ratios += [
                 Ratio(task, PEER, rate[name], rate["peer"], unit, AIMS[name], "rate"),
                 Ratio(task, "its network", rate[name], alone[name], unit, 0.9, "rate"),
-                Ratio(task, PEER, memory[name], memory["peer"], "MB", 1, "cost"),
+                Ratio(task, PEER, memory[name], memory["peer"], "MB", kind="cost"),
             ]
         print_table(rows)
         show(ratios)

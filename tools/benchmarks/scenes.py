@@ -28,6 +28,7 @@ from clouds_tf.scenes.jobs import Job, Options
 from clouds_tf.scenes.network import Network
 from clouds_tf.scenes.predict import predict_scenes
 from clouds_tf.scenes.read import Scene
+from clouds_tf.scenes.tiles import Tile
 from clouds_tf.training import workdir as workdirs
 
 flags.DEFINE_string(
@@ -163,7 +164,8 @@ def run_child(contender, folder):
     )
     if contender != "plain loop":
         network = Network(Predictor.open(saved_model), FLAGS.batch_size)
-        tile = np.random.default_rng(0).integers(0, 255, (*network.window, 3)).astype(np.uint8)
+        pixels = np.random.default_rng(0).integers(0, 255, (*network.window, 3)).astype(np.uint8)
+        tile = Tile(0, 0, pixels)
         network.predict_tiles([tile] * FLAGS.batch_size)
     before = peak_megabytes()
     start = time.perf_counter()
