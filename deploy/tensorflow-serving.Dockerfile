@@ -1,4 +1,4 @@
-# TensorFlow Serving with the shipped model inside: gRPC on 8500, REST on 8501.
+# TensorFlow Serving, including the shipped model: gRPC on 8500, REST on 8501.
 # In the folder of the repository:
 # docker build -f deploy/tensorflow-serving.Dockerfile -t clouds-tf-serving:0.2.0 .
 
@@ -17,7 +17,7 @@ COPY --from=build /models/clouds /models/clouds
 COPY deploy/monitoring.config /models/monitoring.config
 USER 10001:10001
 EXPOSE 8500 8501
-# Without --enable_batching, a bad image fails no other request.
+# Without --enable_batching, so that a bad image cannot make other requests fail.
 ENTRYPOINT ["tensorflow_model_server", "--port=8500", "--rest_api_port=8501"]
 CMD ["--model_config_file=/models/clouds/models.config", \
     "--monitoring_config_file=/models/monitoring.config"]

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# The whole way on synthetic data: a fresh .venv, then from train.csv to submission.csv and its score.
-# Everything is written to demo/, which is made anew.
+# The whole pipeline on synthetic data: a fresh .venv, then from train.csv to submission and score.
+# Everything is written to demo/, which is deleted first.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 

@@ -1,5 +1,5 @@
 #!/usr/bin/env bash
-# Builds the documentation site into site/, in .venv (made if there is none); a warning is an error.
+# Builds the documentation site into site/, in .venv (created if missing). Warnings are errors.
 # Arguments go to mkdocs: bash tools/docs.sh --site-dir=/tmp/site
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"

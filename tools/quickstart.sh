@@ -1,10 +1,10 @@
 #!/usr/bin/env bash
 # usage: bash tools/quickstart.sh IMAGES_DIR [OUTPUT_DIR]
-# Masks of one's own images with the shipped model, without training: makes the environment if there
-# is none, a SavedModel of the shipped weights, and predictions of all JPEGs and PNGs of the folder.
-# Ends with the command that shows them in a browser.
-# Everything is written to OUTPUT_DIR (quickstart by default). WEIGHTS and POSTPROCESSING name other
-# files than the shipped ones.
+# Predicts masks of your images with the shipped model, without training: creates the environment if
+# it is missing, exports a SavedModel of the shipped weights, and predicts all JPEGs and PNGs of the
+# folder. At the end, it prints the command that shows them in a browser.
+# Everything is written to OUTPUT_DIR (quickstart by default). Set WEIGHTS and POSTPROCESSING to use
+# other files than the shipped ones.
 set -euo pipefail
 
 fail() {
@@ -15,13 +15,13 @@ fail() {
 [ -d "$1" ] || fail "$1: no such folder; expected a folder of JPEGs and PNGs"
 IMAGES=$(cd "$1" && pwd)
 OUTPUT=${2:-quickstart}
-mkdir -p "$OUTPUT" 2>/dev/null || fail "$OUTPUT: cannot be made"
+mkdir -p "$OUTPUT" 2>/dev/null || fail "$OUTPUT: cannot be created"
 OUTPUT=$(cd "$OUTPUT" && pwd)
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 WEIGHTS=${WEIGHTS:-models/clouds_unet.safetensors}
 POSTPROCESSING=${POSTPROCESSING-models/postprocessing.json}
 for file in "$WEIGHTS" ${POSTPROCESSING:+"$POSTPROCESSING"}; do
-  [ -f "$file" ] || fail "$file: no such file; git clone brings it with the shipped model"
+  [ -f "$file" ] || fail "$file: no such file; a git clone contains the shipped model"
 done
 
 make_environment
@@ -43,7 +43,7 @@ status=0
 run predict --saved_model="$OUTPUT/model/1" --images_dir="$IMAGES" \
   --output="$OUTPUT/predictions.csv" --table="$OUTPUT/table.csv" --masks_dir="$OUTPUT/masks" \
   --overlay_dir="$OUTPUT/pictures" --picture="$OUTPUT/overview.png" || status=$?
-[ $status = 0 ] || [ $status = 2 ] || exit $status # 2: some images were unreadable, and named
+[ $status = 0 ] || [ $status = 2 ] || exit $status # 2: some images were unreadable and are named
 
 echo
 echo "Masks as RLE:        $OUTPUT/predictions.csv"

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
-# Lint, types and tests, in .venv (made if there is none). --fast leaves out the tests marked slow,
-# other arguments go to pytest: bash tools/test.sh tests/rle -x. The last line says what they cost.
+# Lint, types and tests, in .venv (created if missing). --fast leaves out the tests marked slow,
+# other arguments go to pytest: bash tools/test.sh tests/rle -x. The last line is the test time.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/environment.sh"
 

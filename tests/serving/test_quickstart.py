@@ -85,7 +85,7 @@ def test_what_is_wrong_is_one_line(environment, data_dir, tmp_path):
     for arguments, change, message in (
         ([], {}, "usage: bash tools/quickstart.sh IMAGES_DIR"),
         (["nowhere"], {}, "nowhere: no such folder"),
-        ([images, str(tmp_path / "o")], {"WEIGHTS": "w"}, "w: no such file; git clone brings it"),
+        ([images, str(tmp_path / "o")], {"WEIGHTS": "w"}, "w: no such file; a git clone"),
         ([images, str(tmp_path / "o")], {"WEIGHTS": str(bad)}, "does not match its checksum"),
     ):
         found = _quickstart({**environment, **change}, *arguments)

@@ -10,7 +10,7 @@
  *     const mask = decodeMask(answer.encoded_pixels[0], dataset); // of dataset.class_names[0]
  */
 
-/** Metadata of the model: its data set (`dataset`), rules, calibration and sizes. */
+/** Metadata of the model: data set (`dataset`), rules, calibration and sizes. */
 export async function readMetadata(url, signal) {
   const found = await post(url, { signature_name: "metadata", ...instance("") }, signal);
   return JSON.parse(found.metadata ?? found);
@@ -21,20 +21,20 @@ export async function readMetadata(url, signal) {
  *
  * @param {string} url of the model, such as http://localhost:8501/v1/models/clouds.
  * @param {ArrayBuffer|Uint8Array} bytes a JPEG or PNG.
- * @param {AbortSignal} [signal] ends the request.
+ * @param {AbortSignal} [signal] cancels the request.
  * @returns {Promise<object>} arrays with a value for each class: `encoded_pixels` (RLE), `presence`,
- *   `area_fraction`, `expected_area_fraction`; and the number `likeness`, null where not known.
- * @throws {Error} with the server's sentence and its `status` where it refuses.
+ *   `area_fraction`, `expected_area_fraction`; and the number `likeness`, null if unknown.
+ * @throws {Error} if the server refuses: its error message, and its `status`.
  */
 export function predict(url, bytes, signal) {
   return post(url, instance(base64(new Uint8Array(bytes))), signal);
 }
 
 /**
- * Decodes the run-length encoding of a mask, whose first pixel is 1.
+ * Decodes the run-length encoding of a mask, with pixels numbered from 1.
  *
- * @param {string} text "start length start length ..."; "" where the class is absent.
- * @param {object} dataset of the metadata, for `submission_size` and `rle_order`.
+ * @param {string} text "start length start length ..."; "" if the class is absent.
+ * @param {object} dataset from the metadata, for `submission_size` and `rle_order`.
  * @returns {Uint8Array} height x width values of 0 and 1, row by row.
  */
 export function decodeMask(text, { submission_size: [height, width], rle_order: order }) {
@@ -71,7 +71,7 @@ async function post(url, body, signal) {
       response = await fetch(`${url}:predict`, request);
     } catch (error) {
       if (error.name === "AbortError") throw error;
-      throw new Error(`No answer from ${new URL(url).host}: is the server running?`);
+      throw new Error(`No response from ${new URL(url).host}: is the server running?`);
     }
     const pause = Number(response.headers.get("Retry-After"));
     if (response.status === 503 && pause && attempt < 5) {

@@ -1,33 +1,33 @@
-/** The model in this browser, by ONNX Runtime Web: pictures do not leave the machine. */
+/** Runs the model in the browser with ONNX Runtime Web: pictures do not leave the machine. */
 
 import { encodeMask } from "./masks.js";
 
 const OUTPUTS = ["masks", "presence", "area_fraction", "expected_area_fraction", "likeness"];
 const REDUCTIONS = [8, 4, 2];
-const MISPLACEMENT = 0.05; // as clouds_tf.data.preprocessing has it
-const DEEP = 16; // bits a value of a PNG, in its byte 24
+const MISPLACEMENT = 0.05; // as in clouds_tf.data.preprocessing
+const DEEP = 16; // bits per value of a PNG, which are in its byte 24
 
 let loading; // of the model, once
 
 /**
- * Answers as the server does.
+ * Gives the same answer as the server.
  *
  * @param {Uint8Array} bytes a JPEG or PNG.
- * @param {(text: string) => void} report says what goes on.
- * @returns {Promise<{answer: object, metadata: object}>} the answer as `predict` of client.js gives
- *   it, and the metadata of the ONNX file.
+ * @param {(text: string) => void} report is called with a description of each stage.
+ * @returns {Promise<{answer: object, metadata: object}>} an answer like that of `predict` in
+ *   client.js, and the metadata of the ONNX file.
  */
 export async function predictLocally(bytes, report) {
   if (!loading) report("Loading the model into this browser …");
   loading ??= load().catch((error) => {
-    loading = undefined; // so that it can be tried again
+    loading = undefined; // so that a later call tries again
     throw error;
   });
   const { ort, session, metadata } = await loading;
   const { image_sizes: [[height, width]], dataset: { channels = 3 } } = metadata;
-  if (channels !== 3) throw new Error(`the model takes ${channels} channels, not a picture of RGB`);
+  if (channels !== 3) throw new Error(`the model needs images of ${channels} channels, not RGB`);
   const pixels = await decode(bytes, metadata.max_image_pixels);
-  report("This browser is at work …");
+  report("Predicting in this browser …");
   const images = resize(pixels.data, [pixels.height, pixels.width], [height, width]);
   const feeds = { images: new ort.Tensor("uint8", images, [1, height, width, 3]) };
   const found = await session.run(feeds, OUTPUTS);
@@ -46,7 +46,7 @@ export async function predictLocally(bytes, report) {
 async function load() {
   const ort = await import("/page/ort/ort.wasm.bundle.min.mjs");
   ort.env.wasm.wasmPaths = "/page/ort/";
-  ort.env.wasm.proxy = true; // in a worker, so that the page stays alive
+  ort.env.wasm.proxy = true; // in a worker, so that the page stays responsive
   const response = await fetch("/page/model.onnx");
   if (!response.ok) throw new Error(`no model for this browser: status ${response.status}`);
   const file = new Uint8Array(await response.arrayBuffer());
@@ -88,7 +88,7 @@ function readField(view) {
 
 const isPNG = (bytes) => bytes[0] === 0x89;
 
-/** A JPEG or PNG without EXIF, whose rotation browsers apply, and neither training nor server. */
+/** Removes EXIF, because browsers apply its rotation, but training and server do not. */
 export function withoutEXIF(bytes) {
   const found = bytes.slice();
   const view = new DataView(found.buffer);
@@ -103,7 +103,7 @@ export function withoutEXIF(bytes) {
   // Segments up to the first scan: a marker FF xx, length without it, data.
   for (let at = 2; found[at] === 0xff && found[at + 1] !== 0xda; at += 2 + view.getUint16(at + 2)) {
     if (at + 4 > found.length) break;
-    if (found[at + 1] === 0xe1) found[at + 1] = 0xef; // APP15, which nobody reads
+    if (found[at + 1] === 0xe1) found[at + 1] = 0xef; // APP15, which is ignored
   }
   return found;
 }
@@ -114,7 +114,7 @@ async function decode(bytes, maxPixels) {
     throw new Error("expected a JPEG or a PNG, got something else");
   }
   if (isPNG(bytes) && bytes[24] === DEEP) {
-    throw new Error("got a PNG of 16 bits a value, which only the server reads");
+    throw new Error("got a PNG with 16 bits per value, which only the server can read");
   }
   const options = { colorSpaceConversion: "none", premultiplyAlpha: "none" };
   const bitmap = await createImageBitmap(new Blob([withoutEXIF(bytes)]), options);
@@ -126,14 +126,14 @@ async function decode(bytes, maxPixels) {
   context.drawImage(bitmap, 0, 0);
   const pixels = context.getImageData(0, 0, width, height);
   if (isPNG(bytes) && pixels.data.some((value, i) => i % 4 === 3 && value < 255)) {
-    throw new Error("got transparent pixels, which only the server reads");
+    throw new Error("got transparent pixels, which only the server can read");
   }
   return pixels;
 }
 
 /**
- * Resizes pixels as `resize_image` of clouds_tf.data.preprocessing does: blocks are averaged, then
- * by area where it shrinks, bilinearly where it grows.
+ * Resizes pixels like `resize_image` of clouds_tf.data.preprocessing: averages blocks, then shrinks
+ * by area or enlarges bilinearly.
  *
  * @param {Uint8ClampedArray} rgba pixels of [height, width].
  * @returns {Uint8Array} RGB of the new size.
@@ -153,7 +153,7 @@ export function resize(rgba, sourceSize, size) {
   return Uint8Array.from(image.values, roundHalfToEven);
 }
 
-// For each new pixel, the [index, weight] of the ones that it is the sum of.
+// For each new pixel, [index, weight] of the pixels whose weighted sum it is.
 const mirror = (k, side) => (k < side ? k : 2 * side - 1 - k);
 const list = (length, make) => Array.from({ length }, (_, i) => make(i));
 
@@ -177,7 +177,7 @@ const neighbours = (side, to) =>
     return [[Math.max(low, 0), 1 - far], [Math.min(low + 1, side - 1), far]];
   });
 
-/** New values as weighted sums along both axes; `taps(side, axis)` names their pixels. */
+/** Weighted sums along both axes; `taps(side, axis)` gives the pixels and weights. */
 function sum({ values, size: [height, width] }, taps) {
   const [down, across] = [taps(height, 0), taps(width, 1)];
   const rows = new Float32Array(down.length * width * 3);

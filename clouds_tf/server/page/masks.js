@@ -5,8 +5,8 @@ const NUMBER = "(-?\\d+(?:\\.\\d+)?)";
 const NAMED_EXTENT = new RegExp(`_${NUMBER}-${NUMBER}_${NUMBER}-${NUMBER}$`);
 
 /**
- * Reads "lon_min,lat_min,lon_max,lat_max" in degrees; an eastern edge that is not east of the
- * western one lies across 180 degrees.
+ * Reads "lon_min,lat_min,lon_max,lat_max" in degrees. If lon_max is not east of lon_min, the extent
+ * crosses 180 degrees.
  *
  * @returns {number[]} [west, south, east, north], west from -180 to below 180, east above west.
  * @throws {Error} for anything else.
@@ -111,7 +111,7 @@ export function outlines(mask, height, width) {
   }
 }
 
-/** [column, row] in the middle of the longest row of pixels that only this mask has, or of any. */
+/** [column, row] of the middle of a mask's longest run of pixels, if possible in no other mask. */
 export function placeForName(mask, masks, width) {
   const alone = mask.map((value, i) => value && masks.every((other) => other === mask || !other[i]));
   const pixels = alone.includes(1) ? alone : mask;
@@ -129,7 +129,7 @@ export function placeForName(mask, masks, width) {
  * @param {Uint8Array[]} masks of the classes.
  * @param {object[]} properties of the classes; area_km2 is added.
  * @param {number[]} size [height, width] of the masks.
- * @param {number[]} extent of `parseExtent`, of the whole image.
+ * @param {number[]} extent of the whole image, from `parseExtent`.
  */
 export function toGeoJSON(masks, properties, size, extent) {
   const features = masks.flatMap((mask, i) => {
@@ -148,7 +148,7 @@ function polygonsOnEarth(mask, [height, width], [west, south, east, north]) {
   const round = (degrees) => Math.round(degrees * 1e10) / 1e10;
   const isGlobal = east - west > 360 - 1e-9;
   return (isGlobal ? [0] : [0, 360]).flatMap((turn) => {
-    // Columns from -180 to 180 degrees, with those that lie across.
+    // Columns from -180 to 180 degrees, including those across the border.
     let first = Math.floor((turn - 180 - west) / cellX + 1e-6);
     let last = Math.ceil((turn + 180 - west) / cellX - 1e-6);
     if (!isGlobal) [first, last] = [Math.max(first, 0), Math.min(last, width)];
@@ -208,13 +208,13 @@ export function resizeMask(mask, [height, width], [newHeight, newWidth]) {
 }
 
 /**
- * Rows of a submission as CSV, in the spelling of the data set, as tools/request.py writes them.
+ * Rows of a submission as CSV in the format of the data set, like those of tools/request.py.
  *
- * @throws {Error} where the data set wants a row for each object of a mask.
+ * @throws {Error} if the data set requires a row for each object of a mask.
  */
 export function submission(filename, encodedPixels, dataset) {
   if (dataset.repeated_rows === "objects") {
-    throw new Error("This data set has a row for each object: tools/request.py writes those");
+    throw new Error("This data set needs a row for each object; use tools/request.py");
   }
   const ending = dataset.image_ending ?? "";
   const name = ending && filename.endsWith(ending) ? filename.slice(0, -ending.length) : filename;

@@ -6,8 +6,8 @@ import {
   namedExtent, outlines, parseExtent, placeForName, resizeMask, submission, toGeoJSON,
 } from "./masks.js";
 
-const UNLIKE = 0.01; // as clouds_tf.prediction.likeness has it
-const SQUEEZE = 0.02; // as clouds_tf.serving.answers has it
+const UNLIKE = 0.01; // as in clouds_tf.prediction.likeness
+const SQUEEZE = 0.02; // as in clouds_tf.serving.answers
 const $ = (id) => document.getElementById(id);
 const hidden = new Set(); // names of classes whose outlines are not shown
 
@@ -54,7 +54,7 @@ function clear() {
   document.body.classList.add("busy");
 }
 
-/** Shows a picture, a Blob or a promise of one, and asks for its masks. */
+/** Shows a picture (a Blob or a promise of one) and requests its masks. */
 async function open(source, name, note = "") {
   clear();
   say(`Reading ${name} …`);
@@ -91,12 +91,12 @@ function fail(error) {
   document.body.classList.remove("busy");
 }
 
-/** Asks for the masks of the picture; a later call ends an earlier one. */
+/** Requests the masks of the picture; a later call cancels an earlier one. */
 async function ask() {
   clear();
   const { signal } = running;
   const here = $("in-browser").checked;
-  say(here ? "This browser is at work …" : "The server is at work …");
+  say(here ? "Predicting in this browser …" : "Predicting on the server …");
   const start = performance.now();
   try {
     const found = await (here ? predictHere : predictThere)(picture.bytes, signal);
@@ -114,12 +114,12 @@ async function ask() {
   }
 }
 
-/** Asks the version that `settings` describes, or the one that has taken its place. */
+/** Asks the version that `settings` describes or, if it is gone, its successor. */
 async function predictThere(bytes, signal) {
-  const most = ((settings.max_bytes ?? Infinity) * 3) / 4; // in base64, three bytes are four
+  const most = ((settings.max_bytes ?? Infinity) * 3) / 4; // Base64 turns three bytes into four
   if (bytes.length > most) {
     const [got, limit] = [bytes.length, most].map((size) => `${(size / 1e6).toFixed(1)} MB`);
-    throw new Error(`got ${got}, the server takes at most ${limit}`);
+    throw new Error(`got ${got}, the server accepts at most ${limit}`);
   }
   const predictVersion = async ({ model, version, metadata }) => {
     const url = `${location.origin}/v1/models/${model}/versions/${version}`;
@@ -223,9 +223,9 @@ function showLikeness({ answer: { likeness }, metadata: { dataset }, size }) {
   $("warning").textContent = warnings.join(" ");
   $("likeness").hidden = known && likeness < UNLIKE;
   $("likeness").textContent = known
-    ? `Likeness ${likeness.toFixed(2)}: of the images of the training, ${percent(likeness)} look ` +
-      "less like the others than this picture does."
-    : "Likeness is not known: this model was exported without its training's statistics.";
+    ? `Likeness ${likeness.toFixed(2)}: ${percent(likeness)} of the training images are less ` +
+      "typical than this picture."
+    : "Likeness unknown: this model was exported without statistics of its training images.";
 }
 
 function save(content, type, name) {
@@ -234,14 +234,14 @@ function save(content, type, name) {
   setTimeout(() => URL.revokeObjectURL(url), 60_000);
 }
 
-/** Saves a mask at the size of the picture, black and white, as predict.py --masks_dir does. */
+/** Saves a mask in black and white at the size of the picture, like predict.py --masks_dir. */
 function savePNG(i) {
   const { name, size, masks, metadata: { dataset } } = picture;
   const mask = resizeMask(masks[i], dataset.submission_size, size);
   const canvas = element("canvas", { width: size[1], height: size[0] });
   const context = canvas.getContext("2d");
   const pixels = context.createImageData(size[1], size[0]);
-  const colors = new Uint32Array(pixels.data.buffer); // one number for a pixel
+  const colors = new Uint32Array(pixels.data.buffer); // one number per pixel
   mask.forEach((value, k) => (colors[k] = value ? 0xffffffff : 0xff000000));
   context.putImageData(pixels, 0, 0);
   const filename = `${name}_${dataset.class_names[i]}.png`;
@@ -283,16 +283,16 @@ function noteOfExtent(error = "") {
   $("extent").setAttribute("aria-invalid", Boolean(error));
   $("extent-note").classList.toggle("invalid", Boolean(error));
   $("extent-note").textContent = error || (named
-    ? "Read from the name of the file."
-    : "Where the picture lies. A name that ends in _west-east_south-north, such as " +
-      "NAME_-61--40_10-24.jpg, says it.");
+    ? "Read from the file name."
+    : "Of the whole picture, in degrees; read from names that end in _west-east_south-north, " +
+      "such as NAME_-61--40_10-24.jpg.");
 }
 
 function decode(text) {
   try {
     return decodeURIComponent(text);
   } catch {
-    return text; // not of a link
+    return text; // not percent-encoded
   }
 }
 
@@ -301,7 +301,7 @@ function openBeside(link) {
   const name = path.startsWith("/images/") ? decode(path.slice(8)) : path;
   const download = async () => {
     const response = await fetch(`/images/${name.split("/").map(encodeURIComponent).join("/")}`);
-    if (!response.ok) throw new Error("no such image beside the server");
+    if (!response.ok) throw new Error("no such image on the server");
     return response.blob();
   };
   history.replaceState(null, "", `?image=${encodeURIComponent(name)}`);
