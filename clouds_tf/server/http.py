@@ -193,7 +193,7 @@ async def body_of(
     """
     encoding = request.headers.get("content-encoding", "identity")
     if encoding != "identity":
-        raise RequestError(415, f"Content-Encoding: got {encoding}, expected a body as it is")
+        raise RequestError(415, f"Content-Encoding: got {encoding}, expected an uncompressed body")
     if "inference-header-content-length" in request.headers:  # an extension of protocol V2
         raise RequestError(415, "binary tensors are not read, expected JSON (binary_data=False)")
     limit, body = settings.max_body_mb * _MB, bytearray()
