@@ -116,11 +116,11 @@ def page(rows, faults, times):
     parts = [
         "# Speed and memory",
         f"{datetime.date.today():%d %B %Y}, {machine()}: `python tools/benchmark.py all` took "
-        f"{counted(round(total), 'minute')}. The contenders of a row took turns in one run.",
+        f"{counted(round(total), 'minute')}. The contenders in a row took turns in one run.",
         table([("suite", *HEAD), *cells]),
         *(f"- {fault}" for fault in faults),
-        "Each suite measures more, and longer, by itself: `python tools/benchmark.py SUITE`. Here "
-        "they ran as",
+        "`python tools/benchmark.py SUITE` runs a suite alone, with more and longer measurements. "
+        "This page is from:",
         table([("suite", "minutes"), *((f"`{c}`", f"{m:.1f}") for c, m in times)]),
     ]
     return "\n\n".join(parts) + "\n"
