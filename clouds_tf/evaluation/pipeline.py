@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
 import math
 import os
 from collections.abc import Iterable, Sequence
@@ -14,7 +16,7 @@ from clouds_tf import files
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation import out_of_fold, pictures, score
-from clouds_tf.evaluation.areas import AreaResult, Bias, area_bias, calibrate
+from clouds_tf.evaluation.areas import AreaResult, Bias, area_biases, calibrate
 from clouds_tf.evaluation.held_out import HeldOut, Member, load_members, load_weights
 from clouds_tf.evaluation.search import (
     Rung,
@@ -70,7 +72,7 @@ class EvaluationResult:
         """Number of images N."""
         return len(self.areas.true)
 
-    @property
+    @functools.cached_property
     def area_biases(self) -> dict[str, tuple[Bias, ...]]:
         """Cross-fitted bias of the areas of each class, by method of prediction."""
         ways = {
@@ -78,8 +80,11 @@ class EvaluationResult:
             "unbiased_masks": self.areas.unbiased_masks,
             "expected_area": self.areas.expected,
         }
-        true = self.areas.true
-        return {n: tuple(area_bias(x, t) for x, t in zip(a.T, true.T)) for n, a in ways.items()}
+        true = np.tile(self.areas.true, len(ways))
+        biases = iter(area_biases(np.hstack(list(ways.values())), true))
+        return {
+            name: tuple(itertools.islice(biases, areas.shape[1])) for name, areas in ways.items()
+        }
 
     def postprocessing(self, models: tuple[str, ...], records: Records) -> Postprocessing:
         """The contents of postprocessing.json, for models that were evaluated on records."""

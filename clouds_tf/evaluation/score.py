@@ -143,10 +143,10 @@ def resampled_sums(values: np.ndarray) -> np.ndarray:
     A few resamples are drawn at a time: all of them would take 16 kB an image.
     """
     rng, count = np.random.default_rng(0), len(values)
-    sums = np.empty((_RESAMPLES, values.shape[1]))
+    values, sums = values.astype(float), np.empty((_RESAMPLES, values.shape[1]))
     for start in range(0, _RESAMPLES, _AT_A_TIME):
         drawn = rng.multinomial(count, np.full(count, 1 / count), _AT_A_TIME)
-        sums[start : start + _AT_A_TIME] = drawn @ values.astype(float)
+        sums[start : start + _AT_A_TIME] = drawn @ values
     return sums
 
 

@@ -183,8 +183,8 @@ def main() -> None:
             for part in FLAGS.parts or PARTS:
                 found[part] = measure(folder, part, days if part in OF_DAYS else images)
                 for count, seconds, each, megabytes in found[part]:
-                    numbers = f"{seconds:.1f}", f"{each:.2f}", f"{megabytes:.0f}"
-                    rows.append((part, f"{count:,}", *numbers))
+                    further = "" if np.isnan(each) else f"{each:.2f}"
+                    rows.append((part, f"{count:,}", f"{seconds:.1f}", further, f"{megabytes:.0f}"))
                 first, second, *_, last = found[part]
                 task, peers = f"{part}, {last[0]:,}", (f"{x[0]:,}" for x in (second, first))
                 ratios += [
