@@ -20,7 +20,7 @@ _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 _MASK_MEASURES = ("area", "fraction", "runs", "characters", "components")
 _CRUMB = 100  # pixels; smaller components were hardly drawn on purpose
 _NUM_PAIRS = 12
-_BLOCK = 1024  # number of images compared with all others at a time, to bound memory
+_BLOCK = 128  # number of images compared with all others at a time, to bound memory
 
 
 def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, Any]:
@@ -129,9 +129,12 @@ def _closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, f
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
     pairs: list[tuple[int, int, float]] = []
     for start in range(0, len(vectors), _BLOCK):
-        block = vectors[start : start + _BLOCK] @ vectors.T
-        rows, columns = np.triu_indices(len(block), start + 1, len(vectors))  # i < j only
-        best = np.argsort(-block[rows, columns])[:count]
-        rows, columns = rows[best], columns[best]
-        pairs += zip((rows + start).tolist(), columns.tolist(), block[rows, columns].tolist())
-    return sorted(pairs, key=lambda pair: -pair[2])[:count]
+        block = vectors[start : start + _BLOCK] @ vectors[start:].T
+        block[np.tril_indices(len(block))] = -np.inf  # i < j only
+        few = min(count, block.size)
+        rows, columns = np.unravel_index(
+            np.argpartition(block, -few, axis=None)[-few:], block.shape
+        )
+        found = zip(rows + start, columns + start, block[rows, columns].tolist())
+        pairs += [(int(i), int(j), value) for i, j, value in found if value > -np.inf]
+    return sorted(pairs, key=lambda pair: (-pair[2], *pair[:2]))[:count]

@@ -31,7 +31,7 @@ flags.DEFINE_string(
 flags.DEFINE_string(
     "postprocessing", str(REPOSITORY / "models" / "postprocessing.json"), "Rules of that model."
 )
-flags.DEFINE_integer("minutes", 6, "A suite that takes longer is ended.", lower_bound=1)
+flags.DEFINE_integer("minutes", 8, "A suite that takes longer is ended.", lower_bound=1)
 FLAGS = flags.FLAGS
 
 EXPORTED = "--saved_model=E/1"
