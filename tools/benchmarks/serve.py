@@ -105,7 +105,7 @@ def put_under_load(process, address, bodies, clients):
 def print_throughput(folder, bodies):
     """Each contender's server beside its network alone, and ours at half of its capacity."""
     rows = [("server", "clients", "images/s", "CPU ms")]
-    latencies, rates, ratios = [("server", "requests/s", "p50, ms", "p99, ms")], {}, []
+    latencies, costs, ratios = [("server", "requests/s", "p50, ms", "p99, ms")], {}, []
     for name in sorted(FLAGS.contenders, key=lambda name: name not in PEERS):
         call = None if name in PEERS else network(folder, name, FLAGS.batch_size)
         with load.started(arguments(name, folder)) as (process, address):
@@ -115,7 +115,7 @@ def print_throughput(folder, bodies):
                 rate, cpu = put_under_load(process, address, bodies, clients)
                 alone.append(cost(call))
                 wall, cpu_alone = np.mean(alone, axis=0)
-                rates[name, clients] = rate
+                costs[name, clients] = rate, cpu
                 rows.append((name, str(clients), f"{rate:.1f}", f"{cpu * 1e3:.0f}"))
                 print(*rows[-1], file=sys.stderr, flush=True)  # it takes minutes
                 if call:
@@ -125,10 +125,14 @@ def print_throughput(folder, bodies):
                         Ratio(task, "its network", 1e3 * cpu, 1e3 * cpu_alone, "CPU ms/image"),
                     ]
                     for peer in PEERS:
-                        if other := rates.get((peer, clients)):
-                            ratios.append(Ratio(task, peer, rate, other, unit, 3, "rate"))
+                        if (peer, clients) in costs:
+                            other, other_cpu = costs[peer, clients]
+                            ratios += [
+                                Ratio(task, peer, rate, other, unit, 3, "rate"),
+                                Ratio(task, peer, 1e3 * cpu, 1e3 * other_cpu, "CPU ms/image"),
+                            ]
             if call:
-                half = rates[name, int(FLAGS.clients[-1])] / 2
+                half = costs[name, int(FLAGS.clients[-1])][0] / 2
                 found = load.open_loop(address, bodies, half, FLAGS.num_latencies)
                 p50, p99 = np.percentile(found, [50, 99]) * 1e3
                 latencies.append((name, f"{half:.1f}", f"{p50:.0f}", f"{p99:.0f}"))
