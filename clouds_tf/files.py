@@ -96,7 +96,7 @@ def _copy_whole(local: str, path: str) -> None:
             gfile.copy(local, temporary)
         return
     if list_names(path):
-        raise FileExistsError(f"{path}: exists already, expected a new or an empty folder")
+        raise FileExistsError(f"{path}: already exists, expected a new or an empty folder")
     try:
         for folder, _, names in os.walk(local, topdown=False):
             place = path + folder[len(local) :]

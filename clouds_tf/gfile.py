@@ -132,7 +132,7 @@ def rmtree(folder: str) -> None:
 def rename(path: str, target: str, overwrite: bool = False) -> None:
     """Renames a file or folder; `overwrite` replaces an existing file or empty folder."""
     if not overwrite and os.path.exists(target):
-        raise FileExistsError(f"{target}: exists already")
+        raise FileExistsError(f"{target}: already exists")
     os.replace(path, target)
 
 
@@ -140,5 +140,5 @@ def rename(path: str, target: str, overwrite: bool = False) -> None:
 def copy(path: str, target: str, overwrite: bool = False) -> None:
     """Copies a file."""
     if not overwrite and os.path.exists(target):
-        raise FileExistsError(f"{target}: exists already")
+        raise FileExistsError(f"{target}: already exists")
     shutil.copyfile(path, target)

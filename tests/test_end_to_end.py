@@ -101,7 +101,7 @@ def test_the_installed_command_runs(clouds_tf, tmp_path):
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout == "Wrote 2 training and 1 test image of 28x42 to D\n"
     done = run([clouds_tf, "make_sample_data", "--output_dir=D"])
-    assert (done.returncode, done.stdout) == (1, "") and "D: exists already" in done.stderr
+    assert (done.returncode, done.stdout) == (1, "") and "D: already exists" in done.stderr
 
 
 # Runs commands one after the other, as the console script does with each.
@@ -330,7 +330,7 @@ def test_a_data_service_feeds_training(records_dir):
 
 def test_the_sample_data_tool_refuses_a_folder_that_is_in_use(tmp_path):
     (tmp_path / "thesis.txt").write_text("")
-    _fails("make_sample_data", f"{tmp_path}: exists already", output_dir=tmp_path)
+    _fails("make_sample_data", f"{tmp_path}: already exists", output_dir=tmp_path)
 
 
 @pytest.fixture

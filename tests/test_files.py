@@ -76,7 +76,7 @@ def test_a_remote_folder_appears_with_all_its_files_or_not_at_all(monkeypatch):
     write()
     assert [files.read_text(path) for path in paths] == names
     assert files.list_names("ram://whole/new") == ["1"]
-    with pytest.raises(FileExistsError, match="whole/new/1: exists already"):
+    with pytest.raises(FileExistsError, match="whole/new/1: already exists"):
         write()
     assert [files.read_text(path) for path in paths] == names
 

@@ -185,7 +185,7 @@ def test_the_scene_is_the_same_at_every_size():
 def test_what_exists_is_refused_and_left_alone(tmp_path, taken):
     (tmp_path / taken).parent.mkdir(exist_ok=True)
     (tmp_path / taken).write_text("mine")
-    with pytest.raises(ValueError, match=f"{tmp_path}/data: exists already"):
+    with pytest.raises(ValueError, match=f"{tmp_path}/data: already exists"):
         sample_data.write_sample_data(str(tmp_path / "data"), 1, 1, SIZE)
     assert read_tree(tmp_path) == {taken: b"mine"}
 

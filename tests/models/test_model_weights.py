@@ -182,7 +182,7 @@ def test_an_altered_byte_is_noticed(path, position):
         byte = file.read(1)
         file.seek(-1, os.SEEK_CUR)
         file.write(bytes([byte[0] ^ 1]))
-    with pytest.raises(ValueError, match="model.safetensors: .*(broken|checksum|damaged|anew)"):
+    with pytest.raises(ValueError, match="model.safetensors: .*(checksum|damaged|anew)"):
         read_model_weights(path)
 
 
@@ -206,7 +206,7 @@ def test_altered_content_is_named(path, changes, message):
 @pytest.mark.parametrize("size", [0, 7, 1_000, -1])
 def test_a_truncated_file_is_named(path, size):
     os.truncate(path, size if size >= 0 else os.path.getsize(path) + size)
-    with pytest.raises(ValueError, match="model.safetensors: broken"):
+    with pytest.raises(ValueError, match="model.safetensors: damaged"):
         read_model_weights(path)
 
 

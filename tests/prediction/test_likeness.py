@@ -81,7 +81,7 @@ def test_it_is_the_same_in_graphs_and_after_json(images, likeness):
 
 def test_damaged_and_missing_numbers_are_noticed(likeness):
     shorter = {**likeness.to_json(), "mean": "1.0 2.0"}
-    with pytest.raises(ValueError, match="likeness: .*do not fit"):
+    with pytest.raises(ValueError, match="likeness: .*do not match"):
         Likeness.from_json(shorter)
     with pytest.raises(ValueError, match="likeness: got 1 image"):
         Likeness.fit(np.zeros([1, 5]), SIZE)

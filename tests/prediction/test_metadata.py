@@ -61,7 +61,7 @@ def test_a_saved_model_whose_rules_did_more_is_refused_in_words(tmp_path):
     fields = METADATA.to_json()
     fields["postprocessing"]["pit"].update(min_component_area=0, fill="holes", remove_gap=False)
     path = _saved_model(tmp_path / "1", json.dumps(fields))
-    with pytest.raises(ValueError, match="fill: got 'holes', which is not applied.*export again"):
+    with pytest.raises(ValueError, match="fill: got 'holes', .*export again"):
         read_metadata(path)
 
 

@@ -149,7 +149,7 @@ def test_whatever_goes_wrong_with_a_scene_is_its_own_fault(folder, monkeypatch):
     assert result.num_predicted == 2
     failed = sorted(line.split("/")[-1] for line in result.failed)
     assert failed[0] == "a_20200104.tif: ZeroDivisionError: one bad scene"
-    assert failed[1].startswith("nat.nc: its time is no date")
+    assert failed[1].startswith("nat.nc: its time is not a date")
     with pytest.raises(ValueError, match="ZeroDivisionError"):
         _run(folder, on_error="fail")
 
