@@ -35,7 +35,7 @@ TINY = {
     "make_tfrecords": "--num_workers=1 --num_folds=2",
     "make_sample_data": "--num_train=4 --num_test=1",
     "export": "--check_images=2",
-    "climatology": "--num_resamples=5 --max_pictures=1 --coastlines=none",
+    "climatology": "--num_resamples=5",
 }
 # The same for a snippet of Python.
 TINY_SETTINGS = {
@@ -183,7 +183,10 @@ def _inputs(arguments):
 
 def _run(tool, arguments):
     pictures = tool != "train"  # test_fit.py has those
-    with _program(tool, [*arguments, *TINY.get(tool, "").split()]) as program:
+    tiny = TINY.get(tool, "").split()
+    if tool == "climatology" and "--pictures_dir=P" in arguments:
+        tiny += ["--max_pictures=1", "--coastlines=none"]
+    with _program(tool, [*arguments, *tiny]) as program:
         with mock.patch.object(figures, "AVAILABLE", figures.AVAILABLE and pictures):
             program["main"]()
 

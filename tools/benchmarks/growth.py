@@ -156,11 +156,14 @@ def draw(found):
     """A picture of `measure` for each kind of work."""
     figure = new_figure(9, 3.6)
     titles = "CPU ms for each further piece", "peak memory, MB"
-    for axes, column, title in zip(figure.subplots(1, 2), (2, 3), titles):
+    times, memory = figure.subplots(1, 2)
+    for axes, column, title in zip((times, memory), (2, 3), titles):
         for color, (part, rows) in zip(itertools.cycle(COLORS), found.items()):
             axes.plot([row[0] for row in rows], [row[column] for row in rows], ".-", color=color)
-        axes.set(title=title, xlabel="pieces", xscale="log", yscale="log")
+        axes.set(title=title, xlabel="pieces", xscale="log")
         axes.grid()
+    times.set_yscale("log")
+    memory.set_ylim(0)
     figure.legend(list(found), loc="outside right center")
     return figure
 
