@@ -145,9 +145,8 @@ def uncollected() -> Iterator[None]:
 class Registry(collections.UserDict):
     """A dict whose values are imported when they are looked up.
 
-    Args:
-        places: key -> "module:attribute" of the value. If the attribute is a dict, the value is its
-            item with the same key.
+    It is made from a dict of key -> "module:attribute" of the value. If the attribute is a dict,
+    the value is its item with the same key.
 
     >>> Registry({"dumps": "json:dumps"})["dumps"]([1])
     '[1]'

@@ -1,7 +1,7 @@
-"""Pages of the site that are made when it is built; mkdocs calls the functions on_*.
+"""Generates pages of the site when it is built; mkdocs calls the functions on_*.
 
 flags.md has the flags of every program, api/ROOM.md the docstrings of a room. README, changelog and
-recipes stand outside docs/ and become pages under other names.
+recipes are outside docs/ and become pages under other names.
 """
 
 import importlib
@@ -25,6 +25,7 @@ OUTSIDE = {
     "deploy/README.md": "deploy.md",
     "CONTRIBUTING.md": "contributing.md",
     "SECURITY.md": "security.md",
+    "deploy/Dockerfile": "dockerfile.txt",
     "CHANGELOG.md": "changelog.md",
     "CITATION.cff": "citation.txt",
     "LICENSE": "license.txt",
@@ -95,6 +96,9 @@ def api_page(room):
     if names:
         links = ", ".join(f"[{name}][{value.__module__}.{name}]" for name, value in names)
         text += f"`clouds_tf.{room}` itself has {links}.\n\n"
+    for name, value in names:
+        if value.__module__ == package.__name__:
+            text += f"::: {package.__name__}.{name}\n\n"
     for path in sorted(folder.rglob("*.py")):
         parts = path.relative_to(ROOT).with_suffix("").parts
         if parts[-1] != "__init__":

@@ -163,7 +163,10 @@ def looks_at(scene: Scene, grid: Grid) -> bool:
 
 
 def plane(variable: Any, rows: slice, index: int | None = None) -> np.ndarray:
-    """Rows of a variable ([time,] [class,] lat, lon) of one time, times its scale factor."""
+    """Rows of a variable at one time, times its scale factor.
+
+    Its dimensions are (time, class, lat, lon), of which the first two may be missing.
+    """
     lead = variable.ndim - (2 if index is None else 3)
     place: tuple[Any, ...] = (0,) * lead + (() if index is None else (index,))
     values = np.asarray(variable[(*place, rows)])

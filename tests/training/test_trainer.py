@@ -210,7 +210,7 @@ def test_xla_takes_the_same_step():
 
 def test_xla_under_several_replicas_is_an_error():
     with distribution.strategy("mirrored", 2).scope():
-        with pytest.raises(ValueError, match="xla: .*one device"):
+        with pytest.raises(ValueError, match="xla: .*expected one"):
             Trainer(network(), Recipe(xla=True), 10, CLOUDS.class_names)
 
 
