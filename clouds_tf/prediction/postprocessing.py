@@ -93,6 +93,11 @@ def plain_rules(num_classes: int) -> tuple[Rule, ...]:
     return (Rule(),) * num_classes
 
 
+def to_planes(probabilities: tf.Tensor) -> tf.Tensor:
+    """[B, h, w, C] to [B, C, h, w]: passes over four classes side by side take twice as long."""
+    return tf.transpose(probabilities, [0, 3, 1, 2])
+
+
 def top_means(probabilities: tf.Tensor, filled: tf.Tensor | float = 1.0) -> tf.Tensor:
     """Mean of the most probable pixels of each image and class, see `Rule`.
 
@@ -104,15 +109,31 @@ def top_means(probabilities: tf.Tensor, filled: tf.Tensor | float = 1.0) -> tf.T
     Returns:
         float32 [B, C].
     """
-    probabilities = tf.convert_to_tensor(probabilities)
-    _, height, width, classes = probabilities.shape
-    flat = tf.transpose(probabilities, [0, 3, 1, 2])
-    flat = tf.reshape(flat, [tf.shape(flat)[0], classes, height * width])
+    return _top_means(to_planes(tf.convert_to_tensor(probabilities)), filled)
+
+
+def _top_means(planes: tf.Tensor, filled: tf.Tensor | float) -> tf.Tensor:
+    _, classes, height, width = planes.shape
+    flat = tf.reshape(planes, [tf.shape(planes)[0], classes, height * width])
     highest = max(1, round(TOP_SHARE * height * width))
-    values = tf.math.top_k(flat, highest).values
-    number = tf.reshape(tf.maximum(tf.round(filled * float(highest)), 1), [-1, 1, 1])
-    counted = tf.cast(tf.range(highest, dtype=tf.float32) < number, tf.float32)
-    return tf.reduce_sum(values * counted, axis=2) / number[..., 0]
+    if isinstance(filled, float):
+        number: Any = max(1.0, round(filled * highest))
+        least = _nth_highest(flat, int(number))
+    else:
+        number = tf.maximum(tf.round(filled * float(highest)), 1)
+        least = tf.map_fn(
+            lambda image: _nth_highest(image[0], tf.cast(image[1], tf.int32)),
+            (flat, number),
+            fn_output_signature=tf.TensorSpec([classes], tf.float32),
+        )
+        number = number[:, tf.newaxis]
+    # The mean of the n highest is the n-th, and by how much the others exceed it. To find that one
+    # takes a fifth of the time that sorting them does.
+    return least + tf.reduce_sum(tf.nn.relu(flat - least[..., tf.newaxis]), axis=-1) / number
+
+
+def _nth_highest(values: tf.Tensor, n: tf.Tensor | int) -> tf.Tensor:
+    return tf.raw_ops.NthElement(input=values, n=n - 1, reverse=True)
 
 
 def mask_thresholds(means: tf.Tensor, threshold: tf.Tensor, relative: tf.Tensor) -> tf.Tensor:
@@ -172,13 +193,21 @@ def postprocess(
     Raises:
         ValueError: the numbers of rules and classes differ.
     """
-    if len(rules) != probabilities.shape[-1]:
+    planes = to_planes(for_masks(probabilities, exclusive))
+    return tf.transpose(cut(planes, rules, filled), [0, 2, 3, 1])
+
+
+def cut(planes: tf.Tensor, rules: Sequence[Rule], filled: tf.Tensor | float = 1.0) -> tf.Tensor:
+    """Turns probabilities from `for_masks`, float32 [B, C, h, w], into masks, bool of that shape.
+
+    Args and errors are those of `postprocess`.
+    """
+    if len(rules) != planes.shape[1]:
         raise ValueError(
-            f"rules: got {len(rules)}, expected one for each of {probabilities.shape[-1]} classes"
+            f"rules: got {len(rules)}, expected one for each of {planes.shape[1]} classes"
         )
-    probabilities = for_masks(probabilities, exclusive)
-    limits = limits_of(top_means(probabilities, filled), rules)
-    return probabilities > limits[:, tf.newaxis, tf.newaxis]
+    limits = limits_of(_top_means(planes, filled), rules)
+    return planes > limits[..., tf.newaxis, tf.newaxis]
 
 
 @dataclasses.dataclass(frozen=True)

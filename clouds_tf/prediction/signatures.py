@@ -12,10 +12,12 @@ import tensorflow as tf
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import resize_image
+from clouds_tf.models.probabilities import for_masks
+from clouds_tf.prediction.calibration import plane_means
 from clouds_tf.prediction.engine import Network
 from clouds_tf.prediction.ensemble import mean_prediction
 from clouds_tf.prediction.metadata import Metadata
-from clouds_tf.prediction.postprocessing import postprocess
+from clouds_tf.prediction.postprocessing import cut, to_planes
 from clouds_tf.prediction.untrusted import decode_images
 
 # Probabilities [N, h, w, C], presence [N, C] and likeness [N], which is NaN if unknown.
@@ -106,7 +108,8 @@ class Signatures:
         likeness = self._find_likeness({tuple(images.shape[1:3]): images})
         probabilities, presence = self._mean_prediction([images] * len(self.networks))
         answer = self._make_masks(probabilities, presence, likeness)
-        return {**answer, "probabilities": probabilities}
+        masks = tf.transpose(answer.pop("masks"), [0, 2, 3, 1])
+        return {"masks": masks, **answer, "probabilities": probabilities}
 
     def _mean_prediction(self, images: Sequence[tf.Tensor]) -> tuple[tf.Tensor, tf.Tensor]:
         metadata = self._metadata
@@ -145,22 +148,23 @@ class Signatures:
         self, probabilities: tf.Tensor, presence: tf.Tensor, likeness: tf.Tensor
     ) -> dict[str, tf.Tensor]:
         answer = self._make_masks(probabilities, presence, likeness)
-        masks = tf.transpose(answer.pop("masks"), [0, 3, 1, 2])
+        masks = answer.pop("masks")
         return {"encoded_pixels": rle.encode(masks, self._metadata.dataset.rle_order), **answer}
 
     def _make_masks(
         self, probabilities: tf.Tensor, presence: tf.Tensor, likeness: tf.Tensor
     ) -> dict[str, tf.Tensor]:
-        metadata, calibrated = self._metadata, probabilities
-        exclusive = metadata.dataset.exclusive
-        masks = tf.cast(postprocess(probabilities, metadata.rules, exclusive), tf.uint8)
-        if metadata.calibration is not None:
-            calibrated = metadata.calibration.calibrate(probabilities)
+        """The answer with masks, uint8 [N, C, H, W] of {0, 1}, in place of RLE."""
+        metadata = self._metadata
+        planes = kept = to_planes(probabilities)
+        if metadata.dataset.exclusive:
+            kept = to_planes(for_masks(probabilities, exclusive=True))
+        masks = tf.cast(cut(kept, metadata.rules), tf.uint8)
+        mean_of = metadata.calibration.mean if metadata.calibration else plane_means
         return {
             "masks": masks,
             "presence": presence,
-            "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[1, 2]),
-            # By rows: a single float32 sum over all pixels was wrong by up to 0.0005.
-            "expected_area_fraction": tf.reduce_mean(tf.reduce_mean(calibrated, axis=2), axis=1),
+            "area_fraction": tf.reduce_mean(tf.cast(masks, tf.float32), axis=[2, 3]),
+            "expected_area_fraction": mean_of(planes),
             "likeness": likeness,
         }

@@ -138,6 +138,6 @@ class Network:
         likeness = np.full(count, np.nan, np.float32)
         if "likeness" in answer:  # missing in older SavedModels
             likeness = answer["likeness"].numpy()[:count]
-        shares = tf.constant(filled, tf.float32)
+        shares = 1.0 if min(filled) == 1 else tf.constant(filled, tf.float32)
         masks = postprocess(found, self.rules, self.dataset.exclusive, shares)
         return Answers(found.numpy(), masks.numpy(), likeness)

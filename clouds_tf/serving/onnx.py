@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import typing
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import numpy as np
@@ -119,15 +119,17 @@ def _convert(predict: Function, metadata: Metadata) -> bytes:
     import onnx
     import tf2onnx
 
-    counts: dict[str, Any] = {
-        "LowerBound": (_count("Less"), []),
-        "UpperBound": (_count("LessOrEqual"), []),
+    converters = {
+        "LowerBound": _lower_bound,
+        "NthElement": _nth_element,
+        "DenseBincount": _bincount,
     }
+    handlers: dict[str, Any] = {name: (convert, []) for name, convert in converters.items()}
     try:
         # tf2onnx logs only its internals.
         with log_level("tf2onnx", logging.CRITICAL), warnings_only():
             model, _ = tf2onnx.convert.from_function(
-                predict, predict.input_signature, opset=_OPSET, custom_op_handlers=counts
+                predict, predict.input_signature, opset=_OPSET, custom_op_handlers=handlers
             )
     except Exception as error:  # of any kind, about an operation of an encoder
         line = str(error).partition("\n")[0] or type(error).__name__
@@ -166,21 +168,50 @@ def _round_scales_up(graph: GraphProto) -> None:
             value.CopyFrom(numpy_helper.from_array(scales, value.name))
 
 
-def _count(comparison: str) -> Callable[..., None]:
-    """Converter of tf.searchsorted, which ONNX lacks: counts the bounds below each value."""
+def _lower_bound(graph: Graph, node: Node, name: str, _: object) -> None:
+    """Converts tf.searchsorted, which ONNX lacks: counts the bounds that a value is above."""
+    (bounds, values), (result,) = node.input, node.output  # [B, K], [B, M] and [B, M]
+    graph.remove_node(name)
 
-    def convert(graph: Graph, node: Node, name: str, _: object) -> None:
-        (bounds, values), (result,) = node.input, node.output  # [B, K], [B, M] and [B, M]
-        graph.remove_node(name)
+    def along(axis: int) -> str:
+        return graph.make_const(f"{name}_axis{axis}", np.array([axis])).output[0]
 
-        def along(axis: int) -> str:
-            return graph.make_const(f"{name}_axis{axis}", np.array([axis])).output[0]
+    row = graph.make_node("Unsqueeze", [bounds, along(1)]).output[0]
+    column = graph.make_node("Unsqueeze", [values, along(2)]).output[0]
+    above = graph.make_node("Less", [row, column]).output[0]
+    ones = graph.make_node("Cast", [above], {"to": _INT32}).output[0]
+    over = [ones, along(-1)]
+    graph.make_node("ReduceSum", over, {"keepdims": 0}, outputs=[result], name=name)
 
-        row = graph.make_node("Unsqueeze", [bounds, along(1)]).output[0]
-        column = graph.make_node("Unsqueeze", [values, along(2)]).output[0]
-        above = graph.make_node(comparison, [row, column]).output[0]
-        ones = graph.make_node("Cast", [above], {"to": _INT32}).output[0]
-        over = [ones, along(-1)]
-        graph.make_node("ReduceSum", over, {"keepdims": 0}, outputs=[result], name=name)
 
-    return convert
+def _nth_element(graph: Graph, node: Node, name: str, _: object) -> None:
+    """Converts NthElement, from the highest on, which ONNX lacks."""
+    values, (result,) = node.input[0], node.output
+    n = int(node.inputs[1].get_tensor_value())
+    graph.remove_node(name)
+    number = graph.make_const(f"{name}_number", np.array([n + 1])).output[0]
+    last = graph.make_const(f"{name}_last", np.array(n)).output[0]
+    highest = graph.make_node("TopK", [values, number], output_count=2).output[0]
+    graph.make_node("Gather", [highest, last], {"axis": -1}, outputs=[result], name=name)
+
+
+def _bincount(graph: Graph, node: Node, name: str, _: object) -> None:
+    """Converts DenseBincount of rows; tf2onnx would sort all values."""
+    from onnx import numpy_helper
+
+    rows, (result,) = node.input[0], node.output
+    size = int(node.inputs[1].get_tensor_value())
+    graph.remove_node(name)
+
+    def filled(shape: str, value: int) -> str:
+        tensor = numpy_helper.from_array(np.array([value], np.int32))
+        return graph.make_node("ConstantOfShape", [shape], {"value": tensor}).output[0]
+
+    shape = graph.make_node("Shape", [rows]).output[0]
+    first = graph.make_const(f"{name}_first", np.array([0])).output[0]
+    number = graph.make_node("Gather", [shape, first]).output[0]
+    bins = graph.make_const(f"{name}_bins", np.array([size])).output[0]
+    counts = graph.make_node("Concat", [number, bins], {"axis": 0}).output[0]
+    inputs = [filled(counts, 0), rows, filled(shape, 1)]
+    how = {"axis": 1, "reduction": "add"}
+    graph.make_node("ScatterElements", inputs, how, outputs=[result], name=name)
