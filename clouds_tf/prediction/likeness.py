@@ -171,25 +171,27 @@ def statistics(images: tf.Tensor) -> tf.Tensor:
     Returns:
         float32 [N, D]: D is 28 for three channels.
     """
-    pixels = tf.cast(images, tf.float32)
+    channels = tf.unstack(tf.cast(images, tf.float32), axis=3)
     # Reductions over three channels, and powers, would take five times as long.
-    light, channels = tf.reduce_mean(pixels, axis=3), tf.unstack(pixels, axis=3)
+    light = tf.add_n(channels) / len(channels)
     brightest, darkest = (functools.reduce(f, channels) for f in (tf.maximum, tf.minimum))
     observed = brightest > BLACK
-    mean = _mean(light, observed)
-    centered = light - mean[:, tf.newaxis, tf.newaxis]
+    seen = _Pixels(observed)
+    mean = seen.mean(light)
+    # 0 where nothing was observed, so that these sums need no weights.
+    centered = (light - mean[:, tf.newaxis, tf.newaxis]) * seen.weights
     squared = tf.square(centered)
-    variance = _mean(squared, observed)
-    skewness = _mean(squared * centered, observed) / (variance + 1) ** 1.5
-    kurtosis = _mean(tf.square(squared), observed) / (variance + 1) ** 2
+    variance, third, fourth = map(
+        seen.mean_of_weighted, (squared, squared * centered, tf.square(squared))
+    )
     found = [
         mean,
         tf.sqrt(variance),
-        skewness,
-        tf.math.log(kurtosis + 0.1),
-        tf.math.log(_mean(tf.cast(darkest >= _WHITE, tf.float32), observed) + 0.003),
-        _mean(tf.cast(light < _DARK, tf.float32), observed),
-        _mean(brightest - darkest, observed),
+        third / (variance + 1) ** 1.5,
+        tf.math.log(fourth / (variance + 1) ** 2 + 0.1),
+        tf.math.log(seen.mean(darkest >= _WHITE) + 0.003),
+        seen.mean(light < _DARK),
+        seen.mean(brightest - darkest),
         *_of_parts(channels, light, observed, centered > 0),
         *_of_blocks(light, observed),
         *_roughness(light, observed),
@@ -197,11 +199,20 @@ def statistics(images: tf.Tensor) -> tf.Tensor:
     return tf.stack(found, axis=1)
 
 
-def _mean(values: tf.Tensor, where: tf.Tensor) -> tf.Tensor:
-    """Means of [N, h, w] over the pixels of a bool [N, h, w]: [N]; 0 if there are none."""
-    total = tf.reduce_sum(tf.where(where, values, 0.0), axis=[1, 2])
-    number = tf.reduce_sum(tf.cast(where, tf.float32), axis=[1, 2])
-    return total / tf.maximum(number, 1.0)
+class _Pixels:
+    """The pixels where a bool [N, h, w] is true; weights are 1.0 there, 0.0 elsewhere."""
+
+    def __init__(self, where: tf.Tensor) -> None:
+        self.weights = tf.cast(where, tf.float32)
+        self._number = tf.maximum(tf.reduce_sum(self.weights, axis=[1, 2]), 1.0)
+
+    def mean(self, values: tf.Tensor) -> tf.Tensor:
+        """Means of [N, h, w] over these pixels: float32 [N]; 0 if there are none."""
+        return self.mean_of_weighted(tf.cast(values, tf.float32) * self.weights)
+
+    def mean_of_weighted(self, values: tf.Tensor) -> tf.Tensor:
+        """The same of values that are 0 elsewhere."""
+        return tf.reduce_sum(values, axis=[1, 2]) / self._number
 
 
 def _of_parts(
@@ -209,9 +220,9 @@ def _of_parts(
 ) -> list[tf.Tensor]:
     """Brightness and colours of the bright and of the dark part."""
     found, steps = [], [after - before for before, after in zip(channels, channels[1:])]
-    for part in (observed & bright, observed & ~bright):
-        found.append(_mean(light, part))
-        found.extend(_mean(step, part) for step in steps)
+    for part in map(_Pixels, (bright, observed & ~bright)):
+        found.append(part.mean(light))
+        found.extend(map(part.mean, steps))
     return found
 
 
@@ -219,10 +230,10 @@ def _of_blocks(light: tf.Tensor, observed: tf.Tensor) -> list[tf.Tensor]:
     """Mean and deviation of the darkest pixel of each block, and mean of the brightest."""
 
     behind = -_highest(tf.where(observed, -light, -255.0), _BLOCK)
-    some = behind < 255
-    mean = _mean(behind, some)
-    deviation = tf.sqrt(_mean(tf.square(behind - mean[:, tf.newaxis, tf.newaxis]), some))
-    clouds = _mean(_highest(tf.where(observed, light, 0.0), _BLOCK), some)
+    some = _Pixels(behind < 255)
+    mean = some.mean(behind)
+    deviation = tf.sqrt(some.mean(tf.square(behind - mean[:, tf.newaxis, tf.newaxis])))
+    clouds = some.mean(_highest(tf.where(observed, light, 0.0), _BLOCK))
     return [mean, deviation, clouds]
 
 
@@ -239,7 +250,10 @@ def _roughness(light: tf.Tensor, observed: tf.Tensor) -> list[tf.Tensor]:
             light = tf.nn.avg_pool2d(light[..., tf.newaxis], 2, 2, "SAME")[..., 0]
             observed = _highest(tf.cast(~observed, tf.float32), 2) == 0  # in all four pixels
         across, down = (
-            _mean(tf.square(light[after] - light[before]), observed[after] & observed[before]) + 1
+            _Pixels(observed[after] & observed[before]).mean(
+                tf.square(light[after] - light[before])
+            )
+            + 1
             for after, before in (
                 (np.s_[:, :, 1:], np.s_[:, :, :-1]),
                 (np.s_[:, 1:], np.s_[:, :-1]),
