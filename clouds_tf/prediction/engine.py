@@ -91,9 +91,10 @@ class OpenVINONetwork:
         self._request, self._lock = compiled.create_infer_request(), threading.Lock()
 
     def __call__(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
-        with self._lock:
-            outputs = self._request.infer([images.numpy()])
-        return {output.any_name: tf.constant(values) for output, values in outputs.items()}
+        with self._lock:  # the next call overwrites the outputs, which are copied once
+            shared = {"share_inputs": True, "share_outputs": True}
+            outputs = self._request.infer([images.numpy()], **shared)
+            return {output.any_name: tf.constant(values) for output, values in outputs.items()}
 
 
 def convert(
