@@ -2,7 +2,7 @@
 
 Needs the extra [parity]. All contenders have the same weights, and every turn runs in a separate
 process. With the extra [openvino], --engine=openvino is measured, too. With --saved_model, it
-compares the CPU time of a model's `predict` with that of its networks alone.
+compares the CPU time of a model's `predict`, or `predict_scenes`, with that of its networks alone.
 """
 
 import functools
@@ -33,7 +33,7 @@ from benchmarks import (
 )
 from benchmarks._unets import PRECISIONS, SIZE, network, of_ours, write_models
 
-from clouds_tf import rle, serving
+from clouds_tf import rle, scenes, serving
 from clouds_tf.data import annotations
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.prediction.ensemble import views_of
@@ -41,6 +41,7 @@ from clouds_tf.prediction.predictor import Predictor
 from clouds_tf.training import distribution
 
 flags.DEFINE_string("saved_model", None, "SavedModel to compare with its networks, such as E/1.")
+flags.DEFINE_string("scenes", None, "With --saved_model: scenes to predict instead of images.")
 flags.DEFINE_string(
     "images_dir", str(DATA / "clouds_native" / "train_images"), "Images; drawn ones if absent."
 )
@@ -102,38 +103,54 @@ def run_child(contender, folder):
 
 
 def compare_with_networks(folder, engine):
-    """The CPU seconds of `predict`, and of all views of the images in the networks alone."""
-    if FLAGS.num_images % FLAGS.batch_size:
-        sys.exit(f"--num_images: got {FLAGS.num_images}, expected whole batches")
+    """CPU seconds per image, or window of scenes: of all, and of its views in the networks."""
     ours = Predictor.open(FLAGS.saved_model, engine)
     if ours.warning:  # TensorFlow would be measured instead
         sys.exit(ours.warning)
     metadata, networks = ours.metadata, ours.load_stages().networks
     shapes = [(FLAGS.batch_size, *size, 3) for size in metadata.image_sizes]
     batches = [tf.cast(tf.random.uniform(shape, 0, 255), tf.uint8) for shape in shapes]
+    if FLAGS.scenes:
+        predict = functools.partial(predict_all_scenes, ours, folder)
+    else:
+        predict = functools.partial(predict_images, ours, folder)
+    number = predict()
+    num_batches = -(-number // FLAGS.batch_size)
 
     def run_networks():
-        for _ in views_of(metadata.test_time_augmentation) * (FLAGS.num_images // FLAGS.batch_size):
+        for _ in views_of(metadata.test_time_augmentation) * num_batches:
             for run, batch in zip(networks, batches):
                 run(batch)["logits"].numpy()
 
+    found = measure({"all": predict, "networks": run_networks}, FLAGS.repeats, time.process_time)
+    return found["all"] / number, found["networks"] / (num_batches * FLAGS.batch_size)
+
+
+def predict_images(predictor, folder):
+    """Predicts the images of a folder; returns how many."""
     images_dir, output = os.path.join(folder, "images"), os.path.join(folder, "ours.csv")
-    predict = functools.partial(serving.predict, ours, images_dir, output, progress=False)
-    functions = {
-        "predict": functools.partial(predict, batch_size=FLAGS.batch_size),
-        "networks": run_networks,
-    }
-    return measure(functions, FLAGS.repeats, time.process_time)
+    settings = {"batch_size": FLAGS.batch_size, "progress": False}
+    return serving.predict(predictor, images_dir, output, **settings).num_images
+
+
+def predict_all_scenes(predictor, folder):
+    """Predicts the scenes; returns the number of windows."""
+    options = scenes.Options(batch_size=FLAGS.batch_size)
+    with tempfile.TemporaryDirectory(dir=folder) as output:
+        found = scenes.predict_scenes(predictor, FLAGS.scenes, output, options, progress=False)
+        return found.num_windows
 
 
 def print_shares(folder, engines):
-    """Prints the share of the networks in `predict` for each engine."""
+    """Prints the share of the networks in all CPU time for each engine."""
     ratios = []
+    inputs, unit = (
+        ("scenes to files", "window") if FLAGS.scenes else ("images to submission", "image")
+    )
     for engine in engines:
-        seconds = compare_with_networks(folder, engine)
-        ours, alone = (1e3 * seconds[x] / FLAGS.num_images for x in ("predict", "networks"))
-        task = f"images to submission, this model, {engine}"
-        ratios.append(Ratio(task, "its networks", ours, alone, "CPU ms/image", 0.9))
+        ours, alone = (1e3 * seconds for seconds in compare_with_networks(folder, engine))
+        task = f"{inputs}, this model, {engine}"
+        ratios.append(Ratio(task, "its networks", ours, alone, f"CPU ms/{unit}", 0.9))
     show(ratios)
 
 
