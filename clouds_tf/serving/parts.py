@@ -7,7 +7,7 @@ import functools
 import itertools
 import operator
 import os
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from clouds_tf import gfile
@@ -167,36 +167,45 @@ def _predict_parts(
     stretch = functools.partial(stretches.stretched_bytes, job.stretch, gap, limit)
 
     def answer(predict: Any, batch: tuple[Any, Any]) -> tuple[Any, list[Answer]]:
-        return batch[0], answer_images(predict, job.images_dir, batch[1], metadata, stretch)
+        found = answer_images(predict, job.images_dir, batch[1], metadata, stretch)
+        # In this thread, because to draw pictures keeps the interpreter of the main one busy.
+        return batch[0], [_with_files(job, one, _write_masks) for one in found]
 
     answered = in_order(answer, job.predictors, batches)
     for (number, source), group in itertools.groupby(answered, key=operator.itemgetter(0)):
         answers = []
         for _, some in group:
-            answers += [_with_pictures(job, one) for one in some]
+            answers += [_with_files(job, one, _write_overlay) for one in some]
             yield len(some)
         with parts.piece(key(number), source) as part:
             part.value = [answer.to_json() for answer in answers]
 
 
-def _with_pictures(job: Job, answer: Answer) -> Answer:
-    """Writes the masks and the picture of one image; its answer gets a reason if that fails.
+def _write_masks(job: Job, answer: Answer) -> None:
+    if job.masks_dir:
+        outputs.write_masks(job.masks_dir, answer, job.dataset)
+
+
+def _write_overlay(job: Job, answer: Answer) -> None:
+    if job.overlay_dir:
+        outputs.write_overlay(job.overlay_dir, answer, job.images_dir, job.dataset)
+
+
+def _with_files(job: Job, answer: Answer, write: Callable[[Job, Answer], None]) -> Answer:
+    """Writes files of one readable image; its answer gets a reason if that fails.
 
     Raises:
         ValueError: the image has a reason, and on_error is "fail".
     """
-    dataset, name = job.dataset, answer.filename
+    name = answer.filename
     if not answer.reason:
         try:
-            if job.overlay_dir:
-                outputs.write_overlay(job.overlay_dir, answer, job.images_dir, dataset)
-            if job.masks_dir:
-                outputs.write_masks(job.masks_dir, answer, dataset)
+            write(job, answer)
             return answer
         except Exception as error:  # from any library, about this image alone
             line = about_the_data(str(error)) or type(error).__name__
             answer = Answer(name, answer.class_names, reason=f"cannot be drawn: {line}")
     if job.on_error == "fail":
         raise ValueError(f"{os.path.join(job.images_dir, name)}: {answer.reason}")
-    outputs.remove_pictures(job.overlay_dir, job.masks_dir, name, dataset)
+    outputs.remove_pictures(job.overlay_dir, job.masks_dir, name, job.dataset)
     return answer
