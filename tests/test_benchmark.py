@@ -28,6 +28,8 @@ def test_without_a_suite_it_names_them(args):
 def test_help_names_the_suites():
     result = run_tool("benchmark", "--help")
     assert result.returncode == 0 and "Suites: all, climatology, explore, fuzz" in result.stdout
+    text = run_tool("benchmark", "start", "--help").stdout
+    assert text.startswith("Suite start: ") and "--saved_model" in text and "--repeats" in text
 
 
 @pytest.mark.nightly
@@ -159,6 +161,9 @@ def test_all_keeps_the_rows_of_suites_that_fail_and_names_them(tmp_path, monkeyp
         monkeypatch.setattr(suite, "FLAGS", types.SimpleNamespace(**names))
         monkeypatch.setattr(suite, "RUNS", [("bad", "rr"), ("good", "r"), ("silent", "-")])
         with pytest.raises(SystemExit, match="bad rr: .*; silent -: it gave no row"):
+            suite.main()
+        suite.FLAGS.suites = ["good", "god"]
+        with pytest.raises(ValueError, match="suites: got god, expected some of bad, good, silent"):
             suite.main()
     del sys.modules["benchmarks.all"]
     text = output.read_text()

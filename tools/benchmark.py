@@ -9,6 +9,8 @@ import sys
 
 import cli
 
+from absl import flags
+
 
 def pop_suite() -> str:
     """Takes the name of the suite off the command line, which then holds flags only."""
@@ -24,4 +26,7 @@ def pop_suite() -> str:
 
 
 if __name__ == "__main__":
-    cli.run(importlib.import_module(f"benchmarks.{pop_suite()}").main)
+    suite = importlib.import_module(f"benchmarks.{pop_suite()}")
+    flags.adopt_module_key_flags(suite)  # --help shows them
+    __doc__ = suite.__doc__
+    cli.run(suite.main)

@@ -127,6 +127,9 @@ def page(rows, faults, times):
 
 
 def main() -> None:
+    known = dict(RUNS)
+    if unknown := [suite for suite in FLAGS.suites if suite not in known]:
+        raise ValueError(f"suites: got {', '.join(unknown)}, expected some of {', '.join(known)}")
     if FLAGS.output:
         files.check_output(FLAGS.output)
     rows, faults, times = [], [], []
