@@ -38,6 +38,12 @@ _HEAVY = ["tensorflow", "pandas", "h5py", "matplotlib.figure", "safetensors", "t
 _HEAVY += ["keras.api._v2.keras" if sys.version_info < (3, 12) else "tf_keras"]
 _SERVER = multiprocessing.get_context("forkserver")
 _SERVER.set_forkserver_preload(_HEAVY)
+# The workers of pytest-xdist share one, whose address is in this environment variable.
+_SHARED = "CLOUDS_TF_TESTS_SERVER"
+if _SHARED in os.environ:
+    forkserver._forkserver._forkserver_address = os.environ[_SHARED]
+    forkserver._forkserver._forkserver_alive_fd = os.open(os.devnull, os.O_RDONLY)
+    forkserver._forkserver.ensure_running = lambda: None
 
 
 def run_tool(tool, *arguments):
@@ -181,6 +187,13 @@ class Program:
             self.kill()
         self.wait()
         self.stdout.close()
+
+
+def share_server():
+    """Starts a server for the workers of pytest-xdist that this process will start."""
+    with mock.patch.dict(os.environ, ENVIRONMENT):
+        forkserver.ensure_running()
+    os.environ[_SHARED] = forkserver._forkserver._forkserver_address
 
 
 def stop_server():
