@@ -13,6 +13,7 @@ import sys
 import sysconfig
 import venv
 import zipfile
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -22,7 +23,7 @@ from conftest import ENVIRONMENT, REPOSITORY, run_tool
 from pages import blocks
 from programs import TOOLS, run_program, start_program
 
-from clouds_tf import evaluation, serving
+from clouds_tf import evaluation, serving, training
 from clouds_tf.data import annotations, input_pipeline, sample_data, shards
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import CLOUDS, Dataset
@@ -30,6 +31,7 @@ from clouds_tf.evaluation import score
 from clouds_tf.prediction import Predictor, Rule, read_postprocessing
 from clouds_tf.prediction.postprocessing import write_postprocessing
 from clouds_tf.training import Recipe, train
+from clouds_tf.training.workdir import Run
 
 
 def _run(tool, *arguments, **flags):
@@ -290,19 +292,40 @@ def test_a_data_set_of_rows_five_channels_and_three_classes_that_exclude_each_ot
 
 
 @pytest.mark.slow
-def test_a_script_of_fifteen_lines_goes_the_whole_way(tmp_path, monkeypatch, capsys):
+def test_a_script_of_fifteen_lines_goes_the_whole_way(
+    trained, evaluated, exported, tmp_path, monkeypatch, capsys
+):
+    """The tests above train, evaluate and export; here arguments are looked at, results copied."""
+
+    def copy_run(records, workdir, recipe):
+        assert Records.open(records).info.num_examples == 10 and recipe.image_size == (128, 192)
+        shutil.copytree(trained, workdir)
+
+    def copy_rules(records, workdirs, output):
+        assert [Run.open(workdir).fold for workdir in workdirs] == [0] and records == "R"
+        shutil.copy(evaluated, output)
+
+    def copy_export(workdirs, export_dir, postprocessing):
+        assert workdirs == ["W"] and read_postprocessing(postprocessing, CLOUDS).rules
+        path = shutil.copytree(exported, f"{export_dir}/1")
+        return serving.ExportResult(path, 1, "none", None, False)
+
     (script,) = [block.text for block in blocks("README.md") if block.kind == "python"]
     assert len(script.splitlines()) <= 15
     monkeypatch.chdir(tmp_path)
     for long, short in (
         ("num_train=48, num_test=12", "num_train=10, num_test=2"),
         ("image_size=(350, 525)", "image_size=(70, 105)"),
-        ("(128, 192), width=0.25", '(32, 48), encoder="tiny", width=0.125'),
-        ("epochs=12", "epochs=1"),
-        ('"E", ', '"E", check_images=2, '),
     ):
         assert long in script
         script = script.replace(long, short)
+    for home, name, copy in (
+        (training, "train", copy_run),
+        (evaluation, "evaluate", copy_rules),
+        (serving, "export", copy_export),
+    ):
+        stand_in = mock.create_autospec(getattr(home, name), side_effect=copy)
+        monkeypatch.setattr(home, name, stand_in)
     exec(script, {})
     assert re.search(r"Comparison\(2 images, Dice 0\.\d{4}", capsys.readouterr().out)
     assert (tmp_path / "predictions.png").exists()
