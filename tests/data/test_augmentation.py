@@ -117,7 +117,9 @@ def test_image_and_mask_are_warped_alike(name):
     assert changed > 6
 
 
-@pytest.mark.parametrize("name", list(AUGMENTATIONS))
+@pytest.mark.parametrize(
+    "name", [pytest.param(x, marks=[pytest.mark.slow] * (x == "robust")) for x in AUGMENTATIONS]
+)
 def test_the_same_seed_gives_the_same_pixels_whatever_the_parallelism(name):
     # Rewriting it by AutoGraph, which no training does, takes longest of all.
     example, augment = _smooth(), tf.autograph.experimental.do_not_convert(AUGMENTATIONS[name])

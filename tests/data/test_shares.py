@@ -83,6 +83,7 @@ def shares(records, once, tmp_path_factory):
     return once("shares", write)
 
 
+@pytest.mark.slow
 def test_the_tool_writes_shares_within_the_masks(records, shares):
     names = records.first_names([0, 1])[:2]
     assert sorted(os.listdir(shares)) == sorted([*(f"{n}.png" for n in names), "soft_targets.json"])
@@ -97,6 +98,7 @@ def test_the_tool_writes_shares_within_the_masks(records, shares):
         np.testing.assert_allclose(found, expected, atol=0.02)
 
 
+@pytest.mark.slow
 def test_images_without_boxes_learn_from_their_masks(records, shares):
     soft = SoftTargets.open(shares, 1.0, CLOUDS)
     folds, size = [0, 1], (48, 72)
@@ -117,6 +119,7 @@ def test_images_without_boxes_learn_from_their_masks(records, shares):
         assert same == (f"{name}.png" not in soft.names) or not mask.any()
 
 
+@pytest.mark.slow
 def test_presence_is_learned_as_the_share_of_people_who_saw_the_class(records, shares):
     soft = SoftTargets.open(shares, 1.0, CLOUDS)
     names = records.first_names([0, 1])[:2]
@@ -132,6 +135,7 @@ def test_presence_is_learned_as_the_share_of_people_who_saw_the_class(records, s
     np.testing.assert_allclose(presence_bce(masks, logits), expected, atol=0.01)
 
 
+@pytest.mark.slow
 def test_a_training_says_how_many_images_have_no_map(records, shares, tmp_path):
     recipe = Recipe(soft_targets=shares, epochs=1, encoder="tiny")
     lines = []

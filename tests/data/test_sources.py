@@ -254,6 +254,7 @@ def test_an_image_with_a_faulty_object_is_left_out(tmp_path):
     assert list(found.table["filename"]) == ["1.jpg", "9.jpg"] and len(found.faults) == 1
 
 
+@pytest.mark.slow
 def test_records_of_coco_json_have_masks_at_their_own_size(tmp_path):
     content, expected = _coco(tmp_path)
     path, folder = str(tmp_path / "coco.json"), str(tmp_path)
@@ -347,6 +348,7 @@ def _rows(names, rle="1 3"):
 HOW = {"num_shards": 2, "num_folds": 2, "num_workers": 1, "progress": False}
 
 
+@pytest.mark.slow
 def test_pseudo_labels_are_trained_on_and_never_held_out(tmp_path):
     names, others = [f"{c}.jpg" for c in "abcd"], ["y.png", "z.png"]
     folder = _labelled(tmp_path, names, _rows(names))

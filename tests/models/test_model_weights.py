@@ -104,6 +104,7 @@ def test_a_file_takes_little_more_than_two_bytes_a_weight(tmp_path):
     assert 2 < os.path.getsize(path) / model.count_params() < 2.01
 
 
+@pytest.mark.slow
 def test_kernels_in_8_bits_halve_the_file_once_more(tmp_path):
     arguments, path = {"width": 0.5}, str(tmp_path / "model.safetensors")
     saved = unet(**arguments)

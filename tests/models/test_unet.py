@@ -203,6 +203,7 @@ def test_classes_and_width_are_arguments(shallow):
     assert model.get_layer("decoder5_conv2").filters == 16  # the fewest
 
 
+@pytest.mark.slow
 def test_the_decoder_has_a_width_of_its_own():
     model = unet(width=0.25, decoder_width=0.5)
     assert model.get_layer("stage4_block1_conv2").filters == 128

@@ -119,6 +119,7 @@ def test_a_depthwise_convolution_by_hand():
     np.testing.assert_allclose(found, [2.5, 15, 442.5, 790])
 
 
+@pytest.mark.slow
 def test_a_convolution_with_an_activation_keeps_its_batch_norm():
     image = keras.Input([4, 4, 1])
     x = layers.Conv2D(2, 1, activation="relu", name="conv")(image)

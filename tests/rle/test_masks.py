@@ -73,6 +73,7 @@ def test_decode_is_the_nearest_neighbour_resize_of_the_full_mask(mask, height, w
     np.testing.assert_array_equal(got, nearest(mask, (height, width)))
 
 
+@pytest.mark.slow
 @settings(max_examples=75)
 @given(MASKS, SIDE, SIDE)
 def test_resize_writes_the_nearest_neighbour_resize(mask, height, width):
@@ -98,6 +99,7 @@ def test_coverage_is_the_area_average_of_the_full_mask(mask, height, width):
     np.testing.assert_allclose(got, rows @ mask @ columns.T, atol=1e-6)
 
 
+@pytest.mark.slow
 @settings(max_examples=30)
 @given(MASKS, SIDE, SIDE)
 def test_along_rows_is_down_the_columns_of_the_transposed_mask(mask, height, width):
@@ -218,6 +220,7 @@ def test_the_full_size_is_never_made():
     np.testing.assert_allclose(fraction, [[0.5, 0], [0.5, 0]])
 
 
+@pytest.mark.slow
 def test_static_shapes_are_known():
     @tf.function(input_signature=[tf.TensorSpec([None, 4], tf.string)])
     def function(strings):

@@ -103,6 +103,7 @@ ALMOST = st.lists(
 ).map(" ".join)
 
 
+@pytest.mark.slow
 @settings(max_examples=60)
 @given(st.one_of(st.binary(max_size=30), ALMOST.map(str.encode)))
 @example(b"1 2\x0b")

@@ -5,6 +5,7 @@ import json
 
 import hypothesis
 import numpy as np
+import pytest
 from hypothesis import strategies
 
 from clouds_tf.server.errors import RequestError
@@ -41,6 +42,7 @@ def _check(parse, body):
         assert isinstance(image, bytes) or (image.dtype == np.uint8 and image.shape[2] == 3)
 
 
+@pytest.mark.slow
 @hypothesis.settings(max_examples=300)
 @hypothesis.given(strategies.binary(max_size=60), _VALUES)
 def test_any_bytes_and_any_json(content, value):

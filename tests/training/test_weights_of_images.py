@@ -25,7 +25,8 @@ def table(records_dir, tmp_path):
     return weights, str(path)
 
 
-@pytest.mark.parametrize("cache", ["none", pytest.param("memory", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("cache", ["none", "memory"])
 def test_batches_have_the_weights_of_their_images(records_dir, table, cache):
     weights, path = table
     assert read_sample_weights(path) == weights

@@ -153,6 +153,7 @@ def test_a_damaged_history_is_named_with_its_line(tmp_path, text, line):
         workdirs.read_history(str(tmp_path))
 
 
+@pytest.mark.slow
 def test_other_records_are_refused(make_workdir, records_dir, tmp_path):
     run = workdirs.Run.open(make_workdir())
     run.check_records(Records.open(records_dir))
@@ -183,6 +184,7 @@ def test_packed_weights_describe_themselves(make_workdir, tmp_path):
         workdirs.pack_weights(folder, str(tmp_path / "model.h5"))
 
 
+@pytest.mark.slow
 def test_pack_weights_takes_kernels_in_8_bits(make_workdir, tmp_path):
     folder, sizes = make_workdir(), {}
     for kernels in ("float16", "int8"):
