@@ -3,11 +3,14 @@
 import itertools
 
 import numpy as np
+import pandas as pd
 import pytest
 import shapely
+import xarray
 
-from clouds_tf.climatology import labellers, tables
+from clouds_tf.climatology import labellers, product, tables
 from clouds_tf.geo.earth import sine
+from clouds_tf.geo.grid import Grid
 
 NAMES = ("Fish", "Sugar")
 IMAGE = "Aqua_CorrectedReflectance2011{:02}15_-61--40_10-24.jpeg"
@@ -65,3 +68,27 @@ def test_the_table_has_a_row_per_region_period_and_class(tmp_path):
     assert lines[0] == "region,period,num_days,class,fraction,agreement,lower,upper"
     assert len(lines) == 1 + 2 * 2
     assert lines[1].startswith("-61 10 -40 24,DJF,2,Fish,0.") and lines[1].endswith(",,")
+
+
+def test_a_climatology_has_it_and_the_shares_along_a_track_beside_it(tmp_path):
+    table = _table(tmp_path, months=range(1, 13))
+    (tmp_path / "t.csv").write_text("time,latitude,longitude\n2011-02-15T12:00,14.2,-50.3\n")
+    made = product.make(
+        str(tmp_path / "c.nc"),
+        boxes=str(tmp_path / "z.csv"),
+        class_names=NAMES,
+        grid=Grid(1.0, (-61, 10, -40, 24)),
+        form=product.Aggregation("all", num_resamples=20, seed=3),
+        extras=product.ExtraOutputs(
+            track=str(tmp_path / "t.csv"), agreement=str(tmp_path / "a.csv")
+        ),
+    )
+    assert str(made).endswith(f"; wrote {tmp_path}/c_track.csv; wrote {tmp_path}/a.csv")
+    by_season = labellers.agreement(table, 2, num_resamples=20, seed=3)
+    labellers.write(by_season, NAMES, str(tmp_path / "expected.csv"))
+    assert (tmp_path / "a.csv").read_text() == (tmp_path / "expected.csv").read_text()
+    found = pd.read_csv(tmp_path / "c_track.csv")[list(NAMES)].to_numpy()
+    with xarray.open_dataset(tmp_path / "c_days" / "2011-02-15.nc") as day:
+        expected = day["fraction"].interp(lat=14.2, lon=-50.3).sel({"class": list(NAMES)})
+    assert expected.max() > 0
+    np.testing.assert_allclose(found, [expected], rtol=1e-4)
