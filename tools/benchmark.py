@@ -28,5 +28,5 @@ def pop_suite() -> str:
 if __name__ == "__main__":
     suite = importlib.import_module(f"benchmarks.{pop_suite()}")
     flags.adopt_module_key_flags(suite)  # --help shows them
-    __doc__ = suite.__doc__
+    __doc__ = suite.__doc__ or ""
     cli.run(suite.main)
