@@ -5,7 +5,7 @@ import re
 import shlex
 import typing
 
-from conftest import REPOSITORY
+from shared_fixtures import REPOSITORY
 
 PAGES = ["README.md", "CONTRIBUTING.md", "SECURITY.md"]
 PAGES += ["deploy/README.md", "models/README.md"]

@@ -7,8 +7,8 @@ from typing import Optional, Tuple
 
 import pytest
 from absl import flags
-from conftest import REPOSITORY
 from programs import run_tool
+from shared_fixtures import REPOSITORY
 
 from clouds_tf.dataset import CLOUDS, Dataset
 from clouds_tf.geo import Extent, parse_extent

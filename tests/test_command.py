@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from shared_fixtures import REPOSITORY
 
 sys.path.insert(0, str(REPOSITORY))  # in an installed copy the module is clouds_tf.tools.command
 from tools import command  # noqa: E402

@@ -8,8 +8,8 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY
 from pages import FENCE, PAGES, blocks
+from shared_fixtures import ENVIRONMENT, REPOSITORY
 
 import clouds_tf
 from clouds_tf import rle

@@ -19,9 +19,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import ENVIRONMENT, REPOSITORY, run_tool
 from pages import blocks
 from programs import TOOLS, run_program, start_program
+from shared_fixtures import ENVIRONMENT, REPOSITORY, run_tool
 
 from clouds_tf import evaluation, serving, training
 from clouds_tf.data import annotations, input_pipeline, sample_data, shards

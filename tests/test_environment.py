@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import REPOSITORY
+from shared_fixtures import REPOSITORY
 
 SCRIPT = REPOSITORY / "tools" / "environment.sh"
 

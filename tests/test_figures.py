@@ -3,7 +3,7 @@ import sys
 
 import numpy as np
 import pytest
-from conftest import REPOSITORY
+from shared_fixtures import REPOSITORY
 
 from clouds_tf import figures
 from clouds_tf.dataset import CLOUDS

@@ -5,7 +5,7 @@ import collections
 import graphlib
 import re
 
-from conftest import REPOSITORY
+from shared_fixtures import REPOSITORY
 
 # A module imports from floors below its own, or from its own room.
 FLOORS = (

@@ -4,7 +4,7 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ENVIRONMENT, LANE_ONE
+from shared_fixtures import ENVIRONMENT, LANE_ONE
 
 pytestmark = [pytest.mark.slow, pytest.mark.lanes]
 

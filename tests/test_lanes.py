@@ -9,8 +9,8 @@ import subprocess
 
 import numpy as np
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY
 from lane_program import EPOCHS
+from shared_fixtures import ENVIRONMENT, REPOSITORY
 
 PROGRAM = pathlib.Path(__file__).with_name("lane_program.py")
 PYTHONS = {"one": REPOSITORY / ".venv" / "bin" / "python"}

@@ -10,8 +10,8 @@ import sys
 import threading
 
 import pytest
-from conftest import REPOSITORY
 from programs import ENVIRONMENT, TOOLS
+from shared_fixtures import REPOSITORY
 
 from clouds_tf import lazy
 from clouds_tf.data.augmentations import AUGMENTATIONS

@@ -13,8 +13,8 @@ from unittest import mock
 
 import pytest
 from absl import flags
-from conftest import REPOSITORY
 from pages import PAGES, blocks
+from shared_fixtures import REPOSITORY
 
 from clouds_tf import figures
 from clouds_tf.dataset import CLOUDS

@@ -4,7 +4,7 @@ import ast
 import pathlib
 
 import pytest
-from conftest import REPOSITORY
+from shared_fixtures import REPOSITORY
 
 MAX_FILE_LINES = 350
 MAX_FUNCTION_LINES = 60

@@ -160,5 +160,5 @@ def _check(
         scores.update_state(masks, answer["logits"])
         dice.append(float(scores.result()["soft_dice"]))
     change = dice[1] - dice[0]
-    if abs(change) > _DICE_TOLERANCE:
+    if not abs(change) <= _DICE_TOLERANCE:
         raise DifferentError(f"changes Dice by {change:+.4f}, expected at most {_DICE_TOLERANCE:g}")

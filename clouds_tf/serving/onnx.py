@@ -104,7 +104,7 @@ def write(
             # NaN on either side counts as a difference.
             worst = np.abs(found - expected[name].numpy()).max()
             difference = max(difference, float(np.nan_to_num(worst, nan=np.inf)))
-    if difference > TOLERANCE:
+    if not difference <= TOLERANCE:  # nan is not
         raise ValueError(
             f"{path}: a probability of ONNX Runtime differs by {difference:.2g} from that of "
             f"TensorFlow, expected at most {TOLERANCE:g}"

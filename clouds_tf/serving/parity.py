@@ -96,12 +96,12 @@ def require_parity(difference: Difference, precision: str) -> None:
     differ by 0.001, or by two standard errors, which is not significant.
     """
     if precision == "float32":
-        if difference.probability > TOLERANCE:
+        if not difference.probability <= TOLERANCE:  # nan is not
             raise ValueError(
                 f"export: a probability differs by {difference.probability:.2g} from that of the "
                 f"trained model, expected at most {TOLERANCE:g}"
             )
-    elif abs(difference.dice) > _DICE_TOLERANCE + 2 * difference.error:
+    elif not abs(difference.dice) <= _DICE_TOLERANCE + 2 * difference.error:
         raise ValueError(
             f"export: Dice in {precision} differs by {difference.dice:+.4f} from that of the "
             f"trained model, with a standard error of {difference.error:.4f}; expected at most "

@@ -3,7 +3,7 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import real_data
+from shared_fixtures import real_data
 
 from clouds_tf.climatology import tables
 

@@ -5,7 +5,7 @@ import gzip
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import real_data
+from shared_fixtures import real_data
 
 from clouds_tf.data import annotations
 from clouds_tf.data.annotations import check_mask_size

@@ -8,10 +8,10 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import real_data
 from hypothesis import given
 from hypothesis import strategies as st
 from programs import start_program
+from shared_fixtures import real_data
 
 from clouds_tf.data import (
     annotations,

@@ -5,7 +5,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LANE_ONE
+from shared_fixtures import LANE_ONE
 from tensorflow.python.framework import config
 from tensorflow.python.ops import stateful_random_ops
 

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import REPOSITORY
+from shared_fixtures import REPOSITORY
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, sources

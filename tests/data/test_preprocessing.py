@@ -2,7 +2,7 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import real_data
+from shared_fixtures import real_data
 
 from clouds_tf.data.preprocessing import decode_image, resize_image
 

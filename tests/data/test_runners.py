@@ -6,7 +6,7 @@ import sys
 import time
 
 import pytest
-from conftest import ENVIRONMENT
+from shared_fixtures import ENVIRONMENT
 
 from clouds_tf.data import runners
 

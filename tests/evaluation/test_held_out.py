@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 import stubs
 import tensorflow as tf
-from conftest import IMAGE_SIZE
 from sample import SMALL, member
 from sample import small_records as _small_records
+from shared_fixtures import IMAGE_SIZE
 
 from clouds_tf.data.records import Records
 from clouds_tf.evaluation.counts import EDGES, HUNDREDTHS, Counts, _histogram, above

@@ -6,9 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE
 from sample import SMALL, member
 from sample import small_records as _small_records
+from shared_fixtures import IMAGE_SIZE
 
 from clouds_tf import rle
 from clouds_tf.evaluation import out_of_fold

@@ -2,9 +2,9 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import IMAGE_SIZE
 from sample import member
 from sample import small_records as _small_records
+from shared_fixtures import IMAGE_SIZE
 from test_search import _counts, _random_images
 
 from clouds_tf.dataset import CLOUDS

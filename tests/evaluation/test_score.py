@@ -3,9 +3,9 @@ import dataclasses
 import numpy as np
 import pandas as pd
 import pytest
-from conftest import real_data
 from programs import run_tool
 from scipy import stats
+from shared_fixtures import real_data
 
 from clouds_tf import rle
 from clouds_tf.data import annotations, sample_data

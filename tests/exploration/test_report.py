@@ -11,8 +11,8 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import run_tool
 from pages import Parser
+from shared_fixtures import run_tool
 
 from clouds_tf import figures
 from clouds_tf.data import annotations, sample_data

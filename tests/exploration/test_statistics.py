@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tensorflow as tf
-from conftest import real_data
+from shared_fixtures import real_data
 
 from clouds_tf import rle
 from clouds_tf.data import annotations

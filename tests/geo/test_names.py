@@ -4,7 +4,7 @@ import datetime
 import re
 
 import pytest
-from conftest import REPOSITORY
+from shared_fixtures import REPOSITORY
 
 from clouds_tf.geo import named_date, named_extent, parse_date
 from clouds_tf.geo.names import named_platform

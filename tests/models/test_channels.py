@@ -4,7 +4,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from conftest import LANE_ONE
+from shared_fixtures import LANE_ONE
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.encoders import ENCODERS

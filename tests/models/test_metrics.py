@@ -4,7 +4,7 @@ import hypothesis.extra.numpy as hnp
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import NUM_DEVICES
+from shared_fixtures import NUM_DEVICES
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import stubs
 import tensorflow as tf
-from conftest import IMAGE_SIZE
+from shared_fixtures import IMAGE_SIZE
 from tensorflow.python.eager import context
 
 from clouds_tf import rle

@@ -4,10 +4,10 @@ import cv2
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import real_data
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
+from shared_fixtures import real_data
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import rasterio
 import xarray
-from conftest import real_data
 from PIL import Image
+from shared_fixtures import real_data
 
 from clouds_tf.geo import Extent
 from clouds_tf.scenes import read

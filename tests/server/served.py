@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 import stubs
 import tensorflow as tf
-from conftest import IMAGE_SIZE
 from prometheus_client.parser import text_string_to_metric_families
+from shared_fixtures import IMAGE_SIZE
 from starlette.testclient import TestClient
 
 from clouds_tf.dataset import CLOUDS

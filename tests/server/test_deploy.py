@@ -17,8 +17,8 @@ import urllib.request
 
 import pytest
 import yaml
-from conftest import REPOSITORY
 from served import b64, post, running_server, written  # noqa: F401
+from shared_fixtures import REPOSITORY
 from starlette.testclient import TestClient
 
 import clouds_tf

@@ -10,8 +10,8 @@ import subprocess
 import numpy as np
 import pytest
 import shapely
-from conftest import REPOSITORY
 from PIL import Image
+from shared_fixtures import REPOSITORY
 
 from clouds_tf import rle
 from clouds_tf.data.preprocessing import resize_image

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import stubs
 import tensorflow as tf
-from conftest import IMAGE_SIZE
 from programs import ENVIRONMENT, run_program
+from shared_fixtures import IMAGE_SIZE
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import rle

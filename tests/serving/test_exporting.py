@@ -5,7 +5,7 @@ import os
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE
+from shared_fixtures import IMAGE_SIZE
 from tensorflow.core.protobuf.saved_model_pb2 import SavedModel
 
 from clouds_tf import files, serving

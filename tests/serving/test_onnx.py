@@ -6,8 +6,8 @@ import logging
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE, LANE_ONE
 from programs import run_tool
+from shared_fixtures import IMAGE_SIZE, LANE_ONE
 
 from clouds_tf import rle, serving
 from clouds_tf.data.sample_data import render_images

@@ -3,7 +3,7 @@ import re
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE
+from shared_fixtures import IMAGE_SIZE
 from stubs import write_workdir
 
 from clouds_tf.data import sample_data
@@ -50,6 +50,12 @@ def test_fusing_changes_nothing_and_other_weights_do(trained, run, batches):
     with pytest.raises(ValueError, match="a probability differs by .*, expected at most 0.0001"):
         difference = compare(trained.serve_pixels, other.serve_pixels, batches, CLOUDS)
         require_parity(difference, "float32")
+
+
+@pytest.mark.parametrize("precision", ["float32", "bfloat16"])
+def test_a_difference_that_is_not_a_number_is_too_large(precision):
+    with pytest.raises(ValueError, match="differs by [+]?nan"):
+        require_parity(Difference(np.nan, np.nan, 0.0, 1), precision)
 
 
 def test_bfloat16_is_measured_by_the_score(trained, run, batches):

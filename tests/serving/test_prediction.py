@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 import stubs
 import tensorflow as tf
-from conftest import IMAGE_SIZE
 from PIL import Image
 from programs import run_program
+from shared_fixtures import IMAGE_SIZE
 
 from clouds_tf.data.runners import Runner
 from clouds_tf.dataset import CLOUDS

@@ -7,8 +7,8 @@ import subprocess
 import sys
 
 import pytest
-from conftest import ENVIRONMENT, REPOSITORY
 from programs import TOOLS
+from shared_fixtures import ENVIRONMENT, REPOSITORY
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.models.unet import unet

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 import stubs
 import tensorflow as tf
-from conftest import IMAGE_SIZE
 from google.protobuf import text_format
 from PIL import Image
 from programs import REPOSITORY, run_tool
+from shared_fixtures import IMAGE_SIZE
 
 from clouds_tf import client
 from clouds_tf.dataset import CLOUDS

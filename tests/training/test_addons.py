@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LANE_ONE
 from program import batches, trainer
+from shared_fixtures import LANE_ONE
 
 from clouds_tf import files
 from clouds_tf.keras import keras

@@ -3,7 +3,7 @@ import json
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import NUM_DEVICES
+from shared_fixtures import NUM_DEVICES
 
 from clouds_tf.keras import keras
 from clouds_tf.training import distribution

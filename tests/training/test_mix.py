@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from conftest import IMAGE_SIZE
+from shared_fixtures import IMAGE_SIZE
 
 from clouds_tf.data import input_pipeline
 from clouds_tf.dataset import CLOUDS

@@ -11,8 +11,8 @@ import mine
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import IMAGE_SIZE
 from programs import REPOSITORY, run_tool
+from shared_fixtures import IMAGE_SIZE
 
 from clouds_tf.data.augmentations import find_augmentation
 from clouds_tf.data.mixing import cutmix, find_mix

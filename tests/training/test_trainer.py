@@ -5,8 +5,8 @@ from unittest import mock
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LANE_ONE
 from program import SIZE, batches, network, trainer
+from shared_fixtures import LANE_ONE
 
 from clouds_tf.dataset import CLOUDS
 from clouds_tf.keras import keras

@@ -10,7 +10,7 @@ import functools
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import LANE_ONE
+from shared_fixtures import LANE_ONE
 
 from clouds_tf.keras import keras
 from clouds_tf.models import losses

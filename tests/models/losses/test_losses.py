@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow as tf
-from conftest import NUM_DEVICES
+from shared_fixtures import NUM_DEVICES
 
 from clouds_tf.models import losses
 from clouds_tf.models.losses import LOSSES, entropy
