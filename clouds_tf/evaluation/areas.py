@@ -84,20 +84,17 @@ class Bias:
         return f"{self.value:+.1%} ({self.low:+.1%} to {self.high:+.1%})"
 
 
-def area_bias(predicted: np.ndarray, true: np.ndarray) -> Bias:
-    """Measures the bias of predicted areas of N images.
+def area_biases(predicted: np.ndarray, true: np.ndarray) -> list[Bias]:
+    """Measures the biases of predicted areas of N images, such as those of K classes.
+
+    All columns share their bootstrap resamples, since drawing them takes most of the time.
 
     Args:
-        predicted: areas [N].
-        true: areas [N], in the same unit.
-    """
-    return area_biases(predicted[:, np.newaxis], true[:, np.newaxis])[0]
+        predicted: areas [N, K].
+        true: areas [N, K], in the same unit.
 
-
-def area_biases(predicted: np.ndarray, true: np.ndarray) -> list[Bias]:
-    """Measures the bias of each column of predicted areas [N, K], with the same true areas [N, K].
-
-    All columns share their bootstrap resamples, whose drawing takes most of the time.
+    Returns:
+        K Biases.
     """
     resampled = np.hsplit(resampled_sums(np.hstack([predicted, true])), 2)
     biases = []

@@ -9,7 +9,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures
-from clouds_tf.evaluation.areas import AreaResult, area_bias
+from clouds_tf.evaluation.areas import AreaResult, area_biases
 from clouds_tf.evaluation.counts import EDGES, HUNDREDTHS, TWENTIETHS, Counts
 from clouds_tf.evaluation.held_out import HeldOut
 from clouds_tf.evaluation.search import (
@@ -107,7 +107,7 @@ def write(
     predicted = {"tuned masks": found.areas, "expected area": areas.expected}
     series = {}
     for label, some in predicted.items():
-        biases = [area_bias(x, true).value for x, true in zip(some.T, areas.true.T)]
+        biases = [bias.value for bias in area_biases(some, areas.true)]
         series[label] = some / pixels, biases
     drawn = {
         "scores": charts.score_maps(

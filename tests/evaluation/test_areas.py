@@ -8,7 +8,7 @@ from scipy import optimize, special, stats
 from test_search import _counts
 
 from clouds_tf.evaluation import areas
-from clouds_tf.evaluation.areas import _fit_isotonic, _log_loss, area_bias, calibrate
+from clouds_tf.evaluation.areas import _fit_isotonic, _log_loss, area_biases, calibrate
 from clouds_tf.evaluation.counts import EDGES
 from clouds_tf.models.probabilities import for_masks
 
@@ -79,7 +79,7 @@ def test_the_bias_and_its_interval_are_those_of_scipy():
     rng = np.random.default_rng(0)
     true = rng.random(80) * (rng.random(80) < 0.7)
     predicted = 1.2 * true + 0.02 * rng.random(80)
-    found = area_bias(predicted, true)
+    (found,) = area_biases(predicted[:, np.newaxis], true[:, np.newaxis])
     expected = stats.bootstrap(
         (predicted, true),
         lambda p, t, axis: p.sum(axis=axis) / t.sum(axis=axis) - 1,
@@ -91,7 +91,7 @@ def test_the_bias_and_its_interval_are_those_of_scipy():
     assert found.value == pytest.approx(predicted.sum() / true.sum() - 1)
     assert (found.low, found.high) == pytest.approx((expected.low, expected.high), abs=0.01)
     assert str(areas.Bias(0.021, -0.01, 0.3)) == "+2.1% (-1.0% to +30.0%)"
-    nothing = area_bias(predicted, 0 * true)
+    (nothing,) = area_biases(predicted[:, np.newaxis], 0 * true[:, np.newaxis])
     assert np.isnan(nothing.value) and str(nothing) == "no true area"
 
 
@@ -115,10 +115,10 @@ def test_calibration_mends_probabilities_and_areas(overconfident):
     for c in range(3):
         losses = {name: values[c] for name, values in found.log_losses.items()}
         assert losses["isotonic"] < losses["uncalibrated"]
-        uncalibrated = area_bias(probabilities.sum(axis=(1, 2))[:, c], true[:, c])
+        uncalibrated = area_biases(probabilities.sum(axis=(1, 2)), true)[c]
         assert abs(uncalibrated.value) > 0.04
         for predicted in (found.expected, found.unbiased_masks):
-            bias = area_bias(predicted[:, c], true[:, c])
+            bias = area_biases(predicted, true)[c]
             assert abs(bias.value) < 0.03 and bias.low < 0 < bias.high
     x = np.array([0.1, 0.5, 0.9])
     expected = special.expit((special.logit(x) - 0.5) / 2)

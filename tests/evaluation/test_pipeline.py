@@ -14,7 +14,7 @@ from clouds_tf.data import annotations, shards
 from clouds_tf.data.records import Records
 from clouds_tf.dataset import Dataset
 from clouds_tf.evaluation import Settings, evaluate, pictures, pipeline
-from clouds_tf.evaluation.areas import area_bias
+from clouds_tf.evaluation.areas import area_biases
 from clouds_tf.keras import keras
 from clouds_tf.models.unet import unet
 from clouds_tf.models.weights import save_model_weights
@@ -140,7 +140,7 @@ def test_the_file_has_all_blank_beside_every_score(result, folder):
     assert right == pytest.approx({**expected, "mean": expected.mean()}, abs=6e-5)
     assert all(ends[0][name] <= right[name] <= ends[1][name] for name in right)
     for c, class_name in enumerate(STEEL.class_names):
-        bias = area_bias(result.areas.expected[:, c], result.areas.true[:, c])
+        bias = area_biases(result.areas.expected, result.areas.true)[c]
         stored = content["area_bias"]["expected_area"][class_name]
         assert stored == pytest.approx([bias.value, bias.low, bias.high], abs=6e-5)
     assert content["folds"] == [0, 2]
