@@ -1,7 +1,7 @@
-"""Fixtures and hooks of all tests, which are in shared_fixtures.py.
+"""Loads shared_fixtures.py, the fixtures and hooks of all tests.
 
-The process that hands out the tests to the workers of pytest-xdist runs none, so it does not import
-TensorFlow, which would take 3 seconds in which no worker runs. It starts the server of programs.
+The controller of pytest-xdist runs no tests, so it does not import TensorFlow: for these 3 seconds
+its workers would wait. It starts the server of programs that they share.
 """
 
 import gc
@@ -13,7 +13,7 @@ os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
 
 
 def pytest_configure(config):
-    """Loads the fixtures, but not in the process that hands out the tests."""
+    """Loads the fixtures, except in the controller of pytest-xdist."""
     if hasattr(config, "workerinput") or not config.getoption("numprocesses", None):
         config.pluginmanager.import_plugin("shared_fixtures")
 

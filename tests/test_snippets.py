@@ -28,10 +28,10 @@ RUN_ELSEWHERE = {"README.md", "docs/rle.md"}
 # Tools whose commands are only parsed here, as they take long: test_report.py runs the first,
 # test_benchmark.py some suites of the second, test_rates.py the third, test_showcase.py the last.
 PARSED_ONLY = {"explore", "benchmark", "find_learning_rate", "show_augmentation"}
-# Commands that only differ from those of another test in names of files, and are parsed here: the
-# whole way with a data set of other classes is in test_end_to_end.py, and so is an export of runs;
-# README.md's training knows no more of pseudo-labels than the folds that test_sources.py looks at.
-GONE_ELSEWHERE = re.compile(r"=(STEEL_W|STEEL\.json|STEEL_E/1|PSEUDO_W|W0,W1 --export_dir=E)\b")
+# Commands that are only parsed here, since other tests run the same ones with other file names:
+# test_end_to_end.py trains on a data set of other classes and exports runs. For pseudo-labels,
+# only the folds of the records differ, which test_sources.py checks.
+TESTED_ELSEWHERE = re.compile(r"=(STEEL_W|STEEL\.json|STEEL_E/1|PSEUDO_W|W0,W1 --export_dir=E)\b")
 # What makes commands short. It is appended; the last one of equal flags counts.
 TINY = {
     "train": "--image_size=32,48 --width=0.125 --epochs=1 --batch_size=5 --encoder=tiny",
@@ -210,7 +210,7 @@ def test_a_page_runs_from_top_to_bottom(page, sample):
             continue
         for tool, arguments in block.commands:
             # What a command writes that an earlier page has run is a sample here.
-            if GONE_ELSEWHERE.search(" ".join(arguments)):
+            if TESTED_ELSEWHERE.search(" ".join(arguments)):
                 continue
             if tool not in PARSED_ONLY and (tool, arguments) not in known:
                 for name in _inputs(arguments):

@@ -98,7 +98,7 @@ class Calibration:
         )
         counts = tf.cast(tf.reshape(counts, [shape[0], classes, _BINS]), tf.float32)
         at = np.linspace(0, 1, _BINS)
-        # What calibration adds, so that it alone is rounded.
+        # Only the change by calibration is computed from bins, so only it is rounded.
         steps = np.stack([curve(at) - at for curve in self.curves]).astype(np.float32)
         return plane_means(planes) + tf.reduce_sum(counts * steps, axis=2) / tf.cast(
             pixels, tf.float32

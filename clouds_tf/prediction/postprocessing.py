@@ -127,8 +127,8 @@ def _top_means(planes: tf.Tensor, filled: tf.Tensor | float) -> tf.Tensor:
             fn_output_signature=tf.TensorSpec([classes], tf.float32),
         )
         number = number[:, tf.newaxis]
-    # The mean of the n highest is the n-th, and by how much the others exceed it. To find that one
-    # takes a fifth of the time that sorting them does.
+    # The n-th highest plus the mean excess of the n highest over it is their mean. Finding the n-th
+    # takes a fifth of the time of sorting.
     return least + tf.reduce_sum(tf.nn.relu(flat - least[..., tf.newaxis]), axis=-1) / number
 
 

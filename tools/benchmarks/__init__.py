@@ -76,7 +76,7 @@ def peak_megabytes():
 
 
 def table(rows):
-    """Gives rows of strings as a table in Markdown; the first row is the head."""
+    """Formats rows of strings as a table in Markdown; the first row is the header."""
     widths = [max(map(len, column)) for column in zip(*rows)]
     rule = ["-" * width for width in widths]
     lines = [
@@ -93,17 +93,17 @@ def print_table(rows):
 
 @dataclasses.dataclass(frozen=True)
 class Ratio:
-    """A headline: a value of ours beside that of a peer, or beside a limit.
+    """A headline: our value compared with that of a peer, or with a limit.
 
     Attributes:
         task: what was measured.
         peer: name of the peer or limit.
         ours: our value.
         theirs: the value of the peer or limit.
-        unit: of both.
-        aim: the least ratio that is aimed at, of a "cost" the highest; None for none.
+        unit: unit of both values.
+        aim: lowest acceptable ratio, or the highest one for the kind "cost"; None if there is none.
         kind: "rate" for ours / theirs; "time" for theirs / ours, the speed-up; "cost" for
-            ours / theirs, of which less is better.
+            ours / theirs, where lower is better.
     """
 
     task: str
@@ -168,7 +168,7 @@ def image_paths(source, folder):
 
 
 def link_data(source, folder, num_images, dataset):
-    """Writes a folder of data of num_images links to the images of another."""
+    """Writes a data folder whose num_images images are links to those of a smaller one."""
     table = annotations.read_csv(os.path.join(source, TRAIN_CSV), dataset)
     rows = table.to_dict("records")
     rows = [rows[i % len(rows)] for i in range(num_images)]
@@ -184,7 +184,7 @@ def link_data(source, folder, num_images, dataset):
 
 
 def write_boxes(path, num_days):
-    """A table of boxes of the size of those of 2017, day after day."""
+    """Writes a table of random boxes, as large and as many per day as those of 2017."""
     rng = np.random.default_rng(0)
     with open(path, "w", encoding="utf-8") as file:
         file.write("date,label,lon1,lon2,lat1,lat2\n")

@@ -55,9 +55,9 @@ RUNS = (
 
 
 def run(command, folder):
-    """Runs a program in a folder, which gets its headlines; gives why it failed, "" if it did not.
+    """Runs a program in a folder, and writes its headlines there; returns the error, or "".
 
-    Every process that it has started ends with it.
+    All processes that the program started are ended with it.
     """
     environment = {**os.environ, RATIOS_FILE: f"{folder}/ratios"}
     with open(f"{folder}/log", "w+") as log:
@@ -83,7 +83,7 @@ def run(command, folder):
 
 
 def export(folder):
-    """Makes E/1 of the weights; gives why that failed, or ""."""
+    """Exports the weights to E/1; returns the error, or ""."""
     command = [str(REPOSITORY / "tools" / "export.py"), f"--export_dir={folder}/E"]
     command += [
         f"--{name}={os.path.abspath(FLAGS[name].value)}" for name in ("weights", "postprocessing")

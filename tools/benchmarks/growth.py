@@ -1,8 +1,9 @@
-"""Suite growth: what a piece of work costs, and the peak of memory, as the pieces become many.
+"""Suite growth: CPU time of a piece of work, and peak memory, for growing numbers of pieces.
 
 Images and scenes are tiny, so that names, tables and manifests count as much as the work itself.
-Each size of each kind of work has a process of its own. A piece costs the CPU time of the pieces
-beyond the size before, divided by their number: imports and traces do not count. Needs [geo].
+Each number of pieces of each kind of work runs in a separate process. The CPU time of a piece is
+the difference from the next smaller number of pieces, so imports and traces do not count. It needs
+the extra [geo].
 """
 
 import dataclasses
@@ -189,12 +190,12 @@ def main() -> None:
                     further = "" if np.isnan(each) else f"{each:.2f}"
                     rows.append((part, f"{count:,}", f"{seconds:.1f}", further, f"{megabytes:.0f}"))
                 first, second, *_, last = found[part]
-                task, peers = f"{part}, {last[0]:,}", (f"{x[0]:,}" for x in (second, first))
+                task = f"{part}, {last[0]:,}"
                 ratios += [
-                    Ratio(task, next(peers), last[2], second[2], "CPU ms each", LIMIT, "cost"),
-                    Ratio(task, next(peers), last[3], first[3], "MB", LIMIT, "cost"),
+                    Ratio(task, f"{second[0]:,}", last[2], second[2], "CPU ms each", LIMIT, "cost"),
+                    Ratio(task, f"{first[0]:,}", last[3], first[3], "MB", LIMIT, "cost"),
                 ]
-        finally:  # also what was measured before one failed
+        finally:  # rows measured before a failure are printed, too
             print_table(rows)
             show(ratios)
     if FLAGS.picture:

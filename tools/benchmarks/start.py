@@ -1,15 +1,14 @@
-"""Suite start: how long it takes from a command to its answer."""
+"""Suite start: seconds from a command to its result, for --help and for a first image."""
 
 import importlib.util
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
 import time
 
 from absl import flags
-from benchmarks import DATA, Ratio, image_paths, show
+from benchmarks import DATA, REPOSITORY, Ratio, image_paths, show
 
 flags.DEFINE_string("saved_model", None, "SavedModel of the first image, such as E/1.")
 flags.DEFINE_string(
@@ -18,7 +17,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer("repeats", 3, "Turns of each; the fastest one counts.", lower_bound=1)
 FLAGS = flags.FLAGS
 
-TOOLS = pathlib.Path(__file__).resolve().parent.parent
+TOOLS = REPOSITORY / "tools"
 
 
 def fastest(commands):
@@ -29,7 +28,7 @@ def fastest(commands):
             start = time.perf_counter()
             ended = subprocess.run([sys.executable, *command], capture_output=True, text=True)
             found[name].append(time.perf_counter() - start)
-            if ended.returncode and "--help" not in command:  # with which absl ends with 1
+            if ended.returncode and "--help" not in command:  # absl's --help exits with 1
                 raise ValueError(f"{' '.join(command)}: {ended.stderr.strip()}")
     return {name: min(seconds[1:]) for name, seconds in found.items()}
 
