@@ -26,7 +26,7 @@ COLUMNS = ("date", "label", "lon1", "lon2", "lat1", "lat2")
 # The table of the labelling project has no header.
 _LABELLER_COLUMNS = ("id", "image", "x1", "y1", "x2", "y2", "label")
 _IMAGE_SIZE = (1400, 2100)  # of the labelled snapshots in pixels
-_CHUNK = 50_000  # rows in memory as text
+_CHUNK = 5_000  # rows in memory as text
 
 
 @dataclasses.dataclass(frozen=True)

@@ -52,13 +52,13 @@ class Counts:
         """Areas of the true masks, int64 [N, C]."""
         return self.histograms[:, :, 1].sum(axis=-1)
 
-    @functools.cached_property
+    @property  # not cached: 2 kB an image of four classes
     def areas(self) -> np.ndarray:
         """Numbers of pixels with a probability above each of HUNDREDTHS, int32 [N, C, 99]."""
         both = self.histograms.sum(axis=2, dtype=self.histograms.dtype)
         return above(both)[..., _PLACES]
 
-    @functools.cached_property
+    @property
     def intersections(self) -> np.ndarray:
         """Numbers of those pixels in the true mask, int32 [N, C, 99]."""
         return above(self.histograms[:, :, 1])[..., _PLACES]
@@ -67,6 +67,12 @@ class Counts:
     def num_classes(self) -> int:
         """Number of classes."""
         return self.histograms.shape[1]
+
+    def of_class(self, c: int) -> Counts:
+        """The Counts of one class, which share the memory of these."""
+        presence, means = (x[:, c : c + 1] for x in (self.presence, self.top_means))
+        of_all = None if self.of_all is None else self.of_all[:, c : c + 1]
+        return Counts(self.histograms[:, c : c + 1], presence, means, self.folds, of_all)
 
     def cross_fitting_groups(self, seed: int = 0) -> list[np.ndarray]:
         """Divides the images into groups for cross-fitting.

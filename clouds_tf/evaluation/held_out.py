@@ -180,18 +180,22 @@ class HeldOut:
         count = tf.function(count_pixels).get_concrete_function(
             tf.TensorSpec(masks, tf.float32), tf.TensorSpec(masks, tf.uint8)
         )
-        found: list[tuple[np.ndarray, ...]] = []
+        arrays: list[np.ndarray] = []  # filled in place, as a concatenation would need twice that
         done, tell = 0, shown(progress, "image")
         for fold in self.members:
             for _, mask, probabilities, presence in self.predict(fold, test_time_augmentation):
                 histograms, means = count(for_masks(probabilities, dataset.exclusive), mask)
                 of_all = [count(probabilities, mask)[0]] if dataset.exclusive else []
-                found.append((histograms, presence, means, np.full(len(mask), fold), *of_all))
+                batch = [histograms, presence, means, np.full(len(mask), fold), *of_all]
+                batch = [np.asarray(x) for x in batch]
+                arrays = arrays or [np.empty((total, *x.shape[1:]), x.dtype) for x in batch]
+                for array, x in zip(arrays, batch):
+                    array[done : done + len(x)] = x
                 if keep:
                     keep(mask, probabilities)
                 done += len(mask)
                 tell(done, total)
-        return Counts(*map(np.concatenate, zip(*found)))
+        return Counts(*arrays)
 
     def predict(
         self,

@@ -93,7 +93,8 @@ class Recorder:
         limits = limits_of(counts.top_means, found.rules).numpy()
         kept = np.isfinite(limits)
         cuts = places_of(np.where(kept, limits, HUNDREDTHS[0]))
-        areas = kept * np.take_along_axis(counts.areas, cuts[..., np.newaxis], axis=2)[..., 0]
+        above = counts.areas
+        areas = kept * np.take_along_axis(above, cuts[..., np.newaxis], axis=2)[..., 0]
         shape = [-1, dataset.num_classes, *dataset.submission_size]
         pixels = tf.data.TFRecordDataset(self._path).map(tf.io.decode_png)
         batches = tf.data.Dataset.zip((pixels, tf.data.Dataset.from_tensor_slices(cuts)))
@@ -108,7 +109,7 @@ class Recorder:
                     *(self._names[i], name, counts.folds[i], counts.truths[i, c] > 0),
                     *(counts.presence[i, c], counts.top_means[i, c], counts.truths[i, c]),
                     *(areas[i, c], found.tuned[i, c], found.cross_fitted[i, c]),
-                    *counts.areas[i, c, TWENTIETHS],
+                    *above[i, c, TWENTIETHS],
                     *(masks[c] if kept[i, c] else "", truths[c]),
                 )
 

@@ -71,10 +71,17 @@ class SearchResult:
         return np.where(self.all_blank, 1 - self.present, self.present)
 
 
-def _dice(counts: Counts, c: int) -> np.ndarray:
-    """The competition's Dice of the masks of class `c` at every hundredth: float64 [N, 99]."""
-    truths = counts.truths[:, c, np.newaxis]
-    return dice_of_areas(counts.intersections[:, c], truths, counts.areas[:, c])
+def _measure(counts: Counts, c: int, places: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Dice and areas of the masks of class `c` above HUNDREDTHS[places].
+
+    Places int [N, F] -> float64 [N, F], the competition's Dice, and int32 [N, F].
+    """
+    one = counts.of_class(c)
+    shared, areas = (
+        np.take_along_axis(numbers[:, 0], places, axis=1)
+        for numbers in (one.intersections, one.areas)
+    )
+    return dice_of_areas(shared, one.truths, areas), areas
 
 
 def places_of(limits: np.ndarray) -> np.ndarray:
@@ -91,7 +98,7 @@ class Outcomes:
     Attributes:
         kept: bool [N, A]: whether the class counts as present.
         dice: float64 [N, F]: Dice of the mask if it does.
-        areas: int64 [N, F]: area of that mask in pixels.
+        areas: int32 [N, F]: area of that mask in pixels.
         blank: bool [N]: whether the class is truly absent.
     """
 
@@ -106,10 +113,7 @@ class Outcomes:
         means = counts.top_means[:, [c]]
         lowest, relative = np.float32(LOWEST_THRESHOLD), np.array(RELATIVE_THRESHOLDS, np.float32)
         places = places_of(mask_thresholds(means, lowest, relative).numpy())
-        dice, areas = (
-            np.take_along_axis(values, places, axis=1)
-            for values in (_dice(counts, c), counts.areas[:, c])
-        )
+        dice, areas = _measure(counts, c, places)
         kept = is_present(means, np.array(MIN_TOP_MEANS, np.float32)).numpy()
         return cls(kept, dice, areas, counts.truths[:, c] == 0)
 
@@ -133,7 +137,7 @@ class Outcomes:
         return sums
 
     def measure(self, place: _Place) -> tuple[np.ndarray, np.ndarray]:
-        """Dice and mask area of every image with one rule: float64 [N], int64 [N]."""
+        """Dice and mask area of every image with one rule: float64 [N], int32 [N]."""
         kept = self.kept[:, place.min_top_mean]
         dice, areas = self.dice[:, place.relative], self.areas[:, place.relative]
         return np.where(kept, dice, self.blank), kept * areas
@@ -176,9 +180,9 @@ def search(counts: Counts, seed: int = 0) -> SearchResult:
     splits = counts.cross_fitting_groups(seed)
     shape = counts.presence.shape
     plain, tuned, cross_fitted, present, mean_areas = (np.zeros(shape) for _ in range(5))
-    rules = []
+    rules, halves = [], np.full((len(plain), 1), HUNDREDTHS.index(0.5))
     for c in range(counts.num_classes):
-        plain[:, c] = _dice(counts, c)[:, HUNDREDTHS.index(0.5)]
+        plain[:, [c]], _ = _measure(counts, c, halves)
         outcomes = Outcomes.of(counts, c)
         for groups in splits:
             sums = outcomes.score_sums(groups)

@@ -7,7 +7,7 @@ from clouds_tf.evaluation.search import (
     RELATIVE_THRESHOLDS,
     Outcomes,
     _best,
-    _dice,
+    _measure,
     _Place,
     search,
 )
@@ -43,7 +43,8 @@ def test_dice_is_that_of_the_masks():
     counts = _counts(*images)
     for i, threshold in list(enumerate(HUNDREDTHS))[::20]:
         expected = _scores(*images, (Rule(threshold),) * 4)
-        found = np.stack([_dice(counts, c)[:, i] for c in range(4)], axis=1)
+        places = np.full((5, 1), i)
+        found = np.hstack([_measure(counts, c, places)[0] for c in range(4)])
         np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
