@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,7 +21,9 @@ _QUANTILES = {"min": 0.0, "q25": 0.25, "median": 0.5, "q75": 0.75, "max": 1.0}
 _MASK_MEASURES = ("area", "fraction", "runs", "characters", "components")
 _CRUMB = 100  # pixels; smaller components were hardly drawn on purpose
 _NUM_PAIRS = 12
-_BLOCK = 128  # number of images compared with all others at a time, to bound memory
+_BLOCK = 512  # number of images compared with as many others at a time
+_COMPONENTS = 48  # principal components of thumbnails
+_ROUNDING = 1e-6  # of correlations in float32
 
 
 def summarize(statistics: Statistics, class_names: Sequence[str]) -> dict[str, Any]:
@@ -123,18 +126,33 @@ def _unlike_others(images: pd.DataFrame) -> pd.DataFrame:
 
 
 def _closest_pairs(thumbnails: np.ndarray, count: int) -> list[tuple[int, int, float]]:
-    """The pairs (i, j, correlation), i < j, of thumbnails [N, h, w] with highest correlation."""
+    """The pairs (i, j, correlation), i < j, of thumbnails [N, h, w] with highest correlation.
+
+    Most pairs are compared by principal components only, with the length of the rest as a further
+    component: by the Cauchy-Schwarz inequality, that product is at least the correlation.
+    """
     vectors = thumbnails.reshape(len(thumbnails), -1).astype(np.float32)
     vectors -= vectors.mean(axis=1, keepdims=True)
     vectors /= np.maximum(np.linalg.norm(vectors, axis=1, keepdims=True), 1e-6)
+    short = vectors @ np.linalg.eigh(vectors.T @ vectors)[1][:, -_COMPONENTS:]
+    rest = np.square(vectors).sum(axis=1) - np.square(short).sum(axis=1)
+    short = np.column_stack([short, np.sqrt(np.maximum(rest, 0))])
     pairs: list[tuple[int, int, float]] = []
-    for start in range(0, len(vectors), _BLOCK):
-        block = vectors[start : start + _BLOCK] @ vectors[start:].T
-        block[np.tril_indices(len(block))] = -np.inf  # i < j only
+    lowest = -np.inf
+    for first, start in itertools.combinations_with_replacement(
+        range(0, len(vectors), _BLOCK), 2
+    ):
+        bounds = short[first : first + _BLOCK] @ short[start : start + _BLOCK].T
+        rows = first + np.flatnonzero(bounds.max(axis=1) > lowest + _ROUNDING)
+        if not len(rows):
+            continue
+        block = vectors[rows] @ vectors[start : start + _BLOCK].T
+        block[rows[:, np.newaxis] >= start + np.arange(block.shape[1])] = -np.inf  # i < j only
         few = min(count, block.size)
-        rows, columns = np.unravel_index(
-            np.argpartition(block, -few, axis=None)[-few:], block.shape
-        )
-        found = zip(rows + start, columns + start, block[rows, columns].tolist())
-        pairs += [(int(i), int(j), value) for i, j, value in found if value > -np.inf]
-    return sorted(pairs, key=lambda pair: (-pair[2], *pair[:2]))[:count]
+        found = np.unravel_index(np.argpartition(block, -few, axis=None)[-few:], block.shape)
+        for i, j in zip(*found):
+            if block[i, j] > lowest:
+                pairs.append((int(rows[i]), int(start + j), float(block[i, j])))
+        pairs = sorted(pairs, key=lambda pair: (-pair[2], *pair[:2]))[:count]
+        lowest = pairs[-1][2] if len(pairs) == count else -np.inf
+    return pairs

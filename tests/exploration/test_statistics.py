@@ -212,6 +212,18 @@ def test_near_duplicates_are_the_closest_pairs(monkeypatch):
     assert second[2] == pytest.approx(expected, abs=1e-5) and second[2] < 0.5
 
 
+def test_the_closest_pairs_are_those_of_all_correlations(monkeypatch):
+    monkeypatch.setattr(summary, "_BLOCK", 16)
+    monkeypatch.setattr(summary, "_COMPONENTS", 5)
+    rng = np.random.default_rng(0)
+    thumbnails = (rng.gamma(2, 1, (70, 8)) @ rng.integers(0, 20, (8, 294))).reshape(70, 14, 21)
+    expected = np.tril(np.corrcoef(thumbnails.reshape(70, -1)), -1).T
+    places = np.argsort(-expected, axis=None)[:12]
+    i, j, found = map(np.array, zip(*summary._closest_pairs(thumbnails, 12)))
+    np.testing.assert_array_equal(i * 70 + j, places)
+    np.testing.assert_allclose(found, expected.ravel()[places], atol=1e-6)
+
+
 def test_the_image_unlike_the_others_comes_first():
     rng = np.random.default_rng(0)
     images = pd.DataFrame(rng.normal(50, 5, (40, 5)), columns=summary.IMAGE_MEASURES)
