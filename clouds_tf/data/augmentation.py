@@ -75,9 +75,12 @@ def strong(example: Example, seed: Seed) -> Example:
 @tf.function(jit_compile=True)
 def _strong(pair: Example, seed: tf.Tensor) -> Example:
     seeds = tf.random.experimental.stateless_split(seed, 6)
-    use = tf.cast(tf.random.stateless_uniform([3], seeds[0]) < 0.5, tf.float32)
-    places = affine_places(pair["image"].shape[:2], seeds[2], use[0])
-    places = cutout(bend(places, seeds[3], use[1]), seeds[4], use[2])
+    use = tf.random.stateless_uniform([3], seeds[0]) < 0.5
+    strength = tf.cast(use, tf.float32)
+    places = affine_places(pair["image"].shape[:2], seeds[2], strength[0])
+    # A third of the time, so only where it is used.
+    places = tf.cond(use[1], lambda: bend(places, seeds[3]), lambda: places)
+    places = cutout(places, seeds[4], strength[2])
     pair = warp(pair, _flip_places(places, _draw_flips(seeds[1])))
     return {**pair, "image": photometric(pair["image"], seeds[5])}
 
@@ -121,7 +124,6 @@ def _flip_places(places: tf.Tensor, flipped: tf.Tensor) -> tf.Tensor:
 def bend(
     places: tf.Tensor,
     seed: Seed,
-    strength: tf.Tensor | float = 1.0,
     grid: tuple[int, int] = (5, 7),
     max_shift: float = 0.25,
 ) -> tf.Tensor:
@@ -130,7 +132,6 @@ def bend(
     Args:
         places: float32 [2, h, w], as `affine_places` returns them; the result is like them.
         seed: int [2].
-        strength: 1, or 0 for none.
         grid: rows and columns of knots; those on the border stay.
         max_shift: maximum shift of a knot, as a fraction of the distance between knots. Shifts that
             would fold the image are reduced until they do not.
@@ -138,7 +139,7 @@ def bend(
     height, width = places.shape[1:]
     steps = [width / (grid[1] - 1), height / (grid[0] - 1)]
     inner = [grid[0] - 2, grid[1] - 2, 2]
-    knots = strength * tf.random.stateless_uniform(inner, seed, -max_shift, max_shift) * steps
+    knots = tf.random.stateless_uniform(inner, seed, -max_shift, max_shift) * steps
     knots = tf.pad(knots, [[1, 1], [1, 1], [0, 0]])
     rows, columns = _bicubic(grid[0], height), _bicubic(grid[1], width)
     moves = tf.einsum("hi,ijk,wj->khw", rows, knots, columns)
@@ -181,7 +182,8 @@ def _bicubic(knots: int, length: int) -> np.ndarray:
 def cutout(places: tf.Tensor, seed: Seed, strength: tf.Tensor | float = 1.0) -> tf.Tensor:
     """Erases a rectangle of image and mask by mapping its pixels outside the image.
 
-    Its sides are up to 35 % of the image's. Arguments and result are those of `bend`.
+    Its sides are up to 35 % of the image's. Places and result are those of `affine_places`, and
+    strength is 1, or 0 for none.
     """
     u = tf.random.stateless_uniform([2, 2], seed)
 

@@ -40,16 +40,16 @@ def degrade(example: Example, seed: Seed) -> Example:
 def _degrade_pixels(
     image: tf.Tensor, mask: tf.Tensor, seed: tf.Tensor
 ) -> tuple[tf.Tensor, tf.Tensor]:
-    """All changes but the compression, compiled by XLA."""
+    """All changes but the compression, compiled by XLA; those that are not used take no time."""
     seeds = tf.random.experimental.stateless_split(seed, 5)
     use = tf.random.stateless_uniform([4], seeds[0]) < [0.5, 0.5, 0.25, 0.25]
     pixels = tf.cast(image, tf.float32)
-    pixels = tf.where(use[0], resample(pixels, seeds[1]), pixels)
+    pixels = tf.cond(use[0], lambda: resample(pixels, seeds[1]), lambda: pixels)
     observed = tf.reduce_max(pixels, axis=-1, keepdims=True) > BLACK
-    pixels = tf.where(use[1] & observed, recolour(pixels, seeds[2]), pixels)
-    sigma = tf.random.stateless_uniform([], seeds[3], 0, 8)
-    noise = sigma * tf.random.stateless_normal(pixels.shape[:2] + [1], seeds[3])
-    pixels = tf.where(use[3] & observed, pixels + noise, pixels)
+    recoloured = tf.cond(use[1], lambda: recolour(pixels, seeds[2]), lambda: pixels)
+    pixels = tf.where(observed, recoloured, pixels)
+    noisy = tf.cond(use[3], lambda: add_noise(pixels, seeds[3]), lambda: pixels)
+    pixels = tf.where(observed, noisy, pixels)
     hidden = use[2] & strip(pixels.shape[:2], seeds[4])[..., tf.newaxis]
     pixels = tf.where(hidden, 0.0, tf.clip_by_value(pixels, 0, 255))
     return tf.cast(tf.round(pixels), tf.uint8), tf.where(hidden, tf.zeros_like(mask), mask)
@@ -149,6 +149,12 @@ def photometric(image: tf.Tensor, seed: Seed) -> tf.Tensor:
     image = tf.cast(image, tf.float32)
     image = tf.minimum(image * (bright + bent - bent / 255 * image), 255)
     return tf.cast(tf.round(image), tf.uint8)
+
+
+def add_noise(pixels: tf.Tensor, seed: Seed) -> tf.Tensor:
+    """Adds the same normal noise, of a standard deviation of 0 to 8, to all channels."""
+    sigma = tf.random.stateless_uniform([], seed, 0, 8)
+    return pixels + sigma * tf.random.stateless_normal([*pixels.shape[:2], 1], seed)
 
 
 def strip(size: tf.TensorShape, seed: Seed) -> tf.Tensor:

@@ -11,9 +11,10 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import rle
-from clouds_tf.data.mask_words import classes_last
+from clouds_tf.data.mask_words import from_words
 from clouds_tf.data.preprocessing import decode_image
 from clouds_tf.dataset import Dataset
+from clouds_tf.rle.masks import draw_words
 
 _FILENAME_KEY = "image/filename"
 _ENCODED_KEY = "image/encoded"
@@ -178,10 +179,12 @@ def _loader(
         autograph=False,
     )
     def load(encoded: tf.Tensor, runs: tf.Tensor, true_size: tf.Tensor) -> dict[str, tf.Tensor]:
-        masks = rle.draw(tf.cast(runs, tf.int32), num_classes, true_size, mask_size)
+        words = draw_words(tf.cast(runs, tf.int32), num_classes, true_size, mask_size)
         return {
             "image": decode_image(encoded, image_size, channels),
-            "mask": classes_last(tf.reshape(masks, [num_classes, *mask_size])),
+            "mask": from_words(
+                tf.unstack(tf.ensure_shape(words, [-(-num_classes // 4), *mask_size])), num_classes
+            ),
         }
 
     return load

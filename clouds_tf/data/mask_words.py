@@ -26,14 +26,3 @@ def from_words(words: Sequence[tf.Tensor], num_classes: int) -> tf.Tensor:
     masks = [tf.bitcast(word, tf.uint8) for word in words]
     mask = tf.concat(masks, axis=-1) if len(masks) > 1 else masks[0]
     return mask[..., :num_classes] if num_classes % _BYTES else mask
-
-
-def classes_last(masks: tf.Tensor) -> tf.Tensor:
-    """Moves the classes of masks uint8 [C, h, w] to the end, [h, w, C]; C is static."""
-    # With words, because tf.transpose takes longer.
-    shifted = [
-        tf.bitwise.left_shift(tf.cast(mask, tf.int32), 8 * (i % _BYTES))
-        for i, mask in enumerate(tf.unstack(masks))
-    ]
-    groups = [shifted[i : i + _BYTES] for i in range(0, len(shifted), _BYTES)]
-    return from_words([tf.add_n(group) for group in groups], len(shifted))

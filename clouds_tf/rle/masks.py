@@ -73,6 +73,56 @@ def draw(runs: tf.Tensor, count: Union[int, tf.Tensor], source_size: Size, size:
     return _draw(start, length, row, count, source_size, size)
 
 
+def draw_words(runs: tf.Tensor, count: int, source_size: Size, size: Size) -> tf.Tensor:
+    """Draws masks like `draw`, four in each 32-bit word, in half the time.
+
+    Args:
+        runs: int32 [R, 3], see `draw`; areas are below 2^27.
+        count: number of masks.
+        source_size: (height, width) of the masks that runs describe, ints or int tensors.
+        size: (height, width) of the masks to draw, ints or int tensors.
+
+    Returns:
+        int32 [ceil(count / 4), height, width]; byte k of word i, from the lowest, is a pixel of
+        mask 4 i + k, 0 or 1.
+    """
+    source_size, size = split_size(source_size, "source_size"), split_size(size)
+    drawn, (height, width) = _drawn(source_size, size, tf.int32)
+    row, start, length = tf.unstack(runs, num=3, axis=1)
+    start, end = _sample([start, start + length], source_size, [height, drawn])
+    row, start, end = (tf.boolean_mask(x, start < end) for x in (row, start, end))
+    # The edges of the runs of four masks, in order, and which of them are in a run after each.
+    line = row // 4 * (drawn * height)
+    bit = tf.bitwise.left_shift(1, row % 4)
+    edges, changes = tf.concat([line + start, line + end], 0), tf.concat([bit, -bit], 0)
+    order, last = tf.argsort(edges), -(-count // 4) * drawn * height
+    edges = tf.concat([[0], tf.gather(edges, order), [last]], 0)
+    inside = tf.concat([[0], tf.cumsum(tf.gather(changes, order))], 0)
+    # As in `count_up`, a single kernel fills the line: the lower 27 bits count.
+    base = tf.bitwise.left_shift(inside, 27)
+    pixels = tf.ragged.range(base, base + edges[1:] - edges[:-1]).values
+    bits = tf.bitwise.right_shift(pixels, 27)
+    words = tf.bitwise.bitwise_and(bits * 0x00204081, 0x01010101)  # bit k to byte k
+    words = tf.reshape(words, tf.stack([-(-count // 4), drawn, height]))
+    return tf.linalg.matrix_transpose(_repeat_columns(words, source_size[1], width))
+
+
+def _drawn(source_size: Size, size: Size, dtype: tf.DType) -> tuple[tf.Tensor, list[tf.Tensor]]:
+    """Number of columns to draw, as a wider target repeats those of its source; and the size."""
+    height, width = tf.unstack(tf.cast(size, dtype), num=2)
+    return tf.minimum(width, tf.cast(source_size[1], dtype)), [height, width]
+
+
+def _repeat_columns(masks: tf.Tensor, source_width: tf.Tensor, width: tf.Tensor) -> tf.Tensor:
+    """Widens transposed masks [N, drawn, height] to [N, width, height]."""
+    source_width = tf.cast(source_width, width.dtype)
+    return tf.cond(
+        width > source_width,
+        lambda: tf.gather(masks, (2 * tf.range(width) + 1) * source_width // (2 * width), axis=1),
+        lambda: masks,
+    )
+
+
 def _draw(
     start: tf.Tensor,
     length: tf.Tensor,
@@ -83,11 +133,8 @@ def _draw(
 ) -> tf.Tensor:
     """Runs [R] -> uint8 [count, height, width]."""
     dtype = start.dtype
-    source_width = tf.cast(source_size[1], dtype)
-    height, width = tf.unstack(tf.cast(size, dtype), num=2)
     count = tf.cast(count, dtype)
-    # A wider target repeats columns of the source, which are drawn only once.
-    drawn = tf.minimum(width, source_width)
+    drawn, (height, width) = _drawn(source_size, size, dtype)
     start, end = _sample([start, start + length], source_size, [height, drawn])
     steps = count_up(
         row * drawn * height + start,
@@ -96,12 +143,7 @@ def _draw(
         count * drawn * height,
     )
     masks = tf.reshape(tf.cast(steps >= 0, tf.uint8), tf.stack([count, drawn, height]))
-    masks = tf.cond(
-        width > drawn,
-        lambda: tf.gather(masks, (2 * tf.range(width) + 1) * source_width // (2 * width), axis=1),
-        lambda: masks,
-    )
-    return tf.linalg.matrix_transpose(masks)
+    return tf.linalg.matrix_transpose(_repeat_columns(masks, source_size[1], width))
 
 
 def resize(rle: Strings, source_size: Size, size: Size, order: str = "columns") -> tf.Tensor:

@@ -12,13 +12,6 @@ def _masks(num_classes, seed=0):
 
 
 @pytest.mark.parametrize("num_classes", CLASSES)
-def test_classes_move_to_the_end(num_classes):
-    masks = _masks(num_classes)
-    found = tf.function(mask_words.classes_last)(tf.constant(masks))
-    np.testing.assert_array_equal(found, np.moveaxis(masks, 0, -1))
-
-
-@pytest.mark.parametrize("num_classes", CLASSES)
 def test_words_hold_four_classes_each(num_classes):
     mask = np.moveaxis(_masks(num_classes) * 255, 0, -1)
     words = mask_words.to_words(tf.constant(mask))

@@ -11,6 +11,7 @@ from shared_fixtures import real_data
 
 from clouds_tf import rle
 from clouds_tf.dataset import CLOUDS, TRAIN_CSV
+from clouds_tf.rle.masks import draw_words
 
 SIDE = st.integers(1, 12)
 MASKS = hnp.arrays(bool, hnp.array_shapes(min_dims=2, max_dims=4, max_side=9))
@@ -264,3 +265,18 @@ def test_draw_equals_decode(size, dtype):
     runs = tf.concat([runs.value_rowids()[:, tf.newaxis], runs.values], axis=1)
     drawn = rle.draw(tf.cast(runs, dtype), 3, (5, 7), size)
     np.testing.assert_array_equal(drawn, rle.decode(strings, (5, 7), size))
+
+
+@pytest.mark.parametrize("size", [(6, 9), (3, 4), (12, 27)])
+@pytest.mark.parametrize("count", [1, 4, 5, 17])
+def test_words_hold_the_masks_of_decode(size, count):
+    masks = np.random.default_rng(count).random((count, 6, 9)) < 0.4
+    masks[0] = True
+    strings = [*rle.encode(masks).numpy()[:-1], b"1 2 3 2 50 5"]  # two runs touch
+    runs = rle.parse(strings, (6, 9))
+    runs = tf.concat([runs.value_rowids()[:, tf.newaxis], runs.values], axis=1)
+    words = draw_words(tf.cast(runs, tf.int32), count, (6, 9), size).numpy()
+    assert words.shape == (-(-count // 4), *size)
+    found = [words[i // 4] >> 8 * (i % 4) & 255 for i in range(4 * len(words))]
+    np.testing.assert_array_equal(found[:count], rle.decode(strings, (6, 9), size))
+    assert not np.any(found[count:])
