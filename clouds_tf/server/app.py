@@ -100,6 +100,7 @@ class _API:
         for middle in (version, ""):
             found += [
                 Route(f"{v1}{middle}:predict", predict_v1, methods=["POST"]),
+                Route(f"{v1}{middle}:{{verb}}", self._refuse_verb, methods=["POST"]),
                 Route(f"{v1}{middle}/metadata", self._metadata_v1),
                 Route(f"{v1}{middle}", self._status),
                 Route(f"{v2}{middle}/infer", predict_v2, methods=["POST"]),
@@ -121,6 +122,9 @@ class _API:
     async def _describe(self, request: Request) -> Response:
         about = {"name": "clouds_tf", "version": clouds_tf.__version__, "extensions": []}
         return JSONResponse(about)
+
+    async def _refuse_verb(self, request: Request) -> Response:
+        raise RequestError(404, f"verb: got {request.path_params['verb']!r}, expected 'predict'")
 
     async def _status(self, request: Request) -> Response:
         number = _number(request)
@@ -171,9 +175,9 @@ class _API:
         workers = self._versions.workers
         query = await workers.run(workers.decoding, parse, body)
         request.scope["record"].update(images=len(query.images))
+        metadata = batcher.predictor.metadata
         if query.names == ("metadata",):
-            metadata = batcher.predictor.metadata
             outputs = protocols.metadata_outputs(metadata, len(query.images))
         else:
             outputs = await batcher.predict(query.images, frozenset(query.names))
-        return await workers.run(workers.decoding, query.answer, outputs, number)
+        return await workers.run(workers.decoding, query.answer, outputs, number, metadata)

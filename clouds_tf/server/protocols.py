@@ -44,12 +44,13 @@ class Query:
     Attributes:
         images: N images.
         names: requested outputs, in order.
-        answer: makes the body of the answer from N outputs and the version that made them.
+        answer: makes the body of the answer from N outputs, and the number and Metadata of the
+            version that made them.
     """
 
     images: list[Image]
     names: tuple[str, ...]
-    answer: Callable[[Sequence[Output], int], bytes]
+    answer: Callable[[Sequence[Output], int, Metadata], bytes]
 
 
 def to_json(value: object) -> bytes:
@@ -90,7 +91,7 @@ def parse_v1(body: bytes | bytearray) -> Query:
     else:
         images = [read(row, f"{key}[{i}]") for i, row in enumerate(rows)]
 
-    def answer(outputs: Sequence[Output], version: int) -> bytes:
+    def answer(outputs: Sequence[Output], version: int, metadata: Metadata) -> bytes:
         first, *others = names  # a single output has no name in the answer
         if in_rows:
             found = [{x: o[x] for x in names} if others else o[first] for o in outputs]
@@ -146,11 +147,12 @@ def parse_v2(body: bytes | bytearray) -> Query:
         images = list(_as_pixels(data, "inputs[0].data", shape))
     identifier = fields.get("id")
 
-    def answer(outputs: Sequence[Output], version: int) -> bytes:
+    def answer(outputs: Sequence[Output], version: int, metadata: Metadata) -> bytes:
         found = {"model_name": MODEL_NAME, "model_version": str(version)}
         if identifier is not None:
             found["id"] = identifier
-        return to_json({**found, "outputs": [_tensor_v2(x, outputs) for x in wanted]})
+        shapes = _output_shapes(metadata)
+        return to_json({**found, "outputs": [_tensor_v2(x, outputs, shapes[x]) for x in wanted]})
 
     return Query(images, wanted, answer)
 
@@ -178,14 +180,28 @@ def _wanted_outputs(outputs: object) -> tuple[str, ...]:
     return tuple(dict.fromkeys(output["name"] for output in outputs))
 
 
-def _tensor_v2(name: str, outputs: Sequence[Output]) -> dict[str, Any]:
-    if name == "encoded_pixels":
-        values = [value for output in outputs for value in output[name].tolist()]
-        shape, datatype = [len(outputs), len(values) // max(len(outputs), 1)], "BYTES"
-        return {"name": name, "datatype": datatype, "shape": shape, "data": values}
-    stacked = np.array([output[name] for output in outputs], np.float32)
-    shape = list(stacked.shape)
-    return {"name": name, "datatype": "FP32", "shape": shape, "data": stacked.ravel()}
+def _output_shapes(metadata: Metadata) -> dict[str, list[int]]:
+    """Shapes of all outputs of V2, with -1 for the number of images."""
+    classes = metadata.dataset.num_classes
+    shapes = {name: [-1, classes] for name in _MASKS}
+    size = metadata.dataset.submission_size
+    return {**shapes, "likeness": [-1], PROBABILITIES: [-1, *size, classes]}
+
+
+def _datatype(name: str) -> str:
+    return "BYTES" if name == "encoded_pixels" else "FP32"
+
+
+def _tensor_v2(name: str, outputs: Sequence[Output], shape: list[int]) -> dict[str, Any]:
+    """An output of N images; without images, its shape is [0, ...], as in the SavedModel."""
+    values = [np.ravel(output[name]) for output in outputs]
+    data = np.concatenate(values) if values else []
+    return {
+        "name": name,
+        "datatype": _datatype(name),
+        "shape": [len(outputs), *shape[1:]],
+        "data": data,
+    }
 
 
 def _parse_object(body: bytes | bytearray) -> dict[str, Any]:
@@ -272,13 +288,9 @@ def _message_to_dict(message: Message) -> dict[str, Any]:
 
 def metadata_v2(metadata: Metadata, versions: Sequence[int]) -> dict[str, Any]:
     """The answer to GET /v2/models/NAME."""
-    classes = metadata.dataset.num_classes
-    shapes: dict[str, list[int]] = {name: [-1, classes] for name in _MASKS}
-    shapes["likeness"] = [-1]
-    shapes[PROBABILITIES] = [-1, *metadata.dataset.submission_size, classes]
     outputs = [
-        {"name": name, "datatype": "BYTES" if name == "encoded_pixels" else "FP32", "shape": shape}
-        for name, shape in shapes.items()
+        {"name": name, "datatype": _datatype(name), "shape": shape}
+        for name, shape in _output_shapes(metadata).items()
     ]
     inputs = [
         {"name": name, "datatype": datatype, "shape": list(shape)}

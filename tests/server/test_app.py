@@ -81,6 +81,19 @@ def test_the_other_signatures_too(client, written, contents):  # noqa: F811
     assert Metadata.from_json(json.loads(text)) == read_metadata(f"{written}/2")
 
 
+def test_no_images_have_the_shapes_of_the_saved_model(client, written):  # noqa: F811
+    wanted = served.signature(f"{written}/1", "from_pixels")(
+        images=tf.zeros([0, 2, 2, 3], tf.uint8)
+    )
+    outputs = [{"name": name} for name in wanted]
+    for name, kind, shape in ("image_bytes", "BYTES", [0]), ("images", "UINT8", [0, 2, 2, 3]):
+        tensor = {"name": name, "datatype": kind, "shape": shape, "data": []}
+        body = {"inputs": [tensor], "outputs": outputs}
+        answer = client.post("/v2/models/clouds/versions/1/infer", json=body)
+        found = {x["name"]: (x["shape"], x["data"]) for x in answer.json()["outputs"]}
+        assert found == {name: (list(value.shape), []) for name, value in wanted.items()}
+
+
 def test_state_and_metadata_are_messages_of_tensorflow_serving(client, written):  # noqa: F811
     apis = pytest.importorskip("tensorflow_serving.apis")
     from tensorflow_serving.apis import get_model_metadata_pb2, get_model_status_pb2
@@ -202,7 +215,12 @@ def test_what_is_not_there_is_404_and_405(client):
         404,
         "no model 'other', expected 'clouds'",
     )
-    assert client.post(V1).status_code == 405
+    for middle in "", "/versions/1":
+        answer = client.post(f"{V1}{middle}:classify", json={"instances": []})
+        expected = 404, {"error": "verb: got 'classify', expected 'predict'"}
+        assert (answer.status_code, answer.json()) == expected
+        answer = client.post(f"{V1}{middle}")
+        assert answer.status_code == 405 and "GET" in answer.headers["allow"]
 
 
 def test_bad_images_do_not_harm_their_batch(client, contents, expected):

@@ -95,16 +95,17 @@ def arguments(contender, folder):
 
 
 def put_under_load(process, address, bodies, clients):
-    """Answers a second of a server under load, and its CPU seconds for one."""
-    cpu = load.cpu_seconds(process.pid)
+    """Answers a second of a server under load, and CPU seconds of server and clients for one."""
+    before = load.cpu_seconds(process.pid), time.process_time()
     rate, found = load.closed_loop(address, bodies, clients, FLAGS.seconds)
     assert np.all(found[:, 0] == 200), found
-    return rate, (load.cpu_seconds(process.pid) - cpu) / len(found)
+    after = load.cpu_seconds(process.pid), time.process_time()
+    return (rate, *np.subtract(after, before) / len(found))
 
 
 def print_throughput(folder, bodies):
     """Each contender's server beside its network alone, and ours at half of its capacity."""
-    rows = [("server", "clients", "images/s", "CPU ms")]
+    rows = [("server", "clients", "images/s", "CPU ms", "CPU ms of the clients")]
     latencies, costs, ratios = [("server", "requests/s", "p50, ms", "p99, ms")], {}, []
     for name in sorted(FLAGS.contenders, key=lambda name: name not in PEERS):
         call = None if name in PEERS else network(folder, name, FLAGS.batch_size)
@@ -112,11 +113,12 @@ def print_throughput(folder, bodies):
             load.closed_loop(address, bodies, 2, 2)
             for clients in map(int, FLAGS.clients):
                 alone = [cost(call)]
-                rate, cpu = put_under_load(process, address, bodies, clients)
+                rate, cpu, of_clients = put_under_load(process, address, bodies, clients)
                 alone.append(cost(call))
                 wall, cpu_alone = np.mean(alone, axis=0)
                 costs[name, clients] = rate, cpu
-                rows.append((name, str(clients), f"{rate:.1f}", f"{cpu * 1e3:.0f}"))
+                milliseconds = f"{cpu * 1e3:.0f}", f"{of_clients * 1e3:.1f}"
+                rows.append((name, str(clients), f"{rate:.1f}", *milliseconds))
                 print(*rows[-1], file=sys.stderr, flush=True)  # it takes minutes
                 if call:
                     task, unit = f"server, {name}, {clients} clients", "images/s"
@@ -152,7 +154,7 @@ def print_stages(folder, bodies):
         found = {k: v * 1e3 for k, v in stages(folder, name, bodies).items()}
         with load.started(arguments(name, folder)) as (process, address):
             load.closed_loop(address, bodies, 2, 2)
-            _, cpu = put_under_load(process, address, bodies, int(FLAGS.clients[0]))
+            _, cpu, _ = put_under_load(process, address, bodies, int(FLAGS.clients[0]))
         found["HTTP, threads, waiting"] = cpu * 1e3 - sum(found.values())
         found[f"server of {FLAGS.clients[0]} clients"] = cpu * 1e3
         columns.append(found)
@@ -164,7 +166,8 @@ def print_stages(folder, bodies):
 def stages(folder, name, bodies):
     """CPU seconds of an image in each stage that can be called alone."""
     precision, engine = of_ours(name)
-    found = Predictor.open(os.path.join(folder, precision, "1"), engine).load_stages()
+    predictor = Predictor.open(os.path.join(folder, precision, "1"), engine)
+    found = predictor.load_stages()
     queries = [protocols.parse_v1(body) for body in bodies]
     contents = [tf.constant(query.images) for query in queries]
     # As many as the server has in a batch: half of those in progress.
@@ -185,7 +188,7 @@ def stages(folder, name, bodies):
         "network": call,
         "with resizing of probabilities": lambda: found.run_networks(images)[0].numpy(),
         "post-processing and RLE": answer,
-        "JSON of the answer": lambda: queries[0].answer(rows, 1),
+        "JSON of the answer": lambda: queries[0].answer(rows, 1, predictor.metadata),
     }
     seconds = measure(functions, 7, time.process_time)
     of_bodies = list(functions)[:3]
