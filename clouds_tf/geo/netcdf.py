@@ -117,7 +117,6 @@ def new_variable(
     kind: Any,
     long_name: str,
     fill: Any = None,
-    level: int = 1,
     **attributes: Any,
 ) -> Any:
     """Creates an empty variable, compressed if it is on the grid.
@@ -130,7 +129,6 @@ def new_variable(
         kind: numpy type; floats are shares, whose gaps are NaN.
         long_name: attribute that readers display.
         fill: the value that marks gaps, for other types.
-        level: compression level, 1 to 9.
         **attributes: further attributes.
     """
     options: dict[str, Any] = {}
@@ -139,7 +137,7 @@ def new_variable(
     if on_grid:
         first = on_grid[0]
         chunks = (1,) * first + tuple(min(size, _CHUNK) for size in shape[first:])
-        options = {"chunks": chunks, "compression": "gzip", "compression_opts": level}
+        options = {"chunks": chunks, "compression": "gzip", "compression_opts": 1}
         options["shuffle"] = True
     if np.issubdtype(kind, np.floating):
         fill = np.dtype(kind).type(np.nan)

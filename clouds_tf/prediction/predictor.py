@@ -92,6 +92,7 @@ class Predictor:
             "serving_default": graph.serve,
             "probabilities": graph.serve_probabilities,
             "from_pixels": graph.serve_pixels,
+            "probabilities_of_pixels": graph.predict_pixels,
         }
         precisions = "-".join(sorted({network.precision for network in networks}))
         identity = f"{identity}/openvino-{precisions}"
@@ -110,7 +111,12 @@ class Predictor:
         return self.run("serving_default", image_bytes=image_bytes)
 
     def run(self, signature: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
-        """Calls a signature by name: "serving_default", "probabilities" or "from_pixels"."""
+        """Calls a function by name.
+
+        The names are those of the signatures, "serving_default", "probabilities" and "from_pixels";
+        and "probabilities_of_pixels", which takes images as "from_pixels" does, and returns only
+        probabilities and, if the SavedModel has it, likeness.
+        """
         with tf.device(self.device):
             return self.functions[signature](**inputs)
 
@@ -152,14 +158,28 @@ def _load(path: str, device: str | None, identity: str) -> Any:
 
 def _load_functions(path: str, device: str | None, identity: str) -> Functions:
     module = _load(path, device, identity)
+    functions = dict(module.signatures)
+    if "from_pixels" in functions:
+        functions["probabilities_of_pixels"] = _without_masks(functions["from_pixels"])
     # The functions hold the variables only weakly; these hold the module too.
     call = functools.partial(_call, module, _has_networks_apart(module))
-    return {name: functools.partial(call, name) for name in module.signatures}
+    return {name: functools.partial(call, function) for name, function in functions.items()}
 
 
-def _call(module: tf.Module, apart: bool, name: str, **inputs: tf.Tensor) -> dict[str, tf.Tensor]:
+def _call(module: tf.Module, apart: bool, function: Any, **inputs: tf.Tensor) -> Any:
     with _only_networks_optimized() if apart else contextlib.nullcontext():
-        return module.signatures[name](**inputs)
+        return function(**inputs)
+
+
+def _without_masks(signature: Any) -> Any:
+    """The signature from_pixels, of which only probabilities and likeness are computed."""
+    (images,) = signature.structured_input_signature[1].values()
+
+    def predict(images: tf.Tensor) -> dict[str, tf.Tensor]:
+        answer = signature(images=images)
+        return {name: answer[name] for name in ("probabilities", "likeness") if name in answer}
+
+    return tf.function(predict, input_signature=[images], autograph=False)
 
 
 def _has_networks_apart(module: tf.Module) -> bool:

@@ -93,6 +93,11 @@ class Signatures:
         predicted = self._predict(images, self.read_pixels)
         return {**self.answer(*predicted), "probabilities": predicted[0]}
 
+    def predict_pixels(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
+        """Maps images, as for `serve_pixels`, to a dict with probabilities and likeness."""
+        probabilities, _, likeness = self._predict(images, self.read_pixels)
+        return {"probabilities": probabilities, "likeness": likeness}
+
     def predict_resized(self, images: tf.Tensor) -> dict[str, tf.Tensor]:
         """Predicts images that already have the size of all networks.
 

@@ -1,19 +1,19 @@
-"""Runs a SavedModel on windows and files, in batches of one size."""
+"""Runs a SavedModel on the windows of a scene, or on a file that is one window."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
 
 from clouds_tf.messages import counted
-from clouds_tf.prediction.postprocessing import postprocess
+from clouds_tf.models.probabilities import for_masks
+from clouds_tf.prediction.postprocessing import cut, to_planes
 from clouds_tf.prediction.predictor import Predictor
-from clouds_tf.prediction.untrusted import LARGEST_IMAGES, decode_images
+from clouds_tf.prediction.untrusted import decode_images
 from clouds_tf.scenes.tiles import Tile
 
 _CPU_CALL = 4  # windows
@@ -37,9 +37,7 @@ class Answers:
 class Network:
     """A SavedModel of `serving.export`.
 
-    Every call has the same number of windows, padded with black ones, so that the output for a
-    window does not depend on the others, to the last bit. On a CPU, where more windows are not
-    faster, it is at most 4.
+    On a CPU, where more windows are not faster, a call has at most 4.
 
     Raises:
         ValueError: the SavedModel is damaged or cannot predict scenes.
@@ -87,35 +85,24 @@ class Network:
 
     def predict_tiles(self, tiles: Sequence[Tile]) -> Answers:
         """Predicts windows, whose pixels have one size."""
-
-        def call(some: Sequence[Tile]) -> Answers:
-            images = np.zeros([self._call_size, *some[0].pixels.shape], np.uint8)
-            for image, tile in zip(images, some):
-                image[:] = tile.pixels
-            answer = self._predictor.run("from_pixels", images=tf.constant(images))
-            return self._answers(answer["probabilities"], answer, [tile.filled for tile in some])
-
-        return self._in_calls(call, tiles, self._call_size)
-
-    def predict_files(self, contents: list[bytes]) -> Answers:
-        """Predicts the bytes of whole files, like `serving.predict`."""
-        if len(set(self.image_sizes)) == 1:
-            return self.predict_tiles([Tile(0, 0, self.decode(x)) for x in contents])
-        size = min(self._call_size, LARGEST_IMAGES)
-
-        def call(some: list[bytes]) -> Answers:
-            image_bytes = tf.constant(some + some[:1] * (size - len(some)))
-            found = self._predictor.run("probabilities", image_bytes=image_bytes)["probabilities"]
-            return self._answers(found, self._predictor(image_bytes), [1.0] * len(some))
-
-        return self._in_calls(call, contents, size)
-
-    def _in_calls(
-        self, call: Callable[[Any], Answers], inputs: Sequence[Any], size: int
-    ) -> Answers:
-        answers = [call(inputs[i : i + size]) for i in range(0, len(inputs), size)]
+        calls = [tiles[i : i + self._call_size] for i in range(0, len(tiles), self._call_size)]
+        answers = []
+        for some in calls:
+            images = tf.constant(np.stack([tile.pixels for tile in some]))
+            found = self._predictor.run("probabilities_of_pixels", images=images)
+            likeness = found.get("likeness")  # missing in older SavedModels
+            filled = [tile.filled for tile in some]
+            answers.append(self._answers(found["probabilities"], likeness, filled))
         columns = zip(*((x.probabilities, x.masks, x.likeness) for x in answers))
         return Answers(*map(np.concatenate, columns))
+
+    def predict_file(self, content: bytes) -> Answers:
+        """Predicts the bytes of a whole file, like `serving.predict`."""
+        if len(set(self.image_sizes)) == 1:
+            return self.predict_tiles([Tile(0, 0, self.decode(content))])
+        image_bytes = tf.constant([content])
+        found = self._predictor.run("probabilities", image_bytes=image_bytes)["probabilities"]
+        return self._answers(found, self._predictor(image_bytes).get("likeness"), [1.0])
 
     def decode(self, content: bytes) -> np.ndarray:
         """Decodes a JPEG or PNG at the size of the network: uint8 [height, width, 3].
@@ -130,14 +117,15 @@ class Network:
             raise ValueError("is not a complete, readable JPEG or PNG") from None
 
     def _answers(
-        self, probabilities: tf.Tensor, answer: Mapping[str, tf.Tensor], filled: Sequence[float]
+        self, probabilities: tf.Tensor, likeness: tf.Tensor | None, filled: Sequence[float]
     ) -> Answers:
-        """Answers for the first windows of a call; `filled` has the share of each in the scene."""
-        count = len(filled)
-        found = probabilities[:count]
-        likeness = np.full(count, np.nan, np.float32)
-        if "likeness" in answer:  # missing in older SavedModels
-            likeness = answer["likeness"].numpy()[:count]
+        """Answers for windows of which the scene fills these shares."""
+        planes = to_planes(probabilities)
+        kept = to_planes(for_masks(probabilities, True)) if self.dataset.exclusive else planes
         shares = 1.0 if min(filled) == 1 else tf.constant(filled, tf.float32)
-        masks = postprocess(found, self.rules, self.dataset.exclusive, shares)
-        return Answers(found.numpy(), masks.numpy(), likeness)
+        masks = cut(kept, self.rules, shares)
+        return Answers(
+            np.moveaxis(planes.numpy(), 1, -1),
+            np.moveaxis(masks.numpy(), 1, -1),
+            np.full(len(filled), np.nan, np.float32) if likeness is None else likeness.numpy(),
+        )

@@ -216,7 +216,7 @@ class _Event:
 def _predict_group(
     paths: Sequence[str], predictor: Predictor, results: Results
 ) -> Generator[str, None, None]:
-    """Predicts scenes one after the other, with windows of several scenes in a batch.
+    """Predicts scenes one after the other.
 
     Yields, when the result of a scene is stored, the reason why it failed, or "".
     """
@@ -290,25 +290,17 @@ def _events(
 
 
 def _batches(events: Iterable[_Event], size: int) -> Generator[list[_Event], None, None]:
-    """Groups events, with at most `size` windows of one kind in a group.
+    """Groups the events of each scene, with at most `size` windows in a group.
 
-    The end of a scene waits only for windows before it, and few ends wait, so that scenes without
-    windows, such as those at night, do not accumulate in memory.
+    The windows of a scene are never in a call of the network with those of another scene, so that
+    its results do not depend on which scenes were predicted before, to the last bit.
     """
     batch: list[_Event] = []
-    kind, count = None, 0
     for event in events:
-        if event.part is not None:
-            if count == size or kind not in (None, type(event.part)):
-                yield batch
-                batch, count = [], 0
-            kind, count = type(event.part), count + 1
         batch.append(event)
-        if event.part is None and (not count or len(batch) > 2 * size):
+        if event.part is None or len(batch) == size:
             yield batch
-            batch, count = [], 0
-    if batch:
-        yield batch
+            batch = []
 
 
 def _ahead(items: Generator[_T, None, None]) -> Generator[_T, None, None]:
@@ -329,7 +321,7 @@ def _predict(model: Network, batch: Sequence[_Event]) -> Iterator[tuple[Any, Any
     if not parts:
         return iter(())
     if isinstance(parts[0], bytes):
-        answers = model.predict_files(parts)  # type: ignore
+        answers = model.predict_file(parts[0])
     else:
         answers = model.predict_tiles(parts)  # type: ignore
     return zip(answers.probabilities, answers.masks, map(float, answers.likeness))

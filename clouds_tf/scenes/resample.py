@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import scipy.sparse
 
 from clouds_tf.geo.grid import Grid
 from clouds_tf.prediction.stretch import LEVELS, brightness_counts
 from clouds_tf.scenes.scene import Scene
 
 _PIXELS_AT_ONCE = 2**22  # of the source
+_TARGETS_AT_ONCE = 32
 LEAST_SEEN = 0.5  # minimum observed share of a pixel or cell that counts as observed
 _NEGLIGIBLE = 1e-6  # weight of a sample; rounded coordinates cause such weights
 
@@ -35,7 +37,18 @@ class Taps:
     def sources(self) -> tuple[int, int]:
         """The first source sample that is used, and the one after the last."""
         used = self.index[self.weight > 0]
-        return (int(used.min()), int(used.max()) + 1) if used.size else (0, 1)
+        if not used.size:
+            used = self.index[:1, :1]
+        return int(used.min()), int(used.max()) + 1
+
+    def as_matrix(self) -> scipy.sparse.csr_matrix:
+        """The weights as a sparse matrix, float32 [n, sources]."""
+        first, last = self.sources
+        count, reach = self.index.shape
+        # Outside are only samples whose weight is 0.
+        index = np.clip(self.index - first, 0, last - first - 1).ravel()
+        starts = reach * np.arange(count + 1)
+        return scipy.sparse.csr_matrix((self.weight.ravel(), index, starts), (count, last - first))
 
 
 def taps(
@@ -80,22 +93,22 @@ def apply(taps: Taps, values: np.ndarray, axis: int, first: int = 0) -> np.ndarr
 
     Args:
         taps: Taps of n targets.
-        values: float32 or uint8; position 0 along the axis is the source sample `first`.
+        values: of any type; position 0 along the axis is the source sample `first`.
         axis: the axis.
         first: index of the first source sample in the array.
 
     Returns:
         float32, of length n along the axis.
     """
-    shape = [1] * values.ndim
-    shape[axis] = -1
-    result = None
-    for index, weight in zip(taps.index.T, taps.weight.T):
-        index = np.clip(index - first, 0, values.shape[axis] - 1)
-        term = np.take(values, index, axis=axis) * weight.reshape(shape)
-        result = term if result is None else np.add(result, term, out=result)
-    assert result is not None
-    return result
+    sources, parts = np.moveaxis(values, axis, 0), []
+    # Sparse products take a third of the time of sums of samples; small ones stay in the cache.
+    for start in range(0, len(taps.index), _TARGETS_AT_ONCE):
+        some = taps.part(start, start + _TARGETS_AT_ONCE)
+        low, high = (i - first for i in some.sources)
+        rows = sources[low:high].reshape(high - low, -1).astype(np.float32)
+        parts.append(some.as_matrix() @ rows)
+    result = np.concatenate(parts).reshape(len(taps.index), *sources.shape[1:])
+    return np.moveaxis(result, 0, axis)
 
 
 def axis_taps(scene: Scene, grid: Grid) -> tuple[Taps, Taps]:
@@ -134,24 +147,24 @@ def read_rows(
     rows, columns = axes
     reach = max(1, round(float(rows.index.shape[1])))
     at_once = max(1, _PIXELS_AT_ONCE // (scene.size[1] * reach))
-    result = np.empty((stop - start, len(columns.index), 4), np.uint8)
+    result = np.empty((4, stop - start, len(columns.index)), np.uint8)
     for begin in range(start, stop, at_once):
         end = min(begin + at_once, stop)
         some = rows.part(begin, end)
         first, last = some.sources
-        source = scene.read(first, last)
+        source = np.ascontiguousarray(np.moveaxis(scene.read(first, last), -1, 0))
         if gap_brightness is not None:
-            red, green, blue = (source[..., i] for i in range(3))
-            brightness = np.maximum(np.maximum(red, green), blue)
-            source[brightness <= gap_brightness] = 0
-        source[..., :3] = levels[source[..., :3]]
-        values = apply(columns, apply(some, source, 0, first), 1)
-        seen = values[..., 3:] / 255 + _NEGLIGIBLE
+            seen = source[:3].max(axis=0) > gap_brightness
+            if not seen.all():
+                source *= seen.view(np.uint8)
+        if not np.array_equal(levels, LEVELS):
+            source[:3] = levels[source[:3]]
+        values = apply(columns, apply(some, source, 1, first), 2)
         # Unobserved pixels are black in the source, so the sums are over observed pixels.
-        np.divide(values[..., :3], seen, out=values[..., :3], where=seen >= LEAST_SEEN)
-        values[..., :3] *= seen >= LEAST_SEEN
-        result[begin - start : end - start] = np.rint(np.minimum(values, 255))
-    return result
+        share = values[3] / 255 + _NEGLIGIBLE
+        values[:3] /= np.where(share >= LEAST_SEEN, share, np.inf)
+        result[:, begin - start : end - start] = np.rint(np.minimum(values, 255))
+    return np.moveaxis(result, 0, -1)
 
 
 def count_brightness(scene: Scene, gap_brightness: int | None) -> np.ndarray:

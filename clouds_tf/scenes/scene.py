@@ -140,7 +140,7 @@ def to_bytes(
         value_range: the values mapped to 0 and 255; uint8 values stay unchanged.
 
     Returns:
-        uint8 [h, w, 4]; black where there is no data.
+        uint8 [h, w, 4], planes in memory; black where there is no data.
     """
     if values.dtype != np.uint8:
         assert value_range is not None  # checked by check_type
@@ -148,12 +148,12 @@ def to_bytes(
         scaled = (values.astype(np.float32) - low) * (255 / (high - low))
         valid = valid & np.isfinite(scaled).all(axis=2)
         values = np.rint(np.clip(np.nan_to_num(scaled), 0, 255)).astype(np.uint8)
-    result = np.empty((*values.shape[:2], 4), np.uint8)
-    result[..., :3] = values
-    result[..., 3] = valid.view(np.uint8) * 255
+    result = np.empty((4, *valid.shape), np.uint8)
+    result[:3] = np.moveaxis(values, -1, 0)
+    result[3] = valid.view(np.uint8) * 255
     if not valid.all():
-        result[~valid] = 0
-    return result
+        result *= valid.view(np.uint8)
+    return np.moveaxis(result, 0, -1)
 
 
 def check_type(dtype: np.dtype, value_range: tuple[float, ...] | None) -> None:

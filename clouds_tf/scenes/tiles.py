@@ -157,33 +157,35 @@ def cut(
     scale, (height, width) = layout.scale, layout.grid.shape
     axes = resample.axis_taps(scene, layout.pixels)
     first = done = 0
-    band = np.empty((0, width * scale, 4), np.uint8)
+    band = np.empty((4, 0, width * scale), np.uint8)
     for row in layout.rows:
         drop = max(row, 0) - first
         first += drop
         stop = min(row + layout.window[0], height)
         new = resample.read_rows(scene, axes, done * scale, stop * scale, gap_brightness, levels)
-        band = np.concatenate([band[drop * scale :], new])
+        new = np.moveaxis(new, -1, 0)
+        band = np.concatenate([band[:, drop * scale :], new], axis=1)
         yield _strip(done, new, scale)
         done = stop
         rows = layout.row_index(row, scale)
+        planes = band[:, rows - first * scale]
+        planes[:, rows < 0] = 0
         for column in layout.columns:
             columns = layout.column_index(column, scale)
-            tile = band[(rows - first * scale)[:, np.newaxis], columns]
-            tile[rows < 0], tile[:, columns < 0] = 0, 0
-            if tile[..., 3].any():
-                yield Tile(row, column, tile[..., :3], layout.filled)
+            tile = planes.take(columns, axis=2)
+            tile[..., columns < 0] = 0
+            if tile[3].any():
+                yield Tile(row, column, np.moveaxis(tile[:3], 0, -1), layout.filled)
 
 
-def _strip(start: int, pixels: np.ndarray, scale: int) -> Strip:
-    height, width = pixels.shape[0] // scale, pixels.shape[1] // scale
-    blocks = pixels.reshape(height, scale, width, scale, 4)
-    cells = blocks.mean(axis=(1, 3), dtype=np.float32)
+def _strip(start: int, planes: np.ndarray, scale: int) -> Strip:
+    height, width = planes.shape[1] // scale, planes.shape[2] // scale
+    blocks = planes.reshape(4, height, scale, width, scale)
+    cells = blocks.mean(axis=(2, 4), dtype=np.float32)
     # Unobserved pixels are black, and not part of the mean.
-    seen = (blocks[..., 3] >= 255 * resample.LEAST_SEEN).mean(axis=(1, 3), dtype=np.float32)
-    image = cells[..., :3] / np.maximum(seen, 1 / scale**2)[..., np.newaxis]
-    observed = cells[..., 3] >= 255 * resample.LEAST_SEEN
-    return Strip(start, observed, np.rint(image).astype(np.uint8))
+    seen = (blocks[3] >= 255 * resample.LEAST_SEEN).mean(axis=(1, 3), dtype=np.float32)
+    image = np.rint(cells[:3] / np.maximum(seen, 1 / scale**2)).astype(np.uint8)
+    return Strip(start, cells[3] >= 255 * resample.LEAST_SEEN, np.moveaxis(image, 0, -1))
 
 
 def _straight(index: np.ndarray) -> list[tuple[int, int]]:
