@@ -156,6 +156,7 @@ def _load(path: str, device: str | None, identity: str) -> Any:
     return _load_module(path, device)
 
 
+@functools.lru_cache(maxsize=1)
 def _load_functions(path: str, device: str | None, identity: str) -> Functions:
     module = _load(path, device, identity)
     functions = dict(module.signatures)

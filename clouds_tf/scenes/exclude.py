@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import operator
 import os
 import re
@@ -107,6 +108,7 @@ def describe(land: str, ignore: Iterable[str]) -> tuple[str, str]:
     )
 
 
+@functools.lru_cache(maxsize=1)  # scenes of many days often have one grid
 def land_mask(grid: Grid) -> np.ndarray:
     """Whether the centre of each cell lies on land: bool [rows, columns]."""
     return _inside(lands.polygons(grid.extent), grid)
@@ -147,7 +149,7 @@ def excluded(grid: Grid, land: str, ignore: Iterable[str], name: str) -> np.ndar
     for mask in masks(land, ignore):
         mask = mask.of_scene(name)
         with naming(mask.path):
-            result |= _read(mask, grid)
+            result = result | _read(mask, grid)
     return result
 
 

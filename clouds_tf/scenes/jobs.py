@@ -158,7 +158,7 @@ class Job:
     def parts(self) -> Iterator[Tile | bytes]:
         """Yields the inputs of the network, from north to south.
 
-        If `is_frame`, the only input is the bytes of the file, as for `serving.predict`.
+        If `is_frame`, the only input is the whole file, as for `serving.predict`.
         """
         gap_brightness = self._network.dataset.gap_brightness
         is_frame, stretch, counts = self.is_frame(), self._options.reading.stretch, None
@@ -173,9 +173,7 @@ class Job:
                 yield part
         if is_frame:
             with gfile.opened(self.scene.path, "rb") as file:
-                content = file.read()
-            self._network.decode(content)  # so that a damaged file fails this scene alone
-            yield content
+                yield self._network.read_file(file.read())
 
     def _stretch(self) -> str:
         asked, about = self._options.reading.stretch, self.curve.about
@@ -197,7 +195,7 @@ class Job:
             likeness: in [0, 1], or NaN.
         """
         dark, seen = self._network.dataset.gap_brightness, 1.0
-        if isinstance(part, Tile) and dark is not None:
+        if isinstance(part, Tile) and dark is not None and not self.is_frame():
             seen = float(np.mean(part.pixels.max(axis=2) > dark))
         self._likeness.append((likeness, seen))
         row, column = (part.row, part.column) if isinstance(part, Tile) else (0, 0)

@@ -97,24 +97,25 @@ class Network:
         return Answers(*map(np.concatenate, columns))
 
     def predict_file(self, content: bytes) -> Answers:
-        """Predicts the bytes of a whole file, like `serving.predict`."""
-        if len(set(self.image_sizes)) == 1:
-            return self.predict_tiles([Tile(0, 0, self.decode(content))])
+        """Predicts the bytes of a whole file with networks of several sizes."""
         image_bytes = tf.constant([content])
         found = self._predictor.run("probabilities", image_bytes=image_bytes)["probabilities"]
         return self._answers(found, self._predictor(image_bytes).get("likeness"), [1.0])
 
-    def decode(self, content: bytes) -> np.ndarray:
-        """Decodes a JPEG or PNG at the size of the network: uint8 [height, width, 3].
+    def read_file(self, content: bytes) -> Tile | bytes:
+        """The input for the bytes of a JPEG or PNG that is one window, as `serving.predict` has it.
+
+        It is a Tile of the size of the network, or the bytes if networks have several sizes.
 
         Raises:
             ValueError: the bytes are neither, or incomplete.
         """
         size, encoded = self.image_sizes[0], tf.constant([content])
         try:
-            return decode_images(encoded, size, self.max_image_pixels)[0].numpy()
+            pixels = decode_images(encoded, size, self.max_image_pixels)[0].numpy()
         except tf.errors.InvalidArgumentError:
             raise ValueError("is not a complete, readable JPEG or PNG") from None
+        return Tile(0, 0, pixels) if len(set(self.image_sizes)) == 1 else content
 
     def _answers(
         self, probabilities: tf.Tensor, likeness: tf.Tensor | None, filled: Sequence[float]

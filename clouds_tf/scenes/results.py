@@ -7,6 +7,7 @@ import math
 import os
 import tempfile
 from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 from clouds_tf import figures, files, gfile
@@ -139,11 +140,14 @@ def write_files(
         "geoparquet": lambda path: write.write_geoparquet(path, write.features(prediction, found)),
         "picture": lambda path: figures.save(draw(prediction), path),
     }
-    with tempfile.TemporaryDirectory() as folder:
-        for key, name in names.items():
-            local = os.path.join(folder, name)
-            writers[key](local)
-            with files.written_whole(os.path.join(output_dir, name)) as temporary:
-                gfile.copy(local, temporary)
+
+    def write_file(key: str) -> None:
+        local = os.path.join(folder, names[key])
+        writers[key](local)
+        with files.written_whole(os.path.join(output_dir, names[key])) as temporary:
+            gfile.copy(local, temporary)
+
+    with tempfile.TemporaryDirectory() as folder, ThreadPoolExecutor(len(names)) as pool:
+        list(pool.map(write_file, names))
     areas = measure(prediction, [len(objects) for objects, _ in found])
     return _rows(prediction, list(map(_numbers, areas)))

@@ -21,6 +21,7 @@ _STEP = 0.004  # of a probability, which fits in a byte as 0 to 250
 _FINE_STEP = 1 / 32000  # of averaged probabilities, so that rare classes are not rounded to 0
 _NONE = np.int16(-1)  # unobserved
 _ROWS_AT_ONCE = 256
+_BLOCK = 512  # pixels along a side of a tile of a GeoTIFF
 _POLYGON, _MULTIPOLYGON = 3, 6  # of well-known binary
 _WGS84 = {"semi_major_axis": 6378137.0, "inverse_flattening": 298.257223563}
 
@@ -159,11 +160,11 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
     """
     import rasterio
     import rasterio.shutil
-    from rasterio.enums import ColorInterp
+    from rasterio.enums import ColorInterp, Resampling
 
     grid, names = prediction.grid, prediction.class_names
     (height, width), count = grid.shape, len(names)
-    tiled = {"tiled": True, "blockxsize": 512, "blockysize": 512}
+    tiled = {"tiled": True, "blockxsize": _BLOCK, "blockysize": _BLOCK}
     # GDAL compresses and sorts the parts when it copies the file.
     with rasterio.Env(GDAL_TIFF_INTERNAL_MASK=True), rasterio.open(
         scratch,
@@ -190,6 +191,8 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
             file.write_mask(observed, window=window)
         file.descriptions = [*names, *(f"{name} probability" for name in names)]
         file.scales = [1.0] * count + [_STEP] * count
+        factors = [2**i for i in range(1, 32) if max(grid.shape) > _BLOCK * 2 ** (i - 1)]
+        file.build_overviews(factors, Resampling.nearest)
         file.update_tags(
             TIFFTAG_DATETIME=prediction.date.strftime("%Y:%m:%d %H:%M:%S"),
             scene=prediction.name,
@@ -197,11 +200,10 @@ def write_cog(path: str, prediction: Prediction, scratch: str) -> None:
             model=prediction.model,
             **prediction.preparation,
         )
-    # Level 1 with differences of neighbours: a third smaller than level 6 without, in half the time.
+    # Differences of neighbours at level 1 take half the time of level 6 without, and two thirds of
+    # its space.
     options = {"compress": "deflate", "level": 1, "predictor": "yes", "bigtiff": "if_safer"}
-    rasterio.shutil.copy(
-        scratch, path, driver="COG", **options, overview_resampling="nearest"
-    )
+    rasterio.shutil.copy(scratch, path, driver="COG", **options)
 
 
 def polygons(labels: np.ndarray, grid: Grid) -> dict[int, list[Any]]:
