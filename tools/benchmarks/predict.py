@@ -2,7 +2,8 @@
 
 Needs the extra [parity]. All contenders have the same weights, and every turn runs in a separate
 process. With the extra [openvino], --engine=openvino is measured, too. With --saved_model, it
-compares the CPU time of a model's `predict`, or `predict_scenes`, with that of its networks alone.
+compares the CPU time of a model's `predict`, or `predict_scenes`, with that of its networks alone,
+and of images, with the usual loop on the same network and on segmentation_models.
 """
 
 import functools
@@ -55,21 +56,25 @@ flags.DEFINE_string("folder", None, "Of a child process: where everything is.")
 FLAGS = flags.FLAGS
 
 PEER = "loop on segmentation_models"
+SAME = "loop on the same network"
+AIMS_OF_MODEL = {"its networks": 0.9, SAME: 1.3, PEER: 4}
 AIMS = {"float32": 1.3, "bfloat16": 2, "openvino": 3}
 
 
-def peer_loop(model, images_dir, output):
-    """Reads some hundred images, predicts them, resizes, cuts and encodes; and so on."""
+def peer_loop(predict, size, images_dir, output):
+    """Reads some hundred images, predicts them, resizes, cuts and encodes; and so on.
+
+    `predict` makes probabilities [N, *size, C] from float32 [N, *size, 3].
+    """
     names = sorted(os.listdir(images_dir))
     labels, cells = [], []
     for start in range(0, len(names), FLAGS.chunk):
         some = names[start : start + FLAGS.chunk]
-        batch = np.empty((len(some), *SIZE, 3), np.float32)
+        batch = np.empty((len(some), *size, 3), np.float32)
         for i, name in enumerate(some):
             image = cv2.cvtColor(cv2.imread(os.path.join(images_dir, name)), cv2.COLOR_BGR2RGB)
-            batch[i] = cv2.resize(image, SIZE[::-1])
-        predicted = model.predict(batch, batch_size=32, verbose=0)
-        for name, probabilities in zip(some, predicted):
+            batch[i] = cv2.resize(image, size[::-1])
+        for name, probabilities in zip(some, predict(batch)):
             probabilities = cv2.resize(probabilities, CLOUDS.submission_size[::-1])
             for i, class_name in enumerate(CLOUDS.class_names):
                 labels.append(f"{name}_{class_name}")
@@ -85,7 +90,8 @@ def run_child(contender, folder):
         model = peer_unet("sigmoid")
         model.load_weights(os.path.join(folder, "peer.h5"))
         model.predict(np.zeros([1, *SIZE, 3], np.float32), verbose=0)
-        predict = functools.partial(peer_loop, model, images_dir, output)
+        of_batch = functools.partial(model.predict, batch_size=32, verbose=0)
+        predict = functools.partial(peer_loop, of_batch, SIZE, images_dir, output)
     else:
         precision, engine = of_ours(contender)
         ours = Predictor.open(os.path.join(folder, precision, "1"), engine)
@@ -103,7 +109,7 @@ def run_child(contender, folder):
 
 
 def compare_with_networks(folder, engine):
-    """CPU seconds per image, or window of scenes: of all, and of its views in the networks."""
+    """CPU seconds per image, or window of scenes, of all, its networks, and loops on images."""
     ours = Predictor.open(FLAGS.saved_model, engine)
     if ours.warning:  # TensorFlow would be measured instead
         sys.exit(ours.warning)
@@ -122,8 +128,30 @@ def compare_with_networks(folder, engine):
             for run, batch in zip(networks, batches):
                 run(batch)["logits"].numpy()
 
-    found = measure({"all": predict, "networks": run_networks}, FLAGS.repeats, time.process_time)
-    return found["all"] / number, found["networks"] / (num_batches * FLAGS.batch_size)
+    contenders = {"all": predict, "its networks": run_networks}
+    if not FLAGS.scenes and len(networks) == 1:
+        views = [axes for _, axes in views_of(metadata.test_time_augmentation)]
+        of_batch = functools.partial(mean_of_views, networks[0], views)
+        loop = functools.partial(peer_loop, images_dir=f"{folder}/images", output=f"{folder}/p.csv")
+        contenders[SAME] = functools.partial(loop, of_batch, metadata.image_sizes[0])
+        if importlib.util.find_spec("segmentation_models"):
+            of_batch = functools.partial(peer_unet("sigmoid").predict, batch_size=32, verbose=0)
+            contenders[PEER] = functools.partial(loop, of_batch, SIZE)
+    found = measure(contenders, FLAGS.repeats, time.process_time)
+    alone = {"its networks": num_batches * FLAGS.batch_size}
+    return {name: seconds / alone.get(name, number) for name, seconds in found.items()}
+
+
+def mean_of_views(network, views, batch):
+    """The mean probabilities of flipped views of float32 [N, h, w, 3], 32 images at a time."""
+    found = []
+    for some in np.split(batch, range(32, len(batch), 32)):
+        logits = [
+            np.flip(network(tf.cast(np.flip(some, axes), tf.uint8))["logits"].numpy(), axes)
+            for axes in views
+        ]
+        found.append(np.mean(1 / (1 + np.exp(-np.array(logits))), axis=0))
+    return np.concatenate(found)
 
 
 def predict_images(predictor, folder):
@@ -148,9 +176,11 @@ def print_shares(folder, engines):
         ("scenes to files", "window") if FLAGS.scenes else ("images to submission", "image")
     )
     for engine in engines:
-        ours, alone = (1e3 * seconds for seconds in compare_with_networks(folder, engine))
-        task = f"{inputs}, this model, {engine}"
-        ratios.append(Ratio(task, "its networks", ours, alone, f"CPU ms/{unit}", 0.9))
+        found = {n: 1e3 * seconds for n, seconds in compare_with_networks(folder, engine).items()}
+        task, ours = f"{inputs}, this model, {engine}", found.pop("all")
+        for peer, theirs in found.items():
+            aim = AIMS_OF_MODEL[peer]
+            ratios.append(Ratio(task, peer, ours, theirs, f"CPU ms/{unit}", aim))
     show(ratios)
 
 
