@@ -9,6 +9,7 @@ import csv
 import inspect
 import json
 import os
+import types
 import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Optional
@@ -61,22 +62,10 @@ class Callback:
 _METHODS = tuple(name for name in vars(Callback) if name.startswith("on_"))
 
 
-class _OfFunction(Callback):
-    """Calls a function of (run, row) at the end of every epoch."""
-
-    def __init__(self, function: Callable[[Run, Row], Optional[bool]]) -> None:
-        self._function = function
-
-    def on_epoch_end(self, run: Run, row: Row) -> Optional[bool]:
-        """Calls the function."""
-        return self._function(run, row)
-
-
 class TensorBoard(Callback):
     """Writes the numbers and pictures of every epoch to W/tensorboard/."""
 
     def on_start(self, run: Run, step: int) -> None:
-        """Opens the files."""
         folder = os.path.join(run.path, "tensorboard")
         self._writers = {
             name: tf.summary.create_file_writer(os.path.join(folder, name))
@@ -84,7 +73,6 @@ class TensorBoard(Callback):
         }
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
-        """Writes each number."""
         for name, value in row.items():
             held_out = name.startswith("val_")
             writer = self._writers["held_out" if held_out else "training"]
@@ -92,12 +80,10 @@ class TensorBoard(Callback):
                 tf.summary.scalar(name[len("val_") :] if held_out else name, value)
 
     def on_picture(self, run: Run, epoch: int, pixels: np.ndarray) -> None:
-        """Writes the picture."""
         with self._writers["held_out"].as_default(epoch):
             tf.summary.image("predictions", pixels[None])
 
     def on_end(self, run: Run) -> None:
-        """Closes the files."""
         for writer in self._writers.values():
             writer.close()
 
@@ -106,7 +92,7 @@ class StepsCsv(Callback):
     """Writes the loss of every step to W/steps.csv."""
 
     def on_start(self, run: Run, step: int) -> None:
-        """Opens the file, and removes steps that will be repeated."""
+        # Without the steps that will be repeated.
         path = os.path.join(run.path, "steps.csv")
         kept: list[list[str]] = []
         if gfile.exists(path):
@@ -116,15 +102,12 @@ class StepsCsv(Callback):
         self._file = tf.io.gfile.GFile(path, "a")
 
     def on_step(self, run: Run, step: int, loss: float) -> None:
-        """Writes a row."""
         self._file.write(f"{step},{loss!r}\n")
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
-        """Flushes the rows of the epoch."""
         self._file.flush()
 
     def on_end(self, run: Run) -> None:
-        """Closes the file."""
         self._file.close()
 
 
@@ -133,19 +116,17 @@ def _run_name(run: Run) -> str:
     return os.path.basename(os.path.normpath(run.path))
 
 
-def _id_path(run: Run, system: str) -> str:
-    return os.path.join(run.path, f"{system}_id.txt")
+def _id_of(run: Run, system: str, start: Callable[[], str]) -> tuple[str, bool]:
+    """Id of a run in an external system, which its workdir keeps, and whether it is new.
 
-
-def _read_id(run: Run, system: str) -> Optional[str]:
-    """Id of a run in an external system, as its workdir stores it; None before the first start."""
-    path = _id_path(run, system)
-    return files.read_text(path).strip() if gfile.exists(path) else None
-
-
-def _write_id(run: Run, system: str, value: str) -> None:
-    """Stores the id of a run in an external system in its workdir."""
-    files.write_text(_id_path(run, system), value + "\n")
+    `start` makes the id of a new run.
+    """
+    path = os.path.join(run.path, f"{system}_id.txt")
+    known = files.read_text(path).strip() if gfile.exists(path) else ""
+    value = known or start()
+    if not known:
+        files.write_text(path, value + "\n")
+    return value, not known
 
 
 class WeightsAndBiases(Callback):
@@ -161,16 +142,11 @@ class WeightsAndBiases(Callback):
         self._settings = {"project": project, **settings}
 
     def on_start(self, run: Run, step: int) -> None:
-        """Starts a run of Weights & Biases, or continues it."""
         import wandb
 
-        run_id = _read_id(run, "wandb")
-        if not run_id:
-            run_id = uuid.uuid4().hex
-            _write_id(run, "wandb", run_id)
         self._wandb = wandb
         self._run = wandb.init(
-            id=run_id,
+            id=_id_of(run, "wandb", lambda: uuid.uuid4().hex)[0],
             resume="allow",
             dir=run.path,
             name=_run_name(run),
@@ -180,15 +156,12 @@ class WeightsAndBiases(Callback):
         )
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
-        """Sends the numbers."""
         self._run.log(dict(row), step=int(row["epoch"]))
 
     def on_picture(self, run: Run, epoch: int, pixels: np.ndarray) -> None:
-        """Sends the picture."""
         self._run.log({"predictions": self._wandb.Image(pixels)}, step=epoch)
 
     def on_end(self, run: Run) -> None:
-        """Ends the run of Weights & Biases."""
         self._run.finish()
 
 
@@ -204,25 +177,24 @@ class MLflow(Callback):
         self._experiment = experiment
 
     def on_start(self, run: Run, step: int) -> None:
-        """Starts a run of MLflow, or continues it."""
         import mlflow
 
         self._mlflow = mlflow
         mlflow.set_experiment(self._experiment)
-        run_id = _read_id(run, "mlflow")
-        if run_id:  # its parameters stay: MLflow refuses a second value, such as more epochs
+
+        def start() -> str:
+            return mlflow.start_run(run_name=_run_name(run)).info.run_id
+
+        run_id, is_new = _id_of(run, "mlflow", start)
+        if is_new:
+            mlflow.log_params({k: json.dumps(v)[:500] for k, v in run.recipe.to_json().items()})
+        else:  # its parameters stay: MLflow refuses a second value, such as more epochs
             mlflow.start_run(run_id=run_id)
-            return
-        started = mlflow.start_run(run_name=_run_name(run))
-        _write_id(run, "mlflow", started.info.run_id)
-        mlflow.log_params({k: json.dumps(v)[:500] for k, v in run.recipe.to_json().items()})
 
     def on_epoch_end(self, run: Run, row: Row) -> None:
-        """Sends the numbers."""
         self._mlflow.log_metrics(dict(row), step=int(row["epoch"]))
 
     def on_end(self, run: Run) -> None:
-        """Ends the run of MLflow."""
         self._mlflow.end_run()
 
 
@@ -254,7 +226,7 @@ def make_callback(given: Any) -> Any:
     if any(hasattr(given, name) for name in _METHODS):
         return given
     if callable(given):
-        return _OfFunction(given)
+        return types.SimpleNamespace(on_epoch_end=given)
     raise ValueError(f"callbacks: got {given!r}, expected a name, a Callback or a function")
 
 
