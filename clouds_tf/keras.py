@@ -25,9 +25,14 @@ _Class = TypeVar("_Class", bound=type)
 _unregistered: list[type] = []  # classes that wait for Keras
 
 
+def is_lane_one() -> bool:
+    """Whether this is TensorFlow 2.15, for which tensorflow-addons and keras-cv are written."""
+    return tuple(map(int, tf.__version__.split(".")[:2])) < (2, 16)
+
+
 @functools.lru_cache(maxsize=None)
 def _import() -> Any:
-    if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
+    if not is_lane_one():
         import tf_keras
 
         return tf_keras

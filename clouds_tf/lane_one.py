@@ -11,6 +11,8 @@ import io
 import warnings
 from typing import Any
 
+from clouds_tf.keras import is_lane_one
+
 
 def import_addons(purpose: str, instead: str) -> Any:
     """Imports tensorflow_addons.
@@ -42,7 +44,7 @@ def import_keras_cv(purpose: str, instead: str) -> Any:
 def _require(module: str, package: str, purpose: str, instead: str) -> None:
     import tensorflow as tf
 
-    if tuple(map(int, tf.__version__.split(".")[:2])) >= (2, 16):
+    if not is_lane_one():
         raise ValueError(
             f"{purpose} needs TensorFlow 2.15 (Python 3.9 to 3.11), got {tf.__version__}; "
             f"{instead} work with both"
