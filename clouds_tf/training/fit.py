@@ -24,7 +24,7 @@ from clouds_tf.training import workers
 from clouds_tf.training.callbacks import Callbacks
 from clouds_tf.training.checkpoints import Checkpoints
 from clouds_tf.training.distribution import Feed
-from clouds_tf.training.progress import Profile, Reporter
+from clouds_tf.training.progress import Reporter, profiling
 from clouds_tf.training.stopping import StopRequest, limited_wait, listening
 from clouds_tf.training.trainer import Trainer
 
@@ -116,6 +116,7 @@ class _Loop:
         self.average_last = trainer.recipe.average_last
         self.strategy = trainer.strategy
         self.chief = distribution.is_chief(self.strategy)
+        self.report = self.report if self.chief else lambda line: None
         self.checkpoints = Checkpoints(
             self.workdir, trainer.model, trainer, self.average_last, self.keep_best, self.chief
         )
@@ -134,11 +135,6 @@ class _Loop:
         self.history = history[:finished]
         return finished
 
-    def say(self, line: str) -> None:
-        """Reports a line, on the chief only."""
-        if self.chief:
-            self.report(line)
-
     def begin(self) -> None:
         """Opens the streams of batches."""
         epoch, step = int(self.trainer.epoch.numpy()), int(self.trainer.epoch_step.numpy())
@@ -148,7 +144,7 @@ class _Loop:
 
         self.batches = iter(distribution.distribute_batches(self.strategy, batches_to_come))
         self.held_out = distribution.distribute_batches(self.strategy, self.feed.validation)
-        self.say(self.trainer.describe(epoch))
+        self.report(self.trainer.describe(epoch))
         self.trainer.trace(self.batches, self.held_out)
         self.reporter = Reporter(
             self.workdir,
@@ -195,7 +191,7 @@ class _Loop:
             self.checkpoints.save_last()
         self.reporter.pictures(self.history, pictured)
         if self.is_stopping and not self.is_over and epoch + 1 < self.epochs:
-            self.say(f"Stopped after epoch {epoch + 1}; the same command resumes")
+            self.report(f"Stopped after epoch {epoch + 1}; the same command resumes")
             sys.exit(self.stop.status)
 
     def _end_epoch(self, row: dict[str, float]) -> None:
@@ -208,9 +204,9 @@ class _Loop:
         self.is_over = asked or exhausted
         if exhausted:
             waited = counted(recipe.patience or 0, "epoch")
-            self.say(f"no better {recipe.monitor} in {waited}: the run ends early")
+            self.report(f"no better {recipe.monitor} in {waited}: the run ends early")
         elif asked:
-            self.say("a callback ended the run; the same command continues it")
+            self.report("a callback ended the run; the same command continues it")
 
     def _tell_step(self, epoch: int, done: int, loss: float) -> None:
         """Reports a step; a callback may ask for a stop."""
@@ -229,9 +225,9 @@ class _Loop:
         steps = range(int(self.trainer.epoch_step.numpy()), self.steps)
         done = steps.start
         self.reporter.begin(done)
-        with Profile(profile_dir, steps) as profile, self._limit():
+        with profiling(profile_dir, steps) as before_step, self._limit():
             for step in steps:
-                profile.before(step)
+                before_step(step)
                 asked = time.monotonic()
                 batch = self._next(epoch, step)
                 waited += time.monotonic() - asked
@@ -296,7 +292,7 @@ class _Loop:
         with workers.together(self.strategy):
             if not self.feed.data_service:
                 self.checkpoints.save_last()
-        self.say(f"Stopped in epoch {epoch + 1}{where}")
+        self.report(f"Stopped in epoch {epoch + 1}{where}")
         sys.exit(self.stop.status)
 
     def _validate(self) -> dict[str, float]:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import os
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
 import tensorflow as tf
@@ -63,7 +64,7 @@ class Reporter:
         trainer: the Trainer of the run.
         held_out: distributed batches (images, masks); the first images of the first are pictured.
         chief: whether this worker writes.
-        report: called with each line of text for the user.
+        report: called with each line of text for the user; does nothing if not chief.
         names: a function (number) -> names of the first held-out images, or none.
         callbacks: the callbacks of the run, which get the pictures.
     """
@@ -86,7 +87,7 @@ class Reporter:
 
     def step(self, epoch: int, done: int, loss: float) -> None:
         """Reports a step once a minute, unless a progress bar shows it."""
-        if not self.chief or is_watched() or not self._pace.is_due():
+        if is_watched() or not self._pace.is_due():
             return
         steps, each = self.trainer.steps_per_epoch, self._pace.seconds_each(done)
         self.report(
@@ -97,10 +98,9 @@ class Reporter:
 
     def epoch(self, history: History) -> None:
         """Reports and writes the last epoch."""
-        if not self.chief:
-            return
         self.report(epoch_line(history, self.trainer.recipe.epochs))
-        workdirs.write_history(self.workdir, history)
+        if self.chief:
+            workdirs.write_history(self.workdir, history)
 
     def pictures(self, history: History, found: Optional[tf.Tensor]) -> None:
         """Draws the curves and the predictions; a failure is reported but does not end the run.
@@ -123,18 +123,16 @@ class Reporter:
 
     def mean(self, score: float, best: float) -> None:
         """Reports the score of the mean of the last epochs' weights."""
-        if self.chief:
-            recipe = self.trainer.recipe
-            beaten = f"not kept, as the best has {recipe.shown(best):.4f}"
-            self.report(
-                f"mean of the last {recipe.average_last} epochs' weights: {recipe.monitor} "
-                f"{recipe.shown(score):.4f}, {'kept' if score > best else beaten}"
-            )
+        recipe = self.trainer.recipe
+        beaten = f"not kept, as the best has {recipe.shown(best):.4f}"
+        self.report(
+            f"mean of the last {recipe.average_last} epochs' weights: {recipe.monitor} "
+            f"{recipe.shown(score):.4f}, {'kept' if score > best else beaten}"
+        )
 
     def end(self, history: History) -> None:
         """Reports the best and the last epoch."""
-        if self.chief:
-            self.report(summary_table(history, self.trainer.recipe, self.trainer.class_names))
+        self.report(summary_table(history, self.trainer.recipe, self.trainer.class_names))
 
     def predictions(self) -> Optional[tf.Tensor]:
         """Masks of the first held-out images, for `pictures`; None if matplotlib is missing.
@@ -162,33 +160,24 @@ class Reporter:
         )
 
 
-class Profile:
-    """Context that profiles a few steps of an epoch; in a short epoch, the last ones.
+@contextlib.contextmanager
+def profiling(folder: Optional[str], steps: range) -> Iterator[Callable[[int], None]]:
+    """Profiles a few steps of an epoch; in a short epoch, the last ones.
 
     Args:
         folder: folder of the TensorBoard events; None for no profile.
         steps: numbers of the steps of the epoch.
+
+    Yields:
+        A function to call before each step, with its number.
     """
+    first = min(steps.start + _FIRST_PROFILED_STEP, max(steps.stop - 1, steps.start))
+    with contextlib.ExitStack() as running:
 
-    def __init__(self, folder: Optional[str], steps: range) -> None:
-        self._folder, self._running = folder, False
-        self._start = min(steps.start + _FIRST_PROFILED_STEP, max(steps.stop - 1, steps.start))
+        def before(step: int) -> None:
+            if folder and step == first:
+                running.enter_context(tf.profiler.experimental.Profile(folder))
+            elif step == first + _PROFILED_STEPS:
+                running.close()
 
-    def before(self, step: int) -> None:
-        """Starts or ends the profile if it is time; call it before each step."""
-        if self._folder and step == self._start:
-            tf.profiler.experimental.start(self._folder)
-            self._running = True
-        elif step == self._start + _PROFILED_STEPS:
-            self._finish()
-
-    def _finish(self) -> None:
-        if self._running:
-            self._running = False
-            tf.profiler.experimental.stop()
-
-    def __enter__(self) -> Profile:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self._finish()
+        yield before

@@ -46,7 +46,7 @@ class Meter(tf.Module):
 
     Args:
         model: the model, which may have a classification head.
-        metrics: Keras metrics of (masks, logits), whose results are dicts of numbers.
+        metrics: Keras metrics of (masks, logits), first the `Scores`.
     """
 
     def __init__(self, model: Model, metrics: Sequence[Any]) -> None:
@@ -70,7 +70,8 @@ class Meter(tf.Module):
         """Means and metrics by name; call it on all workers, outside of replicas."""
         values = {name: mean.result() for name, mean in self.means.items()}
         for metric in self.metrics:
-            values.update(metric.result())
+            found = metric.result()
+            values.update(found if isinstance(found, dict) else {metric.name: found})
         return {name: float(value) for name, value in values.items()}
 
     def num_images(self) -> float:

@@ -15,7 +15,7 @@ from clouds_tf.lazy import uncollected
 from clouds_tf.messages import counted
 from clouds_tf.models import losses
 from clouds_tf.models.encoders import encoder_layers
-from clouds_tf.models.metrics import OwnMetric, Scores
+from clouds_tf.models.metrics import Scores, own_metric
 from clouds_tf.models.normalization import BatchNorm
 from clouds_tf.training.averaging import MovingAverage
 from clouds_tf.training.gradients import check_accumulation
@@ -131,7 +131,7 @@ class Trainer(tf.Module):
             self.recipe.xla,
             self.recipe.accumulate,
         )
-        own_metrics = map(OwnMetric, self.recipe.own_metrics())
+        own_metrics = map(own_metric, self.recipe.own_metrics())
         self.validation_meter = Meter(self.model, [Scores(self.class_names), *own_metrics])
         self._tuned = TunedDice(
             len(self.class_names), exclusive="background_logits" in self.model.output
