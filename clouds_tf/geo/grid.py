@@ -103,14 +103,10 @@ class Grid:
             [columns, columns of the other], degrees of longitude. The product of two is the
             intersection area of two cells in km2.
         """
-        down = overlaps(earth.heights(self._rising), earth.heights(other._rising))
+        down = overlaps(*(earth.heights(np.sort(grid.lat_edges)) for grid in (self, other)))
         down = down[::-1] if self.north_first else down
         down = down[:, ::-1] if other.north_first else down
         return down, overlaps_around(self.lon_edges, other.lon_edges)
-
-    @property
-    def _rising(self) -> np.ndarray:
-        return self.lat_edges[::-1] if self.north_first else self.lat_edges
 
     def area_in(self, extent: Extent) -> np.ndarray:
         """Intersection areas of an extent and the cells in km2: float64 [rows, columns].

@@ -20,14 +20,14 @@ ENCODERS = Registry(
         "efficientnet_lite0": f"{__name__}.efficientnet_lite:EFFICIENTNET_LITE0",
         "efficientnet_lite1": f"{__name__}.efficientnet_lite:EFFICIENTNET_LITE1",
         "efficientnet_lite2": f"{__name__}.efficientnet_lite:EFFICIENTNET_LITE2",
-        "csp_darknet_s": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
-        "densenet121": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
-        "efficientnetv2_b0": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
-        "efficientnetv2_b2": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
-        "efficientnetv2_s": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
-        "mobilenet_v3_large": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
-        "mobilenet_v3_small": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
-        "resnet50_v2": f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        **dict.fromkeys(
+            (
+                *("csp_darknet_s", "densenet121", "resnet50_v2"),
+                *("efficientnetv2_b0", "efficientnetv2_b2", "efficientnetv2_s"),
+                *("mobilenet_v3_large", "mobilenet_v3_small"),
+            ),
+            f"{__name__}.keras_cv_backbones:KERAS_CV_ENCODERS",
+        ),
     }
 )
 
@@ -41,7 +41,6 @@ __all__ = [
     "ENCODERS",
     "Encoder",
     "MAX_WIDTH",
-    "check_encoder",
     "check_own_encoder",
     "encoder_layers",
     "encoder_name",
@@ -64,21 +63,16 @@ def find_encoder(name: str) -> Encoder:
     Raises:
         ValueError: the name is unknown; the message lists all names.
     """
-    check_encoder(name)
+    if name not in ENCODERS and not own.is_own(name):
+        raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(sorted(ENCODERS))}")
     if own.is_own(name):
         found = own.find("encoder", name)
         return found if isinstance(found, Encoder) else _of_function(name)
     return ENCODERS[name]
 
 
-def check_encoder(name: str) -> None:
-    """Checks the name of an encoder without importing it; raises like `find_encoder`."""
-    if name not in ENCODERS and not own.is_own(name):
-        raise ValueError(f"encoder: got {name!r}, expected one of {', '.join(sorted(ENCODERS))}")
-
-
 def _of_function(name: str) -> Encoder:
-    """Makes an Encoder from a user's function, with the decoder settings of ResNet-34."""
+    """Makes an Encoder from a user's function."""
 
     def apply(image: KerasTensor, width: float) -> list[Any]:
         features = list(own.call("encoder", name, image, width))
@@ -89,16 +83,7 @@ def _of_function(name: str) -> Encoder:
             )
         return features
 
-    standard = ENCODERS["resnet34"]
-    return Encoder(
-        apply=apply,
-        layer_prefixes=(),
-        decoder_momentum=standard.decoder_momentum,
-        decoder_epsilon=standard.decoder_epsilon,
-        weights_suffixes=(),
-        read_weights=lambda path: {},
-        published_name=str,
-    )
+    return Encoder(apply)
 
 
 def check_own_encoder(name: str, image: KerasTensor, features: list[Any]) -> None:

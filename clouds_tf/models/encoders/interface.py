@@ -29,7 +29,8 @@ class Encoder:
             [B, H/s, W/s, channels] for the strides s = 2, 4, 8, 16 and 32.
         layer_prefixes: prefixes of the names of its layers, and of no others; empty if all layers
             outside the decoder belong to the encoder.
-        decoder_momentum: momentum of the decoder's batch norm, as in Keras.
+        decoder_momentum: momentum of the decoder's batch norm, as in Keras; as for ResNet-34 by
+            default.
         decoder_epsilon: epsilon of the decoder's batch norm.
         weights_suffixes: endings of files of its published weights; empty if it loads its weights
             itself.
@@ -40,12 +41,12 @@ class Encoder:
     """
 
     apply: Callable[[Any, float], list[Any]]
-    layer_prefixes: tuple[str, ...]
-    decoder_momentum: float
-    decoder_epsilon: float
-    weights_suffixes: tuple[str, ...]
-    read_weights: Callable[[str], dict[str, np.ndarray]]
-    published_name: Callable[[str], str]
+    layer_prefixes: tuple[str, ...] = ()
+    decoder_momentum: float = 0.9
+    decoder_epsilon: float = 1e-5
+    weights_suffixes: tuple[str, ...] = ()
+    read_weights: Callable[[str], dict[str, np.ndarray]] = lambda path: {}
+    published_name: Callable[[str], str] = str
 
 
 def for_channels(of_rgb: np.ndarray, channels: int, is_kernel: bool = False) -> np.ndarray:

@@ -194,7 +194,6 @@ KERAS_CV_ENCODERS = {
         decoder_epsilon=1e-3,
         weights_suffixes=(".h5", ".keras"),
         read_weights=backbone.read_weights,
-        published_name=lambda name: name,
     )
     for name, backbone in BACKBONES.items()
 }

@@ -217,8 +217,6 @@ def _classification_models_name(name: str) -> str:
 RESNET34 = Encoder(
     apply=resnet34,
     layer_prefixes=("stem_", "stage"),
-    decoder_momentum=0.9,
-    decoder_epsilon=1e-5,
     weights_suffixes=(".safetensors",),
     read_weights=read_torch,
     published_name=_torchvision_name,

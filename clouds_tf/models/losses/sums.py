@@ -67,17 +67,10 @@ class OwnScore:
         return values
 
 
-@dataclasses.dataclass(frozen=True)
-class _Term:
-    """One summand: weight * loss(mask, logits, **arguments)."""
-
-    weight: float
-    loss: Callable[..., tf.Tensor]
-    arguments: tuple[tuple[str, float], ...]
-
-
-def _parse_term(term: str, spec: str) -> _Term:
-    """Reads one summand, such as "0.5*focal(gamma=3)"."""
+def _parse_term(
+    term: str, spec: str
+) -> tuple[float, Callable[..., tf.Tensor], tuple[tuple[str, float], ...]]:
+    """Reads one summand, such as "0.5*focal(gamma=3)": weight, loss and arguments."""
     match = _TERM.fullmatch(term)
     weight, name, knobs = match.groups() if match else (None, term, None)
     if name not in LOSSES and not own.is_own(name):
@@ -97,7 +90,7 @@ def _parse_term(term: str, spec: str) -> _Term:
         raise ValueError(f"loss: got {name}({knobs}), expected {expected} in the brackets")
     if float(weight or 1) == 0:
         raise ValueError(f"loss: got {weight}*{name} in {spec!r}, expected a weight above 0")
-    return _Term(float(weight or 1), function, arguments)
+    return float(weight or 1), function, arguments
 
 
 @serializable
@@ -113,12 +106,12 @@ class WeightedSum:
     def __call__(self, mask: tf.Tensor, logits: tf.Tensor) -> tf.Tensor:
         """Computes the loss of each example, float32 [B]."""
         return tf.add_n(
-            [term.weight * term.loss(mask, logits, **dict(term.arguments)) for term in self._terms]
+            [weight * loss(mask, logits, **dict(knobs)) for weight, loss, knobs in self._terms]
         )
 
     def uses(self, name: str) -> bool:
         """Whether a loss of LOSSES is among the terms."""
-        return any(term.loss is LOSSES[name] for term in self._terms)
+        return any(loss is LOSSES[name] for _, loss, _ in self._terms)
 
     def __repr__(self) -> str:
         return f"losses.parse({self.spec!r})"
