@@ -63,13 +63,16 @@ def _of_scene(scene: scenes.Scene) -> tuple[list[tuple[Any, ...]], dict[str, Any
     return rows, summary
 
 
-def write(pattern: str, path: str, on_error: str = "fail") -> None:
+def write(pattern: str, path: str, on_error: str = "fail") -> str:
     """Writes the objects of all scenes as Parquet, and a row per scene as CSV next to it.
 
     Args:
         pattern: a folder of scenes, or a pattern.
-        path: the Parquet file; the CSV is at `scenes_path(path)`.
+        path: the Parquet file.
         on_error: "fail", or "skip" to leave damaged scenes out.
+
+    Returns:
+        The path of the CSV: O.parquet gives O_scenes.csv.
     """
     files.require("pyarrow", "parquet", "objects")
     import pyarrow
@@ -90,12 +93,9 @@ def write(pattern: str, path: str, on_error: str = "fail") -> None:
             yield from found
 
     files.write_parquet(path, schema, rows())
-    files.write_frame(scenes_path(path), pd.DataFrame(summaries))
-
-
-def scenes_path(path: str) -> str:
-    """Path of the table of scenes for an output: O.parquet gives O_scenes.csv."""
-    return os.path.splitext(path)[0] + "_scenes.csv"
+    of_scenes = os.path.splitext(path)[0] + "_scenes.csv"
+    files.write_frame(of_scenes, pd.DataFrame(summaries))
+    return of_scenes
 
 
 def organization(cloudy: np.ndarray, observed: np.ndarray, grid: Grid) -> dict[str, float]:

@@ -95,8 +95,8 @@ def make(
         scenes_dir: a folder or pattern of scenes, instead of boxes.
         measure: area in scenes, see `merge.fields_of`.
         platforms: satellites whose scenes count, see `geo.parse_platforms`; () for all.
-        days_dir: folder of the days, see `days.DayStore`; None for `days_folder`. Without boxes and
-            scenes, its existing days are aggregated.
+        days_dir: folder of the days, see `days.DayStore`; None for one next to the output: C.nc has
+            C_days, or C_hours or C_scenes. Without boxes and scenes, its days are aggregated.
         class_names: labels of boxes, in the order of the classes; scenes have their own.
         grid: the grid of a new folder of days.
         form: periods, regions and layout of the output.
@@ -114,7 +114,7 @@ def make(
     if boxes and form.step != "day":
         raise ValueError(f"by: got {form.by!r}, which needs scenes: boxes are of whole days")
     check(output, grid, form, extras, scenes_dir)
-    folder = days_dir or days_folder(output, form.step)
+    folder = days_dir or f"{os.path.splitext(output)[0]}_{form.step}s"
     added = inputs.AddedDays(0, 0, 0)
     tell = shown(progress, "day")
     if scenes_dir:
@@ -153,8 +153,7 @@ def _write_extras(
         labellers.write(by_season, names, extras.agreement)
         written.append(extras.agreement)
     if extras.objects and scenes_dir:
-        objects.write(scenes_dir, extras.objects, on_error)
-        written += [extras.objects, objects.scenes_path(extras.objects)]
+        written += [extras.objects, objects.write(scenes_dir, extras.objects, on_error)]
     if extras.pictures_dir:
         left_out = pictures.write(extras.pictures_dir, output, store, form, extras.look)
         written.append(os.path.join(extras.pictures_dir, "report.html"))
@@ -195,8 +194,3 @@ def check(
         files.check_output(track.table_path(output))
         track.read(extras.track)
     files.check_output(output)
-
-
-def days_folder(output: str, step: str = "day") -> str:
-    """Default folder of the days of an output: C.nc gives C_days, or C_hours or C_scenes."""
-    return f"{os.path.splitext(output)[0]}_{step}s"

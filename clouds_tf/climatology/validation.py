@@ -6,7 +6,7 @@ import dataclasses
 import os
 import tempfile
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Tuple
+from typing import Tuple
 
 import numpy as np
 
@@ -90,15 +90,11 @@ def validate(
         common = [date for date in store.dates() if date in dates]
         pairs = ((read_ours(date), read(date)) for date in common)
         agreement = compare(common, pairs, store.settings.grid, names, comparison)
-    files.write_table(output, COLUMNS, [_cells(row) for row in agreement.rows])
+    cells = (["" if cell != cell else cell for cell in row] for row in agreement.rows)  # NaN
+    files.write_table(output, COLUMNS, cells)
     if picture:
         figures.save(daily_means(agreement.means, names, os.path.basename(reference)), picture)
     return agreement
-
-
-def _cells(row: tuple[Any, ...]) -> tuple[Any, ...]:
-    """A row of the table, with blanks for NaN."""
-    return tuple("" if value != value else value for value in row)
 
 
 def _reader(store: DayStore) -> Reader:

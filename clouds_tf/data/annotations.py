@@ -230,23 +230,6 @@ def spelled(
             yield (*dataset.label(filename, class_name), spelling.from_plain(part, dataset))
 
 
-def write_rows(
-    path: str,
-    rows: Iterable[tuple[str, str, str]],
-    dataset: Dataset,
-    size: tuple[int, int] | None = None,
-) -> None:
-    """Writes annotations or a submission row by row, whole or not at all.
-
-    Args:
-        path: the CSV to write.
-        rows: (file name, class name, plain RLE in the order of the data set).
-        dataset: names the columns and the spelling.
-        size: (height, width) of the masks; None takes dataset.submission_size.
-    """
-    files.write_table(path, dataset.columns, spelled(rows, dataset, size))
-
-
 def write_csv(
     path: str,
     filenames: Iterable[str],
@@ -271,4 +254,4 @@ def write_csv(
         for class_name, encoded in zip(dataset.class_names, image_rles)
         if encoded or dataset.missing_rows == "error"
     )
-    write_rows(path, rows, dataset, size)
+    files.write_table(path, dataset.columns, spelled(rows, dataset, size))

@@ -12,26 +12,18 @@ from clouds_tf.data.mixing import Mix, Seed
 from clouds_tf.messages import counted
 
 
-def batch_sizes(num_examples: int, batch_size: int) -> list[int]:
-    """Divides examples into the fewest batches of at most batch_size, of nearly equal size.
-
-    33 images at a batch size of 32 become batches of 16 and 17. A last batch of one image would be
-    a whole step on that image, and would leave all replicas but one idle.
-
-    Returns:
-        A list of integers that differ by at most 1 and add up to num_examples.
-    """
-    return [end - start for start, end in slices(num_examples, batch_size)]
-
-
 def slices(
     num_examples: int, batch_size: int, worker: int = 0, num_workers: int = 1
 ) -> list[tuple[int, int]]:
-    """Computes one worker's part of each batch that several workers share.
+    """Divides examples into the fewest batches, and computes one worker's part of each.
+
+    The sizes of batches differ by at most 1: 33 images at a batch size of 32 become batches of 16
+    and 17. A last batch of one image would be a whole step on that image, and would leave all
+    replicas but one idle.
 
     Args:
         num_examples: number of examples in an epoch, at least 1.
-        batch_size: maximum number of examples in a batch, over all workers; see `batch_sizes`.
+        batch_size: maximum number of examples in a batch, over all workers.
         worker: number of the worker, from 0.
         num_workers: number of workers; their parts differ by at most one example.
 

@@ -84,7 +84,8 @@ def read_boxes(path: str, dataset: Dataset, size: tuple[int, int]) -> dict[str, 
     """
     rows: dict[str, dict[int, list[str]]] = {}
     faults = []
-    for line, (image, *cells) in zip(*_cells(path)):
+    table = read_table(path, COLUMNS)[list(COLUMNS)].apply(lambda column: column.str.strip())
+    for line, (image, *cells) in zip(table.index.tolist(), table.to_numpy().tolist()):
         reason = _fault(image, cells, dataset, size)
         if reason:
             faults.append(Fault(path, line, reason))
@@ -96,12 +97,6 @@ def read_boxes(path: str, dataset: Dataset, size: tuple[int, int]) -> dict[str, 
                 faults.append(Fault(path, line, f"person {person} saw nothing, but drew a box"))
     raise_faults(sorted(faults))
     return {image: _views([*found.values()], dataset, size) for image, found in rows.items()}
-
-
-def _cells(path: str) -> tuple[list[int], list[list[str]]]:
-    """Line numbers and cells of a table, without blanks around them."""
-    table = read_table(path, COLUMNS)[list(COLUMNS)].apply(lambda column: column.str.strip())
-    return [*table.index], table.to_numpy().tolist()
 
 
 def _fault(image: str, cells: Sequence[str], dataset: Dataset, size: tuple[int, int]) -> str:

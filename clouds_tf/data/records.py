@@ -14,7 +14,6 @@ from clouds_tf.data.augmentations import find_augmentation
 from clouds_tf.data.batching import (
     Position,
     batch_pairs,
-    batch_sizes,
     fold_in,
     mix_batches,
     mixed_parts,
@@ -105,7 +104,7 @@ class Records:
 
     def steps_per_epoch(self, folds: Collection[int], batch_size: int) -> int:
         """Number of batches in an epoch, which shows every image once."""
-        return len(batch_sizes(self.info.count(folds), batch_size))
+        return len(slices(self.info.count(folds), batch_size))
 
     def _locate(self, folds: Sequence[int]) -> Located:
         if tuple(folds) not in self._located:
@@ -141,7 +140,7 @@ class Records:
             folds: the folds to train on.
             image_size: (height, width) of images and masks.
             batch_size: maximum number of images in a batch, over all replicas; see
-                `batching.batch_sizes`.
+                `batching.slices`.
             epochs: number of epochs in the whole run.
             seed: seed of the order and of the augmentation.
             start: the first batch to show, and the worker's part.
@@ -202,7 +201,8 @@ class Records:
         def finish(epoch: tf.Tensor, place: tf.Tensor, element: Any) -> dict[str, tf.Tensor]:
             number, example = load(element) if kept is None else element
             example = augment(example, fold_in([seed, 0], epoch, number))
-            example = _in_shares(example) if soft_targets else example
+            if soft_targets:
+                example = {**example, "mask": tf.cast(example["mask"], tf.float32) / 255}
             return example if weights is None else {**example, "weight": tf.gather(weights, place)}
 
         in_parallel = functools.partial(_in_parallel, read=read, finish=finish)
@@ -228,7 +228,7 @@ class Records:
         Args:
             folds: the folds that are held out.
             image_size: (height, width) of the images.
-            batch_size: maximum number of images in a batch; see `batching.batch_sizes`.
+            batch_size: maximum number of images in a batch; see `batching.slices`.
             mask_size: (height, width) of the masks, which are decoded from the runs at that size;
                 None takes the data set's submission_size, at which metrics are computed.
             worker: number of this worker, from 0.
@@ -297,10 +297,6 @@ def _load_numbered(
     if soft:
         example["mask"] = soft.blend(record["filename"], example["mask"])
     return number, example
-
-
-def _in_shares(example: dict[str, tf.Tensor]) -> dict[str, tf.Tensor]:
-    return {**example, "mask": tf.cast(example["mask"], tf.float32) / 255}
 
 
 def _in_parallel(numbers: tf.data.Dataset, read: Any, finish: Any) -> tf.data.Dataset:

@@ -10,6 +10,7 @@ import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from clouds_tf import files
 from clouds_tf.progress import Progress
 from clouds_tf.settings import CheckedSettings, setting
 
@@ -119,13 +120,9 @@ def run_in_beam(
     Raises:
         ValueError: Apache Beam is not installed.
     """
-    try:
-        import apache_beam as beam
-    except ImportError:
-        raise ValueError(
-            f"runner: {runner} needs Apache Beam: in the folder of clouds_tf, run "
-            "pip install -e '.[beam]'"
-        ) from None
+    files.require("apache_beam", "beam", f"runner: {runner}")
+    import apache_beam as beam
+
     options = beam.options.pipeline_options.PipelineOptions(
         list(beam_options), runner=_BEAM_RUNNERS.get(runner, f"{runner.title()}Runner")
     )

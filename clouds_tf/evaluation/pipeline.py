@@ -38,6 +38,8 @@ _CHOSEN_EPOCH = (
     "slightly optimistic; only images that influenced no choice give an unbiased score."
 )
 
+_PRESENCE = "Share of images with a mask if and only if the class is present, cross-fitted:"
+
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationResult:
@@ -108,16 +110,11 @@ class EvaluationResult:
     def __str__(self) -> str:
         names = self.dataset.class_names
         table = score.table(self.search.scores, names, "cross_fitted", baseline="all_blank")
-        parts = [table, _presence_table(self.search, names), _area_table(self.area_biases, names)]
+        accuracy = score.table({"accuracy": self.search.presence_accuracy}, names, "accuracy")
+        parts = [table, f"{_PRESENCE}\n{accuracy}", _area_table(self.area_biases, names)]
         if self.rungs:
             parts.append(ladder_text(self.rungs, names))
         return "\n\n".join([*parts, "\n".join(self.remarks)])
-
-
-def _presence_table(found: SearchResult, names: tuple[str, ...]) -> str:
-    """Formats the accuracy of the presence of each class."""
-    title = "Share of images with a mask if and only if the class is present, cross-fitted:"
-    return f"{title}\n{score.table({'accuracy': found.presence_accuracy}, names, 'accuracy')}"
 
 
 def _area_table(biases: dict[str, tuple[Bias, ...]], names: Sequence[str]) -> str:

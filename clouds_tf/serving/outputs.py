@@ -11,7 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from clouds_tf import figures, files, gfile, rle
-from clouds_tf.data.annotations import spelled, write_rows
+from clouds_tf.data.annotations import spelled
 from clouds_tf.dataset import Dataset
 from clouds_tf.lazy import traced
 from clouds_tf.prediction.untrusted import MAX_IMAGE_PIXELS, decode_images
@@ -29,12 +29,8 @@ _decode_images, _decode_masks = traced(decode_images), traced(rle.decode)
 def check_submission(path: str) -> None:
     """Checks that a submission can be written; raises ValueError with the reason if not."""
     files.check_output(path)
-    if _is_parquet(path):
+    if path.endswith(".parquet"):
         files.require("pyarrow", "parquet", path)
-
-
-def _is_parquet(path: str) -> bool:
-    return path.endswith(".parquet")
 
 
 def write_submission(path: str, rows: Iterable[tuple[str, str, str]], dataset: Dataset) -> None:
@@ -45,13 +41,14 @@ def write_submission(path: str, rows: Iterable[tuple[str, str, str]], dataset: D
         rows: (file name, class name, RLE).
         dataset: defines the columns and the format.
     """
-    if not _is_parquet(path):
-        write_rows(path, rows, dataset)
+    cells = spelled(rows, dataset)
+    if not path.endswith(".parquet"):
+        files.write_table(path, dataset.columns, cells)
         return
     import pyarrow
 
     schema = pyarrow.schema([(name, pyarrow.string()) for name in dataset.columns])
-    files.write_parquet(path, schema, spelled(rows, dataset))
+    files.write_parquet(path, schema, cells)
 
 
 def write_table(path: str, answers: Iterable[Answer], dataset: Dataset) -> None:

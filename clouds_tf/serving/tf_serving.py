@@ -53,12 +53,10 @@ def write_warmup(saved_model: str, image: np.ndarray) -> None:
     path = os.path.join(saved_model, _WARMUP_FILE)
     gfile.makedirs(os.path.dirname(path))
     with tf.io.TFRecordWriter(path) as writer:
-        size = 1
-        while size <= MAX_BATCH_SIZE:
+        for size in (2**i for i in range(MAX_BATCH_SIZE.bit_length())):
             request = predict_pb2.PredictRequest(
                 model_spec=model_pb2.ModelSpec(name=MODEL_NAME, signature_name="serving_default"),
                 inputs={"image_bytes": tf.make_tensor_proto([encoded] * size)},
             )
             log = prediction_log_pb2.PredictLog(request=request)
             writer.write(prediction_log_pb2.PredictionLog(predict_log=log).SerializeToString())
-            size *= 2

@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from shared_fixtures import real_data
 
+from clouds_tf import files
 from clouds_tf.data import annotations
 from clouds_tf.data.annotations import check_mask_size
 from clouds_tf.data.planning import _read_folds, _read_groups, _split_into_folds
@@ -126,7 +127,8 @@ def test_rows_that_fail_leave_no_file(tmp_path):
         raise RuntimeError("stopped")
 
     with pytest.raises(RuntimeError, match="stopped"):
-        annotations.write_rows(str(tmp_path / "out.csv"), rows(), CLOUDS)
+        cells = annotations.spelled(rows(), CLOUDS)
+        files.write_table(str(tmp_path / "out.csv"), CLOUDS.columns, cells)
     assert not list(tmp_path.iterdir())
 
 

@@ -87,7 +87,7 @@ def test_folds_are_split(records_dir):
 
 @given(num_examples=st.integers(1, 500), batch_size=st.integers(1, 100))
 def test_batches_are_few_and_even(num_examples, batch_size):
-    sizes = batching.batch_sizes(num_examples, batch_size)
+    sizes = [end - start for start, end in batching.slices(num_examples, batch_size)]
     assert sum(sizes) == num_examples and len(sizes) == -(-num_examples // batch_size)
     assert 1 <= min(sizes) and max(sizes) <= batch_size and max(sizes) - min(sizes) <= 1
 
@@ -96,7 +96,7 @@ def test_batches_are_few_and_even(num_examples, batch_size):
     num_examples=st.integers(1, 200), batch_size=st.integers(1, 50), num_workers=st.integers(1, 6)
 )
 def test_the_slices_of_all_workers_are_the_batches(num_examples, batch_size, num_workers):
-    sizes = batching.batch_sizes(num_examples, batch_size)
+    sizes = [end - start for start, end in batching.slices(num_examples, batch_size)]
     if min(sizes) < num_workers:
         with pytest.raises(ValueError, match=f"batch_size: got {batch_size}, which divides"):
             batching.slices(num_examples, batch_size, 0, num_workers)
