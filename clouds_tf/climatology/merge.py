@@ -59,7 +59,10 @@ def _shares(scenes: Sequence[Scene]) -> Iterator[tuple[Scene, slice, np.ndarray]
     cell = scenes[0].grid.cell
     width = max(round(360 / cell[1]), *(scene.grid.shape[1] for scene in scenes))
     places = [_place(scene, scenes[0].grid, width) for scene in scenes]
-    factors = _factors(scenes)
+    factors = np.array([scene.likeness for scene in scenes], np.float32)
+    if not np.isfinite(factors).all():
+        factors[:] = 1
+    factors = np.maximum(factors, _LEAST_LIKENESS)
     first = min(rows.min() for rows, _ in places)
     last = max(rows.max() for rows, _ in places)
     height = max(1, _CELLS_AT_ONCE // width)
@@ -92,13 +95,6 @@ def _place(scene: Scene, frame: Grid, width: int) -> tuple[np.ndarray, np.ndarra
         rows if scene.grid.north_first else rows[::-1],
         (int(np.floor(across + 0.5)) + np.arange(columns)) % width,
     )
-
-
-def _factors(scenes: Sequence[Scene]) -> list[np.float32]:
-    """Likeness of the scenes; 1 for all if one of them has none."""
-    likeness = np.array([scene.likeness for scene in scenes], np.float32)
-    known = likeness if np.isfinite(likeness).all() else np.ones_like(likeness)
-    return list(np.maximum(known, _LEAST_LIKENESS))
 
 
 def _observed(scene: Scene, rows: slice) -> np.ndarray:

@@ -299,8 +299,7 @@ def _over_time(found: _Product, days: series.Series) -> list[Card]:
     name, heading = _CHARTS.get(found.by, ("seasonal_cycle", "Seasonal cycle"))
     for r, region in enumerate(found.region_names):
         if name == "seasonal_cycle":
-            cycle = days.cycles[region]
-            labels, values = cycle.months, [cycle.mean, cycle.lower, cycle.upper]
+            labels, values = days.months, [*days.cycles[region]]
         else:
             labels = tuple(label.removesuffix(" UTC") for label in found.labels)
             values = [x[:, r] for x in found.region_means]

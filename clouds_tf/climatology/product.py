@@ -142,8 +142,8 @@ def _write_extras(
     """Writes the additional outputs; returns their paths."""
     written = []
     if extras.track:
-        track.write(store, extras.track, track.table_path(output))
         written.append(track.table_path(output))
+        files.write_frame(written[-1], track.along(store, track.read(extras.track)))
     if extras.agreement and boxes:
         names = store.settings.class_names
         table = tables.read(boxes, names, on_error)

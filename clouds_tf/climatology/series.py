@@ -15,21 +15,13 @@ _MONTHLY_FROM = 2 * 366  # days; shorter series have rows of five days
 
 
 @dataclasses.dataclass(frozen=True)
-class Cycle:
-    """Mean shares of M months over a region, with 95 % intervals: each [M, C]."""
-
-    months: tuple[str, ...]
-    mean: np.ndarray
-    lower: np.ndarray
-    upper: np.ndarray
-
-
-@dataclasses.dataclass(frozen=True)
 class Series:
     """Daily values of regions for C classes, over all days of a store.
 
     Attributes:
-        cycles: region -> Cycle.
+        months: names of M months, in the order of the year.
+        cycles: region -> mean shares of the months and the lower and upper ends of their 95 %
+            intervals, [3, M, C].
         times: datetime64 [T + 1], edges of the rows of by_longitude: months, or five days.
         by_longitude: float64 [C, T, w], shares averaged over latitude, weighted by area and
             coverage; NaN where nothing was observed.
@@ -37,7 +29,8 @@ class Series:
         coverage: float64 [h, w], mean share of a cell that was observed.
     """
 
-    cycles: dict[str, Cycle]
+    months: tuple[str, ...]
+    cycles: dict[str, np.ndarray]
     times: np.ndarray
     by_longitude: np.ndarray
     shared: np.ndarray
@@ -75,14 +68,11 @@ def read(
         covered, observed = sums.covered_in[members], sums.observed_in[members]
         months.append(period.label)
         parts.append(bootstrap.of_regions(period.dates, covered, observed, num_resamples, seed)[1])
-    stacked = [np.stack(values) for values in zip(*parts)]  # each [M, R, C]
-    cycles = {
-        name: Cycle(tuple(months), *(values[:, r] for values in stacked))
-        for r, name in enumerate(regions)
-    }
+    cycles = dict(zip(regions, np.transpose(parts, (2, 1, 0, 3))))  # of [M, 3, R, C]
     by_longitude = bootstrap.divide(covered_at, observed_at)
     coverage = sums.coverage / len(dates)
-    return Series(cycles, times, by_longitude, sums.shared / sums.observed, coverage)
+    shared = sums.shared / sums.observed
+    return Series(tuple(months), cycles, times, by_longitude, shared, coverage)
 
 
 def _rows(first: str, last: str) -> np.ndarray:

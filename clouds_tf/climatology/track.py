@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import scipy
 
-from clouds_tf import files
 from clouds_tf.climatology import bootstrap
 from clouds_tf.climatology.days import DayFields, DayStore
 from clouds_tf.data.csv_tables import read_table
@@ -105,13 +104,6 @@ def interpolate(day: DayFields, grid: Grid, lat: np.ndarray, lon: np.ndarray) ->
     *top, coverage = (inside * scipy.ndimage.map_coordinates(w, places, order=1) for w in weighted)
     shares = [bootstrap.divide(values, coverage) for values in top]
     return np.stack([*shares, coverage], axis=1)
-
-
-def write(store: DayStore, track_csv: str, output: str) -> int:
-    """Writes the table of `along` as CSV, whole or not at all; returns the number of positions."""
-    table = along(store, read(track_csv))
-    files.write_frame(output, table)
-    return len(table)
 
 
 def table_path(output: str) -> str:

@@ -174,20 +174,19 @@ def pack_weights(workdir: str, path: str, kernels: str = "float16") -> None:
     Raises:
         FileNotFoundError, ValueError: as `Run.load_model`, or the path has another ending.
     """
-    from clouds_tf.models.unet import unet_arguments  # which needs Keras
-    from clouds_tf.models.weights import save_model_weights
+    from clouds_tf.models.weights import save_model_weights  # which needs Keras
 
     run = Run.open(workdir)
     model = run.load_model()
     metadata = {
-        "model": unet_arguments(model),
-        "dataset": run.dataset.to_json(),
-        "image_size": list(run.recipe.image_size),
         "training": run.recipe.to_json(),
         "fold": run.fold,
         "records": run.records,
     }
-    save_model_weights(model, path, metadata, kernels=kernels)
+    size = run.recipe.image_size
+    save_model_weights(
+        model, path, metadata, dataset=run.dataset, image_size=size, kernels=kernels
+    )
 
 
 def read_history(workdir: str) -> list[dict[str, float]]:

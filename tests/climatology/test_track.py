@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import xarray
 
+from clouds_tf import files
 from clouds_tf.climatology import track
 from clouds_tf.climatology.days import DayFields, DayStore, Settings
 from clouds_tf.geo.grid import Grid
@@ -118,7 +119,8 @@ def test_the_table_is_written(tmp_path):
     (tmp_path / "ship.csv").write_text(
         "ship,time,latitude,longitude\nA,2020-01-02T10:00:00Z,5,5\nA,2020-01-02 11:00,95e-1,50\n"
     )
-    assert track.write(store, str(tmp_path / "ship.csv"), str(tmp_path / "t.csv")) == 2
+    table = track.along(store, track.read(str(tmp_path / "ship.csv")))
+    files.write_frame(str(tmp_path / "t.csv"), table)
     lines = (tmp_path / "t.csv").read_text().splitlines()
     assert lines[0] == "time,latitude,longitude,date,days_off,Fish,Sugar,unclassified,coverage"
     assert lines[1].startswith("2020-01-02T10:00:00,5,5,2020-01-02,0,0.")

@@ -68,8 +68,6 @@ def balanced_bce(mask: tf.Tensor, logits: tf.Tensor, beta: float | None = None) 
     Xie and Tu, "Holistically-Nested Edge Detection", 2015, equation 2.
 
     Args:
-        mask: see the package.
-        logits: see the package.
         beta: a number in 0..1; None takes 1 - mean(p) of each image, over pixels and classes.
 
     Returns:

@@ -59,8 +59,6 @@ def dice(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tensor:
     2016, section 3, has squares.
 
     Args:
-        mask: see the package.
-        logits: see the package.
         smooth: s, in pixels; keeps the loss finite if mask and prediction are empty.
 
     Returns:
@@ -112,8 +110,6 @@ def tversky(
     "Tversky loss function for image segmentation", 2017, equation 3.
 
     Args:
-        mask: see the package.
-        logits: see the package.
         beta: weight of false positives; false negatives have 1 - beta. With 1/2 and s = 0, this is
             `dice`.
         smooth: s, in pixels.
@@ -138,8 +134,6 @@ def jaccard(mask: tf.Tensor, logits: tf.Tensor, smooth: float = 1.0) -> tf.Tenso
     Intersection-Over-Union in Deep Neural Networks for Image Segmentation", 2016, equation 3.
 
     Args:
-        mask: see the package.
-        logits: see the package.
         smooth: s, in pixels.
 
     Returns:
