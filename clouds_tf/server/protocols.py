@@ -195,7 +195,7 @@ def _datatype(name: str) -> str:
 def _tensor_v2(name: str, outputs: Sequence[Output], shape: list[int]) -> dict[str, Any]:
     """An output of N images; without images, its shape is [0, ...], as in the SavedModel."""
     values = [np.ravel(output[name]) for output in outputs]
-    data = np.concatenate(values) if values else []
+    data: Any = np.concatenate(values) if values else []
     return {
         "name": name,
         "datatype": _datatype(name),
