@@ -78,7 +78,7 @@ def _strong(pair: Example, seed: tf.Tensor) -> Example:
     use = tf.random.stateless_uniform([3], seeds[0]) < 0.5
     strength = tf.cast(use, tf.float32)
     places = affine_places(pair["image"].shape[:2], seeds[2], strength[0])
-    # A third of the time, so only where it is used.
+    # `bend` takes a third of the time, so it runs only for images that it changes.
     places = tf.cond(use[1], lambda: bend(places, seeds[3]), lambda: places)
     places = cutout(places, seeds[4], strength[2])
     pair = warp(pair, _flip_places(places, _draw_flips(seeds[1])))

@@ -108,7 +108,7 @@ def draw_words(runs: tf.Tensor, count: int, source_size: Size, size: Size) -> tf
 
 
 def _drawn(source_size: Size, size: Size, dtype: tf.DType) -> tuple[tf.Tensor, list[tf.Tensor]]:
-    """Number of columns to draw, as a wider target repeats those of its source; and the size."""
+    """Number of columns to draw, and [height, width]; wider targets repeat source columns."""
     height, width = tf.unstack(tf.cast(size, dtype), num=2)
     return tf.minimum(width, tf.cast(source_size[1], dtype)), [height, width]
 

@@ -92,7 +92,7 @@ class StepsCsv(Callback):
     """Writes the loss of every step to W/steps.csv."""
 
     def on_start(self, run: Run, step: int) -> None:
-        # Without the steps that will be repeated.
+        # Steps that will be repeated are removed.
         path = os.path.join(run.path, "steps.csv")
         kept: list[list[str]] = []
         if gfile.exists(path):

@@ -2,8 +2,8 @@
 
 Needs the extra [parity]. All contenders have the same weights, and every turn runs in a separate
 process. With the extra [openvino], --engine=openvino is measured, too. With --saved_model, it
-compares the CPU time of a model's `predict`, or `predict_scenes`, with that of its networks alone,
-and of images, with the usual loop on the same network and on segmentation_models.
+compares the CPU time of a model's `predict`, or `predict_scenes`, with that of its networks alone;
+that of `predict` also with the usual loops on the same network and on segmentation_models.
 """
 
 import functools
